@@ -1,0 +1,28 @@
+# Two commands on a fresh machine (Python 3.11 or later and make): `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+COUNTRY ?= DEU
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/resque demo --out demo-run --fresh --country $(COUNTRY) --report report.html
+
+test: $(VENV)/installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "resque needs Python 3.11 or later; name one with PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[energy,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-run report.html .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info

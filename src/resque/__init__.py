@@ -1,0 +1,61 @@
+"""What updating a deep learning classifier will cost, said before, and what it did cost, measured after.
+
+Data flows one way; a module imports only from those above it in this list::
+
+    errors           every way this package says no
+    records          the nouns that travel: Index, Cost, LearningCurve, Update, Forecast
+    corruptions      synthetic shifts at ten levels
+    data             specifications → labelled images, the paper's splits
+    models           specifications → nn.Module; which layer is the representation
+    energy           a meter's windows, the grid
+    representations  one forward pass with a hook
+    profiles         class sums: streamed, merged, saved
+    measures         accuracy, gradient norm, parameter change, stopping rule
+    indices          RESQUE_dist
+    retraining       a measured update
+    ledger           the history, SQLite
+    forecasting      history + index + probe → every cost with an interval
+    demo             the main job on embedded data
+    report           one self-contained HTML file
+    console          tables and sentences for a terminal
+    cli              the command line
+
+Public names are loaded when they are first used: importing this package imports nothing heavy.
+"""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "ClockMeter": "energy",
+    "CodecarbonMeter": "energy",
+    "Ledger": "ledger",
+    "Profile": "profiles",
+    "Recipe": "retraining",
+    "Retraining": "retraining",
+    "forecast": "forecasting",
+    "gradient_norm": "measures",
+    "load_data": "data",
+    "load_model": "models",
+    "named_grid": "energy",
+    "open_meter": "energy",
+    "parameter_change": "measures",
+    "probe": "retraining",
+    "profile": "profiles",
+    "resque_dist": "indices",
+    "retrain": "retraining",
+    "stop_epoch": "measures",
+}
+
+__version__ = "0.1.0"
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

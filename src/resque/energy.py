@@ -1,0 +1,214 @@
+"""Energy of a window of work, honestly labelled, and the grid it was drawn from.
+
+A meter measures windows. Each reading says per component whether it was ``measured`` (a hardware
+counter), ``modelled`` (from load and a table) or ``assumed`` (a constant). What is not known is None.
+Carbon is energy times the intensity of an explicitly named grid; without one there is no carbon figure.
+"""
+
+import json
+import logging
+import math
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib import resources
+from typing import Any, Protocol
+
+import torch
+
+from resque.errors import MeterError
+from resque.records import EnergyReading, Grid
+
+SHORTEST_CPU_S, SHORTEST_GPU_S = 0.5, 2.0
+_METHODS = {
+    "intel_rapl": "measured",
+    "intel_power_gadget": "measured",
+    "apple_powermetrics": "measured",
+    "windows_emi": "measured",
+    "cpu_load": "modelled",
+    "constant": "assumed",
+}
+
+
+class Window:
+    """One measured stretch of work; ``reading`` is there after the block has ended."""
+
+    def __init__(self) -> None:
+        self.reading = EnergyReading(0.0, None, {}, {}, "", "the window is still open")
+
+
+class EnergyMeter(Protocol):
+    """Anything that measures windows; windows are not nested."""
+
+    name: str
+    shortest_s: float
+
+    def window(self) -> AbstractContextManager[Window]:
+        """A block of work to be measured; shorter than ``shortest_s`` its energy is None."""
+
+
+class ClockMeter:
+    """Wall time alone; energy is None, because nothing here knows it.
+
+    Example:
+        >>> with ClockMeter().window() as window:
+        ...     pass
+        >>> window.reading.energy_kwh is None
+        True
+    """
+
+    name = "clock only"
+    shortest_s = 0.1
+
+    @contextmanager
+    def window(self) -> Iterator[Window]:
+        """Time a block of work."""
+        window, start = Window(), _now()
+        try:
+            yield window
+        finally:
+            note = "no energy meter: install resque[energy]"
+            window.reading = EnergyReading(_now() - start, None, {}, {}, self.name, note)
+
+
+class CodecarbonMeter:
+    """Energy of this process (CPU, RAM) and of whole GPUs, by codecarbon's offline tracker.
+
+    Nothing leaves the machine: no output, no country look-up, no remote intensity. Without power counters
+    codecarbon models the CPU from its load and assumes a constant for RAM; the reading says so.
+    """
+
+    def __init__(self) -> None:
+        self._tracker = _tracker()
+        self._windows = 0
+        self.name, self.shortest_s = "codecarbon", SHORTEST_CPU_S
+        with self.window():  # the first task costs seconds of hardware detection: keep it out of every reading
+            pass
+        self.shortest_s = SHORTEST_GPU_S if "gpu" in self.methods else SHORTEST_CPU_S
+        self.name = f"codecarbon {self._tracker._conf['codecarbon_version']}, process, 1 s"
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """Device → how its energy is known, e.g. ``{"cpu": "modelled", "ram": "assumed"}``."""
+        found = {}
+        for hardware in self._tracker._hardware:
+            device = {"GPU": "gpu", "RAM": "ram"}.get(type(hardware).__name__, "cpu")
+            default = {"gpu": "measured", "ram": "assumed"}.get(device, "modelled")
+            found[device] = _METHODS.get(getattr(hardware, "_mode", ""), default)
+        return found
+
+    @contextmanager
+    def window(self) -> Iterator[Window]:
+        """Measure a block of work; below the shortest trustworthy length the energy is None."""
+        window = Window()
+        self._windows += 1
+        task = f"window {self._windows}"
+        _synchronize()
+        self._tracker.start_task(task)
+        start = time.perf_counter()
+        try:
+            yield window
+        finally:
+            _synchronize()
+            wall_s = time.perf_counter() - start
+            window.reading = self._reading(self._tracker.stop_task(task), wall_s)
+
+    def _reading(self, data: Any, wall_s: float) -> EnergyReading:
+        methods = self.methods
+        known = {device: float(getattr(data, f"{device}_energy")) for device in methods}
+        if wall_s < self.shortest_s:
+            note = f"window of {wall_s:.2f} s is shorter than the {self.shortest_s:g} s a reading needs"
+            return EnergyReading(wall_s, None, {}, methods, self.name, note)
+        total = math.fsum(known.values())
+        soft = math.fsum(kwh for device, kwh in known.items() if methods[device] != "measured")
+        note = f"{soft / total:.0%} of the energy is modelled or assumed, not measured" if soft > total / 2 else ""
+        return EnergyReading(wall_s, total, known, methods, self.name, note)
+
+
+def open_meter() -> EnergyMeter:
+    """The best meter this installation offers: codecarbon, else the clock."""
+    try:
+        import codecarbon  # noqa: F401
+    except ImportError:
+        return ClockMeter()
+    return CodecarbonMeter()
+
+
+def named_grid(country: str | None = None, intensity: float | None = None) -> Grid | None:
+    """The grid that carbon is computed with; None when neither country nor intensity is named.
+
+    Args:
+        country: ISO 3166 alpha-3 code, e.g. ``"FRA"``; yearly mean intensity from codecarbon's table.
+        intensity: Grams of CO2 equivalent per kWh; goes before the country's.
+
+    Raises:
+        MeterError: Unknown country, negative intensity, or no table installed.
+
+    Example:
+        >>> named_grid(intensity=44.0).carbon_kg(2.0)
+        0.088
+        >>> named_grid() is None
+        True
+    """
+    if intensity is not None:
+        if not (math.isfinite(intensity) and intensity >= 0):
+            raise MeterError(f"carbon intensity {intensity}: expected grams of CO2e per kWh, 0 or more")
+        return Grid(country.upper() if country else "given", float(intensity), "given by the user")
+    if country is None:
+        return None
+    table, code = _intensities(), country.upper()
+    if code not in table:
+        raise MeterError(f"unknown country {country!r}: use an ISO alpha-3 code such as FRA or USA, or --intensity")
+    entry = table[code]
+    source = f"yearly mean {entry['year']}, Our World in Data by way of codecarbon"
+    return Grid(code, float(entry["carbon_intensity"]), source)
+
+
+def shared(reading: EnergyReading, share_s: float) -> float | None:
+    """Energy of ``share_s`` seconds out of a window, by time; None where the window's is."""
+    if reading.energy_kwh is None:
+        return None
+    return reading.energy_kwh * share_s / reading.wall_s if reading.wall_s else 0.0
+
+
+def _intensities() -> dict[str, dict[str, Any]]:
+    try:
+        table = resources.files("codecarbon") / "data/private_infra/global_energy_mix.json"
+        found: dict[str, dict[str, Any]] = json.loads(table.read_text())
+    except (ImportError, OSError) as error:
+        raise MeterError("no table of countries: install resque[energy], or give --intensity") from error
+    return found
+
+
+def _tracker() -> Any:
+    from codecarbon import OfflineEmissionsTracker
+
+    logging.getLogger("codecarbon").setLevel(logging.ERROR)
+    # Every setting that a stray configuration file or token could turn into a network call is given here.
+    return OfflineEmissionsTracker(
+        country_iso_code="FRA",  # required by the tracker; carbon is computed here, from the named grid
+        force_carbon_intensity_g_co2e_kwh=0.0,
+        output_methods=[],
+        output_handlers=[],
+        emissions_endpoint=None,
+        electricitymaps_api_token=None,
+        output_dir=tempfile.gettempdir(),
+        tracking_mode="process",
+        measure_power_secs=1,
+        force_cpu_power=None,
+        force_ram_power=None,
+        pue=1.0,
+        allow_multiple_runs=True,
+        log_level="error",
+    )
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _now() -> float:
+    _synchronize()
+    return time.perf_counter()

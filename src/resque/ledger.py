@@ -1,0 +1,147 @@
+"""The history: an append-only SQLite file of updates and forecasts that survives every run.
+
+Each entry is one row, written in one transaction: it is there whole or not at all. Triggers refuse
+changes and deletions. A forecast is settled by the first update that names it; nothing is rewritten.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from resque.errors import LedgerError
+from resque.records import Forecast, Update, from_plain, to_plain
+
+_BUSY_MS = 10_000
+_MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE updates (
+            id TEXT PRIMARY KEY, created_utc TEXT NOT NULL, model TEXT NOT NULL, kind TEXT,
+            target_accuracy REAL NOT NULL, reached INTEGER NOT NULL, forecast_id TEXT, record TEXT NOT NULL
+        ) STRICT""",
+        """CREATE TABLE forecasts (
+            id TEXT PRIMARY KEY, created_utc TEXT NOT NULL, model TEXT NOT NULL, kind TEXT,
+            target_accuracy REAL NOT NULL, record TEXT NOT NULL
+        ) STRICT""",
+        *(
+            f"CREATE TRIGGER {table}_{verb.lower()} BEFORE {verb} ON {table} "
+            "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
+            for table in ("updates", "forecasts")
+            for verb in ("UPDATE", "DELETE")
+        ),
+    ),
+)
+Entry = TypeVar("Entry", Update, Forecast)
+
+
+class Ledger:
+    """A history file; opened for each call, so that many processes may write to one.
+
+    Args:
+        path: SQLite file; made at the first write.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     len(Ledger(folder + "/resque.db").updates())
+        0
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def add(self, entry: Update | Forecast) -> None:
+        """Append an update or a forecast."""
+        common: dict[str, object] = {
+            "id": entry.id,
+            "created_utc": entry.created_utc,
+            "model": entry.model,
+            "kind": entry.kind,
+            "target_accuracy": entry.target_accuracy,
+            "record": json.dumps(to_plain(entry)),
+        }
+        if isinstance(entry, Update):
+            self._insert("updates", {**common, "reached": int(entry.reached), "forecast_id": entry.forecast_id})
+        else:
+            self._insert("forecasts", common)
+
+    def updates(self) -> list[Update]:
+        """All updates, oldest first."""
+        return self._all("updates", Update)
+
+    def forecasts(self) -> list[Forecast]:
+        """All forecasts, oldest first."""
+        return self._all("forecasts", Forecast)
+
+    def forecast(self, forecast_id: str) -> Forecast:
+        """One forecast by its id, or by the beginning of it.
+
+        Raises:
+            LedgerError: There is none, or more than one.
+        """
+        found = [forecast for forecast in self.forecasts() if forecast.id.startswith(forecast_id)]
+        if len(found) != 1:
+            raise LedgerError(
+                f"{len(found)} forecasts in {self.path} begin with {forecast_id!r}; `resque ledger list` shows the ids"
+            )
+        return found[0]
+
+    def settled(self) -> list[tuple[Forecast, Update]]:
+        """Each settled forecast with the first update that settled it."""
+        first: dict[str, Update] = {}
+        for update in self.updates():
+            if update.forecast_id is not None:
+                first.setdefault(update.forecast_id, update)
+        return [(forecast, first[forecast.id]) for forecast in self.forecasts() if forecast.id in first]
+
+    def _insert(self, table: str, values: dict[str, object]) -> None:
+        names = ", ".join(values)
+        marks = ", ".join("?" * len(values))
+        with self._open(write=True) as connection:
+            try:
+                with connection:
+                    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(values.values()))
+            except sqlite3.IntegrityError as error:
+                raise LedgerError(f"{self.path} already holds {table[:-1]} {values['id']}: nothing written") from error
+
+    def _all(self, table: str, kind: type[Entry]) -> list[Entry]:
+        if not self.path.exists():
+            return []
+        with self._open(write=False) as connection:
+            rows = connection.execute(f"SELECT record FROM {table} ORDER BY rowid").fetchall()
+        return [from_plain(kind, json.loads(record)) for (record,) in rows]
+
+    @contextmanager
+    def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
+        try:
+            if write:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.path, timeout=_BUSY_MS / 1000)) as connection:
+                connection.execute("PRAGMA recursive_triggers = ON")  # else INSERT OR REPLACE would delete
+                self._migrate(connection)
+                yield connection
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise LedgerError(f"ledger {self.path} cannot be used: {error}; name another file with --ledger") from error
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        if self._version(connection) == len(_MIGRATIONS):
+            return
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("BEGIN IMMEDIATE")  # then look again: another process may have been faster
+        with connection:
+            for number, statements in enumerate(_MIGRATIONS, start=1):
+                if number > self._version(connection):
+                    for statement in statements:
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {number}")
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if version > len(_MIGRATIONS):
+            raise LedgerError(f"{self.path} was written by a newer resque (format {version}): upgrade resque")
+        if version == 0 and tables:
+            raise LedgerError(f"{self.path} is an SQLite file of another program; name another file with --ledger")
+        return int(version)

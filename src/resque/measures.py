@@ -1,0 +1,198 @@
+"""What a retraining does to a model: accuracy, gradient norm, parameter change, and when it may stop.
+
+Functions of tensors, arrays or numbers, and one running tally; nothing here trains.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from resque.errors import RepresentationError, SettingError
+from resque.representations import evaluating, forward
+
+TOLERANCES = ((0.005, 25), (0.01, 50))
+MAX_EPOCHS = 250
+_ROUNDING = 1e-12  # 0.95 - 0.945 exceeds 0.005 by one rounding error, and still counts as within it
+
+
+def gradient_norm(gradients: Iterable[Any]) -> float:
+    """Global L2 norm of a gradient that is spread over several arrays.
+
+    Args:
+        gradients: Arrays or tensors of any shape; None entries (no gradient) are passed over.
+
+    Returns:
+        The square root of the sum of all squares, computed in float64.
+
+    Example:
+        >>> gradient_norm([[3.0], [[4.0]]])
+        5.0
+    """
+    norms = [_norm(_array(gradient)) for gradient in gradients if gradient is not None]
+    return math.hypot(*norms)
+
+
+def parameter_change(before: Any, after: Any) -> float:
+    """Normalized parameter change over one interval (eq. 5), averaged over parameters.
+
+    ``mean over parameters l of ||W_l(after) - W_l(before)||_2 / sqrt(|W_l|)``.
+
+    Args:
+        before: Name → parameter, or a list of parameters; never buffers such as running statistics.
+        after: The same parameters later.
+
+    Raises:
+        RepresentationError: The two sides differ in names, number or shapes, or are empty.
+
+    References:
+        Sangarya and Kim, RESQUE, AAAI 2025, eq. 5.
+
+    Example:
+        >>> parameter_change({"w": [0.0, 0.0, 0.0, 0.0]}, {"w": [1.0, 1.0, 1.0, 1.0]})
+        1.0
+    """
+    pairs = _pairs(before, after)
+    changes = []
+    for name, old, new in pairs:
+        if old.shape != new.shape or old.size == 0:
+            raise RepresentationError(f"parameter {name} has shape {old.shape} before and {new.shape} after")
+        changes.append(_norm(new - old) / math.sqrt(old.size))
+    return math.fsum(changes) / len(changes)
+
+
+def stop_epoch(
+    accuracies: Sequence[float],
+    target: float,
+    tolerances: Sequence[tuple[float, int]] = TOLERANCES,
+    max_epochs: int = MAX_EPOCHS,
+) -> tuple[int | None, str | None]:
+    """The epoch at which the paper's rule ends a retraining, and which rule it was.
+
+    An epoch that reaches the target ends it. Else, per tolerance, the epochs are counted from the first one
+    within it (which is 1, and the count never resets); it ends when the count exceeds the limit.
+
+    Args:
+        accuracies: Test accuracy after each epoch, in [0, 1].
+        target: Accuracy to reach.
+        tolerances: Pairs ``(distance to the target, limit in epochs)``.
+        max_epochs: The last epoch at all.
+
+    Returns:
+        ``(epoch, why)``, epochs counted from 1 and why one of ``"target"``, ``"tolerance 0.005"``, …,
+        ``"max"``; ``(None, None)`` when nothing has ended it yet.
+
+    Example:
+        >>> stop_epoch([0.5, 0.8, 0.91], target=0.9)
+        (3, 'target')
+        >>> stop_epoch([0.5, 0.6], target=0.9)
+        (None, None)
+    """
+    if max_epochs < 1:
+        raise SettingError(f"max_epochs is {max_epochs}; expected at least 1")
+    first_within: dict[float, int] = {}
+    for epoch, accuracy in enumerate(accuracies[:max_epochs], start=1):
+        if accuracy >= target:
+            return epoch, "target"
+        for distance, limit in tolerances:
+            if target - accuracy <= distance + _ROUNDING:
+                first_within.setdefault(distance, epoch)
+            if distance in first_within and epoch - first_within[distance] + 1 > limit:
+                return epoch, f"tolerance {distance:g}"
+    return (max_epochs, "max") if len(accuracies) >= max_epochs else (None, None)
+
+
+class Tally:
+    """Gradient norm and parameter change of a run, kept on the model's device until they are asked for.
+
+    Eq. 5 is summed over epochs; an epoch that has not ended counts with the distance covered so far. The
+    gradient norm is the mean over an epoch's steps, summed over epochs: over a part of an epoch, its share.
+
+    Args:
+        model: The model that is trained; its named parameters are the paper's layers.
+        steps_per_epoch: Optimizer steps in an epoch.
+    """
+
+    def __init__(self, model: nn.Module, steps_per_epoch: int) -> None:
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._steps_per_epoch = steps_per_epoch
+        self._sizes = torch.tensor([p.numel() for p in self._parameters], dtype=torch.float64).sqrt()
+        self._before = self._snapshot()
+        self._norm_sum = self._last_norm = torch.zeros((), dtype=torch.float64)
+        self._last_sum = self._change = 0.0
+
+    def after_backward(self) -> None:
+        """Count one step's gradient; call it when the gradients are there."""
+        norms = torch._foreach_norm([p.grad for p in self._parameters if p.grad is not None])
+        self._last_norm = torch.linalg.vector_norm(torch.stack(norms).double())
+        self._norm_sum = self._norm_sum.to(self._last_norm.device) + self._last_norm
+
+    def end_epoch(self) -> None:
+        """Close the interval of eq. 5."""
+        self._change += self._distance()
+        self._last_sum += float(self._last_norm)
+        self._before = self._snapshot()
+
+    def totals(self, within_epoch: bool) -> tuple[float, float, float]:
+        """``(gradient norm, the same from last batches alone, parameter change)`` so far.
+
+        Args:
+            within_epoch: Whether steps were taken since the last :meth:`end_epoch`.
+        """
+        last_sum = self._last_sum + (float(self._last_norm) if within_epoch else 0.0)
+        change = self._change + (self._distance() if within_epoch else 0.0)
+        return float(self._norm_sum) / self._steps_per_epoch, last_sum, change
+
+    def _snapshot(self) -> list[Tensor]:
+        return [p.detach().clone() for p in self._parameters]
+
+    def _distance(self) -> float:
+        moved = torch._foreach_sub([p.detach() for p in self._parameters], self._before)
+        norms = torch.stack(torch._foreach_norm(moved)).double().cpu()
+        return float((norms / self._sizes).mean())
+
+
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """``(accuracy, mean cross-entropy in nats)`` of a classifier, which is left as it was found."""
+    correct = loss = torch.zeros((), dtype=torch.float64)
+    n = 0
+    with evaluating(model):
+        for inputs, labels in batches:
+            logits = forward(model, inputs)
+            correct = correct.to(logits.device) + (logits.argmax(1) == labels).sum()
+            loss = loss.to(logits.device) + F.cross_entropy(logits.float(), labels, reduction="sum").double()
+            n += len(labels)
+    return float(correct) / n, float(loss) / n
+
+
+def _array(values: Any) -> np.ndarray:
+    if isinstance(values, Tensor):
+        return values.detach().to("cpu", torch.float64).numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def _norm(values: np.ndarray) -> float:
+    """L2 norm that neither overflows nor underflows where the result would not."""
+    largest = float(np.max(np.abs(values), initial=0.0))
+    if largest == 0.0 or not math.isfinite(largest):
+        return largest
+    return largest * float(np.linalg.norm((values / largest).ravel()))
+
+
+def _pairs(before: Any, after: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
+    if isinstance(before, Mapping) != isinstance(after, Mapping):
+        raise RepresentationError("one side is a mapping and the other a list: give both in the same form")
+    if isinstance(before, Mapping):
+        old, new = dict(before), dict(after)
+    else:
+        old, new = dict(enumerate(before)), dict(enumerate(after))
+    if not old or old.keys() != new.keys():
+        missing = sorted(map(str, old.keys() ^ new.keys()))
+        raise RepresentationError(
+            f"expected the same parameters on both sides; differing: {missing or 'all (none given)'}"
+        )
+    return [(str(name), _array(old[name]), _array(new[name])) for name in old]

@@ -1,0 +1,225 @@
+"""Model specifications → ``nn.Module``, and which layer of it is "the representation".
+
+``FILE.py:CALLABLE`` or ``package.module:CALLABLE`` names a function without arguments that returns an
+``nn.Module``. Weights come from ``.safetensors``, or from ``.pt`` read without executing pickled code.
+The layer is the paper's: the raw output of the last convolution, the last dense layer of the last
+encoder block of a transformer, else the layer before the head.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from resque.errors import ModelError
+
+PENULTIMATE = "penultimate"
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def small_cnn() -> nn.Module:
+    """The demo's classifier: three convolutions, 25,000 parameters, gray images, ten classes.
+
+    Example:
+        >>> import torch
+        >>> small_cnn()(torch.zeros(2, 1, 16, 16)).shape
+        torch.Size([2, 10])
+    """
+
+    def block(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+        return [
+            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(),
+        ]
+
+    return nn.Sequential(
+        *block(1, 16, stride=2),
+        *block(16, 32),
+        nn.MaxPool2d(2),
+        *block(32, 64),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+
+
+def load_model(spec: str, weights: str | Path | None = None) -> nn.Module:
+    """Build a model from its specification and load its weights.
+
+    Args:
+        spec: ``FILE.py:CALLABLE`` or ``package.module:CALLABLE``; the callable takes no arguments.
+        weights: ``.safetensors`` or ``.pt`` file of a state dict; None keeps the callable's own weights.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        ModelError: No such file or callable, it does not return an ``nn.Module``, or the weights do not fit.
+
+    Example:
+        >>> type(load_model("resque.models:small_cnn")).__name__
+        'Sequential'
+    """
+    build = _callable(spec)
+    try:
+        model = build()
+    except Exception as error:  # a user's own code may raise anything
+        raise ModelError(f"{spec} failed: {type(error).__name__}: {error}; it must run without arguments") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{spec} returned {type(model).__name__}; expected a torch.nn.Module")
+    if weights is not None:
+        load_weights(model, Path(weights))
+    return model.eval()
+
+
+def _callable(spec: str) -> Callable[[], Any]:
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise ModelError(f"cannot build model {spec!r}: expected FILE.py:CALLABLE or package.module:CALLABLE")
+    if place.endswith(".py"):
+        module = _module_from_file(Path(place))
+    else:
+        try:
+            module = importlib.import_module(place)
+        except ImportError as error:
+            raise ModelError(f"cannot import {place!r} ({error}); for a file write {place}.py:{name}") from error
+    found: Callable[[], Any] | None = getattr(module, name, None)
+    if found is None or not callable(found):
+        offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise ModelError(f"no callable {name!r} in {place}; it offers: {', '.join(sorted(offered)) or 'none'}")
+    return found
+
+
+def _module_from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ModelError(f"no such file: {path}; expected a Python file with a callable that returns an nn.Module")
+    name = f"resque_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # a .py file always has a loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a state dict into the model; pickled code is refused."""
+    if not path.is_file():
+        raise ModelError(f"no such weights file: {path}; expected a .safetensors or .pt file")
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} holds pickled code, which is never run here; save model.state_dict() as .safetensors"
+        ) from error
+    except (safetensors.SafetensorError, OSError, RuntimeError, EOFError) as error:
+        raise ModelError(f"{path} is not a weights file that can be read: {error}") from error
+    if not isinstance(state, dict):
+        raise ModelError(f"{path} holds a {type(state).__name__}; expected a state dict of tensors")
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, AttributeError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(f"weights {path} do not fit the model: {first}") from error
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write the state dict as safetensors, whole or not at all."""
+    state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".part")
+    save_file(state, scratch)
+    scratch.replace(path)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Which model this is: a hash of the names, shapes and values of its state, 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def representation_layer(model: nn.Module, name: str | None = None) -> str:
+    """The name of the module whose output is the representation.
+
+    Args:
+        model: Any classifier.
+        name: A module's name to use instead, or ``"penultimate"`` for the head's input (after pooling).
+
+    Returns:
+        The module's name; for ``"penultimate"`` that word itself.
+
+    Raises:
+        ModelError: No such module (the message lists the candidates), or nothing to choose from.
+
+    References:
+        Sangarya and Kim, RESQUE, AAAI 2025, "Normalized Embedding Vectors for Distributions".
+
+    Example:
+        >>> representation_layer(small_cnn())
+        '7'
+    """
+    modules = dict(model.named_modules())
+    convolutions: list[str] = [key for key, module in modules.items() if isinstance(module, _CONVOLUTIONS)]
+    dense: list[str] = [key for key, module in modules.items() if isinstance(module, nn.Linear)]
+    if name == PENULTIMATE:
+        head(model)
+        return PENULTIMATE
+    if name is not None:
+        if name not in modules or name == "":
+            candidates = (convolutions + dense)[-12:]
+            raise ModelError(f"no layer {name!r}: use {PENULTIMATE} or a module such as {', '.join(candidates)}")
+        return name
+    encoder_dense = _last_encoder_dense(modules)
+    if encoder_dense is not None:
+        return encoder_dense
+    if convolutions:
+        return convolutions[-1]
+    if len(dense) > 1:
+        return dense[-2]
+    raise ModelError("no convolution and fewer than two dense layers: name the representation with --layer")
+
+
+def _last_encoder_dense(modules: dict[str, nn.Module]) -> str | None:
+    """The last dense layer of the block around the last attention, or None without attention."""
+    attentions = [key for key, module in modules.items() if "attention" in type(module).__name__.lower()]
+    outermost = [key for key in attentions if not any(key.startswith(f"{other}.") for other in attentions)]
+    if not outermost:
+        return None
+    attention = block = outermost[-1]
+    while block := block.rpartition(".")[0]:
+        inside = [
+            key for key, module in modules.items() if isinstance(module, nn.Linear) and key.startswith(f"{block}.")
+        ]
+        dense = [key for key in inside if not key.startswith(f"{attention}.")]
+        if dense:
+            return dense[-1]
+    return None
+
+
+def head(model: nn.Module) -> nn.Linear:
+    """The classifier: the last dense layer in module order."""
+    dense = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not dense:
+        raise ModelError("the model has no dense layer, so no head to be found: name the layer with --layer")
+    return dense[-1]

@@ -1,0 +1,387 @@
+"""The nouns that travel between modules: frozen, with the unit in the field's name.
+
+A field is None when it was not measured; zero means zero.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+Record = TypeVar("Record")
+
+COSTS = {
+    "epochs": "epochs",
+    "steps": "optimizer steps",
+    "gradient_norm": "total gradient norm",
+    "parameter_change": "normalized parameter change",
+    "wall_s": "s",
+    "energy_kwh": "kWh",
+    "carbon_kg": "kg CO2e",
+}
+"""The costs that are measured and forecast, each with its unit."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A prediction interval.
+
+    Attributes:
+        low: Lower bound, in the unit of the value it belongs to.
+        high: Upper bound; None when the history cannot bound it from above.
+        level: Nominal coverage, e.g. 0.8.
+        guarantee: What is promised, and under which condition.
+    """
+
+    low: float
+    high: float | None
+    level: float
+    guarantee: str
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value and (self.high is None or value <= self.high)
+
+
+@dataclass(frozen=True)
+class Index:
+    """A RESQUE index, which never travels without its unit and how it was made.
+
+    Attributes:
+        value: The index.
+        unit: ``"rad"`` or ``"pi"`` (fractions of pi).
+        per_class: Label → angle of that class, None where undefined and skipped.
+        reduction: How a representation was made flat: ``flatten``, ``mean`` or ``token-mean``.
+        layer: Name of the module whose output is the representation.
+        labels: ``"true"`` or ``"pseudo"`` (the model's own predictions), for the shifted side.
+        n_original: Samples on the original side.
+        n_shifted: Samples on the shifted side.
+        interval: Confidence interval of the value, None where not computed.
+        floor: What the index would be at these two sizes without any shift, None where it cannot be told.
+        debiased: Whether the split-half bias correction was applied.
+    """
+
+    value: float
+    unit: str
+    per_class: Mapping[int, float | None]
+    reduction: str
+    layer: str
+    labels: str
+    n_original: int
+    n_shifted: int
+    interval: Interval | None = None
+    floor: float | None = None
+    debiased: bool = False
+
+
+@dataclass(frozen=True)
+class EnergyReading:
+    """What a meter says of one window.
+
+    Attributes:
+        wall_s: Length of the window.
+        energy_kwh: Sum of the components, None if any is unknown.
+        components_kwh: Device → energy.
+        methods: Device → ``measured``, ``modelled`` or ``assumed``.
+        meter: The meter's name and settings.
+        note: Why energy is None, or how it was obtained; empty where there is nothing to say.
+    """
+
+    wall_s: float
+    energy_kwh: float | None
+    components_kwh: Mapping[str, float]
+    methods: Mapping[str, str]
+    meter: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The electricity that a machine runs on.
+
+    Attributes:
+        region: ISO 3166 alpha-3 code, or ``"given"`` for an intensity named by the user.
+        intensity_g_per_kwh: Carbon intensity, grams of CO2 equivalent per kWh, location based.
+        source: Where the intensity comes from.
+    """
+
+    region: str
+    intensity_g_per_kwh: float
+    source: str
+
+    def carbon_kg(self, energy_kwh: float | None) -> float | None:
+        """Emissions of that much energy; None for None."""
+        return None if energy_kwh is None else energy_kwh * self.intensity_g_per_kwh / 1000.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a retraining took, training only (evaluation is counted apart).
+
+    Attributes:
+        epochs: Steps over steps per epoch; the paper's whole epochs are its ceiling.
+        steps: Optimizer steps.
+        samples: Training samples passed, counting repeats.
+        gradient_norm: Global L2 norm of the gradient, mean over an epoch's steps, summed over epochs.
+        gradient_norm_last_batch: The same from the last batch of each epoch alone, as the authors' code does.
+        parameter_change: Eq. 5 summed over epochs, averaged over named parameters.
+        wall_s: Seconds spent in training steps.
+        energy_kwh: Energy of the training steps.
+        carbon_kg: Its emissions, None without a region.
+    """
+
+    epochs: float
+    steps: int
+    samples: int
+    gradient_norm: float
+    gradient_norm_last_batch: float
+    parameter_change: float
+    wall_s: float
+    energy_kwh: float | None = None
+    carbon_kg: float | None = None
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Every evaluation of a retraining; all tuples have one entry per evaluation, the first before any step.
+
+    Attributes:
+        steps: Optimizer steps taken before the evaluation.
+        accuracy: Share of the test data classified correctly.
+        loss: Mean cross-entropy on the test data, nats.
+        wall_s: Seconds of training so far.
+        gradient_norm: Total so far, as in ``Cost``.
+        gradient_norm_last_batch: Total so far, as in ``Cost``.
+        parameter_change: Total so far, as in ``Cost``.
+        steps_per_epoch: Optimizer steps in an epoch.
+    """
+
+    steps: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    loss: tuple[float, ...]
+    wall_s: tuple[float, ...]
+    gradient_norm: tuple[float, ...]
+    gradient_norm_last_batch: tuple[float, ...]
+    parameter_change: tuple[float, ...]
+    steps_per_epoch: int
+
+    def first_at(self, target_accuracy: float) -> int | None:
+        """Position of the first evaluation at or above the target; None if there is none."""
+        return next((i for i, a in enumerate(self.accuracy) if a >= target_accuracy), None)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What one forward pass tells before an update, and what a forecast may use.
+
+    Attributes:
+        index_rad: RESQUE_dist in radians, None without an original side.
+        accuracy: Accuracy of the model on the new test data, before the update.
+        loss: Mean cross-entropy there, nats.
+    """
+
+    index_rad: float | None
+    accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Update:
+    """One retraining, complete whether or not it reached its target.
+
+    Attributes:
+        id: Unique name in the ledger.
+        created_utc: When it ended, ISO 8601.
+        model: Model specification or name.
+        parent: Fingerprint of the model before the update.
+        child: Fingerprint of the model after it.
+        train_data: Specification of the training data.
+        test_data: Specification of the test data.
+        kind: Kind of shift, None if unknown.
+        recipe: The recipe's settings.
+        seed: Seed of the order of the training samples.
+        target_accuracy: What had to be reached on the test data.
+        reached: Whether it was.
+        stopped_by: ``target``, ``tolerance 0.005``, ``tolerance 0.01``, ``max`` or ``diverged``.
+        features: What was known before.
+        curve: Every evaluation.
+        cost: What it took.
+        evaluation_s: Seconds spent evaluating, not part of the cost.
+        energy: The meter's reading for the whole run (training and evaluation).
+        grid: The electricity it ran on, None if not named.
+        original_accuracy_before: Accuracy on the original data before the update, None if not measured.
+        original_accuracy_after: The same afterwards: what was forgotten is the difference.
+        forecast_id: The forecast that this update settles, None if there was none.
+        host: Processor, device and versions.
+    """
+
+    id: str
+    created_utc: str
+    model: str
+    parent: str
+    child: str
+    train_data: str
+    test_data: str
+    kind: str | None
+    recipe: Mapping[str, Any]
+    seed: int
+    target_accuracy: float
+    reached: bool
+    stopped_by: str
+    features: Features
+    curve: LearningCurve
+    cost: Cost
+    evaluation_s: float
+    energy: EnergyReading
+    grid: Grid | None
+    original_accuracy_before: float | None
+    original_accuracy_after: float | None
+    forecast_id: str | None
+    host: Mapping[str, str]
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the test data when it ended."""
+        return self.curve.accuracy[-1]
+
+    def cost_at(self, target_accuracy: float) -> Cost | None:
+        """The cost of having stopped at another target, read off the stored curve.
+
+        Energy is shared out by training time. None when the curve never reaches the target.
+        """
+        at = self.curve.first_at(target_accuracy)
+        if at is None:
+            return None
+        steps, wall_s = self.curve.steps[at], self.curve.wall_s[at]
+        energy_kwh = self.cost.energy_kwh
+        if energy_kwh is not None:
+            energy_kwh = energy_kwh * wall_s / self.cost.wall_s if self.cost.wall_s else 0.0
+        return Cost(
+            epochs=steps / self.curve.steps_per_epoch,
+            steps=steps,
+            samples=round(self.cost.samples * steps / self.cost.steps) if self.cost.steps else 0,
+            gradient_norm=self.curve.gradient_norm[at],
+            gradient_norm_last_batch=self.curve.gradient_norm_last_batch[at],
+            parameter_change=self.curve.parameter_change[at],
+            wall_s=wall_s,
+            energy_kwh=energy_kwh,
+            carbon_kg=self.grid.carbon_kg(energy_kwh) if self.grid else None,
+        )
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one training step takes on this machine, from a probe of real steps on a copy of the model.
+
+    Attributes:
+        wall_s: Seconds per step.
+        energy_kwh: Energy per step, None where the meter knows none.
+        steps: Steps the probe took.
+        reading: The meter's reading of the probe itself: part of the price of asking.
+    """
+
+    wall_s: float
+    energy_kwh: float | None
+    steps: int
+    reading: EnergyReading
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A forecast cost: the most likely value and the interval around it."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an update will cost, said before anything is trained.
+
+    Attributes:
+        id: Unique name in the ledger.
+        created_utc: When it was made, ISO 8601.
+        model: Model specification or name.
+        parent: Fingerprint of the model that would be updated.
+        train_data: Specification of the data it would be trained on.
+        test_data: Specification of the data it would be tested on.
+        kind: Kind of shift, None if unknown.
+        target_accuracy: What the update has to reach.
+        features: What one forward pass said.
+        predictor: The feature that the forecast rests on.
+        estimates: Cost → estimate; a cost that cannot be told is missing.
+        probability_reached: Chance of reaching the target within the recipe's longest run.
+        n_history: Updates it was learned from.
+        kinds_history: Kinds of shift among them.
+        max_steps: Length of the recipe's longest run.
+        step_cost: The probe.
+        asking: What making the forecast took: the passes and the probe.
+        grid: The electricity it is priced with.
+        alternatives: Other predictor → the steps it would have foretold, for the comparison afterwards.
+        notes: What the reader has to know.
+    """
+
+    id: str
+    created_utc: str
+    model: str
+    parent: str
+    train_data: str
+    test_data: str
+    kind: str | None
+    target_accuracy: float
+    features: Features
+    predictor: str
+    estimates: Mapping[str, Estimate]
+    probability_reached: float
+    n_history: int
+    kinds_history: tuple[str, ...]
+    max_steps: int
+    step_cost: StepCost
+    asking: EnergyReading
+    grid: Grid | None
+    alternatives: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def to_plain(record: Any) -> dict[str, Any]:
+    """A record as plain dictionaries, lists and scalars, ready for JSON; what is not finite becomes None."""
+    return typing.cast(dict[str, Any], _finite(dataclasses.asdict(record)))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_plain(cls: type[Record], plain: Mapping[str, Any]) -> Record:
+    """The inverse of ``to_plain``: rebuild a record from what JSON gives back.
+
+    Example:
+        >>> grid = Grid("FRA", 44.0, "given")
+        >>> from_plain(Grid, to_plain(grid)) == grid
+        True
+    """
+    hints = typing.get_type_hints(cls)
+    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return cls(**{key: _revive(hints[key], value) for key, value in plain.items() if key in known})
+
+
+def _revive(hint: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if value is None or hint is Any:
+        return value
+    if origin in (types.UnionType, typing.Union):
+        return _revive(next(a for a in arguments if a is not type(None)), value)
+    if dataclasses.is_dataclass(hint):
+        return from_plain(hint, value)  # type: ignore[arg-type]
+    if origin is tuple:
+        return tuple(_revive(arguments[0], item) for item in value)
+    if isinstance(value, dict):
+        key_type, item_type = arguments
+        return {key_type(key): _revive(item_type, item) for key, item in value.items()}
+    return value
