@@ -8,7 +8,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: demo test lint clean
 
 demo: $(VENV)/installed
-	$(BIN)/resque demo --out demo-run --fresh --country $(COUNTRY) --report report.html
+	rm -rf demo-run
+	$(BIN)/resque demo --out demo-run --country $(COUNTRY) --report report.html
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest

@@ -16,15 +16,27 @@ Data flows one way; a module imports only from those above it in this list::
     ledger           the history, SQLite
     forecasting      history + index + probe → every cost with an interval
     demo             the main job on embedded data
+    wording          numbers and verdicts in words
+    console          tables and progress for a terminal
     report           one self-contained HTML file
-    console          tables and sentences for a terminal
     cli              the command line
 
 Public names are loaded when they are first used: importing this package imports nothing heavy.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resque.data import load_data
+    from resque.energy import ClockMeter, CodecarbonMeter, named_grid, open_meter
+    from resque.forecasting import forecast
+    from resque.indices import resque_dist
+    from resque.ledger import Ledger
+    from resque.measures import gradient_norm, parameter_change, stop_epoch
+    from resque.models import load_model
+    from resque.profiles import Profile, profile
+    from resque.retraining import Recipe, Retraining, probe, retrain
 
 _HOME = {
     "ClockMeter": "energy",
@@ -48,7 +60,26 @@ _HOME = {
 }
 
 __version__ = "0.1.0"
-__all__ = sorted(_HOME)
+__all__ = [
+    "ClockMeter",
+    "CodecarbonMeter",
+    "Ledger",
+    "Profile",
+    "Recipe",
+    "Retraining",
+    "forecast",
+    "gradient_norm",
+    "load_data",
+    "load_model",
+    "named_grid",
+    "open_meter",
+    "parameter_change",
+    "probe",
+    "profile",
+    "resque_dist",
+    "retrain",
+    "stop_epoch",
+]
 
 
 def __getattr__(name: str) -> Any:

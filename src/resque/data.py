@@ -33,6 +33,7 @@ from resque.errors import DataError
 PREPROCESSING = "values in [0, 1], channels first"
 _STEP = re.compile(r"^(?P<head>.+?)(?P<step>@(?:train|test|original|shifted|\d+px)|\+[a-z_]+:-?\d+)$")
 _PARTS = {"train": (0.0, 0.7), "test": (0.7, 1.0), "original": (0.0, 0.7), "shifted": (0.5, 1.0)}
+BATCH = 256
 _CHUNK = 2048
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
 
@@ -105,7 +106,7 @@ class LabelledData:
         return dataclasses.replace(self, name=name, images=images, shifts=shifts)
 
     def batches(
-        self, batch_size: int = 256, device: torch.device | str = "cpu", order: Tensor | None = None
+        self, batch_size: int = BATCH, device: torch.device | str = "cpu", order: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """``(images in [0, 1], labels)`` batch by batch, every sample once, in ``order`` if given."""
         for start in range(0, len(self), batch_size):

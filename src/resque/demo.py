@@ -20,7 +20,7 @@ from resque.forecasting import forecast
 from resque.ledger import Ledger
 from resque.models import fingerprint, save_weights, small_cnn
 from resque.profiles import Profile, profile
-from resque.records import EnergyReading, Grid, StepCost
+from resque.records import Features, Grid, StepCost
 from resque.retraining import (
     RECIPES,
     Progress,
@@ -73,18 +73,25 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Measured:
+    """With what the demo's costs are known: meter, grid and the probe of this machine."""
+
+    meter: EnergyMeter
+    grid: Grid | None
+    step_cost: StepCost
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What the demo leaves behind.
 
     Attributes:
         folder: Model, profile and ledger lie here.
         clean_accuracy: Accuracy of the original model on the original test data.
-        asking: What all the forecasts took together.
     """
 
     folder: Path
     clean_accuracy: float
-    asking: EnergyReading
 
     @property
     def ledger(self) -> Ledger:
@@ -122,26 +129,23 @@ def run(
     original.save(folder / "profile.safetensors")
 
     watch(Stage("probing this machine", 0, 1))
-    step_cost = probe(model, load_data(SHIFTED), RECIPE, meter)
+    measured = Measured(meter, grid, probe(model, load_data(SHIFTED), RECIPE, meter))
     jobs = [_job(shift, seed=job_seed) for job_seed in HISTORY_SEEDS for shift in history]
     for done, job in enumerate(jobs):
         watch(Stage("history", done, len(jobs), job.train.name))
         features, _, _ = known_before(model, job, original)
-        _retrain_copy(model, job, ledger, meter, grid, step_cost, features=features)
+        _retrain_copy(model, job, ledger, measured, features)
 
     jobs = [_job(shift, seed=UPDATE_SEED) for shift in updates]
-    ids, asking_s = [], 0.0
+    ids = []
     for done, job in enumerate(jobs):
         watch(Stage("forecasts", done, len(jobs), job.train.name))
-        made, passes_s = _forecast(model, job, original, ledger, step_cost, grid, len(jobs))
-        ids.append(made)
-        asking_s += passes_s
+        ids.append(_forecast(model, job, original, ledger, measured))
     for done, (job, made) in enumerate(zip(jobs, ids, strict=True)):
         watch(Stage("updates", done, len(jobs), job.train.name))
-        features = ledger.forecast(made).features
-        _retrain_copy(model, job, ledger, meter, grid, step_cost, features=features, forecast_id=made)
+        _retrain_copy(model, job, ledger, measured, ledger.forecast(made).features, made)
     watch(Stage("updates", len(jobs), len(jobs)))
-    return Outcome(folder, clean_accuracy, price_of_asking(asking_s, step_cost))
+    return Outcome(folder, clean_accuracy)
 
 
 def _train_original(seed: int, meter: EnergyMeter, watch: Callable[[Stage], None]) -> tuple[nn.Module, float]:
@@ -161,30 +165,33 @@ def _job(shift: str, seed: int) -> Retraining:
     return Retraining(train, test, TARGET_ACCURACY, RECIPE, seed, original_test=load_data(TEST))
 
 
-def _forecast(
-    model: nn.Module,
-    job: Retraining,
-    original: Profile,
-    ledger: Ledger,
-    step_cost: StepCost,
-    grid: Grid | None,
-    forecasts: int,
-) -> tuple[str, float]:
+def _forecast(model: nn.Module, job: Retraining, original: Profile, ledger: Ledger, measured: Measured) -> str:
     features, _, passes_s = known_before(model, job, original)
     made = forecast(
         ledger.updates(),
         job,
         features,
-        step_cost=step_cost,
-        asking=price_of_asking(passes_s, step_cost, forecasts),
+        step_cost=measured.step_cost,
+        asking=price_of_asking(passes_s, measured.step_cost, forecasts=len(UPDATES)),
         parent=fingerprint(model),
-        grid=grid,
+        grid=measured.grid,
         model_name=MODEL,
     )
     ledger.add(made)
-    return made.id, passes_s
+    return made.id
 
 
-def _retrain_copy(model: nn.Module, job: Retraining, ledger: Ledger, meter: EnergyMeter, grid: Grid | None, step_cost: StepCost, **known: object) -> None:  # fmt: skip
-    update = retrain(copy.deepcopy(model), job, meter=meter, grid=grid, step_cost=step_cost, model_name=MODEL, **known)  # type: ignore[arg-type]
+def _retrain_copy(
+    model: nn.Module, job: Retraining, ledger: Ledger, measured: Measured, features: Features, made: str | None = None
+) -> None:
+    update = retrain(
+        copy.deepcopy(model),
+        job,
+        meter=measured.meter,
+        grid=measured.grid,
+        features=features,
+        step_cost=measured.step_cost,
+        model_name=MODEL,
+        forecast_id=made,
+    )
     ledger.add(update)

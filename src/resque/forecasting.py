@@ -13,6 +13,7 @@ import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -103,22 +104,22 @@ def forecast(
         raise SettingError(f"unknown predictor {predictor!r}: use one of {', '.join(PREDICTORS)}")
     if not 0.0 < level < 1.0:
         raise SettingError(f"level {level}: expected a share between 0 and 1, e.g. 0.8")
-    common = dict(
-        id=uuid.uuid4().hex[:12],
-        created_utc=utc_now(),
-        model=model_name,
-        parent=parent,
-        train_data=job.train.name,
-        test_data=job.test.name,
-        kind=job.shift_kind,
-        target_accuracy=job.target_accuracy,
-        features=features,
-        predictor=predictor,
-        max_steps=job.max_steps,
-        step_cost=step_cost,
-        asking=asking,
-        grid=grid,
-    )
+    common: dict[str, Any] = {
+        "id": uuid.uuid4().hex[:12],
+        "created_utc": utc_now(),
+        "model": model_name,
+        "parent": parent,
+        "train_data": job.train.name,
+        "test_data": job.test.name,
+        "kind": job.shift_kind,
+        "target_accuracy": job.target_accuracy,
+        "features": features,
+        "predictor": predictor,
+        "max_steps": job.max_steps,
+        "step_cost": step_cost,
+        "asking": asking,
+        "grid": grid,
+    }
     if features.accuracy >= job.target_accuracy:
         return _nothing_to_do(common, grid, step_cost, level)
     learned = {
@@ -133,7 +134,7 @@ def forecast(
     for name, factor in {"steps": 1.0, **_factors(job, step_cost, grid)}.items():
         estimates[name] = _estimate(learned["steps"], interval, factor, longest=job.max_steps)
     return Forecast(
-        **common,  # type: ignore[arg-type]
+        **common,
         estimates={name: estimates[name] for name in COSTS if name in estimates},
         probability_reached=_probability(learned["steps"].draws, job.max_steps),
         n_history=len(rows),
@@ -367,13 +368,13 @@ def _notes(rows: Sequence[Past], features: Features, job: Retraining, predictor:
     return tuple(notes)
 
 
-def _nothing_to_do(common: Mapping[str, object], grid: Grid | None, step_cost: StepCost, level: float) -> Forecast:
+def _nothing_to_do(common: Mapping[str, Any], grid: Grid | None, step_cost: StepCost, level: float) -> Forecast:
     names = [*LEARNED, "epochs", "wall_s"]
     if step_cost.energy_kwh is not None:
         names += ["energy_kwh", *(["carbon_kg"] if grid else [])]
     zero = Estimate(0.0, Interval(0.0, 0.0, level, "measured: the model is at the target already"))
     return Forecast(
-        **common,  # type: ignore[arg-type]
+        **common,
         estimates={name: zero for name in COSTS if name in names},
         probability_reached=1.0,
         n_history=0,
@@ -381,3 +382,56 @@ def _nothing_to_do(common: Mapping[str, object], grid: Grid | None, step_cost: S
         alternatives={},
         notes=("the model is at the target already: nothing to retrain",),
     )
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Forecasts beside what happened, summed up.
+
+    Attributes:
+        n: Settled forecasts that foretold any training.
+        held: Cost → (intervals that held, intervals that could be judged).
+        median_error: Cost → median of ``|forecast - measured| / measured``, over updates that reached the target.
+        scores: Predictors by their error in steps, best first.
+        asking_s: Seconds that the forecasts took together.
+        asking_kwh: Their energy, None if unknown.
+        doing_s: Seconds of training in the updates.
+        doing_kwh: Their energy, None if unknown.
+    """
+
+    n: int
+    held: Mapping[str, tuple[int, int]]
+    median_error: Mapping[str, float]
+    scores: Sequence[Score]
+    asking_s: float
+    asking_kwh: float | None
+    doing_s: float
+    doing_kwh: float | None
+
+
+def settlement(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:
+    """Sum up all settled forecasts that foretold any training."""
+    pairs = [(said, update) for said, update in settled if said.alternatives]
+    judged = {cost: [held(said, update, cost) for said, update in pairs] for cost in COSTS}
+    errors: dict[str, list[float]] = {}
+    for said, update in pairs:
+        for cost, estimate in said.estimates.items():
+            measured = getattr(update.cost, cost)
+            if update.reached and measured:
+                errors.setdefault(cost, []).append(abs(estimate.value - measured) / measured)
+    return Settlement(
+        n=len(pairs),
+        held={c: (sum(v is True for v in all_), sum(v is not None for v in all_)) for c, all_ in judged.items()},
+        median_error={cost: float(np.median(values)) for cost, values in errors.items()},
+        scores=score_predictors(pairs),
+        asking_s=math.fsum(said.asking.wall_s for said, _ in pairs),
+        asking_kwh=_total([said.asking.energy_kwh for said, _ in pairs]),
+        doing_s=math.fsum(update.cost.wall_s for _, update in pairs),
+        doing_kwh=_total([update.cost.energy_kwh for _, update in pairs]),
+    )
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    """The sum, or None if any part is unknown: a sum with an unmeasured part is not called a total."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) if len(known) == len(values) else None

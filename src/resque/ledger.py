@@ -67,6 +67,12 @@ class Ledger:
         else:
             self._insert("forecasts", common)
 
+    def check_writable(self) -> None:
+        """Refuse a file that could not take an entry, before anything costly is done."""
+        with self._open(write=True) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+
     def updates(self) -> list[Update]:
         """All updates, oldest first."""
         return self._all("updates", Update)

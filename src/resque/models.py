@@ -141,6 +141,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise ModelError(f"weights {path} do not fit the model: {first}") from error
 
 
+def on_device(model: nn.Module, device: str) -> nn.Module:
+    """Move the model; a device that is not there is refused."""
+    try:
+        return model.to(torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ModelError(f"device {device!r} cannot be used: {reason}; `resque doctor` shows the devices") from error
+
+
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the state dict as safetensors, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}

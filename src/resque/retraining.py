@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from resque.data import LabelledData
 from resque.energy import EnergyMeter, shared
 from resque.errors import DataError, ModelError, SettingError
-from resque.measures import MAX_EPOCHS, TOLERANCES, Tally, evaluate, stop_epoch
 from resque.indices import resque_dist
+from resque.measures import MAX_EPOCHS, TOLERANCES, Tally, evaluate, stop_epoch
 from resque.models import fingerprint
 from resque.profiles import Profile, profile
-from resque.records import Cost, EnergyReading, Features, Grid, Index, LearningCurve, StepCost, Update
+from resque.records import Cost, EnergyReading, Features, Forecast, Grid, Index, LearningCurve, StepCost, Update
 from resque.representations import device_of, evaluating, forward
 
 _EVALUATION_BATCH = 1024
@@ -83,6 +83,14 @@ RECIPES = {
 """The paper's recipes by name, without its augmentation."""
 
 
+def named_recipe(name: str, evaluate_every: int | None = None, max_epochs: int | None = None) -> Recipe:
+    """A recipe by name, with its evaluation interval and longest run where they are given."""
+    if name not in RECIPES:
+        raise SettingError(f"unknown recipe {name!r}: use one of {', '.join(RECIPES)}")
+    given: dict[str, Any] = {"evaluate_every": evaluate_every, "max_epochs": max_epochs}
+    return dataclasses.replace(RECIPES[name], **{key: value for key, value in given.items() if value is not None})
+
+
 @dataclass(frozen=True)
 class Retraining:
     """What is to be done: which data, to which accuracy, by which recipe.
@@ -106,10 +114,13 @@ class Retraining:
     kind: str | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.target_accuracy <= 1.0:
-            raise SettingError(
-                f"target accuracy {self.target_accuracy:g}: expected a share above 0 and at most 1, e.g. 0.9"
-            )
+        self.check_target(self.target_accuracy)
+
+    @staticmethod
+    def check_target(target_accuracy: float) -> None:
+        """Refuse an accuracy that is no share."""
+        if not 0.0 < target_accuracy <= 1.0:
+            raise SettingError(f"target accuracy {target_accuracy:g}: expected a share in (0, 1], e.g. 0.9 for 90 %")
 
     @property
     def shift_kind(self) -> str | None:
@@ -357,6 +368,24 @@ def check_fits(model: nn.Module, data: LabelledData) -> None:
             f"{data.name}: labels run from {low} to {high}, the model has {classes} outputs; "
             f"expected labels 0 to {classes - 1}"
         )
+
+
+def check_settles(model: nn.Module, job: Retraining, said: Forecast) -> None:
+    """Refuse to settle a forecast with an update that it was not made for.
+
+    Raises:
+        SettingError: Another model, data set or target.
+    """
+    here = {
+        "model": fingerprint(model),
+        "training data": job.train.name,
+        "test data": job.test.name,
+        "target accuracy": job.target_accuracy,
+    }
+    there = said.parent, said.train_data, said.test_data, said.target_accuracy
+    for (what, mine), theirs in zip(here.items(), there, strict=True):
+        if mine != theirs:
+            raise SettingError(f"forecast {said.id} was made for {what} {theirs}, not {mine}: make a new forecast")
 
 
 def utc_now() -> str:

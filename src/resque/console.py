@@ -1,0 +1,204 @@
+"""What a terminal shows: tables, sentences, progress. Numbers come in ready; nothing is computed here."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from resque.forecasting import Settlement
+from resque.records import COSTS, Forecast, Index, Update
+from resque.wording import (
+    NAMES,
+    NOT_MEASURED,
+    energy_line,
+    forgotten,
+    grid_line,
+    index_of,
+    interval,
+    mark,
+    quantity,
+    relative_error,
+    share,
+    shift_of,
+)
+
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+Item = TypeVar("Item")
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A bar on stderr; the block gets ``show(done, total, detail)``."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, TextColumn("{task.fields[detail]}"), console=err, transient=True) as bar:
+        task = bar.add_task(description, total=None, detail="")
+
+        def show(done: int, total: int, detail: str = "") -> None:
+            bar.update(task, completed=done, total=total, detail=detail)
+
+        yield show
+
+
+def tracked(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
+    """The same items, with a bar on stderr."""
+    with progress(description) as show:
+        for done, item in enumerate(items):
+            show(done, total, "")
+            yield item
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    err.print(f"[yellow]warning:[/] {message}", soft_wrap=True)
+
+
+def table(*columns: str, title: str = "") -> Table:
+    """An empty table; a column whose name begins with ``<`` is left-aligned, the others right."""
+    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for column in columns:
+        made.add_column(column.lstrip("<"), justify="left" if column.startswith("<") else "right")
+    return made
+
+
+def show_index(index: Index) -> None:
+    """RESQUE_dist with everything it must not be told without."""
+    out.print(f"RESQUE_dist [bold]{index.value:.4f}[/] {index.unit}, layer {index.layer}, {index.reduction}")
+    floor = NOT_MEASURED if index.floor is None else f"{index.floor:.4f} {index.unit}"
+    out.print(f"n {index.n_original:,} original, {index.n_shifted:,} shifted ({index.labels} labels); floor {floor}")
+    rows = table("class", f"angle [{index.unit}]")
+    for label, angle in index.per_class.items():
+        rows.add_row(str(label), NOT_MEASURED if angle is None else f"{angle:.4f}")
+    out.print(rows)
+
+
+def show_forecast(made: Forecast) -> None:
+    """A forecast: every cost with its interval, and what they rest on."""
+    level = next(iter(made.estimates.values())).interval
+    rows = table("<cost", "forecast", f"{level.level:.0%} interval")
+    for cost, estimate in made.estimates.items():
+        rows.add_row(NAMES[cost], quantity(cost, estimate.value), interval(cost, estimate))
+    out.print(f"[bold]Forecast {made.id}[/]: {made.train_data} to accuracy {made.target_accuracy:g}")
+    out.print(rows)
+    index = "not computed" if made.features.index_rad is None else f"{made.features.index_rad:.4f} rad"
+    out.print(f"index {index}, accuracy now {made.features.accuracy:.3f}, loss now {made.features.loss:.3f}")
+    out.print(f"chance of reaching the target within {made.max_steps:,} steps: {made.probability_reached:.0%}")
+    kinds = ", ".join(made.kinds_history) or "none"
+    out.print(f"learned from {made.n_history} updates (kinds: {kinds}) by the {made.predictor}; {level.guarantee}")
+    out.print(
+        f"asking took {quantity('wall_s', made.asking.wall_s)}, {energy_line(made.asking)}; {grid_line(made.grid)}"
+    )
+    for note in made.notes:
+        warn(note)
+
+
+def show_update(update: Update) -> None:
+    """What an update took."""
+    verdict = "reached" if update.reached else f"not reached, ended by {update.stopped_by}"
+    said = f"accuracy {update.accuracy:.4f}, target {update.target_accuracy:g} {verdict}"
+    out.print(f"[bold]Update {update.id}[/]: {update.train_data}: {said}")
+    rows = table("<cost", "measured")
+    for cost in COSTS:
+        rows.add_row(NAMES[cost], quantity(cost, getattr(update.cost, cost)))
+    rows.add_row("evaluation (apart)", quantity("wall_s", update.evaluation_s))
+    rows.add_row("forgotten", forgotten(update))
+    out.print(rows)
+    out.print(f"energy {energy_line(update.energy)}; {grid_line(update.grid)}")
+    if update.energy.note:
+        warn(update.energy.note)
+
+
+def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
+    """Forecast, interval, measured and error, per update and cost."""
+    rows = table("<", "forecast", "interval", "measured", "error", "<held", title="Forecast beside measured")
+    for said, update in settled:
+        rows.add_row(f"[bold]{shift_of(update)}[/]", index_of(update), "", f"forgot {forgotten(update)}")
+        for cost, estimate in said.estimates.items():
+            measured = getattr(update.cost, cost)
+            rows.add_row(
+                f"  {NAMES[cost]}",
+                quantity(cost, estimate.value),
+                interval(cost, estimate),
+                quantity(cost, measured) + ("" if update.reached else "+"),
+                relative_error(estimate.value, measured if update.reached else None),
+                mark(said, update, cost),
+            )
+        rows.add_section()
+    out.print(rows)
+    out.print("  [dim]interval in the unit of the forecast; forgotten: accuracy on the original data[/]")
+    if any(not update.reached for _, update in settled):
+        out.print("  [dim]+ the target was not reached, so the cost of reaching it is larger than this[/]")
+
+
+def show_settlement(summary: Settlement) -> None:
+    """How many intervals held, per cost, and which predictor came closest."""
+    rows = table("<cost", "intervals held", "median error", title="Per cost")
+    for cost, (kept, judged) in summary.held.items():
+        error = summary.median_error.get(cost)
+        rows.add_row(NAMES[cost], share(kept, judged), NOT_MEASURED if error is None else f"{error:.0%}")
+    out.print(rows)
+    rows = table(
+        "<forecast rests on",
+        "n",
+        "typically off by",
+        "median error",
+        "within a factor of 2",
+        title="Predictors of steps",
+    )
+    for score in summary.scores:
+        off = f"factor {score.median_factor:.2f}"
+        rows.add_row(score.predictor, str(score.n), off, f"{score.median_error:.0%}", f"{score.within_factor_2:.0%}")
+    out.print(rows)
+
+
+def show_ledger(
+    updates: Sequence[Update], forecasts: Sequence[Forecast], settled: Sequence[tuple[Forecast, Update]]
+) -> None:
+    """The history, a line each, and the forecasts that still wait."""
+    rows = table(
+        "<update",
+        "<data",
+        "index",
+        "start",
+        "end",
+        "target",
+        "<stopped by",
+        "steps",
+        "time",
+        "energy",
+        "CO2e",
+        "<forecast",
+    )
+    for update in updates:
+        cost = update.cost
+        rows.add_row(
+            update.id[:8],
+            update.train_data,
+            index_of(update),
+            f"{update.features.accuracy:.3f}",
+            f"{update.accuracy:.3f}",
+            f"{update.target_accuracy:g}",
+            update.stopped_by,
+            *(quantity(name, getattr(cost, name)) for name in ("steps", "wall_s", "energy_kwh", "carbon_kg")),
+            (update.forecast_id or "")[:8],
+        )
+    out.print(rows)
+    done = {said.id for said, _ in settled}
+    waiting = [made for made in forecasts if made.id not in done]
+    out.print(f"{len(updates)} updates, {len(forecasts)} forecasts, {len(settled)} settled, {len(waiting)} waiting")
+    for made in waiting:
+        steps = made.estimates["steps"]
+        out.print(
+            f"  {made.id}  {made.train_data}: {quantity('steps', steps.value)} steps ({interval('steps', steps)})"
+        )
+
+
+def show_facts(facts: dict[str, Any]) -> None:
+    """Names and values, one a line."""
+    rows = table("<", "<")
+    for name, value in facts.items():
+        rows.add_row(name, str(value))
+    out.print(rows)

@@ -1,0 +1,174 @@
+"""Records → one self-contained HTML file: pictures as inline SVG, no script, nothing fetched."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resque import __version__, wording
+from resque.errors import DataError
+from resque.forecasting import Settlement
+from resque.records import COSTS, Forecast, Update
+from resque.wording import NAMES, unit_of
+
+_COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c9820a", "#5b5b5b", "#0f8b8d", "#a23b72")
+_STYLE = {
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "resque",
+    "legend.frameon": False,
+}
+
+
+def write_report(
+    path: Path,
+    updates: Sequence[Update],
+    settled: Sequence[tuple[Forecast, Update]],
+    summary: Settlement,
+    title: str = "What updating this model costs",
+) -> None:
+    """Write the report, whole or not at all.
+
+    Args:
+        path: The HTML file.
+        updates: Every update, oldest first.
+        settled: Forecasts with the updates that settled them.
+        summary: The same, summed up.
+        title: Heading.
+    """
+    if not updates:
+        raise DataError("the ledger is empty: run `resque retrain` or `resque demo` before a report")
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+        figures = {
+            "costs": _svg(_index_against_costs(updates)),
+            "curves": _svg(_learning_curves(updates)),
+            "settled": _svg(_forecast_against_measured(settled)) if settled else "",
+        }
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("resque", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("report.html.j2").render(
+        title=title,
+        version=__version__,
+        figures=figures,
+        updates=updates,
+        settled=settled,
+        summary=summary,
+        wording=wording,
+        sources=_sources(updates),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(path.name + ".part")
+    scratch.write_text(page, encoding="utf-8")
+    scratch.replace(path)
+
+
+def _sources(updates: Sequence[Update]) -> list[str]:
+    """Meter, grid and machine of every figure, each told once."""
+    meters = {f"Energy: {update.energy.meter}" for update in updates}
+    grids = {f"Carbon: {wording.grid_line(update.grid)}" for update in updates}
+    hosts = {"Machine: " + ", ".join(f"{key} {value}" for key, value in update.host.items()) for update in updates}
+    return sorted(meters) + sorted(grids) + sorted(hosts)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    drawing = buffer.getvalue()
+    return drawing[drawing.index("<svg") :]
+
+
+def _colours(updates: Sequence[Update]) -> dict[str, str]:
+    kinds = sorted({update.kind or "unnamed" for update in updates})
+    return {kind: _COLOURS[i % len(_COLOURS)] for i, kind in enumerate(kinds)}
+
+
+def _grid(panels: int, columns: int = 4) -> tuple[Figure, list[Axes]]:
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(3.1 * min(columns, panels), 2.6 * rows), layout="constrained")
+    axes = [figure.add_subplot(rows, min(columns, panels), i + 1) for i in range(panels)]
+    return figure, axes
+
+
+def _index_against_costs(updates: Sequence[Update]) -> Figure:
+    shown = [update for update in updates if update.features.index_rad is not None]
+    costs = [cost for cost in COSTS if any(getattr(update.cost, cost) for update in shown)] or ["steps"]
+    figure, axes = _grid(len(costs))
+    colours = _colours(updates)
+    for axis, cost in zip(axes, costs, strict=True):
+        for update in shown:
+            value, colour, index = (
+                getattr(update.cost, cost),
+                colours[update.kind or "unnamed"],
+                update.features.index_rad,
+            )
+            if value and index is not None:
+                face = colour if update.reached else "none"
+                marker = "o" if update.forecast_id is None else "D"
+                axis.plot(index, value, marker, ms=5, mec=colour, mfc=face)
+        axis.set(yscale="log", xlabel="RESQUE_dist [rad]", ylabel=_label(cost))
+    _legend(axes[0], colours)
+    return figure
+
+
+def _learning_curves(updates: Sequence[Update]) -> Figure:
+    colours = _colours(updates)
+    figure, axes = _grid(len(colours))
+    for axis, (kind, colour) in zip(axes, colours.items(), strict=True):
+        members = [update for update in updates if (update.kind or "unnamed") == kind]
+        for update in members:
+            axis.plot(update.curve.steps, update.curve.accuracy, color=colour, lw=1, alpha=0.8)
+        for target in {update.target_accuracy for update in members}:
+            axis.axhline(target, color="#444444", lw=0.8, ls="--")
+        axis.set(title=kind, xlabel="optimizer steps", ylabel="test accuracy", xscale="symlog", ylim=(0, 1.02))
+        axis.set_xlim(left=0)
+    return figure
+
+
+def _forecast_against_measured(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
+    costs = [cost for cost in COSTS if any(_pair(said, update, cost) for said, update in settled)] or ["steps"]
+    figure, axes = _grid(len(costs))
+    colours = _colours([update for _, update in settled])
+    for axis, cost in zip(axes, costs, strict=True):
+        reach = []
+        for said, update in settled:
+            pair = _pair(said, update, cost)
+            if pair is None:
+                continue
+            value, measured = pair
+            bounds, colour = said.estimates[cost].interval, colours[update.kind or "unnamed"]
+            top = value * 100 if bounds.high is None else bounds.high
+            axis.plot([float(measured)] * 2, [bounds.low, top], color=colour, lw=2, alpha=0.4)
+            axis.plot(measured, value, "o", ms=5, mec=colour, mfc=colour if update.reached else "none")
+            reach += [measured, value]
+        if reach:
+            axis.plot(
+                [min(reach) / 2, max(reach) * 2], [min(reach) / 2, max(reach) * 2], color="#444444", lw=0.8, ls="--"
+            )
+        axis.set(xscale="log", yscale="log", xlabel=f"measured {_label(cost)}", ylabel="forecast")
+    _legend(axes[0], colours)
+    return figure
+
+
+def _pair(said: Forecast, update: Update, cost: str) -> tuple[float, float] | None:
+    estimate, measured = said.estimates.get(cost), getattr(update.cost, cost)
+    return (estimate.value, measured) if estimate and estimate.value and measured else None
+
+
+def _label(cost: str) -> str:
+    name, unit = NAMES[cost], unit_of(cost)
+    return name if cost in ("epochs", "steps", "gradient_norm", "parameter_change") else f"{name} [{unit}]"
+
+
+def _legend(axis: Axes, colours: dict[str, str]) -> None:
+    handles: list[Any] = [axis.plot([], [], "o", color=colour, label=kind)[0] for kind, colour in colours.items()]
+    axis.legend(handles=handles, fontsize=7, loc="best")

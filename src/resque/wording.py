@@ -1,0 +1,130 @@
+"""Numbers and verdicts in words: each number with the unit in which it reads best."""
+
+from resque.forecasting import Settlement, held
+from resque.records import COSTS, EnergyReading, Estimate, Forecast, Grid, Update
+
+_SCALES = {
+    "energy_kwh": ((1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh"), (1e-9, "µWh")),
+    "carbon_kg": ((1.0, "kg"), (1e-3, "g"), (1e-6, "mg"), (1e-9, "µg")),
+    "wall_s": ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms")),
+}
+NAMES = {
+    "epochs": "epochs",
+    "steps": "steps",
+    "gradient_norm": "gradient norm",
+    "parameter_change": "parameter change",
+    "wall_s": "time",
+    "energy_kwh": "energy",
+    "carbon_kg": "CO2e",
+}
+NOT_MEASURED = "–"
+
+
+def quantity(cost: str, value: float | None) -> str:
+    """A cost with its unit; a dash where it was not measured.
+
+    Example:
+        >>> quantity("energy_kwh", 0.0000124), quantity("wall_s", 95.0), quantity("steps", 1400.0)
+        ('12.4 mWh', '1.58 min', '1,400')
+        >>> quantity("carbon_kg", None)
+        '–'
+    """
+    if value is None:
+        return NOT_MEASURED
+    scale, unit = _scale(cost, value)
+    return f"{_number(value / scale)} {unit}".rstrip()
+
+
+def interval(cost: str, estimate: Estimate | None) -> str:
+    """The interval of a forecast, in the unit in which its value reads best: ``5.1–44``."""
+    if estimate is None:
+        return NOT_MEASURED
+    (low, high), (scale, _) = (estimate.interval.low, estimate.interval.high), _scale(cost, estimate.value)
+    return f"over {_short(low / scale)}" if high is None else f"{_short(low / scale)}–{_short(high / scale)}"
+
+
+def relative_error(said: float, measured: float | None) -> str:
+    """How far a forecast was from what was measured, in percent of the latter."""
+    return f"{(said - measured) / measured:+.0%}" if measured else NOT_MEASURED
+
+
+def share(part: int, whole: int) -> str:
+    """``7 of 8``."""
+    return f"{part} of {whole}"
+
+
+def unit_of(cost: str) -> str:
+    """The unit in which a cost is stored."""
+    return COSTS[cost]
+
+
+def forgotten(update: Update) -> str:
+    """How accuracy on the original data changed: ``0.991 → 0.963``."""
+    before, after = update.original_accuracy_before, update.original_accuracy_after
+    return NOT_MEASURED if before is None or after is None else f"{before:.3f} → {after:.3f}"
+
+
+def index_of(update: Update) -> str:
+    """RESQUE_dist of an update in radians."""
+    index = update.features.index_rad
+    return NOT_MEASURED if index is None else f"{index:.3f} rad"
+
+
+def mark(said: Forecast, update: Update, cost: str) -> str:
+    """``yes``, ``no`` or a dash: whether the interval held."""
+    return {True: "yes", False: "no", None: NOT_MEASURED}[held(said, update, cost)]
+
+
+def shift_of(update: Update) -> str:
+    """The steps that made the data, without its source and splits."""
+    return "+".join(update.train_data.split("+")[1:]) or update.train_data
+
+
+def energy_line(reading: EnergyReading) -> str:
+    """Energy with the method of each component and the meter."""
+    methods = ", ".join(f"{device} {how}" for device, how in reading.methods.items())
+    return f"{quantity('energy_kwh', reading.energy_kwh)} ({methods or reading.note}; {reading.meter})"
+
+
+def grid_line(grid: Grid | None) -> str:
+    """The grid, or that there is none."""
+    if grid is None:
+        return "no region named, so no carbon figure (--country or --intensity)"
+    return f"grid {grid.region} at {grid.intensity_g_per_kwh:g} g CO2e/kWh ({grid.source})"
+
+
+def verdict(summary: Settlement) -> str:
+    """One sentence that a manager understands."""
+    if not summary.n or not summary.scores:
+        return "No forecast has been settled yet by an update that reached its target."
+    kept, judged = summary.held["steps"]
+    best = summary.scores[0]
+    own = next(score for score in summary.scores if score.predictor == "index")
+    doing = f"{quantity('wall_s', summary.doing_s)} and {quantity('energy_kwh', summary.doing_kwh)}"
+    asking = f"{quantity('wall_s', summary.asking_s)} and {quantity('energy_kwh', summary.asking_kwh)}"
+    return (
+        f"Asked before each of {summary.n} updates, the forecast was typically off by a factor of "
+        f"{own.median_factor:.1f} in the training steps that were then needed, and {share(kept, judged)} intervals "
+        f"held; asking took {asking}, the updates {doing}. "
+        + (
+            "The RESQUE index was the best predictor."
+            if best is own
+            else f"The RESQUE index did not win: {best.predictor} came closer (factor {best.median_factor:.1f})."
+        )
+    )
+
+
+def _scale(cost: str, value: float) -> tuple[float, str]:
+    scales = _SCALES.get(cost, ((1.0, ""),))
+    return next(((scale, unit) for scale, unit in scales if abs(value) >= scale), scales[-1 if value else 0])
+
+
+def _short(value: float) -> str:
+    """Two digits are enough for a bound."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.2g}"
+
+
+def _number(value: float) -> str:
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1e}"
