@@ -113,22 +113,23 @@ def show_update(update: Update) -> None:
 
 def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
     """Forecast, interval, measured and error, per update and cost."""
-    rows = table("<", "forecast", "interval", "measured", "error", "<held", title="Forecast beside measured")
     for said, update in settled:
-        rows.add_row(f"[bold]{shift_of(update)}[/]", index_of(update), "", f"forgot {forgotten(update)}")
+        out.print(f"\n[bold]{shift_of(update)}[/]  index {index_of(update)}, forgot {forgotten(update)}")
+        rows = table("<", "forecast", "interval", "measured", "error", "<held")
+        for column, width in zip(rows.columns, (16, 10, 17, 10, 6, 4), strict=True):
+            column.min_width = width
         for cost, estimate in said.estimates.items():
             measured = getattr(update.cost, cost)
             rows.add_row(
-                f"  {NAMES[cost]}",
+                NAMES[cost],
                 quantity(cost, estimate.value),
                 interval(cost, estimate),
                 quantity(cost, measured) + ("" if update.reached else "+"),
                 relative_error(estimate.value, measured if update.reached else None),
                 mark(said, update, cost),
             )
-        rows.add_section()
-    out.print(rows)
-    out.print("  [dim]interval in the unit of the forecast; forgotten: accuracy on the original data[/]")
+        out.print(rows)
+    out.print("  [dim]intervals are in the forecast's unit; forgot: accuracy on the original data[/]")
     if any(not update.reached for _, update in settled):
         out.print("  [dim]+ the target was not reached, so the cost of reaching it is larger than this[/]")
 
@@ -141,12 +142,7 @@ def show_settlement(summary: Settlement) -> None:
         rows.add_row(NAMES[cost], share(kept, judged), NOT_MEASURED if error is None else f"{error:.0%}")
     out.print(rows)
     rows = table(
-        "<forecast rests on",
-        "n",
-        "typically off by",
-        "median error",
-        "within a factor of 2",
-        title="Predictors of steps",
+        "<forecast by", "n", "typically off by", "median error", "within factor 2", title="Steps, by predictor"
     )
     for score in summary.scores:
         off = f"factor {score.median_factor:.2f}"

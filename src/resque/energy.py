@@ -118,7 +118,7 @@ class CodecarbonMeter:
         methods = self.methods
         known = {device: float(getattr(data, f"{device}_energy")) for device in methods}
         if wall_s < self.shortest_s:
-            note = f"window of {wall_s:.2f} s is shorter than the {self.shortest_s:g} s a reading needs"
+            note = f"{wall_s:.2f} s is below the meter's {self.shortest_s:g} s"
             return EnergyReading(wall_s, None, {}, methods, self.name, note)
         total = math.fsum(known.values())
         soft = math.fsum(kwh for device, kwh in known.items() if methods[device] != "measured")

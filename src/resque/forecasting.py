@@ -143,7 +143,7 @@ def forecast(
             **{name: steps_by(history, features, job, name) for name in others},
             CONSTANT: float(np.exp(np.median([row.y for row in rows]))),
         },
-        notes=_notes(rows, features, job, predictor, known),
+        notes=_notes(rows, features, job, predictor),
     )
 
 
@@ -347,16 +347,12 @@ def _promise(level: float, known: bool) -> Interval:
     if known:
         promise = f"jackknife+: at least {max(0.0, 2 * level - 1):.0%} if this update is exchangeable with the history"
     else:
-        promise = "empirical only: the history holds no update of this kind of shift"
+        promise = "empirical only, no guarantee: the history holds no update of this kind of shift"
     return Interval(0.0, None, level, promise)
 
 
-def _notes(rows: Sequence[Past], features: Features, job: Retraining, predictor: str, known: bool) -> tuple[str, ...]:
+def _notes(rows: Sequence[Past], features: Features, job: Retraining, predictor: str) -> tuple[str, ...]:
     notes = []
-    if not known:
-        notes.append(
-            f"kind of shift {job.shift_kind or 'not named'}: none in the history, intervals are empirical only"
-        )
     given = PREDICTORS[predictor](features, job.target_accuracy)
     low, high = min(row.x for row in rows), max(row.x for row in rows)
     if given is not None and not low - 1e-9 <= math.log(max(given, _TINY)) <= high + 1e-9:

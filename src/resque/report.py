@@ -3,12 +3,12 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from resque import __version__, wording
 from resque.errors import DataError
@@ -116,7 +116,7 @@ def _index_against_costs(updates: Sequence[Update]) -> Figure:
                 marker = "o" if update.forecast_id is None else "D"
                 axis.plot(index, value, marker, ms=5, mec=colour, mfc=face)
         axis.set(yscale="log", xlabel="RESQUE_dist [rad]", ylabel=_label(cost))
-    _legend(axes[0], colours)
+    _legend(figure, colours)
     return figure
 
 
@@ -155,7 +155,7 @@ def _forecast_against_measured(settled: Sequence[tuple[Forecast, Update]]) -> Fi
                 [min(reach) / 2, max(reach) * 2], [min(reach) / 2, max(reach) * 2], color="#444444", lw=0.8, ls="--"
             )
         axis.set(xscale="log", yscale="log", xlabel=f"measured {_label(cost)}", ylabel="forecast")
-    _legend(axes[0], colours)
+    _legend(figure, colours)
     return figure
 
 
@@ -169,6 +169,6 @@ def _label(cost: str) -> str:
     return name if cost in ("epochs", "steps", "gradient_norm", "parameter_change") else f"{name} [{unit}]"
 
 
-def _legend(axis: Axes, colours: dict[str, str]) -> None:
-    handles: list[Any] = [axis.plot([], [], "o", color=colour, label=kind)[0] for kind, colour in colours.items()]
-    axis.legend(handles=handles, fontsize=7, loc="best")
+def _legend(figure: Figure, colours: dict[str, str]) -> None:
+    handles = [Line2D([], [], marker="o", ls="", color=colour, label=kind) for kind, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))

@@ -448,7 +448,7 @@ def _short_run_energy(reading: EnergyReading, curve: LearningCurve, step_cost: S
     """Say how the energy of a run below the meter's shortest window is known."""
     if reading.energy_kwh is not None or step_cost is None or step_cost.energy_kwh is None:
         return reading
-    note = f"{reading.note}: {curve.steps[-1]} steps × probed energy of a step ({step_cost.reading.note})"
+    note = f"{reading.note}: {curve.steps[-1]} steps × probed energy"
     return dataclasses.replace(reading, note=note)
 
 
