@@ -12,13 +12,18 @@ Data flows one way; a module imports only from those above it in this list::
     profiles         class sums: streamed, merged, saved
     measures         accuracy, gradient norm, parameter change, stopping rule
     indices          RESQUE_dist
+    recipes          what is to be done, as data: recipe and job
+    trainer          optimizer steps, counted with the paper's measures
+    asking           what is known before an update, and what it takes to know it
     retraining       a measured update
     ledger           the history, SQLite
     forecasting      history + index + probe → every cost with an interval
+    settling         forecasts beside what happened
     demo             the main job on embedded data
     wording          numbers and verdicts in words
     console          tables and progress for a terminal
     report           one self-contained HTML file
+    inputs           what a user may type, and the objects it names
     cli              the command line
 
 Public names are loaded when they are first used: importing this package imports nothing heavy.
@@ -28,6 +33,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resque.asking import probe
     from resque.data import load_data
     from resque.energy import ClockMeter, CodecarbonMeter, named_grid, open_meter
     from resque.forecasting import forecast
@@ -36,15 +42,16 @@ if TYPE_CHECKING:
     from resque.measures import gradient_norm, parameter_change, stop_epoch
     from resque.models import load_model
     from resque.profiles import Profile, profile
-    from resque.retraining import Recipe, Retraining, probe, retrain
+    from resque.recipes import Recipe, Retraining
+    from resque.retraining import retrain
 
 _HOME = {
     "ClockMeter": "energy",
     "CodecarbonMeter": "energy",
     "Ledger": "ledger",
     "Profile": "profiles",
-    "Recipe": "retraining",
-    "Retraining": "retraining",
+    "Recipe": "recipes",
+    "Retraining": "recipes",
     "forecast": "forecasting",
     "gradient_norm": "measures",
     "load_data": "data",
@@ -52,7 +59,7 @@ _HOME = {
     "named_grid": "energy",
     "open_meter": "energy",
     "parameter_change": "measures",
-    "probe": "retraining",
+    "probe": "asking",
     "profile": "profiles",
     "resque_dist": "indices",
     "retrain": "retraining",

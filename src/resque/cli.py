@@ -6,19 +6,37 @@ Only typer is imported here at the top; a command imports what it needs, so that
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from resque.errors import LedgerError, ResqueError, SettingError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from resque.data import LabelledData
-    from resque.ledger import Ledger
-    from resque.profiles import Profile
-    from resque.retraining import Retraining
+from resque.errors import ResqueError, SettingError
+from resque.inputs import (
+    LEDGER,
+    Country,
+    Device,
+    EvaluateEvery,
+    Intensity,
+    Json,
+    Kind,
+    Labels,
+    Layer,
+    LedgerFile,
+    Limit,
+    MaxEpochs,
+    Model,
+    RecipeName,
+    Reduction,
+    Seed,
+    Target,
+    Weights,
+    existing_ledger,
+    job_from,
+    model_from,
+    original_from,
+    profile_of,
+    warn_of_exposed,
+)
 
 app = typer.Typer(
     name="resque",
@@ -30,25 +48,6 @@ app = typer.Typer(
 )
 ledger_app = typer.Typer(help="The history of updates and forecasts.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger")
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.")]
-Model = Annotated[str, typer.Option(help="FILE.py:CALLABLE or package.module:CALLABLE, returns an nn.Module.")]
-Weights = Annotated[Path | None, typer.Option(help="State dict: .safetensors, or .pt without pickled code.")]
-Layer = Annotated[str | None, typer.Option(help="Module name, or penultimate; default: the paper's layer.")]
-Reduction = Annotated[str, typer.Option(help="flatten, mean or token-mean.")]
-Labels = Annotated[str, typer.Option(help="true, or pseudo: the model's own predictions.")]
-Limit = Annotated[int | None, typer.Option(help="Use at most this many samples of each data set.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
-Country = Annotated[str | None, typer.Option(help="ISO alpha-3 code of the grid, e.g. FRA.")]
-Intensity = Annotated[float | None, typer.Option(help="Carbon intensity in g CO2e/kWh; goes before --country.")]
-LedgerFile = Annotated[Path, typer.Option("--ledger", envvar="RESQUE_LEDGER", help="The history file.")]
-Target = Annotated[float, typer.Option(help="Accuracy to reach on the test data, e.g. 0.94.")]
-Kind = Annotated[str | None, typer.Option(help="Name of the kind of shift; default: from the data's suffix.")]
-RecipeName = Annotated[str, typer.Option("--recipe", help="retrain-adam, retrain-sgd, train-adam or train-sgd.")]
-EvaluateEvery = Annotated[int | None, typer.Option(help="Steps between evaluations; default: each epoch.")]
-MaxEpochs = Annotated[int | None, typer.Option(help="The longest run; default: the recipe's.")]
-Seed = Annotated[int, typer.Option(help="Of the order of the training samples.")]
-LEDGER = Path("resque.db")
 
 
 @app.command()
@@ -67,8 +66,8 @@ def demo(
     from resque import console, wording
     from resque import demo as main_job
     from resque.energy import named_grid, open_meter
-    from resque.forecasting import settlement
     from resque.report import write_report
+    from resque.settling import settlement
 
     grid = named_grid(country, intensity)
     with console.progress("resque demo") as show:
@@ -149,10 +148,10 @@ def profile(
     from resque import console
     from resque.data import load_data
 
-    network = _model(model, weights, device)
-    made = _profile(network, load_data(data, limit=limit), layer, reduction, labels)
+    network = model_from(model, weights, device)
+    made = profile_of(network, load_data(data, limit=limit), layer, reduction, labels)
     made.save(out)
-    _warn_of_exposed(made)
+    warn_of_exposed(made)
     facts = {"profile": str(out), "n": made.n, "classes": sorted(made.counts), "width": made.width, **vars(made.origin)}
     _print_json(facts) if as_json else console.show_facts(facts)
 
@@ -181,10 +180,10 @@ def dist(
     from resque.data import load_data
     from resque.indices import resque_dist
 
-    network = _model(model, weights, device)
-    before = _original(network, original, layer, reduction, limit)
+    network = model_from(model, weights, device)
+    before = original_from(network, original, layer, reduction, limit)
     origin = before.origin
-    after = _profile(
+    after = profile_of(
         network, load_data(shifted, limit=limit), layer or origin.layer, reduction or origin.reduction, labels
     )
     index = resque_dist(before, after, unit=unit, debias=debias, undefined=undefined)
@@ -220,17 +219,17 @@ def forecast(
     """
     from resque import console
     from resque import forecast as make_forecast
+    from resque.asking import check_fits, known_before, price_of_asking, probe
     from resque.energy import named_grid, open_meter
     from resque.ledger import Ledger
     from resque.models import fingerprint
-    from resque.retraining import check_fits, known_before, price_of_asking, probe
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
-    network = _model(model, weights, device)
-    job = _job(shifted, test, target_accuracy, recipe, evaluate_every, max_epochs, limit=limit, kind=kind)
+    network = model_from(model, weights, device)
+    job = job_from(shifted, test, target_accuracy, recipe, evaluate_every, max_epochs, limit=limit, kind=kind)
     check_fits(network, job.train)
     check_fits(network, job.test)
-    before = _original(network, original, layer, None, limit)
+    before = original_from(network, original, layer, None, limit)
     features, _, passes_s = known_before(network, job, before, labels)
     step_cost = probe(network, job.train, job.recipe, open_meter())
     made = make_forecast(
@@ -278,17 +277,18 @@ def retrain(
     --test npz:new-test.npz --target-accuracy 0.9 --country FRA
     """
     from resque import console
+    from resque.asking import check_fits, known_before
     from resque.data import load_data
     from resque.energy import named_grid, open_meter
     from resque.ledger import Ledger
     from resque.models import save_weights
-    from resque.retraining import check_fits, check_settles, known_before
     from resque.retraining import retrain as run
+    from resque.settling import check_settles
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
-    network = _model(model, weights, device)
+    network = model_from(model, weights, device)
     kept = None if original_test is None else load_data(original_test, limit=limit)
-    job = _job(
+    job = job_from(
         train,
         test,
         target_accuracy,
@@ -305,7 +305,7 @@ def retrain(
     said = None if forecast is None else history.forecast(forecast)
     if said is not None:
         check_settles(network, job, said)
-    before = None if original is None else _original(network, original, layer, None, limit)
+    before = None if original is None else original_from(network, original, layer, None, limit)
     features = said.features if said is not None else known_before(network, job, before)[0]
     history.check_writable()
     if out is not None and out.exists():
@@ -322,7 +322,7 @@ def retrain(
             watch=lambda at: show(at.step, at.max_steps, f"accuracy {at.accuracy:.4f}"),
         )
     folder = out or Path("updates") / update.id
-    made = _profile(network, job.train, layer, "flatten", "true")
+    made = profile_of(network, job.train, layer, "flatten", "true")
     save_weights(network, folder / "model.safetensors")
     made.save(folder / "profile.safetensors")
     history.add(update)
@@ -343,7 +343,7 @@ def ledger_list(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
     """
     from resque import console
 
-    history = _existing(ledger)
+    history = existing_ledger(ledger)
     updates, forecasts, settled = history.updates(), history.forecasts(), history.settled()
     if as_json:
         pairs = [{"forecast": said.id, "update": update.id} for said, update in settled]
@@ -363,10 +363,10 @@ def report(
     Example: resque report --ledger demo-run/resque.db --out report.html
     """
     from resque import console, wording
-    from resque.forecasting import settlement
     from resque.report import write_report
+    from resque.settling import settlement
 
-    history = _existing(ledger)
+    history = existing_ledger(ledger)
     updates, settled = history.updates(), history.settled()
     summary = settlement(settled)
     write_report(out, updates, settled, summary)
@@ -384,71 +384,6 @@ def main() -> None:
     except KeyboardInterrupt:
         print("resque: interrupted; nothing was written", file=sys.stderr)  # noqa: T201
         sys.exit(130)
-
-
-def _model(spec: str, weights: Path | None, device: str) -> "nn.Module":
-    from resque.models import load_model, on_device
-
-    return on_device(load_model(spec, weights), device)
-
-
-def _profile(network: "nn.Module", data: "LabelledData", layer: str | None, reduction: str, labels: str) -> "Profile":
-    from resque import console
-    from resque import profile as make_profile
-    from resque.data import BATCH, PREPROCESSING
-    from resque.representations import device_of
-
-    batches = data.batches(device=device_of(network))
-    shown = console.tracked(batches, -(-len(data) // BATCH), f"passing {data.name}")
-    return make_profile(network, shown, layer, reduction, labels=labels, preprocessing=PREPROCESSING)
-
-
-def _original(
-    network: "nn.Module", spec: str, layer: str | None, reduction: str | None, limit: int | None
-) -> "Profile":
-    from resque.data import load_data
-    from resque.profiles import Profile
-
-    if spec.endswith(".safetensors") or Path(spec).is_file():
-        return Profile.load(spec)
-    return _profile(network, load_data(spec, limit=limit), layer, reduction or "flatten", "true")
-
-
-def _job(
-    train: str,
-    test: str,
-    target_accuracy: float,
-    recipe: str,
-    evaluate_every: int | None,
-    max_epochs: int | None,
-    *,
-    limit: int | None,
-    **more: Any,
-) -> "Retraining":
-    from resque.data import load_data
-    from resque.retraining import Retraining, named_recipe
-
-    chosen = named_recipe(recipe, evaluate_every, max_epochs)
-    Retraining.check_target(target_accuracy)
-    return Retraining(load_data(train, limit=limit), load_data(test, limit=limit), target_accuracy, chosen, **more)
-
-
-def _existing(path: Path) -> "Ledger":
-    from resque.ledger import Ledger
-
-    if not path.exists():
-        raise LedgerError(
-            f"no ledger at {path}: `resque retrain` or `resque demo` begins one, or name it with --ledger"
-        )
-    return Ledger(path)
-
-
-def _warn_of_exposed(made: "Profile") -> None:
-    from resque import console
-
-    if made.exposed_classes:
-        few = ", ".join(map(str, made.exposed_classes))
-        console.warn(f"classes of fewer than 5 samples: {few}; their sums tell something of single samples")
 
 
 def _plain(value: Any) -> Any:

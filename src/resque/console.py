@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from resque.forecasting import Settlement
 from resque.records import COSTS, Forecast, Index, Update
+from resque.settling import Settlement
 from resque.wording import (
     NAMES,
     NOT_MEASURED,

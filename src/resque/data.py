@@ -52,7 +52,7 @@ class LabelledData:
     Example:
         >>> data = load_data("digits@test+gaussian:3")
         >>> len(data), tuple(data.images.shape[1:]), data.kind
-        (540, (1, 8, 8), 'gaussian')
+        (539, (1, 8, 8), 'gaussian')
     """
 
     name: str

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from resque.asking import known_before, price_of_asking, probe
 from resque.data import PREPROCESSING, load_data
 from resque.energy import EnergyMeter
 from resque.errors import ResqueError
@@ -20,16 +21,9 @@ from resque.forecasting import forecast
 from resque.ledger import Ledger
 from resque.models import fingerprint, save_weights, small_cnn
 from resque.profiles import Profile, profile
+from resque.recipes import RECIPES, Retraining
 from resque.records import Features, Grid, StepCost
-from resque.retraining import (
-    RECIPES,
-    Progress,
-    Retraining,
-    known_before,
-    price_of_asking,
-    probe,
-    retrain,
-)
+from resque.retraining import Progress, retrain
 
 MODEL = "resque.models:small_cnn"
 SOURCE = "digits@16px"

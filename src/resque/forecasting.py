@@ -10,7 +10,6 @@ It does not know how high an accuracy can be reached; runs that never reached th
 
 import dataclasses
 import math
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,20 @@ import numpy as np
 from scipy import stats
 
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.records import COSTS, EnergyReading, Estimate, Features, Forecast, Grid, Interval, StepCost, Update
-from resque.retraining import Retraining, utc_now
+from resque.recipes import Retraining
+from resque.records import (
+    COSTS,
+    EnergyReading,
+    Estimate,
+    Features,
+    Forecast,
+    Grid,
+    Interval,
+    StepCost,
+    Update,
+    new_id,
+    utc_now,
+)
 
 LEVEL = 0.8
 LEARNED = ("steps", "gradient_norm", "parameter_change")
@@ -105,7 +116,7 @@ def forecast(
     if not 0.0 < level < 1.0:
         raise SettingError(f"level {level}: expected a share between 0 and 1, e.g. 0.8")
     common: dict[str, Any] = {
-        "id": uuid.uuid4().hex[:12],
+        "id": new_id(),
         "created_utc": utc_now(),
         "model": model_name,
         "parent": parent,
@@ -262,54 +273,6 @@ def _above(mean: np.ndarray, filled: np.ndarray, y: np.ndarray, censored: np.nda
     return np.where(censored, mean + sigma * hazard, y)
 
 
-@dataclass(frozen=True)
-class Score:
-    """How well one predictor foretold the steps of the settled updates.
-
-    Attributes:
-        predictor: The feature the forecasts rested on.
-        n: Updates that reached their target.
-        median_error: Median of ``|forecast - measured| / measured``.
-        median_factor: Median of the larger of forecast and measured over the smaller.
-        within_factor_2: Share within a factor of two.
-    """
-
-    predictor: str
-    n: int
-    median_error: float
-    median_factor: float
-    within_factor_2: float
-
-
-def score_predictors(settled: Sequence[tuple[Forecast, Update]]) -> list[Score]:
-    """Each predictor's errors on updates that were forecast, then done; the best (smallest factor) first."""
-    pairs: dict[str, list[tuple[float, int]]] = {}
-    for said, update in settled:
-        if update.reached and update.cost.steps and said.alternatives:
-            for name, steps in {said.predictor: said.estimates["steps"].value, **said.alternatives}.items():
-                pairs.setdefault(name, []).append((steps, update.cost.steps))
-    scores = []
-    for name, both in pairs.items():
-        said_steps, done = np.array(both, dtype=float).T
-        factors = np.exp(np.abs(np.log(said_steps / done)))
-        error = float(np.median(np.abs(said_steps - done) / done))
-        scores.append(Score(name, len(both), error, float(np.median(factors)), float((factors <= 2).mean())))
-    return sorted(scores, key=lambda score: score.median_factor)
-
-
-def held(said: Forecast, update: Update, cost: str) -> bool | None:
-    """Whether an interval held what was measured; None where one of the two is missing.
-
-    An update that never reached its target took longer than it ran: the interval held it if it ends later.
-    """
-    estimate, measured = said.estimates.get(cost), getattr(update.cost, cost)
-    if estimate is None or measured is None:
-        return None
-    if update.reached:
-        return measured in estimate.interval
-    return estimate.interval.high is None or estimate.interval.high >= measured
-
-
 def _outer(lows: np.ndarray, highs: np.ndarray, level: float) -> tuple[float, float]:
     """Jackknife+'s order statistics; unbounded where n is too small for the level."""
     n = len(lows)
@@ -378,56 +341,3 @@ def _nothing_to_do(common: Mapping[str, Any], grid: Grid | None, step_cost: Step
         alternatives={},
         notes=("the model is at the target already: nothing to retrain",),
     )
-
-
-@dataclass(frozen=True)
-class Settlement:
-    """Forecasts beside what happened, summed up.
-
-    Attributes:
-        n: Settled forecasts that foretold any training.
-        held: Cost → (intervals that held, intervals that could be judged).
-        median_error: Cost → median of ``|forecast - measured| / measured``, over updates that reached the target.
-        scores: Predictors by their error in steps, best first.
-        asking_s: Seconds that the forecasts took together.
-        asking_kwh: Their energy, None if unknown.
-        doing_s: Seconds of training in the updates.
-        doing_kwh: Their energy, None if unknown.
-    """
-
-    n: int
-    held: Mapping[str, tuple[int, int]]
-    median_error: Mapping[str, float]
-    scores: Sequence[Score]
-    asking_s: float
-    asking_kwh: float | None
-    doing_s: float
-    doing_kwh: float | None
-
-
-def settlement(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:
-    """Sum up all settled forecasts that foretold any training."""
-    pairs = [(said, update) for said, update in settled if said.alternatives]
-    judged = {cost: [held(said, update, cost) for said, update in pairs] for cost in COSTS}
-    errors: dict[str, list[float]] = {}
-    for said, update in pairs:
-        for cost, estimate in said.estimates.items():
-            measured = getattr(update.cost, cost)
-            if update.reached and measured:
-                errors.setdefault(cost, []).append(abs(estimate.value - measured) / measured)
-    return Settlement(
-        n=len(pairs),
-        held={c: (sum(v is True for v in all_), sum(v is not None for v in all_)) for c, all_ in judged.items()},
-        median_error={cost: float(np.median(values)) for cost, values in errors.items()},
-        scores=score_predictors(pairs),
-        asking_s=math.fsum(said.asking.wall_s for said, _ in pairs),
-        asking_kwh=_total([said.asking.energy_kwh for said, _ in pairs]),
-        doing_s=math.fsum(update.cost.wall_s for _, update in pairs),
-        doing_kwh=_total([update.cost.energy_kwh for _, update in pairs]),
-    )
-
-
-def _total(values: Sequence[float | None]) -> float | None:
-    """The sum, or None if any part is unknown: a sum with an unmeasured part is not called a total."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) if len(known) == len(values) else None

@@ -17,6 +17,7 @@ from resque.representations import evaluating, forward
 
 TOLERANCES = ((0.005, 25), (0.01, 50))
 MAX_EPOCHS = 250
+EVALUATION_BATCH = 1024
 _ROUNDING = 1e-12  # 0.95 - 0.945 exceeds 0.005 by one rounding error, and still counts as within it
 
 

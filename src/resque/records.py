@@ -4,9 +4,11 @@ A field is None when it was not measured; zero means zero.
 """
 
 import dataclasses
+import datetime
 import math
 import types
 import typing
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -343,6 +345,16 @@ class Forecast:
     grid: Grid | None
     alternatives: Mapping[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def new_id() -> str:
+    """A fresh name for a ledger entry."""
+    return uuid.uuid4().hex[:12]
+
+
+def utc_now() -> str:
+    """The time now, ISO 8601, in seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def to_plain(record: Any) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 
 from resque import __version__, wording
 from resque.errors import DataError
-from resque.forecasting import Settlement
 from resque.records import COSTS, Forecast, Update
+from resque.settling import Settlement
 from resque.wording import NAMES, unit_of
 
 _COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c9820a", "#5b5b5b", "#0f8b8d", "#a23b72")

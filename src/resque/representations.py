@@ -4,6 +4,7 @@ Gradients are off, the model is in evaluation mode, every sample is passed once.
 hook is removed and each module's ``training`` flag is put back.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,7 +43,7 @@ def reduce(representations: Tensor, reduction: str = "flatten") -> Tensor:
         return representations.flatten(2).double().mean(2)
     if reduction == "token-mean":
         return representations.double().mean(1)
-    return representations.reshape(len(representations), -1)
+    return representations.reshape(len(representations), math.prod(representations.shape[1:]))
 
 
 @contextmanager

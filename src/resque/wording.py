@@ -1,7 +1,7 @@
 """Numbers and verdicts in words: each number with the unit in which it reads best."""
 
-from resque.forecasting import Settlement, held
 from resque.records import COSTS, EnergyReading, Estimate, Forecast, Grid, Update
+from resque.settling import Settlement, held
 
 _SCALES = {
     "energy_kwh": ((1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh"), (1e-9, "µWh")),

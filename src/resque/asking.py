@@ -1,0 +1,108 @@
+"""What can be known of an update before it is done, and what it takes to know it: the passes and the probe."""
+
+import copy
+
+import torch
+from torch import nn
+
+from resque.data import LabelledData
+from resque.energy import EnergyMeter, shared
+from resque.errors import DataError
+from resque.indices import resque_dist
+from resque.measures import EVALUATION_BATCH, evaluate
+from resque.profiles import Profile, profile
+from resque.recipes import Recipe, Retraining
+from resque.records import EnergyReading, Features, Index, StepCost
+from resque.representations import device_of, evaluating, forward
+from resque.trainer import Trainer, clock
+
+_MIN_PROBE_STEPS = 5
+
+
+def known_before(
+    model: nn.Module,
+    job: Retraining,
+    original: Profile | None = None,
+    labels: str = "true",
+) -> tuple[Features, Index | None, float]:
+    """What one forward pass over the new data tells: ``(features, index, seconds)``.
+
+    Args:
+        model: The model as it is now; left as it was found.
+        job: The update to be judged.
+        original: Profile of the data the model was trained on; without it there is no index.
+        labels: ``"pseudo"`` lets the model's own predictions stand in for the training labels.
+
+    Raises:
+        ProfileMismatchError: The profile belongs to another model, layer or preprocessing.
+        UndefinedDirectionError: A class has no samples on one side.
+    """
+    start, index = clock(model), None
+    if original is not None:
+        origin = original.origin
+        shifted = profile(
+            model,
+            job.train.batches(device=device_of(model)),
+            layer=origin.layer,
+            reduction=origin.reduction,
+            labels=labels,
+            preprocessing=origin.preprocessing,
+        )
+        index = resque_dist(original, shifted)
+    accuracy, loss = evaluate(model, job.test.batches(EVALUATION_BATCH, device_of(model)))
+    features = Features(None if index is None else index.value, accuracy, loss)
+    return features, index, clock(model) - start
+
+
+def price_of_asking(passes_s: float, step_cost: StepCost, forecasts: int = 1) -> EnergyReading:
+    """What one forecast took: its passes, at the probe's power, and its share of the probe.
+
+    Args:
+        passes_s: Seconds of the forward passes; as a rule too short for a meter's own window.
+        step_cost: The probe.
+        forecasts: How many forecasts share the probe.
+    """
+    probed = step_cost.reading
+    wall_s = passes_s + probed.wall_s / forecasts
+    energy_kwh = shared(probed, wall_s)
+    parts = {device: kwh * wall_s / probed.wall_s for device, kwh in probed.components_kwh.items()}
+    note = f"passes {passes_s:.2f} s at the probe's power, and 1/{forecasts} of the probe"
+    return EnergyReading(wall_s, energy_kwh, parts, probed.methods, probed.meter, note)
+
+
+def probe(model: nn.Module, data: LabelledData, recipe: Recipe, meter: EnergyMeter) -> StepCost:
+    """What one training step costs on this machine: a few real steps on a copy; the model stays untouched."""
+    trainer = Trainer(copy.deepcopy(model), data, recipe, seed=0)
+    with torch.random.fork_rng():
+        for _ in range(2):  # the first steps pay for allocation and thread start
+            trainer.step()
+        first, length_s = trainer.step_count, 1.2 * meter.shortest_s
+        with meter.window() as window:
+            start = clock(model)
+            while clock(model) - start < length_s or trainer.step_count - first < _MIN_PROBE_STEPS:
+                trainer.step()
+            wall_s = clock(model) - start
+    steps = trainer.step_count - first
+    energy_kwh = shared(window.reading, wall_s)
+    per_step = None if energy_kwh is None else energy_kwh / steps
+    return StepCost(wall_s / steps, per_step, steps, window.reading)
+
+
+def check_fits(model: nn.Module, data: LabelledData) -> None:
+    """Refuse data that this classifier cannot learn from.
+
+    Raises:
+        DataError: Fewer samples than classes, or a label that is no output of the model.
+        ModelError: The model does not take these images.
+    """
+    with evaluating(model):
+        images, _ = next(data.batches(2, device_of(model)))
+        classes = forward(model, images).shape[1]
+    if len(data) < classes:
+        raise DataError(f"{data.name}: {len(data)} samples for {classes} classes; expected at least one a class")
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"{data.name}: labels run from {low} to {high}, the model has {classes} outputs; "
+            f"expected labels 0 to {classes - 1}"
+        )

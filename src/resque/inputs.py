@@ -1,0 +1,109 @@
+"""What a user may type on the command line, and the models, data and jobs that it names.
+
+Typer alone is imported here at the top; everything heavy comes when it is needed.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resque.errors import LedgerError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from resque.data import LabelledData
+    from resque.ledger import Ledger
+    from resque.profiles import Profile
+    from resque.recipes import Retraining
+
+LEDGER = Path("resque.db")
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.")]
+Model = Annotated[str, typer.Option(help="FILE.py:CALLABLE or package.module:CALLABLE, returns an nn.Module.")]
+Weights = Annotated[Path | None, typer.Option(help="State dict: .safetensors, or .pt without pickled code.")]
+Layer = Annotated[str | None, typer.Option(help="Module name, or penultimate; default: the paper's layer.")]
+Reduction = Annotated[str, typer.Option(help="flatten, mean or token-mean.")]
+Labels = Annotated[str, typer.Option(help="true, or pseudo: the model's own predictions.")]
+Limit = Annotated[int | None, typer.Option(help="Use at most this many samples of each data set.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
+Country = Annotated[str | None, typer.Option(help="ISO alpha-3 code of the grid, e.g. FRA.")]
+Intensity = Annotated[float | None, typer.Option(help="Carbon intensity in g CO2e/kWh; goes before --country.")]
+LedgerFile = Annotated[Path, typer.Option("--ledger", envvar="RESQUE_LEDGER", help="The history file.")]
+Target = Annotated[float, typer.Option(help="Accuracy to reach on the test data, e.g. 0.94.")]
+Kind = Annotated[str | None, typer.Option(help="Name of the kind of shift; default: from the data's suffix.")]
+RecipeName = Annotated[str, typer.Option("--recipe", help="retrain-adam, retrain-sgd, train-adam or train-sgd.")]
+EvaluateEvery = Annotated[int | None, typer.Option(help="Steps between evaluations; default: each epoch.")]
+MaxEpochs = Annotated[int | None, typer.Option(help="The longest run; default: the recipe's.")]
+Seed = Annotated[int, typer.Option(help="Of the order of the training samples.")]
+
+
+def model_from(spec: str, weights: Path | None, device: str) -> "nn.Module":
+    """The model a user named, with its weights, on its device."""
+    from resque.models import load_model, on_device
+
+    return on_device(load_model(spec, weights), device)
+
+
+def profile_of(network: "nn.Module", data: "LabelledData", layer: str | None, reduction: str, labels: str) -> "Profile":
+    """One pass over a data set, with a progress bar."""
+    from resque import console
+    from resque import profile as make_profile
+    from resque.data import BATCH, PREPROCESSING
+    from resque.representations import device_of
+
+    batches = data.batches(device=device_of(network))
+    shown = console.tracked(batches, -(-len(data) // BATCH), f"passing {data.name}")
+    return make_profile(network, shown, layer, reduction, labels=labels, preprocessing=PREPROCESSING)
+
+
+def original_from(
+    network: "nn.Module", spec: str, layer: str | None, reduction: str | None, limit: int | None
+) -> "Profile":
+    """The original side: a saved profile, or one pass over the original data."""
+    from resque.data import load_data
+    from resque.profiles import Profile
+
+    if spec.endswith(".safetensors") or Path(spec).is_file():
+        return Profile.load(spec)
+    return profile_of(network, load_data(spec, limit=limit), layer, reduction or "flatten", "true")
+
+
+def job_from(
+    train: str,
+    test: str,
+    target_accuracy: float,
+    recipe: str,
+    evaluate_every: int | None,
+    max_epochs: int | None,
+    *,
+    limit: int | None,
+    **more: Any,
+) -> "Retraining":
+    """The job that train, test, target and recipe options describe."""
+    from resque.data import load_data
+    from resque.recipes import Retraining, named_recipe
+
+    chosen = named_recipe(recipe, evaluate_every, max_epochs)
+    Retraining.check_target(target_accuracy)
+    return Retraining(load_data(train, limit=limit), load_data(test, limit=limit), target_accuracy, chosen, **more)
+
+
+def existing_ledger(path: Path) -> "Ledger":
+    """A ledger that is there; an absent one is refused."""
+    from resque.ledger import Ledger
+
+    if not path.exists():
+        raise LedgerError(
+            f"no ledger at {path}: `resque retrain` or `resque demo` begins one, or name it with --ledger"
+        )
+    return Ledger(path)
+
+
+def warn_of_exposed(made: "Profile") -> None:
+    """Say which classes are so small that their sums tell of single samples."""
+    from resque import console
+
+    if made.exposed_classes:
+        few = ", ".join(map(str, made.exposed_classes))
+        console.warn(f"classes of fewer than 5 samples: {few}; their sums tell something of single samples")

@@ -1,0 +1,132 @@
+"""Forecasts beside what happened: which intervals held, how far off they were, which predictor came closest."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from resque.errors import SettingError
+from resque.models import fingerprint
+from resque.recipes import Retraining
+from resque.records import COSTS, Forecast, Update
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well one predictor foretold the steps of the settled updates.
+
+    Attributes:
+        predictor: The feature the forecasts rested on.
+        n: Updates that reached their target.
+        median_error: Median of ``|forecast - measured| / measured``.
+        median_factor: Median of the larger of forecast and measured over the smaller.
+        within_factor_2: Share within a factor of two.
+    """
+
+    predictor: str
+    n: int
+    median_error: float
+    median_factor: float
+    within_factor_2: float
+
+
+def score_predictors(settled: Sequence[tuple[Forecast, Update]]) -> list[Score]:
+    """Each predictor's errors on updates that were forecast, then done; the best (smallest factor) first."""
+    pairs: dict[str, list[tuple[float, int]]] = {}
+    for said, update in settled:
+        if update.reached and update.cost.steps and said.alternatives:
+            for name, steps in {said.predictor: said.estimates["steps"].value, **said.alternatives}.items():
+                pairs.setdefault(name, []).append((steps, update.cost.steps))
+    scores = []
+    for name, both in pairs.items():
+        said_steps, done = np.array(both, dtype=float).T
+        factors = np.exp(np.abs(np.log(said_steps / done)))
+        error = float(np.median(np.abs(said_steps - done) / done))
+        scores.append(Score(name, len(both), error, float(np.median(factors)), float((factors <= 2).mean())))
+    return sorted(scores, key=lambda score: score.median_factor)
+
+
+def held(said: Forecast, update: Update, cost: str) -> bool | None:
+    """Whether an interval held what was measured; None where one of the two is missing.
+
+    An update that never reached its target took longer than it ran: the interval held it if it ends later.
+    """
+    estimate, measured = said.estimates.get(cost), getattr(update.cost, cost)
+    if estimate is None or measured is None:
+        return None
+    if update.reached:
+        return measured in estimate.interval
+    return estimate.interval.high is None or estimate.interval.high >= measured
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Forecasts beside what happened, summed up.
+
+    Attributes:
+        n: Settled forecasts that foretold any training.
+        held: Cost → (intervals that held, intervals that could be judged).
+        median_error: Cost → median of ``|forecast - measured| / measured``, over updates that reached the target.
+        scores: Predictors by their error in steps, best first.
+        asking_s: Seconds that the forecasts took together.
+        asking_kwh: Their energy, None if unknown.
+        doing_s: Seconds of training in the updates.
+        doing_kwh: Their energy, None if unknown.
+    """
+
+    n: int
+    held: Mapping[str, tuple[int, int]]
+    median_error: Mapping[str, float]
+    scores: Sequence[Score]
+    asking_s: float
+    asking_kwh: float | None
+    doing_s: float
+    doing_kwh: float | None
+
+
+def settlement(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:
+    """Sum up all settled forecasts that foretold any training."""
+    pairs = [(said, update) for said, update in settled if said.alternatives]
+    judged = {cost: [held(said, update, cost) for said, update in pairs] for cost in COSTS}
+    errors: dict[str, list[float]] = {}
+    for said, update in pairs:
+        for cost, estimate in said.estimates.items():
+            measured = getattr(update.cost, cost)
+            if update.reached and measured:
+                errors.setdefault(cost, []).append(abs(estimate.value - measured) / measured)
+    return Settlement(
+        n=len(pairs),
+        held={c: (sum(v is True for v in all_), sum(v is not None for v in all_)) for c, all_ in judged.items()},
+        median_error={cost: float(np.median(values)) for cost, values in errors.items()},
+        scores=score_predictors(pairs),
+        asking_s=math.fsum(said.asking.wall_s for said, _ in pairs),
+        asking_kwh=_total([said.asking.energy_kwh for said, _ in pairs]),
+        doing_s=math.fsum(update.cost.wall_s for _, update in pairs),
+        doing_kwh=_total([update.cost.energy_kwh for _, update in pairs]),
+    )
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    """The sum, or None if any part is unknown: a sum with an unmeasured part is not called a total."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) if len(known) == len(values) else None
+
+
+def check_settles(model: nn.Module, job: Retraining, said: Forecast) -> None:
+    """Refuse to settle a forecast with an update that it was not made for.
+
+    Raises:
+        SettingError: Another model, data set or target.
+    """
+    here = {
+        "model": fingerprint(model),
+        "training data": job.train.name,
+        "test data": job.test.name,
+        "target accuracy": job.target_accuracy,
+    }
+    there = said.parent, said.train_data, said.test_data, said.target_accuracy
+    for (what, mine), theirs in zip(here.items(), there, strict=True):
+        if mine != theirs:
+            raise SettingError(f"forecast {said.id} was made for {what} {theirs}, not {mine}: make a new forecast")

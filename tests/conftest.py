@@ -1,0 +1,45 @@
+"""Shared fixtures: real data, a small real model, a meter that replays a power."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import nn
+
+from doubles import ReplayMeter
+from resque.data import LabelledData, load_data
+from resque.models import small_cnn
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+settings.register_profile("resque", deadline=None, max_examples=40, derandomize=True)
+settings.load_profile("resque")
+
+
+@pytest.fixture
+def meter() -> ReplayMeter:
+    return ReplayMeter()
+
+
+@pytest.fixture(scope="session")
+def digits() -> LabelledData:
+    return load_data("digits@16px")
+
+
+@pytest.fixture(scope="session")
+def small(digits: LabelledData) -> tuple[LabelledData, LabelledData]:
+    return digits.part("train").take(torch.arange(320)), digits.part("test").take(torch.arange(200))
+
+
+@pytest.fixture
+def cnn() -> nn.Module:
+    torch.manual_seed(0)
+    return small_cnn()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RESQUE_LEDGER", raising=False)
+    return tmp_path

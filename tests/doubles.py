@@ -1,0 +1,71 @@
+"""Real stand-ins: a meter that replays a power, and updates without a training."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from resque.energy import Window
+from resque.records import Cost, EnergyReading, Features, LearningCurve, Update
+
+
+class ReplayMeter:
+    """A meter that plays back a constant power: real windows, known energy."""
+
+    name = "replay"
+
+    def __init__(self, watts: float = 36.0, shortest_s: float = 0.0) -> None:
+        self.watts, self.shortest_s = watts, shortest_s
+
+    @contextmanager
+    def window(self) -> Iterator[Window]:
+        window, start = Window(), time.perf_counter()
+        try:
+            yield window
+        finally:
+            wall_s = time.perf_counter() - start
+            known = wall_s >= self.shortest_s
+            kwh = self.watts * wall_s / 3.6e6 if known else None
+            parts = {} if kwh is None else {"cpu": kwh}
+            window.reading = EnergyReading(wall_s, kwh, parts, {"cpu": "measured"}, self.name, "" if known else "short")
+
+
+def synthetic_update(
+    name: str,
+    *,
+    index: float,
+    steps: int,
+    kind: str | None = "gaussian",
+    reached: bool = True,
+    target: float = 0.9,
+    forecast_id: str | None = None,
+    accuracy: float = 0.5,
+    loss: float = 1.0,
+) -> Update:
+    """A complete update whose curve rises from ``accuracy`` to the target (or stays just below) in ``steps``."""
+    end = target if reached else target - 0.05
+    points = 5
+    rising = tuple(float(a) for a in np.linspace(accuracy, end, points))
+    spread = tuple(float(s) for s in np.linspace(0.0, 1.0, points))
+    curve = LearningCurve(
+        steps=tuple(round(steps * s) for s in spread),
+        accuracy=rising,
+        loss=tuple(2.0 - a for a in rising),
+        wall_s=tuple(0.01 * steps * s for s in spread),
+        gradient_norm=tuple(0.1 * steps * s for s in spread),
+        gradient_norm_last_batch=tuple(0.1 * steps * s for s in spread),
+        parameter_change=tuple(0.001 * steps * s for s in spread),
+        steps_per_epoch=10,
+    )
+    cost = Cost(
+        steps / 10, steps, steps * 32, 0.1 * steps, 0.1 * steps, 0.001 * steps, 0.01 * steps, 1e-6 * steps, None
+    )
+    reading = EnergyReading(0.01 * steps + 1, 1e-6 * steps, {"cpu": 1e-6 * steps}, {"cpu": "measured"}, "replay")
+    return Update(
+        id=name, created_utc="2026-01-01T00:00:00+00:00", model="m", parent="p", child="c", train_data=f"d+{kind}:1",
+        test_data="t", kind=kind, recipe={"batch_size": 32}, seed=0, target_accuracy=target, reached=reached,
+        stopped_by="target" if reached else "max", features=Features(index, accuracy, loss), curve=curve, cost=cost,
+        evaluation_s=1.0, energy=reading, grid=None, original_accuracy_before=0.99, original_accuracy_after=0.9,
+        forecast_id=forecast_id, host={"device": "cpu"},
+    )  # fmt: skip

@@ -1,0 +1,108 @@
+import importlib.util
+import socket
+
+import pytest
+
+from resque.energy import ClockMeter, CodecarbonMeter, named_grid, open_meter, shared
+from resque.errors import MeterError
+from resque.records import EnergyReading
+
+needs_codecarbon = pytest.mark.skipif(not importlib.util.find_spec("codecarbon"), reason="needs resque[energy]")
+
+
+def work(steps: int = 6_000_000) -> int:
+    return sum(range(steps))
+
+
+@pytest.fixture(scope="module")
+def codecarbon_meter():
+    return CodecarbonMeter()
+
+
+@needs_codecarbon
+def test_a_window_tells_energy_and_method_of_every_component(codecarbon_meter):
+    with codecarbon_meter.window() as window:
+        while window_too_short(window):
+            work()
+    reading = window.reading
+    assert reading.wall_s >= codecarbon_meter.shortest_s
+    assert reading.energy_kwh == pytest.approx(sum(reading.components_kwh.values()))
+    assert reading.energy_kwh > 0
+    assert set(reading.methods) == set(reading.components_kwh)
+    assert set(reading.methods.values()) <= {"measured", "modelled", "assumed"}
+    assert "codecarbon" in reading.meter
+
+
+_started = {}
+
+
+def window_too_short(window) -> bool:
+    import time
+
+    return time.perf_counter() - _started.setdefault(id(window), time.perf_counter()) < 0.8
+
+
+@needs_codecarbon
+def test_a_window_that_is_too_short_has_no_energy(codecarbon_meter):
+    with codecarbon_meter.window() as window:
+        pass
+    assert window.reading.energy_kwh is None
+    assert "below the meter's 0.5 s" in window.reading.note
+
+
+@needs_codecarbon
+def test_a_window_closes_when_the_work_fails(codecarbon_meter):
+    with pytest.raises(KeyError), codecarbon_meter.window():
+        raise KeyError
+    with codecarbon_meter.window() as window:
+        work()
+    assert window.reading.wall_s > 0
+
+
+@needs_codecarbon
+def test_the_meter_makes_no_network_call_and_leaves_no_file(folder, monkeypatch):
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("a network call"))
+    monkeypatch.setenv("CODECARBON_SAVE_TO_API", "true")
+    monkeypatch.setenv("CODECARBON_ELECTRICITYMAPS_API_TOKEN", "token")
+    with CodecarbonMeter().window():
+        work()
+    assert not list(folder.iterdir())
+
+
+def test_the_clock_knows_no_energy():
+    with ClockMeter().window() as window:
+        work(1000)
+    assert window.reading.energy_kwh is None
+    assert window.reading.wall_s > 0
+    assert "resque[energy]" in window.reading.note
+
+
+@needs_codecarbon
+def test_the_best_meter_is_opened():
+    assert isinstance(open_meter(), CodecarbonMeter)
+
+
+@needs_codecarbon
+def test_a_country_names_its_intensity_and_source():
+    grid = named_grid("fra")
+    assert grid.region == "FRA"
+    assert 10 < grid.intensity_g_per_kwh < 150
+    assert "Our World in Data" in grid.source
+    assert grid.carbon_kg(2.0) == pytest.approx(grid.intensity_g_per_kwh * 2 / 1000)
+    assert grid.carbon_kg(None) is None
+    with pytest.raises(MeterError, match="unknown country 'Atlantis': use an ISO alpha-3 code"):
+        named_grid("Atlantis")
+
+
+def test_an_intensity_goes_before_a_country_and_nothing_is_guessed():
+    assert named_grid("FRA", 0.0).intensity_g_per_kwh == 0.0
+    assert named_grid() is None
+    for wrong in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(MeterError, match="0 or more"):
+            named_grid(intensity=wrong)
+
+
+def test_energy_is_shared_by_time():
+    assert shared(EnergyReading(10.0, 2.0, {}, {}, "m"), 4.0) == pytest.approx(0.8)
+    assert shared(EnergyReading(10.0, None, {}, {}, "m"), 4.0) is None
+    assert shared(EnergyReading(0.0, 0.0, {}, {}, "m"), 0.0) == 0.0

@@ -1,0 +1,208 @@
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from doubles import synthetic_update
+from resque.errors import LedgerError, SettingError, TooFewUpdatesError
+from resque.forecasting import CONSTANT, Past, PowerLaw, forecast
+from resque.ledger import Ledger
+from resque.recipes import Recipe, Retraining
+from resque.records import COSTS, EnergyReading, Features, Grid, StepCost
+from resque.settling import check_settles, held, score_predictors, settlement
+
+READING = EnergyReading(1.0, 2e-6, {"cpu": 2e-6}, {"cpu": "measured"}, "replay")
+STEP_COST = StepCost(wall_s=0.02, energy_kwh=1e-7, steps=50, reading=READING)
+GRID = Grid("TST", 500.0, "test")
+
+
+def power_law(index: float, noise: float = 0.0) -> int:
+    return max(1, round(1000 * index**2 * math.exp(noise)))
+
+
+def history(n=12, spread=0.2, kinds=("gaussian", "blur"), seed=0, never=()):
+    generator = np.random.default_rng(seed)
+    indices = np.geomspace(0.2, 0.9, n)
+    return [
+        synthetic_update(
+            f"u{i}",
+            index=index,
+            steps=power_law(index, spread * generator.normal()),
+            kind=kinds[i % len(kinds)],
+            reached=i not in never,
+        )
+        for i, index in enumerate(indices)
+    ]
+
+
+@pytest.fixture
+def job(small):
+    return Retraining(*small, 0.9, Recipe(max_epochs=100), kind="gaussian")
+
+
+def ask(updates, job, index=0.5, accuracy=0.6, **options):
+    features = Features(index, accuracy, 1.0)
+    given = {"step_cost": STEP_COST, "asking": READING, "parent": "p", "grid": GRID, **options}
+    return forecast(updates, job, features, **given)
+
+
+def test_a_power_law_without_noise_is_found_for_every_cost(job):
+    made = ask(history(spread=0.0, kinds=("gaussian",)), job)
+    steps = made.estimates["steps"].value
+    assert steps == pytest.approx(250, rel=0.02)
+    assert made.estimates["epochs"].value == pytest.approx(steps / 10)
+    assert made.estimates["gradient_norm"].value == pytest.approx(25, rel=0.02)
+    assert made.estimates["parameter_change"].value == pytest.approx(0.25, rel=0.02)
+    assert made.estimates["wall_s"].value == pytest.approx(steps * 0.02)
+    assert made.estimates["energy_kwh"].value == pytest.approx(steps * 1e-7)
+    assert made.estimates["carbon_kg"].value == pytest.approx(steps * 1e-7 * 0.5)
+    assert list(made.estimates) == list(COSTS)
+    assert all(e.interval.low <= e.value <= e.interval.high for e in made.estimates.values())
+
+
+def test_what_is_not_known_is_missing_and_never_zero(job):
+    clock = dataclasses.replace(STEP_COST, energy_kwh=None)
+    assert {"energy_kwh", "carbon_kg"}.isdisjoint(ask(history(), job, step_cost=clock).estimates)
+    assert "carbon_kg" not in ask(history(), job, grid=None).estimates
+
+
+def test_the_interval_covers_as_often_as_it_says(job):
+    """80 % nominal, jackknife+ promises 60 %; 300 exchangeable draws, so the standard error is 2.3 points."""
+    hits = 0
+    for seed in range(300):
+        generator = np.random.default_rng(1000 + seed)
+        index = float(generator.uniform(0.25, 0.85))
+        made = ask(history(n=12, spread=0.3, kinds=("gaussian",), seed=seed), job, index=index)
+        hits += power_law(index, 0.3 * generator.normal()) in made.estimates["steps"].interval
+    assert 0.74 < hits / 300 < 0.92
+
+
+def test_an_unseen_kind_has_no_guarantee_and_a_wider_interval(job):
+    apart = [
+        dataclasses.replace(
+            u, kind="blur", id=f"b{i}", curve=dataclasses.replace(u.curve, steps=tuple(3 * s for s in u.curve.steps))
+        )
+        for i, u in enumerate(history(6, kinds=("gaussian",)))
+    ] + history(6, kinds=("gaussian",))
+    known, unknown = ask(apart, job), ask(apart, dataclasses.replace(job, kind="fog"))
+    width = [math.log(e.interval.high / e.interval.low) for e in (known.estimates["steps"], unknown.estimates["steps"])]
+    assert width[1] > width[0]
+    assert "jackknife+: at least 60%" in known.estimates["steps"].interval.guarantee
+    assert "no guarantee" in unknown.estimates["steps"].interval.guarantee
+
+
+def test_a_known_kind_has_an_offset_of_its_own(job):
+    rows = [
+        Past(x, 2 * x + (1.0 if kind == "blur" else 0.0), False, kind)
+        for x in (0.0, 1.0, 2.0)
+        for kind in ("blur", "gaussian")
+    ]
+    law = PowerLaw.fitted(rows, by_kind=True)
+    assert law.slope == pytest.approx(2.0)
+    assert law.offsets["blur"] - law.offsets["gaussian"] == pytest.approx(0.75)  # 3 of 3 + 1: shrunk by one update
+    assert law.at(Past(1.0, 0.0, False, "fog")) == pytest.approx(2.5)
+
+
+def test_a_censored_update_pushes_the_forecast_up(job):
+    ended = history(12, spread=0.1, kinds=("gaussian",), never=(11,))
+    as_if_reached = PowerLaw.fitted(
+        [Past(math.log(u.features.index_rad), math.log(u.cost.steps), False, None) for u in ended], False
+    )
+    censored = PowerLaw.fitted(
+        [Past(math.log(u.features.index_rad), math.log(u.cost.steps), not u.reached, None) for u in ended], False
+    )
+    top = Past(math.log(0.9), 0.0, False, None)
+    assert censored.at(top) > as_if_reached.at(top)
+    made = ask(ended, job)
+    assert "1 of 12 updates never reached the target" in " ".join(made.notes)
+
+
+def test_where_many_never_reached_it_the_chance_falls_and_the_recipe_bounds_the_interval(job):
+    surely, hardly = ask(history(12), job), ask(history(12, never=range(4, 12)), job)
+    assert hardly.probability_reached <= surely.probability_reached
+    assert surely.probability_reached == pytest.approx(13 / 14)
+    assert hardly.estimates["steps"].interval.high == job.max_steps == 1000
+    assert hardly.estimates["gradient_norm"].interval.high is None
+
+
+def test_the_history_is_read_off_at_the_target_that_is_asked_for(job):
+    low = ask(history(), dataclasses.replace(job, target_accuracy=0.75))
+    assert low.estimates["steps"].value < 0.8 * ask(history(), job).estimates["steps"].value
+
+
+def test_updates_that_started_at_the_target_teach_nothing(job):
+    idle = [synthetic_update(f"i{i}", index=0.1, steps=0, accuracy=0.95) for i in range(20)]
+    assert ask(history() + idle, job).n_history == 12
+
+
+def test_a_model_at_the_target_needs_no_history(job):
+    made = ask([], job, accuracy=0.95)
+    assert made.probability_reached == 1.0
+    assert {e.value for e in made.estimates.values()} == {0.0}
+    assert "nothing to retrain" in made.notes[0]
+
+
+def test_too_few_updates_are_refused_with_exit_code_4(job):
+    with pytest.raises(TooFewUpdatesError, match="4 updates in the ledger .* a forecast needs 5") as refused:
+        ask(history(4), job)
+    assert refused.value.exit_code == 4
+
+
+def test_wrong_settings_are_refused(job):
+    with pytest.raises(SettingError, match="unknown predictor"):
+        ask(history(), job, predictor="mood")
+    with pytest.raises(SettingError, match="level"):
+        ask(history(), job, level=1.0)
+    with pytest.raises(SettingError, match="rests on the index"):
+        ask(history(), job, index=None)
+
+
+def test_outside_the_range_of_the_history_it_says_so(job):
+    assert any("extrapolated" in note for note in ask(history(), job, index=1.4).notes)
+    assert not any("extrapolated" in note for note in ask(history(), job).notes)
+
+
+def test_forecasts_are_settled_by_the_first_update_that_names_them(folder, job):
+    ledger, made = Ledger(folder / "resque.db"), ask(history(), job)
+    ledger.add(made)
+    assert ledger.forecast(made.id[:6]) == made
+    assert ledger.settled() == []
+    for name in ("first", "second"):
+        ledger.add(synthetic_update(name, index=0.5, steps=240, forecast_id=made.id))
+    assert [(said.id, update.id) for said, update in ledger.settled()] == [(made.id, "first")]
+    with pytest.raises(LedgerError):
+        ledger.forecast("nothing")
+
+
+def test_scores_coverage_and_totals(job):
+    updates = history(kinds=("gaussian",), spread=0.05)
+    settled = []
+    for i, (index, steps, reached) in enumerate([(0.5, 240, True), (0.3, 900, True), (0.7, 400, False)]):
+        made = ask(updates, job, index=index)
+        settled.append(
+            (made, synthetic_update(f"s{i}", index=index, steps=steps, reached=reached, forecast_id=made.id))
+        )
+    assert [held(*pair, "steps") for pair in settled] == [True, False, True]
+    assert held(*settled[0], "carbon_kg") is None
+    summary = settlement(settled)
+    assert summary.held["steps"] == (2, 3)
+    assert summary.n == 3
+    assert summary.doing_kwh == pytest.approx(1e-6 * 1540)
+    scores = {score.predictor: score for score in score_predictors(settled)}
+    assert set(scores) == {"index", "accuracy drop", "initial loss", CONSTANT}
+    assert scores["index"].n == 2
+    said = [pair[0].estimates["steps"].value for pair in settled[:2]]
+    factors = [max(a / b, b / a) for a, b in zip(said, (240, 900), strict=True)]
+    assert scores["index"].median_factor == pytest.approx(np.median(factors))
+
+
+def test_a_forecast_is_not_settled_by_another_update(cnn, job):
+    from resque.models import fingerprint
+
+    said = ask(history(), job, parent=fingerprint(cnn))
+    check_settles(cnn, job, said)
+    with pytest.raises(SettingError, match="made for target accuracy 0.9, not 0.8"):
+        check_settles(cnn, dataclasses.replace(job, target_accuracy=0.8), said)
+    with pytest.raises(SettingError, match="made for model p"):
+        check_settles(cnn, job, dataclasses.replace(said, parent="p"))

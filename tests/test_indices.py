@@ -1,0 +1,135 @@
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resque.errors import ProfileMismatchError, SettingError, UndefinedDirectionError
+from resque.indices import angle_between, resque_dist
+from resque.profiles import Profile
+
+
+def two_sets(seed, n=50, m=70, width=6, classes=3):
+    generator = np.random.default_rng(seed)
+    y, w = np.arange(n) % classes, np.arange(m) % classes
+    return generator.normal(size=(n, width)) + 1, y, generator.normal(size=(m, width)) + 1, w
+
+
+def index(z, y, x, w, **options):
+    return resque_dist(Profile.from_arrays(z, y), Profile.from_arrays(x, w), **options)
+
+
+def oracle(z, y, x, w):
+    """Eq. 1-3 in 50 digits."""
+    mpmath.mp.dps = 50
+    angles = {}
+    for label in sorted(set(y)):
+        u, v = (mpmath.matrix([mpmath.fsum(map(mpmath.mpf, column)) for column in rows[of == label].T.tolist()])
+                for rows, of in ((z, y), (x, w)))  # fmt: skip
+        cosine = mpmath.fdot(u, v) / (mpmath.norm(u) * mpmath.norm(v))
+        angles[label] = mpmath.acos(cosine)
+    return float(mpmath.fsum(angles.values()) / len(angles)), angles
+
+
+@given(seed=st.integers(0, 10**6))
+def test_it_is_equations_1_to_3(seed):
+    data = two_sets(seed)
+    expected, angles = oracle(*data)
+    found = index(*data)
+    assert found.value == pytest.approx(expected, abs=1e-12)
+    assert all(found.per_class[label] == pytest.approx(float(angle), abs=1e-12) for label, angle in angles.items())
+
+
+@given(seed=st.integers(0, 10**6), scale=st.floats(1e-6, 1e6))
+def test_symmetry_permutation_and_scale(seed, scale):
+    z, y, x, w = two_sets(seed)
+    value = index(z, y, x, w).value
+    order = np.random.default_rng(seed).permutation(len(z))
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(6, 6)))
+    assert index(x, w, z, y).value == pytest.approx(value, abs=1e-12)
+    assert index(z[order], y[order], x, w).value == pytest.approx(value, abs=1e-12)
+    assert index(z * scale, y, x, w).value == pytest.approx(value, abs=1e-12)
+    assert index(z @ rotation, y, x @ rotation, w).value == pytest.approx(value, abs=1e-12)
+    assert index(z, y * 7 - 3, x, w * 7 - 3).value == pytest.approx(value, abs=1e-12)
+    assert index(z, y, z, y).value == pytest.approx(0.0, abs=1e-7)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-12, 1e-9, 1e-5, 1e-3, 1.0, math.pi / 2, math.pi - 1e-9, math.pi])
+def test_angles_hold_at_both_ends(angle):
+    u, v = np.array([1.0, 0.0]), np.array([math.cos(angle), math.sin(angle)])
+    assert angle_between(u, v) == pytest.approx(angle, abs=1e-15)
+    assert angle_between(1e-200 * u, 1e200 * v) == pytest.approx(angle, abs=1e-15)
+
+
+def test_the_unit_is_never_lost():
+    data = two_sets(0)
+    rad, pi = index(*data), index(*data, unit="pi")
+    assert (rad.unit, pi.unit) == ("rad", "pi")
+    assert pi.value * math.pi == pytest.approx(rad.value)
+    assert pi.floor * math.pi == pytest.approx(rad.floor)
+    assert pi.per_class[1] * math.pi == pytest.approx(rad.per_class[1])
+    with pytest.raises(SettingError, match="use 'rad' or 'pi'"):
+        index(*data, unit="deg")
+
+
+def test_a_class_without_a_direction_is_an_error_or_counted_out():
+    z, y = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), [0, 1, 2]
+    x, w = np.array([[1.0, 0.0], [1.0, 1.0], [-1.0, -1.0]]), [0, 1, 1]
+    with pytest.raises(
+        UndefinedDirectionError, match="class 1 has representations that sum to zero on the shifted side"
+    ):
+        index(z, y, x, w)
+    with pytest.raises(UndefinedDirectionError, match="class 2 has no samples on the shifted side"):
+        index(z, y, x[:2], w[:2])
+    skipped = index(z, y, x, w, undefined="skip")
+    assert skipped.per_class == {0: 0.0, 1: None, 2: None}
+    assert skipped.value == 0.0
+    with pytest.raises(UndefinedDirectionError, match="share labels"):
+        index(z, y, z, [3, 4, 5], undefined="skip")
+    with pytest.raises(SettingError):
+        index(z, y, z, y, undefined="ignore")
+
+
+def test_a_declared_class_that_neither_side_has_is_no_class():
+    z, y, x, w = two_sets(0)
+    declared = [0, 1, 2, 9]
+    value = resque_dist(Profile.from_arrays(z, y, classes=declared), Profile.from_arrays(x, w, classes=declared))
+    assert value.value == index(z, y, x, w).value
+    assert set(value.per_class) == {0, 1, 2}
+
+
+def test_different_widths_do_not_compare():
+    with pytest.raises(ProfileMismatchError, match="width: 2 and 3"):
+        index(np.ones((2, 2)), [0, 1], np.ones((2, 3)), [0, 1])
+
+
+def simulated(seed, n_original, n_shifted, turn, noise=3.0, width=40, classes=4):
+    """Class directions with noise around them; the shifted ones are turned by ``turn`` in a plane."""
+    generator = np.random.default_rng(seed)
+    centres = generator.normal(size=(classes, width))
+    other = generator.normal(size=(classes, width))
+    other -= centres * (other * centres).sum(1, keepdims=True) / (centres**2).sum(1, keepdims=True)
+    other *= np.linalg.norm(centres, axis=1, keepdims=True) / np.linalg.norm(other, axis=1, keepdims=True)
+    turned = math.cos(turn) * centres + math.sin(turn) * other
+    y, w = np.arange(n_original) % classes, np.arange(n_shifted) % classes
+    z = centres[y] + noise * generator.normal(size=(n_original, width))
+    x = turned[w] + noise * generator.normal(size=(n_shifted, width))
+    return z, y, x, w
+
+
+def test_the_floor_is_the_index_without_a_shift():
+    found = [index(*simulated(seed, 800, 200, 0.0)) for seed in range(30)]
+    floor, value = np.mean([f.floor for f in found]), np.mean([f.value for f in found])
+    assert value == pytest.approx(floor, rel=0.05)
+    assert value > 0.15  # far from zero: without the floor it would pass for a shift
+
+
+def test_debiasing_takes_out_most_of_what_noise_adds():
+    turn = 0.4
+    pairs = [(index(*data).value, index(*data, debias=True).value) for data in
+             (simulated(seed, 400, 200, turn) for seed in range(30))]  # fmt: skip
+    plain, debiased = np.mean(pairs, axis=0)
+    assert plain > 1.15 * turn
+    assert abs(debiased - turn) < (plain - turn) / 2

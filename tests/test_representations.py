@@ -1,0 +1,91 @@
+import pytest
+import torch
+from torch import nn
+
+from resque.errors import ModelError, RepresentationError
+from resque.profiles import profile
+from resque.representations import forward, observing, reduce
+
+
+def state_of(model):
+    flags = {name: module.training for name, module in model.named_modules()}
+    hooks = [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()]
+    return {key: value.clone() for key, value in model.state_dict().items()}, flags, hooks
+
+
+def assert_same(before, after):
+    assert before[1:] == after[1:]
+    assert all(torch.equal(before[0][key], after[0][key]) for key in before[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_model_is_left_as_it_was(cnn, small, training):
+    cnn.train(training)
+    cnn[1].eval()  # a frozen batch normalisation stays frozen
+    before = state_of(cnn)
+    profile(cnn, small[0].batches())
+    assert_same(before, state_of(cnn))
+    assert all(p.grad is None for p in cnn.parameters())
+
+
+def test_the_model_is_left_as_it_was_after_a_failure(cnn, small):
+    cnn.train()
+    before = state_of(cnn)
+    with pytest.raises(ModelError, match=r"does not take images of shape \(3, 16, 16\)"):
+        profile(cnn, [(torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 0, 1]))])
+    with pytest.raises(RepresentationError, match="NaN or infinity"):
+        profile(cnn, [(torch.full((4, 1, 16, 16), float("nan")), torch.tensor([0, 1, 0, 1]))])
+    assert_same(before, state_of(cnn))
+
+
+def test_each_sample_is_passed_once(cnn, small):
+    seen = []
+    cnn.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    profile(cnn, small[0].batches(64))
+    assert seen == [64] * 5
+
+
+def test_a_later_layer_that_works_in_place_does_not_spoil_the_representation():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
+    x = torch.rand(5, 1, 8, 8)
+    with observing(model, "0") as observe:
+        rows, _ = observe(x)
+    assert torch.allclose(rows, model[0](x).flatten(1).double())
+    assert float(rows.min()) < 0
+
+
+def test_penultimate_is_the_heads_input(cnn):
+    cnn.eval()
+    x = torch.rand(5, 1, 16, 16)
+    with observing(cnn, "penultimate") as observe:
+        rows, logits = observe(x)
+    assert torch.allclose(cnn[12](rows.float()), logits, atol=1e-5)
+
+
+def test_reductions():
+    x = torch.rand(2, 3, 4, 5)
+    assert torch.equal(reduce(x), x.reshape(2, 60))
+    assert torch.allclose(reduce(x, "mean"), x.double().mean((2, 3)))
+    assert torch.allclose(reduce(x[0], "token-mean"), x[0].double().mean(1))
+    with pytest.raises(RepresentationError, match="unknown reduction"):
+        reduce(x, "max")
+    with pytest.raises(RepresentationError, match="token-mean needs"):
+        reduce(x, "token-mean")
+
+
+def test_a_layer_that_does_not_run_is_named():
+    class Unused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.spare = nn.Linear(3, 2), nn.Conv1d(1, 1, 1)
+
+        def forward(self, x):
+            return self.used(x)
+
+    with pytest.raises(ModelError, match="layer 'spare' did not run"), observing(Unused(), "spare") as observe:
+        observe(torch.rand(2, 3))
+
+
+def test_what_is_no_logits_is_refused():
+    with pytest.raises(ModelError, match=r"returned \(4, 3, 3\); expected logits of shape \(4, classes\)"):
+        forward(nn.Identity(), torch.rand(4, 3, 3))
