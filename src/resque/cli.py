@@ -225,6 +225,7 @@ def forecast(
     from resque.models import fingerprint
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
+    history.check_writable()
     network = model_from(model, weights, device)
     job = job_from(shifted, test, target_accuracy, recipe, evaluate_every, max_epochs, limit=limit, kind=kind)
     check_fits(network, job.train)
@@ -286,6 +287,9 @@ def retrain(
     from resque.settling import check_settles
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
+    history.check_writable()
+    if out is not None and out.exists():
+        raise SettingError(f"{out} exists already: name a new folder with --out, so that no model is overwritten")
     network = model_from(model, weights, device)
     kept = None if original_test is None else load_data(original_test, limit=limit)
     job = job_from(
@@ -307,9 +311,6 @@ def retrain(
         check_settles(network, job, said)
     before = None if original is None else original_from(network, original, layer, None, limit)
     features = said.features if said is not None else known_before(network, job, before)[0]
-    history.check_writable()
-    if out is not None and out.exists():
-        raise SettingError(f"{out} exists already: name a new folder with --out, so that no model is overwritten")
     with console.progress("retraining") as show:
         update = run(
             network,

@@ -34,7 +34,8 @@ Item = TypeVar("Item")
 def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
     """A bar on stderr; the block gets ``show(done, total, detail)``."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, TextColumn("{task.fields[detail]}"), console=err, transient=True) as bar:
+    detail = TextColumn("{task.fields[detail]}")
+    with Progress(*columns, detail, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(description, total=None, detail="")
 
         def show(done: int, total: int, detail: str = "") -> None:
@@ -113,6 +114,7 @@ def show_update(update: Update) -> None:
 
 def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
     """Forecast, interval, measured and error, per update and cost."""
+    out.print("[bold]Forecast beside measured[/]")
     for said, update in settled:
         out.print(f"\n[bold]{shift_of(update)}[/]  index {index_of(update)}, forgot {forgotten(update)}")
         rows = table("<", "forecast", "interval", "measured", "error", "<held")

@@ -5,6 +5,7 @@ changes and deletions. A forecast is settled by the first update that names it; 
 """
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -68,10 +69,15 @@ class Ledger:
             self._insert("forecasts", common)
 
     def check_writable(self) -> None:
-        """Refuse a file that could not take an entry, before anything costly is done."""
-        with self._open(write=True) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
+        """Refuse a file that could not take an entry, before anything costly is done; nothing is made."""
+        if self.path.exists():
+            with self._open(write=True) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            return
+        nearest = next(parent for parent in self.path.absolute().parents if parent.exists())
+        if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+            raise LedgerError(f"ledger {self.path} cannot be made: {nearest} is no folder that can be written")
 
     def updates(self) -> list[Update]:
         """All updates, oldest first."""

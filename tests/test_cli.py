@@ -1,0 +1,167 @@
+"""Bad input, through the real entry point: one line, exit code 1 or 2 (4: too little history), nothing written."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from resque.cli import main
+from resque.models import save_weights, small_cnn
+
+
+@pytest.fixture
+def cli(folder, monkeypatch, capsys):
+    def call(line: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["resque", *line.split()])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        captured = capsys.readouterr()
+        return int(stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def files(folder):
+    """Small images of 12 × 12 and files with one fault each."""
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(0, 256, (60, 12, 12), dtype=np.uint8), np.arange(60) % 3
+    np.savez(folder / "ok.npz", x=x, y=y)
+    np.savez(folder / "float_labels.npz", x=x, y=y + 0.5)
+    np.savez(folder / "one_class.npz", x=x, y=y * 0)
+    np.savez(folder / "two_classes.npz", x=x, y=y % 2)
+    np.savez(folder / "few.npz", x=x[:2], y=y[:2])
+    np.savez(folder / "colour.npz", x=np.stack([x] * 3, -1), y=y)
+    np.savez(folder / "label_seven.npz", x=x, y=y + 5)
+    (folder / "net.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def build():\n    torch.manual_seed(0)\n"
+        "    pool = nn.AdaptiveAvgPool2d(1)\n"
+        "    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), pool, nn.Flatten(), nn.Linear(4, 3))\n"
+        "def poisoned():\n    net = build()\n    nn.init.constant_(net[0].weight, float('nan'))\n    return net\n"
+        "def text():\n    return 'hello'\n"
+    )
+    return folder
+
+
+NET = "--model net.py:build"
+DIST = f"dist {NET} --original npz:ok.npz --shifted npz:ok.npz"
+RETRAIN = f"retrain {NET} --train npz:ok.npz --test npz:ok.npz --target-accuracy 0.9"
+FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test npz:ok.npz --target-accuracy 0.9"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (DIST.replace("--shifted npz:ok", "--shifted npz:none"), "no such file: none.npz"),
+        (DIST.replace("net.py:build", "net.py:other"), "no callable 'other' in net.py; it offers: build"),
+        (DIST.replace("net.py:build", "net.py:text"), "returned str; expected a torch.nn.Module"),
+        (DIST.replace("--shifted npz:ok", "--shifted npz:float_labels"), "labels are float64; expected integers"),
+        (DIST.replace("--shifted npz:ok", "--shifted npz:one_class"), "needs at least two classes"),
+        (DIST.replace("--shifted npz:ok", "--shifted npz:two_classes"), "class 2 has no samples on the shifted side"),
+        (DIST.replace("net.py:build", "net.py:poisoned"), "NaN or infinity"),
+        (DIST.replace("--shifted npz:ok", "--shifted npz:colour"), "does not take images of shape (3, 12, 12)"),
+        (DIST + " --layer nine", "no layer 'nine': use penultimate or a module such as"),
+        (DIST + " --unit deg", "use 'rad' or 'pi'"),
+        (DIST + " --labels guessed", "use 'true' or 'pseudo'"),
+        (DIST + " --weights none.pt", "no such weights file"),
+        (DIST + " --device abacus", "device 'abacus' cannot be used"),
+        (DIST.replace("--original npz:ok.npz", "--original none.safetensors"), "no such profile"),
+        (RETRAIN.replace("--train npz:ok", "--train npz:few"), "2 samples for 3 classes"),
+        (RETRAIN.replace("--train npz:ok", "--train npz:label_seven"), "expected labels 0 to 2"),
+        (RETRAIN.replace("--train npz:ok", "--train npz:colour"), "does not take images"),
+        (RETRAIN.replace("0.9", "1.1"), "target accuracy 1.1: expected a share in (0, 1]"),
+        (RETRAIN.replace("0.9", "nan"), "expected a share in (0, 1]"),
+        (RETRAIN + " --country Atlantis", "unknown country 'Atlantis'"),
+        (RETRAIN + " --recipe best", "unknown recipe 'best'"),
+        (RETRAIN + " --evaluate-every 0", "evaluate_every is 0"),
+        (RETRAIN + " --forecast abc", "0 forecasts in resque.db begin with 'abc'"),
+        (RETRAIN + " --limit 0", "at least 1 sample"),
+        (RETRAIN + " --ledger .", "ledger . cannot be used"),
+        (RETRAIN + " --out .", ". exists already"),
+        (FORECAST.replace("0.9", "95"), "expected a share in (0, 1]"),
+        (f"profile {NET} --data npz:none.npz --out p.safetensors", "no such file"),
+        (f"profile {NET} --data npz:ok.npz+fog:3 --out p.safetensors", "unknown corruption 'fog'"),
+        (f"profile {NET} --data npz:ok.npz --out net.py/p.safetensors", "cannot write the profile"),
+        ("ledger list", "no ledger at resque.db"),
+        ("report", "no ledger at resque.db"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_1(cli, files, line, message):
+    before = sorted(files.rglob("*"))
+    code, out, err = cli(line)
+    assert code == 1
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("resque: ")
+    assert message in err
+    assert [path for path in sorted(files.rglob("*")) if "__pycache__" not in path.parts and path not in before] == []
+
+
+@pytest.mark.parametrize("line", ["dist", "dist --nonsense", "nonsense", RETRAIN.replace("0.9", "much"), "ledger"])
+def test_wrong_usage_is_exit_code_2(cli, files, line):
+    assert cli(line)[0] == 2
+
+
+def test_too_little_history_is_exit_code_4(cli, files):
+    code, out, err = cli(FORECAST)
+    assert (code, out, err.count("\n")) == (4, "", 1)
+    assert "0 updates in the ledger" in err
+    assert not (files / "resque.db").exists()
+
+
+def test_json_is_one_object_and_nothing_else(cli, files):
+    for line in (DIST, f"profile {NET} --data npz:ok.npz --out p.safetensors", "doctor", RETRAIN + " --max-epochs 1"):
+        code, out, _ = cli(line + " --json")
+        assert code == 0
+        assert isinstance(json.loads(out), dict)
+        assert out.count("\n") == 1
+
+
+def test_a_run_that_misses_its_target_is_complete_and_exit_code_0(cli, files):
+    code, out, _ = cli(RETRAIN.replace("0.9", "1") + " --max-epochs 1 --json")
+    update = json.loads(out)
+    assert (code, update["reached"], update["stopped_by"]) == (0, False, "max")
+    assert update["cost"]["carbon_kg"] is None
+    assert (Path(update["folder"]) / "model.safetensors").exists()
+    listed = json.loads(cli("ledger list --json")[1])
+    assert [u["id"] for u in listed["updates"]] == [update["id"]]
+
+
+def test_a_profile_serves_in_place_of_the_data(cli, files):
+    assert cli(f"profile {NET} --data npz:ok.npz --out p.safetensors")[0] == 0
+    by_profile = json.loads(cli(DIST.replace("npz:ok.npz", "p.safetensors", 1) + "+gaussian:3 --json")[1])
+    by_data = json.loads(cli(DIST + "+gaussian:3 --json")[1])
+    assert by_profile == by_data
+    assert by_profile["value"] > 0
+
+
+def test_a_profile_of_another_model_is_refused(cli, files):
+    assert cli(f"profile {NET} --data npz:ok.npz --out p.safetensors")[0] == 0
+    torch.manual_seed(1)
+    save_weights(
+        torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), *[torch.nn.Identity()] * 3, torch.nn.Linear(4, 3)),
+        files / "w.safetensors",
+    )
+    code, _, err = cli(DIST.replace("npz:ok.npz", "p.safetensors", 1) + " --weights w.safetensors")
+    assert code == 1
+    assert "the profiles differ in model" in err
+
+
+@pytest.mark.parametrize(
+    "command", ["demo", "doctor", "profile", "dist", "forecast", "retrain", "ledger list", "report"]
+)
+def test_every_command_helps_with_an_example(cli, command):
+    code, out, _ = cli(f"{command} --help")
+    assert code == 0
+    assert f"Example: resque {command}" in out
+
+
+def test_pickled_weights_are_refused(cli, files):
+    torch.save(small_cnn(), files / "pickled.pt")
+    code, _, err = cli(DIST + " --weights pickled.pt")
+    assert code == 1
+    assert "never run here" in err
