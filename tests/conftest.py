@@ -13,6 +13,7 @@ from resque.data import LabelledData, load_data
 from resque.models import small_cnn
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+torch.set_num_threads(1)  # small networks; two busy cores make threads wait for each other
 settings.register_profile("resque", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("resque")
 

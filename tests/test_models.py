@@ -67,6 +67,15 @@ def test_models_come_from_files_and_modules(folder):
             load_model(spec)
 
 
+def test_two_commands_that_name_a_model_get_the_same_one():
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    one, other, third = (fingerprint(load_model("resque.models:small_cnn", seed=seed)) for seed in (0, 0, 1))
+    assert one == other != third
+    assert torch.equal(torch.rand(2), expected)
+
+
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
 def test_weights_come_back(folder, cnn, name):
     path = folder / name

@@ -15,7 +15,7 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README.read_text(), re.S)
 
 def run(command: str, folder: Path) -> subprocess.CompletedProcess:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path, "COLUMNS": "100", "PYTHONWARNINGS": "error"}
+    environment = {**os.environ, "PATH": path, "COLUMNS": "100", "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
     environment.pop("RESQUE_LEDGER", None)
     script = ["bash", "-euo", "pipefail", "-c", command]
     return subprocess.run(script, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -38,7 +38,7 @@ def test_the_walk_through_ends_with_a_settled_forecast_and_a_report(walk):
     assert "Forecast beside measured" in outputs[-1]
     assert "1 forecasts, 1 settled" in outputs[-1]
     history = json.loads(run("resque ledger list --json", folder).stdout)
-    assert len(history["updates"]) == 7
+    assert len(history["updates"]) == 8
     settled = [u for u in history["updates"] if u["forecast_id"]]
     assert [pair["update"] for pair in history["settled"]] == [u["id"] for u in settled]
     assert settled[0]["kind"] == "inverted"

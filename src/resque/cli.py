@@ -290,7 +290,7 @@ def retrain(
     history.check_writable()
     if out is not None and out.exists():
         raise SettingError(f"{out} exists already: name a new folder with --out, so that no model is overwritten")
-    network = model_from(model, weights, device)
+    network = model_from(model, weights, device, seed)
     kept = None if original_test is None else load_data(original_test, limit=limit)
     job = job_from(
         train,

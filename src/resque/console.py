@@ -107,7 +107,7 @@ def show_update(update: Update) -> None:
     rows.add_row("evaluation (apart)", quantity("wall_s", update.evaluation_s))
     rows.add_row("forgotten", forgotten(update))
     out.print(rows)
-    out.print(f"energy {energy_line(update.energy)}; {grid_line(update.grid)}")
+    out.print(f"whole run with evaluation: {energy_line(update.energy)}; {grid_line(update.grid)}")
     if update.energy.note:
         warn(update.energy.note)
 
@@ -156,33 +156,13 @@ def show_ledger(
     updates: Sequence[Update], forecasts: Sequence[Forecast], settled: Sequence[tuple[Forecast, Update]]
 ) -> None:
     """The history, a line each, and the forecasts that still wait."""
-    rows = table(
-        "<update",
-        "<data",
-        "index",
-        "start",
-        "end",
-        "target",
-        "<stopped by",
-        "steps",
-        "time",
-        "energy",
-        "CO2e",
-        "<forecast",
-    )
+    rows = table("<update", "<data", "index", "accuracy", "steps", "time", "energy", "CO2e")
+    for column in rows.columns:
+        column.no_wrap, column.overflow = column.header != "data", "fold"
     for update in updates:
-        cost = update.cost
-        rows.add_row(
-            update.id[:8],
-            update.train_data,
-            index_of(update),
-            f"{update.features.accuracy:.3f}",
-            f"{update.accuracy:.3f}",
-            f"{update.target_accuracy:g}",
-            update.stopped_by,
-            *(quantity(name, getattr(cost, name)) for name in ("steps", "wall_s", "energy_kwh", "carbon_kg")),
-            (update.forecast_id or "")[:8],
-        )
+        costs = (quantity(name, getattr(update.cost, name)) for name in ("steps", "wall_s", "energy_kwh", "carbon_kg"))
+        accuracy = f"{update.features.accuracy:.3f} → {update.accuracy:.3f}{'' if update.reached else ' below target'}"
+        rows.add_row(update.id, update.train_data, index_of(update), accuracy, *costs)
     out.print(rows)
     done = {said.id for said, _ in settled}
     waiting = [made for made in forecasts if made.id not in done]
@@ -197,6 +177,7 @@ def show_ledger(
 def show_facts(facts: dict[str, Any]) -> None:
     """Names and values, one a line."""
     rows = table("<", "<")
+    rows.show_header = False
     for name, value in facts.items():
         rows.add_row(name, str(value))
     out.print(rows)

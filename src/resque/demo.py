@@ -1,12 +1,14 @@
 """The main job, end to end, on scikit-learn's digits: a history, then updates forecast, done and settled.
 
 The settings below were chosen on other seeds than the one that runs. The forecasts are all made, and
-written to the ledger, before the first of their updates is trained.
+written to the ledger, before the first of their updates is trained. It runs on one thread: for a network
+this small a second one takes half again as much processor time and saves a tenth of the wait.
 """
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from resque.energy import EnergyMeter
 from resque.errors import ResqueError
 from resque.forecasting import forecast
 from resque.ledger import Ledger
-from resque.models import fingerprint, save_weights, small_cnn
+from resque.models import fingerprint, load_model, save_weights
 from resque.profiles import Profile, profile
 from resque.recipes import RECIPES, Retraining
 from resque.records import Features, Grid, StepCost
@@ -114,6 +116,30 @@ def run(
         updates: Shifts that are forecast, then retrained.
         watch: Called at every stage.
     """
+    with one_thread():
+        return _run(folder, meter, grid, seed, history, updates, watch)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread inside the block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(
+    folder: Path,
+    meter: EnergyMeter,
+    grid: Grid | None,
+    seed: int,
+    history: tuple[str, ...],
+    updates: tuple[str, ...],
+    watch: Callable[[Stage], None],
+) -> Outcome:
     if (folder / "resque.db").exists():
         raise ResqueError(f"{folder} holds a ledger already: name another folder, or remove it for a fresh demo")
     ledger = Ledger(folder / "resque.db")
@@ -146,9 +172,7 @@ def _train_original(seed: int, meter: EnergyMeter, watch: Callable[[Stage], None
     def show(progress: Progress) -> None:
         watch(Stage("original model", progress.step, progress.max_steps, f"accuracy {progress.accuracy:.3f}"))
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = small_cnn()
+    model = load_model(MODEL, seed=seed)
     job = Retraining(load_data(ORIGINAL), load_data(TEST), CLEAN_ACCURACY, CLEAN_RECIPE, seed)
     update = retrain(model, job, meter=meter, watch=show)
     return model, update.accuracy

@@ -59,12 +59,14 @@ class Past:
         y: Log of the cost; of the cost so far where it was censored.
         censored: Whether the run ended below the target.
         kind: Kind of shift.
+        per_step: The cost over the steps it went with.
     """
 
     x: float
     y: float
     censored: bool
     kind: str | None
+    per_step: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -133,17 +135,16 @@ def forecast(
     }
     if features.accuracy >= job.target_accuracy:
         return _nothing_to_do(common, grid, step_cost, level)
-    learned = {
-        name: predict(pasts(history, name, job.target_accuracy, predictor), features, job, predictor, level)
-        for name in LEARNED
-    }
+    pasts_of = {name: pasts(history, name, job.target_accuracy, predictor) for name in LEARNED}
+    learned = {name: predict(rows, features, job, predictor, level) for name, rows in pasts_of.items()}
     others = [name for name in PREDICTORS if name != predictor and PREDICTORS[name](features, job.target_accuracy)]
-    rows = pasts(history, "steps", job.target_accuracy, predictor)
+    rows = pasts_of["steps"]
     known = job.shift_kind in {row.kind for row in rows}
     interval = _promise(level, known)
-    estimates = {name: _estimate(learned[name], interval) for name in LEARNED}
-    for name, factor in {"steps": 1.0, **_factors(job, step_cost, grid)}.items():
-        estimates[name] = _estimate(learned["steps"], interval, factor, longest=job.max_steps)
+    longest = {name: job.max_steps * max(row.per_step for row in pasts_of[name]) for name in LEARNED}
+    estimates = {name: _estimate(learned[name], longest[name], interval) for name in LEARNED}
+    for name, factor in _factors(job, step_cost, grid).items():
+        estimates[name] = _estimate(learned["steps"], longest["steps"], interval, factor)
     return Forecast(
         **common,
         estimates={name: estimates[name] for name in COSTS if name in estimates},
@@ -170,10 +171,11 @@ def pasts(history: Sequence[Update], cost: str, target_accuracy: float, predicto
     for update in history:
         x = PREDICTORS[predictor](update.features, target_accuracy)
         at_target = update.cost_at(target_accuracy)
-        value = getattr(at_target or update.cost, cost)
+        spent = at_target or update.cost
+        value = getattr(spent, cost)
         if x is None or value is None or value <= 0 or update.features.accuracy >= target_accuracy:
             continue
-        rows.append(Past(math.log(max(x, _TINY)), math.log(value), at_target is None, update.kind))
+        rows.append(Past(math.log(max(x, _TINY)), math.log(value), at_target is None, update.kind, value / spent.steps))
     return rows
 
 
@@ -296,10 +298,13 @@ def _factors(job: Retraining, step_cost: StepCost, grid: Grid | None) -> dict[st
     return factors
 
 
-def _estimate(predicted: Predicted, interval: Interval, factor: float = 1.0, longest: float = math.inf) -> Estimate:
-    """Back from the log scale; a run cannot take more steps than the recipe's longest one."""
+def _estimate(predicted: Predicted, longest: float, interval: Interval, factor: float = 1.0) -> Estimate:
+    """Back from the log scale, and never beyond the recipe's longest run.
+
+    A gradient norm or parameter change is bounded by that run at the largest one per step in the history.
+    """
     value, low, high = (factor * min(longest, _exp(log)) for log in (predicted.center, predicted.low, predicted.high))
-    return Estimate(value, dataclasses.replace(interval, low=low, high=None if math.isinf(high) else high))
+    return Estimate(value, dataclasses.replace(interval, low=low, high=high))
 
 
 def _exp(log: float) -> float:

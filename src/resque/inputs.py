@@ -35,14 +35,14 @@ Kind = Annotated[str | None, typer.Option(help="Name of the kind of shift; defau
 RecipeName = Annotated[str, typer.Option("--recipe", help="retrain-adam, retrain-sgd, train-adam or train-sgd.")]
 EvaluateEvery = Annotated[int | None, typer.Option(help="Steps between evaluations; default: each epoch.")]
 MaxEpochs = Annotated[int | None, typer.Option(help="The longest run; default: the recipe's.")]
-Seed = Annotated[int, typer.Option(help="Of the order of the training samples.")]
+Seed = Annotated[int, typer.Option(help="Of random initial weights and of the order of the training samples.")]
 
 
-def model_from(spec: str, weights: Path | None, device: str) -> "nn.Module":
+def model_from(spec: str, weights: Path | None, device: str, seed: int = 0) -> "nn.Module":
     """The model a user named, with its weights, on its device."""
     from resque.models import load_model, on_device
 
-    return on_device(load_model(spec, weights), device)
+    return on_device(load_model(spec, weights, seed), device)
 
 
 def profile_of(network: "nn.Module", data: "LabelledData", layer: str | None, reduction: str, labels: str) -> "Profile":

@@ -54,12 +54,13 @@ def small_cnn() -> nn.Module:
     )
 
 
-def load_model(spec: str, weights: str | Path | None = None) -> nn.Module:
+def load_model(spec: str, weights: str | Path | None = None, seed: int = 0) -> nn.Module:
     """Build a model from its specification and load its weights.
 
     Args:
         spec: ``FILE.py:CALLABLE`` or ``package.module:CALLABLE``; the callable takes no arguments.
         weights: ``.safetensors`` or ``.pt`` file of a state dict; None keeps the callable's own weights.
+        seed: Of random initial weights, so that two commands that name the same model get the same one.
 
     Returns:
         The model, in evaluation mode.
@@ -73,7 +74,9 @@ def load_model(spec: str, weights: str | Path | None = None) -> nn.Module:
     """
     build = _callable(spec)
     try:
-        model = build()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            model = build()
     except Exception as error:  # a user's own code may raise anything
         raise ModelError(f"{spec} failed: {type(error).__name__}: {error}; it must run without arguments") from error
     if not isinstance(model, nn.Module):

@@ -116,7 +116,9 @@ def verdict(summary: Settlement) -> str:
 
 def _scale(cost: str, value: float) -> tuple[float, str]:
     scales = _SCALES.get(cost, ((1.0, ""),))
-    return next(((scale, unit) for scale, unit in scales if abs(value) >= scale), scales[-1 if value else 0])
+    if value == 0:
+        return next((scale, unit) for scale, unit in scales if scale == 1.0)
+    return next(((scale, unit) for scale, unit in scales if abs(value) >= scale), scales[-1])
 
 
 def _short(value: float) -> str:
