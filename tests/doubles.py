@@ -1,6 +1,7 @@
 """Real stand-ins: a meter that replays a power, and updates without a training."""
 
 import time
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ class ReplayMeter:
     """A meter that plays back a constant power: real windows, known energy."""
 
     name = "replay"
+    methods: typing.ClassVar = {"cpu": "measured"}
 
     def __init__(self, watts: float = 36.0, shortest_s: float = 0.0) -> None:
         self.watts, self.shortest_s = watts, shortest_s
@@ -58,13 +60,13 @@ def synthetic_update(
         parameter_change=tuple(0.001 * steps * s for s in spread),
         steps_per_epoch=10,
     )
-    cost = Cost(
-        steps / 10, steps, steps * 32, 0.1 * steps, 0.1 * steps, 0.001 * steps, 0.01 * steps, 1e-6 * steps, None
-    )
-    reading = EnergyReading(0.01 * steps + 1, 1e-6 * steps, {"cpu": 1e-6 * steps}, {"cpu": "measured"}, "replay")
+    totals = 0.1 * steps, 0.1 * steps, 0.001 * steps, 0.01 * steps, 1e-6 * steps
+    cost = Cost(steps / 10, steps, steps * 32, *totals, carbon_kg=None)
+    kwh = 1e-6 * steps
+    reading = EnergyReading(0.01 * steps + 1, kwh, {"cpu": kwh}, {"cpu": "measured"}, "replay")
     return Update(
-        id=name, created_utc="2026-01-01T00:00:00+00:00", model="m", parent="p", child="c", train_data=f"d+{kind}:1",
-        test_data="t", kind=kind, recipe={"batch_size": 32}, seed=0, target_accuracy=target, reached=reached,
+        id=name, created_utc="2026-01-01T00:00:00+00:00", model="m", parent="p", child="c",
+        train_data=f"d+{kind}:{name}", test_data="t", kind=kind, recipe={"batch_size": 32}, seed=0, target_accuracy=target, reached=reached,
         stopped_by="target" if reached else "max", features=Features(index, accuracy, loss), curve=curve, cost=cost,
         evaluation_s=1.0, energy=reading, grid=None, original_accuracy_before=0.99, original_accuracy_after=0.9,
         forecast_id=forecast_id, host={"device": "cpu"},

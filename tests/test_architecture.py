@@ -10,14 +10,15 @@ import resque
 SOURCE = Path(resque.__file__).parent
 LAYERS = (
     {"errors", "records"},
-    {"corruptions", "models", "energy"},
+    {"files", "plain"},
+    {"corruptions", "models", "energy", "powerlaw"},
     {"data", "representations"},
     {"profiles", "measures"},
     {"indices", "recipes"},
     {"trainer", "ledger"},
     {"asking"},
     {"retraining", "forecasting", "settling"},
-    {"wording", "demo"},
+    {"wording", "demo", "doctor"},
     {"console", "report"},
     {"inputs"},
     {"cli"},

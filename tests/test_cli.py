@@ -33,6 +33,7 @@ def files(folder):
     np.savez(folder / "float_labels.npz", x=x, y=y + 0.5)
     np.savez(folder / "one_class.npz", x=x, y=y * 0)
     np.savez(folder / "two_classes.npz", x=x, y=y % 2)
+    (folder / "empty.npz").touch()
     np.savez(folder / "few.npz", x=x[:2], y=y[:2])
     np.savez(folder / "colour.npz", x=np.stack([x] * 3, -1), y=y)
     np.savez(folder / "label_seven.npz", x=x, y=y + 5)
@@ -43,6 +44,9 @@ def files(folder):
         "    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), pool, nn.Flatten(), nn.Linear(4, 3))\n"
         "def poisoned():\n    net = build()\n    nn.init.constant_(net[0].weight, float('nan'))\n    return net\n"
         "def text():\n    return 'hello'\n"
+        "def leaves():\n    raise SystemExit(3)\n"
+        "class Buggy(nn.Module):\n    def forward(self, x):\n        raise KeyError('x')\n"
+        "def buggy():\n    return nn.Sequential(nn.Conv2d(1, 4, 3), Buggy(), nn.Linear(4, 3))\n"
     )
     return folder
 
@@ -57,7 +61,7 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
     ("line", "message"),
     [
         (DIST.replace("--shifted npz:ok", "--shifted npz:none"), "no such file: none.npz"),
-        (DIST.replace("net.py:build", "net.py:other"), "no callable 'other' in net.py; it offers: build"),
+        (DIST.replace("net.py:build", "net.py:other"), "no callable 'other' in net.py; it offers: Buggy, buggy, build"),
         (DIST.replace("net.py:build", "net.py:text"), "returned str; expected a torch.nn.Module"),
         (DIST.replace("--shifted npz:ok", "--shifted npz:float_labels"), "labels are float64; expected integers"),
         (DIST.replace("--shifted npz:ok", "--shifted npz:one_class"), "needs at least two classes"),
@@ -70,8 +74,16 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (DIST + " --weights none.pt", "no such weights file"),
         (DIST + " --device abacus", "device 'abacus' cannot be used"),
         (DIST.replace("--original npz:ok.npz", "--original none.safetensors"), "no such profile"),
-        (RETRAIN.replace("--train npz:ok", "--train npz:few"), "2 samples for 3 classes"),
-        (RETRAIN.replace("--train npz:ok", "--train npz:label_seven"), "expected labels 0 to 2"),
+        (DIST.replace("--original npz:ok.npz", "--original ok.npz"), "is data, not a profile: write npz:ok.npz"),
+        (DIST + " --reduction most", "unknown reduction 'most'"),
+        (DIST.replace("net.py:build", "net.py:leaves"), "net.py:leaves failed: SystemExit"),
+        (DIST.replace("--shifted npz:ok", "--shifted npz:empty"), "not a plain .npz"),
+        (DIST.replace("net.py:build", "net.py:buggy"), "KeyError"),
+        (RETRAIN + " --layer nine", "no layer 'nine'"),
+        (RETRAIN + " --out ok.npz/new", "cannot make folder"),
+        (RETRAIN.replace("npz:ok", "npz:few"), "2 samples for 3 classes"),
+        (RETRAIN.replace("npz:ok", "npz:label_seven"), "expected labels 0 to 2"),
+        (RETRAIN.replace("--train npz:ok", "--train npz:two_classes"), "classes [2] are in npz:ok.npz and not in"),
         (RETRAIN.replace("--train npz:ok", "--train npz:colour"), "does not take images"),
         (RETRAIN.replace("0.9", "1.1"), "target accuracy 1.1: expected a share in (0, 1]"),
         (RETRAIN.replace("0.9", "nan"), "expected a share in (0, 1]"),
@@ -85,7 +97,7 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (FORECAST.replace("0.9", "95"), "expected a share in (0, 1]"),
         (f"profile {NET} --data npz:none.npz --out p.safetensors", "no such file"),
         (f"profile {NET} --data npz:ok.npz+fog:3 --out p.safetensors", "unknown corruption 'fog'"),
-        (f"profile {NET} --data npz:ok.npz --out net.py/p.safetensors", "cannot write the profile"),
+        (f"profile {NET} --data npz:ok.npz --out net.py/p.safetensors", "cannot write 'net.py/p.safetensors'"),
         ("ledger list", "no ledger at resque.db"),
         ("report", "no ledger at resque.db"),
     ],
@@ -165,3 +177,55 @@ def test_pickled_weights_are_refused(cli, files):
     code, _, err = cli(DIST + " --weights pickled.pt")
     assert code == 1
     assert "never run here" in err
+
+
+def test_names_with_brackets_and_dollars_are_printed_and_drawn_as_they_are(cli, files):
+    (files / "a[b].npz").write_bytes((files / "ok.npz").read_bytes())
+    line = RETRAIN.replace("npz:ok.npz", "npz:a[b].npz") + " --max-epochs 1 --kind $x^{[/b] --original npz:ok.npz"
+    code, out, _ = cli(line)
+    assert code == 0
+    assert "npz:a[b].npz" in out
+    assert cli("report")[0] == 0
+    assert "$x^{[/b]" in (files / "report.html").read_text()
+
+
+def test_an_interrupted_run_says_so_and_leaves_no_entry(cli, files, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("resque.retraining._run", interrupt)
+    code, _, err = cli(RETRAIN)
+    assert code == 130
+    assert "interrupted" in err
+    assert not (files / "resque.db").exists()
+
+
+def test_a_bug_is_one_line_unless_the_traceback_is_asked_for(cli, files, monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError("secret of the house")
+
+    monkeypatch.setattr("resque.data.load_data", fail)
+    code, _, err = cli(DIST)
+    assert (code, err.count("\n")) == (1, 1)
+    assert "unexpected ZeroDivisionError: secret of the house" in err
+    monkeypatch.setenv("RESQUE_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        cli(DIST)
+
+
+def test_a_run_that_diverges_is_in_the_ledger(cli, files):
+    (files / "wild.py").write_text(
+        "import torch\nfrom torch import nn\nfrom net import build\n"
+        "class Wild(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.net = build()\n        self.n = 0\n"
+        "    def forward(self, x):\n        return self.net(x) * (float('nan') if self.training else 1)\n"
+    )
+    sys.path.insert(0, str(files))
+    try:
+        code, out, err = cli(RETRAIN.replace("net.py:build", "wild.py:Wild").replace("0.9", "1") + " --json")
+    finally:
+        sys.path.remove(str(files))
+    update = json.loads(out)
+    assert (code, update["stopped_by"], update["reached"]) == (0, "diverged", False)
+    assert "no profile" in err
+    assert len(json.loads(cli("ledger list --json")[1])["updates"]) == 1

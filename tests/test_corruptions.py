@@ -86,3 +86,12 @@ def test_noise_is_independent_between_samples_seeds_and_channels():
 def test_unknown_kinds_and_levels_are_refused(kind, level):
     with pytest.raises(DataError, match="use one of|outside 1 to 10"):
         Corruption(kind, level)
+
+
+def test_no_sample_and_no_pixel_is_special():
+    """Sample 0 at seed 0 once drew the smallest uniform there is at its first pixel."""
+    noise = [Corruption("gaussian", 1)(GRAY[:1], indices=indices(1), seed=s)[0, 0, 0, 0] - 0.5 for s in range(400)]
+    assert max(map(abs, noise)) < 4.5 * 0.026
+    first = Corruption("gaussian", 1)(GRAY, indices=indices(400), seed=0)[:, 0, 0, 0] - 0.5
+    assert float(first.std()) == pytest.approx(0.026, rel=0.15)
+    assert abs(float(first[0])) < 4.5 * 0.026

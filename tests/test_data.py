@@ -128,7 +128,9 @@ def test_files_that_cannot_be_read_are_refused(folder, images, labels):
         "digits+fog:3": "unknown corruption 'fog'",
         "digits+blur:11": "outside 1 to 10",
         "digits+blur:-1": "outside 1 to 10",
-        "digits@0px": "at least 1 pixel",
+        "digits@0px": "expected 1 to 4096 pixels",
+        "digits@99999px": "expected 1 to 4096 pixels",
+        "digits@0": "expected at least 1 sample",
     }.items():
         with pytest.raises(DataError, match=message):
             load_data(spec)

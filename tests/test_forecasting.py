@@ -6,8 +6,9 @@ import pytest
 
 from doubles import synthetic_update
 from resque.errors import LedgerError, SettingError, TooFewUpdatesError
-from resque.forecasting import CONSTANT, Past, PowerLaw, forecast
+from resque.forecasting import CONSTANT, forecast
 from resque.ledger import Ledger
+from resque.powerlaw import Past, PowerLaw
 from resque.recipes import Recipe, Retraining
 from resque.records import COSTS, EnergyReading, Features, Grid, StepCost
 from resque.settling import check_settles, held, score_predictors, settlement
@@ -204,5 +205,48 @@ def test_a_forecast_is_not_settled_by_another_update(cnn, job):
     check_settles(cnn, job, said)
     with pytest.raises(SettingError, match="made for target accuracy 0.9, not 0.8"):
         check_settles(cnn, dataclasses.replace(job, target_accuracy=0.8), said)
+    with pytest.raises(SettingError, match="made for recipe"):
+        check_settles(cnn, dataclasses.replace(job, recipe=Recipe(batch_size=7)), said)
+    with pytest.raises(SettingError, match="made for kind gaussian, not fog"):
+        check_settles(cnn, dataclasses.replace(job, kind="fog"), said)
     with pytest.raises(SettingError, match="made for model p"):
         check_settles(cnn, job, dataclasses.replace(said, parent="p"))
+
+
+def test_repeats_teach_nothing_about_other_shifts(job):
+    once = history(8, kinds=("gaussian",))
+    twice = [dataclasses.replace(u, id=f"{u.id}-{i}") for u in once for i in range(2)]
+    width = [ask(updates, job).estimates["steps"].interval for updates in (once, twice)]
+    assert math.log(width[1].high / width[1].low) >= 0.99 * math.log(width[0].high / width[0].low)
+    with pytest.raises(TooFewUpdatesError, match="repeats of one"):
+        ask([dataclasses.replace(once[0], id=str(i)) for i in range(9)], job)
+
+
+def test_a_kind_that_nobody_named_is_not_known(job):
+    unnamed = history(12, kinds=(None,))
+    made = ask(unnamed, dataclasses.replace(job, kind=None))
+    assert "no guarantee" in made.estimates["steps"].interval.guarantee
+
+
+def test_updates_that_never_reached_their_target_count_against_the_chance(job):
+    made = ask(history(10, kinds=("gaussian",), never=range(3, 10)), job)
+    assert made.probability_reached <= 4 / 12
+    with pytest.raises(TooFewUpdatesError, match="1 of 8 updates in the ledger ever reached"):
+        ask(history(8, never=range(1, 8)), job)
+
+
+def test_a_predictor_that_cannot_speak_is_left_out(job):
+    silent = [dataclasses.replace(u, features=dataclasses.replace(u.features, loss=None)) for u in history()]
+    assert "initial loss" not in ask(silent, job).alternatives
+
+
+def test_history_by_another_recipe_is_told(job):
+    assert any("12 of 12 updates in the ledger used another" in note for note in ask(history(), job).notes)
+
+
+def test_energy_that_rests_on_the_probe_is_not_judged(job):
+    made = ask(history(kinds=("gaussian",)), job)
+    update = synthetic_update("s", index=0.5, steps=240, forecast_id=made.id)
+    probed = dataclasses.replace(update, energy=dataclasses.replace(update.energy, energy_kwh=None))
+    assert held(made, update, "energy_kwh") is not None
+    assert held(made, probed, "energy_kwh") is None

@@ -32,7 +32,6 @@ def test_nothing_can_be_changed_removed_or_replaced(ledger):
     with pytest.raises(LedgerError, match="already holds update a: nothing written"):
         ledger.add(synthetic_update("a", index=0.2, steps=50))
     with sqlite3.connect(ledger.path) as connection:
-        connection.execute("PRAGMA recursive_triggers = ON")
         for statement in (
             "UPDATE updates SET kind = 'x'",
             "DELETE FROM updates",
@@ -90,3 +89,32 @@ def test_many_writers_lose_nothing(ledger):
         worker.join()
     assert {update.id for update in ledger.updates()} == {f"{w}-{i}" for w in range(2) for i in range(10)}
     assert Path(ledger.path).exists()
+
+
+def test_a_ledger_can_be_read_where_nothing_can_be_written(ledger):
+    ledger.add(synthetic_update("a", index=0.1, steps=40))
+    before = {path.name for path in ledger.path.parent.iterdir()}
+    ledger.path.chmod(0o444)
+    ledger.path.parent.chmod(0o555)
+    try:
+        assert [update.id for update in ledger.updates()] == ["a"]
+    finally:
+        ledger.path.parent.chmod(0o755)
+    assert {path.name for path in ledger.path.parent.iterdir()} >= before
+
+
+def test_reading_an_empty_file_leaves_it_empty(folder):
+    (folder / "resque.db").touch()
+    assert Ledger(folder / "resque.db").updates() == []
+    assert (folder / "resque.db").stat().st_size == 0
+
+
+def test_an_entry_that_is_none_is_named(ledger):
+    ledger.add(synthetic_update("a", index=0.1, steps=40))
+    with sqlite3.connect(ledger.path) as connection:
+        connection.execute(
+            "INSERT INTO updates (id, created_utc, model, target_accuracy, reached, record) VALUES ('b','','',0,0,'{}')"
+        )
+    connection.close()
+    with pytest.raises(LedgerError, match="entry b cannot be read"):
+        ledger.updates()

@@ -31,6 +31,8 @@ def test_parameter_change_is_equation_5():
     assert parameter_change(before, after) == pytest.approx((1.0 + 2.0) / 2)
     assert parameter_change(list(before.values()), [after["w"], after["b"]]) == pytest.approx(1.5)
     assert parameter_change(before, before) == 0.0
+    assert parameter_change(before.items(), reversed(before.items())) == 0.0
+    assert parameter_change(list(before.items()), list(after.items())) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize(

@@ -152,3 +152,26 @@ def test_files_that_are_no_profiles_are_refused(folder, cnn):
 
 def test_small_classes_are_named():
     assert Profile.from_arrays(np.ones((9, 2)), [0] * 5 + [1] * 4).exposed_classes == [1]
+
+
+def test_a_profile_with_impossible_sums_is_refused(folder):
+    z, y = sample(0)
+    made = Profile.from_arrays(z, y)
+    made._table.sums[0, 0, 0] = float("nan")
+    made.save("p.safetensors")
+    with pytest.raises(DataError, match="no profile can have"):
+        Profile.load("p.safetensors")
+
+
+def test_arrays_of_any_layout_are_taken():
+    z, y = sample(0)
+    whole = Profile.from_arrays(z, y)
+    for layout in (z[::-1][::-1], z.astype(">f8"), np.asfortranarray(z)):
+        assert np.allclose(Profile.from_arrays(layout, y).sums[0], whole.sums[0])
+    z.setflags(write=False)
+    assert np.allclose(Profile.from_arrays(z, y.astype(">i4")).sums[0], whole.sums[0])
+    assert Profile.from_arrays(np.zeros((0, 3)), []).n == 0
+    with pytest.raises(RepresentationError, match="complex"):
+        Profile.from_arrays(z.astype(complex), y)
+    with pytest.raises(RepresentationError, match="exceeds"):
+        Profile.from_arrays(z[:2], np.array([1, 2**63], dtype=np.uint64))

@@ -12,9 +12,10 @@ from resque.energy import ClockMeter
 from resque.errors import DataError, ModelError, SettingError
 from resque.measures import parameter_change
 from resque.models import fingerprint
+from resque.plain import from_plain, to_plain
 from resque.profiles import profile
 from resque.recipes import RECIPES, Recipe, Retraining, named_recipe, steps_per_epoch
-from resque.records import Grid, Update, from_plain, to_plain
+from resque.records import Grid, Update
 from resque.retraining import retrain
 
 RECIPE = dataclasses.replace(RECIPES["train-adam"], max_epochs=6)
@@ -208,7 +209,8 @@ def test_a_last_batch_of_one_sample_is_left_out(cnn, small, meter):
     assert [steps_per_epoch(n, 32) for n in (64, 65, 66, 1)] == [2, 2, 3, 1]
     train = small[0].take(torch.arange(65))
     recipe = dataclasses.replace(RECIPE, max_epochs=1)
-    assert retrain(cnn, Retraining(train, small[1], 1.0, recipe), meter=meter).cost.steps == 2
+    cost = retrain(cnn, Retraining(train, small[1], 1.0, recipe), meter=meter).cost
+    assert (cost.steps, cost.samples) == (2, 64)
 
 
 def test_an_update_survives_json(cnn, job, meter):

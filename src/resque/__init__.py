@@ -4,11 +4,14 @@ Data flows one way; a module imports only from those above it in this list::
 
     errors           every way this package says no
     records          the nouns that travel: Index, Cost, LearningCurve, Update, Forecast
+    plain            records as dictionaries, and back
+    files            written whole or not at all
     corruptions      synthetic shifts at ten levels
     data             specifications → labelled images, the paper's splits
     models           specifications → nn.Module; which layer is the representation
     energy           a meter's windows, the grid
     representations  one forward pass with a hook
+    powerlaw         cost as a power law of one feature, judged on held-out updates
     profiles         class sums: streamed, merged, saved
     measures         accuracy, gradient norm, parameter change, stopping rule
     indices          RESQUE_dist
@@ -19,6 +22,7 @@ Data flows one way; a module imports only from those above it in this list::
     ledger           the history, SQLite
     forecasting      history + index + probe → every cost with an interval
     settling         forecasts beside what happened
+    doctor           what this machine offers
     demo             the main job on embedded data
     wording          numbers and verdicts in words
     console          tables and progress for a terminal

@@ -3,10 +3,10 @@
 Only typer is imported here at the top; a command imports what it needs, so that ``--help`` is quick.
 """
 
-import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,6 +30,7 @@ from resque.inputs import (
     Seed,
     Target,
     Weights,
+    claim_folder,
     existing_ledger,
     job_from,
     model_from,
@@ -37,6 +38,8 @@ from resque.inputs import (
     profile_of,
     warn_of_exposed,
 )
+
+INTERRUPTED = 130  # what typer makes of SIGINT
 
 app = typer.Typer(
     name="resque",
@@ -83,13 +86,13 @@ def demo(
     write_report(report, updates, settled, summary, "What updating a digit classifier costs")
     if as_json:
         facts = {"clean_accuracy": outcome.clean_accuracy, "verdict": wording.verdict(summary), "report": str(report)}
-        _print_json({**facts, "ledger": str(outcome.ledger.path), "settlement": _plain(summary)})
+        console.print_json({**facts, "ledger": str(outcome.ledger.path), "settlement": console.plain(summary)})
         return
     console.show_settled(settled)
     console.show_settlement(summary)
     console.out.print(f"energy: {wording.energy_line(updates[-1].energy)}; {wording.grid_line(grid)}")
     console.out.print(f"original model: accuracy {outcome.clean_accuracy:.3f}, in {out}; report: {report}")
-    console.out.print(f"\n[bold]{wording.verdict(summary)}[/]")
+    console.out.print(f"\n{wording.verdict(summary)}", style="bold")
 
 
 @app.command()
@@ -98,34 +101,18 @@ def doctor(country: Country = None, intensity: Intensity = None, as_json: Json =
 
     Example: resque doctor --country FRA
     """
-    import importlib.util
-    import platform
-
-    import torch
-
-    from resque import __version__, console, wording
+    from resque import console, wording
+    from resque import doctor as examination
     from resque.energy import named_grid, open_meter
 
     meter, grid = open_meter(), named_grid(country, intensity)
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    methods = getattr(meter, "methods", {})
-    facts: dict[str, Any] = {
-        "resque": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "devices": ["cpu", *gpus],
-        "threads": torch.get_num_threads(),
-        "meter": meter.name,
-        "energy": methods or "not measured: install resque[energy]",
-        "region": _plain(grid),
-        "extras": {name: importlib.util.find_spec(name) is not None for name in ("codecarbon",)},
-    }
+    facts = examination.facts(meter)
     if as_json:
-        _print_json(facts)
+        console.print_json({**facts, "region": console.plain(grid)})
         return
     console.show_facts({**facts, "region": wording.grid_line(grid)})
-    if methods and "measured" not in methods.values():
-        console.warn("no hardware counter is readable: energy is modelled or assumed, not measured")
+    for warning in examination.warnings(meter):
+        console.warn(warning)
 
 
 @app.command()
@@ -153,7 +140,7 @@ def profile(
     made.save(out)
     warn_of_exposed(made)
     facts = {"profile": str(out), "n": made.n, "classes": sorted(made.counts), "width": made.width, **vars(made.origin)}
-    _print_json(facts) if as_json else console.show_facts(facts)
+    console.print_json(facts) if as_json else console.show_facts(facts)
 
 
 @app.command()
@@ -187,7 +174,7 @@ def dist(
         network, load_data(shifted, limit=limit), layer or origin.layer, reduction or origin.reduction, labels
     )
     index = resque_dist(before, after, unit=unit, debias=debias, undefined=undefined)
-    _print_json(_plain(index)) if as_json else console.show_index(index)
+    console.print_json(console.plain(index)) if as_json else console.show_index(index)
 
 
 @app.command()
@@ -245,7 +232,7 @@ def forecast(
         level=confidence,
     )
     history.add(made)
-    _print_json(_plain(made)) if as_json else console.show_forecast(made)
+    console.print_json(console.plain(made)) if as_json else console.show_forecast(made)
 
 
 @app.command()
@@ -282,7 +269,7 @@ def retrain(
     from resque.data import load_data
     from resque.energy import named_grid, open_meter
     from resque.ledger import Ledger
-    from resque.models import save_weights
+    from resque.models import representation_layer, save_weights
     from resque.retraining import retrain as run
     from resque.settling import check_settles
 
@@ -311,6 +298,8 @@ def retrain(
         check_settles(network, job, said)
     before = None if original is None else original_from(network, original, layer, None, limit)
     features = said.features if said is not None else known_before(network, job, before)[0]
+    chosen = representation_layer(network, layer)
+    claim_folder(out or Path("updates"))
     with console.progress("retraining") as show:
         update = run(
             network,
@@ -322,13 +311,15 @@ def retrain(
             forecast_id=None if said is None else said.id,
             watch=lambda at: show(at.step, at.max_steps, f"accuracy {at.accuracy:.4f}"),
         )
+    history.add(update)  # first of all: the cost has been paid, whatever becomes of the files
     folder = out or Path("updates") / update.id
-    made = profile_of(network, job.train, layer, "flatten", "true")
     save_weights(network, folder / "model.safetensors")
-    made.save(folder / "profile.safetensors")
-    history.add(update)
+    if update.stopped_by == "diverged":
+        console.warn("the run diverged: the updated model has no profile")
+    else:
+        profile_of(network, job.train, chosen, "flatten", "true").save(folder / "profile.safetensors")
     if as_json:
-        _print_json({**_plain(update), "folder": str(folder)})
+        console.print_json({**console.plain(update), "folder": str(folder)})
         return
     console.show_update(update)
     console.out.print(f"model and profile: {folder}; ledger: {ledger}")
@@ -348,7 +339,7 @@ def ledger_list(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
     updates, forecasts, settled = history.updates(), history.forecasts(), history.settled()
     if as_json:
         pairs = [{"forecast": said.id, "update": update.id} for said, update in settled]
-        _print_json({"updates": _plain(updates), "forecasts": _plain(forecasts), "settled": pairs})
+        console.print_json({"updates": console.plain(updates), "forecasts": console.plain(forecasts), "settled": pairs})
         return
     console.show_ledger(updates, forecasts, settled)
 
@@ -372,26 +363,26 @@ def report(
     summary = settlement(settled)
     write_report(out, updates, settled, summary)
     facts = {"report": str(out), "updates": len(updates), "settled": len(settled), "verdict": wording.verdict(summary)}
-    _print_json(facts) if as_json else console.show_facts(facts)
+    console.print_json(facts) if as_json else console.show_facts(facts)
 
 
 def main() -> None:
-    """Entry point: one line on stderr and an exit code for whatever this package refuses."""
+    """Entry point: one line on stderr and an exit code for whatever goes wrong."""
     try:
         app()
     except ResqueError as error:
-        print(f"resque: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        _say(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("resque: interrupted; nothing was written", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            _say("interrupted; the ledger holds finished updates only")
+        raise
+    except Exception as error:
+        if os.environ.get("RESQUE_DEBUG"):
+            raise
+        _say(f"unexpected {type(error).__name__}: {error}; this is a bug: RESQUE_DEBUG=1 shows where")
+        sys.exit(1)
 
 
-def _plain(value: Any) -> Any:
-    from resque.records import to_plain
-
-    return [_plain(item) for item in value] if isinstance(value, list) else None if value is None else to_plain(value)
-
-
-def _print_json(facts: dict[str, Any]) -> None:
-    print(json.dumps(facts, allow_nan=False))  # noqa: T201
+def _say(message: str) -> None:
+    print(f"resque: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201

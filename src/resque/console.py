@@ -1,5 +1,6 @@
 """What a terminal shows: tables, sentences, progress. Numbers come in ready; nothing is computed here."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from resque.plain import to_plain
 from resque.records import COSTS, Forecast, Index, Update
 from resque.settling import Settlement
 from resque.wording import (
@@ -26,7 +28,7 @@ from resque.wording import (
     shift_of,
 )
 
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+out, err = Console(highlight=False, markup=False), Console(stderr=True, highlight=False, markup=False)
 Item = TypeVar("Item")
 
 
@@ -34,7 +36,7 @@ Item = TypeVar("Item")
 def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
     """A bar on stderr; the block gets ``show(done, total, detail)``."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    detail = TextColumn("{task.fields[detail]}")
+    detail = TextColumn("{task.fields[detail]}", markup=False)
     with Progress(*columns, detail, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(description, total=None, detail="")
 
@@ -54,7 +56,7 @@ def tracked(items: Iterable[Item], total: int, description: str) -> Iterator[Ite
 
 def warn(message: str) -> None:
     """One line on stderr."""
-    err.print(f"[yellow]warning:[/] {message}", soft_wrap=True)
+    err.print(f"warning: {message}", style="yellow", soft_wrap=True)
 
 
 def table(*columns: str, title: str = "") -> Table:
@@ -67,7 +69,7 @@ def table(*columns: str, title: str = "") -> Table:
 
 def show_index(index: Index) -> None:
     """RESQUE_dist with everything it must not be told without."""
-    out.print(f"RESQUE_dist [bold]{index.value:.4f}[/] {index.unit}, layer {index.layer}, {index.reduction}")
+    out.print(f"RESQUE_dist {index.value:.4f} {index.unit}, layer {index.layer}, {index.reduction}")
     floor = NOT_MEASURED if index.floor is None else f"{index.floor:.4f} {index.unit}"
     out.print(f"n {index.n_original:,} original, {index.n_shifted:,} shifted ({index.labels} labels); floor {floor}")
     rows = table("class", f"angle [{index.unit}]")
@@ -82,7 +84,7 @@ def show_forecast(made: Forecast) -> None:
     rows = table("<cost", "forecast", f"{level.level:.0%} interval")
     for cost, estimate in made.estimates.items():
         rows.add_row(NAMES[cost], quantity(cost, estimate.value), interval(cost, estimate))
-    out.print(f"[bold]Forecast {made.id}[/]: {made.train_data} to accuracy {made.target_accuracy:g}")
+    out.print(f"Forecast {made.id}: {made.train_data} to accuracy {made.target_accuracy:g}")
     out.print(rows)
     index = "not computed" if made.features.index_rad is None else f"{made.features.index_rad:.4f} rad"
     out.print(f"index {index}, accuracy now {made.features.accuracy:.3f}, loss now {made.features.loss:.3f}")
@@ -100,7 +102,7 @@ def show_update(update: Update) -> None:
     """What an update took."""
     verdict = "reached" if update.reached else f"not reached, ended by {update.stopped_by}"
     said = f"accuracy {update.accuracy:.4f}, target {update.target_accuracy:g} {verdict}"
-    out.print(f"[bold]Update {update.id}[/]: {update.train_data}: {said}")
+    out.print(f"Update {update.id}: {update.train_data}: {said}")
     rows = table("<cost", "measured")
     for cost in COSTS:
         rows.add_row(NAMES[cost], quantity(cost, getattr(update.cost, cost)))
@@ -114,9 +116,9 @@ def show_update(update: Update) -> None:
 
 def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
     """Forecast, interval, measured and error, per update and cost."""
-    out.print("[bold]Forecast beside measured[/]")
+    out.print("Forecast beside measured", style="bold")
     for said, update in settled:
-        out.print(f"\n[bold]{shift_of(update)}[/]  index {index_of(update)}, forgot {forgotten(update)}")
+        out.print(f"\n{shift_of(update)}  index {index_of(update)}, forgot {forgotten(update)}")
         rows = table("<", "forecast", "interval", "measured", "error", "<held")
         for column, width in zip(rows.columns, (16, 10, 17, 10, 6, 4), strict=True):
             column.min_width = width
@@ -131,9 +133,9 @@ def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
                 mark(said, update, cost),
             )
         out.print(rows)
-    out.print("  [dim]intervals are in the forecast's unit; forgot: accuracy on the original data[/]")
+    out.print("  intervals are in the forecast's unit; forgot: accuracy on the original data")
     if any(not update.reached for _, update in settled):
-        out.print("  [dim]+ the target was not reached, so the cost of reaching it is larger than this[/]")
+        out.print("  + the target was not reached, so the cost of reaching it is larger than this")
 
 
 def show_settlement(summary: Settlement) -> None:
@@ -181,3 +183,13 @@ def show_facts(facts: dict[str, Any]) -> None:
     for name, value in facts.items():
         rows.add_row(name, str(value))
     out.print(rows)
+
+
+def plain(value: Any) -> Any:
+    """A record, a list of them, or None, ready for JSON."""
+    return [plain(item) for item in value] if isinstance(value, list) else value and to_plain(value)
+
+
+def print_json(facts: dict[str, Any]) -> None:
+    """One object, alone on stdout."""
+    print(json.dumps(facts, allow_nan=False))  # noqa: T201

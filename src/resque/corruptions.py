@@ -73,9 +73,9 @@ def _scramble(x: Tensor) -> Tensor:
 def _uniform(images: Tensor, indices: Tensor, seed: int, stream: int) -> Tensor:
     """Uniform numbers in (0, 1), a function of (seed, stream, sample index, position) alone."""
     key = torch.tensor(seed * 1000003 + stream, dtype=torch.int64, device=images.device)
-    sample = _scramble(_scramble(key * _GOLDEN) + indices.to(images.device, torch.int64) * _GOLDEN)
+    sample = _scramble(_scramble((key + 1) * _GOLDEN) + indices.to(images.device, torch.int64) * _GOLDEN)
     position = torch.arange(images[0].numel(), device=images.device, dtype=torch.int64)
-    bits = _scramble(sample[:, None] + position[None, :] * _GOLDEN)
+    bits = _scramble(sample[:, None] + (position[None, :] + 1) * _GOLDEN)
     return ((((bits >> 11) & 0x1FFFFFFFFFFFFF).double() + 0.5) / 2**53).float().reshape(images.shape)
 
 

@@ -10,7 +10,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
 from typing import Any, Protocol
@@ -44,6 +44,10 @@ class EnergyMeter(Protocol):
     name: str
     shortest_s: float
 
+    @property
+    def methods(self) -> Mapping[str, str]:
+        """Device → ``measured``, ``modelled`` or ``assumed``; empty for a meter that knows no energy."""
+
     def window(self) -> AbstractContextManager[Window]:
         """A block of work to be measured; shorter than ``shortest_s`` its energy is None."""
 
@@ -60,6 +64,7 @@ class ClockMeter:
 
     name = "clock only"
     shortest_s = 0.1
+    methods: Mapping[str, str] = {}
 
     @contextmanager
     def window(self) -> Iterator[Window]:
@@ -89,7 +94,7 @@ class CodecarbonMeter:
         self.name = f"codecarbon {self._tracker._conf['codecarbon_version']}, process, 1 s"
 
     @property
-    def methods(self) -> dict[str, str]:
+    def methods(self) -> Mapping[str, str]:
         """Device → how its energy is known, e.g. ``{"cpu": "modelled", "ram": "assumed"}``."""
         found = {}
         for hardware in self._tracker._hardware:

@@ -11,14 +11,13 @@ It does not know how high an accuracy can be reached; runs that never reached th
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.recipes import Retraining
+from resque.powerlaw import Past, Predicted, held_out
+from resque.recipes import Retraining, plain_recipe
 from resque.records import (
     COSTS,
     EnergyReading,
@@ -36,8 +35,8 @@ from resque.records import (
 LEVEL = 0.8
 LEARNED = ("steps", "gradient_norm", "parameter_change")
 FEWEST_UPDATES = 5
+FEWEST_REACHED = 3
 _TINY = 1e-6
-_CENSORING_ROUNDS = 50
 _LARGEST_LOG = 700.0
 
 Predictor = Callable[[Features, float], float | None]
@@ -48,35 +47,6 @@ PREDICTORS: dict[str, Predictor] = {
 }
 """What a forecast can rest on: a positive number that is known before the update."""
 CONSTANT = "constant median"
-
-
-@dataclass(frozen=True)
-class Past:
-    """What one finished update says about one cost at one target.
-
-    Attributes:
-        x: Log of the predictor.
-        y: Log of the cost; of the cost so far where it was censored.
-        censored: Whether the run ended below the target.
-        kind: Kind of shift.
-        per_step: The cost over the steps it went with.
-    """
-
-    x: float
-    y: float
-    censored: bool
-    kind: str | None
-    per_step: float = 1.0
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """A cost on the log scale: where it is expected, and how far held-out updates were from where they were."""
-
-    center: float
-    low: float
-    high: float
-    draws: np.ndarray
 
 
 def forecast(
@@ -125,6 +95,7 @@ def forecast(
         "train_data": job.train.name,
         "test_data": job.test.name,
         "kind": job.shift_kind,
+        "recipe": plain_recipe(job.recipe),
         "target_accuracy": job.target_accuracy,
         "features": features,
         "predictor": predictor,
@@ -137,9 +108,9 @@ def forecast(
         return _nothing_to_do(common, grid, step_cost, level)
     pasts_of = {name: pasts(history, name, job.target_accuracy, predictor) for name in LEARNED}
     learned = {name: predict(rows, features, job, predictor, level) for name, rows in pasts_of.items()}
-    others = [name for name in PREDICTORS if name != predictor and PREDICTORS[name](features, job.target_accuracy)]
+    others = {name: steps_by(history, features, job, name) for name in PREDICTORS if name != predictor}
     rows = pasts_of["steps"]
-    known = job.shift_kind in {row.kind for row in rows}
+    known = _known(job, rows)
     interval = _promise(level, known)
     longest = {name: job.max_steps * max(row.per_step for row in pasts_of[name]) for name in LEARNED}
     estimates = {name: _estimate(learned[name], longest[name], interval) for name in LEARNED}
@@ -152,17 +123,20 @@ def forecast(
         n_history=len(rows),
         kinds_history=tuple(sorted({row.kind or "unnamed" for row in rows})),
         alternatives={
-            **{name: steps_by(history, features, job, name) for name in others},
+            **{name: steps for name, steps in others.items() if steps is not None},
             CONSTANT: float(np.exp(np.median([row.y for row in rows]))),
         },
-        notes=_notes(rows, features, job, predictor),
+        notes=(*_notes(rows, features, job, predictor), *_foreign(history, job)),
     )
 
 
-def steps_by(history: Sequence[Update], features: Features, job: Retraining, predictor: str) -> float:
-    """The steps that another predictor would foretell, by the same method."""
+def steps_by(history: Sequence[Update], features: Features, job: Retraining, predictor: str) -> float | None:
+    """The steps that another predictor would foretell, by the same method; None where it cannot."""
     rows = pasts(history, "steps", job.target_accuracy, predictor)
-    return min(job.max_steps, _exp(predict(rows, features, job, predictor, LEVEL).center))
+    try:
+        return min(job.max_steps, _exp(predict(rows, features, job, predictor, LEVEL).center))
+    except (TooFewUpdatesError, SettingError):
+        return None
 
 
 def pasts(history: Sequence[Update], cost: str, target_accuracy: float, predictor: str) -> list[Past]:
@@ -175,17 +149,25 @@ def pasts(history: Sequence[Update], cost: str, target_accuracy: float, predicto
         value = getattr(spent, cost)
         if x is None or value is None or value <= 0 or update.features.accuracy >= target_accuracy:
             continue
-        rows.append(Past(math.log(max(x, _TINY)), math.log(value), at_target is None, update.kind, value / spent.steps))
+        condition = f"{update.parent} {update.train_data}"
+        logs = math.log(max(x, _TINY)), math.log(value)
+        rows.append(Past(*logs, at_target is None, update.kind, value / spent.steps, condition))
     return rows
 
 
 def predict(rows: Sequence[Past], features: Features, job: Retraining, predictor: str, level: float) -> Predicted:
-    """A power law fitted to the history, with a jackknife+ interval (Barber et al. 2021) on the log scale.
+    """One cost on the log scale, from the history's rows for it.
 
     Where the history knows this kind of shift, the kind has an offset of its own and each update is held out
-    in turn. Where it does not, there are no offsets and each whole kind is held out: then the spread between
-    kinds is in the width. A censored update's distance is unknown upwards.
+    in turn, together with its repeats. Where it does not, there are no offsets and each whole kind is held
+    out: then the spread between kinds is in the width.
     """
+    reached = sum(not row.censored for row in rows)
+    if rows and reached < FEWEST_REACHED:
+        raise TooFewUpdatesError(
+            f"{reached} of {len(rows)} updates in the ledger ever reached accuracy {job.target_accuracy:g}; "
+            f"a forecast needs {FEWEST_REACHED}: ask for a lower target, or let them run longer"
+        )
     if len(rows) < FEWEST_UPDATES:
         raise TooFewUpdatesError(
             f"{len(rows)} updates in the ledger started below accuracy {job.target_accuracy:g} and have the "
@@ -195,97 +177,25 @@ def predict(rows: Sequence[Past], features: Features, job: Retraining, predictor
     if given is None:
         raise SettingError("this forecast rests on the index: give --original and --shifted, or another predictor")
     kinds = [row.kind for row in rows]
-    known = job.shift_kind in kinds
+    known = _known(job, rows)
     new = Past(math.log(max(given, _TINY)), math.nan, False, job.shift_kind)
-    folds = list(range(len(rows))) if known or len(set(kinds)) == 1 else kinds
-    draws, lows, highs = (np.empty(len(rows)) for _ in range(3))
-    for fold in set(folds):
-        out = [i for i, other in enumerate(folds) if other == fold]
-        law = PowerLaw.fitted([row for row, other in zip(rows, folds, strict=True) if other != fold], known)
-        for i in out:
-            residual, at_new = rows[i].y - law.at(rows[i]), law.at(new)
-            draws[i] = at_new + residual
-            lows[i] = at_new - abs(residual)
-            highs[i] = math.inf if rows[i].censored else at_new + abs(residual)
-    low, high = _outer(lows, highs, level)
-    return Predicted(PowerLaw.fitted(rows, known).at(new), low, high, draws)
+    one_kind = len(set(kinds)) == 1
+    folds: Sequence[str | None] = [row.condition for row in rows] if known or one_kind else kinds
+    if len(set(folds)) == 1:
+        raise TooFewUpdatesError(f"all {len(rows)} updates in the ledger are repeats of one: retrain for other shifts")
+    return held_out(rows, new, folds, known, level)
 
 
-@dataclass(frozen=True)
-class PowerLaw:
-    """``log cost = intercept + slope × log predictor``, and an offset for each kind of shift.
-
-    Attributes:
-        intercept: Log of the cost where the predictor is 1.
-        slope: Exponent of the predictor.
-        offsets: Kind → how much its log cost lies above the line; empty where kinds are not told apart.
-    """
-
-    intercept: float
-    slope: float
-    offsets: Mapping[str | None, float]
-
-    @classmethod
-    def fitted(cls, rows: Sequence[Past], by_kind: bool) -> "PowerLaw":
-        """Least squares, the offsets shrunk as if each were held to zero by one more update.
-
-        A censored value is a lower bound: it is replaced by its expectation given that it lies above, until
-        that settles (Schmee and Hahn, 1979).
-
-        Args:
-            rows: The history.
-            by_kind: Whether to learn an offset for each kind.
-
-        Example:
-            >>> rows = [Past(x, 1 + 2 * x, False, None) for x in (0.0, 1.0, 2.0)]
-            >>> PowerLaw.fitted(rows, by_kind=False)
-            PowerLaw(intercept=1.0, slope=2.0, offsets={})
-        """
-        x, y, censored = (np.array([getattr(row, name) for row in rows]) for name in ("x", "y", "censored"))
-        kinds = sorted({row.kind for row in rows}, key=str) if by_kind else []
-        dummies = np.array([[row.kind == kind for kind in kinds] for row in rows], dtype=float).reshape(len(rows), -1)
-        slope_column = x - x.mean() if np.ptp(x) > 1e-9 else np.zeros_like(x)
-        design = np.column_stack([np.ones_like(x), slope_column, dummies])
-        held = np.diag([0.0, 0.0] + [1.0] * len(kinds))[2:]  # one pseudo-update per kind, at offset zero
-        filled = y.copy()
-        for _ in range(_CENSORING_ROUNDS):
-            stacked = np.vstack([design, held]), np.concatenate([filled, np.zeros(len(kinds))])
-            weights, *_ = np.linalg.lstsq(*stacked, rcond=None)
-            expected = _above(design @ weights, filled, y, censored)
-            settled = np.allclose(expected, filled, atol=1e-6)
-            filled = expected
-            if settled:
-                break
-        intercept = weights[0] - weights[1] * x.mean()
-        offsets = {kind: float(offset) for kind, offset in zip(kinds, weights[2:], strict=True)}
-        return cls(round(float(intercept), 12), round(float(weights[1]), 12), offsets)
-
-    def at(self, row: Past) -> float:
-        """Expected log cost."""
-        return self.intercept + self.slope * row.x + self.offsets.get(row.kind, 0.0)
-
-
-def _above(mean: np.ndarray, filled: np.ndarray, y: np.ndarray, censored: np.ndarray) -> np.ndarray:
-    """Censored values replaced by their expectation above their bound, for normal errors around ``mean``."""
-    if not censored.any() or censored.all():
-        return y
-    sigma = max(float(np.std((filled - mean)[~censored])), 1e-6)
-    bound = (y - mean) / sigma
-    hazard = np.exp(stats.norm.logpdf(bound) - stats.norm.logsf(bound))
-    return np.where(censored, mean + sigma * hazard, y)
-
-
-def _outer(lows: np.ndarray, highs: np.ndarray, level: float) -> tuple[float, float]:
-    """Jackknife+'s order statistics; unbounded where n is too small for the level."""
-    n = len(lows)
-    rank = math.ceil((n + 1) * level - 1e-9)
-    if rank > n:
-        return -math.inf, math.inf
-    return float(np.sort(lows)[n - rank]), float(np.sort(highs)[rank - 1])
+def _known(job: Retraining, rows: Sequence[Past]) -> bool:
+    """Whether the history holds this kind of shift; a kind that nobody named is not known."""
+    return job.shift_kind is not None and job.shift_kind in {row.kind for row in rows}
 
 
 def _probability(draws: np.ndarray, max_steps: int) -> float:
-    """Share of held-out distances with which the update would end in time, by the rule of succession."""
+    """Share of held-out distances with which the update would end in time, by the rule of succession.
+
+    An update that never reached its target lies at infinity: it counts against.
+    """
     return (int((draws <= math.log(max_steps)).sum()) + 1) / (len(draws) + 2)
 
 
@@ -313,7 +223,10 @@ def _exp(log: float) -> float:
 
 def _promise(level: float, known: bool) -> Interval:
     if known:
-        promise = f"jackknife+: at least {max(0.0, 2 * level - 1):.0%} if this update is exchangeable with the history"
+        share = f"{max(0.0, 2 * level - 1):.0%}"
+        promise = (
+            f"jackknife+: at least {share} if exchangeable with the history and if a step costs what the probe saw"
+        )
     else:
         promise = "empirical only, no guarantee: the history holds no update of this kind of shift"
     return Interval(0.0, None, level, promise)
@@ -330,6 +243,18 @@ def _notes(rows: Sequence[Past], features: Features, job: Retraining, predictor:
     if censored:
         notes.append(f"{censored} of {len(rows)} updates never reached the target: they count as longer than they ran")
     return tuple(notes)
+
+
+def _foreign(history: Sequence[Update], job: Retraining) -> tuple[str, ...]:
+    """Say how much of the history was made by another recipe: steps are not quite the same there."""
+    names = ("optimizer", "learning_rate", "batch_size")
+    mine = [plain_recipe(job.recipe)[name] for name in names]
+    others = sum([update.recipe.get(name) for name in names] != mine for update in history)
+    return (
+        (f"{others} of {len(history)} updates in the ledger used another optimizer, learning rate or batch size",)
+        if others
+        else ()
+    )
 
 
 def _nothing_to_do(common: Mapping[str, Any], grid: Grid | None, step_cost: StepCost, level: float) -> Forecast:

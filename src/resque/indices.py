@@ -117,7 +117,8 @@ def _refuse_undefined(angles: dict[int, float | None], original: Halves, shifted
         else:
             reason = "two halves without a common direction, which debias needs"
         raise UndefinedDirectionError(
-            f"class {label} has {reason}, so no angle; add samples of it, or leave it out with undefined='skip'"
+            f"class {label} has {reason}, so no angle; "
+            "add samples of it, or leave it out with undefined='skip' (--undefined skip)"
         )
 
 

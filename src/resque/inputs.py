@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resque.errors import LedgerError
+from resque.errors import DataError, LedgerError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,6 +64,8 @@ def original_from(
     from resque.data import load_data
     from resque.profiles import Profile
 
+    if Path(spec).suffix == ".npz" and Path(spec).is_file():
+        raise DataError(f"{spec} is data, not a profile: write npz:{spec}")
     if spec.endswith(".safetensors") or Path(spec).is_file():
         return Profile.load(spec)
     return profile_of(network, load_data(spec, limit=limit), layer, reduction or "flatten", "true")
@@ -107,3 +109,11 @@ def warn_of_exposed(made: "Profile") -> None:
     if made.exposed_classes:
         few = ", ".join(map(str, made.exposed_classes))
         console.warn(f"classes of fewer than 5 samples: {few}; their sums tell something of single samples")
+
+
+def claim_folder(folder: Path) -> None:
+    """Make a folder before anything costly is done, so that results have a place."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make folder {str(folder)!r}: {error.strerror}; name another with --out") from error

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from resque.errors import LedgerError
-from resque.records import Forecast, Update, from_plain, to_plain
+from resque.plain import from_plain, to_plain
+from resque.records import Forecast, Update
 
 _BUSY_MS = 10_000
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -31,6 +32,12 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
             for table in ("updates", "forecasts")
             for verb in ("UPDATE", "DELETE")
+        ),
+        *(
+            f"CREATE TRIGGER {table}_replace BEFORE INSERT ON {table} "
+            f"WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id OR rowid = NEW.rowid) "
+            "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
+            for table in ("updates", "forecasts")
         ),
     ),
 )
@@ -122,20 +129,43 @@ class Ledger:
         if not self.path.exists():
             return []
         with self._open(write=False) as connection:
-            rows = connection.execute(f"SELECT record FROM {table} ORDER BY rowid").fetchall()
-        return [from_plain(kind, json.loads(record)) for (record,) in rows]
+            if self._version(connection) == 0:
+                return []
+            rows = connection.execute(f"SELECT id, record FROM {table} ORDER BY rowid").fetchall()
+        return [self._revived(kind, name, record) for name, record in rows]
+
+    def _revived(self, kind: type[Entry], name: str, record: str) -> Entry:
+        try:
+            return from_plain(kind, json.loads(record))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise LedgerError(
+                f"{self.path}: entry {name} cannot be read ({error}); was it written by resque?"
+            ) from error
 
     @contextmanager
     def _open(self, write: bool) -> Iterator[sqlite3.Connection]:
         try:
             if write:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=_BUSY_MS / 1000)) as connection:
-                connection.execute("PRAGMA recursive_triggers = ON")  # else INSERT OR REPLACE would delete
-                self._migrate(connection)
+            with closing(self._connection(write)) as connection:
+                if write:
+                    self._migrate(connection)
                 yield connection
         except (sqlite3.DatabaseError, OSError) as error:
             raise LedgerError(f"ledger {self.path} cannot be used: {error}; name another file with --ledger") from error
+
+    def _connection(self, write: bool) -> sqlite3.Connection:
+        if write:
+            return sqlite3.connect(self.path, timeout=_BUSY_MS / 1000)
+        for mode in ("mode=ro", "immutable=1"):  # the latter where the folder itself cannot be written
+            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?{mode}", uri=True, timeout=_BUSY_MS / 1000)
+            try:
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                return connection
+            except sqlite3.OperationalError as error:
+                connection.close()
+                failure = error
+        raise failure
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         if self._version(connection) == len(_MIGRATIONS):
@@ -150,8 +180,8 @@ class Ledger:
                     connection.execute(f"PRAGMA user_version = {number}")
 
     def _version(self, connection: sqlite3.Connection) -> int:
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        both = "SELECT (SELECT user_version FROM pragma_user_version), (SELECT count(*) FROM sqlite_master)"
+        version, tables = connection.execute(both).fetchone()
         if version > len(_MIGRATIONS):
             raise LedgerError(f"{self.path} was written by a newer resque (format {version}): upgrade resque")
         if version == 0 and tables:

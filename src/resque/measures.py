@@ -44,7 +44,8 @@ def parameter_change(before: Any, after: Any) -> float:
     ``mean over parameters l of ||W_l(after) - W_l(before)||_2 / sqrt(|W_l|)``.
 
     Args:
-        before: Name → parameter, or a list of parameters; never buffers such as running statistics.
+        before: Name → parameter, a list of parameters, or of pairs (name, parameter);
+            never buffers such as running statistics.
         after: The same parameters later.
 
     Raises:
@@ -184,13 +185,20 @@ def _norm(values: np.ndarray) -> float:
     return largest * float(np.linalg.norm((values / largest).ravel()))
 
 
+def _named(values: Iterable[Any]) -> dict[Any, Any]:
+    """A list of arrays, or of ``(name, array)`` as ``named_parameters()`` gives them, by name or position."""
+    items = list(values)
+    named = bool(items) and all(isinstance(i, tuple) and len(i) == 2 and isinstance(i[0], str) for i in items)
+    return dict(items) if named else dict(enumerate(items))
+
+
 def _pairs(before: Any, after: Any) -> list[tuple[str, np.ndarray, np.ndarray]]:
     if isinstance(before, Mapping) != isinstance(after, Mapping):
         raise RepresentationError("one side is a mapping and the other a list: give both in the same form")
     if isinstance(before, Mapping):
         old, new = dict(before), dict(after)
     else:
-        old, new = dict(enumerate(before)), dict(enumerate(after))
+        old, new = _named(before), _named(after)
     if not old or old.keys() != new.keys():
         missing = sorted(map(str, old.keys() ^ new.keys()))
         raise RepresentationError(

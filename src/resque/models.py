@@ -16,12 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from resque.errors import ModelError
+from resque.files import replacing
 
 PENULTIMATE = "penultimate"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -77,8 +78,10 @@ def load_model(spec: str, weights: str | Path | None = None, seed: int = 0) -> n
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = build()
-    except Exception as error:  # a user's own code may raise anything
+    except (Exception, SystemExit) as error:  # a user's own code may raise anything
         raise ModelError(f"{spec} failed: {type(error).__name__}: {error}; it must run without arguments") from error
+    if isinstance(model, nn.Module) and any(is_lazy(p) for p in (*model.parameters(), *model.buffers())):
+        raise ModelError(f"{spec} has lazy layers without a size: pass one batch through the model before returning it")
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec} returned {type(model).__name__}; expected a torch.nn.Module")
     if weights is not None:
@@ -95,7 +98,7 @@ def _callable(spec: str) -> Callable[[], Any]:
     else:
         try:
             module = importlib.import_module(place)
-        except ImportError as error:
+        except Exception as error:
             raise ModelError(f"cannot import {place!r} ({error}); for a file write {place}.py:{name}") from error
     found: Callable[[], Any] | None = getattr(module, name, None)
     if found is None or not callable(found):
@@ -114,7 +117,7 @@ def _module_from_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module
@@ -133,7 +136,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise ModelError(
             f"{path} holds pickled code, which is never run here; save model.state_dict() as .safetensors"
         ) from error
-    except (safetensors.SafetensorError, OSError, RuntimeError, EOFError) as error:
+    except Exception as error:  # torch's reader raises many kinds on a file that is none
         raise ModelError(f"{path} is not a weights file that can be read: {error}") from error
     if not isinstance(state, dict):
         raise ModelError(f"{path} holds a {type(state).__name__}; expected a state dict of tensors")
@@ -148,18 +151,16 @@ def on_device(model: nn.Module, device: str) -> nn.Module:
     """Move the model; a device that is not there is refused."""
     try:
         return model.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # each backend has its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"device {device!r} cannot be used: {reason}; `resque doctor` shows the devices") from error
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
     """Write the state dict as safetensors, whole or not at all."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".part")
-    save_file(state, scratch)
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        save_file(state, scratch)
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -5,7 +5,6 @@ hash of each sample's index, because the noise floor and the bias correction nee
 """
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from resque.errors import DataError, ProfileMismatchError, RepresentationError
+from resque.files import replacing
 from resque.models import fingerprint, representation_layer
 from resque.representations import device_of, observing, passed, reduce
 
@@ -74,6 +74,15 @@ class _Table:
     @property
     def width(self) -> int:
         return self.sums.shape[2]
+
+    @property
+    def sound(self) -> bool:
+        """Whether shapes, labels, counts and sums are such as a profile has."""
+        shapes = self.labels.ndim == 1 and self.sums.ndim == 3 and self.sums.shape[:2] == self.counts.shape
+        if not shapes or self.counts.shape != (HALVES, len(self.labels)):
+            return False
+        rising = bool((self.labels[1:] > self.labels[:-1]).all())
+        return rising and bool((self.counts >= 0).all()) and bool(torch.isfinite(self.sums).all())
 
 
 class Profile:
@@ -140,6 +149,8 @@ class Profile:
 
     def _add(self, rows: Tensor, labels: Any, indices: Any = None) -> None:
         """Add rows ``(n, width)`` that are reduced already."""
+        if rows.dtype.is_complex:
+            raise RepresentationError("representations are complex; expected real numbers")
         rows, target = rows.to(torch.float64), _labels(labels, len(rows)).to(rows.device)
         if len(rows) == 0:
             return
@@ -219,18 +230,12 @@ class Profile:
 
     def save(self, path: str | Path) -> None:
         """Write sums, counts and origin as safetensors, whole or not at all; no sample is kept."""
-        path = Path(path)
         if self._table is None:
             raise RepresentationError("the profile is empty: update it with at least one batch before saving")
-        tensors = vars(self._table)
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in vars(self._table).items()}
         about = {"format": _FORMAT, "labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
-        scratch = path.with_name(path.name + ".part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, scratch, about)
-            os.replace(scratch, path)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise DataError(f"cannot write the profile to {path}: {error}") from error
+        with replacing(path) as scratch:
+            save_file(tensors, scratch, about)
 
     @classmethod
     def load(cls, path: str | Path) -> "Profile":
@@ -243,13 +248,16 @@ class Profile:
                 about = file.metadata() or {}
                 if about.get("format") != _FORMAT:
                     raise DataError(f"{path} is no profile ({about.get('format')!r}); make one with `resque profile`")
-                tensors = {name: file.get_tensor(name) for name in ("labels", "sums", "counts")}
-        except (safetensors.SafetensorError, OSError) as error:
-            raise DataError(f"{path} is no profile that can be read: {error}") from error
-        profile = cls(Origin(**json.loads(about["origin"])), labels_from=about["labels_from"])
-        profile._table = _Table(**tensors)
-        profile._seen = profile.n
-        return profile
+                table = _Table(*(file.get_tensor(name) for name in ("labels", "sums", "counts")))
+            loaded = cls(Origin(**json.loads(about["origin"])), labels_from=about["labels_from"])
+        except (safetensors.SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise DataError(
+                f"{path} is no profile that can be read: {error}; make one with `resque profile`"
+            ) from error
+        if not table.sound:
+            raise DataError(f"{path} holds sums or counts that no profile can have; make it anew")
+        loaded._table, loaded._seen = table, int(table.counts.sum())
+        return loaded
 
 
 def profile(
@@ -313,15 +321,22 @@ def check_comparable(one: Profile, other: Profile) -> None:
 
 
 def _tensor(values: Any) -> Tensor:
-    return values.detach() if isinstance(values, Tensor) else torch.as_tensor(np.asarray(values))
+    if isinstance(values, Tensor):
+        return values.detach()
+    array = np.asarray(values)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))  # writable, native
 
 
 def _labels(values: Any, n: int) -> Tensor:
     labels = _tensor(values)
+    if len(labels) == n == 0:
+        return labels.to(torch.int64)
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
         raise RepresentationError(f"labels are {labels.dtype}; expected integers, one class number a sample")
     if labels.shape != (n,):
         raise RepresentationError(f"{n} representations with labels of shape {tuple(labels.shape)}; expected ({n},)")
+    if labels.dtype == torch.uint64 and bool((labels.view(torch.int64) < 0).any()):
+        raise RepresentationError("a label exceeds 2**63 - 1, the largest one that can be kept")
     return labels.to(torch.int64)
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from resque.data import LabelledData
-from resque.errors import ModelError, SettingError
+from resque.errors import DataError, ModelError, SettingError
 from resque.measures import MAX_EPOCHS, TOLERANCES
+from resque.plain import to_plain
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,12 @@ class Retraining:
 
     def __post_init__(self) -> None:
         self.check_target(self.target_accuracy)
+        unknown = sorted(set(self.test.classes) - set(self.train.classes))
+        if unknown:
+            raise DataError(
+                f"classes {unknown} are in {self.test.name} and not in {self.train.name}: "
+                "add training samples of them, or test without them"
+            )
 
     @staticmethod
     def check_target(target_accuracy: float) -> None:
@@ -116,6 +123,11 @@ class Retraining:
         return steps_per_epoch(len(self.train), self.recipe.batch_size)
 
     @property
+    def samples_per_epoch(self) -> int:
+        """Training samples in one pass: all, or all but a last one that would be a batch of its own."""
+        return min(len(self.train), self.steps_per_epoch * self.recipe.batch_size)
+
+    @property
     def max_steps(self) -> int:
         """Optimizer steps of the longest run."""
         return self.steps_per_epoch * self.recipe.max_epochs
@@ -125,3 +137,8 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
     """A last batch of one sample is left out: batch normalisation cannot train on it."""
     whole, rest = divmod(n, batch_size)
     return max(1, whole + (rest > 1))
+
+
+def plain_recipe(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's settings as the ledger keeps them: lists for tuples."""
+    return to_plain(recipe)

@@ -5,15 +5,10 @@ A field is None when it was not measured; zero means zero.
 
 import dataclasses
 import datetime
-import math
-import types
-import typing
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-Record = TypeVar("Record")
+from typing import Any
 
 COSTS = {
     "epochs": "epochs",
@@ -310,6 +305,7 @@ class Forecast:
         train_data: Specification of the data it would be trained on.
         test_data: Specification of the data it would be tested on.
         kind: Kind of shift, None if unknown.
+        recipe: The recipe's settings.
         target_accuracy: What the update has to reach.
         features: What one forward pass said.
         predictor: The feature that the forecast rests on.
@@ -332,6 +328,7 @@ class Forecast:
     train_data: str
     test_data: str
     kind: str | None
+    recipe: Mapping[str, Any]
     target_accuracy: float
     features: Features
     predictor: str
@@ -355,45 +352,3 @@ def new_id() -> str:
 def utc_now() -> str:
     """The time now, ISO 8601, in seconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def to_plain(record: Any) -> dict[str, Any]:
-    """A record as plain dictionaries, lists and scalars, ready for JSON; what is not finite becomes None."""
-    return typing.cast(dict[str, Any], _finite(dataclasses.asdict(record)))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def from_plain(cls: type[Record], plain: Mapping[str, Any]) -> Record:
-    """The inverse of ``to_plain``: rebuild a record from what JSON gives back.
-
-    Example:
-        >>> grid = Grid("FRA", 44.0, "given")
-        >>> from_plain(Grid, to_plain(grid)) == grid
-        True
-    """
-    hints = typing.get_type_hints(cls)
-    known = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    return cls(**{key: _revive(hints[key], value) for key, value in plain.items() if key in known})
-
-
-def _revive(hint: Any, value: Any) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if value is None or hint is Any:
-        return value
-    if origin in (types.UnionType, typing.Union):
-        return _revive(next(a for a in arguments if a is not type(None)), value)
-    if dataclasses.is_dataclass(hint):
-        return from_plain(hint, value)  # type: ignore[arg-type]
-    if origin is tuple:
-        return tuple(_revive(arguments[0], item) for item in value)
-    if isinstance(value, dict):
-        key_type, item_type = arguments
-        return {key_type(key): _revive(item_type, item) for key, item in value.items()}
-    return value

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 
 from resque import __version__, wording
 from resque.errors import DataError
+from resque.files import replacing
 from resque.records import COSTS, Forecast, Update
 from resque.settling import Settlement
 from resque.wording import NAMES, unit_of
@@ -66,10 +67,8 @@ def write_report(
         wording=wording,
         sources=_sources(updates),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(path.name + ".part")
-    scratch.write_text(page, encoding="utf-8")
-    scratch.replace(path)
+    with replacing(path) as scratch:
+        scratch.write_text(page, encoding="utf-8")
 
 
 def _sources(updates: Sequence[Update]) -> list[str]:
@@ -129,7 +128,9 @@ def _learning_curves(updates: Sequence[Update]) -> Figure:
             axis.plot(update.curve.steps, update.curve.accuracy, color=colour, lw=1, alpha=0.8)
         for target in {update.target_accuracy for update in members}:
             axis.axhline(target, color="#444444", lw=0.8, ls="--")
-        axis.set(title=kind, xlabel="optimizer steps", ylabel="test accuracy", xscale="symlog", ylim=(0, 1.02))
+        axis.set(
+            title=_literal(kind), xlabel="optimizer steps", ylabel="test accuracy", xscale="symlog", ylim=(0, 1.02)
+        )
         axis.set_xlim(left=0)
     return figure
 
@@ -170,5 +171,12 @@ def _label(cost: str) -> str:
 
 
 def _legend(figure: Figure, colours: dict[str, str]) -> None:
-    handles = [Line2D([], [], marker="o", ls="", color=colour, label=kind) for kind, colour in colours.items()]
+    handles = [
+        Line2D([], [], marker="o", ls="", color=colour, label=_literal(kind)) for kind, colour in colours.items()
+    ]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+
+
+def _literal(text: str) -> str:
+    """A name as it is: a dollar sign would begin a formula."""
+    return text.replace("$", r"\$")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resque.errors import ModelError, RepresentationError
+from resque.errors import ModelError, RepresentationError, ResqueError
 from resque.models import PENULTIMATE, head
 
 REDUCTIONS = ("flatten", "mean", "token-mean")
@@ -100,13 +100,14 @@ def forward(model: nn.Module, batch: Tensor) -> Tensor:
     """Logits ``(n, classes)`` of one batch, also from models that return an object with ``.logits``."""
     try:
         output = model(batch)
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except (ResqueError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a user's own model may raise anything
         reason = " ".join(str(error).split())[:160]
         shape = tuple(batch.shape[1:])
         raise ModelError(
-            f"the model does not take images of shape {shape} (channels, height, width): {reason}; "
+            f"the model does not take images of shape {shape} (channels, height, width): "
+            f"{type(error).__name__}: {reason}; "
             "resize the data with e.g. @32px, or check the model's input"
         ) from error
     logits = getattr(output, "logits", output)

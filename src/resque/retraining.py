@@ -15,7 +15,7 @@ from resque.asking import check_fits, probe
 from resque.energy import EnergyMeter, shared
 from resque.measures import EVALUATION_BATCH, evaluate, stop_epoch
 from resque.models import fingerprint
-from resque.recipes import Retraining
+from resque.recipes import Retraining, plain_recipe
 from resque.records import Cost, EnergyReading, Features, Grid, LearningCurve, StepCost, Update, new_id, utc_now
 from resque.representations import device_of
 from resque.trainer import Trainer, clock
@@ -99,7 +99,7 @@ def retrain(
         train_data=job.train.name,
         test_data=job.test.name,
         kind=job.shift_kind,
-        recipe=dataclasses.asdict(job.recipe),
+        recipe=plain_recipe(job.recipe),
         seed=job.seed,
         target_accuracy=job.target_accuracy,
         reached=stopped_by == "target",
@@ -189,7 +189,7 @@ def _cost(
     return Cost(
         epochs=steps / job.steps_per_epoch,
         steps=steps,
-        samples=min(whole * len(job.train) + rest * job.recipe.batch_size, (whole + 1) * len(job.train)),
+        samples=whole * job.samples_per_epoch + rest * job.recipe.batch_size,
         gradient_norm=curve.gradient_norm[-1],
         gradient_norm_last_batch=curve.gradient_norm_last_batch[-1],
         parameter_change=curve.parameter_change[-1],

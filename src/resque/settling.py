@@ -9,7 +9,7 @@ from torch import nn
 
 from resque.errors import SettingError
 from resque.models import fingerprint
-from resque.recipes import Retraining
+from resque.recipes import Retraining, plain_recipe
 from resque.records import COSTS, Forecast, Update
 
 
@@ -53,12 +53,20 @@ def held(said: Forecast, update: Update, cost: str) -> bool | None:
 
     An update that never reached its target took longer than it ran: the interval held it if it ends later.
     """
-    estimate, measured = said.estimates.get(cost), getattr(update.cost, cost)
+    estimate, measured = said.estimates.get(cost), judged(update, cost)
     if estimate is None or measured is None:
         return None
     if update.reached:
         return measured in estimate.interval
     return estimate.interval.high is None or estimate.interval.high >= measured
+
+
+def judged(update: Update, cost: str) -> float | None:
+    """A measured cost; None where it rests on a probe as the forecast does, because the run was too short."""
+    if cost in ("energy_kwh", "carbon_kg") and update.energy.energy_kwh is None:
+        return None
+    measured: float | None = getattr(update.cost, cost)
+    return measured
 
 
 @dataclass(frozen=True)
@@ -89,16 +97,16 @@ class Settlement:
 def settlement(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:
     """Sum up all settled forecasts that foretold any training."""
     pairs = [(said, update) for said, update in settled if said.alternatives]
-    judged = {cost: [held(said, update, cost) for said, update in pairs] for cost in COSTS}
+    verdicts = {cost: [held(said, update, cost) for said, update in pairs] for cost in COSTS}
     errors: dict[str, list[float]] = {}
     for said, update in pairs:
         for cost, estimate in said.estimates.items():
-            measured = getattr(update.cost, cost)
+            measured = judged(update, cost)
             if update.reached and measured:
                 errors.setdefault(cost, []).append(abs(estimate.value - measured) / measured)
     return Settlement(
         n=len(pairs),
-        held={c: (sum(v is True for v in all_), sum(v is not None for v in all_)) for c, all_ in judged.items()},
+        held={c: (sum(v is True for v in all_), sum(v is not None for v in all_)) for c, all_ in verdicts.items()},
         median_error={cost: float(np.median(values)) for cost, values in errors.items()},
         scores=score_predictors(pairs),
         asking_s=math.fsum(said.asking.wall_s for said, _ in pairs),
@@ -125,8 +133,10 @@ def check_settles(model: nn.Module, job: Retraining, said: Forecast) -> None:
         "training data": job.train.name,
         "test data": job.test.name,
         "target accuracy": job.target_accuracy,
+        "kind": job.shift_kind,
+        "recipe": plain_recipe(job.recipe),
     }
-    there = said.parent, said.train_data, said.test_data, said.target_accuracy
+    there = said.parent, said.train_data, said.test_data, said.target_accuracy, said.kind, dict(said.recipe)
     for (what, mine), theirs in zip(here.items(), there, strict=True):
         if mine != theirs:
             raise SettingError(f"forecast {said.id} was made for {what} {theirs}, not {mine}: make a new forecast")

@@ -99,7 +99,7 @@ def verdict(summary: Settlement) -> str:
         return "No forecast has been settled yet by an update that reached its target."
     kept, judged = summary.held["steps"]
     best = summary.scores[0]
-    own = next(score for score in summary.scores if score.predictor == "index")
+    own = next((score for score in summary.scores if score.predictor == "index"), best)
     doing = f"{quantity('wall_s', summary.doing_s)} and {quantity('energy_kwh', summary.doing_kwh)}"
     asking = f"{quantity('wall_s', summary.asking_s)} and {quantity('energy_kwh', summary.asking_kwh)}"
     return (
@@ -108,7 +108,7 @@ def verdict(summary: Settlement) -> str:
         f"held; asking took {asking}, the updates {doing}. "
         + (
             "The RESQUE index was the best predictor."
-            if best is own
+            if best.predictor == "index"
             else f"The RESQUE index did not win: {best.predictor} came closer (factor {best.median_factor:.1f})."
         )
     )
