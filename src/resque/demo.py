@@ -32,7 +32,7 @@ SOURCE = "digits@16px"
 ORIGINAL, SHIFTED, TEST = f"{SOURCE}@train@original", f"{SOURCE}@train@shifted", f"{SOURCE}@test"
 CLEAN_ACCURACY, TARGET_ACCURACY = 0.985, 0.94
 CLEAN_RECIPE = dataclasses.replace(RECIPES["train-adam"], max_epochs=40)
-RECIPE = dataclasses.replace(RECIPES["retrain-adam"], evaluate_every=4, max_epochs=40)
+RECIPE = dataclasses.replace(RECIPES["retrain-adam"], evaluate_every=5, max_epochs=30)
 HISTORY = (
     "+gaussian:3",
     "+gaussian:4",

@@ -103,9 +103,9 @@ def verdict(summary: Settlement) -> str:
     doing = f"{quantity('wall_s', summary.doing_s)} and {quantity('energy_kwh', summary.doing_kwh)}"
     asking = f"{quantity('wall_s', summary.asking_s)} and {quantity('energy_kwh', summary.asking_kwh)}"
     return (
-        f"Asked before each of {summary.n} updates, the forecast was typically off by a factor of "
-        f"{own.median_factor:.1f} in the training steps that were then needed, and {share(kept, judged)} intervals "
-        f"held; asking took {asking}, the updates {doing}. "
+        f"Asked before {summary.n} update{'s' * (summary.n > 1)}, the forecast was typically off by a factor of "
+        f"{own.median_factor:.1f} in training steps (n = {own.n} that reached the target), and {share(kept, judged)} "
+        f"of its intervals for them held; asking took {asking}, the updates {doing}. "
         + (
             "The RESQUE index was the best predictor."
             if best.predictor == "index"
