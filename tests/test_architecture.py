@@ -11,7 +11,7 @@ SOURCE = Path(resque.__file__).parent
 LAYERS = (
     {"errors", "records"},
     {"files", "plain"},
-    {"corruptions", "models", "energy", "powerlaw"},
+    {"corruptions", "models", "energy", "powerlaw", "clustering"},
     {"data", "representations"},
     {"profiles", "measures"},
     {"indices", "recipes"},

@@ -9,12 +9,13 @@ Data flows one way; a module imports only from those above it in this list::
     corruptions      synthetic shifts at ten levels
     data             specifications → labelled images, the paper's splits
     models           specifications → nn.Module; which layer is the representation
+    clustering       KMeans from the paper's three starts; 1 - ARI in exact integers
     energy           a meter's windows, the grid
     representations  one forward pass with a hook
     powerlaw         cost as a power law of one feature, judged on held-out updates
     profiles         class sums: streamed, merged, saved
     measures         accuracy, gradient norm, parameter change, stopping rule
-    indices          RESQUE_dist
+    indices          RESQUE_dist, RESQUE_task
     recipes          what is to be done, as data: recipe and job
     trainer          optimizer steps, counted with the paper's measures
     asking           what is known before an update, and what it takes to know it
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from resque.data import load_data
     from resque.energy import ClockMeter, CodecarbonMeter, named_grid, open_meter
     from resque.forecasting import forecast
-    from resque.indices import resque_dist
+    from resque.indices import resque_dist, resque_task
     from resque.ledger import Ledger
     from resque.measures import gradient_norm, parameter_change, stop_epoch
     from resque.models import load_model
@@ -66,6 +67,7 @@ _HOME = {
     "probe": "asking",
     "profile": "profiles",
     "resque_dist": "indices",
+    "resque_task": "indices",
     "retrain": "retraining",
     "stop_epoch": "measures",
 }
@@ -88,6 +90,7 @@ __all__ = [
     "probe",
     "profile",
     "resque_dist",
+    "resque_task",
     "retrain",
     "stop_epoch",
 ]

@@ -1,12 +1,16 @@
-"""RESQUE_dist: how far a distribution shift turns each class in a model's representation space."""
+"""The two indices: how far a shift turns each class, and how well a new task's classes already cluster."""
 
 import math
+from typing import Any
 
 import numpy as np
+import torch
 
-from resque.errors import SettingError, UndefinedDirectionError
+from resque.clustering import cluster, contingency, disagreement
+from resque.errors import RepresentationError, SettingError, UndefinedDirectionError
 from resque.profiles import Profile, check_comparable
-from resque.records import Index
+from resque.records import Index, TaskIndex
+from resque.representations import as_labels, as_tensor, reduce
 
 UNITS = {"rad": 1.0, "pi": math.pi}
 
@@ -74,6 +78,47 @@ def resque_dist(
         floor=None if floor is None else floor / scale,
         debiased=debias,
     )
+
+
+def resque_task(
+    representations: Any,
+    labels: Any,
+    init: str = "class-means",
+    lloyd: bool = True,
+    reduction: str = "flatten",
+    seed: int = 0,
+) -> TaskIndex:
+    """One minus the adjusted Rand index between clusters of the representations and the true classes.
+
+    Args:
+        representations: ``(n, …)`` of the new task's data, after one epoch of training on it.
+        labels: ``(n,)`` integers, the new task's true classes.
+        init: ``"class-means"`` (Algorithm 1 from the new data's classes), ``"k-means++"`` or ``"random"``.
+        lloyd: Iterate to convergence, as the authors' code does; False assigns to the nearest class mean once.
+        reduction: See :func:`resque.representations.reduce`.
+        seed: Of ``"k-means++"`` and ``"random"``.
+
+    Returns:
+        The index with everything it depends on.
+
+    Raises:
+        RepresentationError: NaN, infinity, no samples, or labels that do not fit.
+        SettingError: Unknown init, or ``lloyd=False`` with another one than ``"class-means"``.
+
+    References:
+        Sangarya and Kim, RESQUE, AAAI 2025, Algorithm 1 and eq. 4.
+
+    Example:
+        >>> resque_task([[0.0], [0.1], [5.0], [5.1]], [3, 3, 8, 8]).value
+        0.0
+    """
+    rows = reduce(as_tensor(representations), reduction).to(torch.float64).cpu()
+    target = as_labels(labels, len(rows)).cpu().numpy()
+    if len(rows) == 0 or not bool(torch.isfinite(rows).all()):
+        raise RepresentationError("representations are empty, or hold NaN or infinity: nothing can be clustered")
+    clusters = cluster(rows.numpy(), target, init, lloyd, seed)
+    value = disagreement(contingency(target, clusters))
+    return TaskIndex(value, "1 - ARI", init, lloyd, reduction, len(target), len(np.unique(target)))
 
 
 def angle_between(one: np.ndarray, other: np.ndarray) -> float | None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from resque.errors import DataError, ProfileMismatchError, RepresentationError
 from resque.files import replacing
 from resque.models import fingerprint, representation_layer
-from resque.representations import device_of, observing, passed, reduce
+from resque.representations import as_labels, as_tensor, device_of, observing, passed, reduce
 
 HALVES = 2
 _GOLDEN = -0x61C8864680B583EB  # 2**64 / golden ratio as a signed int64: Fibonacci hashing
@@ -145,13 +145,13 @@ class Profile:
         Raises:
             RepresentationError: NaN, infinity, labels that are no integers or undeclared, sizes that differ.
         """
-        self._add(reduce(_tensor(representations), self.origin.reduction), labels, indices)
+        self._add(reduce(as_tensor(representations), self.origin.reduction), labels, indices)
 
     def _add(self, rows: Tensor, labels: Any, indices: Any = None) -> None:
         """Add rows ``(n, width)`` that are reduced already."""
         if rows.dtype.is_complex:
             raise RepresentationError("representations are complex; expected real numbers")
-        rows, target = rows.to(torch.float64), _labels(labels, len(rows)).to(rows.device)
+        rows, target = rows.to(torch.float64), as_labels(labels, len(rows)).to(rows.device)
         if len(rows) == 0:
             return
         if not bool(torch.isfinite(rows).all()):
@@ -318,26 +318,6 @@ def check_comparable(one: Profile, other: Profile) -> None:
             )
     if one.width and other.width and one.width != other.width:
         raise ProfileMismatchError(f"the profiles differ in width: {one.width} and {other.width}")
-
-
-def _tensor(values: Any) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.detach()
-    array = np.asarray(values)
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))  # writable, native
-
-
-def _labels(values: Any, n: int) -> Tensor:
-    labels = _tensor(values)
-    if len(labels) == n == 0:
-        return labels.to(torch.int64)
-    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
-        raise RepresentationError(f"labels are {labels.dtype}; expected integers, one class number a sample")
-    if labels.shape != (n,):
-        raise RepresentationError(f"{n} representations with labels of shape {tuple(labels.shape)}; expected ({n},)")
-    if labels.dtype == torch.uint64 and bool((labels.view(torch.int64) < 0).any()):
-        raise RepresentationError("a label exceeds 2**63 - 1, the largest one that can be kept")
-    return labels.to(torch.int64)
 
 
 def _declared(classes: Sequence[int] | int) -> Tensor:

@@ -74,6 +74,29 @@ class Index:
 
 
 @dataclass(frozen=True)
+class TaskIndex:
+    """RESQUE_task, and how it was made.
+
+    Attributes:
+        value: One minus the adjusted Rand index; 0 is best, 1 what chance gives, and more is possible.
+        unit: ``"1 - ARI"``.
+        init: How the clustering began.
+        lloyd: Whether Lloyd's iterations ran, or samples went to the nearest class mean once.
+        reduction: How a representation was made flat.
+        n: Samples.
+        classes: Classes, which is also the number of clusters.
+    """
+
+    value: float
+    unit: str
+    init: str
+    lloyd: bool
+    reduction: str
+    n: int
+    classes: int
+
+
+@dataclass(frozen=True)
 class EnergyReading:
     """What a meter says of one window.
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -129,3 +130,25 @@ def passed(loader: Iterable[Any], device: torch.device) -> Iterator[tuple[Tensor
             raise RepresentationError(f"a batch is a {type(batch).__name__}; expected a pair (inputs, labels)")
         inputs, labels = batch
         yield inputs.to(device, non_blocking=True), torch.as_tensor(labels).to(device, non_blocking=True)
+
+
+def as_tensor(values: Any) -> Tensor:
+    """An array of any layout, or a tensor, as a tensor without history."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    array = np.asarray(values)
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))  # writable, native
+
+
+def as_labels(values: Any, n: int) -> Tensor:
+    """``n`` class numbers as int64; anything else is refused."""
+    labels = as_tensor(values)
+    if len(labels) == n == 0:
+        return labels.to(torch.int64)
+    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+        raise RepresentationError(f"labels are {labels.dtype}; expected integers, one class number a sample")
+    if labels.shape != (n,):
+        raise RepresentationError(f"{n} representations with labels of shape {tuple(labels.shape)}; expected ({n},)")
+    if labels.dtype == torch.uint64 and bool((labels.view(torch.int64) < 0).any()):
+        raise RepresentationError("a label exceeds 2**63 - 1, the largest one that can be kept")
+    return labels.to(torch.int64)
