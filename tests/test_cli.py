@@ -93,7 +93,7 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (RETRAIN + " --forecast abc", "0 forecasts in resque.db begin with 'abc'"),
         (RETRAIN + " --limit 0", "at least 1 sample"),
         (RETRAIN + " --ledger .", "ledger . cannot be used"),
-        (RETRAIN + " --out .", ". exists already"),
+        (RETRAIN + " --out .", ". holds something already"),
         (FORECAST.replace("0.9", "95"), "expected a share in (0, 1]"),
         (f"profile {NET} --data npz:none.npz --out p.safetensors", "no such file"),
         (f"profile {NET} --data npz:ok.npz+fog:3 --out p.safetensors", "unknown corruption 'fog'"),

@@ -275,8 +275,10 @@ def retrain(
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
     history.check_writable()
-    if out is not None and out.exists():
-        raise SettingError(f"{out} exists already: name a new folder with --out, so that no model is overwritten")
+    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise SettingError(
+            f"{out} holds something already: name a new folder with --out, so that no model is overwritten"
+        )
     network = model_from(model, weights, device, seed)
     kept = None if original_test is None else load_data(original_test, limit=limit)
     job = job_from(

@@ -95,31 +95,6 @@ class Outcome:
         return Ledger(self.folder / "resque.db")
 
 
-def run(
-    folder: Path,
-    meter: EnergyMeter,
-    grid: Grid | None,
-    *,
-    seed: int = 0,
-    history: tuple[str, ...] = HISTORY,
-    updates: tuple[str, ...] = UPDATES,
-    watch: Callable[[Stage], None] = lambda stage: None,
-) -> Outcome:
-    """Run the demo into an empty folder.
-
-    Args:
-        folder: Gets the model, its profile and the ledger; must not hold a ledger yet.
-        meter: Measures every retraining.
-        grid: The electricity that carbon is computed with.
-        seed: Of the original model; the retrainings have their own.
-        history: Shifts that are retrained first.
-        updates: Shifts that are forecast, then retrained.
-        watch: Called at every stage.
-    """
-    with one_thread():
-        return _run(folder, meter, grid, seed, history, updates, watch)
-
-
 @contextmanager
 def one_thread() -> Iterator[None]:
     """PyTorch on one thread inside the block."""
@@ -131,15 +106,24 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _run(
+@one_thread()
+def run(
     folder: Path,
     meter: EnergyMeter,
     grid: Grid | None,
-    seed: int,
-    history: tuple[str, ...],
-    updates: tuple[str, ...],
-    watch: Callable[[Stage], None],
+    *,
+    seed: int = 0,
+    watch: Callable[[Stage], None] = lambda stage: None,
 ) -> Outcome:
+    """Run the demo into a new folder.
+
+    Args:
+        folder: Gets the model, its profile and the ledger; must not hold a ledger yet.
+        meter: Measures every retraining.
+        grid: The electricity that carbon is computed with.
+        seed: Of the original model; the retrainings have their own.
+        watch: Called at every stage.
+    """
     if (folder / "resque.db").exists():
         raise ResqueError(f"{folder} holds a ledger already: name another folder, or remove it for a fresh demo")
     ledger = Ledger(folder / "resque.db")
@@ -150,13 +134,13 @@ def _run(
 
     watch(Stage("probing this machine", 0, 1))
     measured = Measured(meter, grid, probe(model, load_data(SHIFTED), RECIPE, meter))
-    jobs = [_job(shift, seed=job_seed) for job_seed in HISTORY_SEEDS for shift in history]
+    jobs = [_job(shift, seed=job_seed) for job_seed in HISTORY_SEEDS for shift in HISTORY]
     for done, job in enumerate(jobs):
         watch(Stage("history", done, len(jobs), job.train.name))
         features, _, _ = known_before(model, job, original)
         _retrain_copy(model, job, ledger, measured, features)
 
-    jobs = [_job(shift, seed=UPDATE_SEED) for shift in updates]
+    jobs = [_job(shift, seed=UPDATE_SEED) for shift in UPDATES]
     ids = []
     for done, job in enumerate(jobs):
         watch(Stage("forecasts", done, len(jobs), job.train.name))
