@@ -82,8 +82,13 @@ def shift_of(update: Update) -> str:
 
 def energy_line(reading: EnergyReading) -> str:
     """Energy with the method of each component and the meter."""
-    methods = ", ".join(f"{device} {how}" for device, how in reading.methods.items())
-    return f"{quantity('energy_kwh', reading.energy_kwh)} ({methods or reading.note}; {reading.meter})"
+    how = methods_of(reading) if reading.methods else reading.note
+    return f"{quantity('energy_kwh', reading.energy_kwh)} ({how}; {reading.meter})"
+
+
+def methods_of(reading: EnergyReading) -> str:
+    """How each component is known: ``cpu modelled, ram assumed``."""
+    return ", ".join(f"{device} {how}" for device, how in sorted(reading.methods.items())) or "not measured"
 
 
 def grid_line(grid: Grid | None) -> str:
