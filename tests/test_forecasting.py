@@ -116,7 +116,7 @@ def test_a_censored_update_pushes_the_forecast_up(job):
     top = Past(math.log(0.9), 0.0, False, None)
     assert censored.at(top) > as_if_reached.at(top)
     made = ask(ended, job)
-    assert "1 of 12 updates never reached the target" in " ".join(made.notes)
+    assert "1 of 12 updates ended below the target" in " ".join(made.notes)
 
 
 def test_where_many_never_reached_it_the_chance_falls_and_the_recipe_bounds_the_interval(job):
@@ -250,3 +250,13 @@ def test_energy_that_rests_on_the_probe_is_not_judged(job):
     probed = dataclasses.replace(update, energy=dataclasses.replace(update.energy, energy_kwh=None))
     assert held(made, update, "energy_kwh") is not None
     assert held(made, probed, "energy_kwh") is None
+
+
+def test_updates_that_stopped_at_a_lower_target_of_their_own_say_nothing_of_the_chance(job):
+    lower = [dataclasses.replace(u, id=f"l{u.id}", target_accuracy=0.8) for u in history(6, kinds=("gaussian",))]
+    lower = [
+        dataclasses.replace(u, curve=dataclasses.replace(u.curve, accuracy=(0.5, 0.6, 0.7, 0.75, 0.8))) for u in lower
+    ]
+    with_lower = ask(history(8, kinds=("gaussian",)) + lower, job)
+    assert with_lower.probability_reached == pytest.approx(9 / 10)
+    assert with_lower.n_history == 14

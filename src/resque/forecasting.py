@@ -151,7 +151,7 @@ def pasts(history: Sequence[Update], cost: str, target_accuracy: float, predicto
             continue
         condition = f"{update.parent} {update.train_data}"
         logs = math.log(max(x, _TINY)), math.log(value)
-        rows.append(Past(*logs, at_target is None, update.kind, value / spent.steps, condition))
+        rows.append(Past(*logs, at_target is None, update.kind, value / spent.steps, condition, not update.reached))
     return rows
 
 
@@ -194,9 +194,11 @@ def _known(job: Retraining, rows: Sequence[Past]) -> bool:
 def _probability(draws: np.ndarray, max_steps: int) -> float:
     """Share of held-out distances with which the update would end in time, by the rule of succession.
 
-    An update that never reached its target lies at infinity: it counts against.
+    An update that ran to its end in vain lies at infinity: it counts against. One that stopped at a lower
+    target of its own says nothing here (NaN).
     """
-    return (int((draws <= math.log(max_steps)).sum()) + 1) / (len(draws) + 2)
+    telling = draws[~np.isnan(draws)]
+    return (int((telling <= math.log(max_steps)).sum()) + 1) / (len(telling) + 2)
 
 
 def _factors(job: Retraining, step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
@@ -241,7 +243,7 @@ def _notes(rows: Sequence[Past], features: Features, job: Retraining, predictor:
         notes.append(f"{predictor} {given:.3g} lies outside the history's {span}: extrapolated")
     censored = sum(row.censored for row in rows)
     if censored:
-        notes.append(f"{censored} of {len(rows)} updates never reached the target: they count as longer than they ran")
+        notes.append(f"{censored} of {len(rows)} updates ended below the target: they count as longer than they ran")
     return tuple(notes)
 
 
@@ -250,11 +252,8 @@ def _foreign(history: Sequence[Update], job: Retraining) -> tuple[str, ...]:
     names = ("optimizer", "learning_rate", "batch_size")
     mine = [plain_recipe(job.recipe)[name] for name in names]
     others = sum([update.recipe.get(name) for name in names] != mine for update in history)
-    return (
-        (f"{others} of {len(history)} updates in the ledger used another optimizer, learning rate or batch size",)
-        if others
-        else ()
-    )
+    told = f"{others} of {len(history)} updates in the ledger used another optimizer, learning rate or batch size"
+    return (told,) if others else ()
 
 
 def _nothing_to_do(common: Mapping[str, Any], grid: Grid | None, step_cost: StepCost, level: float) -> Forecast:

@@ -25,6 +25,7 @@ class Past:
         kind: Kind of shift.
         per_step: The cost over the steps it went with.
         condition: What was retrained on what: repeats of it are held out together.
+        gave_up: Whether it ran to its end in vain; a run that stopped at a lower target of its own did not.
     """
 
     x: float
@@ -33,6 +34,7 @@ class Past:
     kind: str | None
     per_step: float = 1.0
     condition: str = ""
+    gave_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,10 +131,11 @@ def held_out(rows: Sequence[Past], new: Past, folds: Sequence[str | None], by_ki
         for i in out:
             residual, at_new = rows[i].y - law.at(rows[i]), law.at(new)
             distance = math.inf if rows[i].censored else abs(residual)
-            draws[i] = math.inf if rows[i].censored else at_new + residual
+            draws[i] = at_new + (residual if not rows[i].censored else math.inf if rows[i].gave_up else math.nan)
             lows[i], highs[i] = at_new - distance, at_new + distance
     low, high = _outer(lows, highs, [row.condition for row in rows], level)
-    return Predicted(PowerLaw.fitted(rows, by_kind).at(new), low, high, draws)
+    center = PowerLaw.fitted(rows, by_kind).at(new)
+    return Predicted(center, min(low, center), max(high, center), draws)
 
 
 def _outer(lows: np.ndarray, highs: np.ndarray, conditions: Sequence[str], level: float) -> tuple[float, float]:
