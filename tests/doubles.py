@@ -65,7 +65,7 @@ def synthetic_update(
     kwh = 1e-6 * steps
     reading = EnergyReading(0.01 * steps + 1, kwh, {"cpu": kwh}, {"cpu": "measured"}, "replay")
     return Update(
-        id=name, created_utc="2026-01-01T00:00:00+00:00", model="m", parent="p", child="c",
+        id=name, started_utc="2026-01-01", created_utc="2026-01-01", model="m", parent="p", child="c",
         train_data=f"d+{kind}:{name}", test_data="t",
         kind=kind, recipe={"batch_size": 32}, seed=0, target_accuracy=target, reached=reached,
         stopped_by="target" if reached else "max", features=Features(index, accuracy, loss), curve=curve, cost=cost,

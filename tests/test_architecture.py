@@ -35,6 +35,8 @@ def imports_of(path: Path) -> set[str]:
             found |= {resque._HOME[alias.name] for alias in node.names if alias.name in resque._HOME}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("resque."):
             found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("resque.")}
     return found
 
 

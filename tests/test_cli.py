@@ -1,6 +1,8 @@
 """Bad input, through the real entry point: one line, exit code 1 or 2 (4: too little history), nothing written."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import torch
 
 from resque.cli import main
 from resque.models import save_weights, small_cnn
+from resque.wording import quantity
 
 
 @pytest.fixture
@@ -98,19 +101,22 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (f"profile {NET} --data npz:none.npz --out p.safetensors", "no such file"),
         (f"profile {NET} --data npz:ok.npz+fog:3 --out p.safetensors", "unknown corruption 'fog'"),
         (f"profile {NET} --data npz:ok.npz --out net.py/p.safetensors", "cannot write 'net.py/p.safetensors'"),
+        (f"profile {NET} --data npz:ok.npz --out net.py", "'net.py' holds something else, which is kept"),
+        (DIST.replace("--shifted npz:ok.npz", "--shifted npz:ok.npz+blur:2.5"), "with a whole level 1 to 10"),
         ("ledger list", "no ledger at resque.db"),
         ("report", "no ledger at resque.db"),
     ],
 )
 def test_bad_input_gets_one_line_and_exit_code_1(cli, files, line, message):
-    before = sorted(files.rglob("*"))
+    before = {path: path.read_bytes() for path in files.rglob("*") if path.is_file()}
     code, out, err = cli(line)
     assert code == 1
     assert out == ""
     assert err.count("\n") == 1
     assert err.startswith("resque: ")
     assert message in err
-    assert [path for path in sorted(files.rglob("*")) if "__pycache__" not in path.parts and path not in before] == []
+    after = {path: path.read_bytes() for path in files.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert after == {path: content for path, content in before.items() if "__pycache__" not in path.parts}
 
 
 @pytest.mark.parametrize("line", ["dist", "dist --nonsense", "nonsense", RETRAIN.replace("0.9", "much"), "ledger"])
@@ -229,3 +235,38 @@ def test_a_run_that_diverges_is_in_the_ledger(cli, files):
     assert (code, update["stopped_by"], update["reached"]) == (0, "diverged", False)
     assert "no profile" in err
     assert len(json.loads(cli("ledger list --json")[1])["updates"]) == 1
+
+
+def test_a_report_never_overwrites_what_is_no_report(cli, files):
+    assert cli(RETRAIN + " --max-epochs 1")[0] == 0
+    before = (files / "resque.db").read_bytes()
+    code, _, err = cli("report --out resque.db")
+    assert (code, (files / "resque.db").read_bytes()) == (1, before)
+    assert "holds something else" in err
+    assert cli("report")[0] == cli("report")[0] == 0
+
+
+def test_the_ledger_keeps_every_number_whole_at_80_columns(files):
+    environment = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from resque.cli import main; main()"]
+    long = files / "a_rather_long_folder_name" / "with_another_one_inside"
+    long.mkdir(parents=True)
+    (long / "ok.npz").write_bytes((files / "ok.npz").read_bytes())
+    line = RETRAIN.replace("npz:ok.npz", f"npz:{long}/ok.npz+gaussian:3") + " --max-epochs 1 --intensity 50"
+    for arguments in (line, "ledger list"):
+        done = subprocess.run(
+            [*command, *arguments.split()], capture_output=True, text=True, env=environment, check=True
+        )
+    update = json.loads(subprocess.run([*command, "ledger", "list", "--json"], capture_output=True, check=True).stdout)
+    cost = update["updates"][0]["cost"]
+    for name in ("steps", "wall_s", "energy_kwh", "carbon_kg"):
+        assert f" {quantity(name, cost[name])} " in done.stdout
+    assert "npz:" in done.stdout
+
+
+def test_the_window_of_a_fresh_process_is_training_and_evaluation(files):
+    command = [sys.executable, "-c", "from resque.cli import main; main()"]
+    done = subprocess.run([*command, *RETRAIN.split(), "--max-epochs", "2", "--json"], capture_output=True, check=True)
+    update = json.loads(done.stdout)
+    inside = update["cost"]["wall_s"] + update["evaluation_s"]
+    assert update["energy"]["wall_s"] - inside < 0.25  # it was over a second when imports and allocation were inside

@@ -260,3 +260,25 @@ def test_updates_that_stopped_at_a_lower_target_of_their_own_say_nothing_of_the_
     with_lower = ask(history(8, kinds=("gaussian",)) + lower, job)
     assert with_lower.probability_reached == pytest.approx(9 / 10)
     assert with_lower.n_history == 14
+
+
+def test_an_index_of_another_layer_is_another_quantity(job):
+    elsewhere = [
+        dataclasses.replace(u, features=dataclasses.replace(u.features, layer="penultimate")) for u in history()
+    ]
+    with pytest.raises(TooFewUpdatesError, match="0 updates in the ledger"):
+        ask(elsewhere, job)
+
+
+def test_history_of_another_model_is_told_and_promises_nothing(job):
+    made = ask(history(), job, parent="another")
+    assert "12 of 12 updates in the ledger are of another model" in made.notes
+    assert "no guarantee" in made.estimates["steps"].interval.guarantee
+
+
+def test_carbon_of_another_grid_is_not_judged(job):
+    made = ask(history(kinds=("gaussian",)), job)
+    update = synthetic_update("s", index=0.5, steps=240, forecast_id=made.id)
+    priced = dataclasses.replace(update, grid=GRID, cost=dataclasses.replace(update.cost, carbon_kg=1.2e-4))
+    assert held(made, priced, "carbon_kg") is not None
+    assert held(made, dataclasses.replace(priced, grid=Grid("OTH", 5.0, "test")), "carbon_kg") is None

@@ -141,7 +141,7 @@ def test_files_that_are_no_profiles_are_refused(folder, cnn):
     (folder / "text.safetensors").write_text("x")
     for name, message in {
         "none": "no such profile",
-        "weights.safetensors": "is no profile",
+        "weights.safetensors": "but no profile",
         "text.safetensors": "is no profile",
     }.items():
         with pytest.raises(DataError, match=message):

@@ -16,6 +16,7 @@ from resque.records import EnergyReading, Features, Index, StepCost
 from resque.representations import device_of, evaluating, forward
 from resque.trainer import Trainer, clock
 
+WARM_UP_STEPS = 2
 _MIN_PROBE_STEPS = 5
 
 
@@ -50,7 +51,9 @@ def known_before(
         )
         index = resque_dist(original, shifted)
     accuracy, loss = evaluate(model, job.test.batches(EVALUATION_BATCH, device_of(model)))
-    features = Features(None if index is None else index.value, accuracy, loss)
+    features = Features(None, accuracy, loss)
+    if index is not None:
+        features = Features(index.value, accuracy, loss, index.floor, index.layer, index.reduction, index.labels)
     return features, index, clock(model) - start
 
 
@@ -74,10 +77,11 @@ def probe(model: nn.Module, data: LabelledData, recipe: Recipe, meter: EnergyMet
     """What one training step costs on this machine: a few real steps on a copy; the model stays untouched."""
     trainer = Trainer(copy.deepcopy(model), data, recipe, seed=0)
     with torch.random.fork_rng():
-        for _ in range(2):  # the first steps pay for allocation and thread start
-            trainer.step()
-        first, length_s = trainer.step_count, 1.2 * meter.shortest_s
+        length_s = 1.2 * meter.shortest_s
         with meter.window() as window:
+            for _ in range(WARM_UP_STEPS):  # the first steps pay for imports, allocation and thread start
+                trainer.step()
+            first = trainer.step_count
             start = clock(model)
             while clock(model) - start < length_s or trainer.step_count - first < _MIN_PROBE_STEPS:
                 trainer.step()

@@ -298,9 +298,11 @@ def retrain(
     said = None if forecast is None else history.forecast(forecast)
     if said is not None:
         check_settles(network, job, said)
+        if said.id in {done.id for done, _ in history.settled()}:
+            raise SettingError(f"forecast {said.id} is settled already: make a new one, or leave --forecast out")
     before = None if original is None else original_from(network, original, layer, None, limit)
     features = said.features if said is not None else known_before(network, job, before)[0]
-    chosen = representation_layer(network, layer)
+    chosen = representation_layer(network, layer or (before.origin.layer if before else None))
     claim_folder(out or Path("updates"))
     with console.progress("retraining") as show:
         update = run(
@@ -319,7 +321,8 @@ def retrain(
     if update.stopped_by == "diverged":
         console.warn("the run diverged: the updated model has no profile")
     else:
-        profile_of(network, job.train, chosen, "flatten", "true").save(folder / "profile.safetensors")
+        reduction = "flatten" if before is None else before.origin.reduction
+        profile_of(network, job.train, chosen, reduction, "true").save(folder / "profile.safetensors")
     if as_json:
         console.print_json({**console.plain(update), "folder": str(folder)})
         return

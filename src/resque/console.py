@@ -1,6 +1,7 @@
 """What a terminal shows: tables, sentences, progress. Numbers come in ready; nothing is computed here."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -26,10 +27,22 @@ from resque.wording import (
     relative_error,
     share,
     shift_of,
+    short_data,
 )
 
-out, err = Console(highlight=False, markup=False), Console(stderr=True, highlight=False, markup=False)
+_UNSEEN_WIDTH = 120
 Item = TypeVar("Item")
+
+
+def _console(stderr: bool) -> Console:
+    """Plain text; as wide as the terminal, or as COLUMNS says, or wide enough where nobody looks."""
+    made = Console(stderr=stderr, highlight=False, markup=False)
+    if not made.is_terminal and "COLUMNS" not in os.environ:
+        made.width = _UNSEEN_WIDTH
+    return made
+
+
+out, err = _console(stderr=False), _console(stderr=True)
 
 
 @contextmanager
@@ -86,7 +99,11 @@ def show_forecast(made: Forecast) -> None:
         rows.add_row(NAMES[cost], quantity(cost, estimate.value), interval(cost, estimate))
     out.print(f"Forecast {made.id}: {made.train_data} to accuracy {made.target_accuracy:g}")
     out.print(rows)
-    index = "not computed" if made.features.index_rad is None else f"{made.features.index_rad:.4f} rad"
+    now = made.features
+    index = "not computed"
+    if now.index_rad is not None:
+        floor = NOT_MEASURED if now.floor_rad is None else f"{now.floor_rad:.4f}"
+        index = f"{now.index_rad:.4f} rad (floor {floor}, layer {now.layer}, {now.reduction}, {now.labels} labels)"
     out.print(f"index {index}, accuracy now {made.features.accuracy:.3f}, loss now {made.features.loss:.3f}")
     out.print(f"chance of reaching the target within {made.max_steps:,} steps: {made.probability_reached:.0%}")
     kinds = ", ".join(made.kinds_history) or "none"
@@ -133,7 +150,7 @@ def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
                 mark(said, update, cost),
             )
         out.print(rows)
-    out.print("  intervals are in the forecast's unit; forgot: accuracy on the original data")
+    out.print("  forgot: accuracy on the original data, before and after")
     if any(not update.reached for _, update in settled):
         out.print("  + the target was not reached, so the cost of reaching it is larger than this")
 
@@ -163,12 +180,20 @@ def show_ledger(
         column.no_wrap, column.overflow = column.header != "data", "fold"
     for update in updates:
         costs = (quantity(name, getattr(update.cost, name)) for name in ("steps", "wall_s", "energy_kwh", "carbon_kg"))
-        accuracy = f"{update.features.accuracy:.3f} → {update.accuracy:.3f}{'' if update.reached else ' below target'}"
-        rows.add_row(update.id, update.train_data, index_of(update), accuracy, *costs)
+        index = update.features.index_rad
+        rows.add_row(
+            update.id[:6],
+            short_data(update.train_data),
+            NOT_MEASURED if index is None else f"{index:.3f}",
+            f"{update.features.accuracy:.2f}→{update.accuracy:.2f}{'' if update.reached else '*'}",
+            *costs,
+        )
     out.print(rows)
+    out.print("index in rad; accuracy before → after, * where the target was not reached; full names: --json")
     done = {said.id for said, _ in settled}
     waiting = [made for made in forecasts if made.id not in done]
-    out.print(f"{len(updates)} updates, {len(forecasts)} forecasts, {len(settled)} settled, {len(waiting)} waiting")
+    counts = f"{len(updates)} updates; forecasts: {len(forecasts)}"
+    out.print(f"{counts}, of them {len(settled)} settled and {len(waiting)} waiting")
     for made in waiting:
         steps = made.estimates["steps"]
         out.print(
@@ -181,7 +206,9 @@ def show_facts(facts: dict[str, Any]) -> None:
     rows = table("<", "<")
     rows.show_header = False
     for name, value in facts.items():
-        rows.add_row(name, str(value))
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {item}" for key, item in value.items())
+        rows.add_row(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value))
     out.print(rows)
 
 

@@ -33,6 +33,7 @@ from resque.errors import DataError
 
 PREPROCESSING = "values in [0, 1], channels first"
 _STEP = re.compile(r"^(?P<head>.+?)(?P<step>@(?:train|test|original|shifted|\d+px|\d+)|\+[a-z_]+:-?\d+)$")
+_DOUBTFUL = re.compile(r"\+[a-z_]+:[^:/+@]*$")
 _PARTS = {"train": (0.0, 0.7), "test": (0.7, 1.0), "original": (0.0, 0.7), "shifted": (0.5, 1.0)}
 BATCH = 256
 _CHUNK = 256
@@ -162,6 +163,8 @@ def load_data(spec: str, *, limit: int | None = None, seed: int = 0) -> Labelled
     while match := _STEP.match(source):
         source, step = match["head"], match["step"]
         steps.insert(0, step)
+    if doubtful := _DOUBTFUL.search(source):
+        raise DataError(f"cannot apply {doubtful[0]!r}: a shift is written +KIND:LEVEL with a whole level 1 to 10")
     images, labels = _read(source)
     data = _checked(source, images, labels)
     if limit is not None:
@@ -245,16 +248,20 @@ def _checked(source: str, images: np.ndarray, labels: np.ndarray) -> LabelledDat
     """Refuse what is not uint8 images with integer labels, else put the channels first."""
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3, 4)):
         raise DataError(
-            f"{source}: images have shape {images.shape}; expected (n, h, w) or (n, h, w, c) with 1, 3 or 4 channels"
+            f"{source}: images have shape {images.shape}; expected (n, h, w) or "
+            "(n, h, w, c) with 1, 3 or 4 channels (in idx: the images come first)"
         )
     if images.dtype != np.uint8:
-        raise DataError(f"{source}: images are {images.dtype}; expected uint8, 0 to 255")
+        raise DataError(f"{source}: images are {images.dtype}; expected uint8, 0 to 255 (scale and .astype('uint8'))")
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{source}: labels are {labels.dtype}; expected integers, one class number a sample")
     if labels.dtype == np.uint64 and labels.size and labels.max() > np.iinfo(np.int64).max:
         raise DataError(f"{source}: label {labels.max()} exceeds 2**63 - 1, the largest one that can be kept")
     if labels.shape != (len(images),):
-        raise DataError(f"{source}: labels have shape {labels.shape}; expected ({len(images)},), one a sample")
+        raise DataError(
+            f"{source}: labels have shape {labels.shape}; expected ({len(images)},), one a sample "
+            "(one-hot: argmax(1); a column: ravel())"
+        )
     if len(images) == 0 or 0 in images.shape:
         raise DataError(f"{source}: no images, shape {images.shape}; expected at least two samples")
     stacked = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)

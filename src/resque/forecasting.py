@@ -86,7 +86,7 @@ def forecast(
     if predictor not in PREDICTORS:
         raise SettingError(f"unknown predictor {predictor!r}: use one of {', '.join(PREDICTORS)}")
     if not 0.0 < level < 1.0:
-        raise SettingError(f"level {level}: expected a share between 0 and 1, e.g. 0.8")
+        raise SettingError(f"level (--confidence) {level:g}: expected a share between 0 and 1, e.g. 0.8 for 80 %")
     common: dict[str, Any] = {
         "id": new_id(),
         "created_utc": utc_now(),
@@ -106,11 +106,11 @@ def forecast(
     }
     if features.accuracy >= job.target_accuracy:
         return _nothing_to_do(common, grid, step_cost, level)
-    pasts_of = {name: pasts(history, name, job.target_accuracy, predictor) for name in LEARNED}
-    learned = {name: predict(rows, features, job, predictor, level) for name, rows in pasts_of.items()}
-    others = {name: steps_by(history, features, job, name) for name in PREDICTORS if name != predictor}
+    pasts_of = {name: pasts(history, name, features, job.target_accuracy, predictor) for name in LEARNED}
+    learned = {name: predict(rows, features, job, parent, predictor, level) for name, rows in pasts_of.items()}
+    others = {name: steps_by(history, features, job, parent, name) for name in PREDICTORS if name != predictor}
     rows = pasts_of["steps"]
-    known = _known(job, rows)
+    known = _known(job, rows, parent)
     interval = _promise(level, known)
     longest = {name: job.max_steps * max(row.per_step for row in pasts_of[name]) for name in LEARNED}
     estimates = {name: _estimate(learned[name], longest[name], interval) for name in LEARNED}
@@ -126,21 +126,28 @@ def forecast(
             **{name: steps for name, steps in others.items() if steps is not None},
             CONSTANT: float(np.exp(np.median([row.y for row in rows]))),
         },
-        notes=(*_notes(rows, features, job, predictor), *_foreign(history, job)),
+        notes=(*_notes(rows, features, job, predictor), *_foreign(history, rows, job, parent)),
     )
 
 
-def steps_by(history: Sequence[Update], features: Features, job: Retraining, predictor: str) -> float | None:
+def steps_by(
+    history: Sequence[Update], features: Features, job: Retraining, parent: str, predictor: str
+) -> float | None:
     """The steps that another predictor would foretell, by the same method; None where it cannot."""
-    rows = pasts(history, "steps", job.target_accuracy, predictor)
+    rows = pasts(history, "steps", features, job.target_accuracy, predictor)
     try:
-        return min(job.max_steps, _exp(predict(rows, features, job, predictor, LEVEL).center))
+        return min(job.max_steps, _exp(predict(rows, features, job, parent, predictor, LEVEL).center))
     except (TooFewUpdatesError, SettingError):
         return None
 
 
-def pasts(history: Sequence[Update], cost: str, target_accuracy: float, predictor: str) -> list[Past]:
-    """The history's rows for one cost: every update that started below the target, read off its curve."""
+def pasts(
+    history: Sequence[Update], cost: str, features: Features, target_accuracy: float, predictor: str
+) -> list[Past]:
+    """The history's rows for one cost: every update that started below the target, read off its curve.
+
+    An index of another layer or reduction is another quantity: those updates are left out.
+    """
     rows = []
     for update in history:
         x = PREDICTORS[predictor](update.features, target_accuracy)
@@ -149,17 +156,34 @@ def pasts(history: Sequence[Update], cost: str, target_accuracy: float, predicto
         value = getattr(spent, cost)
         if x is None or value is None or value <= 0 or update.features.accuracy >= target_accuracy:
             continue
-        condition = f"{update.parent} {update.train_data}"
-        logs = math.log(max(x, _TINY)), math.log(value)
-        rows.append(Past(*logs, at_target is None, update.kind, value / spent.steps, condition, not update.reached))
+        if predictor == "index" and _kind_of_index(update.features) != _kind_of_index(features):
+            continue
+        rows.append(
+            Past(
+                x=math.log(max(x, _TINY)),
+                y=math.log(value),
+                censored=at_target is None,
+                kind=update.kind,
+                per_step=value / spent.steps,
+                condition=f"{update.parent} {update.train_data}",
+                parent=update.parent,
+                gave_up=not update.reached,
+            )
+        )
     return rows
 
 
-def predict(rows: Sequence[Past], features: Features, job: Retraining, predictor: str, level: float) -> Predicted:
+def _kind_of_index(features: Features) -> tuple[str, str]:
+    return features.layer, features.reduction
+
+
+def predict(
+    rows: Sequence[Past], features: Features, job: Retraining, parent: str, predictor: str, level: float
+) -> Predicted:
     """One cost on the log scale, from the history's rows for it.
 
-    Where the history knows this kind of shift, the kind has an offset of its own and each update is held out
-    in turn, together with its repeats. Where it does not, there are no offsets and each whole kind is held
+    Where the history knows this kind of shift on this model, the kind has an offset of its own and each update
+    is held out in turn, together with its repeats. Where it does not, there are no offsets and each whole kind is held
     out: then the spread between kinds is in the width.
     """
     reached = sum(not row.censored for row in rows)
@@ -177,7 +201,7 @@ def predict(rows: Sequence[Past], features: Features, job: Retraining, predictor
     if given is None:
         raise SettingError("this forecast rests on the index: give --original and --shifted, or another predictor")
     kinds = [row.kind for row in rows]
-    known = _known(job, rows)
+    known = _known(job, rows, parent)
     new = Past(math.log(max(given, _TINY)), math.nan, False, job.shift_kind)
     one_kind = len(set(kinds)) == 1
     folds: Sequence[str | None] = [row.condition for row in rows] if known or one_kind else kinds
@@ -186,9 +210,9 @@ def predict(rows: Sequence[Past], features: Features, job: Retraining, predictor
     return held_out(rows, new, folds, known, level)
 
 
-def _known(job: Retraining, rows: Sequence[Past]) -> bool:
-    """Whether the history holds this kind of shift; a kind that nobody named is not known."""
-    return job.shift_kind is not None and job.shift_kind in {row.kind for row in rows}
+def _known(job: Retraining, rows: Sequence[Past], parent: str) -> bool:
+    """Whether the history holds this kind of shift on this model; a kind that nobody named is not known."""
+    return job.shift_kind is not None and job.shift_kind in {row.kind for row in rows if row.parent == parent}
 
 
 def _probability(draws: np.ndarray, max_steps: int) -> float:
@@ -230,7 +254,7 @@ def _promise(level: float, known: bool) -> Interval:
             f"jackknife+: at least {share} if exchangeable with the history and if a step costs what the probe saw"
         )
     else:
-        promise = "empirical only, no guarantee: the history holds no update of this kind of shift"
+        promise = "empirical only, no guarantee: the history holds no update of this kind of shift on this model"
     return Interval(0.0, None, level, promise)
 
 
@@ -247,13 +271,18 @@ def _notes(rows: Sequence[Past], features: Features, job: Retraining, predictor:
     return tuple(notes)
 
 
-def _foreign(history: Sequence[Update], job: Retraining) -> tuple[str, ...]:
-    """Say how much of the history was made by another recipe: steps are not quite the same there."""
+def _foreign(history: Sequence[Update], rows: Sequence[Past], job: Retraining, parent: str) -> tuple[str, ...]:
+    """Say what of the history is of another model or recipe, where steps are not quite the same, or of no use."""
     names = ("optimizer", "learning_rate", "batch_size")
     mine = [plain_recipe(job.recipe)[name] for name in names]
-    others = sum([update.recipe.get(name) for name in names] != mine for update in history)
-    told = f"{others} of {len(history)} updates in the ledger used another optimizer, learning rate or batch size"
-    return (told,) if others else ()
+    counted = {
+        "are of another model": sum(row.parent != parent for row in rows),
+        "used another optimizer, learning rate or batch size": sum(
+            [update.recipe.get(name) for name in names] != mine for update in history
+        ),
+        "were left out: they started at the target, or have no index of this layer": len(history) - len(rows),
+    }
+    return tuple(f"{n} of {len(history)} updates in the ledger {what}" for what, n in counted.items() if n)
 
 
 def _nothing_to_do(common: Mapping[str, Any], grid: Grid | None, step_cost: StepCost, level: float) -> Forecast:

@@ -100,7 +100,7 @@ class Ledger:
         Raises:
             LedgerError: There is none, or more than one.
         """
-        found = [forecast for forecast in self.forecasts() if forecast.id.startswith(forecast_id)]
+        found = [forecast for forecast in self.forecasts() if forecast_id and forecast.id.startswith(forecast_id)]
         if len(found) != 1:
             raise LedgerError(
                 f"{len(found)} forecasts in {self.path} begin with {forecast_id!r}; `resque ledger list` shows the ids"

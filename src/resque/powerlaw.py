@@ -25,6 +25,7 @@ class Past:
         kind: Kind of shift.
         per_step: The cost over the steps it went with.
         condition: What was retrained on what: repeats of it are held out together.
+        parent: The model that was retrained.
         gave_up: Whether it ran to its end in vain; a run that stopped at a lower target of its own did not.
     """
 
@@ -34,6 +35,7 @@ class Past:
     kind: str | None
     per_step: float = 1.0
     condition: str = ""
+    parent: str = ""
     gave_up: bool = False
 
 

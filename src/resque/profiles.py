@@ -234,7 +234,7 @@ class Profile:
             raise RepresentationError("the profile is empty: update it with at least one batch before saving")
         tensors = {name: tensor.cpu().contiguous() for name, tensor in vars(self._table).items()}
         about = {"format": _FORMAT, "labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
-        with replacing(path) as scratch:
+        with replacing(path, own=_is_profile) as scratch:
             save_file(tensors, scratch, about)
 
     @classmethod
@@ -247,7 +247,7 @@ class Profile:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
                 if about.get("format") != _FORMAT:
-                    raise DataError(f"{path} is no profile ({about.get('format')!r}); make one with `resque profile`")
+                    raise DataError(f"{path} holds tensors, but no profile; make one with `resque profile`")
                 table = _Table(*(file.get_tensor(name) for name in ("labels", "sums", "counts")))
             loaded = cls(Origin(**json.loads(about["origin"])), labels_from=about["labels_from"])
         except (safetensors.SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
@@ -314,10 +314,18 @@ def check_comparable(one: Profile, other: Profile) -> None:
         if mine != theirs:
             raise ProfileMismatchError(
                 f"the profiles differ in {field}: {mine or 'none'!r} and {theirs or 'none'!r}; "
-                "make both with the same model, layer and options"
+                "make both with the same model, weights, layer and options"
             )
     if one.width and other.width and one.width != other.width:
         raise ProfileMismatchError(f"the profiles differ in width: {one.width} and {other.width}")
+
+
+def _is_profile(path: Path) -> bool:
+    try:
+        Profile.load(path)
+    except DataError:
+        return False
+    return True
 
 
 def _declared(classes: Sequence[int] | int) -> Tensor:

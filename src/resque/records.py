@@ -200,11 +200,19 @@ class Features:
         index_rad: RESQUE_dist in radians, None without an original side.
         accuracy: Accuracy of the model on the new test data, before the update.
         loss: Mean cross-entropy there, nats.
+        floor_rad: What the index would be without a shift, None where it cannot be told.
+        layer: Where the index was taken, empty without an index.
+        reduction: How a representation was made flat, empty without an index.
+        labels: ``"true"`` or ``"pseudo"``, empty without an index.
     """
 
     index_rad: float | None
     accuracy: float
     loss: float
+    floor_rad: float | None = None
+    layer: str = ""
+    reduction: str = ""
+    labels: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,7 +221,8 @@ class Update:
 
     Attributes:
         id: Unique name in the ledger.
-        created_utc: When it ended, ISO 8601.
+        started_utc: When it began, ISO 8601.
+        created_utc: When it ended.
         model: Model specification or name.
         parent: Fingerprint of the model before the update.
         child: Fingerprint of the model after it.
@@ -238,6 +247,7 @@ class Update:
     """
 
     id: str
+    started_utc: str
     created_utc: str
     model: str
     parent: str
@@ -373,5 +383,5 @@ def new_id() -> str:
 
 
 def utc_now() -> str:
-    """The time now, ISO 8601, in seconds."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    """The time now, ISO 8601, in milliseconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

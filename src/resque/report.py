@@ -1,14 +1,16 @@
 """Records → one self-contained HTML file: pictures as inline SVG, no script, nothing fetched."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jinja2
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from resque import __version__, wording
 from resque.errors import DataError
@@ -67,8 +69,13 @@ def write_report(
         wording=wording,
         sources=_sources(updates),
     )
-    with replacing(path) as scratch:
+    with replacing(path, own=_is_page) as scratch:
         scratch.write_text(page, encoding="utf-8")
+
+
+def _is_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(15).lower() == b"<!doctype html>"
 
 
 def _sources(updates: Sequence[Update]) -> list[str]:
@@ -114,7 +121,8 @@ def _index_against_costs(updates: Sequence[Update]) -> Figure:
                 face = colour if update.reached else "none"
                 marker = "o" if update.forecast_id is None else "D"
                 axis.plot(index, value, marker, ms=5, mec=colour, mfc=face)
-        axis.set(yscale="log", xlabel="RESQUE_dist [rad]", ylabel=_label(cost))
+        axis.set(xlabel="RESQUE_dist [rad]", ylabel=_label(cost))
+        _logarithmic(axis.set_yscale, axis.yaxis)
     _legend(figure, colours)
     return figure
 
@@ -128,9 +136,7 @@ def _learning_curves(updates: Sequence[Update]) -> Figure:
             axis.plot(update.curve.steps, update.curve.accuracy, color=colour, lw=1, alpha=0.8)
         for target in {update.target_accuracy for update in members}:
             axis.axhline(target, color="#444444", lw=0.8, ls="--")
-        axis.set(
-            title=_literal(kind), xlabel="optimizer steps", ylabel="test accuracy", xscale="symlog", ylim=(0, 1.02)
-        )
+        axis.set(title=_literal(kind), xlabel="optimizer steps", ylabel="test accuracy", ylim=(0, 1.02))
         axis.set_xlim(left=0)
     return figure
 
@@ -155,7 +161,9 @@ def _forecast_against_measured(settled: Sequence[tuple[Forecast, Update]]) -> Fi
             axis.plot(
                 [min(reach) / 2, max(reach) * 2], [min(reach) / 2, max(reach) * 2], color="#444444", lw=0.8, ls="--"
             )
-        axis.set(xscale="log", yscale="log", xlabel=f"measured {_label(cost)}", ylabel="forecast")
+        axis.set(xlabel=f"measured {_label(cost)}", ylabel="forecast")
+        _logarithmic(axis.set_xscale, axis.xaxis)
+        _logarithmic(axis.set_yscale, axis.yaxis)
     _legend(figure, colours)
     return figure
 
@@ -175,6 +183,14 @@ def _legend(figure: Figure, colours: dict[str, str]) -> None:
         Line2D([], [], marker="o", ls="", color=colour, label=_literal(kind)) for kind, colour in colours.items()
     ]
     figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+
+
+def _logarithmic(set_scale: Callable[[str], None], axis: Axis) -> None:
+    """A logarithmic axis whose few ticks read 0.3, 1, 3 and so never run into each other."""
+    set_scale("log")
+    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0), numticks=5))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _literal(text: str) -> str:

@@ -109,7 +109,7 @@ def forward(model: nn.Module, batch: Tensor) -> Tensor:
         raise ModelError(
             f"the model does not take images of shape {shape} (channels, height, width): "
             f"{type(error).__name__}: {reason}; "
-            "resize the data with e.g. @32px, or check the model's input"
+            "resize the data to what the model was trained on, e.g. @32px, or check the model's input"
         ) from error
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(batch):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from resque.asking import check_fits, probe
+from resque.asking import WARM_UP_STEPS, check_fits, probe
 from resque.energy import EnergyMeter, shared
 from resque.measures import EVALUATION_BATCH, evaluate, stop_epoch
 from resque.models import fingerprint
@@ -81,9 +81,13 @@ def retrain(
     check_fits(model, job.test)
     pristine = copy.deepcopy(model)
     parent, forgetting = fingerprint(model), [_original_accuracy(model, job)]
-    with torch.random.fork_rng(), meter.window() as window:
+    started_utc = utc_now()
+    with torch.random.fork_rng():
+        _warm_up(copy.deepcopy(model), job)
         torch.manual_seed(job.seed)
-        curve, stopped_by, evaluation_s = _run(model, job, watch)
+        trainer = Trainer(model, job.train, job.recipe, job.seed)
+        with meter.window() as window:
+            curve, stopped_by, evaluation_s = _run(model, trainer, job, watch)
     model.eval()
     forgetting.append(_original_accuracy(model, job))
     if window.reading.energy_kwh is None and window.reading.methods and curve.steps[-1] and step_cost is None:
@@ -92,6 +96,7 @@ def retrain(
     cost = _cost(curve, job, energy, step_cost, grid)
     return Update(
         id=new_id(),
+        started_utc=started_utc,
         created_utc=utc_now(),
         model=model_name or type(model).__name__,
         parent=parent,
@@ -129,10 +134,16 @@ def host(model: nn.Module) -> dict[str, str]:
     }
 
 
-def _run(
-    model: nn.Module, job: Retraining, watch: Callable[[Progress], None] | None
-) -> tuple[LearningCurve, str, float]:
+def _warm_up(model: nn.Module, job: Retraining) -> None:
+    """A step on a throw-away copy: what only the first one in a process pays for is no cost of the update."""
     trainer = Trainer(model, job.train, job.recipe, job.seed)
+    for _ in range(WARM_UP_STEPS):
+        trainer.step()
+
+
+def _run(
+    model: nn.Module, trainer: Trainer, job: Retraining, watch: Callable[[Progress], None] | None
+) -> tuple[LearningCurve, str, float]:
     every = job.recipe.evaluate_every or trainer.steps_per_epoch
     rows: list[tuple[float, ...]] = []
     by_epoch: list[float] = []

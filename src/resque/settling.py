@@ -53,7 +53,7 @@ def held(said: Forecast, update: Update, cost: str) -> bool | None:
 
     An update that never reached its target took longer than it ran: the interval held it if it ends later.
     """
-    estimate, measured = said.estimates.get(cost), judged(update, cost)
+    estimate, measured = said.estimates.get(cost), judged(said, update, cost)
     if estimate is None or measured is None:
         return None
     if update.reached:
@@ -61,8 +61,14 @@ def held(said: Forecast, update: Update, cost: str) -> bool | None:
     return estimate.interval.high is None or estimate.interval.high >= measured
 
 
-def judged(update: Update, cost: str) -> float | None:
-    """A measured cost; None where it rests on a probe as the forecast does, because the run was too short."""
+def judged(said: Forecast, update: Update, cost: str) -> float | None:
+    """A measured cost that a forecast can be judged by; None where it cannot.
+
+    The energy of a run too short for the meter rests on a probe as the forecast does; the emissions of another
+    grid were not what was asked for.
+    """
+    if cost == "carbon_kg" and said.grid != update.grid:
+        return None
     if cost in ("energy_kwh", "carbon_kg") and update.energy.energy_kwh is None:
         return None
     measured: float | None = getattr(update.cost, cost)
@@ -101,7 +107,7 @@ def settlement(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:
     errors: dict[str, list[float]] = {}
     for said, update in pairs:
         for cost, estimate in said.estimates.items():
-            measured = judged(update, cost)
+            measured = judged(said, update, cost)
             if update.reached and measured:
                 errors.setdefault(cost, []).append(abs(estimate.value - measured) / measured)
     return Settlement(

@@ -36,11 +36,12 @@ def quantity(cost: str, value: float | None) -> str:
 
 
 def interval(cost: str, estimate: Estimate | None) -> str:
-    """The interval of a forecast, in the unit in which its value reads best: ``5.1–44``."""
+    """The interval of a forecast, in the unit in which its value reads best: ``5.1–44 mWh``."""
     if estimate is None:
         return NOT_MEASURED
-    (low, high), (scale, _) = (estimate.interval.low, estimate.interval.high), _scale(cost, estimate.value)
-    return f"over {_short(low / scale)}" if high is None else f"{_short(low / scale)}–{_short(high / scale)}"
+    (low, high), (scale, unit) = (estimate.interval.low, estimate.interval.high), _scale(cost, estimate.value)
+    bounds = f"over {_short(low / scale)}" if high is None else f"{_short(low / scale)}–{_short(high / scale)}"
+    return f"{bounds} {unit}".rstrip()
 
 
 def relative_error(said: float, measured: float | None) -> str:
@@ -64,6 +65,19 @@ def forgotten(update: Update) -> str:
     return NOT_MEASURED if before is None or after is None else f"{before:.3f} → {after:.3f}"
 
 
+def short_data(spec: str) -> str:
+    """A data specification without the folders of its files.
+
+    Example:
+        >>> short_data("idx:/data/mnist/t10k-images.gz,/data/mnist/t10k-labels.gz@test+blur:3")
+        'idx:t10k-images.gz,t10k-labels.gz@test+blur:3'
+    """
+    kind, colon, rest = spec.partition(":")
+    if kind not in ("npz", "idx"):
+        return spec
+    return kind + colon + ",".join(part.rsplit("/", 1)[-1] for part in rest.split(","))
+
+
 def index_of(update: Update) -> str:
     """RESQUE_dist of an update in radians."""
     index = update.features.index_rad
@@ -77,7 +91,7 @@ def mark(said: Forecast, update: Update, cost: str) -> str:
 
 def shift_of(update: Update) -> str:
     """The steps that made the data, without its source and splits."""
-    return "+".join(update.train_data.split("+")[1:]) or update.train_data
+    return "+".join(update.train_data.split("+")[1:]) or short_data(update.train_data)
 
 
 def energy_line(reading: EnergyReading) -> str:
@@ -110,7 +124,8 @@ def verdict(summary: Settlement) -> str:
     return (
         f"Asked before {summary.n} update{'s' * (summary.n > 1)}, the forecast was typically off by a factor of "
         f"{own.median_factor:.1f} in training steps (n = {own.n} that reached the target), and {share(kept, judged)} "
-        f"of its intervals for them held; asking took {asking}, the updates {doing}. "
+        f"of its intervals for them held; asking took {asking}, the updates {doing}"
+        f"{', less than asking' if summary.doing_s < summary.asking_s else ''}. "
         + (
             "The RESQUE index was the best predictor."
             if best.predictor == "index"
