@@ -1,6 +1,10 @@
 import copy
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -218,3 +222,37 @@ def test_an_update_survives_json(cnn, job, meter):
     assert from_plain(Update, json.loads(json.dumps(to_plain(update)))) == dataclasses.replace(
         update, recipe=json.loads(json.dumps(update.recipe))
     )
+
+
+FRESH = """
+import sys
+from contextlib import contextmanager
+
+import torch
+from doubles import ReplayMeter
+
+from resque.data import load_data
+from resque.models import small_cnn
+from resque.recipes import Retraining
+from resque.retraining import retrain
+
+
+class Watching(ReplayMeter):
+    @contextmanager
+    def window(self):
+        before = set(sys.modules)
+        with super().window() as window:
+            yield window
+        print(sorted(set(sys.modules) - before))
+
+
+digits = load_data("digits@16px")
+retrain(small_cnn(), Retraining(digits.part("train"), digits.part("test"), 0.2), meter=Watching())
+"""
+
+
+def test_nothing_is_imported_inside_the_window_of_a_fresh_process():
+    """PyTorch imports over a second's worth of modules with the first optimizer: no cost of the update."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == "[]\n"
