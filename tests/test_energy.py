@@ -1,5 +1,6 @@
 import importlib.util
 import socket
+import time
 
 import pytest
 
@@ -14,6 +15,12 @@ def work(steps: int = 6_000_000) -> int:
     return sum(range(steps))
 
 
+def work_for(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        work(100_000)
+
+
 @pytest.fixture(scope="module")
 def codecarbon_meter():
     return CodecarbonMeter()
@@ -22,8 +29,7 @@ def codecarbon_meter():
 @needs_codecarbon
 def test_a_window_tells_energy_and_method_of_every_component(codecarbon_meter):
     with codecarbon_meter.window() as window:
-        while window_too_short(window):
-            work()
+        work_for(0.8)
     reading = window.reading
     assert reading.wall_s >= codecarbon_meter.shortest_s
     assert reading.energy_kwh == pytest.approx(sum(reading.components_kwh.values()))
@@ -31,15 +37,6 @@ def test_a_window_tells_energy_and_method_of_every_component(codecarbon_meter):
     assert set(reading.methods) == set(reading.components_kwh)
     assert set(reading.methods.values()) <= {"measured", "modelled", "assumed"}
     assert "codecarbon" in reading.meter
-
-
-_started = {}
-
-
-def window_too_short(window) -> bool:
-    import time
-
-    return time.perf_counter() - _started.setdefault(id(window), time.perf_counter()) < 0.8
 
 
 @needs_codecarbon

@@ -29,7 +29,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def small_cnn() -> nn.Module:
-    """The demo's classifier: three convolutions, 25,000 parameters, gray images, ten classes.
+    """The demo's classifier: three convolutions, 24,000 parameters, gray images, ten classes.
 
     Example:
         >>> import torch

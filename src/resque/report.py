@@ -17,7 +17,7 @@ from resque.errors import DataError
 from resque.files import replacing
 from resque.records import COSTS, Forecast, Update
 from resque.settling import Settlement
-from resque.wording import NAMES, unit_of
+from resque.wording import NAMES
 
 _COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c9820a", "#5b5b5b", "#0f8b8d", "#a23b72")
 _STYLE = {
@@ -174,7 +174,7 @@ def _pair(said: Forecast, update: Update, cost: str) -> tuple[float, float] | No
 
 
 def _label(cost: str) -> str:
-    name, unit = NAMES[cost], unit_of(cost)
+    name, unit = NAMES[cost], COSTS[cost]
     return name if cost in ("epochs", "steps", "gradient_norm", "parameter_change") else f"{name} [{unit}]"
 
 

@@ -79,7 +79,6 @@ def retrain(
     """
     check_fits(model, job.train)
     check_fits(model, job.test)
-    pristine = copy.deepcopy(model)
     parent, forgetting = fingerprint(model), [_original_accuracy(model, job)]
     started_utc = utc_now()
     with torch.random.fork_rng():
@@ -91,7 +90,7 @@ def retrain(
     model.eval()
     forgetting.append(_original_accuracy(model, job))
     if window.reading.energy_kwh is None and window.reading.methods and curve.steps[-1] and step_cost is None:
-        step_cost = probe(pristine, job.train, job.recipe, meter)
+        step_cost = probe(model, job.train, job.recipe, meter)  # a step costs the same with other weights
     energy = _short_run_energy(window.reading, curve, step_cost)
     cost = _cost(curve, job, energy, step_cost, grid)
     return Update(
@@ -135,7 +134,7 @@ def host(model: nn.Module) -> dict[str, str]:
 
 
 def _warm_up(model: nn.Module, job: Retraining) -> None:
-    """A step on a throw-away copy: what only the first one in a process pays for is no cost of the update."""
+    """Steps on a throw-away copy: what only the first ones in a process pay for is no cost of the update."""
     trainer = Trainer(model, job.train, job.recipe, job.seed)
     for _ in range(WARM_UP_STEPS):
         trainer.step()

@@ -38,11 +38,6 @@ class Trainer:
         """Whether the current epoch has begun and not ended."""
         return self.step_count % self.steps_per_epoch != 0
 
-    @property
-    def learning_rates(self) -> list[float]:
-        """Of the optimizer's parameter groups, now."""
-        return [float(group["lr"]) for group in self._optimizer.param_groups]
-
     def step(self) -> None:
         """One optimizer step; an epoch's last one closes its measures and moves the schedule."""
         if not self.within_epoch:

@@ -1,6 +1,6 @@
 """Numbers and verdicts in words: each number with the unit in which it reads best."""
 
-from resque.records import COSTS, EnergyReading, Estimate, Forecast, Grid, Update
+from resque.records import EnergyReading, Estimate, Forecast, Grid, Update
 from resque.settling import Settlement, held
 
 _SCALES = {
@@ -52,11 +52,6 @@ def relative_error(said: float, measured: float | None) -> str:
 def share(part: int, whole: int) -> str:
     """``7 of 8``."""
     return f"{part} of {whole}"
-
-
-def unit_of(cost: str) -> str:
-    """The unit in which a cost is stored."""
-    return COSTS[cost]
 
 
 def forgotten(update: Update) -> str:
