@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from resque.energy import Window
-from resque.records import Cost, EnergyReading, Features, LearningCurve, Update
+from resque.readings import EnergyReading
+from resque.records import Cost, Features, LearningCurve, Update
 
 
 class ReplayMeter:

@@ -9,18 +9,19 @@ import resque
 
 SOURCE = Path(resque.__file__).parent
 LAYERS = (
-    {"errors", "records"},
-    {"files", "plain"},
-    {"corruptions", "models", "energy", "powerlaw", "clustering"},
+    {"errors", "readings"},
+    {"records", "files", "plain"},
+    {"corruptions", "models", "layers", "energy", "powerlaw", "clustering", "angles", "sums"},
     {"data", "representations"},
     {"profiles", "measures"},
     {"indices", "recipes"},
-    {"trainer", "ledger"},
+    {"metrics", "trainer", "ledger"},
     {"asking"},
-    {"retraining", "forecasting", "settling"},
+    {"tasks", "retraining", "forecasting", "settling"},
     {"wording", "demo", "doctor"},
     {"console", "report"},
     {"inputs"},
+    {"index_cli"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

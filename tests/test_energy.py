@@ -6,7 +6,7 @@ import pytest
 
 from resque.energy import ClockMeter, CodecarbonMeter, named_grid, open_meter, shared
 from resque.errors import MeterError
-from resque.records import EnergyReading
+from resque.readings import EnergyReading
 
 needs_codecarbon = pytest.mark.skipif(not importlib.util.find_spec("codecarbon"), reason="needs resque[energy]")
 

@@ -9,8 +9,9 @@ from resque.errors import LedgerError, SettingError, TooFewUpdatesError
 from resque.forecasting import CONSTANT, forecast
 from resque.ledger import Ledger
 from resque.powerlaw import Past, PowerLaw
+from resque.readings import EnergyReading, Grid
 from resque.recipes import Recipe, Retraining
-from resque.records import COSTS, EnergyReading, Features, Grid, StepCost
+from resque.records import COSTS, Features, StepCost
 from resque.settling import check_settles, held, score_predictors, settlement
 
 READING = EnergyReading(1.0, 2e-6, {"cpu": 2e-6}, {"cpu": "measured"}, "replay")

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resque.angles import angle_between
 from resque.errors import ProfileMismatchError, SettingError, UndefinedDirectionError
-from resque.indices import angle_between, resque_dist
+from resque.indices import resque_dist
 from resque.profiles import Profile
 
 

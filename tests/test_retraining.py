@@ -18,8 +18,9 @@ from resque.measures import parameter_change
 from resque.models import fingerprint
 from resque.plain import from_plain, to_plain
 from resque.profiles import profile
+from resque.readings import Grid
 from resque.recipes import RECIPES, Recipe, Retraining, named_recipe, steps_per_epoch
-from resque.records import Grid, Update
+from resque.records import Update
 from resque.retraining import retrain
 
 RECIPE = dataclasses.replace(RECIPES["train-adam"], max_epochs=6)

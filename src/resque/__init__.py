@@ -3,12 +3,16 @@
 Data flows one way; a module imports only from those above it in this list::
 
     errors           every way this package says no
-    records          the nouns that travel: Index, Cost, LearningCurve, Update, Forecast
+    readings         what one question gives back: Index, Interval, EnergyReading, Grid
+    records          the nouns of an update: Cost, LearningCurve, Update, Forecast
     plain            records as dictionaries, and back
     files            written whole or not at all
     corruptions      synthetic shifts at ten levels
     data             specifications → labelled images, the paper's splits
-    models           specifications → nn.Module; which layer is the representation
+    models           specifications → nn.Module, weights, fingerprint
+    layers           which layer is the representation, which is the head
+    angles           two noisy directions: angle, floor, bias, interval
+    sums             class sums in float64 halves, without waiting for the device
     clustering       KMeans from the paper's three starts; 1 - ARI in exact integers
     energy           a meter's windows, the grid
     representations  one forward pass with a hook
@@ -16,9 +20,11 @@ Data flows one way; a module imports only from those above it in this list::
     profiles         class sums: streamed, merged, saved
     measures         accuracy, gradient norm, parameter change, stopping rule
     indices          RESQUE_dist, RESQUE_task
+    metrics          the accumulators as torchmetrics metrics
     recipes          what is to be done, as data: recipe and job
     trainer          optimizer steps, counted with the paper's measures
     asking           what is known before an update, and what it takes to know it
+    tasks            RESQUE_task with its warm-up, and what asking took
     retraining       a measured update
     ledger           the history, SQLite
     forecasting      history + index + probe → every cost with an interval
@@ -29,6 +35,7 @@ Data flows one way; a module imports only from those above it in this list::
     console          tables and progress for a terminal
     report           one self-contained HTML file
     inputs           what a user may type, and the objects it names
+    index_cli        the commands that compute an index
     cli              the command line
 
 Public names are loaded when they are first used: importing this package imports nothing heavy.
@@ -45,18 +52,23 @@ if TYPE_CHECKING:
     from resque.indices import resque_dist, resque_task
     from resque.ledger import Ledger
     from resque.measures import gradient_norm, parameter_change, stop_epoch
+    from resque.metrics import ProfileMetric, TaskMetric
     from resque.models import load_model
     from resque.profiles import Profile, profile
     from resque.recipes import Recipe, Retraining
     from resque.retraining import retrain
+    from resque.tasks import TaskQuestion, task_index
 
 _HOME = {
     "ClockMeter": "energy",
     "CodecarbonMeter": "energy",
     "Ledger": "ledger",
     "Profile": "profiles",
+    "ProfileMetric": "metrics",
     "Recipe": "recipes",
     "Retraining": "recipes",
+    "TaskMetric": "metrics",
+    "TaskQuestion": "tasks",
     "forecast": "forecasting",
     "gradient_norm": "measures",
     "load_data": "data",
@@ -70,6 +82,7 @@ _HOME = {
     "resque_task": "indices",
     "retrain": "retraining",
     "stop_epoch": "measures",
+    "task_index": "tasks",
 }
 
 __version__ = "0.1.0"
@@ -78,8 +91,11 @@ __all__ = [
     "CodecarbonMeter",
     "Ledger",
     "Profile",
+    "ProfileMetric",
     "Recipe",
     "Retraining",
+    "TaskMetric",
+    "TaskQuestion",
     "forecast",
     "gradient_norm",
     "load_data",
@@ -93,6 +109,7 @@ __all__ = [
     "resque_task",
     "retrain",
     "stop_epoch",
+    "task_index",
 ]
 
 

@@ -11,8 +11,9 @@ from resque.errors import DataError
 from resque.indices import resque_dist
 from resque.measures import EVALUATION_BATCH, evaluate
 from resque.profiles import Profile, profile
+from resque.readings import EnergyReading, Index
 from resque.recipes import Recipe, Retraining
-from resque.records import EnergyReading, Features, Index, StepCost
+from resque.records import Features, StepCost
 from resque.representations import device_of, evaluating, forward
 from resque.trainer import Trainer, clock
 
@@ -46,6 +47,7 @@ def known_before(
             job.train.batches(device=device_of(model)),
             layer=origin.layer,
             reduction=origin.reduction,
+            classes=job.train.classes if labels == "true" else None,
             labels=labels,
             preprocessing=origin.preprocessing,
         )

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from resque import __version__, index_cli
 from resque.errors import ResqueError, SettingError
 from resque.inputs import (
     LEDGER,
@@ -25,8 +26,8 @@ from resque.inputs import (
     Limit,
     MaxEpochs,
     Model,
+    OwnReduction,
     RecipeName,
-    Reduction,
     Seed,
     Target,
     Weights,
@@ -36,7 +37,6 @@ from resque.inputs import (
     model_from,
     original_from,
     profile_of,
-    warn_of_exposed,
 )
 
 INTERRUPTED = 130  # what typer makes of SIGINT
@@ -51,6 +51,19 @@ app = typer.Typer(
 )
 ledger_app = typer.Typer(help="The history of updates and forecasts.", no_args_is_help=True)
 app.add_typer(ledger_app, name="ledger")
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"resque {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it.")] = False,
+) -> None:
+    """What updating a deep learning classifier will cost: forecast before, measured after."""
 
 
 @app.command()
@@ -115,66 +128,8 @@ def doctor(country: Country = None, intensity: Intensity = None, as_json: Json =
         console.warn(warning)
 
 
-@app.command()
-def profile(
-    model: Model,
-    data: Annotated[str, typer.Option(help="The original data: digits, npz:FILE, idx:IMAGES,LABELS.")],
-    out: Annotated[Path, typer.Option(help="The profile, .safetensors.")],
-    weights: Weights = None,
-    layer: Layer = None,
-    reduction: Reduction = "flatten",
-    labels: Labels = "true",
-    limit: Limit = None,
-    device: Device = "cpu",
-    as_json: Json = False,
-) -> None:
-    """One pass over the original data; the profile travels with the model from then on.
-
-    Example: resque profile --model net.py:build --weights net.safetensors --data digits@train --out net.profile
-    """
-    from resque import console
-    from resque.data import load_data
-
-    network = model_from(model, weights, device)
-    made = profile_of(network, load_data(data, limit=limit), layer, reduction, labels)
-    made.save(out)
-    warn_of_exposed(made)
-    facts = {"profile": str(out), "n": made.n, "classes": sorted(made.counts), "width": made.width, **vars(made.origin)}
-    console.print_json(facts) if as_json else console.show_facts(facts)
-
-
-@app.command()
-def dist(
-    model: Model,
-    original: Annotated[str, typer.Option(help="Profile (.safetensors) or data the model was trained on.")],
-    shifted: Annotated[str, typer.Option(help="The new data.")],
-    weights: Weights = None,
-    layer: Layer = None,
-    reduction: Annotated[str | None, typer.Option(help="flatten, mean or token-mean.")] = None,
-    labels: Labels = "true",
-    unit: Annotated[str, typer.Option(help="rad, or pi for fractions of pi.")] = "rad",
-    debias: Annotated[bool, typer.Option(help="Correct for the angle that sampling noise adds.")] = False,
-    undefined: Annotated[str, typer.Option(help="A class missing on one side: error or skip.")] = "error",
-    limit: Limit = None,
-    device: Device = "cpu",
-    as_json: Json = False,
-) -> None:
-    """RESQUE_dist: the mean angle by which a shift turns each class.
-
-    Example: resque dist --model net.py:build --original net.profile --shifted digits@test+gaussian:5
-    """
-    from resque import console
-    from resque.data import load_data
-    from resque.indices import resque_dist
-
-    network = model_from(model, weights, device)
-    before = original_from(network, original, layer, reduction, limit)
-    origin = before.origin
-    after = profile_of(
-        network, load_data(shifted, limit=limit), layer or origin.layer, reduction or origin.reduction, labels
-    )
-    index = resque_dist(before, after, unit=unit, debias=debias, undefined=undefined)
-    console.print_json(console.plain(index)) if as_json else console.show_index(index)
+for _command in (index_cli.profile, index_cli.dist, index_cli.task):
+    app.command()(_command)
 
 
 @app.command()
@@ -186,6 +141,7 @@ def forecast(
     target_accuracy: Target,
     weights: Weights = None,
     layer: Layer = None,
+    reduction: OwnReduction = None,
     labels: Labels = "true",
     kind: Kind = None,
     recipe: RecipeName = "retrain-adam",
@@ -217,7 +173,7 @@ def forecast(
     job = job_from(shifted, test, target_accuracy, recipe, evaluate_every, max_epochs, limit=limit, kind=kind)
     check_fits(network, job.train)
     check_fits(network, job.test)
-    before = original_from(network, original, layer, None, limit)
+    before = original_from(network, original, layer, reduction, limit)
     features, _, passes_s = known_before(network, job, before, labels)
     step_cost = probe(network, job.train, job.recipe, open_meter())
     made = make_forecast(
@@ -247,6 +203,8 @@ def retrain(
     forecast: Annotated[str | None, typer.Option(help="Id of the forecast that this update settles.")] = None,
     out: Annotated[Path | None, typer.Option(help="A new folder for the updated model and its profile.")] = None,
     layer: Layer = None,
+    reduction: OwnReduction = None,
+    labels: Labels = "true",
     kind: Kind = None,
     recipe: RecipeName = "retrain-adam",
     evaluate_every: EvaluateEvery = None,
@@ -268,8 +226,9 @@ def retrain(
     from resque.asking import check_fits, known_before
     from resque.data import load_data
     from resque.energy import named_grid, open_meter
+    from resque.layers import representation_layer
     from resque.ledger import Ledger
-    from resque.models import representation_layer, save_weights
+    from resque.models import save_weights
     from resque.retraining import retrain as run
     from resque.settling import check_settles
 
@@ -300,8 +259,8 @@ def retrain(
         check_settles(network, job, said)
         if said.id in {done.id for done, _ in history.settled()}:
             raise SettingError(f"forecast {said.id} is settled already: make a new one, or leave --forecast out")
-    before = None if original is None else original_from(network, original, layer, None, limit)
-    features = said.features if said is not None else known_before(network, job, before)[0]
+    before = None if original is None else original_from(network, original, layer, reduction, limit)
+    features = said.features if said is not None else known_before(network, job, before, labels)[0]
     chosen = representation_layer(network, layer or (before.origin.layer if before else None))
     claim_folder(out or Path("updates"))
     with console.progress("retraining") as show:
@@ -321,8 +280,8 @@ def retrain(
     if update.stopped_by == "diverged":
         console.warn("the run diverged: the updated model has no profile")
     else:
-        reduction = "flatten" if before is None else before.origin.reduction
-        profile_of(network, job.train, chosen, reduction, "true").save(folder / "profile.safetensors")
+        same = (reduction or "flatten") if before is None else before.origin.reduction
+        profile_of(network, job.train, chosen, same, "true").save(folder / "profile.safetensors")
     if as_json:
         console.print_json({**console.plain(update), "folder": str(folder)})
         return

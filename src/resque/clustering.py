@@ -1,16 +1,26 @@
-"""KMeans from the paper's three starts, and how well its clusters agree with the true classes, in exact integers."""
+"""KMeans from the paper's three starts, and how well its clusters agree with the true classes, in exact integers.
+
+Two forms of Algorithm 1: Lloyd's iterations over representations at hand, and one assignment to the nearest class mean,
+which streams and merges.
+"""
 
 import math
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from resque.errors import RepresentationError, SettingError
 
 INITS = ("class-means", "k-means++", "random")
+ALL = "all"
+KEPT = ("sizes", "labels")
 RANDOM_STARTS = 20
 _MAX_ITERATIONS = 300
+_DOUBT = 1e-9
 
 
 def adjusted_rand_index(labels: Any, clusters: Any) -> float:
@@ -67,53 +77,133 @@ def disagreement(table: np.ndarray) -> float:
 
 
 def cluster(
-    representations: np.ndarray, labels: np.ndarray, init: str = "class-means", lloyd: bool = True, seed: int = 0
+    representations: np.ndarray,
+    labels: np.ndarray,
+    init: str = "class-means",
+    seed: int = 0,
+    keep: str = "sizes",
 ) -> np.ndarray:
-    """One cluster per class, by KMeans.
+    """One cluster per class, by Lloyd's iterations to convergence (scikit-learn's KMeans).
 
     Args:
-        representations: ``(n, width)`` float64.
+        representations: ``(n, width)`` float64; overwritten, so that no second copy is needed.
         labels: ``(n,)`` true classes, which give the number of clusters, and the start for ``"class-means"``.
-        init: ``"class-means"`` (Algorithm 1), ``"k-means++"``, or ``"random"``: 20 random assignments, of which the
-            clustering with the least entropy of its cluster sizes is kept.
-        lloyd: Run Lloyd's iterations to convergence; False assigns to the nearest class mean once.
+        init: ``"class-means"`` (Algorithm 1), ``"k-means++"``, or ``"random"``: 20 random assignments, one of whose
+            clusterings is kept.
         seed: Of the random starts.
+        keep: Of the 20, the one with the least entropy of its cluster ``"sizes"``, or the one with the least entropy of
+            the clusters within each class of the ``"labels"``.
 
     Returns:
         ``(n,)`` cluster of each sample.
     """
-    if init not in INITS:
-        raise SettingError(f"init {init!r}: use one of {', '.join(INITS)}")
-    if not lloyd and init != "class-means":
-        raise SettingError(f"init {init!r} means nothing without Lloyd's iterations: use lloyd=True or 'class-means'")
     classes, own = np.unique(labels, return_inverse=True)
     k = len(classes)
-    centred = representations - representations.mean(0)  # distances keep their digits when the mean is large
+    representations -= representations.mean(0)  # distances keep their digits when the mean is large
     if init == "class-means":
-        means = _means(centred, own, k)
-        return _kmeans(centred, means) if lloyd else _nearest(centred, means)
+        return _kmeans(representations, _means(representations, own, k))
     if init == "k-means++":
-        return _kmeans(centred, "k-means++", k, seed)
+        return _kmeans(representations, "k-means++", k, seed)
     starts = (np.random.default_rng([seed, start]) for start in range(RANDOM_STARTS))
-    tries = [_kmeans(centred, _means(centred, _assignment(rng, len(own), k), k)) for rng in starts]
-    return min(tries, key=_size_entropy)
+    tries = [_kmeans(representations, _means(representations, _assignment(rng, len(own), k), k)) for rng in starts]
+    return min(tries, key=_size_entropy if keep == "sizes" else lambda clusters: _entropy_within(own, clusters))
+
+
+def check_start(init: str, lloyd: bool, keep: str) -> None:
+    """Refuse a start that there is not, or one that means nothing here."""
+    if init not in (*INITS, ALL):
+        raise SettingError(f"init {init!r}: use one of {', '.join(INITS)}, or {ALL}")
+    if not lloyd and init != "class-means":
+        raise SettingError(f"init {init!r} means nothing without Lloyd's iterations: use lloyd=True or 'class-means'")
+    if keep not in KEPT:
+        raise SettingError(f"keep {keep!r}: use 'sizes' or 'labels'")
+
+
+@dataclass
+class Assignment:
+    """Each sample to its nearest class mean: the contingency table that this leaves, streamed and merged.
+
+    Attributes:
+        labels: ``(classes,)`` int64, rising.
+        means: ``(classes, width)`` float64.
+        table: ``(classes, classes)`` int64, true class by nearest mean.
+        strangers: ``()`` int64, samples of no class that has a mean; any at all spoil the table.
+
+    Example:
+        >>> apart = Assignment.to_means(torch.tensor([3, 8]), torch.tensor([[0.0], [5.0]], dtype=torch.float64))
+        >>> apart.add(torch.tensor([[1.0], [4.0], [2.0]]), torch.tensor([3, 8, 8]))
+        >>> apart.table.tolist()
+        [[1, 0], [1, 1]]
+    """
+
+    labels: Tensor
+    means: Tensor
+    table: Tensor
+    strangers: Tensor
+
+    @classmethod
+    def to_means(cls, labels: Tensor, means: Tensor) -> "Assignment":
+        """Nothing assigned yet."""
+        table = torch.zeros(len(labels), len(labels), dtype=torch.int64, device=means.device)
+        return cls(labels.to(means.device), means, table, torch.zeros((), dtype=torch.int64, device=means.device))
+
+    def add(self, rows: Tensor, target: Tensor) -> None:
+        """Assign a batch: rows ``(n, width)`` of any float type, labels ``(n,)``."""
+        rows, target = (values.to(self.means.device, non_blocking=True) for values in (rows, target))
+        column = torch.searchsorted(self.labels, target).clamp_(max=len(self.labels) - 1)
+        self.strangers += (self.labels[column] != target).sum()
+        cell = column * len(self.labels) + nearest(rows, self.means)
+        self.table.view(-1).index_add_(0, cell, torch.ones_like(cell))
+
+    def __add__(self, other: "Assignment") -> "Assignment":
+        """The assignment of both sets of samples to the same means."""
+        if not torch.equal(self.means, other.means.to(self.means.device)):
+            raise RepresentationError("the two assignments are to different class means: make both to the same ones")
+        place = self.table.device
+        table, strangers = self.table + other.table.to(place), self.strangers + other.strangers.to(place)
+        return Assignment(self.labels, self.means, table, strangers)
+
+    @property
+    def disagreement(self) -> float:
+        """``1 - ARI`` of the table (eq. 4)."""
+        if int(self.strangers):
+            raise RepresentationError(f"{int(self.strangers)} samples belong to none of {self.labels.tolist()}")
+        return disagreement(self.table.cpu().numpy())
+
+
+def nearest(rows: Tensor, means: Tensor) -> Tensor:
+    """The nearest mean of each row, the first of equals; exact, in parts of at most the batch's own size.
+
+    A matrix product finds the two nearest; where rounding could swap those, the distances are taken one by one.
+    """
+    centre = means.mean(0)
+    apart = means - centre
+    lengths = apart.square().sum(1)
+    step = max(1, len(rows) * rows.element_size() // means.element_size())
+    return torch.cat([_nearest(part.double() - centre, apart, lengths) for part in torch.split(rows, step)])
+
+
+def _nearest(rows: Tensor, means: Tensor, lengths: Tensor) -> Tensor:
+    if len(means) == 1:
+        return torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    two = torch.topk(lengths - 2.0 * rows @ means.T, 2, dim=1, largest=False)
+    doubtful = two.values[:, 1] - two.values[:, 0] <= _DOUBT * (rows.square().sum(1) + lengths.max())
+    found = two.indices[:, 0]
+    found[doubtful] = torch.cdist(rows[doubtful], means, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
+    return found
 
 
 def _kmeans(rows: np.ndarray, init: Any, k: int | None = None, seed: int = 0) -> np.ndarray:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    model = KMeans(k or len(init), init=init, n_init=1, max_iter=_MAX_ITERATIONS, tol=0.0, random_state=seed)
+    model = KMeans(
+        k or len(init), init=init, n_init=1, max_iter=_MAX_ITERATIONS, tol=0.0, random_state=seed, copy_x=False
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct samples than classes is no fault here
         found: np.ndarray = model.fit_predict(rows)
     return found
-
-
-def _nearest(rows: np.ndarray, means: np.ndarray) -> np.ndarray:
-    distances = np.stack([((rows - mean) ** 2).sum(1) for mean in means])
-    nearest: np.ndarray = np.argmin(distances, axis=0)
-    return nearest
 
 
 def _means(rows: np.ndarray, own: np.ndarray, k: int) -> np.ndarray:
@@ -132,6 +222,13 @@ def _assignment(rng: np.random.Generator, n: int, k: int) -> np.ndarray:
 def _size_entropy(clusters: np.ndarray) -> float:
     share = np.bincount(clusters) / len(clusters)
     return -math.fsum(p * math.log(p) for p in share if p)
+
+
+def _entropy_within(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """Entropy of the clusters within each class, weighted by the classes' shares."""
+    table = contingency(labels, clusters) / len(labels)
+    within = table / table.sum(1, keepdims=True)
+    return -math.fsum((table * np.log(within, out=np.zeros_like(within), where=within > 0)).ravel())
 
 
 def _pairs(count: int) -> int:

@@ -12,7 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from resque.plain import to_plain
-from resque.records import COSTS, Forecast, Index, Update
+from resque.readings import Grid, Index, TaskIndex
+from resque.records import COSTS, Forecast, Update
 from resque.settling import Settlement
 from resque.wording import (
     NAMES,
@@ -85,10 +86,47 @@ def show_index(index: Index) -> None:
     out.print(f"RESQUE_dist {index.value:.4f} {index.unit}, layer {index.layer}, {index.reduction}")
     floor = NOT_MEASURED if index.floor is None else f"{index.floor:.4f} {index.unit}"
     out.print(f"n {index.n_original:,} original, {index.n_shifted:,} shifted ({index.labels} labels); floor {floor}")
+    within = index.interval
+    if within is None:
+        out.print("interval: not known, a class has too few samples to tell")
+    else:
+        out.print(f"{within.level:.0%} interval {within.low:.4f} to {within.high:.4f}: {within.guarantee}")
+    if index.debiased:
+        out.print(f"debiased from {index.sub_sums} sub-sums per class, classes drawn towards their mean")
     rows = table("class", f"angle [{index.unit}]")
     for label, angle in index.per_class.items():
         rows.add_row(str(label), NOT_MEASURED if angle is None else f"{angle:.4f}")
     out.print(rows)
+
+
+def show_task(index: TaskIndex, grid: Grid | None) -> None:
+    """RESQUE_task with everything it must not be told without, and the price of having asked."""
+    form = "Lloyd to convergence" if index.lloyd else "each sample to its nearest class mean"
+    out.print(
+        f"RESQUE_task {index.value:.4f} ({index.unit}: 0 is best, 1 is chance), layer {index.layer}, {index.reduction}"
+    )
+    out.print(f"n {index.n:,}, {index.classes} classes; from {index.init}, {form}")
+    if index.by_init:
+        rows = table("<start", "RESQUE_task")
+        for init, value in index.by_init.items():
+            rows.add_row(init + (f" (least entropy of {index.keep})" if init == "random" else ""), f"{value:.4f}")
+        out.print(rows)
+        rows = table("<two starts", "agreement (ARI)")
+        for pair, value in index.agreement.items():
+            rows.add_row(pair, f"{value:.4f}")
+        out.print(rows)
+    asked = index.cost_of_asking
+    if asked is None:
+        return
+    out.print(
+        f"warm-up: {asked.head} head of {asked.outputs} outputs, {asked.steps} steps ({asked.epochs:.2g} epochs), "
+        f"accuracy {asked.accuracy:.3f} on the same data afterwards"
+    )
+    parts = {"warm-up": asked.warm_up_s, "pass": asked.pass_s, "clustering": asked.clustering_s}
+    spent = ", ".join(f"{name} {quantity('wall_s', seconds)}" for name, seconds in parts.items())
+    out.print(f"asking took {quantity('wall_s', asked.energy.wall_s)} ({spent}), {energy_line(asked.energy)}")
+    carbon = "" if asked.carbon_kg is None else f"{quantity('carbon_kg', asked.carbon_kg)}; "
+    out.print(f"carbon: {carbon}{grid_line(grid)}")
 
 
 def show_forecast(made: Forecast) -> None:

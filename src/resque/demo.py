@@ -23,8 +23,9 @@ from resque.forecasting import forecast
 from resque.ledger import Ledger
 from resque.models import fingerprint, load_model, save_weights
 from resque.profiles import Profile, profile
+from resque.readings import Grid
 from resque.recipes import RECIPES, Retraining
-from resque.records import Features, Grid, StepCost
+from resque.records import Features, StepCost
 from resque.retraining import Progress, retrain
 
 MODEL = "resque.models:small_cnn"

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from resque.errors import MeterError
-from resque.records import EnergyReading, Grid
+from resque.readings import EnergyReading, Grid
 
 SHORTEST_CPU_S, SHORTEST_GPU_S = 0.5, 2.0
 _METHODS = {

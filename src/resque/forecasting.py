@@ -17,20 +17,9 @@ import numpy as np
 
 from resque.errors import SettingError, TooFewUpdatesError
 from resque.powerlaw import Past, Predicted, held_out
+from resque.readings import EnergyReading, Grid, Interval
 from resque.recipes import Retraining, plain_recipe
-from resque.records import (
-    COSTS,
-    EnergyReading,
-    Estimate,
-    Features,
-    Forecast,
-    Grid,
-    Interval,
-    StepCost,
-    Update,
-    new_id,
-    utc_now,
-)
+from resque.records import COSTS, Estimate, Features, Forecast, StepCost, Update, new_id, utc_now
 
 LEVEL = 0.8
 LEARNED = ("steps", "gradient_norm", "parameter_change")

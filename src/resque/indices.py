@@ -1,18 +1,35 @@
 """The two indices: how far a shift turns each class, and how well a new task's classes already cluster."""
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from resque.clustering import cluster, contingency, disagreement
+from resque.angles import Side, Spread, angle_of, debiased, floor, plain_interval
+from resque.clustering import (
+    ALL,
+    INITS,
+    Assignment,
+    adjusted_rand_index,
+    check_start,
+    cluster,
+    contingency,
+    disagreement,
+)
 from resque.errors import RepresentationError, SettingError, UndefinedDirectionError
 from resque.profiles import Profile, check_comparable
-from resque.records import Index, TaskIndex
+from resque.readings import Index, Interval, TaskIndex
 from resque.representations import as_labels, as_tensor, reduce
 
 UNITS = {"rad": 1.0, "pi": math.pi}
+_TASK_UNIT = "1 - ARI"
+_MEANING = {
+    False: "of the index over other samples of these sizes, noise included; approximate",
+    True: "of the index without sampling noise; approximate",
+}
 
 
 def resque_dist(
@@ -21,6 +38,7 @@ def resque_dist(
     unit: str = "rad",
     debias: bool = False,
     undefined: str = "error",
+    level: float = 0.9,
 ) -> Index:
     """Mean angle between the class directions of two data sets in one model's representation space.
 
@@ -31,12 +49,14 @@ def resque_dist(
         original: Profile of the data the model was trained on.
         shifted: Profile of the data it would be retrained on, same model, layer and options.
         unit: ``"rad"``, or ``"pi"`` for fractions of pi as the authors' code has it.
-        debias: Use the split-half estimate of each cosine, free of the angle that sampling noise adds.
+        debias: Take out the angle that sampling noise adds, see :func:`resque.angles.debiased`.
         undefined: What to do with a class that is empty or sums to zero on one side: ``"error"``, or
             ``"skip"`` (it is left out of the mean and stands as None in ``per_class``).
+        level: Nominal coverage of the confidence interval.
 
     Returns:
-        The index, from 0 (no class moved) to pi, with the angle of each class and the noise floor.
+        The index, from 0 (no class moved) to pi, with the angle of each class, the noise floor and an interval: for the
+        plain index of its value over other samples of these sizes, for the debiased one of its value without noise.
 
     Raises:
         ProfileMismatchError: The two sides differ in model, layer, preprocessing, reduction or width.
@@ -52,31 +72,37 @@ def resque_dist(
         >>> round(index.value, 3), {label: round(angle, 3) for label, angle in index.per_class.items()}
         (0.125, {0: 0.25, 1: 0.0})
     """
-    if unit not in UNITS:
-        raise SettingError(f"unit {unit!r}: use 'rad' or 'pi'")
-    if undefined not in ("error", "skip"):
-        raise SettingError(f"undefined={undefined!r}: use 'error' or 'skip'")
+    check_options(unit, undefined, level)
     check_comparable(original, shifted)
-    sides = original.halves, shifted.halves
-    angles = {label: _class_angle(label, *sides, debias) for label in sorted(sides[0].keys() | sides[1].keys())}
-    if undefined == "error":
-        _refuse_undefined(angles, *sides, debias)
-    defined = [angle for angle in angles.values() if angle is not None]
-    if not defined:
+    known, unknown = _pairs(original, shifted)
+    if unknown and undefined == "error":
+        label, reason = next(iter(unknown.items()))
+        raise UndefinedDirectionError(
+            f"class {label} has {reason}, so no angle; "
+            "add samples of it, or leave it out with undefined='skip' (--undefined skip)"
+        )
+    if not known:
         raise UndefinedDirectionError("no class has samples on both sides: do the two data sets share labels?")
-    scale = UNITS[unit]
-    floor = _floor(original, shifted, [label for label, angle in angles.items() if angle is not None])
+    angles, spread = _angles(list(known.values()), debias, level)
+    scale, interval, noise = UNITS[unit], None, floor(list(known.values()))
+    if spread.low is not None and spread.high is not None:
+        interval = Interval(spread.low / scale, spread.high / scale, level, _MEANING[debias])
+    own = dict(zip(known, angles, strict=True))
     return Index(
-        value=math.fsum(defined) / len(defined) / scale,
+        value=spread.value / scale,
         unit=unit,
-        per_class={label: None if angle is None else angle / scale for label, angle in angles.items()},
+        per_class={
+            label: own[label] / scale if label in own else None for label in sorted(own.keys() | unknown.keys())
+        },
         reduction=original.origin.reduction,
         layer=original.origin.layer,
         labels=shifted.labels_from,
         n_original=original.n,
         n_shifted=shifted.n,
-        floor=None if floor is None else floor / scale,
+        interval=interval,
+        floor=None if noise is None else noise / scale,
         debiased=debias,
+        sub_sums=original.sub_sums,
     )
 
 
@@ -87,16 +113,19 @@ def resque_task(
     lloyd: bool = True,
     reduction: str = "flatten",
     seed: int = 0,
+    keep: str = "sizes",
 ) -> TaskIndex:
     """One minus the adjusted Rand index between clusters of the representations and the true classes.
 
     Args:
         representations: ``(n, …)`` of the new task's data, after one epoch of training on it.
         labels: ``(n,)`` integers, the new task's true classes.
-        init: ``"class-means"`` (Algorithm 1 from the new data's classes), ``"k-means++"`` or ``"random"``.
+        init: ``"class-means"`` (Algorithm 1 from the new data's classes), ``"k-means++"``, ``"random"``, or ``"all"``:
+            the index from class means, with the other two and how well they agree beside it.
         lloyd: Iterate to convergence, as the authors' code does; False assigns to the nearest class mean once.
         reduction: See :func:`resque.representations.reduce`.
         seed: Of ``"k-means++"`` and ``"random"``.
+        keep: Which of 20 random clusterings counts, see :func:`resque.clustering.cluster`.
 
     Returns:
         The index with everything it depends on.
@@ -112,81 +141,98 @@ def resque_task(
         >>> resque_task([[0.0], [0.1], [5.0], [5.1]], [3, 3, 8, 8]).value
         0.0
     """
-    rows = reduce(as_tensor(representations), reduction).to(torch.float64).cpu()
-    target = as_labels(labels, len(rows)).cpu().numpy()
+    check_start(init, lloyd, keep)
+    rows, target = _finite_rows(representations, labels, reduction)
+    if not lloyd:
+        assignment = to_class_means(Profile.from_arrays(rows, target))
+        assignment.add(rows, target)
+        return assigned(assignment, reduction)
+    return clustered(rows.numpy().copy(), target.numpy(), init, reduction, seed, keep)
+
+
+def clustered(
+    rows: np.ndarray, target: np.ndarray, init: str, reduction: str, seed: int = 0, keep: str = "sizes"
+) -> TaskIndex:
+    """RESQUE_task of finite float64 rows ``(n, width)``, which are overwritten: no second copy is made."""
+    starts = INITS if init == ALL else (init,)
+    found = {start: cluster(rows, target, start, seed, keep) for start in starts}
+    values = {start: disagreement(contingency(target, clusters)) for start, clusters in found.items()}
+    pairs = itertools.combinations(starts, 2)
+    return TaskIndex(
+        value=values[starts[0]],
+        unit=_TASK_UNIT,
+        init=starts[0],
+        lloyd=True,
+        reduction=reduction,
+        n=len(target),
+        classes=len(np.unique(target)),
+        keep=keep if "random" in starts else "",
+        by_init=values if init == ALL else {},
+        agreement={f"{one} / {other}": adjusted_rand_index(found[one], found[other]) for one, other in pairs},
+    )
+
+
+def to_class_means(profile: Profile) -> Assignment:
+    """The second of two streaming passes, from the profile that the first one left: assigns to its class means."""
+    sides = profile.sides
+    means = [side.halves.sum(0) / sum(side.counts) for side in sides.values()]
+    return Assignment.to_means(torch.tensor(list(sides)), torch.from_numpy(np.stack(means)))
+
+
+def assigned(assignment: Assignment, reduction: str) -> TaskIndex:
+    """RESQUE_task of a finished assignment, ``lloyd=False``."""
+    n, classes = int(assignment.table.sum()), len(assignment.labels)
+    return TaskIndex(assignment.disagreement, _TASK_UNIT, INITS[0], False, reduction, n, classes)
+
+
+def _finite_rows(representations: Any, labels: Any, reduction: str) -> tuple[Tensor, Tensor]:
+    """Rows ``(n, width)`` in float64 and labels, both on the CPU."""
+    rows = reduce(as_tensor(representations), reduction)
+    if rows.dtype.is_complex:
+        raise RepresentationError("representations are complex; expected real numbers")
+    rows = rows.to(torch.float64).cpu()
+    target = as_labels(labels, len(rows)).cpu()
     if len(rows) == 0 or not bool(torch.isfinite(rows).all()):
         raise RepresentationError("representations are empty, or hold NaN or infinity: nothing can be clustered")
-    clusters = cluster(rows.numpy(), target, init, lloyd, seed)
-    value = disagreement(contingency(target, clusters))
-    return TaskIndex(value, "1 - ARI", init, lloyd, reduction, len(target), len(np.unique(target)))
+    return rows, target
 
 
-def angle_between(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Angle of two vectors in radians, to full precision near 0 and pi; None if one of them is zero."""
-    u, v = _unit(one), _unit(other)
-    if u is None or v is None:
-        return None
-    return 2.0 * math.atan2(float(np.linalg.norm(u - v)), float(np.linalg.norm(u + v)))
+def check_options(unit: str, undefined: str, level: float) -> None:
+    """Refuse options of :func:`resque_dist` that there are not."""
+    if unit not in UNITS:
+        raise SettingError(f"unit {unit!r}: use 'rad' or 'pi'")
+    if undefined not in ("error", "skip"):
+        raise SettingError(f"undefined={undefined!r}: use 'error' or 'skip'")
+    if not 0.0 < level < 1.0:
+        raise SettingError(f"confidence {level:g}: expected a share between 0 and 1, e.g. 0.9")
 
 
-def _unit(vector: np.ndarray) -> np.ndarray | None:
-    largest = float(np.max(np.abs(vector), initial=0.0))
-    if largest == 0.0:
-        return None
-    scaled = vector / largest
-    return scaled / np.linalg.norm(scaled)
-
-
-Halves = dict[int, np.ndarray]
-
-
-def _class_angle(label: int, original: Halves, shifted: Halves, debias: bool) -> float | None:
-    if label not in original or label not in shifted:
-        return None
-    if debias:
-        return _debiased_angle(original[label], shifted[label])
-    return angle_between(original[label].sum(0), shifted[label].sum(0))
-
-
-def _refuse_undefined(angles: dict[int, float | None], original: Halves, shifted: Halves, debias: bool) -> None:
-    for label, angle in angles.items():
-        if angle is not None:
-            continue
-        for side, halves in (("original", original), ("shifted", shifted)):
-            if label not in halves:
-                reason = f"no samples on the {side} side"
+def _pairs(original: Profile, shifted: Profile) -> tuple[dict[int, tuple[Side, Side]], dict[int, str]]:
+    """The classes with a direction on both sides, and for each other one the reason why it has none."""
+    sides = {"original": original.sides, "shifted": shifted.sides}
+    known, unknown = {}, {}
+    for label in sorted(sides["original"].keys() | sides["shifted"].keys()):
+        pair = {name: of.get(label) for name, of in sides.items()}
+        for name, side in pair.items():
+            if side is None:
+                unknown[label] = f"no samples on the {name} side"
+            elif side.direction is None:
+                unknown[label] = f"representations that sum to zero on the {name} side"
+            if label in unknown:
                 break
-            if _unit(halves[label].sum(0)) is None:
-                reason = f"representations that sum to zero on the {side} side"
-                break
-        else:
-            reason = "two halves without a common direction, which debias needs"
+        if pair["original"] is not None and pair["shifted"] is not None and label not in unknown:
+            known[label] = pair["original"], pair["shifted"]
+    return known, unknown
+
+
+def _angles(pairs: list[tuple[Side, Side]], debias: bool, level: float) -> tuple[list[float], Spread]:
+    if not debias:
+        angles = [angle_of(original, shifted) for original, shifted in pairs]
+        return angles, plain_interval(pairs, angles, level)
+    found = debiased(pairs, level)
+    if found is None:
         raise UndefinedDirectionError(
-            f"class {label} has {reason}, so no angle; "
-            "add samples of it, or leave it out with undefined='skip' (--undefined skip)"
+            "no class has two halves with a common direction on both sides, which debias needs: "
+            "add samples, or take the plain index beside its floor"
         )
-
-
-def _debiased_angle(original: np.ndarray, shifted: np.ndarray) -> float | None:
-    """Arc cosine of the cosine with the noise divided out: cross products over split-half products."""
-    halves = [_unit(half) for half in (*original, *shifted)]
-    if any(half is None for half in halves):
-        return None
-    o1, o2, s1, s2 = (half for half in halves if half is not None)
-    within = float(o1 @ o2) * float(s1 @ s2)
-    if within <= 0.0:
-        return None
-    between = float((o1 + o2) @ (s1 + s2)) / 4.0
-    return math.acos(min(1.0, max(-1.0, between / math.sqrt(within))))
-
-
-def _floor(original: Profile, shifted: Profile, labels: list[int]) -> float | None:
-    """The split-half angle of the original data, scaled from two halves to the two actual sizes."""
-    halves, n_original, n_shifted = original.halves, original.counts, shifted.counts
-    angles = []
-    for label in labels:
-        angle = angle_between(*halves[label])
-        if angle is None:
-            return None
-        angles.append(angle * math.sqrt((1 / n_original[label] + 1 / n_shifted[label]) * n_original[label] / 4))
-    return math.fsum(angles) / len(angles)
+    return found

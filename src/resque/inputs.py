@@ -24,6 +24,9 @@ Model = Annotated[str, typer.Option(help="FILE.py:CALLABLE or package.module:CAL
 Weights = Annotated[Path | None, typer.Option(help="State dict: .safetensors, or .pt without pickled code.")]
 Layer = Annotated[str | None, typer.Option(help="Module name, or penultimate; default: the paper's layer.")]
 Reduction = Annotated[str, typer.Option(help="flatten, mean or token-mean.")]
+OwnReduction = Annotated[
+    str | None, typer.Option("--reduction", help="flatten, mean or token-mean; default: as the profile, else flatten.")
+]
 Labels = Annotated[str, typer.Option(help="true, or pseudo: the model's own predictions.")]
 Limit = Annotated[int | None, typer.Option(help="Use at most this many samples of each data set.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
@@ -54,7 +57,8 @@ def profile_of(network: "nn.Module", data: "LabelledData", layer: str | None, re
 
     batches = data.batches(device=device_of(network))
     shown = console.tracked(batches, -(-len(data) // BATCH), f"passing {data.name}")
-    return make_profile(network, shown, layer, reduction, labels=labels, preprocessing=PREPROCESSING)
+    classes = data.classes if labels == "true" else None
+    return make_profile(network, shown, layer, reduction, classes, labels, PREPROCESSING)
 
 
 def original_from(

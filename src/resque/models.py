@@ -1,9 +1,7 @@
-"""Model specifications → ``nn.Module``, and which layer of it is "the representation".
+"""Model specifications → ``nn.Module``, its weights, its device, and a fingerprint of what it has learned.
 
 ``FILE.py:CALLABLE`` or ``package.module:CALLABLE`` names a function without arguments that returns an
 ``nn.Module``. Weights come from ``.safetensors``, or from ``.pt`` read without executing pickled code.
-The layer is the paper's: the raw output of the last convolution, the last dense layer of the last
-encoder block of a transformer, else the layer before the head.
 """
 
 import hashlib
@@ -23,9 +21,6 @@ from torch.nn.parameter import is_lazy
 
 from resque.errors import ModelError
 from resque.files import replacing
-
-PENULTIMATE = "penultimate"
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def small_cnn() -> nn.Module:
@@ -170,69 +165,3 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def representation_layer(model: nn.Module, name: str | None = None) -> str:
-    """The name of the module whose output is the representation.
-
-    Args:
-        model: Any classifier.
-        name: A module's name to use instead, or ``"penultimate"`` for the head's input (after pooling).
-
-    Returns:
-        The module's name; for ``"penultimate"`` that word itself.
-
-    Raises:
-        ModelError: No such module (the message lists the candidates), or nothing to choose from.
-
-    References:
-        Sangarya and Kim, RESQUE, AAAI 2025, "Normalized Embedding Vectors for Distributions".
-
-    Example:
-        >>> representation_layer(small_cnn())
-        '7'
-    """
-    modules = dict(model.named_modules())
-    convolutions: list[str] = [key for key, module in modules.items() if isinstance(module, _CONVOLUTIONS)]
-    dense: list[str] = [key for key, module in modules.items() if isinstance(module, nn.Linear)]
-    if name == PENULTIMATE:
-        head(model)
-        return PENULTIMATE
-    if name is not None:
-        if name not in modules or name == "":
-            candidates = (convolutions + dense)[-12:]
-            raise ModelError(f"no layer {name!r}: use {PENULTIMATE} or a module such as {', '.join(candidates)}")
-        return name
-    encoder_dense = _last_encoder_dense(modules)
-    if encoder_dense is not None:
-        return encoder_dense
-    if convolutions:
-        return convolutions[-1]
-    if len(dense) > 1:
-        return dense[-2]
-    raise ModelError("no convolution and fewer than two dense layers: name the representation with --layer")
-
-
-def _last_encoder_dense(modules: dict[str, nn.Module]) -> str | None:
-    """The last dense layer of the block around the last attention, or None without attention."""
-    attentions = [key for key, module in modules.items() if "attention" in type(module).__name__.lower()]
-    outermost = [key for key in attentions if not any(key.startswith(f"{other}.") for other in attentions)]
-    if not outermost:
-        return None
-    attention = block = outermost[-1]
-    while block := block.rpartition(".")[0]:
-        inside = [
-            key for key, module in modules.items() if isinstance(module, nn.Linear) and key.startswith(f"{block}.")
-        ]
-        dense = [key for key in inside if not key.startswith(f"{attention}.")]
-        if dense:
-            return dense[-1]
-    return None
-
-
-def head(model: nn.Module) -> nn.Linear:
-    """The classifier: the last dense layer in module order."""
-    dense = [module for module in model.modules() if isinstance(module, nn.Linear)]
-    if not dense:
-        raise ModelError("the model has no dense layer, so no head to be found: name the layer with --layer")
-    return dense[-1]

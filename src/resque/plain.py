@@ -27,7 +27,7 @@ def from_plain(cls: type[Record], plain: Mapping[str, Any]) -> Record:
     """The inverse of ``to_plain``: rebuild a record from what JSON gives back.
 
     Example:
-        >>> from resque.records import Grid
+        >>> from resque.readings import Grid
         >>> grid = Grid("FRA", 44.0, "given")
         >>> from_plain(Grid, to_plain(grid)) == grid
         True

@@ -17,14 +17,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from resque.angles import Side
 from resque.errors import DataError, ProfileMismatchError, RepresentationError
 from resque.files import replacing
-from resque.models import fingerprint, representation_layer
+from resque.layers import representation_layer
+from resque.models import fingerprint
 from resque.representations import as_labels, as_tensor, device_of, observing, passed, reduce
+from resque.sums import HALVES, ClassSums, Scratch
 
-HALVES = 2
-_GOLDEN = -0x61C8864680B583EB  # 2**64 / golden ratio as a signed int64: Fibonacci hashing
 _FORMAT = "resque profile 1"
+_SAVED = ("labels", "sums", "counts")
 _PRIVATE = 5
 
 
@@ -43,46 +45,6 @@ class Origin:
     layer: str = ""
     preprocessing: str = ""
     reduction: str = "flatten"
-
-
-@dataclass
-class _Table:
-    """Sums and counts by half and class; ``labels`` are sorted."""
-
-    labels: Tensor  # (classes,) int64
-    sums: Tensor  # (halves, classes, width) float64
-    counts: Tensor  # (halves, classes) int64
-
-    @classmethod
-    def zeros(cls, labels: Tensor, width: int) -> "_Table":
-        sums = torch.zeros(HALVES, len(labels), width, dtype=torch.float64, device=labels.device)
-        return cls(labels, sums, torch.zeros(HALVES, len(labels), dtype=torch.int64, device=labels.device))
-
-    def merged(self, other: "_Table") -> "_Table":
-        """Both together, with the labels of both."""
-        whole = _Table.zeros(torch.unique(torch.cat([self.labels, other.labels.to(self.labels.device)])), self.width)
-        for part in (self, other):
-            place = torch.searchsorted(whole.labels, part.labels.to(whole.labels.device))
-            whole.sums.index_add_(1, place, part.sums.to(whole.sums.device))
-            whole.counts.index_add_(1, place, part.counts.to(whole.counts.device))
-        return whole
-
-    def emptied(self) -> "_Table":
-        """The same labels and width, nothing summed."""
-        return _Table.zeros(self.labels, self.width)
-
-    @property
-    def width(self) -> int:
-        return self.sums.shape[2]
-
-    @property
-    def sound(self) -> bool:
-        """Whether shapes, labels, counts and sums are such as a profile has."""
-        shapes = self.labels.ndim == 1 and self.sums.ndim == 3 and self.sums.shape[:2] == self.counts.shape
-        if not shapes or self.counts.shape != (HALVES, len(self.labels)):
-            return False
-        rising = bool((self.labels[1:] > self.labels[:-1]).all())
-        return rising and bool((self.counts >= 0).all()) and bool(torch.isfinite(self.sums).all())
 
 
 class Profile:
@@ -109,9 +71,18 @@ class Profile:
     ) -> None:
         self.origin = origin or Origin()
         self.labels_from = labels_from
-        self._declared = None if classes is None else _declared(classes)
-        self._table: _Table | None = None
+        self._declared = None if classes is None else declared_labels(classes)
+        self._table: ClassSums | None = None
+        self._known: set[int] = set()
+        self._scratch = Scratch()
         self._seen = 0
+
+    @classmethod
+    def of_sums(cls, table: ClassSums, origin: Origin | None = None, labels_from: str = "true") -> "Profile":
+        """A profile of sums that are there already; they are shared, not copied."""
+        made = cls(origin, labels_from=labels_from)
+        made._table, made._known, made._seen = table, set(table.labels.tolist()), int(table.counts.sum())
+        return made
 
     @classmethod
     def from_arrays(
@@ -136,6 +107,10 @@ class Profile:
     def update(self, representations: Any, labels: Any, indices: Any = None) -> None:
         """Add a batch.
 
+        On the CPU a batch that cannot be summed is refused and leaves the profile as it was. On another device
+        nothing waits for the batch: with ``classes`` declared it costs no synchronisation, and what is wrong with it is
+        told when the profile is read.
+
         Args:
             representations: ``(n, …)``; reduced as the profile's origin says, summed in float64.
             labels: ``(n,)`` integers.
@@ -145,40 +120,61 @@ class Profile:
         Raises:
             RepresentationError: NaN, infinity, labels that are no integers or undeclared, sizes that differ.
         """
-        self._add(reduce(as_tensor(representations), self.origin.reduction), labels, indices)
+        rows = reduce(as_tensor(representations), self.origin.reduction)
+        if rows.device.type == "cpu":
+            _check_finite(torch.isfinite(rows).all())
+            self._check_declared(as_labels(labels, len(rows)))
+        self._add(rows, labels, indices)
 
     def _add(self, rows: Tensor, labels: Any, indices: Any = None) -> None:
-        """Add rows ``(n, width)`` that are reduced already."""
+        """Add rows ``(n, width)`` that are reduced already, without looking at their values."""
         if rows.dtype.is_complex:
             raise RepresentationError("representations are complex; expected real numbers")
-        rows, target = rows.to(torch.float64), as_labels(labels, len(rows)).to(rows.device)
+        target = as_labels(labels, len(rows))
         if len(rows) == 0:
             return
-        if not bool(torch.isfinite(rows).all()):
-            raise RepresentationError(
-                "representations hold NaN or infinity; check the model's weights and the data's range"
-            )
-        own = torch.arange(self._seen, self._seen + len(rows)) if indices is None else torch.as_tensor(indices)
-        table = self._table_for(target, rows)
-        column = torch.searchsorted(table.labels, target).clamp(max=len(table.labels) - 1)
-        if not bool((table.labels[column] == target).all()):
-            raise RepresentationError(f"a label is not among the declared classes {table.labels.tolist()}")
-        half = ((own.to(rows.device, torch.int64) * _GOLDEN) < 0).long()
-        cell = half * len(table.labels) + column
-        table.sums.view(-1, rows.shape[1]).index_add_(0, cell, rows)
-        table.counts += torch.bincount(cell, minlength=table.counts.numel()).reshape(table.counts.shape)
+        if indices is None:
+            numbers = torch.arange(self._seen, self._seen + len(rows), device=rows.device)
+        else:
+            numbers = as_labels(indices, len(rows))
+        self._table_for(target, rows).add(rows, target, numbers, self._scratch)
         self._seen += len(rows)
 
-    def _table_for(self, target: Tensor, rows: Tensor) -> _Table:
+    def _table_for(self, target: Tensor, rows: Tensor) -> ClassSums:
         """The table with room for a batch; declared classes never grow."""
-        labels = torch.unique(target) if self._declared is None else self._declared.to(rows.device)
         if self._table is None:
-            self._table = _Table.zeros(labels, rows.shape[1])
+            labels = torch.unique(target) if self._declared is None else self._declared
+            self._table = ClassSums.zeros(labels, rows.shape[1], rows.device)
+            self._known = set(labels.tolist())
         elif self._table.width != rows.shape[1]:
-            raise RepresentationError(f"representations of width {rows.shape[1]} after width {self._table.width}")
-        elif self._declared is None and not bool(torch.isin(labels, self._table.labels).all()):
-            self._table = self._table.merged(_Table.zeros(labels, rows.shape[1]))
+            raise RepresentationError(
+                f"representations of width {rows.shape[1]} after width {self._table.width}: "
+                "for inputs of several sizes choose a reduction over space or tokens (mean, token-mean)"
+            )
+        if self._declared is None:
+            found = set(torch.unique(target).tolist())
+            if not found <= self._known:
+                self._known |= found
+                self._table = self._table.with_labels(target)
         return self._table
+
+    def _check_declared(self, target: Tensor) -> None:
+        if self._declared is not None and not bool(torch.isin(target, self._declared.to(target.device)).all()):
+            raise RepresentationError(f"a label is not among the declared classes {self._declared.tolist()}")
+
+    def check(self) -> None:
+        """Refuse sums that some batch has spoiled; reading them does this by itself.
+
+        Raises:
+            RepresentationError: A representation was NaN or infinite, or a label was none of the declared classes.
+        """
+        if self._table is not None:
+            if int(self._table.strangers):
+                raise RepresentationError(
+                    f"{int(self._table.strangers)} labels are not among the declared classes "
+                    f"{self._table.labels.tolist()}"
+                )
+            _check_finite(self._table.finite)
 
     def __add__(self, other: "Profile") -> "Profile":
         """The profile of both sets of samples together."""
@@ -186,11 +182,19 @@ class Profile:
         merged = Profile(self.origin, None, self.labels_from if self.labels_from == other.labels_from else "mixed")
         tables = [part._table for part in (self, other) if part._table is not None]
         if tables:
-            merged._table = tables[0].merged(tables[-1] if len(tables) > 1 else tables[0].emptied())
+            merged._table = tables[0].with_labels(tables[-1].labels)
+            merged._known = set(merged._table.labels.tolist())
+            if len(tables) > 1:
+                merged._table.merge(tables[1])
         if self._declared is not None and other._declared is not None:
             merged._declared = torch.unique(torch.cat([self._declared, other._declared]))
         merged._seen = self._seen + other._seen
         return merged
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been summed yet."""
+        return self._table is None
 
     @property
     def width(self) -> int:
@@ -211,17 +215,27 @@ class Profile:
         return {int(label): int(total) for label, total in totals if total}
 
     @property
-    def halves(self) -> dict[int, np.ndarray]:
-        """Label → the two independent sums of a class, ``(2, width)`` float64, for the labels that were seen."""
+    def sides(self) -> dict[int, Side]:
+        """Label → the two half sums of a class and how many samples each has, for the labels that were seen."""
         if self._table is None:
             return {}
-        sums, counts = self._table.sums.cpu().numpy(), self.counts
-        return {label: sums[:, i] for i, label in enumerate(self._table.labels.tolist()) if label in counts}
+        self.check()
+        sums, counts = self._table.sums.cpu().numpy(), self._table.counts.cpu().numpy()
+        return {
+            label: Side(sums[:, i], (int(counts[0, i]), int(counts[1, i])))
+            for i, label in enumerate(self._table.labels.tolist())
+            if counts[:, i].any()
+        }
 
     @property
     def sums(self) -> dict[int, np.ndarray]:
         """Label → ``V_l``, ``(width,)`` float64, for the labels that were seen."""
-        return {label: halves.sum(0) for label, halves in self.halves.items()}
+        return {label: side.halves.sum(0) for label, side in self.sides.items()}
+
+    @property
+    def sub_sums(self) -> int:
+        """G, how many independent sums are kept per class."""
+        return HALVES
 
     @property
     def exposed_classes(self) -> list[int]:
@@ -232,7 +246,8 @@ class Profile:
         """Write sums, counts and origin as safetensors, whole or not at all; no sample is kept."""
         if self._table is None:
             raise RepresentationError("the profile is empty: update it with at least one batch before saving")
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in vars(self._table).items()}
+        self.check()
+        tensors = {name: getattr(self._table, name).cpu().contiguous() for name in _SAVED}
         about = {"format": _FORMAT, "labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
         with replacing(path, own=_is_profile) as scratch:
             save_file(tensors, scratch, about)
@@ -248,16 +263,16 @@ class Profile:
                 about = file.metadata() or {}
                 if about.get("format") != _FORMAT:
                     raise DataError(f"{path} holds tensors, but no profile; make one with `resque profile`")
-                table = _Table(*(file.get_tensor(name) for name in ("labels", "sums", "counts")))
-            loaded = cls(Origin(**json.loads(about["origin"])), labels_from=about["labels_from"])
+                labels, sums, counts = map(file.get_tensor, _SAVED)
+            table = ClassSums(labels, sums, counts, torch.zeros((), dtype=torch.int64))
+            origin = Origin(**json.loads(about["origin"]))
         except (safetensors.SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise DataError(
                 f"{path} is no profile that can be read: {error}; make one with `resque profile`"
             ) from error
         if not table.sound:
             raise DataError(f"{path} holds sums or counts that no profile can have; make it anew")
-        loaded._table, loaded._seen = table, int(table.counts.sum())
-        return loaded
+        return cls.of_sums(table, origin, about["labels_from"])
 
 
 def profile(
@@ -299,7 +314,14 @@ def profile(
     with observing(model, name, reduction) as observe:
         for inputs, target in passed(loader, device_of(model)):
             rows, logits = observe(inputs)
-            made._add(rows, logits.argmax(1) if labels == "pseudo" else target)
+            if made.empty:  # a model that gives NaN shows it in its first batch
+                _check_finite(torch.isfinite(rows).all())
+            if labels == "pseudo":
+                made._declared = torch.arange(logits.shape[1]) if made._declared is None else made._declared
+                target = logits.argmax(1)
+            made._add(rows, target)
+    made.check()
+    made._scratch = Scratch()  # give its memory back
     return made
 
 
@@ -328,7 +350,15 @@ def _is_profile(path: Path) -> bool:
     return True
 
 
-def _declared(classes: Sequence[int] | int) -> Tensor:
+def _check_finite(finite: Tensor | bool) -> None:
+    if not bool(finite):
+        raise RepresentationError(
+            "representations hold NaN or infinity; check the model's weights and the data's range"
+        )
+
+
+def declared_labels(classes: Sequence[int] | int) -> Tensor:
+    """The labels that may occur, rising: a list of them, or ``0 … number - 1``."""
     labels = torch.tensor(sorted({int(c) for c in (range(classes) if isinstance(classes, int) else classes)}))
     if len(labels) == 0:
         raise RepresentationError("classes is empty: give the labels, or their number")

@@ -1,4 +1,4 @@
-"""The nouns that travel between modules: frozen, with the unit in the field's name.
+"""The nouns of an update that travel between modules: frozen, with the unit in the field's name.
 
 A field is None when it was not measured; zero means zero.
 """
@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from resque.readings import EnergyReading, Grid, Interval
+
 COSTS = {
     "epochs": "epochs",
     "steps": "optimizer steps",
@@ -20,120 +22,6 @@ COSTS = {
     "carbon_kg": "kg CO2e",
 }
 """The costs that are measured and forecast, each with its unit."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A prediction interval.
-
-    Attributes:
-        low: Lower bound, in the unit of the value it belongs to.
-        high: Upper bound; None when the history cannot bound it from above.
-        level: Nominal coverage, e.g. 0.8.
-        guarantee: What is promised, and under which condition.
-    """
-
-    low: float
-    high: float | None
-    level: float
-    guarantee: str
-
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value and (self.high is None or value <= self.high)
-
-
-@dataclass(frozen=True)
-class Index:
-    """A RESQUE index, which never travels without its unit and how it was made.
-
-    Attributes:
-        value: The index.
-        unit: ``"rad"`` or ``"pi"`` (fractions of pi).
-        per_class: Label → angle of that class, None where undefined and skipped.
-        reduction: How a representation was made flat: ``flatten``, ``mean`` or ``token-mean``.
-        layer: Name of the module whose output is the representation.
-        labels: ``"true"`` or ``"pseudo"`` (the model's own predictions), for the shifted side.
-        n_original: Samples on the original side.
-        n_shifted: Samples on the shifted side.
-        interval: Confidence interval of the value, None where not computed.
-        floor: What the index would be at these two sizes without any shift, None where it cannot be told.
-        debiased: Whether the split-half bias correction was applied.
-    """
-
-    value: float
-    unit: str
-    per_class: Mapping[int, float | None]
-    reduction: str
-    layer: str
-    labels: str
-    n_original: int
-    n_shifted: int
-    interval: Interval | None = None
-    floor: float | None = None
-    debiased: bool = False
-
-
-@dataclass(frozen=True)
-class TaskIndex:
-    """RESQUE_task, and how it was made.
-
-    Attributes:
-        value: One minus the adjusted Rand index; 0 is best, 1 what chance gives, and more is possible.
-        unit: ``"1 - ARI"``.
-        init: How the clustering began.
-        lloyd: Whether Lloyd's iterations ran, or samples went to the nearest class mean once.
-        reduction: How a representation was made flat.
-        n: Samples.
-        classes: Classes, which is also the number of clusters.
-    """
-
-    value: float
-    unit: str
-    init: str
-    lloyd: bool
-    reduction: str
-    n: int
-    classes: int
-
-
-@dataclass(frozen=True)
-class EnergyReading:
-    """What a meter says of one window.
-
-    Attributes:
-        wall_s: Length of the window.
-        energy_kwh: Sum of the components, None if any is unknown.
-        components_kwh: Device → energy.
-        methods: Device → ``measured``, ``modelled`` or ``assumed``.
-        meter: The meter's name and settings.
-        note: Why energy is None, or how it was obtained; empty where there is nothing to say.
-    """
-
-    wall_s: float
-    energy_kwh: float | None
-    components_kwh: Mapping[str, float]
-    methods: Mapping[str, str]
-    meter: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The electricity that a machine runs on.
-
-    Attributes:
-        region: ISO 3166 alpha-3 code, or ``"given"`` for an intensity named by the user.
-        intensity_g_per_kwh: Carbon intensity, grams of CO2 equivalent per kWh, location based.
-        source: Where the intensity comes from.
-    """
-
-    region: str
-    intensity_g_per_kwh: float
-    source: str
-
-    def carbon_kg(self, energy_kwh: float | None) -> float | None:
-        """Emissions of that much energy; None for None."""
-        return None if energy_kwh is None else energy_kwh * self.intensity_g_per_kwh / 1000.0
 
 
 @dataclass(frozen=True)
@@ -287,7 +175,7 @@ class Update:
         steps, wall_s = self.curve.steps[at], self.curve.wall_s[at]
         energy_kwh = self.cost.energy_kwh
         if energy_kwh is not None:
-            energy_kwh = energy_kwh * wall_s / self.cost.wall_s if self.cost.wall_s else 0.0
+            energy_kwh = energy_kwh * (wall_s / self.cost.wall_s) if self.cost.wall_s else 0.0
         return Cost(
             epochs=steps / self.curve.steps_per_epoch,
             steps=steps,

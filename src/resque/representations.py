@@ -1,11 +1,12 @@
 """One forward pass with a hook: representations and logits, and the model left as it was found.
 
 Gradients are off, the model is in evaluation mode, every sample is passed once. Whatever happens, the
-hook is removed and each module's ``training`` flag is put back.
+hook is removed and each module's ``training`` flag is put back. Inputs are a tensor, or a mapping of tensors as
+transformers models take them.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,21 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from resque.errors import ModelError, RepresentationError, ResqueError
-from resque.models import PENULTIMATE, head
+from resque.layers import PENULTIMATE, head
 
 REDUCTIONS = ("flatten", "mean", "token-mean")
-Observe = Callable[[Tensor], tuple[Tensor, Tensor]]
+Inputs = Tensor | Mapping[str, Tensor]
+Observe = Callable[[Inputs], tuple[Tensor, Tensor]]
+_CHUNK = 64
 
 
-def reduce(representations: Tensor, reduction: str = "flatten") -> Tensor:
+def reduce(representations: Tensor, reduction: str = "flatten", mask: Tensor | None = None) -> Tensor:
     """A batch of representations as one row a sample.
 
     Args:
         representations: ``(n, …)``.
         reduction: ``flatten``; ``mean`` over everything after the channel axis; ``token-mean`` over axis 1.
+        mask: ``(n, tokens)``, 0 where a token only fills up: ``token-mean`` leaves those out.
 
     Returns:
-        ``(n, width)``.
+        ``(n, width)``; for ``flatten`` of the same type (a view where it can be), for means float64.
 
     Example:
         >>> import torch
@@ -40,11 +44,15 @@ def reduce(representations: Tensor, reduction: str = "flatten") -> Tensor:
     if representations.ndim < 1 or (reduction == "token-mean" and representations.ndim != 3):
         shape = tuple(representations.shape)
         raise RepresentationError(f"{reduction} cannot reduce shape {shape}: token-mean needs (n, tokens, width)")
-    if reduction == "mean" and representations.ndim > 2:
-        return representations.flatten(2).double().mean(2)
-    if reduction == "token-mean":
-        return representations.double().mean(1)
-    return representations.reshape(len(representations), math.prod(representations.shape[1:]))
+    if reduction == "flatten" or (reduction == "mean" and representations.ndim <= 2):
+        return representations.reshape(len(representations), math.prod(representations.shape[1:]))
+    chunks = torch.split(representations, _CHUNK)  # float64 for a part of the batch at a time
+    if reduction == "mean":
+        return torch.cat([chunk.flatten(2).double().mean(2) for chunk in chunks])
+    if mask is None or mask.shape != representations.shape[:2]:
+        return torch.cat([chunk.double().mean(1) for chunk in chunks])
+    weights = torch.split((mask.double() / mask.sum(1, keepdim=True)).unsqueeze(1), _CHUNK)
+    return torch.cat([(part @ chunk.double()).squeeze(1) for part, chunk in zip(weights, chunks, strict=True)])
 
 
 @contextmanager
@@ -60,35 +68,76 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
+class _Kept:
+    """What a layer put out last: by reference where it stays intact, else as a copy.
+
+    Copying every output would cost as much as summing it. A later layer that works in place changes the tensor's
+    version, so the first batch, which is always copied, tells whether that is needed.
+    """
+
+    def __init__(self, reduction: str) -> None:
+        self.rows: Tensor | None = None
+        self.mask: Tensor | None = None
+        self._reduction = reduction
+        self._output: Tensor | None = None
+        self._version = 0
+        self._copies = self._unsure = True
+
+    def keep(self, output: Any) -> None:
+        tensor = output[0] if isinstance(output, tuple | list) else output
+        if not isinstance(tensor, Tensor):
+            raise ModelError(
+                f"the layer puts out a {type(output).__name__}, not a tensor: name another one with --layer"
+            )
+        rows = reduce(tensor.detach(), self._reduction, self.mask)
+        if tensor.is_inference():  # such tensors have no version to go by
+            self._output, self._copies = None, True
+        else:
+            self._output, self._version = tensor.detach(), tensor._version
+        self.rows = rows.clone() if self._copies and rows.data_ptr() == tensor.data_ptr() else rows
+
+    def spoiled(self) -> bool:
+        """Whether the kept rows were changed behind our back; from then on copies are kept."""
+        changed = self._output is not None and self._output._version != self._version
+        lost = changed and not self._copies
+        if self._unsure or changed:
+            self._copies, self._unsure = changed, False
+        return lost
+
+    def take(self) -> Tensor | None:
+        rows, self.rows, self._output = self.rows, None, None
+        return rows
+
+
 @contextmanager
 def observing(model: nn.Module, layer: str, reduction: str = "flatten") -> Iterator[Observe]:
     """A function ``batch → (representations, logits)`` for one layer, valid inside the block.
 
-    Representations are float64, ``(n, width)``; they are copied inside the hook, because a later layer may
-    work in place. The last call counts when a forward pass runs the layer more than once.
+    Representations are ``(n, width)``, as the layer put them out: what later layers do in place is not seen. The
+    last call counts when a forward pass runs the layer more than once.
 
     Args:
         model: The classifier.
         layer: A module's name, or ``"penultimate"`` for the input of the head.
-        reduction: See :func:`reduce`.
+        reduction: See :func:`reduce`; padding that an ``attention_mask`` names is left out of ``token-mean``.
     """
-    caught: list[Tensor] = []
-
-    def keep(output: Any) -> None:
-        tensor = output[0] if isinstance(output, tuple | list) else output
-        caught[:] = [reduce(tensor.detach(), reduction).to(torch.float64, copy=True)]
-
+    kept = _Kept(reduction)
     if layer == PENULTIMATE:
-        handle = head(model).register_forward_pre_hook(lambda module, inputs: keep(inputs[0]))
+        handle = head(model).register_forward_pre_hook(lambda module, inputs: kept.keep(inputs[0]))
     else:
-        handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: keep(output))
+        handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: kept.keep(output))
 
-    def observe(batch: Tensor) -> tuple[Tensor, Tensor]:
-        caught.clear()
+    def observe(batch: Inputs) -> tuple[Tensor, Tensor]:
+        kept.mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
         logits = forward(model, batch)
-        if not caught:
+        if kept.spoiled():  # a model that works in place on some batches and not on the first
+            logits = forward(model, batch)
+        rows = kept.take()
+        if rows is None:
             raise ModelError(f"layer {layer!r} did not run in the forward pass: name another one with --layer")
-        return caught[0], logits
+        if len(rows) != len(logits):
+            raise ModelError(f"layer {layer!r} gave {len(rows)} rows for {len(logits)} samples: name another one")
+        return rows, logits
 
     try:
         with evaluating(model):
@@ -97,24 +146,26 @@ def observing(model: nn.Module, layer: str, reduction: str = "flatten") -> Itera
         handle.remove()
 
 
-def forward(model: nn.Module, batch: Tensor) -> Tensor:
+def forward(model: nn.Module, batch: Inputs) -> Tensor:
     """Logits ``(n, classes)`` of one batch, also from models that return an object with ``.logits``."""
+    n = len(next(iter(batch.values()))) if isinstance(batch, Mapping) else len(batch)
     try:
-        output = model(batch)
+        output = model(**batch) if isinstance(batch, Mapping) else model(batch)
     except (ResqueError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a user's own model may raise anything
-        reason = " ".join(str(error).split())[:160]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        if isinstance(batch, Mapping):
+            raise ModelError(f"the model does not take the inputs {', '.join(batch)}: {reason}") from error
         shape = tuple(batch.shape[1:])
         raise ModelError(
-            f"the model does not take images of shape {shape} (channels, height, width): "
-            f"{type(error).__name__}: {reason}; "
+            f"the model does not take images of shape {shape} (channels, height, width): {reason}; "
             "resize the data to what the model was trained on, e.g. @32px, or check the model's input"
         ) from error
     logits = getattr(output, "logits", output)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(batch):
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError(f"the model returned {came}; expected logits of shape ({len(batch)}, classes)")
+        raise ModelError(f"the model returned {came}; expected logits of shape ({n}, classes)")
     return logits
 
 
@@ -123,13 +174,25 @@ def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-def passed(loader: Iterable[Any], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of ``(inputs, labels)`` on the model's device, checked for shape."""
+def passed(loader: Iterable[Any], device: torch.device) -> Iterator[tuple[Inputs, Tensor]]:
+    """Inputs on the model's device, with labels where they are: a pair, or a mapping with ``labels`` in it."""
     for batch in loader:
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise RepresentationError(f"a batch is a {type(batch).__name__}; expected a pair (inputs, labels)")
-        inputs, labels = batch
-        yield inputs.to(device, non_blocking=True), torch.as_tensor(labels).to(device, non_blocking=True)
+        if isinstance(batch, Mapping) and "labels" in batch:
+            inputs: Inputs = {
+                key: value.to(device, non_blocking=True) for key, value in batch.items() if key != "labels"
+            }
+            labels = batch["labels"]
+        elif isinstance(batch, tuple | list) and len(batch) == 2:
+            inputs, labels = batch
+            if isinstance(inputs, Mapping):
+                inputs = {key: value.to(device, non_blocking=True) for key, value in inputs.items()}
+            else:
+                inputs = inputs.to(device, non_blocking=True)
+        else:
+            raise RepresentationError(
+                f"a batch is a {type(batch).__name__}; expected a pair (inputs, labels), or a mapping with labels"
+            )
+        yield inputs, torch.as_tensor(labels)
 
 
 def as_tensor(values: Any) -> Tensor:

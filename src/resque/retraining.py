@@ -15,8 +15,9 @@ from resque.asking import WARM_UP_STEPS, check_fits, probe
 from resque.energy import EnergyMeter, shared
 from resque.measures import EVALUATION_BATCH, evaluate, stop_epoch
 from resque.models import fingerprint
+from resque.readings import EnergyReading, Grid
 from resque.recipes import Retraining, plain_recipe
-from resque.records import Cost, EnergyReading, Features, Grid, LearningCurve, StepCost, Update, new_id, utc_now
+from resque.records import Cost, Features, LearningCurve, StepCost, Update, new_id, utc_now
 from resque.representations import device_of
 from resque.trainer import Trainer, clock
 

@@ -1,6 +1,7 @@
 """Numbers and verdicts in words: each number with the unit in which it reads best."""
 
-from resque.records import EnergyReading, Estimate, Forecast, Grid, Update
+from resque.readings import EnergyReading, Grid
+from resque.records import Estimate, Forecast, Update
 from resque.settling import Settlement, held
 
 _SCALES = {

@@ -1,0 +1,127 @@
+"""The commands that compute an index: profile, dist, task. Each is parse → one call → print."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resque.inputs import (
+    Country,
+    Device,
+    Intensity,
+    Json,
+    Labels,
+    Layer,
+    Limit,
+    Model,
+    OwnReduction,
+    RecipeName,
+    Reduction,
+    Seed,
+    Weights,
+    model_from,
+    original_from,
+    profile_of,
+    warn_of_exposed,
+)
+
+
+def profile(
+    model: Model,
+    data: Annotated[str, typer.Option(help="The original data: digits, npz:FILE, idx:IMAGES,LABELS.")],
+    out: Annotated[Path, typer.Option(help="The profile, .safetensors.")],
+    weights: Weights = None,
+    layer: Layer = None,
+    reduction: Reduction = "flatten",
+    labels: Labels = "true",
+    limit: Limit = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """One pass over the original data; the profile travels with the model from then on.
+
+    Example: resque profile --model net.py:build --weights net.safetensors --data digits@train --out net.profile
+    """
+    from resque import console
+    from resque.data import load_data
+
+    network = model_from(model, weights, device)
+    made = profile_of(network, load_data(data, limit=limit), layer, reduction, labels)
+    made.save(out)
+    warn_of_exposed(made)
+    facts = {"profile": str(out), "n": made.n, "classes": sorted(made.counts), "width": made.width, **vars(made.origin)}
+    facts |= {"labels": made.labels_from, "sub_sums": made.sub_sums}
+    console.print_json(facts) if as_json else console.show_facts(facts)
+
+
+def dist(
+    model: Model,
+    original: Annotated[str, typer.Option(help="Profile (.safetensors) or data the model was trained on.")],
+    shifted: Annotated[str, typer.Option(help="The new data.")],
+    weights: Weights = None,
+    layer: Layer = None,
+    reduction: OwnReduction = None,
+    labels: Labels = "true",
+    unit: Annotated[str, typer.Option(help="rad, or pi for fractions of pi.")] = "rad",
+    debias: Annotated[bool, typer.Option("--debias", help="Take out the angle that sampling noise adds.")] = False,
+    confidence: Annotated[float, typer.Option(help="Nominal coverage of the index's interval.")] = 0.9,
+    undefined: Annotated[str, typer.Option(help="A class missing on one side: error or skip.")] = "error",
+    limit: Limit = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """RESQUE_dist: the mean angle by which a shift turns each class.
+
+    Example: resque dist --model net.py:build --original net.profile --shifted digits@test+gaussian:5
+    """
+    from resque import console
+    from resque.data import load_data
+    from resque.indices import check_options, resque_dist
+
+    check_options(unit, undefined, confidence)
+    network = model_from(model, weights, device)
+    before = original_from(network, original, layer, reduction, limit)
+    origin = before.origin
+    after = profile_of(
+        network, load_data(shifted, limit=limit), layer or origin.layer, reduction or origin.reduction, labels
+    )
+    index = resque_dist(before, after, unit=unit, debias=debias, undefined=undefined, level=confidence)
+    console.print_json(console.plain(index)) if as_json else console.show_index(index)
+
+
+def task(
+    model: Model,
+    data: Annotated[str, typer.Option(help="The new task's data; any integers as labels.")],
+    weights: Weights = None,
+    extend: Annotated[bool, typer.Option("--extend", help="Keep the old classes and widen the head.")] = False,
+    warmup_steps: Annotated[int | None, typer.Option(help="Steps of warm-up; default: one epoch.")] = None,
+    recipe: RecipeName = "retrain-adam",
+    init: Annotated[str, typer.Option(help="class-means, k-means++, random, or all three.")] = "class-means",
+    lloyd: Annotated[bool, typer.Option(help="Lloyd's iterations, or each sample to its nearest class mean.")] = True,
+    keep: Annotated[str, typer.Option(help="Of 20 random clusterings, least entropy of: sizes or labels.")] = "sizes",
+    layer: Layer = None,
+    reduction: Reduction = "flatten",
+    seed: Seed = 0,
+    country: Country = None,
+    intensity: Intensity = None,
+    limit: Limit = None,
+    device: Device = "cpu",
+    as_json: Json = False,
+) -> None:
+    """RESQUE_task: how well the model tells a new task's classes apart after one epoch, and what asking cost.
+
+    Example: resque task --model net.py:build --weights net.safetensors --data npz:signs.npz --country FRA
+    """
+    from resque import console
+    from resque.data import load_data
+    from resque.energy import named_grid, open_meter
+    from resque.recipes import named_recipe
+    from resque.tasks import TaskQuestion, task_index
+
+    chosen = named_recipe(recipe, None, None)
+    question = TaskQuestion(extend, warmup_steps, chosen, init, lloyd, keep, layer, reduction, seed)
+    grid = named_grid(country, intensity)
+    network, new_task = model_from(model, weights, device, seed), load_data(data, limit=limit)
+    with console.progress("resque task") as show:
+        index = task_index(network, new_task, question, meter=open_meter(), grid=grid, watch=show)
+    console.print_json(console.plain(index)) if as_json else console.show_task(index, grid)

@@ -1,0 +1,136 @@
+"""The accumulators as torchmetrics metrics, for a user's own loop, on a device and under distributed training.
+
+States are sums, so any cut of the data over batches and processes gives the whole. Classes are given, because processes
+may see different ones. Needs the extra ``metrics`` (torchmetrics).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from resque.clustering import Assignment
+from resque.errors import RepresentationError, ResqueError
+from resque.indices import assigned, to_class_means
+from resque.profiles import Origin, Profile, declared_labels
+from resque.readings import TaskIndex
+from resque.representations import as_labels, reduce
+from resque.sums import HALVES, ClassSums, Scratch
+
+try:
+    from torchmetrics import Metric
+except ImportError as error:  # pragma: no cover - the tests have it
+    raise ResqueError("torchmetrics is not installed: pip install 'resque[metrics]'") from error
+
+
+class ProfileMetric(Metric):
+    """Class sums of representations (eq. 1) as a metric whose value is a :class:`resque.Profile`.
+
+    Args:
+        classes: The labels that may occur, or their number.
+        width: Length of a representation after reduction; every process has to know it before it has seen any.
+        origin: Where the representations come from; profiles are compared only when it agrees.
+        labels_from: ``"true"`` or ``"pseudo"``.
+        **kwargs: Of ``torchmetrics.Metric``.
+
+    Example:
+        >>> metric = ProfileMetric(classes=3, width=2)
+        >>> metric.update(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 2]))
+        >>> metric.update(torch.tensor([[3.0, 0.0]]), torch.tensor([0]))
+        >>> made = metric.compute()
+        >>> made.counts, made.sums[0].tolist()
+        ({0: 2, 2: 1}, [4.0, 0.0])
+    """
+
+    full_state_update = False
+    sums: Tensor
+    counts: Tensor
+    strangers: Tensor
+    labels: Tensor
+
+    def __init__(
+        self,
+        classes: Sequence[int] | int,
+        width: int,
+        origin: Origin | None = None,
+        labels_from: str = "true",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.origin, self.labels_from = origin or Origin(), labels_from
+        self.register_buffer("labels", declared_labels(classes), persistent=False)
+        sums = torch.zeros(HALVES, len(self.labels), width, dtype=torch.float64)
+        self.add_state("sums", sums, dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(HALVES, len(self.labels), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("strangers", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self._scratch = Scratch()
+        self._number = 0
+
+    def update(self, representations: Tensor, labels: Tensor) -> None:
+        """Add a batch: representations ``(n, …)`` and labels ``(n,)``; nothing here waits for the device."""
+        rows = reduce(representations.detach(), self.origin.reduction)
+        target = as_labels(labels, len(rows))
+        if rows.shape[1] != self.sums.shape[2]:
+            raise RepresentationError(
+                f"representations of width {rows.shape[1]}; the metric was made for width {self.sums.shape[2]}"
+            )
+        numbers = torch.arange(self._number, self._number + len(rows), device=rows.device)
+        ClassSums(self.labels, self.sums, self.counts, self.strangers).add(rows, target, numbers, self._scratch)
+        self._number += len(rows)
+
+    def compute(self) -> Profile:
+        """The profile of everything seen, by all processes.
+
+        Raises:
+            RepresentationError: A representation was NaN or infinite, or a label was none of the classes.
+        """
+        table = ClassSums(self.labels, self.sums.clone(), self.counts.clone(), self.strangers.clone())
+        made = Profile.of_sums(table, self.origin, self.labels_from)
+        made.check()
+        return made
+
+
+class TaskMetric(Metric):
+    """RESQUE_task by assignment to the nearest class mean: the second of two streaming passes.
+
+    Args:
+        means: The first pass: the profile of the same data, merged over all processes.
+        **kwargs: Of ``torchmetrics.Metric``.
+
+    Example:
+        >>> rows, labels = torch.tensor([[0.0], [0.1], [5.0], [5.1]]), torch.tensor([3, 3, 8, 8])
+        >>> metric = TaskMetric(Profile.from_arrays(rows, labels))
+        >>> metric.update(rows[:2], labels[:2])
+        >>> metric.update(rows[2:], labels[2:])
+        >>> metric.compute()
+        tensor(0., dtype=torch.float64)
+    """
+
+    full_state_update = False
+    table: Tensor
+    strangers: Tensor
+    labels: Tensor
+    means: Tensor
+
+    def __init__(self, means: Profile, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reduction = means.origin.reduction
+        start = to_class_means(means)
+        self.register_buffer("labels", start.labels, persistent=False)
+        self.register_buffer("means", start.means, persistent=False)
+        self.add_state("table", start.table, dist_reduce_fx="sum")
+        self.add_state("strangers", start.strangers, dist_reduce_fx="sum")
+
+    def update(self, representations: Tensor, labels: Tensor) -> None:
+        """Assign a batch: representations ``(n, …)`` and labels ``(n,)``."""
+        rows = reduce(representations.detach(), self.reduction)
+        Assignment(self.labels, self.means, self.table, self.strangers).add(rows, as_labels(labels, len(rows)))
+
+    def compute(self) -> Tensor:
+        """The index as a float64 scalar, of everything seen by all processes; :meth:`index` says how it was made."""
+        return torch.tensor(self.index().value, dtype=torch.float64)
+
+    def index(self) -> TaskIndex:
+        """The index of what this process holds (after a synchronisation: of everything) with all it depends on."""
+        return assigned(Assignment(self.labels, self.means, self.table, self.strangers), self.reduction)

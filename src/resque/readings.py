@@ -1,0 +1,166 @@
+"""What one question gives back: an index, an interval, a meter's reading, a grid. Frozen, units in the fields' names.
+
+A field is None when it was not measured; zero means zero.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A prediction interval of a cost, or a confidence interval of an index.
+
+    Attributes:
+        low: Lower bound, in the unit of the value it belongs to.
+        high: Upper bound; None when the history cannot bound it from above.
+        level: Nominal coverage, e.g. 0.8.
+        guarantee: What is promised of what, and under which condition.
+    """
+
+    low: float
+    high: float | None
+    level: float
+    guarantee: str
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value and (self.high is None or value <= self.high)
+
+
+@dataclass(frozen=True)
+class EnergyReading:
+    """What a meter says of one window.
+
+    Attributes:
+        wall_s: Length of the window.
+        energy_kwh: Sum of the components, None if any is unknown.
+        components_kwh: Device → energy.
+        methods: Device → ``measured``, ``modelled`` or ``assumed``.
+        meter: The meter's name and settings.
+        note: Why energy is None, or how it was obtained; empty where there is nothing to say.
+    """
+
+    wall_s: float
+    energy_kwh: float | None
+    components_kwh: Mapping[str, float]
+    methods: Mapping[str, str]
+    meter: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The electricity that a machine runs on.
+
+    Attributes:
+        region: ISO 3166 alpha-3 code, or ``"given"`` for an intensity named by the user.
+        intensity_g_per_kwh: Carbon intensity, grams of CO2 equivalent per kWh, location based.
+        source: Where the intensity comes from.
+    """
+
+    region: str
+    intensity_g_per_kwh: float
+    source: str
+
+    def carbon_kg(self, energy_kwh: float | None) -> float | None:
+        """Emissions of that much energy; None for None."""
+        return None if energy_kwh is None else energy_kwh * self.intensity_g_per_kwh / 1000.0
+
+
+@dataclass(frozen=True)
+class Index:
+    """A RESQUE index, which never travels without its unit and how it was made.
+
+    Attributes:
+        value: The index.
+        unit: ``"rad"`` or ``"pi"`` (fractions of pi).
+        per_class: Label → angle of that class, None where undefined and skipped.
+        reduction: How a representation was made flat: ``flatten``, ``mean`` or ``token-mean``.
+        layer: Name of the module whose output is the representation.
+        labels: ``"true"`` or ``"pseudo"`` (the model's own predictions), for the shifted side.
+        n_original: Samples on the original side.
+        n_shifted: Samples on the shifted side.
+        interval: Confidence interval, None where samples are too few to tell; its ``guarantee`` says of what.
+        floor: What the index would be at these two sizes without any shift, None where it cannot be told.
+        debiased: Whether the angle that sampling noise adds was taken out.
+        sub_sums: G, the independent sums per class that floor, interval and correction rest on.
+    """
+
+    value: float
+    unit: str
+    per_class: Mapping[int, float | None]
+    reduction: str
+    layer: str
+    labels: str
+    n_original: int
+    n_shifted: int
+    interval: Interval | None = None
+    floor: float | None = None
+    debiased: bool = False
+    sub_sums: int = 2
+
+
+@dataclass(frozen=True)
+class TaskAsking:
+    """What it took to ask for RESQUE_task: the warm-up on the new task, the pass and the clustering.
+
+    Attributes:
+        head: ``"new"``, or ``"widened"`` where the old classes stayed.
+        outputs: Classes of that head.
+        recipe: How the warm-up trained.
+        steps: Its optimizer steps.
+        epochs: Its share of a pass over the data.
+        accuracy: On that data after the warm-up, from the same pass.
+        warm_up_s: Seconds of training.
+        pass_s: Seconds of the forward pass (two where samples go to the nearest class mean).
+        clustering_s: Seconds of clustering and index.
+        energy: The meter's reading of all of it.
+        carbon_kg: Its emissions, None without a region or without energy.
+    """
+
+    head: str
+    outputs: int
+    recipe: Mapping[str, Any]
+    steps: int
+    epochs: float
+    accuracy: float
+    warm_up_s: float
+    pass_s: float
+    clustering_s: float
+    energy: EnergyReading
+    carbon_kg: float | None
+
+
+@dataclass(frozen=True)
+class TaskIndex:
+    """RESQUE_task, and how it was made.
+
+    Attributes:
+        value: One minus the adjusted Rand index; 0 is best, 1 what chance gives, and more is possible.
+        unit: ``"1 - ARI"``.
+        init: How the clustering began.
+        lloyd: Whether Lloyd's iterations ran, or samples went to the nearest class mean once.
+        reduction: How a representation was made flat.
+        n: Samples.
+        classes: Classes, which is also the number of clusters.
+        layer: Name of the module whose output is the representation, empty for plain arrays.
+        keep: Which of the random clusterings counts, empty where there are none.
+        by_init: Start → index, where all three were asked for.
+        agreement: Pair of starts → adjusted Rand index of their clusterings, where all three were asked for.
+        cost_of_asking: None for plain arrays.
+    """
+
+    value: float
+    unit: str
+    init: str
+    lloyd: bool
+    reduction: str
+    n: int
+    classes: int
+    layer: str = ""
+    keep: str = ""
+    by_init: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    agreement: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    cost_of_asking: TaskAsking | None = None

@@ -1,0 +1,125 @@
+"""Sums of representations by class, in float64, in independent halves: what a stream of batches leaves behind.
+
+The arithmetic that a profile and its torchmetrics form share. Nothing here waits for the device, so that on a GPU a
+batch costs its kernels and no synchronisation; what is wrong with the data is noted and found when the sums are read.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+HALVES = 2  # G: sub-sums per class, for floor, bias correction and interval
+_BITS = (1 << 31) - 1
+
+
+@dataclass
+class ClassSums:
+    """Sums and counts by half and class.
+
+    Attributes:
+        labels: ``(classes,)`` int64, rising.
+        sums: ``(halves, classes, width)`` float64.
+        counts: ``(halves, classes)`` int64.
+        strangers: ``()`` int64, samples whose label is none of these; any at all spoil the sums.
+    """
+
+    labels: Tensor
+    sums: Tensor
+    counts: Tensor
+    strangers: Tensor
+
+    @classmethod
+    def zeros(cls, labels: Tensor, width: int, device: torch.device | str = "cpu") -> "ClassSums":
+        """Nothing summed yet; on Apple's GPU, which has no float64, the sums stay on the CPU."""
+        place = torch.device("cpu") if torch.device(device).type == "mps" else torch.device(device)
+        sums = torch.zeros(HALVES, len(labels), width, dtype=torch.float64, device=place)
+        counts = torch.zeros(HALVES, len(labels), dtype=torch.int64, device=place)
+        return cls(labels.to(place), sums, counts, torch.zeros((), dtype=torch.int64, device=place))
+
+    @property
+    def width(self) -> int:
+        """Length of a representation."""
+        return self.sums.shape[2]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the sums are."""
+        return self.sums.device
+
+    def add(self, rows: Tensor, target: Tensor, numbers: Tensor, scratch: "Scratch") -> None:
+        """Add rows ``(n, width)`` of any float type, with labels ``(n,)`` and each sample's own number ``(n,)``."""
+        rows, target = (values.to(self.device, non_blocking=True) for values in (rows, target))
+        column = torch.searchsorted(self.labels, target).clamp_(max=len(self.labels) - 1)
+        self.strangers += (self.labels[column] != target).sum()
+        cell = half_of(numbers.to(self.device, non_blocking=True)) * len(self.labels) + column
+        self.counts.view(-1).index_add_(0, cell, torch.ones_like(cell))
+        scratch.add_rows(self.sums.view(-1, self.width), cell, rows)
+
+    def merge(self, other: "ClassSums") -> None:
+        """Add the other's sums; its labels are all among these."""
+        place = torch.searchsorted(self.labels, other.labels.to(self.device))
+        self.sums.index_add_(1, place, other.sums.to(self.device))
+        self.counts.index_add_(1, place, other.counts.to(self.device))
+        self.strangers += other.strangers.to(self.device)
+
+    def with_labels(self, labels: Tensor) -> "ClassSums":
+        """The same sums with room for more labels."""
+        wider = ClassSums.zeros(torch.unique(torch.cat([self.labels.cpu(), labels.cpu()])), self.width, self.device)
+        wider.merge(self)
+        return wider
+
+    @property
+    def finite(self) -> bool:
+        """Whether no sum is NaN or infinite."""
+        return bool(torch.isfinite(self.sums).all())
+
+    @property
+    def sound(self) -> bool:
+        """Whether shapes, labels, counts and sums are such as a stream of batches leaves."""
+        shapes = self.labels.ndim == 1 and self.sums.ndim == 3 and self.sums.shape[:2] == self.counts.shape
+        if not shapes or self.counts.shape != (HALVES, len(self.labels)):
+            return False
+        rising = bool((self.labels[1:] > self.labels[:-1]).all())
+        return rising and bool((self.counts >= 0).all()) and self.finite
+
+
+class Scratch:
+    """Room to turn rows into float64, at most one batch's bytes, kept from batch to batch.
+
+    Fresh memory for each batch would cost more than the sums themselves.
+    """
+
+    def __init__(self) -> None:
+        self._room = torch.empty(0, dtype=torch.float64)
+
+    def add_rows(self, table: Tensor, cell: Tensor, rows: Tensor) -> None:
+        """``table[cell[i]] += rows[i]``, summed in float64 whatever the rows are."""
+        if rows.dtype == torch.float64:
+            table.index_add_(0, cell, rows)
+            return
+        step = max(1, len(rows) * rows.element_size() // table.element_size())
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            table.index_add_(0, cell[start : start + step], self._room_for(part).copy_(part))
+
+    def _room_for(self, part: Tensor) -> Tensor:
+        if self._room.numel() < part.numel() or self._room.device != part.device:
+            self._room = torch.empty(part.numel(), dtype=torch.float64, device=part.device)
+        return self._room[: part.numel()].view(part.shape)
+
+
+def half_of(numbers: Tensor) -> Tensor:
+    """0 or 1 for each sample's own number: mixed bits, so that no pattern in the order of the data shows in them.
+
+    Args:
+        numbers: ``(n,)`` int64.
+
+    Example:
+        >>> half_of(torch.arange(8)).tolist()
+        [0, 0, 1, 0, 0, 1, 1, 0]
+    """
+    mixed = (numbers & _BITS) ^ ((numbers >> 31) & _BITS)
+    for factor in (0x045D9F3B, 0x119DE1F3):  # 31-bit products stay below 2**62: no overflow in int64
+        mixed = ((mixed ^ (mixed >> 16)) * factor) & _BITS
+    return (mixed ^ (mixed >> 15)) & 1

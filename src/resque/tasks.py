@@ -1,0 +1,235 @@
+"""RESQUE_task of a model and a new task: a head for its classes, a warm-up, one pass, and what all that took."""
+
+import copy
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from resque.asking import check_fits
+from resque.clustering import check_start
+from resque.data import LabelledData
+from resque.energy import EnergyMeter
+from resque.errors import DataError, RepresentationError, SettingError
+from resque.indices import assigned, clustered, to_class_means
+from resque.layers import replace_head, representation_layer, widen_head
+from resque.profiles import profile
+from resque.readings import Grid, TaskAsking, TaskIndex
+from resque.recipes import RECIPES, Recipe, plain_recipe
+from resque.representations import device_of, evaluating, forward, observing
+from resque.trainer import Trainer, clock
+
+Watch = Callable[[int, int, str], None]
+_SHARE_OF_MEMORY = 0.8
+
+
+@dataclass(frozen=True)
+class TaskQuestion:
+    """How RESQUE_task is to be asked.
+
+    Attributes:
+        extend: Widen the head: labels below the number of its outputs are its old classes, whose weights stay; the
+            others are new. Otherwise a new head takes the place of the old one, one output per class of the data.
+        warmup_steps: Optimizer steps of the warm-up; None is one epoch, 0 none at all.
+        recipe: How the warm-up trains.
+        init: See :func:`resque.resque_task`.
+        lloyd: See :func:`resque.resque_task`; False needs no memory that grows with the data, and a second pass.
+        keep: See :func:`resque.resque_task`.
+        layer: A module's name, ``"penultimate"``, or None for the paper's layer.
+        reduction: See :func:`resque.representations.reduce`.
+        seed: Of the new weights, the order of the samples, and the random starts.
+    """
+
+    extend: bool = False
+    warmup_steps: int | None = None
+    recipe: Recipe = RECIPES["retrain-adam"]
+    init: str = "class-means"
+    lloyd: bool = True
+    keep: str = "sizes"
+    layer: str | None = None
+    reduction: str = "flatten"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_start(self.init, self.lloyd, self.keep)
+        if self.warmup_steps is not None and self.warmup_steps < 0:
+            raise SettingError(f"{self.warmup_steps} warm-up steps: expected 0 or more, or none given for one epoch")
+
+
+def task_index(
+    model: nn.Module,
+    data: LabelledData,
+    question: TaskQuestion | None = None,
+    *,
+    meter: EnergyMeter,
+    grid: Grid | None = None,
+    watch: Watch = lambda done, total, what: None,
+) -> TaskIndex:
+    """How well a model's representations already tell the classes of a new task apart, and what asking took.
+
+    A copy of the model gets a head for the new classes and trains on them for one epoch; then its representations of
+    the same data are clustered (Algorithm 1). The model itself is left as it was.
+
+    Args:
+        model: The classifier as it is now.
+        data: The new task.
+        question: How to ask; None is the paper's way.
+        meter: Measures the asking.
+        grid: The electricity it runs on; without it carbon is None.
+        watch: Called with ``(done, total, what)`` as it goes on.
+
+    Returns:
+        RESQUE_task with its layer and the cost of asking.
+
+    Raises:
+        ModelError: The head cannot be replaced, or the model does not take the data.
+        SettingError: Nothing to extend.
+        DataError: Fewer samples than classes, or more representations than memory holds.
+
+    References:
+        Sangarya and Kim, RESQUE, AAAI 2025, Algorithm 1 and eq. 4.
+
+    Example:
+        >>> from resque.data import load_data
+        >>> from resque.energy import ClockMeter
+        >>> from resque.models import small_cnn
+        >>> ask = TaskQuestion(warmup_steps=5, layer="penultimate")
+        >>> found = task_index(small_cnn(), load_data("digits@16px@500"), ask, meter=ClockMeter())
+        >>> found.classes, found.layer, found.cost_of_asking.head, found.cost_of_asking.steps
+        (10, 'penultimate', 'new', 5)
+    """
+    ask = question or TaskQuestion()
+    with torch.random.fork_rng():
+        torch.manual_seed(ask.seed)
+        learner, task = with_head(model, data, ask.extend)
+        ask = dataclasses.replace(ask, layer=representation_layer(learner, ask.layer))
+        with meter.window() as window:
+            times = [clock(learner)]
+            epochs = _warm_up(learner, task, ask, watch)
+            times.append(clock(learner))
+            index, accuracy, passed = (_clustered if ask.lloyd else _assigned)(learner, task, ask, watch)
+            times += [passed, clock(learner)]
+    warm_up_s, pass_s, clustering_s = np.diff(times).tolist()
+    asking = TaskAsking(
+        head="widened" if ask.extend else "new",
+        outputs=_outputs(learner, task),
+        recipe=plain_recipe(ask.recipe),
+        steps=epochs[0],
+        epochs=epochs[0] / epochs[1],
+        accuracy=accuracy,
+        warm_up_s=warm_up_s,
+        pass_s=pass_s,
+        clustering_s=clustering_s,
+        energy=window.reading,
+        carbon_kg=None if grid is None else grid.carbon_kg(window.reading.energy_kwh),
+    )
+    return dataclasses.replace(index, layer=ask.layer or "", cost_of_asking=asking)
+
+
+def with_head(model: nn.Module, data: LabelledData, extend: bool = False) -> tuple[nn.Module, LabelledData]:
+    """A copy of the model with a head for the data's classes, and the data with the outputs' numbers as labels.
+
+    Args:
+        model: Any classifier; left as it was.
+        data: The new task.
+        extend: Widen the head and keep what it has learned, see :class:`TaskQuestion`.
+
+    Raises:
+        ModelError: The head cannot be found or replaced.
+        SettingError: To be extended by classes that the model has already.
+    """
+    old = _outputs(model, data)
+    learner, classes = copy.deepcopy(model), data.classes
+    new = [label for label in classes if not 0 <= label < old] if extend else classes
+    if not new:
+        raise SettingError(
+            f"{data.name}: its classes are all among the {old} that the model has; "
+            f"label new ones from {old} on to extend it, or leave --extend out for a new task"
+        )
+    kept = old if extend else 0
+    widen_head(learner, old + len(new)) if extend else replace_head(learner, len(new))
+    outputs = {label: label for label in classes} | {label: kept + i for i, label in enumerate(new)}
+    own = torch.tensor([outputs[label] for label in classes])
+    task = dataclasses.replace(data, labels=own[torch.searchsorted(torch.tensor(classes), data.labels)])
+    check_fits(learner, task)
+    return learner, task
+
+
+def _outputs(model: nn.Module, data: LabelledData) -> int:
+    with evaluating(model):
+        images, _ = next(data.batches(2, device_of(model)))
+        return forward(model, images).shape[1]
+
+
+def _warm_up(model: nn.Module, data: LabelledData, ask: TaskQuestion, watch: Watch) -> tuple[int, int]:
+    """``(steps taken, steps per epoch)``."""
+    trainer = Trainer(model, data, ask.recipe, ask.seed)
+    steps = trainer.steps_per_epoch if ask.warmup_steps is None else ask.warmup_steps
+    while trainer.step_count < steps:
+        trainer.step()
+        watch(trainer.step_count, steps, "warm-up")
+    return steps, trainer.steps_per_epoch
+
+
+def _clustered(model: nn.Module, data: LabelledData, ask: TaskQuestion, watch: Watch) -> tuple[TaskIndex, float, float]:
+    """Lloyd's form, with the representations of all samples in memory; ``(index, accuracy, end of the pass)``."""
+    kept, done, correct = np.empty((0, 0)), 0, 0
+    with observing(model, ask.layer or "", ask.reduction) as observe:
+        for images, labels in _shown(model, data, watch, "pass"):
+            rows, logits = observe(images)
+            kept = kept if done else _room(len(data), rows.shape[1])
+            kept[done : done + len(rows)] = rows.cpu().double().numpy()
+            correct += int((logits.argmax(1) == labels).sum())
+            done += len(rows)
+    passed = clock(model)
+    if not bool(np.isfinite(kept).all()):
+        raise RepresentationError("representations hold NaN or infinity: did the warm-up diverge?")
+    watch(0, 1, "clustering")
+    index = clustered(kept, data.labels.numpy(), ask.init, ask.reduction, ask.seed, ask.keep)
+    return index, correct / len(data), passed
+
+
+def _assigned(model: nn.Module, data: LabelledData, ask: TaskQuestion, watch: Watch) -> tuple[TaskIndex, float, float]:
+    """The streaming form, class means in one pass and nearest means in a second; returns as :func:`_clustered`."""
+    first = _shown(model, data, watch, "first pass")
+    assignment = to_class_means(profile(model, first, ask.layer, ask.reduction, classes=data.classes))
+    correct = torch.zeros((), dtype=torch.int64, device=device_of(model))
+    with observing(model, ask.layer or "", ask.reduction) as observe:
+        for images, labels in _shown(model, data, watch, "second pass"):
+            rows, logits = observe(images)
+            assignment.add(rows, labels)
+            correct += (logits.argmax(1) == labels).sum()
+    return assigned(assignment, ask.reduction), int(correct) / len(data), clock(model)
+
+
+def _shown(model: nn.Module, data: LabelledData, watch: Watch, what: str) -> Iterator[tuple[Tensor, Tensor]]:
+    done = 0
+    for images, labels in data.batches(device=device_of(model)):
+        yield images, labels
+        done += len(labels)
+        watch(done, len(data), what)
+
+
+def _room(n: int, width: int) -> np.ndarray:
+    """Memory for all representations; refused where it would not fit, before the machine runs out of it."""
+    needed, free = 8 * n * width, _free_bytes()
+    if free is not None and needed > _SHARE_OF_MEMORY * free:
+        raise DataError(
+            f"{n:,} representations of width {width:,} take {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: "
+            "use --no-lloyd (needs no such memory), --reduction mean, --layer penultimate, or --limit"
+        )
+    return np.empty((n, width))
+
+
+def _free_bytes() -> int | None:
+    """What Linux says is available; None elsewhere."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
