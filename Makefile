@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 COUNTRY ?= DEU
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo: $(VENV)/installed
 	rm -rf demo-run
@@ -13,6 +13,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/passes.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
@@ -22,7 +25,7 @@ lint: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "resque needs Python 3.11 or later; name one with PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[energy,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[energy,metrics,dev]'
 	touch $@
 
 clean:

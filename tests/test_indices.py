@@ -3,6 +3,7 @@ import math
 import mpmath
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from resque.angles import angle_between
 from resque.errors import ProfileMismatchError, SettingError, UndefinedDirectionError
 from resque.indices import resque_dist
 from resque.profiles import Profile
+from resque.sums import HALVES, half_of
 
 
 def two_sets(seed, n=50, m=70, width=6, classes=3):
@@ -133,4 +135,109 @@ def test_debiasing_takes_out_most_of_what_noise_adds():
              (simulated(seed, 400, 200, turn) for seed in range(30))]  # fmt: skip
     plain, debiased = np.mean(pairs, axis=0)
     assert plain > 1.15 * turn
-    assert abs(debiased - turn) < (plain - turn) / 2
+    assert abs(debiased - turn) < (plain - turn) / 5
+
+
+def covered(debias, turn, runs=120, level=0.9, **sizes):
+    """Share of simulated data sets whose interval holds what it is said to be of, and the mean width."""
+    found = [index(*simulated(seed, turn=turn, **sizes), debias=debias, level=level) for seed in range(runs)]
+    aim = turn if debias else np.mean([f.value for f in found])
+    held = [f.interval.low <= aim <= f.interval.high for f in found]
+    return np.mean(held), np.mean([f.interval.high - f.interval.low for f in found])
+
+
+@pytest.mark.parametrize("debias", [False, True])
+@pytest.mark.parametrize(("turn", "noise"), [(0.4, 1.0), (0.4, 3.0), (1.0, 3.0)])
+def test_intervals_cover_what_they_say(debias, turn, noise):
+    share, width = covered(debias, turn, n_original=1000, n_shifted=300, noise=noise)
+    assert share > 0.9 - 3.5 * math.sqrt(0.9 * 0.1 / 120)
+    assert width < turn
+
+
+def test_a_higher_level_gives_a_wider_interval_with_the_index_inside():
+    data = simulated(0, 400, 200, 0.4)
+    for debias in (False, True):
+        narrow, wide = (index(*data, debias=debias, level=level).interval for level in (0.5, 0.99))
+        assert wide.low < narrow.low < index(*data, debias=debias).value < narrow.high < wide.high
+    assert "noise included" in index(*data).interval.guarantee
+    assert "without sampling noise" in index(*data, debias=True).interval.guarantee
+    with pytest.raises(SettingError, match="between 0 and 1"):
+        index(*data, level=90)
+
+
+def test_without_a_shift_the_debiased_index_is_near_zero_and_its_interval_reaches_it():
+    found = [index(*simulated(seed, 1000, 300, 0.0), debias=True) for seed in range(30)]
+    plain = np.mean([index(*simulated(seed, 1000, 300, 0.0)).value for seed in range(30)])
+    assert np.mean([f.value for f in found]) < plain / 4
+    assert np.mean([f.interval.low == 0.0 for f in found]) > 0.7
+
+
+def test_a_class_of_one_sample_leaves_the_index_and_takes_the_interval():
+    z, y, x, w = simulated(0, 80, 60, 0.4)
+    z, y = np.vstack([z, z[:1] + 1]), np.append(y, 9)
+    x, w = np.vstack([x, x[:1] - 1]), np.append(w, 9)
+    found = index(z, y, x, w)
+    assert found.per_class[9] == pytest.approx(angle_between(z[-1], x[-1]))
+    assert found.interval is None
+    assert found.floor is None
+    corrected = index(z, y, x, w, debias=True)
+    assert set(corrected.per_class) == {0, 1, 2, 3, 9}
+    assert corrected.interval is not None
+
+
+def test_debiasing_by_hand():
+    """One class, no noise along the arc: the cosine of the halves' mean, divided by how well they agree."""
+    o, s = np.array([[3.0, 0.4], [3.0, -0.4]]), np.array([[2.0, 2.0], [2.0, 2.0]])
+    original, shifted = Profile(), Profile()
+    numbers = halves_apart()
+    original.update(o, [0, 0], indices=numbers)
+    shifted.update(s, [0, 0], indices=numbers)
+    units = o / np.linalg.norm(o, axis=1, keepdims=True)
+    cosine = (units.mean(0) @ s[0] / np.linalg.norm(s[0])) / math.sqrt(units[0] @ units[1])
+    assert resque_dist(original, shifted, debias=True).value == pytest.approx(math.acos(cosine), abs=1e-12)
+
+
+def halves_apart():
+    """Two sample numbers that fall into different halves."""
+    bits = half_of(torch.arange(50)).tolist()
+    return [bits.index(0), bits.index(1)]
+
+
+def test_halves_that_contradict_each_other_are_told():
+    numbers, contrary = halves_apart(), [[1.0, 0.1], [-1.0, 0.1]]
+    original, shifted = Profile(), Profile()
+    original.update(contrary, [0, 0], indices=numbers)
+    shifted.update(contrary, [0, 0], indices=numbers)
+    assert resque_dist(original, shifted).value == 0.0
+    with pytest.raises(UndefinedDirectionError, match="take the plain index beside its floor"):
+        resque_dist(original, shifted, debias=True)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e150, 1e300])
+def test_nothing_overflows_or_underflows_on_the_way(scale):
+    data = simulated(1, 60, 50, 0.4)
+    plain, moved = index(*data), index(data[0] * scale, data[1], data[2], data[3])
+    assert moved.value == pytest.approx(plain.value, abs=1e-12)
+    assert moved.interval.high == pytest.approx(plain.interval.high, abs=1e-9)
+    assert moved.floor == pytest.approx(plain.floor, abs=1e-9)
+
+
+def test_float32_angles_below_what_float32_can_see():
+    """The arc cosine of a float32 dot product is blind below 3.5e-4 rad."""
+    for angle in (1e-5, 1e-4):
+        z = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
+        x = np.array([[1.0, angle], [-angle, 1.0]], dtype=np.float32)
+        assert index(z, [0, 1], x, [0, 1]).value == pytest.approx(math.atan(float(np.float32(angle))), rel=1e-9)
+
+
+def test_duplicates_and_gaps_in_the_labels_change_nothing():
+    z, y, x, w = two_sets(3)
+    value = index(z, y, x, w).value
+    assert index(np.repeat(z, 3, axis=0), np.repeat(y, 3), x, w).value == pytest.approx(value, abs=1e-12)
+    gaps = np.array([-5, 0, 10**12])
+    assert index(z, gaps[y], x, gaps[w]).value == pytest.approx(value, abs=1e-12)
+    assert list(index(z, gaps[y], x, gaps[w]).per_class) == gaps.tolist()
+
+
+def test_the_number_of_sub_sums_is_stated():
+    assert index(*two_sets(0)).sub_sums == HALVES == 2

@@ -21,6 +21,7 @@ KEPT = ("sizes", "labels")
 RANDOM_STARTS = 20
 _MAX_ITERATIONS = 300
 _DOUBT = 1e-9
+_EXACT = "donot_use_mm_for_euclid_dist"
 
 
 def adjusted_rand_index(labels: Any, clusters: Any) -> float:
@@ -175,22 +176,29 @@ def nearest(rows: Tensor, means: Tensor) -> Tensor:
     """The nearest mean of each row, the first of equals; exact, in parts of at most the batch's own size.
 
     A matrix product finds the two nearest; where rounding could swap those, the distances are taken one by one.
+
+    Args:
+        rows: ``(n, width)`` of any float type.
+        means: ``(classes, width)`` float64.
+
+    Returns:
+        ``(n,)`` int64.
     """
-    centre = means.mean(0)
-    apart = means - centre
-    lengths = apart.square().sum(1)
-    step = max(1, len(rows) * rows.element_size() // means.element_size())
-    return torch.cat([_nearest(part.double() - centre, apart, lengths) for part in torch.split(rows, step)])
-
-
-def _nearest(rows: Tensor, means: Tensor, lengths: Tensor) -> Tensor:
     if len(means) == 1:
         return torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-    two = torch.topk(lengths - 2.0 * rows @ means.T, 2, dim=1, largest=False)
-    doubtful = two.values[:, 1] - two.values[:, 0] <= _DOUBT * (rows.square().sum(1) + lengths.max())
-    found = two.indices[:, 0]
-    found[doubtful] = torch.cdist(rows[doubtful], means, compute_mode="donot_use_mm_for_euclid_dist").argmin(1)
-    return found
+    centre = means.mean(0)
+    apart = means - centre  # distances keep their digits when all means are large
+    lengths = apart.square().sum(1)
+    step = max(1, len(rows) * rows.element_size() // means.element_size())
+    found = []
+    for part in torch.split(rows, step):
+        own = part.double() - centre
+        two = torch.topk(lengths - 2.0 * own @ apart.T, 2, dim=1, largest=False)
+        doubtful = two.values[:, 1] - two.values[:, 0] <= _DOUBT * (own.square().sum(1) + lengths.max())
+        place = two.indices[:, 0]
+        place[doubtful] = torch.cdist(part[doubtful].double(), means, compute_mode=_EXACT).argmin(1)
+        found.append(place)
+    return torch.cat(found)
 
 
 def _kmeans(rows: np.ndarray, init: Any, k: int | None = None, seed: int = 0) -> np.ndarray:

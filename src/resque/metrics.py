@@ -16,7 +16,7 @@ from resque.indices import assigned, to_class_means
 from resque.profiles import Origin, Profile, declared_labels
 from resque.readings import TaskIndex
 from resque.representations import as_labels, reduce
-from resque.sums import HALVES, ClassSums, Scratch
+from resque.sums import HALVES, ClassSums, Scratch, halves_from
 
 try:
     from torchmetrics import Metric
@@ -75,8 +75,8 @@ class ProfileMetric(Metric):
             raise RepresentationError(
                 f"representations of width {rows.shape[1]}; the metric was made for width {self.sums.shape[2]}"
             )
-        numbers = torch.arange(self._number, self._number + len(rows), device=rows.device)
-        ClassSums(self.labels, self.sums, self.counts, self.strangers).add(rows, target, numbers, self._scratch)
+        half = halves_from(self._number, len(rows), rows.device)
+        ClassSums(self.labels, self.sums, self.counts, self.strangers).add(rows, target, half, self._scratch)
         self._number += len(rows)
 
     def compute(self) -> Profile:

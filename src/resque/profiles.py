@@ -23,7 +23,7 @@ from resque.files import replacing
 from resque.layers import representation_layer
 from resque.models import fingerprint
 from resque.representations import as_labels, as_tensor, device_of, observing, passed, reduce
-from resque.sums import HALVES, ClassSums, Scratch
+from resque.sums import HALVES, ClassSums, Scratch, half_of, halves_from
 
 _FORMAT = "resque profile 1"
 _SAVED = ("labels", "sums", "counts")
@@ -130,15 +130,13 @@ class Profile:
         """Add rows ``(n, width)`` that are reduced already, without looking at their values."""
         if rows.dtype.is_complex:
             raise RepresentationError("representations are complex; expected real numbers")
-        target = as_labels(labels, len(rows))
-        if len(rows) == 0:
+        n = rows.shape[0]
+        target = as_labels(labels, n)
+        if n == 0:
             return
-        if indices is None:
-            numbers = torch.arange(self._seen, self._seen + len(rows), device=rows.device)
-        else:
-            numbers = as_labels(indices, len(rows))
-        self._table_for(target, rows).add(rows, target, numbers, self._scratch)
-        self._seen += len(rows)
+        half = halves_from(self._seen, n, rows.device) if indices is None else half_of(as_labels(indices, n))
+        self._table_for(target, rows).add(rows, target, half, self._scratch)
+        self._seen += n
 
     def _table_for(self, target: Tensor, rows: Tensor) -> ClassSums:
         """The table with room for a batch; declared classes never grow."""

@@ -45,7 +45,7 @@ def reduce(representations: Tensor, reduction: str = "flatten", mask: Tensor | N
         shape = tuple(representations.shape)
         raise RepresentationError(f"{reduction} cannot reduce shape {shape}: token-mean needs (n, tokens, width)")
     if reduction == "flatten" or (reduction == "mean" and representations.ndim <= 2):
-        return representations.reshape(len(representations), math.prod(representations.shape[1:]))
+        return representations.reshape(representations.shape[0], math.prod(representations.shape[1:]))
     chunks = torch.split(representations, _CHUNK)  # float64 for a part of the batch at a time
     if reduction == "mean":
         return torch.cat([chunk.flatten(2).double().mean(2) for chunk in chunks])
@@ -135,8 +135,9 @@ def observing(model: nn.Module, layer: str, reduction: str = "flatten") -> Itera
         rows = kept.take()
         if rows is None:
             raise ModelError(f"layer {layer!r} did not run in the forward pass: name another one with --layer")
-        if len(rows) != len(logits):
-            raise ModelError(f"layer {layer!r} gave {len(rows)} rows for {len(logits)} samples: name another one")
+        if rows.shape[0] != logits.shape[0]:
+            came, expected = rows.shape[0], logits.shape[0]
+            raise ModelError(f"layer {layer!r} gave {came} rows for {expected} samples: name another one")
         return rows, logits
 
     try:
@@ -206,7 +207,7 @@ def as_tensor(values: Any) -> Tensor:
 def as_labels(values: Any, n: int) -> Tensor:
     """``n`` class numbers as int64; anything else is refused."""
     labels = as_tensor(values)
-    if len(labels) == n == 0:
+    if labels.shape[:1] == (n,) == (0,):
         return labels.to(torch.int64)
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
         raise RepresentationError(f"labels are {labels.dtype}; expected integers, one class number a sample")

@@ -1,0 +1,128 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from resque.errors import DataError, ModelError, SettingError
+from resque.indices import resque_task
+from resque.readings import Grid
+from resque.recipes import RECIPES
+from resque.representations import observing
+from resque.tasks import TaskQuestion, _room, task_index, with_head
+from resque.trainer import Trainer
+
+QUICK = TaskQuestion(recipe=RECIPES["train-adam"], layer="penultimate")
+
+
+@pytest.fixture
+def new_task(small):
+    """Digits under labels that the model has never heard of."""
+    return dataclasses.replace(small[0], labels=small[0].labels * 7 - 3)
+
+
+def test_it_is_warm_up_pass_and_index(cnn, new_task, meter):
+    """The same by hand: new head, one epoch, representations, Algorithm 1."""
+    found = task_index(cnn, new_task, QUICK, meter=meter)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        learner, task = with_head(cnn, new_task)
+        trainer = Trainer(learner, task, QUICK.recipe, 0)
+        for _ in range(trainer.steps_per_epoch):
+            trainer.step()
+    with observing(learner, "penultimate") as observe:
+        rows, logits = (torch.cat(parts) for parts in zip(*(observe(x) for x, _ in task.batches()), strict=True))
+    assert found.value == resque_task(rows, new_task.labels).value
+    assert (found.classes, found.n, found.layer, found.lloyd) == (10, 320, "penultimate", True)
+    asked = found.cost_of_asking
+    assert (asked.head, asked.outputs, asked.steps, asked.epochs) == ("new", 10, 10, 1.0)
+    assert asked.accuracy == float((logits.argmax(1) == task.labels).double().mean())
+
+
+def test_the_cost_of_asking_is_complete(cnn, new_task, meter):
+    asked = task_index(cnn, new_task, QUICK, meter=meter, grid=Grid("given", 100.0, "a test")).cost_of_asking
+    parts = asked.warm_up_s + asked.pass_s + asked.clustering_s
+    assert min(asked.warm_up_s, asked.pass_s, asked.clustering_s) > 0
+    assert parts == pytest.approx(asked.energy.wall_s, rel=0.05)
+    assert asked.energy.energy_kwh == pytest.approx(36.0 * asked.energy.wall_s / 3.6e6)
+    assert asked.carbon_kg == pytest.approx(asked.energy.energy_kwh * 0.1)
+    assert asked.recipe["learning_rate"] == 1e-3
+    assert task_index(cnn, new_task, QUICK, meter=meter).cost_of_asking.carbon_kg is None
+
+
+def test_the_model_is_left_as_it_was(cnn, new_task, meter):
+    before = {name: value.clone() for name, value in cnn.state_dict().items()}
+    flags = [module.training for module in cnn.modules()]
+    task_index(cnn, new_task, QUICK, meter=meter)
+    assert all(torch.equal(before[name], value) for name, value in cnn.state_dict().items())
+    assert flags == [module.training for module in cnn.modules()]
+    assert all(p.grad is None for p in cnn.parameters())
+
+
+def test_the_streaming_form_needs_two_passes_and_no_memory(cnn, new_task, meter):
+    ask = dataclasses.replace(QUICK, lloyd=False)
+    found = task_index(cnn, new_task, ask, meter=meter)
+    assert (found.lloyd, found.init) == (False, "class-means")
+    assert found.value != task_index(cnn, new_task, QUICK, meter=meter).value
+    assert found == dataclasses.replace(
+        task_index(cnn, new_task, ask, meter=meter), cost_of_asking=found.cost_of_asking
+    )
+
+
+def test_an_extended_task_keeps_the_old_classes_and_their_weights(cnn, small):
+    labels = torch.where(small[0].labels < 8, small[0].labels, small[0].labels * 100)
+    learner, task = with_head(cnn, dataclasses.replace(small[0], labels=labels), extend=True)
+    old, new = cnn[-1], learner[-1]
+    assert new.weight.shape == (12, 64)
+    assert torch.equal(new.weight[:10], old.weight)
+    assert torch.equal(new.bias[:10], old.bias)
+    assert task.classes == [*range(8), 10, 11]
+    assert int((task.labels == 11).sum()) == int((small[0].labels == 9).sum())
+
+
+def test_an_extended_task_end_to_end(cnn, small, meter):
+    more = dataclasses.replace(small[0], labels=small[0].labels + 6)
+    found = task_index(cnn, more, dataclasses.replace(QUICK, extend=True, warmup_steps=3), meter=meter)
+    assert (found.cost_of_asking.head, found.cost_of_asking.outputs) == ("widened", 16)
+    assert (found.cost_of_asking.steps, found.classes) == (3, 10)
+
+
+def test_no_warm_up_is_no_step(cnn, new_task, meter):
+    asked = task_index(cnn, new_task, dataclasses.replace(QUICK, warmup_steps=0), meter=meter).cost_of_asking
+    assert (asked.steps, asked.epochs) == (0, 0.0)
+
+
+def test_what_cannot_be_asked_is_refused(cnn, small, new_task, meter):
+    with pytest.raises(SettingError, match="among the 10 that the model has; label new ones from 10 on"):
+        task_index(cnn, small[0], TaskQuestion(extend=True), meter=meter)
+    with pytest.raises(SettingError, match="expected 0 or more"):
+        TaskQuestion(warmup_steps=-1)
+    with pytest.raises(SettingError, match="without Lloyd"):
+        TaskQuestion(init="random", lloyd=False)
+    with pytest.raises(ModelError, match="no layer 'nine'"):
+        task_index(cnn, new_task, TaskQuestion(layer="nine"), meter=meter)
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="only Linux tells how much memory is free")
+def test_more_representations_than_memory_holds_are_refused_before_the_machine_runs_out():
+    with pytest.raises(
+        DataError, match=r"1,000,000,000 representations of width 1,024 take 8192.0 GB and .* GB are free"
+    ):
+        _room(10**9, 1024)
+
+
+class Backwards(nn.Module):
+    """Its classifier is not its last dense layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.classifier, self.body = nn.Linear(8, 10), nn.Linear(256, 8)
+
+    def forward(self, x):
+        return self.classifier(self.body(x.flatten(1)))
+
+
+def test_a_head_that_is_not_where_it_is_looked_for_is_told(new_task, meter):
+    with pytest.raises((ModelError, DataError)):
+        task_index(Backwards(), new_task, TaskQuestion(), meter=meter)
