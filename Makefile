@@ -15,7 +15,8 @@ test: $(VENV)/installed
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/passes.py
+	$(BIN)/python benchmarks/passes.py --out benchmarks/passes.md
+	$(BIN)/python benchmarks/intervals.py --out benchmarks/intervals.md
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -198,7 +198,7 @@ def memory() -> list[str]:
     """Extra peak memory against the promise, at two sizes of the data."""
     batch_mb = BATCH * WIDTH * 4 / 2**20
     lines = [
-        f"Extra peak memory over the bare pass, MB (least of 3 processes each); a batch of outputs is {batch_mb:.1f} MB",
+        f"Extra peak memory over the bare pass, MB (least of 3 processes each); one batch's outputs: {batch_mb:.1f} MB",
         "",
         "| variant, classes | n = 2,048 | n = 16,384 | promised: (1 + G) tables + 2 batches |",
         "|---|---|---|---|",

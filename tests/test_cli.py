@@ -55,6 +55,7 @@ def files(folder):
 
 
 NET = "--model net.py:build"
+TASK = f"task {NET} --data npz:label_seven.npz"
 DIST = f"dist {NET} --original npz:ok.npz --shifted npz:ok.npz"
 RETRAIN = f"retrain {NET} --train npz:ok.npz --test npz:ok.npz --target-accuracy 0.9"
 FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test npz:ok.npz --target-accuracy 0.9"
@@ -91,6 +92,12 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (RETRAIN.replace("0.9", "1.1"), "target accuracy 1.1: expected a share in (0, 1]"),
         (RETRAIN.replace("0.9", "nan"), "expected a share in (0, 1]"),
         (RETRAIN + " --country Atlantis", "unknown country 'Atlantis'"),
+        (TASK + " --init best", "use one of class-means, k-means++, random, or all"),
+        (TASK + " --init random --no-lloyd", "without Lloyd's iterations"),
+        (TASK + " --keep best", "use 'sizes' or 'labels'"),
+        (TASK + " --warmup-steps -1", "expected 0 or more"),
+        (TASK.replace("label_seven", "ok") + " --extend", "label new ones from 3 on to extend it"),
+        (DIST + " --confidence 90", "confidence 90: expected a share between 0 and 1"),
         (RETRAIN + " --recipe best", "unknown recipe 'best'"),
         (RETRAIN + " --evaluate-every 0", "evaluate_every is 0"),
         (RETRAIN + " --forecast abc", "0 forecasts in resque.db begin with 'abc'"),
@@ -169,8 +176,41 @@ def test_a_profile_of_another_model_is_refused(cli, files):
     assert "the profiles differ in model" in err
 
 
+def test_the_price_of_a_new_task_in_json(cli, files):
+    found = json.loads(cli(f"{TASK} --warmup-steps 2 --intensity 50 --json")[1])
+    assert {"value", "unit", "init", "lloyd", "n", "classes", "layer", "cost_of_asking"} <= set(found)
+    assert (found["unit"], found["n"], found["classes"], found["layer"]) == ("1 - ARI", 60, 3, "0")
+    asked = found["cost_of_asking"]
+    assert (asked["head"], asked["outputs"], asked["steps"]) == ("new", 3, 2)
+    assert asked["energy"]["wall_s"] > 0
+    wider = json.loads(cli(f"{TASK} --extend --no-lloyd --json")[1])
+    asked = wider["cost_of_asking"]
+    assert (asked["head"], asked["outputs"], wider["lloyd"]) == ("widened", 6, False)
+    again = json.loads(cli(f"{TASK} --extend --no-lloyd --json")[1])
+    assert again["value"] == wider["value"]
+
+
+def test_the_three_starts_in_a_terminal(cli, files):
+    out = cli(f"{TASK} --init all --reduction mean")[1]
+    for word in ("class-means", "k-means++", "random (least entropy of sizes)", "agreement (ARI)", "warm-up: new head"):
+        assert word in out
+
+
+def test_pseudo_labels_interval_and_sub_sums_are_told(cli, files):
+    found = json.loads(cli(f"{DIST}+gaussian:5 --labels pseudo --layer penultimate --undefined skip --json")[1])
+    assert (found["labels"], found["layer"], found["sub_sums"]) == ("pseudo", "penultimate", 2)
+    plain, debiased = (json.loads(cli(f"{DIST}+gaussian:5{more} --json")[1]) for more in ("", " --debias"))
+    assert plain["interval"]["low"] <= plain["value"] <= plain["interval"]["high"]
+    assert debiased["debiased"]
+    assert debiased["interval"]["level"] == 0.9
+
+
+def test_the_version_is_said(cli):
+    assert cli("--version")[:2] == (0, "resque 0.1.0\n")
+
+
 @pytest.mark.parametrize(
-    "command", ["demo", "doctor", "profile", "dist", "forecast", "retrain", "ledger list", "report"]
+    "command", ["demo", "doctor", "profile", "dist", "task", "forecast", "retrain", "ledger list", "report"]
 )
 def test_every_command_helps_with_an_example(cli, command):
     code, out, _ = cli(f"{command} --help")

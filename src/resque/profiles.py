@@ -312,8 +312,8 @@ def profile(
     with observing(model, name, reduction) as observe:
         for inputs, target in passed(loader, device_of(model)):
             rows, logits = observe(inputs)
-            if made.empty:  # a model that gives NaN shows it in its first batch
-                _check_finite(torch.isfinite(rows).all())
+            if made.empty:  # a broken model shows it in its first batch: no need to pass all the data
+                _check_finite(torch.isfinite(logits).all())
             if labels == "pseudo":
                 made._declared = torch.arange(logits.shape[1]) if made._declared is None else made._declared
                 target = logits.argmax(1)

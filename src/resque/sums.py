@@ -8,13 +8,11 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 HALVES = 2  # G: sub-sums per class, for floor, bias correction and interval
 _BITS = (1 << 31) - 1
-_WIDE = 2048
 _BLOCK = 8192
 
 
@@ -103,12 +101,7 @@ class Scratch:
         """``table[cell[i]] += rows[i]``, summed in float64 whatever the rows are."""
         if rows.dtype == torch.float64:
             table.index_add_(0, cell, rows)
-        elif rows.dtype == torch.float32 and table.device.type == "cpu" and rows.shape[1] >= _WIDE:
-            _add_wide_rows(table.numpy(), cell.tolist(), rows.numpy())
-        else:
-            self._add_converted(table, cell, rows)
-
-    def _add_converted(self, table: Tensor, cell: Tensor, rows: Tensor) -> None:
+            return
         n = rows.shape[0]
         step = max(1, n * rows.element_size() // table.element_size())
         for start in range(0, n, step):
@@ -119,12 +112,6 @@ class Scratch:
         if self._room.numel() < part.numel() or self._room.device != part.device:
             self._room = torch.empty(part.numel(), dtype=torch.float64, device=part.device)
         return self._room[: part.numel()].view(part.shape)
-
-
-def _add_wide_rows(table: np.ndarray, cell: list[int], rows: np.ndarray) -> None:
-    """Row by row: numpy converts within the processor's cache, where a converted copy would go through memory."""
-    for place, row in zip(cell, rows, strict=True):
-        np.add(table[place], row, out=table[place])
 
 
 def half_of(numbers: Tensor) -> Tensor:
