@@ -2,14 +2,14 @@
 
 Every variant runs once per round, in a new order each round, so that what disturbs the machine disturbs all of them.
 A ratio is taken within its round; shown are the median over rounds and the range. The C library is told to keep freed
-memory: otherwise page faults, which depend on what was freed before, outweigh everything measured here. Memory is the
-peak resident set of a process of its own, less that of the bare pass. Run it with ``make bench``.
+memory: otherwise page faults, which depend on what was freed before, outweigh everything measured here. Memory is how
+far the resident set of a fresh process grows in the pass, less the same of the bare pass. Run it with ``make bench``.
 """
 
 import argparse
 import os
 import random
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -95,8 +95,7 @@ def pooled(model: nn.Module, loader: Loader, classes: int) -> None:
 
 def nearest(model: nn.Module, loader: Loader, classes: int) -> None:
     """RESQUE_task by nearest class means: two passes, to be compared with two."""
-    first = resque.profile(model, loader, layer=_layer(model), classes=classes)
-    assignment = to_class_means(first)
+    assignment = to_class_means(resque.profile(model, loader, layer=_layer(model), classes=classes))
     with observing(model, _layer(model)) as observe:
         for images, labels in loader:
             assignment.add(observe(images)[0], labels)
@@ -141,7 +140,7 @@ def ratios(name: str, classes: int, n: int, rounds: int) -> dict[str, list[float
 
 
 def peak_mb(name: str, variant: str, classes: int, n: int) -> float:
-    """Peak resident set of a fresh process that does one thing."""
+    """How far the resident set of a fresh process grows while it does one thing."""
     command = [sys.executable, __file__, "--peak", name, variant, str(classes), str(n)]
     environment = {**os.environ, **RETURNING, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -152,10 +151,17 @@ def _peak(name: str, variant: str, classes: int, n: int) -> None:
     torch.manual_seed(0)
     model = MODELS[name](classes)
     run = bare if variant == "bare" else VARIANTS[variant]
-    bare(model, Stream(BATCH, classes), classes)
-    dist(model, Stream(1, classes), classes)  # what is only loaded once counts for both
+    run(model, Stream(2 * BATCH, classes), classes)  # what is only loaded once is no memory of the pass
+    start = _resident_mb("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
     run(model, Stream(n, classes), classes)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(_resident_mb("VmHWM") - start)
+
+
+def _resident_mb(field: str) -> float:
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) / 1024
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ SOURCE = Path(resque.__file__).parent
 LAYERS = (
     {"errors", "readings"},
     {"records", "files", "plain"},
-    {"corruptions", "models", "layers", "energy", "powerlaw", "clustering", "angles", "sums"},
-    {"data", "representations"},
+    {"corruptions", "models", "layers", "energy", "powerlaw", "angles", "sums"},
+    {"data", "representations", "clustering"},
     {"profiles", "measures"},
     {"indices", "recipes"},
     {"metrics", "trainer", "ledger"},

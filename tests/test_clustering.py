@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from resque.clustering import INITS, adjusted_rand_index, cluster, disagreement, nearest
+from resque.clustering import INITS, Means, adjusted_rand_index, cluster, disagreement
 from resque.errors import RepresentationError, SettingError
 from resque.indices import resque_task, to_class_means
 from resque.profiles import Profile
@@ -142,7 +142,7 @@ def test_the_nearest_mean_is_exact_also_among_near_ties(seed, offset):
     means = generator.integers(-2, 3, size=(6, 3)).astype(float) + offset
     rows = generator.integers(-4, 5, size=(80, 3)) / 2 + offset
     exact = ((rows[:, None] - means[None]) ** 2).sum(2).argmin(1)
-    assert np.array_equal(nearest(torch.from_numpy(rows), torch.from_numpy(means)).numpy(), exact)
+    assert np.array_equal(Means(torch.from_numpy(means)).nearest(torch.from_numpy(rows)).numpy(), exact)
 
 
 def test_the_three_starts_and_how_well_they_agree():

@@ -13,9 +13,9 @@ Data flows one way; a module imports only from those above it in this list::
     layers           which layer is the representation, which is the head
     angles           two noisy directions: angle, floor, bias, interval
     sums             class sums in float64 halves, without waiting for the device
-    clustering       KMeans from the paper's three starts; 1 - ARI in exact integers
     energy           a meter's windows, the grid
     representations  one forward pass with a hook
+    clustering       KMeans from the paper's three starts; 1 - ARI in exact integers
     powerlaw         cost as a power law of one feature, judged on held-out updates
     profiles         class sums: streamed, merged, saved
     measures         accuracy, gradient norm, parameter change, stopping rule

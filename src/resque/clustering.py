@@ -6,6 +6,7 @@ which streams and merges.
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 from resque.errors import RepresentationError, SettingError
+from resque.sums import Scratch
 
+Watch = Callable[[int, int], None]
 INITS = ("class-means", "k-means++", "random")
 ALL = "all"
 KEPT = ("sizes", "labels")
@@ -83,6 +86,7 @@ def cluster(
     init: str = "class-means",
     seed: int = 0,
     keep: str = "sizes",
+    watch: Watch = lambda done, total: None,
 ) -> np.ndarray:
     """One cluster per class, by Lloyd's iterations to convergence (scikit-learn's KMeans).
 
@@ -94,6 +98,7 @@ def cluster(
         seed: Of the random starts.
         keep: Of the 20, the one with the least entropy of its cluster ``"sizes"``, or the one with the least entropy of
             the clusters within each class of the ``"labels"``.
+        watch: Called with ``(done, total)`` after each of the 20.
 
     Returns:
         ``(n,)`` cluster of each sample.
@@ -105,8 +110,11 @@ def cluster(
         return _kmeans(representations, _means(representations, own, k))
     if init == "k-means++":
         return _kmeans(representations, "k-means++", k, seed)
-    starts = (np.random.default_rng([seed, start]) for start in range(RANDOM_STARTS))
-    tries = [_kmeans(representations, _means(representations, _assignment(rng, len(own), k), k)) for rng in starts]
+    tries = []
+    for start in range(RANDOM_STARTS):
+        assignment = _assignment(np.random.default_rng([seed, start]), len(own), k)
+        tries.append(_kmeans(representations, _means(representations, assignment, k)))
+        watch(start + 1, RANDOM_STARTS)
     return min(tries, key=_size_entropy if keep == "sizes" else lambda clusters: _entropy_within(own, clusters))
 
 
@@ -126,7 +134,7 @@ class Assignment:
 
     Attributes:
         labels: ``(classes,)`` int64, rising.
-        means: ``(classes, width)`` float64.
+        means: Of the classes.
         table: ``(classes, classes)`` int64, true class by nearest mean.
         strangers: ``()`` int64, samples of no class that has a mean; any at all spoil the table.
 
@@ -138,27 +146,29 @@ class Assignment:
     """
 
     labels: Tensor
-    means: Tensor
+    means: "Means"
     table: Tensor
     strangers: Tensor
 
     @classmethod
     def to_means(cls, labels: Tensor, means: Tensor) -> "Assignment":
-        """Nothing assigned yet."""
+        """Nothing assigned yet; means ``(classes, width)`` float64."""
         table = torch.zeros(len(labels), len(labels), dtype=torch.int64, device=means.device)
-        return cls(labels.to(means.device), means, table, torch.zeros((), dtype=torch.int64, device=means.device))
+        strangers = torch.zeros((), dtype=torch.int64, device=means.device)
+        return cls(labels.to(means.device), Means(means), table, strangers)
 
     def add(self, rows: Tensor, target: Tensor) -> None:
         """Assign a batch: rows ``(n, width)`` of any float type, labels ``(n,)``."""
-        rows, target = (values.to(self.means.device, non_blocking=True) for values in (rows, target))
+        place = self.table.device
+        rows, target = (values.to(place, non_blocking=True) for values in (rows, target))
         column = torch.searchsorted(self.labels, target).clamp_(max=len(self.labels) - 1)
         self.strangers += (self.labels[column] != target).sum()
-        cell = column * len(self.labels) + nearest(rows, self.means)
+        cell = column * len(self.labels) + self.means.nearest(rows)
         self.table.view(-1).index_add_(0, cell, torch.ones_like(cell))
 
     def __add__(self, other: "Assignment") -> "Assignment":
         """The assignment of both sets of samples to the same means."""
-        if not torch.equal(self.means, other.means.to(self.means.device)):
+        if not torch.equal(self.means.points, other.means.points.to(self.table.device)):
             raise RepresentationError("the two assignments are to different class means: make both to the same ones")
         place = self.table.device
         table, strangers = self.table + other.table.to(place), self.strangers + other.strangers.to(place)
@@ -172,33 +182,41 @@ class Assignment:
         return disagreement(self.table.cpu().numpy())
 
 
-def nearest(rows: Tensor, means: Tensor) -> Tensor:
-    """The nearest mean of each row, the first of equals; exact, in parts of at most the batch's own size.
+class Means:
+    """Points of which the nearest is looked for.
 
     A matrix product finds the two nearest; where rounding could swap those, the distances are taken one by one.
 
     Args:
-        rows: ``(n, width)`` of any float type.
-        means: ``(classes, width)`` float64.
-
-    Returns:
-        ``(n,)`` int64.
+        points: ``(classes, width)`` float64.
     """
-    if len(means) == 1:
-        return torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-    centre = means.mean(0)
-    apart = means - centre  # distances keep their digits when all means are large
-    lengths = apart.square().sum(1)
-    step = max(1, len(rows) * rows.element_size() // means.element_size())
-    found = []
-    for part in torch.split(rows, step):
-        own = part.double() - centre
-        two = torch.topk(lengths - 2.0 * own @ apart.T, 2, dim=1, largest=False)
-        doubtful = two.values[:, 1] - two.values[:, 0] <= _DOUBT * (own.square().sum(1) + lengths.max())
+
+    def __init__(self, points: Tensor) -> None:
+        self._scratch = Scratch()
+        self._place(points)
+
+    def _place(self, points: Tensor) -> None:
+        self.points = points
+        self._centre = points.mean(0)  # distances keep their digits when all points are large
+        self._apart = points - self._centre
+        self._lengths = self._apart.square().sum(1)
+
+    def nearest(self, rows: Tensor) -> Tensor:
+        """The nearest point of each row ``(n, width)``, the first of equals; ``(n,)`` int64, where the rows are."""
+        if len(self.points) == 1 or rows.shape[0] == 0:
+            return torch.zeros(rows.shape[0], dtype=torch.int64, device=rows.device)
+        if self.points.device != rows.device:
+            self._place(self.points.to(rows.device))
+        return torch.cat([self._nearest(part, rows[at]) for at, part in self._scratch.parts(rows)])
+
+    def _nearest(self, own: Tensor, rows: Tensor) -> Tensor:
+        own -= self._centre
+        two = torch.topk(torch.addmm(self._lengths, own, self._apart.T, alpha=-2.0), 2, dim=1, largest=False)
+        size = torch.linalg.vector_norm(own, dim=1).square() + self._lengths.max()
+        doubtful = two.values[:, 1] - two.values[:, 0] <= _DOUBT * size
         place = two.indices[:, 0]
-        place[doubtful] = torch.cdist(part[doubtful].double(), means, compute_mode=_EXACT).argmin(1)
-        found.append(place)
-    return torch.cat(found)
+        place[doubtful] = torch.cdist(rows[doubtful].double(), self.points, compute_mode=_EXACT).argmin(1)
+        return place
 
 
 def _kmeans(rows: np.ndarray, init: Any, k: int | None = None, seed: int = 0) -> np.ndarray:

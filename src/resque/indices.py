@@ -13,6 +13,7 @@ from resque.clustering import (
     ALL,
     INITS,
     Assignment,
+    Watch,
     adjusted_rand_index,
     check_start,
     cluster,
@@ -151,11 +152,17 @@ def resque_task(
 
 
 def clustered(
-    rows: np.ndarray, target: np.ndarray, init: str, reduction: str, seed: int = 0, keep: str = "sizes"
+    rows: np.ndarray,
+    target: np.ndarray,
+    init: str,
+    reduction: str,
+    seed: int = 0,
+    keep: str = "sizes",
+    watch: Watch = lambda done, total: None,
 ) -> TaskIndex:
     """RESQUE_task of finite float64 rows ``(n, width)``, which are overwritten: no second copy is made."""
     starts = INITS if init == ALL else (init,)
-    found = {start: cluster(rows, target, start, seed, keep) for start in starts}
+    found = {start: cluster(rows, target, start, seed, keep, watch) for start in starts}
     values = {start: disagreement(contingency(target, clusters)) for start, clusters in found.items()}
     pairs = itertools.combinations(starts, 2)
     return TaskIndex(
@@ -175,8 +182,10 @@ def clustered(
 def to_class_means(profile: Profile) -> Assignment:
     """The second of two streaming passes, from the profile that the first one left: assigns to its class means."""
     sides = profile.sides
-    means = [side.halves.sum(0) / sum(side.counts) for side in sides.values()]
-    return Assignment.to_means(torch.tensor(list(sides)), torch.from_numpy(np.stack(means)))
+    means = np.empty((len(sides), profile.width))
+    for row, side in zip(means, sides.values(), strict=True):
+        np.divide(side.halves.sum(0), sum(side.counts), out=row)
+    return Assignment.to_means(torch.tensor(list(sides)), torch.from_numpy(means))
 
 
 def assigned(assignment: Assignment, reduction: str) -> TaskIndex:

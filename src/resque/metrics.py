@@ -111,21 +111,20 @@ class TaskMetric(Metric):
     table: Tensor
     strangers: Tensor
     labels: Tensor
-    means: Tensor
 
     def __init__(self, means: Profile, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.reduction = means.origin.reduction
         start = to_class_means(means)
         self.register_buffer("labels", start.labels, persistent=False)
-        self.register_buffer("means", start.means, persistent=False)
+        self._means = start.means
         self.add_state("table", start.table, dist_reduce_fx="sum")
         self.add_state("strangers", start.strangers, dist_reduce_fx="sum")
 
     def update(self, representations: Tensor, labels: Tensor) -> None:
         """Assign a batch: representations ``(n, …)`` and labels ``(n,)``."""
         rows = reduce(representations.detach(), self.reduction)
-        Assignment(self.labels, self.means, self.table, self.strangers).add(rows, as_labels(labels, len(rows)))
+        Assignment(self.labels, self._means, self.table, self.strangers).add(rows, as_labels(labels, len(rows)))
 
     def compute(self) -> Tensor:
         """The index as a float64 scalar, of everything seen by all processes; :meth:`index` says how it was made."""
@@ -133,4 +132,4 @@ class TaskMetric(Metric):
 
     def index(self) -> TaskIndex:
         """The index of what this process holds (after a synchronisation: of everything) with all it depends on."""
-        return assigned(Assignment(self.labels, self.means, self.table, self.strangers), self.reduction)
+        return assigned(Assignment(self.labels, self._means, self.table, self.strangers), self.reduction)

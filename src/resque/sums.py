@@ -5,6 +5,7 @@ batch costs its kernels and no synchronisation; what is wrong with the data is n
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -58,7 +59,12 @@ class ClassSums:
         self.strangers += (self.labels[column] != target).sum()
         cell = torch.add(column, half, alpha=classes)
         self.counts.view(-1).index_add_(0, cell, torch.ones_like(cell))
-        scratch.add_rows(self.sums.view(-1, self.width), cell, rows)
+        table = self.sums.view(-1, self.width)
+        if rows.dtype == table.dtype:
+            table.index_add_(0, cell, rows)
+            return
+        for place, part in scratch.parts(rows):
+            table.index_add_(0, cell[place], part)
 
     def merge(self, other: "ClassSums") -> None:
         """Add the other's sums; its labels are all among these."""
@@ -97,16 +103,13 @@ class Scratch:
     def __init__(self) -> None:
         self._room = torch.empty(0, dtype=torch.float64)
 
-    def add_rows(self, table: Tensor, cell: Tensor, rows: Tensor) -> None:
-        """``table[cell[i]] += rows[i]``, summed in float64 whatever the rows are."""
-        if rows.dtype == torch.float64:
-            table.index_add_(0, cell, rows)
-            return
+    def parts(self, rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """The rows in float64, part by part, with where each part stands; the next part overwrites the one before."""
         n = rows.shape[0]
-        step = max(1, n * rows.element_size() // table.element_size())
+        step = max(1, n * rows.element_size() // self._room.element_size())
         for start in range(0, n, step):
             part = rows[start : start + step]
-            table.index_add_(0, cell[start : start + step], self._room_for(part).copy_(part))
+            yield slice(start, start + step), self._room_for(part).copy_(part)
 
     def _room_for(self, part: Tensor) -> Tensor:
         if self._room.numel() < part.numel() or self._room.device != part.device:

@@ -190,7 +190,11 @@ def _clustered(model: nn.Module, data: LabelledData, ask: TaskQuestion, watch: W
     if not bool(np.isfinite(kept).all()):
         raise RepresentationError("representations hold NaN or infinity: did the warm-up diverge?")
     watch(0, 1, "clustering")
-    index = clustered(kept, data.labels.numpy(), ask.init, ask.reduction, ask.seed, ask.keep)
+
+    def clustering(done: int, total: int) -> None:
+        watch(done, total, "clustering")
+
+    index = clustered(kept, data.labels.numpy(), ask.init, ask.reduction, ask.seed, ask.keep, clustering)
     return index, correct / len(data), passed
 
 
