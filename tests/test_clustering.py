@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from resque.clustering import INITS, Means, adjusted_rand_index, cluster, disagreement
+from resque.clustering import INITS, Assignment, Means, adjusted_rand_index, cluster, disagreement
 from resque.errors import RepresentationError, SettingError
 from resque.indices import resque_task, to_class_means
 from resque.profiles import Profile
@@ -131,7 +133,7 @@ def test_assignments_to_other_means_do_not_add_up():
     with pytest.raises(RepresentationError, match="different class means"):
         one + other
     one.add(torch.from_numpy(z[:2]), torch.tensor([y[0], 99]))
-    with pytest.raises(RepresentationError, match="1 samples belong to none"):
+    with pytest.raises(RepresentationError, match="1 sample with NaN or infinity, or of none"):
         _ = one.disagreement
 
 
@@ -182,3 +184,34 @@ def test_the_callers_representations_are_left_alone():
     for options in ({}, {"lloyd": False}, {"init": "all"}):
         resque_task(z, y, **options)
         assert np.array_equal(z, before)
+
+
+@pytest.mark.parametrize("lloyd", [True, False])
+@pytest.mark.parametrize("exponent", [-1000, -300, 300, 1000])
+def test_scale_means_nothing_however_far_it_goes(lloyd, exponent):
+    generator = np.random.default_rng(5)
+    rows, labels = generator.normal(size=(60, 5)) + np.arange(60)[:, None] % 3, np.arange(60) % 3
+    assert resque_task(np.ldexp(rows, exponent), labels, lloyd=lloyd) == resque_task(rows, labels, lloyd=lloyd)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("points", [[[0.0, 0.0]], [[0.0, 0.0], [5.0, 5.0]]])
+def test_an_assignment_of_what_is_not_finite_is_refused_when_it_is_read(points, value):
+    apart = Assignment.to_means(torch.arange(len(points)), torch.tensor(points, dtype=torch.float64))
+    apart.add(torch.tensor([[1.0, 1.0], [value, 0.0]]), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(RepresentationError, match="1 sample.*NaN"):
+        _ = apart.disagreement
+
+
+def test_an_assignment_of_nothing_has_no_index():
+    apart = Assignment.to_means(torch.tensor([0, 1]), torch.tensor([[0.0], [5.0]], dtype=torch.float64))
+    with pytest.raises(RepresentationError, match="no sample"):
+        _ = apart.disagreement
+    with pytest.raises(RepresentationError, match="width 2.*width 1"):
+        apart.add(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(SettingError, match="seed"):
+        resque_task([[0.0], [1.0]], [0, 1], init="k-means++", seed=seed)

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import mpmath
@@ -241,3 +242,37 @@ def test_duplicates_and_gaps_in_the_labels_change_nothing():
 
 def test_the_number_of_sub_sums_is_stated():
     assert index(*two_sets(0)).sub_sums == HALVES == 2
+
+
+def test_intervals_hold_their_value_and_stay_between_0_and_pi():
+    for seed, shift in itertools.product(range(60), (0.0, 1e-170, 1e-8, 1.0)):
+        z, y, x, w = two_sets(seed, n=12, m=12, width=2 + seed % 4)
+        x = z + shift if seed % 2 else x * (1 + shift)
+        for debias in (False, True):
+            try:
+                found = index(z, y, x, w, debias=debias)
+            except UndefinedDirectionError:
+                continue
+            assert found.interval is None or 0.0 <= found.interval.low <= found.value <= found.interval.high <= math.pi
+            assert found.floor is None or 0.0 <= found.floor <= math.pi
+
+
+def test_the_same_data_twice_is_not_known_without_doubt():
+    z, y, _, _ = two_sets(3)
+    found = index(z, y, z, y)
+    assert found.value == pytest.approx(0.0, abs=1e-7)
+    assert found.interval.high > 0.1 * found.floor
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(4, 300))
+def test_a_class_that_sums_to_zero_but_for_rounding_has_no_direction(seed, n):
+    half = np.random.default_rng(seed).normal(size=(n, 3))
+    z = np.random.default_rng(seed + 1).permutation(np.concatenate([half, -half]))
+    with pytest.raises(UndefinedDirectionError, match="class 0 has representations that sum to zero on the shifted"):
+        index(half, np.zeros(n, int), z, np.zeros(2 * n, int))
+
+
+@pytest.mark.parametrize("left", [1e-8, 1e-10])
+def test_what_survives_a_cancellation_counts(left):
+    z = np.array([[1.0, left], [-1.0, left]] * 8)
+    assert index(z, np.zeros(16, int), [[0.0, 1.0]], [0]).value == pytest.approx(0.0, abs=1e-7)

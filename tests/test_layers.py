@@ -157,3 +157,56 @@ def test_what_has_no_head_is_told():
         head_name(nn.Sequential(nn.ReLU()))
     with pytest.raises(ModelError, match="neither a convolution, nor an encoder block, nor two dense layers"):
         representation_layer(nn.Linear(3, 2))
+
+
+class Tied(nn.Module):
+    """One head under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.classifier = self.fc
+
+    def forward(self, x):
+        return self.classifier(self.body(x).relu())
+
+
+def test_a_head_under_two_names_changes_under_both():
+    model = Tied()
+    widen_head(model, 5)
+    assert model.fc is model.classifier
+    assert model(torch.rand(2, 4)).shape == (2, 5)
+
+
+def test_every_setting_of_a_convolution_is_kept():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, 1, 2, 2, 2, padding_mode="reflect"))
+    replace_head(model, 6)
+    new = model[-1]
+    assert (new.dilation, new.groups, new.padding_mode, new.padding) == ((2, 2), 2, "reflect", (2, 2))
+    with pytest.raises(ModelError, match="5 outputs"):
+        replace_head(model, 5)  # two groups
+
+
+class Cosine(nn.Linear):
+    def forward(self, x):
+        return nn.functional.normalize(x, dim=1) @ nn.functional.normalize(self.weight, dim=1).T
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (nn.Linear(4, 3), "a single layer"),
+        (nn.Sequential(nn.Linear(4, 4), Cosine(4, 3)), "Cosine"),
+        (nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))), "parametri"),
+        (nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))), "parametri"),
+    ],
+)
+def test_a_head_that_cannot_be_made_anew_is_refused(model, reason):
+    for change in (replace_head, widen_head):
+        with pytest.raises(ModelError, match=reason):
+            change(model, 5)
+
+
+def test_a_head_needs_an_output():
+    with pytest.raises(ModelError, match="0 outputs"):
+        replace_head(nn.Sequential(nn.Linear(4, 3)), 0)

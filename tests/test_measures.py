@@ -100,3 +100,16 @@ def test_evaluate_is_accuracy_and_mean_loss(cnn, small):
     assert accuracy == pytest.approx(float((logits.argmax(1) == small[1].labels).double().mean()), abs=1e-12)
     assert loss == pytest.approx(float(F.cross_entropy(logits, small[1].labels)), rel=1e-5)
     assert cnn.training
+
+
+def test_sparse_gradients_and_what_diverged():
+    assert gradient_norm([torch.tensor([[3.0, 0.0], [0.0, 4.0]]).to_sparse()]) == 5.0
+    assert math.isnan(gradient_norm([[math.nan, 1.0], [2.0]]))
+    assert gradient_norm([[math.inf], [1.0]]) == math.inf
+
+
+def test_the_rule_takes_any_sequence_and_refuses_nonsense():
+    assert stop_epoch(iter([0.5, 0.91]), 0.9) == stop_epoch(np.array([0.5, 0.91]), 0.9) == (2, "target")
+    for nonsense in ({"target": math.nan}, {"tolerances": ((-0.1, 5),)}, {"tolerances": ((0.1, -5),)}):
+        with pytest.raises(SettingError):
+            stop_epoch([0.5], **{"target": 0.9} | nonsense)

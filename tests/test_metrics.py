@@ -107,3 +107,52 @@ def test_processes_together_give_the_whole(tmp_path):
     assert made.counts == whole.counts
     assert all(np.allclose(made.sums[label], whole.sums[label], rtol=0, atol=1e-12) for label in CLASSES)
     assert float((tmp_path / "value").read_text()) == resque_task(z, y, lloyd=False).value
+
+
+def test_sums_stay_float64_whatever_the_model_around_them_is_cast_to():
+    z, y = sample(0)
+    metric = ProfileMetric(classes=CLASSES, width=4)
+    metric.update(z, y)
+    around = torch.nn.ModuleDict({"metric": metric, "net": torch.nn.Linear(2, 2)})
+    for cast in (around.half, around.bfloat16, around.float, lambda: around.to(torch.float16)):
+        cast()
+    assert metric.sums.dtype == torch.float64
+    assert np.array_equal(metric.compute().sums[2], Profile.from_arrays(z, y).sums[2])
+
+
+def test_an_empty_batch_and_a_new_start():
+    z, y = sample(0)
+    metric = ProfileMetric(classes=CLASSES, width=4)
+    metric.update(z[:0], y[:0])
+    assert metric.compute().counts == {}
+    metric.update(z, y)
+    first = metric.compute()
+    metric.reset()
+    metric.update(z, y)
+    assert all(np.array_equal(metric.compute().sides[c].halves, first.sides[c].halves) for c in CLASSES)
+
+
+def test_what_is_computed_is_the_callers_own():
+    z, y = sample(0)
+    metric = ProfileMetric(classes=CLASSES, width=4)
+    metric.update(z, y)
+    metric.compute().update(z, y)
+    assert metric.compute().n == 90
+
+
+def test_arrays_are_taken_and_nonsense_is_named():
+    z, y = sample(0)
+    metric, task = ProfileMetric(classes=CLASSES, width=4), TaskMetric(Profile.from_arrays(z, y))
+    metric.update(z.numpy(), y.numpy())
+    task.update(z.numpy(), y.numpy())
+    assert float(task.compute()) == resque_task(z, y, lloyd=False).value
+    with pytest.raises(RepresentationError, match="complex"):
+        metric.update(z.to(torch.complex64), y)
+    with pytest.raises(RepresentationError, match="width"):
+        task.update(z[:, :3], y)
+    with pytest.raises(RepresentationError, match="empty"):
+        TaskMetric(Profile())
+    with pytest.raises(RepresentationError, match="width"):
+        ProfileMetric(classes=3, width=0)
+    with pytest.raises(RepresentationError, match="no sample"):
+        TaskMetric(Profile.from_arrays(z, y)).index()

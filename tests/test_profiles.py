@@ -179,3 +179,51 @@ def test_arrays_of_any_layout_are_taken():
         Profile.from_arrays(z.astype(complex), y)
     with pytest.raises(RepresentationError, match="exceeds"):
         Profile.from_arrays(z[:2], np.array([1, 2**63], dtype=np.uint64))
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([[1.0], [1.0, 2.0]], [0, 1]),
+        ([["a"], ["b"]], [0, 1]),
+        ([[None], [1.0]], [0, 1]),
+        ([[1.0], [2.0]], [0, 10**30]),
+        ([[1.0], [2.0]], ["cat", "dog"]),
+        (np.ones((2, 0)), [0, 1]),
+        (np.ones((2, 2)) * 1j, [0, 1]),
+        (1.0, [0]),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused_in_our_own_words(values, labels):
+    with pytest.raises(RepresentationError):
+        Profile.from_arrays(values, labels)
+
+
+def test_tensors_of_any_kind_are_taken():
+    rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    for form in (rows, list(rows), rows.detach().to_sparse(), [[True, False], [False, True]]):
+        assert Profile.from_arrays(form, [0, 1]).n == 2
+    assert Profile.from_arrays(rows, [0, 3], classes=np.int64(4)).counts == {0: 1, 3: 1}
+
+
+def test_sums_beyond_float64_are_told():
+    with pytest.raises(RepresentationError, match="too large"):
+        _ = Profile.from_arrays([[1e308], [1e308]], [0, 0]).sums
+
+
+def test_a_profile_made_in_inference_mode_goes_on_outside():
+    with torch.inference_mode():
+        made = Profile.from_arrays(torch.ones(3, 2), [0, 1, 1])
+    made.update(torch.ones(1, 2), [0])
+    assert (made + made).counts == {0: 4, 1: 4}
+
+
+def test_declared_classes_outlive_saving_and_adding(tmp_path):
+    made = Profile.from_arrays([[1.0]], [0], classes=3)
+    made.save(tmp_path / "p.safetensors")
+    for same in (Profile.load(tmp_path / "p.safetensors"), made + Profile(), Profile() + made, made + made):
+        with pytest.raises(RepresentationError, match="not among the declared classes"):
+            same.update([[1.0]], [7])
+    free = made + Profile.from_arrays([[1.0]], [7])
+    free.update([[1.0]], [9])
+    assert free.counts == {0: 1, 7: 1, 9: 1}

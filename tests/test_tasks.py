@@ -123,6 +123,43 @@ class Backwards(nn.Module):
         return self.classifier(self.body(x.flatten(1)))
 
 
-def test_a_head_that_is_not_where_it_is_looked_for_is_told(new_task, meter):
-    with pytest.raises((ModelError, DataError)):
-        task_index(Backwards(), new_task, TaskQuestion(), meter=meter)
+class Gated(nn.Module):
+    """What comes after its head has no room for more outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head, self.scale = nn.Linear(256, 8), nn.Linear(8, 10), nn.Parameter(torch.ones(10))
+
+    def forward(self, x):
+        return self.head(self.body(x.flatten(1))) * self.scale
+
+
+class Normed(Gated):
+    """Its logits depend on one another, so that new ones change the old."""
+
+    def forward(self, x):
+        return nn.functional.normalize(self.head(self.body(x.flatten(1))), dim=1)
+
+
+@pytest.mark.parametrize("model", [Backwards, Gated])
+def test_a_head_that_is_not_the_last_thing_is_told(model, small, meter):
+    fewer = dataclasses.replace(small[0], labels=small[0].labels % 7)
+    with pytest.raises(ModelError, match="head"):
+        task_index(model(), fewer, TaskQuestion(layer="body"), meter=meter)
+
+
+def test_a_widened_model_that_answers_otherwise_is_told(small, meter):
+    more = dataclasses.replace(small[0], labels=small[0].labels + 6)
+    with pytest.raises(ModelError, match="old classes"):
+        task_index(Normed(), more, TaskQuestion(extend=True), meter=meter)
+
+
+def test_it_trains_where_the_caller_has_gradients_off(cnn, new_task, meter):
+    with torch.no_grad():
+        found = task_index(cnn, new_task, QUICK, meter=meter)
+    assert found.value == task_index(cnn, new_task, QUICK, meter=meter).value
+
+
+def test_a_model_in_half_precision_is_asked_in_it(cnn, new_task, meter):
+    found = task_index(cnn.bfloat16(), new_task, dataclasses.replace(QUICK, warmup_steps=1), meter=meter)
+    assert 0.0 <= found.value < 1.5

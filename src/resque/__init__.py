@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from resque.asking import probe
     from resque.data import load_data
     from resque.energy import ClockMeter, CodecarbonMeter, named_grid, open_meter
+    from resque.errors import ResqueError
     from resque.forecasting import forecast
     from resque.indices import resque_dist, resque_task
     from resque.ledger import Ledger
@@ -66,6 +67,7 @@ _HOME = {
     "Profile": "profiles",
     "ProfileMetric": "metrics",
     "Recipe": "recipes",
+    "ResqueError": "errors",
     "Retraining": "recipes",
     "TaskMetric": "metrics",
     "TaskQuestion": "tasks",
@@ -93,6 +95,7 @@ __all__ = [
     "Profile",
     "ProfileMetric",
     "Recipe",
+    "ResqueError",
     "Retraining",
     "TaskMetric",
     "TaskQuestion",

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_ROUNDING = 1e-12
+_CANCELLED = 1e-13
 Pair = np.ndarray  # (2, width) float64: the two half sums of one class
 
 
@@ -36,8 +38,11 @@ class Side:
 
     @property
     def direction(self) -> np.ndarray | None:
-        """Unit vector of the whole sum (eq. 2), None where it is zero."""
-        return unit(_scaled(self.halves).sum(0))
+        """Unit vector of the whole sum (eq. 2), None where it is zero, or nothing but the halves' rounding errors."""
+        scaled = _scaled(self.halves)
+        whole = scaled.sum(0)
+        cancelled = float(np.linalg.norm(whole)) <= _CANCELLED * float(np.linalg.norm(scaled))
+        return None if cancelled else unit(whole)
 
     @property
     def noise(self) -> np.ndarray | None:
@@ -85,26 +90,26 @@ def floor(pairs: list[tuple[Side, Side]]) -> float | None:
         angle, n, m = angle_between(*original.halves), sum(original.counts), sum(shifted.counts)
         if angle is None:
             return None
-        angles.append(angle * math.sqrt((1 / n + 1 / m) * n / 4))
+        angles.append(min(math.pi, angle * math.sqrt((1 / n + 1 / m) * n / 4)))
     return math.fsum(angles) / len(angles)
 
 
 def plain_interval(pairs: list[tuple[Side, Side]], angles: list[float], level: float) -> Spread:
     """The mean of the angles, and where it would lie over other samples of the same sizes.
 
-    First order: an angle moves by the noise's component along the arc. Each class and side shows one draw of it; their
-    squares are pooled, with the degrees of freedom that their spread leaves (Satterthwaite).
+    First order: an angle moves by the noise's component along the arc, and where there is no arc (an angle of 0 or pi)
+    by all of the noise across the direction. Each class and side shows one draw of it; their squares are pooled, with
+    the degrees of freedom that their spread leaves (Satterthwaite).
     """
     value = math.fsum(angles) / len(angles)
-    squares: list[float] = []
+    moves: list[float] = []
     for (original, shifted), angle in zip(pairs, angles, strict=True):
         u, v = original.direction, shifted.direction
         d, e = original.noise, shifted.noise
         if u is None or v is None or d is None or e is None:
             return Spread(value, None, None)
-        cosine, sine = math.cos(angle), math.sin(angle)
-        if sine:  # else there is no arc along which noise could move the angle, at first order
-            squares += [float(d @ (v - cosine * u) / sine) ** 2, float(e @ (u - cosine * v) / sine) ** 2]
+        moves += [_along(d, u, v, angle), _along(e, v, u, angle)]
+    squares = [move * move for move in moves]
     reach = _quantile(squares, level) * math.sqrt(math.fsum(squares)) / len(angles)
     return Spread(value, max(0.0, value - reach), min(math.pi, value + reach))
 
@@ -137,17 +142,30 @@ def debiased(pairs: list[tuple[Side, Side]], level: float) -> tuple[list[float],
     reach = _quantile(list(squares[usable].ravel()), level) * math.sqrt(variance)
     low = 0.0 if float(drawn.mean()) + reach >= 1.0 else _mean_angle(drawn + reach)
     angles = [float(angle) for angle in np.arccos(np.clip(drawn, -1.0, 1.0))]
-    return angles, Spread(math.fsum(angles) / len(angles), low, _mean_angle(drawn - reach))
+    value = math.fsum(angles) / len(angles)
+    return angles, Spread(value, min(low, value), max(_mean_angle(drawn - reach), value))
+
+
+def _along(noise: np.ndarray, own: np.ndarray, other: np.ndarray, angle: float) -> float:
+    """How far noise moves the direction ``own`` towards ``other``, which lies at the angle; at most pi."""
+    cosine, sine = math.cos(angle), math.sin(angle)
+    if abs(sine) < _ROUNDING:
+        across = noise - (noise @ own) * own
+        return min(math.pi, float(np.linalg.norm(across)))
+    return min(math.pi, abs(float(noise @ (other - cosine * own)) / sine))
 
 
 def _unbiased(original: Side, shifted: Side) -> tuple[float, float, tuple[float, float]]:
     """``(cosine, weight, its two squared noises before division)``; weight 0 where the halves tell nothing."""
     u, v, d, e = original.direction, shifted.direction, original.noise, shifted.noise
     ours, theirs = original.agreement, shifted.agreement
-    if u is None or v is None or d is None or e is None or not ours or not theirs or min(ours, theirs) < 0.0:
+    if u is None or v is None or d is None or e is None or ours is None or theirs is None:
         return 0.0, 0.0, (0.0, 0.0)
-    cosine, weight = float(u @ v), ours * theirs
-    squares = float(d @ (v - cosine * u)) ** 2, float(e @ (u - cosine * v)) ** 2
+    cosine, weight = float(u @ v), max(0.0, ours) * max(0.0, theirs)
+    if weight < _ROUNDING:
+        return 0.0, 0.0, (0.0, 0.0)
+    moves = float(d @ (v - cosine * u)), float(e @ (u - cosine * v))
+    squares = moves[0] * moves[0], moves[1] * moves[1]
     halves = [unit(half) for half in (*original.halves, *shifted.halves)]
     between = sum(float(a @ b) for a in halves[:2] for b in halves[2:] if a is not None and b is not None) / 4.0
     return between / math.sqrt(weight), weight, squares

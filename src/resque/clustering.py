@@ -23,6 +23,7 @@ ALL = "all"
 KEPT = ("sizes", "labels")
 RANDOM_STARTS = 20
 _MAX_ITERATIONS = 300
+_SEEDS = 2**32
 _DOUBT = 1e-9
 _EXACT = "donot_use_mm_for_euclid_dist"
 
@@ -105,6 +106,8 @@ def cluster(
     """
     classes, own = np.unique(labels, return_inverse=True)
     k = len(classes)
+    exponent = math.frexp(max(abs(float(representations.min())), abs(float(representations.max()))))[1]
+    np.ldexp(representations, -exponent, out=representations)  # exact, and squares neither overflow nor vanish
     representations -= representations.mean(0)  # distances keep their digits when the mean is large
     if init == "class-means":
         return _kmeans(representations, _means(representations, own, k))
@@ -118,8 +121,10 @@ def cluster(
     return min(tries, key=_size_entropy if keep == "sizes" else lambda clusters: _entropy_within(own, clusters))
 
 
-def check_start(init: str, lloyd: bool, keep: str) -> None:
+def check_start(init: str, lloyd: bool, keep: str, seed: int) -> None:
     """Refuse a start that there is not, or one that means nothing here."""
+    if not 0 <= seed < _SEEDS:
+        raise SettingError(f"seed {seed}: expected 0 to {_SEEDS - 1}")
     if init not in (*INITS, ALL):
         raise SettingError(f"init {init!r}: use one of {', '.join(INITS)}, or {ALL}")
     if not lloyd and init != "class-means":
@@ -136,7 +141,8 @@ class Assignment:
         labels: ``(classes,)`` int64, rising.
         means: Of the classes.
         table: ``(classes, classes)`` int64, true class by nearest mean.
-        strangers: ``()`` int64, samples of no class that has a mean; any at all spoil the table.
+        strangers: ``()`` int64, samples of no class that has a mean, or of no finite representation; any at all
+            spoil the table.
 
     Example:
         >>> apart = Assignment.to_means(torch.tensor([3, 8]), torch.tensor([[0.0], [5.0]], dtype=torch.float64))
@@ -153,17 +159,21 @@ class Assignment:
     @classmethod
     def to_means(cls, labels: Tensor, means: Tensor) -> "Assignment":
         """Nothing assigned yet; means ``(classes, width)`` float64."""
-        table = torch.zeros(len(labels), len(labels), dtype=torch.int64, device=means.device)
-        strangers = torch.zeros((), dtype=torch.int64, device=means.device)
+        with torch.inference_mode(False):  # so that it can go on outside of it
+            table = torch.zeros(len(labels), len(labels), dtype=torch.int64, device=means.device)
+            strangers = torch.zeros((), dtype=torch.int64, device=means.device)
         return cls(labels.to(means.device), Means(means), table, strangers)
 
     def add(self, rows: Tensor, target: Tensor) -> None:
         """Assign a batch: rows ``(n, width)`` of any float type, labels ``(n,)``."""
-        place = self.table.device
+        place, width = self.table.device, self.means.points.shape[1]
+        if rows.shape[1] != width:
+            raise RepresentationError(f"representations of width {rows.shape[1]}; the class means are of width {width}")
         rows, target = (values.to(place, non_blocking=True) for values in (rows, target))
         column = torch.searchsorted(self.labels, target).clamp_(max=len(self.labels) - 1)
-        self.strangers += (self.labels[column] != target).sum()
-        cell = column * len(self.labels) + self.means.nearest(rows)
+        nearest = self.means.nearest(rows)
+        self.strangers += ((self.labels[column] != target) | (nearest < 0)).sum()
+        cell = column * len(self.labels) + nearest.clamp_(min=0)
         self.table.view(-1).index_add_(0, cell, torch.ones_like(cell))
 
     def __add__(self, other: "Assignment") -> "Assignment":
@@ -177,8 +187,13 @@ class Assignment:
     @property
     def disagreement(self) -> float:
         """``1 - ARI`` of the table (eq. 4)."""
-        if int(self.strangers):
-            raise RepresentationError(f"{int(self.strangers)} samples belong to none of {self.labels.tolist()}")
+        if strangers := int(self.strangers):
+            plural = "s" * (strangers > 1)
+            raise RepresentationError(
+                f"{strangers} sample{plural} with NaN or infinity, or of none of the classes {self.labels.tolist()}"
+            )
+        if not bool(self.table.any()):
+            raise RepresentationError("no sample has been assigned yet: update it with at least one batch")
         return disagreement(self.table.cpu().numpy())
 
 
@@ -202,21 +217,32 @@ class Means:
         self._lengths = self._apart.square().sum(1)
 
     def nearest(self, rows: Tensor) -> Tensor:
-        """The nearest point of each row ``(n, width)``, the first of equals; ``(n,)`` int64, where the rows are."""
-        if len(self.points) == 1 or rows.shape[0] == 0:
-            return torch.zeros(rows.shape[0], dtype=torch.int64, device=rows.device)
+        """The nearest point of each row ``(n, width)``, ``(n,)`` int64: of equals the first, -1 if not finite."""
+        if rows.shape[0] == 0:
+            return torch.zeros(0, dtype=torch.int64, device=rows.device)
         if self.points.device != rows.device:
             self._place(self.points.to(rows.device))
         return torch.cat([self._nearest(part, rows[at]) for at, part in self._scratch.parts(rows)])
 
     def _nearest(self, own: Tensor, rows: Tensor) -> Tensor:
         own -= self._centre
-        two = torch.topk(torch.addmm(self._lengths, own, self._apart.T, alpha=-2.0), 2, dim=1, largest=False)
+        distances = torch.addmm(self._lengths, own, self._apart.T, alpha=-2.0)
+        two = torch.topk(distances, min(2, len(self.points)), dim=1, largest=False)
         size = torch.linalg.vector_norm(own, dim=1).square() + self._lengths.max()
-        doubtful = two.values[:, 1] - two.values[:, 0] <= _DOUBT * size
+        clear = two.values[:, -1] - two.values[:, 0] > _DOUBT * size  # not if anything overflows, or is NaN
         place = two.indices[:, 0]
-        place[doubtful] = torch.cdist(rows[doubtful].double(), self.points, compute_mode=_EXACT).argmin(1)
+        place[~clear] = self._exactly(rows[~clear].double())
         return place
+
+    def _exactly(self, rows: Tensor) -> Tensor:
+        """Distances taken one by one, at a scale where their squares neither overflow nor vanish."""
+        if not len(rows):
+            return torch.zeros(0, dtype=torch.int64, device=rows.device)
+        finite = torch.isfinite(rows).all(1)
+        rows = torch.where(finite[:, None], rows, 0.0)
+        exponent = torch.frexp(torch.maximum(rows.abs().max(), self.points.abs().max())).exponent
+        apart = torch.cdist(torch.ldexp(rows, -exponent), torch.ldexp(self.points, -exponent), compute_mode=_EXACT)
+        return torch.where(finite, apart.argmin(1), -1)
 
 
 def _kmeans(rows: np.ndarray, init: Any, k: int | None = None, seed: int = 0) -> np.ndarray:

@@ -28,7 +28,7 @@ from resque.representations import as_labels, as_tensor, reduce
 UNITS = {"rad": 1.0, "pi": math.pi}
 _TASK_UNIT = "1 - ARI"
 _MEANING = {
-    False: "of the index over other samples of these sizes, noise included; approximate",
+    False: "of the mean index over other samples of these sizes, noise included; approximate",
     True: "of the index without sampling noise; approximate",
 }
 
@@ -142,7 +142,7 @@ def resque_task(
         >>> resque_task([[0.0], [0.1], [5.0], [5.1]], [3, 3, 8, 8]).value
         0.0
     """
-    check_start(init, lloyd, keep)
+    check_start(init, lloyd, keep, seed)
     rows, target = _finite_rows(representations, labels, reduction)
     if not lloyd:
         assignment = to_class_means(Profile.from_arrays(rows, target))
@@ -182,6 +182,8 @@ def clustered(
 def to_class_means(profile: Profile) -> Assignment:
     """The second of two streaming passes, from the profile that the first one left: assigns to its class means."""
     sides = profile.sides
+    if not sides:
+        raise RepresentationError("the profile is empty, so there are no class means: update it with the data first")
     means = np.empty((len(sides), profile.width))
     for row, side in zip(means, sides.values(), strict=True):
         np.divide(side.halves.sum(0), sum(side.counts), out=row)
@@ -196,10 +198,7 @@ def assigned(assignment: Assignment, reduction: str) -> TaskIndex:
 
 def _finite_rows(representations: Any, labels: Any, reduction: str) -> tuple[Tensor, Tensor]:
     """Rows ``(n, width)`` in float64 and labels, both on the CPU."""
-    rows = reduce(as_tensor(representations), reduction)
-    if rows.dtype.is_complex:
-        raise RepresentationError("representations are complex; expected real numbers")
-    rows = rows.to(torch.float64).cpu()
+    rows = reduce(as_tensor(representations), reduction).to(torch.float64).cpu()
     target = as_labels(labels, len(rows)).cpu()
     if len(rows) == 0 or not bool(torch.isfinite(rows).all()):
         raise RepresentationError("representations are empty, or hold NaN or infinity: nothing can be clustered")

@@ -4,9 +4,11 @@ Found from names, types and the order of registration alone; the model is never 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from resque.errors import ModelError
 
@@ -16,6 +18,7 @@ _CONTAINERS = (nn.Sequential, nn.ModuleList)
 _ASIDE = ("aux", "pre_logits")
 _ATTENTION = ("attention", "attn")
 _SHOWN = 12
+_CONVOLUTION = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 Modules = dict[str, nn.Module]
 
 
@@ -77,10 +80,10 @@ def head(model: nn.Module) -> nn.Module:
 
 
 def replace_head(model: nn.Module, outputs: int) -> None:
-    """Put a new, untrained head of ``outputs`` classes in place of the old one.
+    """Put a new, untrained head of ``outputs`` classes in place of the old one, wherever it is used.
 
     Raises:
-        ModelError: The head is neither ``nn.Linear`` nor ``nn.Conv2d``.
+        ModelError: The head is neither a plain ``nn.Linear`` nor a plain ``nn.Conv2d``, or it is the whole model.
     """
     _change_head(model, lambda old: _like(old, outputs))
 
@@ -89,7 +92,7 @@ def widen_head(model: nn.Module, outputs: int) -> None:
     """Give the head more outputs; what it has learned for the old ones stays, bit for bit.
 
     Raises:
-        ModelError: The head is neither ``nn.Linear`` nor ``nn.Conv2d``, or has as many outputs already.
+        ModelError: As for :func:`replace_head`, or the head has as many outputs already.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 3))
@@ -117,22 +120,37 @@ def widen_head(model: nn.Module, outputs: int) -> None:
 def _change_head(model: nn.Module, change: Callable[[nn.Linear | nn.Conv2d], nn.Module]) -> None:
     name = head_name(model)
     old = model.get_submodule(name)
-    if not isinstance(old, nn.Linear | nn.Conv2d):
-        raise ModelError(f"the head {name!r} is {type(old).__name__}; only nn.Linear and nn.Conv2d can be replaced")
-    parent, _, own = name.rpartition(".")
+    if not name:
+        raise ModelError("the model is a single layer: put it into nn.Sequential, so that its head can be replaced")
+    if not isinstance(old, nn.Linear | nn.Conv2d) or not _is_plain(old):
+        kind = "parametrized" if is_parametrized(old) else f"{type(old).__name__}, or has hooks of its own"
+        raise ModelError(f"the head {name!r} is {kind}; only a plain nn.Linear or nn.Conv2d can be made anew")
     new = change(old)
     new.train(old.training)
-    setattr(model.get_submodule(parent), own, new)
+    for parent in list(model.modules()):
+        for own, child in list(parent._modules.items()):  # a head may go by several names, also in one parent
+            if child is old:
+                setattr(parent, own, new)
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a new layer of its kind would do what it does: no parametrization, hook or ``forward`` of its own."""
+    own_forward = type(layer).forward not in (nn.Linear.forward, nn.Conv2d.forward)
+    return not (own_forward or is_parametrized(layer) or layer._forward_pre_hooks or layer._forward_hooks)
 
 
 def _like(old: nn.Linear | nn.Conv2d, outputs: int) -> nn.Linear | nn.Conv2d:
     """An untrained layer like the old one, with its initialisation, and another number of outputs."""
-    bias, device, dtype = old.bias is not None, old.weight.device, old.weight.dtype
+    common: dict[str, Any] = {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
+    if outputs < 1:
+        raise ModelError(f"a head of {outputs} outputs; expected one or more")
     if isinstance(old, nn.Linear):
-        return nn.Linear(old.in_features, outputs, bias, device=device, dtype=dtype)
-    size, stride = (old.kernel_size[0], old.kernel_size[1]), (old.stride[0], old.stride[1])
-    padding = old.padding if isinstance(old.padding, str) else (old.padding[0], old.padding[1])
-    return nn.Conv2d(old.in_channels, outputs, size, stride, padding, bias=bias, device=device, dtype=dtype)
+        return nn.Linear(old.in_features, outputs, **common)
+    settings = {name: getattr(old, name) for name in _CONVOLUTION}
+    try:
+        return nn.Conv2d(old.in_channels, outputs, **settings, **common)
+    except ValueError as error:
+        raise ModelError(f"the head, a convolution of {old.groups} groups, cannot have {outputs} outputs") from error
 
 
 def _in_use(model: nn.Module) -> Modules:

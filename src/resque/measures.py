@@ -3,6 +3,7 @@
 Functions of tensors, arrays or numbers, and one running tally; nothing here trains.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resque.errors import RepresentationError, SettingError
-from resque.representations import evaluating, forward
+from resque.representations import as_tensor, evaluating, forward
 
 TOLERANCES = ((0.005, 25), (0.01, 50))
 MAX_EPOCHS = 250
 EVALUATION_BATCH = 1024
-_ROUNDING = 1e-12  # 0.95 - 0.945 exceeds 0.005 by one rounding error, and still counts as within it
+_ROUNDING = 1e-12
 
 
 def gradient_norm(gradients: Iterable[Any]) -> float:
@@ -68,7 +69,7 @@ def parameter_change(before: Any, after: Any) -> float:
 
 
 def stop_epoch(
-    accuracies: Sequence[float],
+    accuracies: Iterable[float],
     target: float,
     tolerances: Sequence[tuple[float, int]] = TOLERANCES,
     max_epochs: int = MAX_EPOCHS,
@@ -76,7 +77,8 @@ def stop_epoch(
     """The epoch at which the paper's rule ends a retraining, and which rule it was.
 
     An epoch that reaches the target ends it. Else, per tolerance, the epochs are counted from the first one
-    within it (which is 1, and the count never resets); it ends when the count exceeds the limit.
+    within it (which is 1, and the count never resets); it ends when the count exceeds the limit. A distance that
+    exceeds a tolerance by less than 1e-12 counts as within: 0.95 - 0.945 does so by one rounding error of float64.
 
     Args:
         accuracies: Test accuracy after each epoch, in [0, 1].
@@ -94,10 +96,13 @@ def stop_epoch(
         >>> stop_epoch([0.5, 0.6], target=0.9)
         (None, None)
     """
-    if max_epochs < 1:
-        raise SettingError(f"max_epochs is {max_epochs}; expected at least 1")
+    if max_epochs < 1 or math.isnan(target):
+        raise SettingError(f"target {target}, max_epochs {max_epochs}: expected a number, and at least 1")
+    if not all(distance >= 0.0 and limit >= 0 for distance, limit in tolerances):
+        raise SettingError(f"tolerances {tolerances}: expected pairs of a distance and a limit in epochs, none below 0")
     first_within: dict[float, int] = {}
-    for epoch, accuracy in enumerate(accuracies[:max_epochs], start=1):
+    epoch = 0
+    for epoch, accuracy in enumerate(itertools.islice(accuracies, max_epochs), start=1):
         if accuracy >= target:
             return epoch, "target"
         for distance, limit in tolerances:
@@ -105,7 +110,7 @@ def stop_epoch(
                 first_within.setdefault(distance, epoch)
             if distance in first_within and epoch - first_within[distance] + 1 > limit:
                 return epoch, f"tolerance {distance:g}"
-    return (max_epochs, "max") if len(accuracies) >= max_epochs else (None, None)
+    return (max_epochs, "max") if epoch == max_epochs else (None, None)
 
 
 class Tally:
@@ -173,7 +178,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
 
 def _array(values: Any) -> np.ndarray:
     if isinstance(values, Tensor):
-        return values.detach().to("cpu", torch.float64).numpy()
+        return as_tensor(values).to("cpu", torch.float64).numpy()
     return np.asarray(values, dtype=np.float64)
 
 

@@ -4,8 +4,8 @@ States are sums, so any cut of the data over batches and processes gives the who
 may see different ones. Needs the extra ``metrics`` (torchmetrics).
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from resque.errors import RepresentationError, ResqueError
 from resque.indices import assigned, to_class_means
 from resque.profiles import Origin, Profile, declared_labels
 from resque.readings import TaskIndex
-from resque.representations import as_labels, reduce
+from resque.representations import as_labels, as_tensor, reduce
 from resque.sums import HALVES, ClassSums, Scratch, halves_from
 
 try:
@@ -57,7 +57,9 @@ class ProfileMetric(Metric):
         labels_from: str = "true",
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"compute_with_cache": False} | kwargs)  # a profile can be updated: it is the caller's own
+        if width < 1:
+            raise RepresentationError(f"width {width}: expected the length of a representation, 1 or more")
         self.origin, self.labels_from = origin or Origin(), labels_from
         self.register_buffer("labels", declared_labels(classes), persistent=False)
         sums = torch.zeros(HALVES, len(self.labels), width, dtype=torch.float64)
@@ -67,9 +69,9 @@ class ProfileMetric(Metric):
         self._scratch = Scratch()
         self._number = 0
 
-    def update(self, representations: Tensor, labels: Tensor) -> None:
+    def update(self, representations: Any, labels: Any) -> None:
         """Add a batch: representations ``(n, …)`` and labels ``(n,)``; nothing here waits for the device."""
-        rows = reduce(representations.detach(), self.origin.reduction)
+        rows = reduce(as_tensor(representations), self.origin.reduction)
         target = as_labels(labels, len(rows))
         if rows.shape[1] != self.sums.shape[2]:
             raise RepresentationError(
@@ -89,6 +91,15 @@ class ProfileMetric(Metric):
         made = Profile.of_sums(table, self.origin, self.labels_from)
         made.check()
         return made
+
+    def reset(self) -> None:
+        """Begin anew, as if nothing had been seen."""
+        super().reset()
+        self._number = 0
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Self:
+        super()._apply(_move_only(fn), *args, **kwargs)
+        return self
 
 
 class TaskMetric(Metric):
@@ -121,9 +132,9 @@ class TaskMetric(Metric):
         self.add_state("table", start.table, dist_reduce_fx="sum")
         self.add_state("strangers", start.strangers, dist_reduce_fx="sum")
 
-    def update(self, representations: Tensor, labels: Tensor) -> None:
+    def update(self, representations: Any, labels: Any) -> None:
         """Assign a batch: representations ``(n, …)`` and labels ``(n,)``."""
-        rows = reduce(representations.detach(), self.reduction)
+        rows = reduce(as_tensor(representations), self.reduction)
         Assignment(self.labels, self._means, self.table, self.strangers).add(rows, as_labels(labels, len(rows)))
 
     def compute(self) -> Tensor:
@@ -133,3 +144,8 @@ class TaskMetric(Metric):
     def index(self) -> TaskIndex:
         """The index of what this process holds (after a synchronisation: of everything) with all it depends on."""
         return assigned(Assignment(self.labels, self._means, self.table, self.strangers), self.reduction)
+
+
+def _move_only(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What a module is moved by, without its cast to another type: sums of a half-precision model stay float64."""
+    return lambda tensor: tensor.to(fn(tensor.new_empty(0)).device)

@@ -5,6 +5,7 @@ hash of each sample's index, because the noise floor and the bias correction nee
 """
 
 import json
+import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,8 @@ class Origin:
 
 class Profile:
     """Class-wise sums ``V_l`` of representations (eq. 1), in float64.
+
+    Order and cut of the stream change a sum by rounding alone: about 1e-16 of the sum of absolute values.
 
     Attributes:
         origin: Where the representations came from.
@@ -99,6 +102,9 @@ class Profile:
             labels: ``(n,)`` integers.
             classes: The labels that may occur, or their number; None takes those that do.
             reduction: See :func:`resque.representations.reduce`.
+
+        Raises:
+            RepresentationError: As :meth:`update`.
         """
         profile = cls(Origin(reduction=reduction), classes)
         profile.update(representations, labels)
@@ -128,8 +134,6 @@ class Profile:
 
     def _add(self, rows: Tensor, labels: Any, indices: Any = None) -> None:
         """Add rows ``(n, width)`` that are reduced already, without looking at their values."""
-        if rows.dtype.is_complex:
-            raise RepresentationError("representations are complex; expected real numbers")
         n = rows.shape[0]
         target = as_labels(labels, n)
         if n == 0:
@@ -177,17 +181,26 @@ class Profile:
     def __add__(self, other: "Profile") -> "Profile":
         """The profile of both sets of samples together."""
         check_comparable(self, other)
-        merged = Profile(self.origin, None, self.labels_from if self.labels_from == other.labels_from else "mixed")
-        tables = [part._table for part in (self, other) if part._table is not None]
-        if tables:
-            merged._table = tables[0].with_labels(tables[-1].labels)
+        parts = [part for part in (self, other) if not part.empty]
+        sources = {part.labels_from for part in parts} or {self.labels_from}
+        merged = Profile(self.origin, None, sources.pop() if len(sources) == 1 else "mixed")
+        declared = [part._declared for part in (self, other) if not part.empty or part._declared is not None]
+        known = [labels for labels in declared if labels is not None]
+        if known and len(known) == len(declared):  # what is empty and declares nothing changes nothing
+            merged._declared = torch.unique(torch.cat(known))
+        if parts:
+            labels = torch.cat([parts[-1]._filled.labels.cpu(), *known])
+            merged._table = parts[0]._filled.with_labels(labels)
             merged._known = set(merged._table.labels.tolist())
-            if len(tables) > 1:
-                merged._table.merge(tables[1])
-        if self._declared is not None and other._declared is not None:
-            merged._declared = torch.unique(torch.cat([self._declared, other._declared]))
+            for part in parts[1:]:
+                merged._table.merge(part._filled)
         merged._seen = self._seen + other._seen
         return merged
+
+    @property
+    def _filled(self) -> ClassSums:
+        assert self._table is not None
+        return self._table
 
     @property
     def empty(self) -> bool:
@@ -247,6 +260,7 @@ class Profile:
         self.check()
         tensors = {name: getattr(self._table, name).cpu().contiguous() for name in _SAVED}
         about = {"format": _FORMAT, "labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
+        about["classes"] = "open" if self._declared is None else "declared"
         with replacing(path, own=_is_profile) as scratch:
             save_file(tensors, scratch, about)
 
@@ -270,7 +284,9 @@ class Profile:
             ) from error
         if not table.sound:
             raise DataError(f"{path} holds sums or counts that no profile can have; make it anew")
-        return cls.of_sums(table, origin, about["labels_from"])
+        loaded = cls.of_sums(table, origin, about["labels_from"])
+        loaded._declared = labels if about.get("classes") == "declared" else None
+        return loaded
 
 
 def profile(
@@ -318,6 +334,8 @@ def profile(
                 made._declared = torch.arange(logits.shape[1]) if made._declared is None else made._declared
                 target = logits.argmax(1)
             made._add(rows, target)
+    if made.empty:
+        raise RepresentationError("the loader gave no batch: there is nothing to make a profile of")
     made.check()
     made._scratch = Scratch()  # give its memory back
     return made
@@ -351,13 +369,18 @@ def _is_profile(path: Path) -> bool:
 def _check_finite(finite: Tensor | bool) -> None:
     if not bool(finite):
         raise RepresentationError(
-            "representations hold NaN or infinity; check the model's weights and the data's range"
+            "representations hold NaN or infinity, or are too large for their sum in float64; "
+            "check the model's weights and the data's range"
         )
 
 
 def declared_labels(classes: Sequence[int] | int) -> Tensor:
     """The labels that may occur, rising: a list of them, or ``0 … number - 1``."""
-    labels = torch.tensor(sorted({int(c) for c in (range(classes) if isinstance(classes, int) else classes)}))
+    try:
+        given = classes if isinstance(classes, Iterable) else range(operator.index(classes))
+        labels = torch.tensor(sorted({operator.index(label) for label in given}))
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise RepresentationError(f"classes {classes!r}: expected integers below 2**63, or their number") from error
     if len(labels) == 0:
         raise RepresentationError("classes is empty: give the labels, or their number")
     return labels

@@ -41,6 +41,10 @@ def reduce(representations: Tensor, reduction: str = "flatten", mask: Tensor | N
     """
     if reduction not in REDUCTIONS:
         raise RepresentationError(f"unknown reduction {reduction!r}: use one of {', '.join(REDUCTIONS)}")
+    if representations.dtype.is_complex:
+        raise RepresentationError("representations are complex; expected real numbers")
+    if 0 in representations.shape[1:]:
+        raise RepresentationError(f"representations of shape {tuple(representations.shape)} have no width")
     if representations.ndim < 1 or (reduction == "token-mean" and representations.ndim != 3):
         shape = tuple(representations.shape)
         raise RepresentationError(f"{reduction} cannot reduce shape {shape}: token-mean needs (n, tokens, width)")
@@ -57,22 +61,30 @@ def reduce(representations: Tensor, reduction: str = "flatten", mask: Tensor | N
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards every module trains or not as it did before."""
+    """Evaluation mode without gradients; afterwards flags and buffers of every module are as they were before."""
     training = {module: module.training for module in model.modules()}
-    model.eval()
+    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules() if module._buffers]
+    values = [(buffer, buffer.clone()) for _, own in buffers for buffer in own.values() if buffer is not None]
     try:
+        model.eval()
         with torch.no_grad():
             yield
     finally:
         for module, flag in training.items():
             module.training = flag
+        for place, own in buffers:  # a forward pass may count, or average, in evaluation mode too
+            place.update(own)
+        with torch.no_grad():
+            for buffer, value in values:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
 
 
 class _Kept:
     """What a layer put out last: by reference where it stays intact, else as a copy.
 
     Copying every output would cost as much as summing it. A later layer that works in place changes the tensor's
-    version, so the first batch, which is always copied, tells whether that is needed.
+    version, or at least its values, so the first batch, which is always copied, tells whether that is needed.
     """
 
     def __init__(self, reduction: str) -> None:
@@ -82,6 +94,7 @@ class _Kept:
         self._output: Tensor | None = None
         self._version = 0
         self._copies = self._unsure = True
+        self._shared = False
 
     def keep(self, output: Any) -> None:
         tensor = output[0] if isinstance(output, tuple | list) else output
@@ -94,11 +107,14 @@ class _Kept:
             self._output, self._copies = None, True
         else:
             self._output, self._version = tensor.detach(), tensor._version
-        self.rows = rows.clone() if self._copies and rows.data_ptr() == tensor.data_ptr() else rows
+        self._shared = rows.data_ptr() == tensor.data_ptr()
+        self.rows = rows.clone() if self._copies and self._shared else rows
 
     def spoiled(self) -> bool:
         """Whether the kept rows were changed behind our back; from then on copies are kept."""
         changed = self._output is not None and self._output._version != self._version
+        if self._unsure and self.rows is not None and self._output is not None and self._shared:
+            changed = changed or not torch.equal(self.rows, self._output.reshape(self.rows.shape))
         lost = changed and not self._copies
         if self._unsure or changed:
             self._copies, self._unsure = changed, False
@@ -123,7 +139,9 @@ def observing(model: nn.Module, layer: str, reduction: str = "flatten") -> Itera
     """
     kept = _Kept(reduction)
     if layer == PENULTIMATE:
-        handle = head(model).register_forward_pre_hook(lambda module, inputs: kept.keep(inputs[0]))
+        handle = head(model).register_forward_pre_hook(
+            lambda module, inputs, named: kept.keep([*inputs, *named.values()]), with_kwargs=True
+        )
     else:
         handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: kept.keep(output))
 
@@ -148,10 +166,17 @@ def observing(model: nn.Module, layer: str, reduction: str = "flatten") -> Itera
 
 
 def forward(model: nn.Module, batch: Inputs) -> Tensor:
-    """Logits ``(n, classes)`` of one batch, also from models that return an object with ``.logits``."""
+    """Logits ``(n, classes)`` of one batch.
+
+    Inputs of a float type take the model's own. A model may return the logits, an object or a mapping that has them
+    under ``logits``, or a tuple in which they come first.
+    """
     n = len(next(iter(batch.values()))) if isinstance(batch, Mapping) else len(batch)
     try:
-        output = model(**batch) if isinstance(batch, Mapping) else model(batch)
+        if isinstance(batch, Mapping):
+            output = model(**{key: _as_taken(model, value) for key, value in batch.items()})
+        else:
+            output = model(_as_taken(model, batch))
     except (ResqueError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a user's own model may raise anything
@@ -159,15 +184,28 @@ def forward(model: nn.Module, batch: Inputs) -> Tensor:
         if isinstance(batch, Mapping):
             raise ModelError(f"the model does not take the inputs {', '.join(batch)}: {reason}") from error
         shape = tuple(batch.shape[1:])
+        if not isinstance(error, RuntimeError | ValueError | AssertionError | IndexError):
+            raise ModelError(f"the model failed on inputs of shape {shape}: {reason}") from error
         raise ModelError(
             f"the model does not take images of shape {shape} (channels, height, width): {reason}; "
             "resize the data to what the model was trained on, e.g. @32px, or check the model's input"
         ) from error
-    logits = getattr(output, "logits", output)
+    logits = _logits(output)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
         came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(f"the model returned {came}; expected logits of shape ({n}, classes)")
     return logits
+
+
+def _as_taken(model: nn.Module, values: Tensor) -> Tensor:
+    own = (p.dtype for p in model.parameters() if p.is_floating_point())
+    return values.to(next(own, values.dtype)) if values.is_floating_point() else values
+
+
+def _logits(output: Any) -> Any:
+    if isinstance(output, Mapping) and "logits" in output:
+        return output["logits"]
+    return getattr(output, "logits", output[0] if isinstance(output, tuple | list) and output else output)
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -177,31 +215,42 @@ def device_of(model: nn.Module) -> torch.device:
 
 def passed(loader: Iterable[Any], device: torch.device) -> Iterator[tuple[Inputs, Tensor]]:
     """Inputs on the model's device, with labels where they are: a pair, or a mapping with ``labels`` in it."""
+    inputs: Any
     for batch in loader:
         if isinstance(batch, Mapping) and "labels" in batch:
-            inputs: Inputs = {
-                key: value.to(device, non_blocking=True) for key, value in batch.items() if key != "labels"
-            }
-            labels = batch["labels"]
+            inputs, labels = dict(batch), batch["labels"]
+            del inputs["labels"]
         elif isinstance(batch, tuple | list) and len(batch) == 2:
             inputs, labels = batch
-            if isinstance(inputs, Mapping):
-                inputs = {key: value.to(device, non_blocking=True) for key, value in inputs.items()}
-            else:
-                inputs = inputs.to(device, non_blocking=True)
         else:
             raise RepresentationError(
                 f"a batch is a {type(batch).__name__}; expected a pair (inputs, labels), or a mapping with labels"
             )
-        yield inputs, torch.as_tensor(labels)
+        if isinstance(inputs, Mapping):
+            moved: Inputs = {key: as_tensor(value).to(device, non_blocking=True) for key, value in inputs.items()}
+        else:
+            moved = as_tensor(inputs).to(device, non_blocking=True)
+        yield moved, as_tensor(labels)
 
 
 def as_tensor(values: Any) -> Tensor:
-    """An array of any layout, or a tensor, as a tensor without history."""
+    """An array of any layout, a list of numbers or tensors, or a tensor, as a dense tensor without history.
+
+    Raises:
+        RepresentationError: Not numbers, or rows of several lengths.
+    """
     if isinstance(values, Tensor):
-        return values.detach()
-    array = np.asarray(values)
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))  # writable, native
+        return values.detach() if values.layout == torch.strided else values.detach().to_dense()
+    try:
+        if isinstance(values, list | tuple) and values and all(isinstance(value, Tensor) for value in values):
+            return torch.stack([value.detach() for value in values])
+        array = np.asarray(values)
+        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))  # writable, native
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise RepresentationError(
+            f"expected numbers in rows of one length, and labels below 2**63: {reason}"
+        ) from error
 
 
 def as_labels(values: Any, n: int) -> Tensor:

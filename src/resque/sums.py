@@ -37,9 +37,10 @@ class ClassSums:
     def zeros(cls, labels: Tensor, width: int, device: torch.device | str = "cpu") -> "ClassSums":
         """Nothing summed yet; on Apple's GPU, which has no float64, the sums stay on the CPU."""
         place = torch.device("cpu") if torch.device(device).type == "mps" else torch.device(device)
-        sums = torch.zeros(HALVES, len(labels), width, dtype=torch.float64, device=place)
-        counts = torch.zeros(HALVES, len(labels), dtype=torch.int64, device=place)
-        return cls(labels.to(place), sums, counts, torch.zeros((), dtype=torch.int64, device=place))
+        with torch.inference_mode(False):  # so that they can go on outside of it
+            sums = torch.zeros(HALVES, len(labels), width, dtype=torch.float64, device=place)
+            counts = torch.zeros(HALVES, len(labels), dtype=torch.int64, device=place)
+            return cls(labels.to(place), sums, counts, torch.zeros((), dtype=torch.int64, device=place))
 
     @property
     def width(self) -> int:
@@ -113,7 +114,8 @@ class Scratch:
 
     def _room_for(self, part: Tensor) -> Tensor:
         if self._room.numel() < part.numel() or self._room.device != part.device:
-            self._room = torch.empty(part.numel(), dtype=torch.float64, device=part.device)
+            with torch.inference_mode(False):
+                self._room = torch.empty(part.numel(), dtype=torch.float64, device=part.device)
         return self._room[: part.numel()].view(part.shape)
 
 
@@ -140,7 +142,7 @@ def halves_from(start: int, n: int, device: torch.device) -> Tensor:
         >>> halves_from(3, 5, torch.device("cpu")).tolist() == half_of(torch.arange(3, 8)).tolist()
         True
     """
-    first, last = start // _BLOCK, (start + n - 1) // _BLOCK
+    first, last = start // _BLOCK, (start + max(n, 1) - 1) // _BLOCK
     blocks = [_block_of_halves(block, device) for block in range(first, last + 1)]
     return (blocks[0] if first == last else torch.cat(blocks))[start - first * _BLOCK :][:n]
 

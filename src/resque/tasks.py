@@ -15,9 +15,9 @@ from resque.asking import check_fits
 from resque.clustering import check_start
 from resque.data import LabelledData
 from resque.energy import EnergyMeter
-from resque.errors import DataError, RepresentationError, SettingError
+from resque.errors import DataError, ModelError, RepresentationError, SettingError
 from resque.indices import assigned, clustered, to_class_means
-from resque.layers import replace_head, representation_layer, widen_head
+from resque.layers import head_name, replace_head, representation_layer, widen_head
 from resque.profiles import profile
 from resque.readings import Grid, TaskAsking, TaskIndex
 from resque.recipes import RECIPES, Recipe, plain_recipe
@@ -56,7 +56,7 @@ class TaskQuestion:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_start(self.init, self.lloyd, self.keep)
+        check_start(self.init, self.lloyd, self.keep, self.seed)
         if self.warmup_steps is not None and self.warmup_steps < 0:
             raise SettingError(f"{self.warmup_steps} warm-up steps: expected 0 or more, or none given for one epoch")
 
@@ -153,6 +153,7 @@ def with_head(model: nn.Module, data: LabelledData, extend: bool = False) -> tup
         )
     kept = old if extend else 0
     widen_head(learner, old + len(new)) if extend else replace_head(learner, len(new))
+    _check_head(model, learner, data, kept, kept + len(new))
     outputs = {label: label for label in classes} | {label: kept + i for i, label in enumerate(new)}
     own = torch.tensor([outputs[label] for label in classes])
     task = dataclasses.replace(data, labels=own[torch.searchsorted(torch.tensor(classes), data.labels)])
@@ -161,9 +162,29 @@ def with_head(model: nn.Module, data: LabelledData, extend: bool = False) -> tup
 
 
 def _outputs(model: nn.Module, data: LabelledData) -> int:
+    return _some_logits(model, data).shape[1]
+
+
+def _some_logits(model: nn.Module, data: LabelledData) -> Tensor:
     with evaluating(model):
         images, _ = next(data.batches(2, device_of(model)))
-        return forward(model, images).shape[1]
+        return forward(model, images).double()
+
+
+def _check_head(model: nn.Module, learner: nn.Module, data: LabelledData, kept: int, outputs: int) -> None:
+    """Refuse a learner whose changed layer was no head, or whose old classes answer otherwise than the model's."""
+    name = head_name(learner)
+    advice = f"{name!r}, the last dense layer, is not the last thing that the model runs, so it is no head to change"
+    try:
+        logits = _some_logits(learner, data)
+    except ModelError as error:
+        raise ModelError(f"{advice}: {error.__cause__ or error}") from error
+    if logits.shape[1] != outputs:
+        raise ModelError(f"{advice}: the model still has {logits.shape[1]} outputs, expected {outputs}")
+    precision = next(p.dtype for p in learner.parameters() if p.is_floating_point())
+    slack = torch.finfo(precision).eps ** (2 / 3) * (1.0 + float(logits.abs().max()))  # a product may round otherwise
+    if kept and not torch.allclose(logits[:, :kept], _some_logits(model, data), rtol=0.0, atol=slack):
+        raise ModelError(f"after {name!r} was widened, the old classes get other logits than before: {advice}")
 
 
 def _warm_up(model: nn.Module, data: LabelledData, ask: TaskQuestion, watch: Watch) -> tuple[int, int]:

@@ -45,9 +45,9 @@ class Trainer:
             self._batches = self._data.batches(self._batch_size, device_of(self._model), order)
             self._model.train()
         inputs, labels = next(self._batches)
-        loss = F.cross_entropy(forward(self._model, inputs), labels)
         self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        with torch.enable_grad():  # whatever the caller has set
+            torch.autograd.backward(F.cross_entropy(forward(self._model, inputs), labels))
         self.tally.after_backward()
         self._optimizer.step()
         self.step_count += 1
