@@ -10,7 +10,7 @@ from torch import nn
 
 from doubles import ReplayMeter
 from resque.data import LabelledData, load_data
-from resque.models import small_cnn
+from resque.networks import small_cnn
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)  # small networks; two busy cores make threads wait for each other

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from resque.corruptions import KINDS, Corruption
+from resque.corruptions import KINDS, RELABEL, parse_shift
 from resque.errors import DataError
 
 GRAY = torch.full((400, 1, 16, 16), 0.5)
@@ -19,14 +19,14 @@ def indices(n: int, first: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("level", [1, 4, 7])
 def test_gaussian_noise_has_the_sigma_of_its_level(level):
-    noise = Corruption("gaussian", level)(GRAY, indices=indices(400), seed=3) - GRAY
+    noise = parse_shift(f"gaussian:{level}")(GRAY, indices=indices(400), seed=3) - GRAY
     assert float(noise.std()) == pytest.approx(0.026 * level, rel=0.02)
     assert abs(float(noise.mean())) < 5 * 0.026 * level / math.sqrt(noise.numel())
 
 
 @pytest.mark.parametrize("level", [1, 5, 10])
 def test_salt_and_pepper_flips_its_share_half_each_way(level):
-    noisy = Corruption("salt_pepper", level)(GRAY, indices=indices(400), seed=3)
+    noisy = parse_shift(f"salt_pepper:{level}")(GRAY, indices=indices(400), seed=3)
     salt, pepper = float((noisy == 1).float().mean()), float((noisy == 0).float().mean())
     spread = 5 * math.sqrt(0.017 * level / 2 / GRAY.numel())
     assert salt == pytest.approx(0.017 * level / 2, abs=spread)
@@ -37,7 +37,7 @@ def test_salt_and_pepper_flips_its_share_half_each_way(level):
 @pytest.mark.parametrize(("level", "width"), [(4, 32), (10, 32), (10, 16)])
 def test_blur_is_scipys_gaussian_filter_at_the_scaled_sigma(level, width):
     images = torch.rand(2, 3, width, width, generator=torch.Generator().manual_seed(0))
-    blurred = Corruption("blur", level)(images, indices=indices(2), seed=0)
+    blurred = parse_shift(f"blur:{level}")(images, indices=indices(2), seed=0)
     sigma = 0.2 * level * width / 32
     oracle = gaussian_filter(images.double().numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=4.0)
     assert np.abs(blurred.numpy() - oracle).max() < 2e-3
@@ -46,7 +46,7 @@ def test_blur_is_scipys_gaussian_filter_at_the_scaled_sigma(level, width):
 def test_rotation_turns_by_six_degrees_a_level():
     image = torch.zeros(1, 1, 33, 33)
     image[..., 16, 26:29] = 1.0  # a mark to the right of the centre
-    turned = Corruption("rotation", 10)(image, indices=indices(1), seed=0)[0, 0]
+    turned = parse_shift("rotation:10")(image, indices=indices(1), seed=0)[0, 0]
     row, column = np.average(np.argwhere(turned.numpy() > 0.2) - 16, axis=0)
     assert abs(math.degrees(math.atan2(abs(row), column))) == pytest.approx(60, abs=4)
 
@@ -54,16 +54,16 @@ def test_rotation_turns_by_six_degrees_a_level():
 def test_rotation_keeps_shapes_on_images_that_are_not_square():
     image = torch.zeros(1, 1, 41, 81)
     image[..., 20, 52:55] = 1.0
-    turned = Corruption("rotation", 5)(image, indices=indices(1), seed=0)[0, 0]
+    turned = parse_shift("rotation:5")(image, indices=indices(1), seed=0)[0, 0]
     row, column = np.average(np.argwhere(turned.numpy() > 0.2) - np.array([20, 40]), axis=0)
     assert math.hypot(row, column) == pytest.approx(13, abs=1.0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*(kind for kind in KINDS if kind != RELABEL), "mixture"])
 @given(seed=st.integers(0, 10**6), level=st.integers(1, 10))
 def test_a_samples_noise_depends_on_seed_and_index_alone(kind, seed, level):
-    images = torch.rand(7, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-    corruption = Corruption(kind, level)
+    images = torch.rand(7, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+    corruption = parse_shift("gaussian:5/blur:3/none" if kind == "mixture" else f"{kind}:{level}")
     whole = corruption(images, indices=indices(7), seed=seed)
     cut = torch.cat([corruption(images[:3], indices=indices(3), seed=seed),
                      corruption(images[3:], indices=indices(4, 3), seed=seed)])  # fmt: skip
@@ -75,8 +75,8 @@ def test_a_samples_noise_depends_on_seed_and_index_alone(kind, seed, level):
 
 
 def test_noise_is_independent_between_samples_seeds_and_channels():
-    noisy = Corruption("gaussian", 5)(torch.full((2, 3, 32, 32), 0.5), indices=indices(2), seed=1)
-    other = Corruption("gaussian", 5)(torch.full((2, 3, 32, 32), 0.5), indices=indices(2), seed=2)
+    noisy = parse_shift("gaussian:5")(torch.full((2, 3, 32, 32), 0.5), indices=indices(2), seed=1)
+    other = parse_shift("gaussian:5")(torch.full((2, 3, 32, 32), 0.5), indices=indices(2), seed=2)
     rows = torch.stack([noisy[0, 0], noisy[0, 1], noisy[1, 0], other[0, 0]]).flatten(1)
     correlation = torch.corrcoef(rows) - torch.eye(4)
     assert float(correlation.abs().max()) < 5 / math.sqrt(rows.shape[1])
@@ -85,13 +85,13 @@ def test_noise_is_independent_between_samples_seeds_and_channels():
 @pytest.mark.parametrize(("kind", "level"), [("fog", 1), ("blur", 0), ("blur", 11)])
 def test_unknown_kinds_and_levels_are_refused(kind, level):
     with pytest.raises(DataError, match="use one of|outside 1 to 10"):
-        Corruption(kind, level)
+        parse_shift(f"{kind}:{level}")
 
 
 def test_no_sample_and_no_pixel_is_special():
     """Sample 0 at seed 0 once drew the smallest uniform there is at its first pixel."""
-    noise = [Corruption("gaussian", 1)(GRAY[:1], indices=indices(1), seed=s)[0, 0, 0, 0] - 0.5 for s in range(400)]
+    noise = [parse_shift("gaussian:1")(GRAY[:1], indices=indices(1), seed=s)[0, 0, 0, 0] - 0.5 for s in range(400)]
     assert max(map(abs, noise)) < 4.5 * 0.026
-    first = Corruption("gaussian", 1)(GRAY, indices=indices(400), seed=0)[:, 0, 0, 0] - 0.5
+    first = parse_shift("gaussian:1")(GRAY, indices=indices(400), seed=0)[:, 0, 0, 0] - 0.5
     assert float(first.std()) == pytest.approx(0.026, rel=0.15)
     assert abs(float(first[0])) < 4.5 * 0.026

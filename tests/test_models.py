@@ -10,8 +10,8 @@ from resque.models import (
     load_weights,
     on_device,
     save_weights,
-    small_cnn,
 )
+from resque.networks import small_cnn
 
 
 class Block(nn.Module):
@@ -53,7 +53,7 @@ def test_models_come_from_files_and_modules(folder):
     )
     (folder / "bad.py").write_text("import no_such_thing")
     assert isinstance(load_model("net.py:build"), nn.Linear)
-    assert isinstance(load_model("resque.models:small_cnn"), nn.Sequential)
+    assert isinstance(load_model("resque.networks:small_cnn"), nn.Sequential)
     for spec, message in {
         "net.py:none": "no callable 'none' in net.py; it offers: broken, build, text",
         "net.py:text": "returned str; expected a torch.nn.Module",
@@ -71,7 +71,7 @@ def test_two_commands_that_name_a_model_get_the_same_one():
     torch.manual_seed(5)
     expected = torch.rand(2)
     torch.manual_seed(5)
-    one, other, third = (fingerprint(load_model("resque.models:small_cnn", seed=seed)) for seed in (0, 0, 1))
+    one, other, third = (fingerprint(load_model("resque.networks:small_cnn", seed=seed)) for seed in (0, 0, 1))
     assert one == other != third
     assert torch.equal(torch.rand(2), expected)
 

@@ -95,7 +95,7 @@ def test_the_curve_tells_the_cost_of_any_lower_target(cnn, job, meter):
 
 def retrain_again(job, target, meter):
     torch.manual_seed(0)
-    from resque.models import small_cnn
+    from resque.networks import small_cnn
 
     return retrain(small_cnn(), dataclasses.replace(job, target_accuracy=target), meter=meter)
 
@@ -178,7 +178,7 @@ def test_data_that_does_not_fit_is_refused(cnn, small):
     with pytest.raises(DataError, match="labels run from 0 to 19, the model has 10 outputs; expected labels 0 to 9"):
         check_fits(cnn, dataclasses.replace(train, labels=train.labels + 10 * (train.labels == 9)))
     with pytest.raises(ModelError, match="does not take images of shape"):
-        check_fits(cnn, dataclasses.replace(train, images=train.images.expand(-1, 3, -1, -1)))
+        check_fits(cnn, dataclasses.replace(train, inputs=train.images.expand(-1, 3, -1, -1)))
 
 
 @pytest.mark.parametrize("target", [0.0, -0.1, 1.1, 95.0, float("nan")])
@@ -233,7 +233,7 @@ import torch
 from doubles import ReplayMeter
 
 from resque.data import load_data
-from resque.models import small_cnn
+from resque.networks import small_cnn
 from resque.recipes import Retraining
 from resque.retraining import retrain
 

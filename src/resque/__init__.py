@@ -7,9 +7,13 @@ Data flows one way; a module imports only from those above it in this list::
     records          the nouns of an update: Cost, LearningCurve, Update, Forecast
     plain            records as dictionaries, and back
     files            written whole or not at all
+    preparation      how samples become what a model takes
+    families         models of timm, torchvision, transformers, and what they want of their data
     corruptions      synthetic shifts at ten levels
-    data             specifications → labelled images, the paper's splits
+    networks         the paper's networks for small images
     models           specifications → nn.Module, weights, fingerprint
+    sources          files, folders, libraries, a user's code → samples
+    data             specifications → labelled samples in memory, the paper's splits
     layers           which layer is the representation, which is the head
     angles           two noisy directions: angle, floor, bias, interval
     sums             class sums in float64 halves, without waiting for the device

@@ -49,7 +49,7 @@ def known_before(
             reduction=origin.reduction,
             classes=job.train.classes if labels == "true" else None,
             labels=labels,
-            preprocessing=origin.preprocessing,
+            preprocessing=job.train.preprocessing if origin.preprocessing else "",  # else it was not said
         )
         index = resque_dist(original, shifted)
     accuracy, loss = evaluate(model, job.test.batches(EVALUATION_BATCH, device_of(model)))
@@ -102,13 +102,13 @@ def check_fits(model: nn.Module, data: LabelledData) -> None:
         ModelError: The model does not take these images.
     """
     with evaluating(model):
-        images, _ = next(data.batches(2, device_of(model)))
-        classes = forward(model, images).shape[1]
+        inputs, _ = next(data.batches(2, device_of(model)))
+        classes = forward(model, inputs).shape[1]
     if len(data) < classes:
         raise DataError(f"{data.name}: {len(data)} samples for {classes} classes; expected at least one a class")
     low, high = int(data.labels.min()), int(data.labels.max())
     if low < 0 or high >= classes:
         raise DataError(
             f"{data.name}: labels run from {low} to {high}, the model has {classes} outputs; "
-            f"expected labels 0 to {classes - 1}"
+            f"expected labels 0 to {classes - 1}, or a model with more outputs (--classes)"
         )

@@ -13,8 +13,11 @@ import typer
 from resque import __version__, index_cli
 from resque.errors import ResqueError, SettingError
 from resque.inputs import (
+    DATA_ROOT,
     LEDGER,
+    Classes,
     Country,
+    DataRoot,
     Device,
     EvaluateEvery,
     Intensity,
@@ -27,15 +30,13 @@ from resque.inputs import (
     MaxEpochs,
     Model,
     OwnReduction,
+    Reader,
     RecipeName,
     Seed,
     Target,
     Weights,
     claim_folder,
     existing_ledger,
-    job_from,
-    model_from,
-    original_from,
     profile_of,
 )
 
@@ -151,6 +152,8 @@ def forecast(
     country: Country = None,
     intensity: Intensity = None,
     limit: Limit = None,
+    data_root: DataRoot = DATA_ROOT,
+    classes: Classes = None,
     device: Device = "cpu",
     ledger: LedgerFile = LEDGER,
     as_json: Json = False,
@@ -169,11 +172,12 @@ def forecast(
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
     history.check_writable()
-    network = model_from(model, weights, device)
-    job = job_from(shifted, test, target_accuracy, recipe, evaluate_every, max_epochs, limit=limit, kind=kind)
+    reader = Reader(model, weights, device, classes, limit, data_root)
+    job = reader.job(shifted, test, target_accuracy, recipe, evaluate_every, max_epochs, kind=kind)
+    network = reader.network(job.train)
     check_fits(network, job.train)
     check_fits(network, job.test)
-    before = original_from(network, original, layer, reduction, limit)
+    before = reader.original(network, original, layer, reduction)
     features, _, passes_s = known_before(network, job, before, labels)
     step_cost = probe(network, job.train, job.recipe, open_meter())
     made = make_forecast(
@@ -213,6 +217,8 @@ def retrain(
     country: Country = None,
     intensity: Intensity = None,
     limit: Limit = None,
+    data_root: DataRoot = DATA_ROOT,
+    classes: Classes = None,
     device: Device = "cpu",
     ledger: LedgerFile = LEDGER,
     as_json: Json = False,
@@ -224,7 +230,6 @@ def retrain(
     """
     from resque import console
     from resque.asking import check_fits, known_before
-    from resque.data import load_data
     from resque.energy import named_grid, open_meter
     from resque.layers import representation_layer
     from resque.ledger import Ledger
@@ -238,28 +243,19 @@ def retrain(
         raise SettingError(
             f"{out} holds something already: name a new folder with --out, so that no model is overwritten"
         )
-    network = model_from(model, weights, device, seed)
-    kept = None if original_test is None else load_data(original_test, limit=limit)
-    job = job_from(
-        train,
-        test,
-        target_accuracy,
-        recipe,
-        evaluate_every,
-        max_epochs,
-        limit=limit,
-        kind=kind,
-        seed=seed,
-        original_test=kept,
+    reader = Reader(model, weights, device, classes, limit, data_root)
+    job = reader.job(
+        train, test, target_accuracy, recipe, evaluate_every, max_epochs, original_test, kind=kind, seed=seed
     )
-    for part in (job.train, job.test, *([] if kept is None else [kept])):
+    network = reader.network(job.train, seed)
+    for part in (job.train, job.test, *([] if job.original_test is None else [job.original_test])):
         check_fits(network, part)
     said = None if forecast is None else history.forecast(forecast)
     if said is not None:
         check_settles(network, job, said)
         if said.id in {done.id for done, _ in history.settled()}:
             raise SettingError(f"forecast {said.id} is settled already: make a new one, or leave --forecast out")
-    before = None if original is None else original_from(network, original, layer, reduction, limit)
+    before = None if original is None else reader.original(network, original, layer, reduction)
     features = said.features if said is not None else known_before(network, job, before, labels)[0]
     chosen = representation_layer(network, layer or (before.origin.layer if before else None))
     claim_folder(out or Path("updates"))

@@ -1,53 +1,67 @@
-"""Synthetic distribution shifts: the paper's three noises at ten levels, and a rotation.
+"""Synthetic distribution shifts at ten levels: the paper's three noises, and others that are no noise.
+
+* ``gaussian``, ``blur``, ``salt_pepper``: the paper's; ``rotation``: by 6° a level.
+* re-encoding: ``jpeg`` (quality 100 - 9 a level), ``bit_depth`` (from 8 bits down to 1), ``desaturate`` (a tenth of the
+  colour a level).
+* ``relabel``: a twentieth of the labels a level become another class.
+* ``gaussian:5/blur:3/none``: each sample one of these, drawn by its own number; ``/none`` mixes old and new.
 
 Images are floats in [0, 1], shape ``(n, channels, height, width)``; the result is clamped to [0, 1].
 Random corruptions are seeded per sample by a counter-based generator, so that a sample's noise depends
 on the seed and on its own index alone: not on the batch it comes in, its order, or the device.
 """
 
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from resque.errors import DataError
+from resque.preparation import with_channels
 
 LEVELS = range(1, 11)
+_RELABELLED = 0.05
+_WHICH, _OTHER = 8, 9  # streams of random numbers besides those of the noises, 0 to 2
 _REFERENCE_WIDTH = 32  # METHOD: blur is defined at width 32 and scales with the width
 _MIX_1, _MIX_2 = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # splitmix64's multipliers, as signed int64
 _GOLDEN = -0x61C8864680B583EB
 
 
 @dataclass(frozen=True)
-class Corruption:
-    """One shift: what is done to an image, and how strongly.
+class Shift:
+    """One shift: what is done to a sample, and how strongly.
 
     Attributes:
-        kind: One of ``KINDS``.
-        level: 1 (least) to 10; level 10 answers to severity 4 of Hendrycks and Dietterich (2019).
+        parts: ``(kind, level)`` each; a sample takes one of them, and None leaves it as it is. Level 10 of a noise
+            answers to severity 4 of Hendrycks and Dietterich (2019).
 
     Example:
         >>> import torch
         >>> image = torch.full((1, 1, 8, 8), 0.5)
-        >>> noisy = Corruption("gaussian", 5)(image, indices=torch.tensor([0]), seed=0)
+        >>> noisy = parse_shift("gaussian:5")(image, indices=torch.tensor([0]), seed=0)
         >>> bool((noisy != image).any()), float(noisy.min()) >= 0.0
         (True, True)
     """
 
-    kind: str
-    level: int
+    parts: tuple[tuple[str, int] | None, ...]
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise DataError(f"unknown corruption {self.kind!r}: use one of {', '.join(KINDS)}")
-        if self.level not in LEVELS:
-            raise DataError(f"corruption level {self.level} is outside 1 to 10: write e.g. {self.kind}:5")
+    @property
+    def kind(self) -> str:
+        """``"gaussian"``, or ``"gaussian/none"`` for a mixture."""
+        return "/".join("none" if part is None else part[0] for part in self.parts)
+
+    @property
+    def of_labels(self) -> bool:
+        """Whether it changes labels and not inputs."""
+        return any(part is not None and part[0] == RELABEL for part in self.parts)
 
     def __call__(self, images: Tensor, *, indices: Tensor, seed: int) -> Tensor:
-        """Corrupt a batch.
+        """Shift a batch.
 
         Args:
             images: ``(n, channels, height, width)`` in [0, 1].
@@ -55,12 +69,56 @@ class Corruption:
             seed: Seed of the whole data set.
 
         Returns:
-            Corrupted images, same shape, in [0, 1].
+            Shifted images, same shape, in [0, 1].
         """
-        return _KINDS[self.kind](images, self.level, indices, seed).clamp(0.0, 1.0)
+        if len(self.parts) == 1:
+            return _changed(images, self.parts[0], indices, seed)
+        drawn = (_draws(indices, seed, _WHICH) * len(self.parts)).long()
+        shifted = images.clone()
+        for number, part in enumerate(self.parts):
+            own = (drawn == number).nonzero()[:, 0]
+            if len(own):
+                shifted[own] = _changed(images[own], part, indices[own.to(indices.device)], seed)
+        return shifted
+
+    def relabelled(self, labels: Tensor, *, indices: Tensor, seed: int) -> Tensor:
+        """Some of the labels exchanged for another class that occurs, each as likely as the other."""
+        ((_, level),) = (part for part in self.parts if part is not None)
+        classes, own = torch.unique(labels, return_inverse=True)
+        step = 1 + (_draws(indices, seed, _OTHER) * (len(classes) - 1)).long()
+        chosen = _draws(indices, seed, _WHICH) < _RELABELLED * level
+        return torch.where(chosen, classes[(own + step) % len(classes)], labels)
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.level}"
+        return "/".join("none" if part is None else f"{part[0]}:{part[1]}" for part in self.parts)
+
+
+def parse_shift(text: str) -> Shift:
+    """``gaussian:5``, or several with slashes between them.
+
+    Raises:
+        DataError: Unknown kind, or a level that there is not.
+
+    Example:
+        >>> parse_shift("gaussian:5/none").kind
+        'gaussian/none'
+    """
+    parts = tuple(None if part == "none" else _part(*part.split(":")) for part in text.split("/"))
+    if len(parts) > 1 and any(part and part[0] == RELABEL for part in parts):
+        raise DataError(f"{text}: labels cannot be mixed with what is done to images; write +{RELABEL}:LEVEL by itself")
+    return Shift(parts)
+
+
+def _part(kind: str, level: str) -> tuple[str, int]:
+    if kind not in KINDS:
+        raise DataError(f"unknown shift {kind!r}: use one of {', '.join(KINDS)}")
+    if int(level) not in LEVELS:
+        raise DataError(f"shift level {level} is outside 1 to 10: write e.g. {kind}:5")
+    return kind, int(level)
+
+
+def _changed(images: Tensor, part: tuple[str, int] | None, indices: Tensor, seed: int) -> Tensor:
+    return images if part is None else _KINDS[part[0]](images, part[1], indices, seed).clamp(0.0, 1.0)
 
 
 def _scramble(x: Tensor) -> Tensor:
@@ -70,13 +128,28 @@ def _scramble(x: Tensor) -> Tensor:
     return x ^ ((x >> 31) & 0x1FFFFFFFF)
 
 
+def _key(indices: Tensor, seed: int, stream: int) -> Tensor:
+    """``(n,)`` bits that belong to a sample, a stream and a seed."""
+    key = torch.tensor(seed * 1000003 + stream, dtype=torch.int64, device=indices.device)
+    return _scramble(_scramble((key + 1) * _GOLDEN) + indices.to(torch.int64) * _GOLDEN)
+
+
+def _fraction(bits: Tensor) -> Tensor:
+    """Uniform numbers in (0, 1), float64."""
+    return (((bits >> 11) & 0x1FFFFFFFFFFFFF).double() + 0.5) / 2**53
+
+
+def _draws(indices: Tensor, seed: int, stream: int) -> Tensor:
+    """One uniform number a sample."""
+    return _fraction(_scramble(_key(indices, seed, stream) + _GOLDEN))
+
+
 def _uniform(images: Tensor, indices: Tensor, seed: int, stream: int) -> Tensor:
     """Uniform numbers in (0, 1), a function of (seed, stream, sample index, position) alone."""
-    key = torch.tensor(seed * 1000003 + stream, dtype=torch.int64, device=images.device)
-    sample = _scramble(_scramble((key + 1) * _GOLDEN) + indices.to(images.device, torch.int64) * _GOLDEN)
+    sample = _key(indices.to(images.device), seed, stream)
     position = torch.arange(images[0].numel(), device=images.device, dtype=torch.int64)
     bits = _scramble(sample[:, None] + (position[None, :] + 1) * _GOLDEN)
-    return ((((bits >> 11) & 0x1FFFFFFFFFFFFF).double() + 0.5) / 2**53).float().reshape(images.shape)
+    return _fraction(bits).float().reshape(images.shape)
 
 
 def _gaussian(images: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
@@ -113,10 +186,41 @@ def _rotation(images: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
+def _jpeg(images: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
+    from PIL import Image
+
+    if images.shape[1] == 4:
+        raise DataError("jpeg knows no alpha channel: make the images @rgb or @gray first")
+    pixels = (images * 255.0).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+    encoded = []
+    for image in pixels:
+        stream = io.BytesIO()
+        Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(stream, "JPEG", quality=100 - 9 * level)
+        encoded.append(np.array(Image.open(stream)).reshape(image.shape))
+    return torch.from_numpy(np.stack(encoded)).to(images.device).permute(0, 3, 1, 2).float() / 255.0
+
+
+def _bit_depth(images: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
+    steps = round(2 ** (8 - 0.7 * level)) - 1
+    return (images * steps).round() / steps
+
+
+def _desaturate(images: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
+    if images.shape[1] == 1:
+        raise DataError("desaturate needs colour, and these images are gray")
+    gray = with_channels(images, 1)
+    mixed = images[:, :3] + (gray - images[:, :3]) * (level / 10.0)
+    return torch.cat([mixed, images[:, 3:]], dim=1)
+
+
 _KINDS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
     "gaussian": _gaussian,
     "blur": _blur,
     "salt_pepper": _salt_pepper,
     "rotation": _rotation,
+    "jpeg": _jpeg,
+    "bit_depth": _bit_depth,
+    "desaturate": _desaturate,
 }
-KINDS = tuple(_KINDS)
+RELABEL = "relabel"
+KINDS = (*_KINDS, RELABEL)

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from resque.asking import known_before, price_of_asking, probe
-from resque.data import PREPROCESSING, load_data
+from resque.data import load_data
 from resque.energy import EnergyMeter
 from resque.errors import ResqueError
 from resque.forecasting import forecast
@@ -28,7 +28,7 @@ from resque.recipes import RECIPES, Retraining
 from resque.records import Features, StepCost
 from resque.retraining import Progress, retrain
 
-MODEL = "resque.models:small_cnn"
+MODEL = "resque.networks:small_cnn"
 SOURCE = "digits@16px"
 ORIGINAL, SHIFTED, TEST = f"{SOURCE}@train@original", f"{SOURCE}@train@shifted", f"{SOURCE}@test"
 CLEAN_ACCURACY, TARGET_ACCURACY = 0.985, 0.94
@@ -130,7 +130,8 @@ def run(
     ledger = Ledger(folder / "resque.db")
     model, clean_accuracy = _train_original(seed, meter, watch)
     save_weights(model, folder / "model.safetensors")
-    original = profile(model, load_data(ORIGINAL).batches(), preprocessing=PREPROCESSING)
+    clean = load_data(ORIGINAL)
+    original = profile(model, clean.batches(), preprocessing=clean.preprocessing)
     original.save(folder / "profile.safetensors")
 
     watch(Stage("probing this machine", 0, 1))

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from resque.inputs import (
+    DATA_ROOT,
     Country,
+    DataRoot,
     Device,
     Intensity,
     Json,
@@ -15,12 +17,11 @@ from resque.inputs import (
     Limit,
     Model,
     OwnReduction,
+    Reader,
     RecipeName,
     Reduction,
     Seed,
     Weights,
-    model_from,
-    original_from,
     profile_of,
     warn_of_exposed,
 )
@@ -28,13 +29,14 @@ from resque.inputs import (
 
 def profile(
     model: Model,
-    data: Annotated[str, typer.Option(help="The original data: digits, npz:FILE, idx:IMAGES,LABELS.")],
+    data: Annotated[str, typer.Option(help="The original data: digits, npz:FILE, folder:PATH, …")],
     out: Annotated[Path, typer.Option(help="The profile, .safetensors.")],
     weights: Weights = None,
     layer: Layer = None,
     reduction: Reduction = "flatten",
     labels: Labels = "true",
     limit: Limit = None,
+    data_root: DataRoot = DATA_ROOT,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -43,10 +45,10 @@ def profile(
     Example: resque profile --model net.py:build --weights net.safetensors --data digits@train --out net.profile
     """
     from resque import console
-    from resque.data import load_data
 
-    network = model_from(model, weights, device)
-    made = profile_of(network, load_data(data, limit=limit), layer, reduction, labels)
+    reader = Reader(model, weights, device, None, limit, data_root)
+    original = reader.data(data)
+    made = profile_of(reader.network(original), original, layer, reduction, labels)
     made.save(out)
     warn_of_exposed(made)
     facts = {"profile": str(out), "n": made.n, "classes": sorted(made.counts), "width": made.width, **vars(made.origin)}
@@ -67,6 +69,7 @@ def dist(
     confidence: Annotated[float, typer.Option(help="Nominal coverage of the index's interval.")] = 0.9,
     undefined: Annotated[str, typer.Option(help="A class missing on one side: error or skip.")] = "error",
     limit: Limit = None,
+    data_root: DataRoot = DATA_ROOT,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -75,16 +78,15 @@ def dist(
     Example: resque dist --model net.py:build --original net.profile --shifted digits@test+gaussian:5
     """
     from resque import console
-    from resque.data import load_data
     from resque.indices import check_options, resque_dist
 
     check_options(unit, undefined, confidence)
-    network = model_from(model, weights, device)
-    before = original_from(network, original, layer, reduction, limit)
+    reader = Reader(model, weights, device, None, limit, data_root)
+    new = reader.data(shifted)
+    network = reader.network(new)
+    before = reader.original(network, original, layer, reduction)
     origin = before.origin
-    after = profile_of(
-        network, load_data(shifted, limit=limit), layer or origin.layer, reduction or origin.reduction, labels
-    )
+    after = profile_of(network, new, layer or origin.layer, reduction or origin.reduction, labels)
     index = resque_dist(before, after, unit=unit, debias=debias, undefined=undefined, level=confidence)
     console.print_json(console.plain(index)) if as_json else console.show_index(index)
 
@@ -105,6 +107,7 @@ def task(
     country: Country = None,
     intensity: Intensity = None,
     limit: Limit = None,
+    data_root: DataRoot = DATA_ROOT,
     device: Device = "cpu",
     as_json: Json = False,
 ) -> None:
@@ -113,7 +116,6 @@ def task(
     Example: resque task --model net.py:build --weights net.safetensors --data npz:signs.npz --country FRA
     """
     from resque import console
-    from resque.data import load_data
     from resque.energy import named_grid, open_meter
     from resque.recipes import named_recipe
     from resque.tasks import TaskQuestion, task_index
@@ -121,7 +123,8 @@ def task(
     chosen = named_recipe(recipe, None, None)
     question = TaskQuestion(extend, warmup_steps, chosen, init, lloyd, keep, layer, reduction, seed)
     grid = named_grid(country, intensity)
-    network, new_task = model_from(model, weights, device, seed), load_data(data, limit=limit)
+    reader = Reader(model, weights, device, None, limit, data_root)
+    network, new_task = reader.network(seed=seed), reader.data(data)
     with console.progress("resque task") as show:
         index = task_index(network, new_task, question, meter=open_meter(), grid=grid, watch=show)
     console.print_json(console.plain(index)) if as_json else console.show_task(index, grid)

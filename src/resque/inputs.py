@@ -3,6 +3,7 @@
 Typer alone is imported here at the top; everything heavy comes when it is needed.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
     from resque.recipes import Retraining
 
 LEDGER = Path("resque.db")
+DATA_ROOT = Path("data")
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.")]
-Model = Annotated[str, typer.Option(help="FILE.py:CALLABLE or package.module:CALLABLE, returns an nn.Module.")]
+Model = Annotated[
+    str, typer.Option(help="FILE.py:CALLABLE, package.module:CALLABLE, timm:NAME, torchvision:NAME, hf:PATH.")
+]
+Classes = Annotated[int | None, typer.Option(help="Outputs of the model; default: the weights', else the data's.")]
+DataRoot = Annotated[Path, typer.Option(help="Where torchvision's data sets lie.")]
 Weights = Annotated[Path | None, typer.Option(help="State dict: .safetensors, or .pt without pickled code.")]
 Layer = Annotated[str | None, typer.Option(help="Module name, or penultimate; default: the paper's layer.")]
 Reduction = Annotated[str, typer.Option(help="flatten, mean or token-mean.")]
@@ -41,58 +47,98 @@ MaxEpochs = Annotated[int | None, typer.Option(help="The longest run; default: t
 Seed = Annotated[int, typer.Option(help="Of random initial weights and of the order of the training samples.")]
 
 
-def model_from(spec: str, weights: Path | None, device: str, seed: int = 0) -> "nn.Module":
-    """The model a user named, with its weights, on its device."""
-    from resque.models import load_model, on_device
+@dataclass(frozen=True)
+class Reader:
+    """Reads what a user named: data in the form that the model wants, the model with the outputs that they need.
 
-    return on_device(load_model(spec, weights, seed), device)
+    Attributes:
+        model: Its specification.
+        weights: Its state dict.
+        device: Where it shall run.
+        classes: Its outputs; None takes the weights' number, else the data's for an untrained model of a library.
+        limit: At most this many samples of each data set.
+        data_root: Where torchvision's data sets lie.
+    """
+
+    model: str
+    weights: Path | None = None
+    device: str = "cpu"
+    classes: int | None = None
+    limit: int | None = None
+    data_root: Path = DATA_ROOT
+
+    def data(self, spec: str) -> "LabelledData":
+        """A data set, with a progress bar."""
+        from resque import console
+        from resque.data import load_data
+        from resque.families import preparation_of
+
+        wanted = preparation_of(self.model)
+        with console.progress(f"reading {spec}") as show:
+            return load_data(
+                spec,
+                limit=self.limit,
+                preparation=wanted,
+                root=self.data_root,
+                watch=lambda done, total: show(done, total or done, ""),
+            )
+
+    def network(self, data: "LabelledData | None" = None, seed: int = 0) -> "nn.Module":
+        """The model with its weights, on its device.
+
+        Args:
+            data: What it is to learn: an untrained model of a library gets an output for each of their classes.
+            seed: Of random weights.
+        """
+        from resque.families import is_untrained
+        from resque.models import load_model, on_device
+
+        classes = self.classes
+        if classes is None and self.weights is None and data is not None and is_untrained(self.model):
+            classes = data.outputs
+        return on_device(load_model(self.model, self.weights, seed, classes), self.device)
+
+    def original(self, network: "nn.Module", spec: str, layer: str | None, reduction: str | None) -> "Profile":
+        """The original side: a saved profile, or one pass over the original data."""
+        from resque.profiles import Profile
+
+        if Path(spec).suffix == ".npz" and Path(spec).is_file():
+            raise DataError(f"{spec} is data, not a profile: write npz:{spec}")
+        if spec.endswith(".safetensors") or Path(spec).is_file():
+            return Profile.load(spec)
+        return profile_of(network, self.data(spec), layer, reduction or "flatten", "true")
+
+    def job(
+        self,
+        train: str,
+        test: str,
+        target_accuracy: float,
+        recipe: str,
+        evaluate_every: int | None,
+        max_epochs: int | None,
+        original_test: str | None = None,
+        **more: Any,
+    ) -> "Retraining":
+        """The job that train, test, target and recipe options describe."""
+        from resque.recipes import Retraining, named_recipe
+
+        chosen = named_recipe(recipe, evaluate_every, max_epochs)
+        Retraining.check_target(target_accuracy)
+        kept = None if original_test is None else self.data(original_test)
+        return Retraining(self.data(train), self.data(test), target_accuracy, chosen, original_test=kept, **more)
 
 
 def profile_of(network: "nn.Module", data: "LabelledData", layer: str | None, reduction: str, labels: str) -> "Profile":
     """One pass over a data set, with a progress bar."""
     from resque import console
     from resque import profile as make_profile
-    from resque.data import BATCH, PREPROCESSING
+    from resque.data import BATCH
     from resque.representations import device_of
 
     batches = data.batches(device=device_of(network))
     shown = console.tracked(batches, -(-len(data) // BATCH), f"passing {data.name}")
     classes = data.classes if labels == "true" else None
-    return make_profile(network, shown, layer, reduction, classes, labels, PREPROCESSING)
-
-
-def original_from(
-    network: "nn.Module", spec: str, layer: str | None, reduction: str | None, limit: int | None
-) -> "Profile":
-    """The original side: a saved profile, or one pass over the original data."""
-    from resque.data import load_data
-    from resque.profiles import Profile
-
-    if Path(spec).suffix == ".npz" and Path(spec).is_file():
-        raise DataError(f"{spec} is data, not a profile: write npz:{spec}")
-    if spec.endswith(".safetensors") or Path(spec).is_file():
-        return Profile.load(spec)
-    return profile_of(network, load_data(spec, limit=limit), layer, reduction or "flatten", "true")
-
-
-def job_from(
-    train: str,
-    test: str,
-    target_accuracy: float,
-    recipe: str,
-    evaluate_every: int | None,
-    max_epochs: int | None,
-    *,
-    limit: int | None,
-    **more: Any,
-) -> "Retraining":
-    """The job that train, test, target and recipe options describe."""
-    from resque.data import load_data
-    from resque.recipes import Retraining, named_recipe
-
-    chosen = named_recipe(recipe, evaluate_every, max_epochs)
-    Retraining.check_target(target_accuracy)
-    return Retraining(load_data(train, limit=limit), load_data(test, limit=limit), target_accuracy, chosen, **more)
+    return make_profile(network, shown, layer, reduction, classes, labels, data.preprocessing)
 
 
 def existing_ledger(path: Path) -> "Ledger":

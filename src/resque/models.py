@@ -1,12 +1,14 @@
 """Model specifications → ``nn.Module``, its weights, its device, and a fingerprint of what it has learned.
 
-``FILE.py:CALLABLE`` or ``package.module:CALLABLE`` names a function without arguments that returns an
-``nn.Module``. Weights come from ``.safetensors``, or from ``.pt`` read without executing pickled code.
+``FILE.py:CALLABLE`` or ``package.module:CALLABLE`` names a function that returns an ``nn.Module``; ``timm:``,
+``torchvision:`` and ``hf:`` name models of those libraries (:mod:`resque.families`). Weights come from
+``.safetensors``, or from ``.pt`` read without executing pickled code.
 """
 
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import pickle
 import sys
 from collections.abc import Callable
@@ -16,78 +18,87 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from resque import families
 from resque.errors import ModelError
+from resque.families import family_of
 from resque.files import replacing
+from resque.layers import head_name
 
 
-def small_cnn() -> nn.Module:
-    """The demo's classifier: three convolutions, 24,000 parameters, gray images, ten classes.
-
-    Example:
-        >>> import torch
-        >>> small_cnn()(torch.zeros(2, 1, 16, 16)).shape
-        torch.Size([2, 10])
-    """
-
-    def block(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-        return [
-            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-        ]
-
-    return nn.Sequential(
-        *block(1, 16, stride=2),
-        *block(16, 32),
-        nn.MaxPool2d(2),
-        *block(32, 64),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(64, 10),
-    )
-
-
-def load_model(spec: str, weights: str | Path | None = None, seed: int = 0) -> nn.Module:
+def load_model(spec: str, weights: str | Path | None = None, seed: int = 0, classes: int | None = None) -> nn.Module:
     """Build a model from its specification and load its weights.
 
     Args:
-        spec: ``FILE.py:CALLABLE`` or ``package.module:CALLABLE``; the callable takes no arguments.
-        weights: ``.safetensors`` or ``.pt`` file of a state dict; None keeps the callable's own weights.
+        spec: ``timm:NAME``, ``torchvision:NAME``, ``hf:PATH_OR_ID``, ``FILE.py:CALLABLE`` or
+            ``package.module:CALLABLE``.
+        weights: ``.safetensors`` or ``.pt`` file of a state dict; None keeps those that the specification gives.
         seed: Of random initial weights, so that two commands that name the same model get the same one.
+        classes: Outputs; None takes the number that the weights have, or else the specification's own. A callable is
+            told if it takes ``num_classes``.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        ModelError: No such file or callable, it does not return an ``nn.Module``, or the weights do not fit.
+        ModelError: No such file, callable or architecture, it is no ``nn.Module``, or the weights do not fit.
 
     Example:
-        >>> type(load_model("resque.models:small_cnn")).__name__
+        >>> type(load_model("resque.networks:small_cnn")).__name__
         'Sequential'
     """
-    build = _callable(spec)
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = build()
-    except (Exception, SystemExit) as error:  # a user's own code may raise anything
-        raise ModelError(f"{spec} failed: {type(error).__name__}: {error}; it must run without arguments") from error
+    state = None if weights is None else read_weights(Path(weights))
+    model = _built(spec, seed, classes)
+    if state is not None:
+        outputs = _outputs_of(state, model)
+        if outputs is not None and classes is None:
+            model = _built(spec, seed, outputs)
+        _put(model, state, weights)
+    return model.eval()
+
+
+def _built(spec: str, seed: int, classes: int | None) -> nn.Module:
+    family = family_of(spec)
+    build = None if family else in_python(spec)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if build is None:
+            assert family is not None
+            return families.build(*family, classes)
+        try:
+            takes = inspect.signature(build).parameters
+            model = build(num_classes=classes) if classes is not None and "num_classes" in takes else build()
+        except (Exception, SystemExit) as error:  # a user's own code may raise anything
+            reason = f"{type(error).__name__}: {error}"
+            raise ModelError(f"{spec} failed: {reason}; it must run without arguments") from error
     if isinstance(model, nn.Module) and any(is_lazy(p) for p in (*model.parameters(), *model.buffers())):
         raise ModelError(f"{spec} has lazy layers without a size: pass one batch through the model before returning it")
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec} returned {type(model).__name__}; expected a torch.nn.Module")
-    if weights is not None:
-        load_weights(model, Path(weights))
-    return model.eval()
+    return model
 
 
-def _callable(spec: str) -> Callable[[], Any]:
+def _outputs_of(state: dict[str, Tensor], model: nn.Module) -> int | None:
+    """How many classes the weights have where the model has another number; None if they agree or do not say."""
+    try:
+        name = f"{head_name(model)}.weight"
+    except ModelError:
+        return None
+    own = model.state_dict().get(name)
+    there = state.get(name)
+    return None if own is None or there is None or len(own) == len(there) else len(there)
+
+
+def in_python(spec: str) -> Callable[..., Any]:
+    """The callable of ``FILE.py:CALLABLE`` or ``package.module:CALLABLE``."""
     place, _, name = spec.rpartition(":")
     if not place or not name:
-        raise ModelError(f"cannot build model {spec!r}: expected FILE.py:CALLABLE or package.module:CALLABLE")
+        raise ModelError(
+            f"cannot find {spec!r}: expected FILE.py:CALLABLE or package.module:CALLABLE; "
+            "a model may also be timm:NAME, torchvision:NAME or hf:PATH_OR_ID"
+        )
     if place.endswith(".py"):
         module = _module_from_file(Path(place))
     else:
@@ -95,7 +106,7 @@ def _callable(spec: str) -> Callable[[], Any]:
             module = importlib.import_module(place)
         except Exception as error:
             raise ModelError(f"cannot import {place!r} ({error}); for a file write {place}.py:{name}") from error
-    found: Callable[[], Any] | None = getattr(module, name, None)
+    found: Callable[..., Any] | None = getattr(module, name, None)
     if found is None or not callable(found):
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ModelError(f"no callable {name!r} in {place}; it offers: {', '.join(sorted(offered)) or 'none'}")
@@ -118,8 +129,8 @@ def _module_from_file(path: Path) -> ModuleType:
     return module
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict into the model; pickled code is refused."""
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file; pickled code is refused."""
     if not path.is_file():
         raise ModelError(f"no such weights file: {path}; expected a .safetensors or .pt file")
     try:
@@ -135,6 +146,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise ModelError(f"{path} is not a weights file that can be read: {error}") from error
     if not isinstance(state, dict):
         raise ModelError(f"{path} holds a {type(state).__name__}; expected a state dict of tensors")
+    return state
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Put the state dict of a file into the model; one that does not fit is refused."""
+    _put(model, read_weights(path), path)
+
+
+def _put(model: nn.Module, state: dict[str, Tensor], path: str | Path | None) -> None:
     try:
         model.load_state_dict(state)
     except (RuntimeError, AttributeError) as error:

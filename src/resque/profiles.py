@@ -315,7 +315,7 @@ def profile(
 
     Example:
         >>> import torch
-        >>> from resque.models import small_cnn
+        >>> from resque.networks import small_cnn
         >>> batches = [(torch.rand(6, 1, 16, 16), torch.tensor([0, 1, 0, 1, 0, 1]))]
         >>> clean = profile(small_cnn(), batches)
         >>> clean.n, clean.width, clean.origin.layer

@@ -70,7 +70,7 @@ def retrain(
     Example:
         >>> from resque.data import load_data
         >>> from resque.energy import ClockMeter
-        >>> from resque.models import small_cnn
+        >>> from resque.networks import small_cnn
         >>> from resque.recipes import RECIPES
         >>> digits = load_data("digits@16px")
         >>> job = Retraining(digits.part("train"), digits.part("test"), 0.5, RECIPES["train-adam"])

@@ -97,7 +97,7 @@ def task_index(
     Example:
         >>> from resque.data import load_data
         >>> from resque.energy import ClockMeter
-        >>> from resque.models import small_cnn
+        >>> from resque.networks import small_cnn
         >>> ask = TaskQuestion(warmup_steps=5, layer="penultimate")
         >>> found = task_index(small_cnn(), load_data("digits@16px@500"), ask, meter=ClockMeter())
         >>> found.classes, found.layer, found.cost_of_asking.head, found.cost_of_asking.steps
