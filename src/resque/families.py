@@ -5,6 +5,7 @@
 that transformers saved, read from a folder or, where there is none of that name, from the hub.
 """
 
+import difflib
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -88,8 +89,7 @@ def library(name: str, extra: str) -> ModuleType:
 def _timm(name: str, classes: int | None) -> nn.Module:
     timm = library("timm", "models")
     if not timm.is_model(name):
-        stem = name.partition(".")[0][:6]
-        raise ModelError(f"timm has no model {name!r}{_similar(timm.list_models(f'*{stem}*'))}")
+        raise ModelError(f"timm has no model {name!r}{_similar(name, timm.list_models())}")
     more = {} if classes is None else {"num_classes": classes}
     model: nn.Module = timm.create_model(name, pretrained="." in name, **more)
     return model
@@ -106,9 +106,8 @@ def _timm_preparation(name: str) -> Preparation:
 
 def _torchvision(name: str, classes: int | None) -> nn.Module:
     models = library("torchvision.models", "models")
-    if name not in models.list_models(module=models):
-        offered = [other for other in models.list_models(module=models) if other.startswith(name[:4])]
-        raise ModelError(f"torchvision has no classifier {name!r}{_similar(offered)}")
+    if name not in (offered := models.list_models(module=models)):
+        raise ModelError(f"torchvision has no classifier {name!r}{_similar(name, offered)}")
     more: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if name in ("googlenet", "inception_v3"):
         more["init_weights"] = True  # else it warns that this default will change
@@ -179,5 +178,6 @@ def _where(name: str) -> dict[str, bool]:
     return {"local_files_only": Path(name).is_dir()}
 
 
-def _similar(names: list[str]) -> str:
-    return f"; similar ones: {', '.join(names[:_SIMILAR])}" if names else ""
+def _similar(name: str, offered: list[str]) -> str:
+    close = difflib.get_close_matches(name.partition(".")[0], offered, _SIMILAR)
+    return f"; similar ones: {', '.join(close)}" if close else ""

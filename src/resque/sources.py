@@ -10,6 +10,7 @@ import itertools
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,35 +173,52 @@ def _parquet(path: Path, limit: int | None, watch: Watch) -> Samples:
     if not path.is_file():
         raise DataError(f"no such file: {path}; expected a Parquet file with an image or a text and a label a row")
     data = library("datasets", "data")
-    return _rows(data.load_dataset("parquet", data_files=str(path), split="train", streaming=True), path, limit, watch)
+    with _reading(path):
+        return _rows(
+            data.load_dataset("parquet", data_files=str(path), split="train", streaming=True), path, limit, watch
+        )
 
 
 def _hugging_face(rest: str, limit: int | None, watch: Watch) -> Samples:
     """``NAME`` or ``NAME:SPLIT``, NAME a folder or a data set on the hub; streamed, so that no copy is cached."""
     name, _, split = rest.partition(":")
     data = library("datasets", "data")
-    try:
+    with _reading(f"hf:{name}"):
         if (Path(name) / "dataset_dict.json").is_file() or (Path(name) / "state.json").is_file():
             found = data.load_from_disk(name)
         else:
             found = data.load_dataset(name, streaming=True)
-    except Exception as error:  # the library raises many kinds
+        if isinstance(found, Mapping):
+            split = split or ("train" if "train" in found else next(iter(found)))
+            if split not in found:
+                raise DataError(f"hf:{name} has no part {split!r}: use one of {', '.join(found)}, e.g. hf:{name}:test")
+            found = found[split]
+        return _rows(found, f"hf:{rest}", limit, watch)
+
+
+@contextmanager
+def _reading(name: Any) -> Iterator[None]:
+    """Whatever the library raises, also at the first row it is asked for, as an error of ours."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:200]
-        raise DataError(f"hf:{name} cannot be read: {type(error).__name__}: {reason}") from error
-    if isinstance(found, Mapping):
-        split = split or ("train" if "train" in found else next(iter(found)))
-        if split not in found:
-            raise DataError(f"hf:{name} has no part {split!r}: use one of {', '.join(found)}, e.g. hf:{name}:test")
-        found = found[split]
-    return _rows(found, f"hf:{rest}", limit, watch)
+        raise DataError(f"{name} cannot be read: {type(error).__name__}: {reason}") from error
 
 
 def _rows(rows: Any, name: Any, limit: int | None, watch: Watch) -> Samples:
-    """Samples of a Hugging Face data set: an image or a text, and a label, found by their columns' names."""
+    """Samples of a Hugging Face data set: an image or a text, and a label, found by their columns' names.
+
+    Labels that are words are numbered in their order.
+    """
     total = rows.num_rows if hasattr(rows, "num_rows") else None
     first = next(iter(rows), None)
     if first is None:
         raise DataError(f"{name} holds no rows")
+    if total is None and limit is not None:
+        rows = rows.shuffle(seed=0, buffer_size=max(_ROWS, 4 * limit))  # as drawn as a stream can be
     label = next((column for column in _LABELS if column in first), None)
     content = next((column for column in (*_IMAGES, *_TEXTS) if column in first), None)
     if label is None or content is None:
@@ -208,11 +226,15 @@ def _rows(rows: Any, name: Any, limit: int | None, watch: Watch) -> Samples:
             f"{name} has the columns {', '.join(first)}; expected a label ({', '.join(_LABELS)}) and an image "
             f"({', '.join(_IMAGES)}) or a text ({', '.join(_TEXTS)})"
         )
-    taken = itertools.islice(_shown(rows, total, watch), limit)
+    taken = itertools.islice(_shown(rows, total, watch), limit if total is None else None)
     values, labels = zip(*((row[content], row[label]) for row in taken), strict=True)
     feature = (getattr(rows, "features", None) or {}).get(label)
+    names = tuple(getattr(feature, "names", None) or ())
+    if isinstance(labels[0], str):
+        words, numbers = np.unique(np.array(labels), return_inverse=True)
+        names, labels = tuple(map(str, words)), tuple(numbers.tolist())
     inputs: Any = list(values) if isinstance(values[0], str) else _alike([_decoded(value, name) for value in values])
-    return Samples(inputs, np.array(labels), tuple(getattr(feature, "names", None) or ()))
+    return Samples(inputs, np.array(labels), names)
 
 
 def _decoded(value: Any, name: Any) -> np.ndarray:
@@ -267,13 +289,13 @@ def _own(source: str, limit: int | None, watch: Watch) -> Samples:
     except (Exception, SystemExit) as error:  # a user's own code may raise anything
         raise DataError(f"{source} failed: {type(error).__name__}: {error}; it must run without arguments") from error
     total = len(found) if hasattr(found, "__len__") else None
-    if isinstance(found, Iterable) and not hasattr(found, "__getitem__"):
-        pairs: Iterator[Any] = iter(found)
-    elif total is not None and hasattr(found, "__getitem__"):
-        pairs = (found[i] for i in range(total))
+    if total is not None and hasattr(found, "__getitem__"):
+        pairs: Iterator[Any] = (found[i] for i in range(total))
+    elif hasattr(found, "__iter__"):
+        pairs = itertools.islice(iter(found), limit)
     else:
         raise DataError(f"{source} returned a {type(found).__name__}; expected a data set of pairs (x, y)")
-    return _of_pairs(itertools.islice(_shown(pairs, total, watch), limit), source, ())
+    return _of_pairs(_shown(pairs, total, watch), source, ())
 
 
 def _of_pairs(pairs: Iterable[Any], name: str, class_names: tuple[str, ...]) -> Samples:
