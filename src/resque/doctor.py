@@ -9,7 +9,7 @@ import torch
 from resque import __version__
 from resque.energy import EnergyMeter
 
-EXTRAS = ("codecarbon",)
+EXTRAS = ("codecarbon", "torchmetrics", "timm", "torchvision", "transformers", "datasets")
 
 
 def facts(meter: EnergyMeter) -> dict[str, Any]:

@@ -132,7 +132,14 @@ def _transformers(name: str, classes: int | None) -> nn.Module:
     more: dict[str, Any] = {}
     if classes is not None and classes != config.num_labels:
         more = {"num_labels": classes, "ignore_mismatched_sizes": True}
-    model: nn.Module = form.from_pretrained(name, use_safetensors=True, **_where(name), **more)
+    say = transformers.utils.logging
+    shown = say.is_progress_bar_enabled()
+    say.disable_progress_bar()  # a bar for a local file is gone before it is read
+    try:
+        model: nn.Module = form.from_pretrained(name, use_safetensors=True, **_where(name), **more)
+    finally:
+        if shown:
+            say.enable_progress_bar()
     return model
 
 
