@@ -240,7 +240,7 @@ def test_an_interrupted_run_says_so_and_leaves_no_entry(cli, files, monkeypatch)
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("resque.retraining._run", interrupt)
+    monkeypatch.setattr("resque.retraining._go_on", interrupt)
     code, _, err = cli(RETRAIN)
     assert code == 130
     assert "interrupted" in err

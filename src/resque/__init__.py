@@ -25,10 +25,13 @@ Data flows one way; a module imports only from those above it in this list::
     measures         accuracy, gradient norm, parameter change, stopping rule
     indices          RESQUE_dist, RESQUE_task
     metrics          the accumulators as torchmetrics metrics
+    augmentation     random changes of training images, batched on the device
+    tuning           which parameters train: all, the head, adapters
     recipes          what is to be done, as data: recipe and job
     trainer          optimizer steps, counted with the paper's measures
     asking           what is known before an update, and what it takes to know it
     tasks            RESQUE_task with its warm-up, and what asking took
+    checkpoints      where an interrupted run stands
     retraining       a measured update
     ledger           the history, SQLite
     forecasting      history + index + probe → every cost with an interval

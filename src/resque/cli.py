@@ -40,6 +40,7 @@ from resque.inputs import (
     profile_of,
 )
 
+_CHECKPOINTS = Path("updates") / "checkpoints"
 INTERRUPTED = 130  # what typer makes of SIGINT
 
 app = typer.Typer(
@@ -214,6 +215,8 @@ def retrain(
     evaluate_every: EvaluateEvery = None,
     max_epochs: MaxEpochs = None,
     seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where this very run was interrupted.")] = False,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 30.0,
     country: Country = None,
     intensity: Intensity = None,
     limit: Limit = None,
@@ -230,10 +233,11 @@ def retrain(
     """
     from resque import console
     from resque.asking import check_fits, known_before
+    from resque.checkpoints import Checkpoint
     from resque.energy import named_grid, open_meter
     from resque.layers import representation_layer
     from resque.ledger import Ledger
-    from resque.models import save_weights
+    from resque.models import fingerprint, save_weights
     from resque.retraining import retrain as run
     from resque.settling import check_settles
 
@@ -257,6 +261,13 @@ def retrain(
             raise SettingError(f"forecast {said.id} is settled already: make a new one, or leave --forecast out")
     before = None if original is None else reader.original(network, original, layer, reduction)
     features = said.features if said is not None else known_before(network, job, before, labels)[0]
+    checkpoint = Checkpoint(_CHECKPOINTS, checkpoint_every, resume)
+    if checkpoint.path(fingerprint(network), job).is_file() != resume:
+        console.warn(
+            "no checkpoint of this very run: it begins anew"
+            if resume
+            else "this very run was interrupted before: --resume would have gone on; it begins anew"
+        )
     chosen = representation_layer(network, layer or (before.origin.layer if before else None))
     claim_folder(out or Path("updates"))
     with console.progress("retraining") as show:
@@ -268,6 +279,7 @@ def retrain(
             features=features,
             model_name=model,
             forecast_id=None if said is None else said.id,
+            checkpoint=checkpoint,
             watch=lambda at: show(at.step, at.max_steps, f"accuracy {at.accuracy:.4f}"),
         )
     history.add(update)  # first of all: the cost has been paid, whatever becomes of the files

@@ -162,14 +162,25 @@ class LabelledData:
         return dataclasses.replace(self, **made)
 
     def batches(
-        self, batch_size: int = BATCH, device: torch.device | str = "cpu", order: Tensor | None = None
+        self,
+        batch_size: int = BATCH,
+        device: torch.device | str = "cpu",
+        order: Tensor | None = None,
+        augment: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[Any, Tensor]]:
-        """``(inputs as the model wants them, labels)`` batch by batch, every sample once, in ``order`` if given."""
+        """``(inputs as the model wants them, labels)`` batch by batch, every sample once.
+
+        Args:
+            batch_size: Samples each, the last batch perhaps fewer.
+            device: Where they shall be.
+            order: ``(n,)`` rows in the order in which they come; None is that of the source.
+            augment: What is done to images before they are normalised.
+        """
         for start in range(0, len(self), batch_size):
             rows = slice(start, start + batch_size) if order is None else order[start : start + batch_size]
             inputs = _each(self.inputs, functools.partial(_placed, rows=rows, device=device))
             if isinstance(inputs, Tensor) and isinstance(self.preparation, Preparation):
-                inputs = self.preparation(as_float(inputs))
+                inputs = self.preparation(as_float(inputs), augment)
             yield inputs, self.labels[rows].to(device)
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:

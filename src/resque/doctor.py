@@ -9,7 +9,7 @@ import torch
 from resque import __version__
 from resque.energy import EnergyMeter
 
-EXTRAS = ("codecarbon", "torchmetrics", "timm", "torchvision", "transformers", "datasets")
+EXTRAS = ("codecarbon", "torchmetrics", "timm", "torchvision", "transformers", "datasets", "kornia", "peft")
 
 
 def facts(meter: EnergyMeter) -> dict[str, Any]:

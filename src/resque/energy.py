@@ -5,12 +5,13 @@ counter), ``modelled`` (from load and a table) or ``assumed`` (a constant). What
 Carbon is energy times the intensity of an explicitly named grid; without one there is no carbon figure.
 """
 
+import dataclasses
 import json
 import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import resources
 from typing import Any, Protocol
@@ -175,6 +176,34 @@ def shared(reading: EnergyReading, share_s: float) -> float | None:
     if reading.energy_kwh is None:
         return None
     return reading.energy_kwh * share_s / reading.wall_s if reading.wall_s else 0.0
+
+
+def joined(readings: Sequence[EnergyReading]) -> EnergyReading:
+    """Windows one after the other as one; one too short for the meter is priced at the power of the others.
+
+    Example:
+        >>> parts = EnergyReading(2.0, 4.0, {"cpu": 4.0}, {}, "m"), EnergyReading(0.5, None, {}, {}, "m", "short")
+        >>> whole = joined(parts)
+        >>> whole.wall_s, whole.energy_kwh
+        (2.5, 5.0)
+    """
+    if len(readings) == 1:
+        return readings[0]
+    known = [reading for reading in readings if reading.energy_kwh is not None]
+    wall_s = math.fsum(reading.wall_s for reading in readings)
+    known_s = math.fsum(reading.wall_s for reading in known)
+    last = readings[-1]
+    if not known_s:
+        return dataclasses.replace(last, wall_s=wall_s)
+    factor = wall_s / known_s
+    parts = {
+        device: factor * math.fsum(r.components_kwh.get(device, 0.0) for r in known)
+        for device in known[0].components_kwh
+    }
+    total = factor * math.fsum(r.energy_kwh or 0.0 for r in known)
+    notes = [f"{len(readings) - len(known)} of {len(readings)} windows priced at the others' power", known[-1].note]
+    note = "; ".join(filter(None, notes if len(known) < len(readings) else notes[1:]))
+    return EnergyReading(wall_s, total, parts, known[0].methods, last.meter, note)
 
 
 def _intensities() -> dict[str, dict[str, Any]]:

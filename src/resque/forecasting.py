@@ -269,6 +269,9 @@ def _foreign(history: Sequence[Update], rows: Sequence[Past], job: Retraining, p
         "used another optimizer, learning rate or batch size": sum(
             [update.recipe.get(name) for name in names] != mine for update in history
         ),
+        "trained another part of the model": sum(
+            update.recipe.get("trains", "all") != job.recipe.trains for update in history
+        ),
         "were left out: they started at the target, or have no index of this layer": len(history) - len(rows),
     }
     return tuple(f"{n} of {len(history)} updates in the ledger {what}" for what, n in counted.items() if n)

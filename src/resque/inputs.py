@@ -41,7 +41,8 @@ Intensity = Annotated[float | None, typer.Option(help="Carbon intensity in g CO2
 LedgerFile = Annotated[Path, typer.Option("--ledger", envvar="RESQUE_LEDGER", help="The history file.")]
 Target = Annotated[float, typer.Option(help="Accuracy to reach on the test data, e.g. 0.94.")]
 Kind = Annotated[str | None, typer.Option(help="Name of the kind of shift; default: from the data's suffix.")]
-RecipeName = Annotated[str, typer.Option("--recipe", help="retrain-adam, retrain-sgd, train-adam or train-sgd.")]
+_RECIPE = "retrain-adam, retrain-sgd, train-adam, train-sgd or FILE.toml; then settings: ,batch_size=64,trains=head"
+RecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPE)]
 EvaluateEvery = Annotated[int | None, typer.Option(help="Steps between evaluations; default: each epoch.")]
 MaxEpochs = Annotated[int | None, typer.Option(help="The longest run; default: the recipe's.")]
 Seed = Annotated[int, typer.Option(help="Of random initial weights and of the order of the training samples.")]

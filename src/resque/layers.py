@@ -79,6 +79,11 @@ def head(model: nn.Module) -> nn.Module:
     return model.get_submodule(head_name(model))
 
 
+def dense_names(model: nn.Module) -> list[str]:
+    """The names of all dense layers in use, in module order."""
+    return _dense(_in_use(model))
+
+
 def replace_head(model: nn.Module, outputs: int) -> None:
     """Put a new, untrained head of ``outputs`` classes in place of the old one, wherever it is used.
 

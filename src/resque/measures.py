@@ -154,6 +154,22 @@ class Tally:
         change = self._change + (self._distance() if within_epoch else 0.0)
         return float(self._norm_sum) / self._steps_per_epoch, last_sum, change
 
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` needs, at the end of an epoch; tensors and plain numbers."""
+        return {
+            "before": self._before,
+            "norm_sum": self._norm_sum,
+            "last_norm": self._last_norm,
+            "last_sum": self._last_sum,
+            "change": self._change,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` gave."""
+        self._before = [old.to(p.device) for old, p in zip(state["before"], self._parameters, strict=True)]
+        self._norm_sum, self._last_norm = state["norm_sum"], state["last_norm"]
+        self._last_sum, self._change = state["last_sum"], state["change"]
+
     def _snapshot(self) -> list[Tensor]:
         return [p.detach().clone() for p in self._parameters]
 

@@ -4,7 +4,7 @@ Applied batch by batch on the model's device, so that what stays in memory is sm
 when their data were prepared alike, so each preparation says in words what it does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +43,19 @@ class Preparation:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Prepare a batch ``(n, channels, height, width)`` in [0, 1]; anything that is no image stays as it is."""
+    def __call__(self, images: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Prepare a batch ``(n, channels, height, width)`` in [0, 1]; anything that is no image stays as it is.
+
+        Args:
+            images: The batch.
+            augment: Done to images of the model's size, before they are normalised.
+        """
         if images.ndim != 4:
             return images
         images = with_channels(images, self.channels) if self.channels else images
         if self.fixed and self.side and images.shape[-2:] != (self.side, self.side):
             images = resized(images, self.side)
+        images = augment(images) if augment else images
         if not self.mean:
             return images
         mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))

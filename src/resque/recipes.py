@@ -1,16 +1,27 @@
 """What is to be done, as data: the recipe of a training, and the job it is used for."""
 
-import dataclasses
+import tomllib
+import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from resque.augmentation import PAPER, check_augmentation
 from resque.data import LabelledData
 from resque.errors import DataError, ModelError, SettingError
 from resque.measures import MAX_EPOCHS, TOLERANCES
-from resque.plain import to_plain
+from resque.plain import from_plain, to_plain
+from resque.tuning import check_trains
+
+_KINDS: dict[Any, str] = {str: "a word", int: "a whole number", float: "a number"}
+_CHOICES = {
+    "optimizer": ("adam", "adamw", "sgd"),
+    "schedule": ("steps", "cosine"),
+    "precision": ("float32", "bfloat16"),
+}
 
 
 @dataclass(frozen=True)
@@ -18,14 +29,22 @@ class Recipe:
     """How a model is trained: data, not code.
 
     Attributes:
-        optimizer: ``"adam"`` or ``"sgd"``.
+        optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"``.
         learning_rate: At the start.
         weight_decay: L2 regularisation.
         momentum: Of SGD.
         batch_size: Samples per optimizer step.
         milestones: Epochs after which the learning rate is divided by ten.
+        schedule: ``"steps"`` (the milestones), or ``"cosine"`` to zero over the longest run.
+        augmentation: Names of :data:`resque.augmentation.AUGMENTATIONS`; none for data as they are.
+        precision: ``"float32"``, or ``"bfloat16"`` (autocast; weights stay float32).
+        trains: ``"all"`` parameters, the ``"head"`` alone, or ``"lora"`` (adapters and the head).
+        rank: Of the adapters.
         evaluate_every: Steps between evaluations; None evaluates after each epoch.
         max_epochs: The longest run.
+        fixed_epochs: Exactly this many epochs, whatever the accuracy; None stops by the rules.
+        max_hours: Budget of training time; None for none.
+        max_kwh: Budget of training energy; None for none.
         tolerances: When a run that comes close may end, see :func:`resque.measures.stop_epoch`.
     """
 
@@ -35,16 +54,28 @@ class Recipe:
     momentum: float = 0.9
     batch_size: int = 32
     milestones: tuple[int, ...] = (40, 70, 90)
+    schedule: str = "steps"
+    augmentation: tuple[str, ...] = ()
+    precision: str = "float32"
+    trains: str = "all"
+    rank: int = 8
     evaluate_every: int | None = None
     max_epochs: int = MAX_EPOCHS
+    fixed_epochs: int | None = None
+    max_hours: float | None = None
+    max_kwh: float | None = None
     tolerances: tuple[tuple[float, int], ...] = TOLERANCES
 
     def __post_init__(self) -> None:
-        if self.optimizer not in ("adam", "sgd"):
-            raise SettingError(f"optimizer {self.optimizer!r}: use 'adam' or 'sgd'")
-        for name in ("learning_rate", "batch_size", "max_epochs"):
-            if not getattr(self, name) > 0:
-                raise SettingError(f"{name} is {getattr(self, name)}; expected more than 0")
+        for name, offered in _CHOICES.items():
+            if getattr(self, name) not in offered:
+                raise SettingError(f"{name} {getattr(self, name)!r}: use one of {', '.join(offered)}")
+        check_augmentation(self.augmentation)
+        check_trains(self.trains, self.rank)
+        for name in ("learning_rate", "batch_size", "max_epochs", "fixed_epochs", "max_hours", "max_kwh"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SettingError(f"{name} is {value}; expected more than 0")
         if self.evaluate_every is not None and self.evaluate_every < 1:
             raise SettingError(f"evaluate_every is {self.evaluate_every}; expected at least 1 step")
 
@@ -53,9 +84,17 @@ class Recipe:
         trainable = [p for p in model.parameters() if p.requires_grad]
         if not trainable:
             raise ModelError("the model has no parameter that requires a gradient: there is nothing to retrain")
-        if self.optimizer == "adam":
-            return torch.optim.Adam(trainable, lr=self.learning_rate, weight_decay=self.weight_decay)
-        return torch.optim.SGD(trainable, lr=self.learning_rate, weight_decay=self.weight_decay, momentum=self.momentum)
+        common: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(trainable, momentum=self.momentum, **common)
+        form = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
+        return form(trainable, **common)
+
+    def build_schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        """The schedule of the learning rate, one step an epoch."""
+        if self.schedule == "cosine":
+            return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.fixed_epochs or self.max_epochs)
+        return torch.optim.lr_scheduler.MultiStepLR(optimizer, list(self.milestones), gamma=0.1)
 
 
 RECIPES = {
@@ -64,15 +103,77 @@ RECIPES = {
     "train-adam": Recipe(learning_rate=1e-3, weight_decay=1e-4, milestones=()),
     "train-sgd": Recipe(optimizer="sgd", learning_rate=1e-2, weight_decay=1e-4, milestones=(70,)),
 }
-"""The paper's recipes by name, without its augmentation."""
+"""The paper's recipes by name; its augmentation is ``augmentation=paper``, because a production model may have none."""
 
 
-def named_recipe(name: str, evaluate_every: int | None = None, max_epochs: int | None = None) -> Recipe:
-    """A recipe by name, with its evaluation interval and longest run where they are given."""
+def named_recipe(spec: str, evaluate_every: int | None = None, max_epochs: int | None = None) -> Recipe:
+    """A recipe by name or from a file, with some of its settings changed.
+
+    Args:
+        spec: ``NAME``, or ``FILE.toml`` of settings; then any of them, after commas: ``retrain-adam,batch_size=64``.
+            Several augmentations have ``+`` between them, and ``paper`` stands for the paper's four.
+        evaluate_every: Goes before the recipe's.
+        max_epochs: Goes before the recipe's.
+
+    Raises:
+        SettingError: No such recipe or setting, or a value that it cannot have.
+
+    Example:
+        >>> named_recipe("retrain-sgd,batch_size=64,augmentation=flip+crop").augmentation
+        ('flip', 'crop')
+    """
+    name, *changes = spec.split(",")
+    settings: dict[str, Any] = {}
+    if name.endswith(".toml"):
+        settings |= _from_toml(Path(name))
+        name = str(settings.pop("base", "retrain-adam"))
     if name not in RECIPES:
-        raise SettingError(f"unknown recipe {name!r}: use one of {', '.join(RECIPES)}")
-    given: dict[str, Any] = {"evaluate_every": evaluate_every, "max_epochs": max_epochs}
-    return dataclasses.replace(RECIPES[name], **{key: value for key, value in given.items() if value is not None})
+        raise SettingError(f"unknown recipe {name!r}: use one of {', '.join(RECIPES)}, or a FILE.toml of settings")
+    for change in changes:
+        key, sign, value = change.partition("=")
+        if not sign:
+            raise SettingError(f"recipe setting {change!r}: write SETTING=VALUE, e.g. batch_size=64")
+        settings[key] = _parsed(value)
+    settings |= {"evaluate_every": evaluate_every} if evaluate_every is not None else {}
+    settings |= {"max_epochs": max_epochs} if max_epochs is not None else {}
+    try:
+        return from_plain(
+            Recipe, to_plain(RECIPES[name]) | {key: _typed(key, value) for key, value in settings.items()}
+        )
+    except TypeError as error:
+        raise SettingError(f"recipe {spec!r} has a setting of the wrong kind: {error}") from error
+
+
+def _from_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} cannot be read as TOML: {error}") from error
+
+
+def _parsed(value: str) -> Any:
+    """A value as TOML has it; anything else is a word."""
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
+
+
+def _typed(key: str, value: Any) -> Any:
+    """A setting's value in its own form; a name or a kind that there is not is refused."""
+    hints = typing.get_type_hints(Recipe)
+    if key not in hints:
+        raise SettingError(f"a recipe has no setting {key!r}: use one of {', '.join(hints)}")
+    if key == "augmentation" and isinstance(value, str):
+        return () if value in ("", "none") else PAPER if value == "paper" else tuple(value.split("+"))
+    if typing.get_origin(hints[key]) is tuple:
+        return value
+    wanted = [kind for kind in (typing.get_args(hints[key]) or (hints[key],)) if kind in _KINDS]
+    if not wanted or (isinstance(value, wanted[0]) and not isinstance(value, bool)):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and wanted[0](value) == value:
+        return wanted[0](value)
+    raise SettingError(f"recipe setting {key}={value}: expected {_KINDS[wanted[0]]}")
 
 
 @dataclass(frozen=True)
@@ -99,6 +200,11 @@ class Retraining:
 
     def __post_init__(self) -> None:
         self.check_target(self.target_accuracy)
+        if self.train.class_names and self.test.class_names and self.train.class_names != self.test.class_names:
+            raise DataError(
+                f"{self.train.name} and {self.test.name} do not number the same classes alike: "
+                "name the same classes in both, in the same order"
+            )
         unknown = sorted(set(self.test.classes) - set(self.train.classes))
         if unknown:
             raise DataError(
@@ -130,7 +236,7 @@ class Retraining:
     @property
     def max_steps(self) -> int:
         """Optimizer steps of the longest run."""
-        return self.steps_per_epoch * self.recipe.max_epochs
+        return self.steps_per_epoch * (self.recipe.fixed_epochs or self.recipe.max_epochs)
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:

@@ -38,6 +38,8 @@ class Cost:
         wall_s: Seconds spent in training steps.
         energy_kwh: Energy of the training steps.
         carbon_kg: Its emissions, None without a region.
+        flops: Floating point operations of forward and backward passes, counted by PyTorch on one step (products and
+            convolutions) and multiplied by the samples; None where it was not counted.
     """
 
     epochs: float
@@ -49,6 +51,7 @@ class Cost:
     wall_s: float
     energy_kwh: float | None = None
     carbon_kg: float | None = None
+    flops: float | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ class Update:
         seed: Seed of the order of the training samples.
         target_accuracy: What had to be reached on the test data.
         reached: Whether it was.
-        stopped_by: ``target``, ``tolerance 0.005``, ``tolerance 0.01``, ``max`` or ``diverged``.
+        stopped_by: ``target``, ``tolerance 0.005``, ``tolerance 0.01``, ``max``, ``epochs`` (a fixed number),
+            ``max hours``, ``max kWh`` or ``diverged``.
         features: What was known before.
         curve: Every evaluation.
         cost: What it took.
@@ -132,6 +136,8 @@ class Update:
         original_accuracy_after: The same afterwards: what was forgotten is the difference.
         forecast_id: The forecast that this update settles, None if there was none.
         host: Processor, device and versions.
+        trainable_share: Share of the parameters that were trained, adapters included.
+        resumed: How often the run was interrupted and went on.
     """
 
     id: str
@@ -158,11 +164,18 @@ class Update:
     original_accuracy_after: float | None
     forecast_id: str | None
     host: Mapping[str, str]
+    trainable_share: float = 1.0
+    resumed: int = 0
 
     @property
     def accuracy(self) -> float:
         """Accuracy on the test data when it ended."""
         return self.curve.accuracy[-1]
+
+    @property
+    def peak_accuracy(self) -> float:
+        """The best accuracy on the test data at any evaluation."""
+        return max(self.curve.accuracy)
 
     def cost_at(self, target_accuracy: float) -> Cost | None:
         """The cost of having stopped at another target, read off the stored curve.
@@ -186,6 +199,7 @@ class Update:
             wall_s=wall_s,
             energy_kwh=energy_kwh,
             carbon_kg=self.grid.carbon_kg(energy_kwh) if self.grid else None,
+            flops=None if self.cost.flops is None or not self.cost.steps else self.cost.flops * steps / self.cost.steps,
         )
 
 

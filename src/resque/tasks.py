@@ -194,6 +194,7 @@ def _warm_up(model: nn.Module, data: LabelledData, ask: TaskQuestion, watch: Wat
     while trainer.step_count < steps:
         trainer.step()
         watch(trainer.step_count, steps, "warm-up")
+    trainer.end()
     return steps, trainer.steps_per_epoch
 
 

@@ -1,23 +1,26 @@
 """Optimizer steps, one at a time, counted with the paper's measures; the clock they are timed by."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resque.augmentation import augmenter
 from resque.data import LabelledData
 from resque.measures import Tally
 from resque.recipes import Recipe, steps_per_epoch
 from resque.representations import device_of, forward
+from resque.tuning import Tuning
 
 
 class Trainer:
     """Optimizer steps over reshuffled data, one at a time, with the measures of the paper.
 
     Args:
-        model: Trained in place.
+        model: Trained in place; until :meth:`end` it may hold adapters, or parameters that do not require gradients.
         data: Training data, resident.
         recipe: How to train.
         seed: Of the order of the samples.
@@ -26,12 +29,14 @@ class Trainer:
     def __init__(self, model: nn.Module, data: LabelledData, recipe: Recipe, seed: int) -> None:
         self.step_count = 0
         self.steps_per_epoch = steps_per_epoch(len(data), recipe.batch_size)
+        self.tuning = Tuning(model, recipe.trains, recipe.rank)
         self.tally = Tally(model, self.steps_per_epoch)
-        self._model, self._data, self._batch_size = model, data, recipe.batch_size
+        self._model, self._data, self._recipe = model, data, recipe
         self._optimizer = recipe.build(model)
-        self._schedule = torch.optim.lr_scheduler.MultiStepLR(self._optimizer, list(recipe.milestones), gamma=0.1)
+        self._schedule = recipe.build_schedule(self._optimizer)
         self._generator = torch.Generator().manual_seed(seed)
-        self._batches: Iterator[tuple[Tensor, Tensor]] = iter(())
+        self._batches: Iterator[tuple[Any, Tensor]] = iter(())
+        self._augment = augmenter(recipe.augmentation)
 
     @property
     def within_epoch(self) -> bool:
@@ -42,18 +47,50 @@ class Trainer:
         """One optimizer step; an epoch's last one closes its measures and moves the schedule."""
         if not self.within_epoch:
             order = torch.randperm(len(self._data), generator=self._generator)
-            self._batches = self._data.batches(self._batch_size, device_of(self._model), order)
-            self._model.train()
+            device = device_of(self._model)
+            self._batches = self._data.batches(self._recipe.batch_size, device, order, self._augment)
+            self.tuning.train()
         inputs, labels = next(self._batches)
         self._optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():  # whatever the caller has set
-            torch.autograd.backward(F.cross_entropy(forward(self._model, inputs), labels))
+            torch.autograd.backward(self._loss(inputs, labels))
         self.tally.after_backward()
         self._optimizer.step()
         self.step_count += 1
         if not self.within_epoch:
             self.tally.end_epoch()
             self._schedule.step()
+
+    def end(self) -> None:
+        """Make the model a plain one again: adapters merged, every parameter requiring gradients as it did before."""
+        self.tuning.end()
+
+    def state(self) -> dict[str, Any]:
+        """All that it takes to go on from the end of an epoch as if nothing had happened; tensors and plain values."""
+        return {
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "order": self._generator.get_state(),
+            "random": torch.get_rng_state(),
+            "tally": self.tally.state(),
+            "step_count": self.step_count,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what :meth:`state` gave, in a trainer of the same model, data, recipe and seed."""
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._generator.set_state(state["order"])
+        torch.set_rng_state(state["random"])
+        self.tally.restore(state["tally"])
+        self.step_count = state["step_count"]
+
+    def _loss(self, inputs: Any, labels: Tensor) -> Tensor:
+        low = self._recipe.precision == "bfloat16"
+        with torch.autocast(device_of(self._model).type, torch.bfloat16, enabled=low):
+            return F.cross_entropy(forward(self._model, inputs), labels)
 
 
 def clock(model: nn.Module) -> float:

@@ -1,0 +1,59 @@
+"""Where an interrupted run stands: one file, written whole or not at all, read without executing pickled code."""
+
+import hashlib
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from resque.errors import DataError
+from resque.files import replacing
+from resque.recipes import Retraining, plain_recipe
+
+_FORMAT = "resque checkpoint 1"
+EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file that a run leaves behind while it lasts.
+
+    Attributes:
+        folder: Where such files lie.
+        every_s: Seconds of the run between two of them; they are written at ends of epochs.
+        resume: Go on from the file if it is there.
+    """
+
+    folder: Path
+    every_s: float = EVERY_S
+    resume: bool = False
+
+    def path(self, parent: str, job: Retraining) -> Path:
+        """The file of this very run: the same model, data, recipe, seed and target have the same one."""
+        what = [parent, job.train.name, job.test.name, plain_recipe(job.recipe), job.seed, job.target_accuracy]
+        return self.folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.checkpoint"
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write it, in place of the one before."""
+    with replacing(path) as scratch:
+        torch.save({"format": _FORMAT, **state}, scratch)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what :func:`save_checkpoint` wrote.
+
+    Raises:
+        DataError: It is no such file.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise DataError(f"{path} is no checkpoint that can be read ({reason}); begin anew without --resume") from error
+    if not isinstance(state, dict) or state.get("format") != _FORMAT:
+        raise DataError(f"{path} holds no checkpoint; begin anew without --resume")
+    return state

@@ -1,0 +1,125 @@
+"""A run that is interrupted and goes on: the same curve, and no half entry."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from resque.checkpoints import Checkpoint, load_checkpoint
+from resque.errors import DataError
+from resque.models import fingerprint
+from resque.recipes import Retraining, named_recipe
+from resque.retraining import retrain
+
+JOB = "augmentation=flip+jitter,schedule=cosine,max_epochs=4"
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_at(step):
+    def watch(progress):
+        if progress.step >= step:
+            raise KilledError
+
+    return watch
+
+
+@pytest.fixture
+def job(small):
+    pytest.importorskip("kornia")
+    return Retraining(*small, 1.0, named_recipe(f"train-adam,{JOB}"), seed=1)
+
+
+def curve_of(update):
+    return {key: value for key, value in vars(update.curve).items() if key != "wall_s"}
+
+
+@pytest.mark.parametrize("step", [15, 20, 35])
+def test_it_goes_on_to_the_same_curve_bit_for_bit(tmp_path, job, meter, step):
+    from resque.networks import small_cnn
+
+    def model():
+        torch.manual_seed(0)
+        return small_cnn()
+
+    job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, evaluate_every=5))
+    whole, kept = model(), model()
+    expected = retrain(whole, job, meter=meter)
+    at = Checkpoint(tmp_path, every_s=0.0)
+    with pytest.raises(KilledError):
+        retrain(model(), job, meter=meter, checkpoint=at, watch=killed_at(step))
+    (file,) = tmp_path.glob("*.checkpoint")
+    energy = sum(reading["energy_kwh"] for reading in load_checkpoint(file)["readings"])
+    update = retrain(kept, job, meter=meter, checkpoint=dataclasses.replace(at, resume=True))
+    assert curve_of(update) == curve_of(expected)
+    assert fingerprint(kept) == fingerprint(whole)
+    assert (update.resumed, expected.resumed) == (1, 0)
+    assert update.energy.energy_kwh > energy > 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_resume_it_begins_anew(tmp_path, cnn, job, meter):
+    from resque.networks import small_cnn
+
+    at = Checkpoint(tmp_path, every_s=0.0)
+    with pytest.raises(KilledError):
+        retrain(small_cnn(), job, meter=meter, checkpoint=at, watch=killed_at(20))
+    assert retrain(cnn, job, meter=meter, checkpoint=at).resumed == 0
+
+
+def test_another_run_has_another_file(tmp_path, job):
+    at = Checkpoint(tmp_path)
+    others = [dataclasses.replace(job, seed=2), dataclasses.replace(job, target_accuracy=0.9)]
+    assert len({at.path("a", job), at.path("b", job), *(at.path("a", other) for other in others)}) == 4
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path, cnn, job, meter):
+    at = Checkpoint(tmp_path, resume=True)
+    path = at.path(fingerprint(cnn), job)
+    path.write_text("no checkpoint")
+    with pytest.raises(DataError, match="no checkpoint that can be read"):
+        retrain(cnn, job, meter=meter, checkpoint=at)
+    torch.save({"format": "other"}, path)
+    with pytest.raises(DataError, match="holds no checkpoint"):
+        retrain(cnn, job, meter=meter, checkpoint=at)
+
+
+DATA = ["--train", "npz:d.npz@train", "--test", "npz:d.npz@test", "--target-accuracy", "1", "--max-epochs", "6"]
+COMMAND = ["retrain", "--model", "resque.networks:small_cnn", *DATA, "--recipe", "train-adam"]
+EVERY = ["--checkpoint-every", "0", "--json"]
+MAIN = "import sys; from resque.cli import main; sys.argv[0] = 'resque'; main()"
+
+
+def start(*more):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-c", MAIN, *COMMAND, *EVERY, *more]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_process_leaves_no_half_entry_and_goes_on(folder, how):
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, 256, (300, 16, 16), dtype=np.uint8)
+    np.savez(folder / "d.npz", x=x, y=np.arange(300) % 10)
+    whole, _ = start("--out", "whole", "--ledger", "whole.db").communicate()
+    expected = json.loads(whole)["curve"]
+    process = start("--out", "killed")
+    while process.poll() is None and not list(folder.glob("updates/checkpoints/*.checkpoint")):
+        pass
+    process.send_signal(how)
+    process.communicate()
+    assert process.returncode != 0
+    assert not (folder / "killed" / "model.safetensors").exists()
+    out, err = start("--out", "killed", "--resume").communicate()
+    update = json.loads(out)
+    assert update["resumed"] == 1, err
+    assert {**update["curve"], "wall_s": 0} == {**expected, "wall_s": 0}
+    assert not list(folder.glob("updates/checkpoints/*"))

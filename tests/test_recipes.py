@@ -1,0 +1,144 @@
+"""Recipes are data: by name, changed in place, from a file; what of a model they train; what they do to images."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from resque.augmentation import AUGMENTATIONS, PAPER, augmenter
+from resque.errors import ModelError, SettingError
+from resque.layers import head
+from resque.models import fingerprint
+from resque.recipes import RECIPES, Recipe, Retraining, named_recipe
+from resque.retraining import retrain
+from resque.tuning import Tuning
+
+
+def test_settings_change_in_place_and_from_a_file(folder):
+    made = named_recipe("train-sgd,learning_rate=0.1,batch_size=64,augmentation=paper,fixed_epochs=3", max_epochs=9)
+    expected = {"learning_rate": 0.1, "batch_size": 64, "augmentation": PAPER, "fixed_epochs": 3, "max_epochs": 9}
+    assert made == dataclasses.replace(RECIPES["train-sgd"], **expected)
+    (folder / "mine.toml").write_text(
+        'base = "train-sgd"\nlearning_rate = 1\naugmentation = ["flip"]\nmilestones = [5]\n'
+    )
+    made = named_recipe("mine.toml,precision=bfloat16")
+    assert (made.optimizer, made.learning_rate, made.augmentation, made.milestones) == ("sgd", 1.0, ("flip",), (5,))
+    assert made.precision == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("nothing", "unknown recipe 'nothing'"),
+        ("train-adam,speed=3", "no setting 'speed': use one of optimizer"),
+        ("train-adam,batch_size", "write SETTING=VALUE"),
+        ("train-adam,batch_size=1.5", "expected a whole number"),
+        ("train-adam,batch_size=many", "expected a whole number"),
+        ("train-adam,learning_rate=fast", "expected a number"),
+        ("train-adam,learning_rate=-1", "expected more than 0"),
+        ("train-adam,optimizer=3", "expected a word"),
+        ("train-adam,optimizer=lion", "use one of adam, adamw, sgd"),
+        ("train-adam,schedule=linear", "use one of steps, cosine"),
+        ("train-adam,precision=float16", "use one of float32, bfloat16"),
+        ("train-adam,trains=tail", "use all, head, lora"),
+        ("train-adam,rank=0", "expected 1 or more"),
+        ("train-adam,augmentation=fog", "use paper, or some of flip"),
+        ("train-adam,max_hours=0", "expected more than 0"),
+        ("none.toml", "cannot be read as TOML"),
+    ],
+)
+def test_nonsense_is_refused(folder, spec, message):
+    with pytest.raises(SettingError, match=message):
+        named_recipe(spec)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_each_sample_has_a_change_of_its_own_that_a_seed_repeats(name, channels):
+    pytest.importorskip("kornia")
+    images = torch.rand(1, channels, 16, 16).expand(12, -1, -1, -1)
+    torch.manual_seed(3)
+    one = augmenter((name,))(images)
+    torch.manual_seed(3)
+    assert torch.equal(augmenter((name,))(images), one)
+    assert len({tuple(image.flatten().tolist()) for image in one}) > 1
+    assert one.shape == images.shape
+    assert 0.0 <= float(one.min()) <= float(one.max()) <= 1.0
+
+
+@pytest.fixture
+def short(small):
+    return Retraining(*small, 1.0, dataclasses.replace(RECIPES["train-adam"], max_epochs=1), seed=1)
+
+
+def with_recipe(job, **changes):
+    return dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, **changes))
+
+
+def test_head_only_changes_the_head_only(cnn, short, meter):
+    before = {name: value.clone() for name, value in cnn.state_dict().items()}
+    update = retrain(cnn, with_recipe(short, trains="head"), meter=meter)
+    changed = {name for name, value in cnn.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"12.weight", "12.bias"}  # running statistics neither
+    assert update.trainable_share == pytest.approx(650 / sum(p.numel() for p in cnn.parameters()))
+    assert all(p.requires_grad for p in cnn.parameters())
+
+
+def test_adapters_are_merged_into_a_plain_model(small, meter):
+    pytest.importorskip("peft")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 32), nn.ReLU(), nn.Linear(32, 10))
+    names, before = list(model.state_dict()), model[1].weight.clone()
+    job = Retraining(*small, 1.0, named_recipe("train-adam,trains=lora,rank=2", max_epochs=1), seed=1)
+    update = retrain(model, job, meter=meter)
+    assert list(model.state_dict()) == names
+    assert type(model[1]) is nn.Linear
+    assert torch.linalg.matrix_rank(model[1].weight.detach() - before, tol=1e-5) == 2
+    assert 0 < update.trainable_share < 0.2
+    assert update.child == fingerprint(model)
+
+
+def test_a_model_without_dense_layers_has_none_for_adapters(cnn):
+    pytest.importorskip("peft")
+    with pytest.raises(ModelError, match="none for adapters"):
+        Tuning(cnn, "lora")
+
+
+def test_a_fixed_number_of_epochs_goes_on_beyond_the_target(cnn, short, meter):
+    update = retrain(cnn, dataclasses.replace(with_recipe(short, fixed_epochs=4), target_accuracy=0.3), meter=meter)
+    assert (update.stopped_by, update.cost.epochs, update.reached) == ("epochs", 4.0, True)
+    assert update.peak_accuracy == max(update.curve.accuracy)
+    assert update.cost_at(0.3).steps < update.cost.steps
+
+
+def test_budgets_end_a_run_that_is_complete(cnn, short, meter):
+    update = retrain(cnn, with_recipe(short, max_hours=1e-9, max_epochs=50), meter=meter)
+    assert (update.stopped_by, update.cost.epochs, update.reached) == ("max hours", 1.0, False)
+    update = retrain(cnn, with_recipe(short, max_kwh=1e-12, max_epochs=50), meter=meter)
+    assert (update.stopped_by, update.cost.epochs) == ("max kWh", 1.0)
+
+
+def test_low_precision_trains_float32_weights(cnn, short, meter):
+    update = retrain(cnn, with_recipe(short, precision="bfloat16"), meter=meter)
+    assert all(p.dtype == torch.float32 for p in cnn.parameters())
+    assert update.curve.accuracy[-1] > update.curve.accuracy[0]
+
+
+def test_the_cosine_ends_at_zero():
+    recipe = Recipe(schedule="cosine", max_epochs=5)
+    optimizer = recipe.build(nn.Linear(2, 2))
+    schedule = recipe.build_schedule(optimizer)
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    assert schedule.get_last_lr()[0] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_flops_are_those_of_the_layers(small, meter):
+    """A dense layer costs two operations a weight and sample forward, and twice that backward but for the inputs'."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
+    job = Retraining(*small, 1.0, dataclasses.replace(RECIPES["train-adam"], max_epochs=1), seed=1)
+    update = retrain(model, job, meter=meter)
+    assert update.cost.flops == 2 * 2 * 2560 * update.cost.samples
+    assert head(model) is model[1]
