@@ -69,7 +69,7 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (DIST.replace("net.py:build", "net.py:other"), "no callable 'other' in net.py; it offers: Buggy, buggy, build"),
         (DIST.replace("net.py:build", "net.py:text"), "returned str; expected a torch.nn.Module"),
         (DIST.replace("--shifted npz:ok", "--shifted npz:float_labels"), "labels are float64; expected integers"),
-        (DIST.replace("--shifted npz:ok", "--shifted npz:one_class"), "needs at least two classes"),
+        (DIST.replace("--shifted npz:ok", "--shifted npz:one_class"), "class 1 has no samples on the shifted side"),
         (DIST.replace("--shifted npz:ok", "--shifted npz:two_classes"), "class 2 has no samples on the shifted side"),
         (DIST.replace("net.py:build", "net.py:poisoned"), "NaN or infinity"),
         (DIST.replace("--shifted npz:ok", "--shifted npz:colour"), "does not take images of shape (3, 12, 12)"),
@@ -98,7 +98,7 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (TASK + " --keep best", "use 'sizes' or 'labels'"),
         (TASK + " --warmup-steps -1", "expected 0 or more"),
         (TASK.replace("label_seven", "ok") + " --extend", "label new ones from 3 on to extend it"),
-        (DIST + " --confidence 90", "confidence 90: expected a share between 0 and 1"),
+        (DIST + " --confidence 90", "expected a share between 0 and 1"),
         (RETRAIN + " --recipe best", "unknown recipe 'best'"),
         (RETRAIN + " --evaluate-every 0", "evaluate_every is 0"),
         (RETRAIN + " --forecast abc", "0 forecasts in resque.db begin with 'abc'"),
@@ -303,3 +303,13 @@ def test_the_ledger_keeps_every_number_whole_at_80_columns(files):
     for name in ("steps", "wall_s", "energy_kwh", "carbon_kg"):
         assert f" {quantity(name, cost[name])} " in done.stdout
     assert "npz:" in done.stdout
+
+
+def test_pseudo_labels_need_no_labels(cli, files):
+    with np.load("ok.npz") as archive:
+        np.savez("unlabelled.npz", x=archive["x"])
+    line = DIST.replace("--shifted npz:ok", "--shifted npz:unlabelled") + " --undefined skip"
+    code, out, _ = cli(line + " --labels pseudo --json")
+    assert (code, json.loads(out)["labels"]) == (0, "pseudo")
+    assert "--labels pseudo" in cli(line)[2]
+    assert "has no labels" in cli(RETRAIN.replace("--train npz:ok", "--train npz:unlabelled"))[2]

@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -215,3 +216,16 @@ def test_an_assignment_of_nothing_has_no_index():
 def test_a_seed_that_no_generator_takes_is_refused(seed):
     with pytest.raises(SettingError, match="seed"):
         resque_task([[0.0], [1.0]], [0, 1], init="k-means++", seed=seed)
+
+
+@given(seed=st.integers(0, 10**6), values=st.integers(2, 4), init=st.sampled_from(["class-means", "k-means++"]))
+def test_on_ties_it_is_still_scikit_learns(seed, values, init):
+    generator = np.random.default_rng(seed)
+    rows, labels = generator.integers(0, values, (24, 2)).astype(float), np.arange(24) % 3
+    start = np.stack([rows[labels == c].mean(0) for c in range(3)]) if init == "class-means" else init
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer distinct samples than clusters
+        expected = KMeans(3, init=start, n_init=1, max_iter=300, tol=0, random_state=0).fit_predict(rows)
+    assert resque_task(rows, labels, init=init).value == pytest.approx(
+        1 - adjusted_rand_score(labels, expected), abs=1e-12
+    )

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resque.angles import angle_between
-from resque.errors import ProfileMismatchError, SettingError, UndefinedDirectionError
+from resque.errors import ProfileMismatchError, RepresentationError, SettingError, UndefinedDirectionError
 from resque.indices import resque_dist
 from resque.profiles import Profile
 from resque.sums import HALVES, half_of
@@ -276,3 +276,17 @@ def test_a_class_that_sums_to_zero_but_for_rounding_has_no_direction(seed, n):
 def test_what_survives_a_cancellation_counts(left):
     z = np.array([[1.0, left], [-1.0, left]] * 8)
     assert index(z, np.zeros(16, int), [[0.0, 1.0]], [0]).value == pytest.approx(0.0, abs=1e-7)
+
+
+def test_what_it_is_made_of_is_never_lost():
+    z, y, x, w = two_sets(1)
+    one, other = Profile.from_arrays(z, y), Profile.from_arrays(x[w < 2], w[w < 2])
+    one.labels_from = "pseudo"
+    found = resque_dist(one, other, undefined="skip")
+    assert (found.labels_original, found.labels, found.skipped) == ("pseudo", "true", 1)
+    with pytest.raises(UndefinedDirectionError, match="samples of it that the model takes for it"):
+        resque_dist(one, other)
+    with pytest.raises(RepresentationError, match="expected two profiles"):
+        resque_dist(z, x)
+    with pytest.raises(TypeError):
+        one + 1

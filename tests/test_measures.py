@@ -113,3 +113,22 @@ def test_the_rule_takes_any_sequence_and_refuses_nonsense():
     for nonsense in ({"target": math.nan}, {"tolerances": ((-0.1, 5),)}, {"tolerances": ((0.1, -5),)}):
         with pytest.raises(SettingError):
             stop_epoch([0.5], **{"target": 0.9} | nonsense)
+
+
+def test_a_change_overflows_only_where_it_is_too_large():
+    assert parameter_change([np.zeros(4)], [np.full(4, 1e308)]) == pytest.approx(1e308)
+    assert parameter_change([np.array([-1e308, 0, 0, 0])], [np.array([1e308, 0, 0, 0])]) == pytest.approx(1e308)
+    assert parameter_change([[0.0], [0.0]], [[1e308], [1e308]]) == pytest.approx(1e308)
+
+
+def test_measures_take_models_and_mappings_and_refuse_the_rest(cnn):
+    after = copy.deepcopy(cnn)
+    with torch.no_grad():
+        after[0].bias += 1.0
+    assert parameter_change(cnn, after) == pytest.approx(1 / len(list(cnn.parameters())))
+    assert gradient_norm({"a": [3.0], "b": [4.0]}) == 5.0
+    for nonsense in (["a"], [3 + 4j], [[1.0], None, ["x"]]):
+        with pytest.raises(RepresentationError):
+            gradient_norm(nonsense)
+    with pytest.raises(RepresentationError, match="twice"):
+        parameter_change([("a", [1.0]), ("a", [2.0])], [("a", [1.0]), ("a", [2.0])])

@@ -43,6 +43,14 @@ def test_calling_it_gives_the_batch_and_keeps_the_whole():
     assert metric.compute().n == 90
 
 
+def test_calling_it_on_small_batches_fills_both_halves():
+    z, y = sample(0)
+    metric = ProfileMetric(classes=CLASSES, width=4)
+    for part in torch.arange(90).split(2):
+        metric(z[part], y[part])
+    assert min(min(side.counts) for side in metric.compute().sides.values()) > 5
+
+
 def test_its_profiles_make_an_index():
     one, other = (sample(seed) for seed in (0, 1))
     metrics = [ProfileMetric(classes=CLASSES, width=4) for _ in range(2)]
@@ -56,7 +64,7 @@ def test_what_is_wrong_is_told_when_it_is_read():
     z, y = sample(0)
     metric = ProfileMetric(classes=[2, 5], width=4)
     metric.update(z, y)
-    with pytest.raises(RepresentationError, match="labels are not among the declared classes"):
+    with pytest.raises(RepresentationError, match="have labels that are not among the declared classes"):
         metric.compute()
     metric = ProfileMetric(classes=CLASSES, width=4)
     metric.update(z * float("inf"), y)

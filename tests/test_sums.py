@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from doubles import Watched
@@ -116,6 +119,37 @@ def test_sums_lose_nothing_of_what_the_model_gives(dtype):
     for label, found in made.sums.items():
         exact = [math.fsum(column) for column in rows[labels == label].double().T.tolist()]
         assert found == pytest.approx(exact, rel=1e-14, abs=1e-10)
+
+
+@given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 59), max_size=4), exponent=st.integers(-900, 900))
+def test_float64_rows_are_summed_to_twice_their_precision_in_any_order_and_cut(seed, cuts, exponent):
+    """Terms that nearly cancel, of very different sizes."""
+    generator = np.random.default_rng(seed)
+    rows = generator.normal(size=(60, 3)) * 10.0 ** generator.integers(-8, 9, (60, 1))
+    rows[30:] = -rows[:30] * (1 + 1e-12 * generator.integers(-1, 2, (30, 1)))
+    rows = np.ldexp(generator.permutation(rows), exponent)
+    exact = [math.fsum(column) for column in rows.T.tolist()]
+    streamed, merged, edges = Profile(), Profile(), [0, *sorted(set(cuts)), 60]
+    for start, stop in zip(edges, edges[1:], strict=False):
+        streamed.update(rows[start:stop], np.zeros(stop - start, int))
+        merged = merged + Profile.from_arrays(rows[start:stop], np.zeros(stop - start, int))
+    for made in (streamed, merged):
+        assert np.allclose(made.sums[0], exact, rtol=1e-15, atol=1e-30 * np.abs(rows).sum())
+
+
+def test_a_sum_that_is_zero_is_zero_and_one_that_is_not_is_not():
+    zero = np.random.default_rng(0).normal(size=(50, 3))
+    assert not Profile.from_arrays(np.concatenate([zero, -zero]), np.zeros(100, int)).sums[0].any()
+    assert Profile.from_arrays([[1e16], [1.0], [-1e16]], [0, 0, 0]).sums[0].tolist() == [1.0]
+
+
+def test_many_short_streams_fill_both_halves():
+    rows = np.random.default_rng(0).normal(size=(200, 3))
+    merged = Profile()
+    for start in range(0, 200, 2):
+        merged = merged + Profile.from_arrays(rows[start : start + 2], [0, 0])
+    counts = merged.sides[0].counts
+    assert min(counts) > 70
 
 
 def test_unknown_labels_spoil_the_sums_without_a_wait():

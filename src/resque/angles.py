@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 _ROUNDING = 1e-12
-_CANCELLED = 1e-13
 Pair = np.ndarray  # (2, width) float64: the two half sums of one class
 
 
@@ -31,24 +30,25 @@ class Side:
     Attributes:
         halves: The two half sums.
         counts: Samples in each.
+        whole: Their sum, rounded once.
     """
 
     halves: Pair
     counts: tuple[int, int]
+    whole: np.ndarray
 
     @property
     def direction(self) -> np.ndarray | None:
-        """Unit vector of the whole sum (eq. 2), None where it is zero, or nothing but the halves' rounding errors."""
-        scaled = _scaled(self.halves)
-        whole = scaled.sum(0)
-        cancelled = float(np.linalg.norm(whole)) <= _CANCELLED * float(np.linalg.norm(scaled))
-        return None if cancelled else unit(whole)
+        """Unit vector of the whole sum (eq. 2), None where it is zero."""
+        return unit(self.whole)
 
     @property
     def noise(self) -> np.ndarray | None:
         """One draw of :attr:`direction`'s noise, from how far the halves' means differ; None without two halves."""
-        (one, other), (n, m) = _scaled(self.halves), self.counts
-        length = float(np.linalg.norm(one + other))
+        n, m = self.counts
+        exponent = -math.frexp(float(np.max(np.abs(self.halves), initial=0.0)))[1]
+        one, other = np.ldexp(self.halves, exponent)
+        length = float(np.linalg.norm(np.ldexp(self.whole, exponent)))
         if not n or not m or length == 0.0:
             return None
         difference: np.ndarray = (one / n - other / m) * (math.sqrt(n * m) / length)
@@ -71,7 +71,7 @@ def angle_between(one: np.ndarray, other: np.ndarray) -> float | None:
 
 def angle_of(original: Side, shifted: Side) -> float:
     """The angle by which a class has turned (eq. 3); both sides have a direction."""
-    angle = angle_between(*(_scaled(side.halves).sum(0) for side in (original, shifted)))
+    angle = angle_between(original.whole, shifted.whole)
     assert angle is not None  # both sums are known to differ from zero
     return angle
 

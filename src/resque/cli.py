@@ -38,6 +38,7 @@ from resque.inputs import (
     claim_folder,
     existing_ledger,
     profile_of,
+    save_profile,
 )
 
 _CHECKPOINTS = Path("updates") / "checkpoints"
@@ -289,7 +290,7 @@ def retrain(
         console.warn("the run diverged: the updated model has no profile")
     else:
         same = (reduction or "flatten") if before is None else before.origin.reduction
-        profile_of(network, job.train, chosen, same, "true").save(folder / "profile.safetensors")
+        save_profile(profile_of(network, job.train, chosen, same, "true"), folder / "profile.safetensors")
     if as_json:
         console.print_json({**console.plain(update), "folder": str(folder)})
         return

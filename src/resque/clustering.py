@@ -108,7 +108,6 @@ def cluster(
     k = len(classes)
     exponent = math.frexp(max(abs(float(representations.min())), abs(float(representations.max()))))[1]
     np.ldexp(representations, -exponent, out=representations)  # exact, and squares neither overflow nor vanish
-    representations -= representations.mean(0)  # distances keep their digits when the mean is large
     if init == "class-means":
         return _kmeans(representations, _means(representations, own, k))
     if init == "k-means++":
@@ -123,12 +122,15 @@ def cluster(
 
 def check_start(init: str, lloyd: bool, keep: str, seed: int) -> None:
     """Refuse a start that there is not, or one that means nothing here."""
-    if not 0 <= seed < _SEEDS:
+    if seed != int(seed) or not 0 <= seed < _SEEDS:
         raise SettingError(f"seed {seed}: expected 0 to {_SEEDS - 1}")
     if init not in (*INITS, ALL):
         raise SettingError(f"init {init!r}: use one of {', '.join(INITS)}, or {ALL}")
     if not lloyd and init != "class-means":
-        raise SettingError(f"init {init!r} means nothing without Lloyd's iterations: use lloyd=True or 'class-means'")
+        raise SettingError(
+            f"init {init!r} means nothing without Lloyd's iterations: use 'class-means', "
+            "or leave lloyd=False (--no-lloyd) out"
+        )
     if keep not in KEPT:
         raise SettingError(f"keep {keep!r}: use 'sizes' or 'labels'")
 

@@ -85,7 +85,11 @@ def show_index(index: Index) -> None:
     """RESQUE_dist with everything it must not be told without."""
     out.print(f"RESQUE_dist {index.value:.4f} {index.unit}, layer {index.layer}, {index.reduction}")
     floor = NOT_MEASURED if index.floor is None else f"{index.floor:.4f} {index.unit}"
-    out.print(f"n {index.n_original:,} original, {index.n_shifted:,} shifted ({index.labels} labels); floor {floor}")
+    sides = f"n {index.n_original:,} original ({index.labels_original} labels)"
+    out.print(f"{sides}, {index.n_shifted:,} shifted ({index.labels} labels); floor {floor}")
+    if index.skipped:
+        there = f"{len(index.per_class) - index.skipped} of {len(index.per_class)} classes"
+        out.print(f"mean of {there}: the others have no angle and are left out")
     within = index.interval
     if within is None:
         out.print("interval: not known, a class has too few samples to tell")

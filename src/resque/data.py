@@ -64,6 +64,7 @@ class LabelledData:
         shifts: The shifts already applied, in order.
         preparation: What the model wants of the inputs; done batch by batch.
         class_names: What the labels 0, 1, … are called, where the source says so.
+        labelled: Whether the source has labels; without, they are all 0 and mean nothing.
 
     Example:
         >>> data = load_data("digits@test+gaussian:3")
@@ -78,6 +79,7 @@ class LabelledData:
     shifts: tuple[Shift, ...] = ()
     preparation: Preparation | Tokenisation = AS_IT_IS
     class_names: tuple[str, ...] = ()
+    labelled: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -201,6 +203,7 @@ def load_data(
     seed: int = 0,
     preparation: Preparation | Tokenisation | None = None,
     root: str | Path = "data",
+    for_training: bool = True,
     watch: Watch = lambda done, total: None,
 ) -> LabelledData:
     """Read a data set from its specification.
@@ -211,10 +214,11 @@ def load_data(
         seed: Seed of splits and noise; the command line always uses 0.
         preparation: What the model wants, see :func:`resque.families.preparation_of`; texts need one.
         root: Where torchvision's data sets lie.
+        for_training: False takes a single class, too, and samples without labels, which are then all 0.
         watch: Called with ``(samples read, samples in all or None)`` now and then.
 
     Returns:
-        The data in memory, at least two classes.
+        The data in memory.
 
     Raises:
         DataError: The source is missing, or what it holds cannot be used; the message says what was expected.
@@ -240,12 +244,14 @@ def load_data(
     wanted = preparation or AS_IT_IS
     sides = [int(step[1:-2]) for step in steps if step.endswith("px")]
     samples = read(source, Path(root), limit, watch)
+    if for_training and not samples.labelled:
+        raise DataError(f"{source} has no labels; only an index of pseudo-labels needs none (--labels pseudo)")
     data = _checked(source, samples, wanted, sides[0] if sides else None)
     if limit is not None:
         data = data.limited(limit, seed)
     for step in steps:
         data = _apply(data, step, seed)
-    if len(data.classes) < 2:
+    if for_training and len(data.classes) < 2:
         raise DataError(f"{spec}: only class {data.classes} is left; a classifier needs at least two classes")
     return data
 
@@ -275,7 +281,13 @@ def _checked(source: str, samples: Samples, preparation: Preparation | Tokenisat
     if n == 0:
         raise DataError(f"{source}: no samples; expected at least two")
     return LabelledData(
-        source, inputs, labels, torch.arange(n), preparation=preparation, class_names=samples.class_names
+        source,
+        inputs,
+        labels,
+        torch.arange(n),
+        preparation=preparation,
+        class_names=samples.class_names,
+        labelled=samples.labelled,
     )
 
 

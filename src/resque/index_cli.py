@@ -23,7 +23,7 @@ from resque.inputs import (
     Seed,
     Weights,
     profile_of,
-    warn_of_exposed,
+    save_profile,
 )
 
 
@@ -47,10 +47,9 @@ def profile(
     from resque import console
 
     reader = Reader(model, weights, device, None, limit, data_root)
-    original = reader.data(data)
+    original = reader.data(data, for_training=False)
     made = profile_of(reader.network(original), original, layer, reduction, labels)
-    made.save(out)
-    warn_of_exposed(made)
+    save_profile(made, out)
     facts = {"profile": str(out), "n": made.n, "classes": sorted(made.counts), "width": made.width, **vars(made.origin)}
     facts |= {"labels": made.labels_from, "sub_sums": made.sub_sums}
     console.print_json(facts) if as_json else console.show_facts(facts)
@@ -82,7 +81,7 @@ def dist(
 
     check_options(unit, undefined, confidence)
     reader = Reader(model, weights, device, None, limit, data_root)
-    new = reader.data(shifted)
+    new = reader.data(shifted, for_training=False)
     network = reader.network(new)
     before = reader.original(network, original, layer, reduction)
     origin = before.origin

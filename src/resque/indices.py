@@ -74,13 +74,16 @@ def resque_dist(
         (0.125, {0: 0.25, 1: 0.0})
     """
     check_options(unit, undefined, level)
+    if not (isinstance(original, Profile) and isinstance(shifted, Profile)):
+        raise RepresentationError("expected two profiles: make them with Profile.from_arrays, or resque.profile")
     check_comparable(original, shifted)
     known, unknown = _pairs(original, shifted)
     if unknown and undefined == "error":
         label, reason = next(iter(unknown.items()))
         raise UndefinedDirectionError(
-            f"class {label} has {reason}, so no angle; "
-            "add samples of it, or leave it out with undefined='skip' (--undefined skip)"
+            f"class {label} has {reason}, so no angle; add samples of it"
+            f"{' that the model takes for it' if 'pseudo' in (original.labels_from, shifted.labels_from) else ''}, "
+            "or leave it out with undefined='skip' (--undefined skip)"
         )
     if not known:
         raise UndefinedDirectionError("no class has samples on both sides: do the two data sets share labels?")
@@ -104,6 +107,8 @@ def resque_dist(
         floor=None if noise is None else noise / scale,
         debiased=debias,
         sub_sums=original.sub_sums,
+        labels_original=original.labels_from,
+        skipped=len(unknown),
     )
 
 
@@ -186,7 +191,7 @@ def to_class_means(profile: Profile) -> Assignment:
         raise RepresentationError("the profile is empty, so there are no class means: update it with the data first")
     means = np.empty((len(sides), profile.width))
     for row, side in zip(means, sides.values(), strict=True):
-        np.divide(side.halves.sum(0), sum(side.counts), out=row)
+        np.divide(side.whole, sum(side.counts), out=row)
     return Assignment.to_means(torch.tensor(list(sides)), torch.from_numpy(means))
 
 
@@ -211,8 +216,8 @@ def check_options(unit: str, undefined: str, level: float) -> None:
         raise SettingError(f"unit {unit!r}: use 'rad' or 'pi'")
     if undefined not in ("error", "skip"):
         raise SettingError(f"undefined={undefined!r}: use 'error' or 'skip'")
-    if not 0.0 < level < 1.0:
-        raise SettingError(f"confidence {level:g}: expected a share between 0 and 1, e.g. 0.9")
+    if not isinstance(level, int | float) or not 0.0 < level < 1.0:
+        raise SettingError(f"confidence (level) {level}: expected a share between 0 and 1, e.g. 0.9")
 
 
 def _pairs(original: Profile, shifted: Profile) -> tuple[dict[int, tuple[Side, Side]], dict[int, str]]:

@@ -3,6 +3,7 @@
 Typer alone is imported here at the top; everything heavy comes when it is needed.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,7 +69,7 @@ class Reader:
     limit: int | None = None
     data_root: Path = DATA_ROOT
 
-    def data(self, spec: str) -> "LabelledData":
+    def data(self, spec: str, for_training: bool = True) -> "LabelledData":
         """A data set, with a progress bar."""
         from resque import console
         from resque.data import load_data
@@ -81,6 +82,7 @@ class Reader:
                 limit=self.limit,
                 preparation=wanted,
                 root=self.data_root,
+                for_training=for_training,
                 watch=lambda done, total: show(done, total or done, ""),
             )
 
@@ -107,7 +109,7 @@ class Reader:
             raise DataError(f"{spec} is data, not a profile: write npz:{spec}")
         if spec.endswith(".safetensors") or Path(spec).is_file():
             return Profile.load(spec)
-        return profile_of(network, self.data(spec), layer, reduction or "flatten", "true")
+        return profile_of(network, self.data(spec, for_training=False), layer, reduction or "flatten", "true")
 
     def job(
         self,
@@ -136,6 +138,8 @@ def profile_of(network: "nn.Module", data: "LabelledData", layer: str | None, re
     from resque.data import BATCH
     from resque.representations import device_of
 
+    if labels == "true" and not data.labelled:
+        raise DataError(f"{data.name} has no labels: let the model's own predictions stand in, --labels pseudo")
     batches = data.batches(device=device_of(network))
     shown = console.tracked(batches, -(-len(data) // BATCH), f"passing {data.name}")
     classes = data.classes if labels == "true" else None
@@ -153,13 +157,15 @@ def existing_ledger(path: Path) -> "Ledger":
     return Ledger(path)
 
 
-def warn_of_exposed(made: "Profile") -> None:
-    """Say which classes are so small that their sums tell of single samples."""
+def save_profile(made: "Profile", path: Path) -> None:
+    """Save it, and say what it warns of in this program's own form."""
     from resque import console
 
-    if made.exposed_classes:
-        few = ", ".join(map(str, made.exposed_classes))
-        console.warn(f"classes of fewer than 5 samples: {few}; their sums tell something of single samples")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        made.save(path)
+    for warning in told:
+        console.warn(str(warning.message))
 
 
 def claim_folder(folder: Path) -> None:

@@ -26,17 +26,22 @@ def gradient_norm(gradients: Iterable[Any]) -> float:
     """Global L2 norm of a gradient that is spread over several arrays.
 
     Args:
-        gradients: Arrays or tensors of any shape; None entries (no gradient) are passed over.
+        gradients: Arrays or tensors of any shape, or a mapping of them; None entries (no gradient) are passed over.
 
     Returns:
-        The square root of the sum of all squares, computed in float64.
+        The square root of the sum of all squares, computed in float64; NaN if any of them is.
+
+    Raises:
+        RepresentationError: What is no array of real numbers.
 
     Example:
         >>> gradient_norm([[3.0], [[4.0]]])
         5.0
     """
+    if isinstance(gradients, Mapping):
+        gradients = gradients.values()
     norms = [_norm(_array(gradient)) for gradient in gradients if gradient is not None]
-    return math.hypot(*norms)
+    return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
 
 
 def parameter_change(before: Any, after: Any) -> float:
@@ -45,7 +50,7 @@ def parameter_change(before: Any, after: Any) -> float:
     ``mean over parameters l of ||W_l(after) - W_l(before)||_2 / sqrt(|W_l|)``.
 
     Args:
-        before: Name → parameter, a list of parameters, or of pairs (name, parameter);
+        before: Name → parameter, a list of parameters or of pairs (name, parameter), or a model;
             never buffers such as running statistics.
         after: The same parameters later.
 
@@ -63,9 +68,11 @@ def parameter_change(before: Any, after: Any) -> float:
     changes = []
     for name, old, new in pairs:
         if old.shape != new.shape or old.size == 0:
-            raise RepresentationError(f"parameter {name} has shape {old.shape} before and {new.shape} after")
-        changes.append(_norm(new - old) / math.sqrt(old.size))
-    return math.fsum(changes) / len(changes)
+            raise RepresentationError(
+                f"parameter {name} has shape {old.shape} before and {new.shape} after; expected the same, not empty"
+            )
+        changes.append(_mean_change(old, new))
+    return math.fsum(change / len(changes) for change in changes)
 
 
 def stop_epoch(
@@ -96,13 +103,13 @@ def stop_epoch(
         >>> stop_epoch([0.5, 0.6], target=0.9)
         (None, None)
     """
-    if max_epochs < 1 or math.isnan(target):
-        raise SettingError(f"target {target}, max_epochs {max_epochs}: expected a number, and at least 1")
-    if not all(distance >= 0.0 and limit >= 0 for distance, limit in tolerances):
+    if max_epochs != int(max_epochs) or max_epochs < 1 or math.isnan(target):
+        raise SettingError(f"target {target}, max_epochs {max_epochs}: expected a number, and an integer from 1 on")
+    if not all(len(pair) == 2 and min(pair) >= 0 for pair in tolerances):
         raise SettingError(f"tolerances {tolerances}: expected pairs of a distance and a limit in epochs, none below 0")
     first_within: dict[float, int] = {}
     epoch = 0
-    for epoch, accuracy in enumerate(itertools.islice(accuracies, max_epochs), start=1):
+    for epoch, accuracy in enumerate(itertools.islice(accuracies, int(max_epochs)), start=1):
         if accuracy >= target:
             return epoch, "target"
         for distance, limit in tolerances:
@@ -193,9 +200,23 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
 
 
 def _array(values: Any) -> np.ndarray:
-    if isinstance(values, Tensor):
-        return as_tensor(values).to("cpu", torch.float64).numpy()
-    return np.asarray(values, dtype=np.float64)
+    tensor = as_tensor(values)
+    if tensor.dtype.is_complex:
+        raise RepresentationError("expected real numbers, got complex ones")
+    found: np.ndarray = tensor.to("cpu", torch.float64).numpy()
+    return found
+
+
+def _mean_change(old: np.ndarray, new: np.ndarray) -> float:
+    """Root mean square of the difference; it overflows only where the result would."""
+    with np.errstate(over="ignore"):
+        moved = new - old
+    if np.isfinite(moved).all():
+        largest = float(np.max(np.abs(moved)))
+        return largest * float(np.sqrt(np.mean((moved / largest) ** 2))) if largest else 0.0
+    if np.isfinite(old).all() and np.isfinite(new).all():
+        return 2.0 * _mean_change(old / 2.0, new / 2.0)
+    return _norm(moved) / math.sqrt(moved.size)
 
 
 def _norm(values: np.ndarray) -> float:
@@ -208,8 +229,10 @@ def _norm(values: np.ndarray) -> float:
 
 def _named(values: Iterable[Any]) -> dict[Any, Any]:
     """A list of arrays, or of ``(name, array)`` as ``named_parameters()`` gives them, by name or position."""
-    items = list(values)
+    items = list(values.named_parameters() if isinstance(values, nn.Module) else values)
     named = bool(items) and all(isinstance(i, tuple) and len(i) == 2 and isinstance(i[0], str) for i in items)
+    if named and len({name for name, _ in items}) < len(items):
+        raise RepresentationError("a parameter's name comes twice: give each one of its own")
     return dict(items) if named else dict(enumerate(items))
 
 

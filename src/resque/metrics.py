@@ -13,10 +13,10 @@ from torch import Tensor
 from resque.clustering import Assignment
 from resque.errors import RepresentationError, ResqueError
 from resque.indices import assigned, to_class_means
-from resque.profiles import Origin, Profile, declared_labels
+from resque.profiles import Origin, Profile
 from resque.readings import TaskIndex
 from resque.representations import as_labels, as_tensor, reduce
-from resque.sums import HALVES, ClassSums, Scratch, halves_from
+from resque.sums import HALVES, ClassSums, Scratch, declared_labels, flip_of, halves_from
 
 try:
     from torchmetrics import Metric
@@ -30,7 +30,8 @@ class ProfileMetric(Metric):
     Args:
         classes: The labels that may occur, or their number.
         width: Length of a representation after reduction; every process has to know it before it has seen any.
-        origin: Where the representations come from; profiles are compared only when it agrees.
+        origin: Where the representations come from; profiles are compared only when it agrees: that of the profile it
+            is to be compared with (``origin=saved.origin``).
         labels_from: ``"true"`` or ``"pseudo"``.
         **kwargs: Of ``torchmetrics.Metric``.
 
@@ -68,6 +69,7 @@ class ProfileMetric(Metric):
         self.add_state("strangers", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self._scratch = Scratch()
         self._number = 0
+        self._flip: Tensor | None = None
 
     def update(self, representations: Any, labels: Any) -> None:
         """Add a batch: representations ``(n, …)`` and labels ``(n,)``; nothing here waits for the device."""
@@ -77,8 +79,13 @@ class ProfileMetric(Metric):
             raise RepresentationError(
                 f"representations of width {rows.shape[1]}; the metric was made for width {self.sums.shape[2]}"
             )
-        half = halves_from(self._number, len(rows), rows.device)
-        ClassSums(self.labels, self.sums, self.counts, self.strangers).add(rows, target, half, self._scratch)
+        if not len(rows):
+            return
+        if self._flip is None:
+            self._flip = flip_of(rows)
+        half = halves_from(self._number, len(rows), rows.device) ^ self._flip.to(rows.device)
+        table = ClassSums(self.labels, self.sums, self.counts, self.strangers)
+        table.add(rows, target, half, self._scratch, exactly=False)
         self._number += len(rows)
 
     def compute(self) -> Profile:
@@ -95,7 +102,7 @@ class ProfileMetric(Metric):
     def reset(self) -> None:
         """Begin anew, as if nothing had been seen."""
         super().reset()
-        self._number = 0
+        self._number, self._flip = 0, None
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Self:
         super()._apply(_move_only(fn), *args, **kwargs)

@@ -5,7 +5,7 @@ hash of each sample's index, because the noise floor and the bias correction nee
 """
 
 import json
-import operator
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from resque.files import replacing
 from resque.layers import representation_layer
 from resque.models import fingerprint
 from resque.representations import as_labels, as_tensor, device_of, observing, passed, reduce
-from resque.sums import HALVES, ClassSums, Scratch, half_of, halves_from
+from resque.sums import HALVES, ClassSums, Scratch, declared_labels, flip_of, half_of, halves_from
 
 _FORMAT = "resque profile 1"
 _SAVED = ("labels", "sums", "counts")
@@ -51,7 +51,9 @@ class Origin:
 class Profile:
     """Class-wise sums ``V_l`` of representations (eq. 1), in float64.
 
-    Order and cut of the stream change a sum by rounding alone: about 1e-16 of the sum of absolute values.
+    Order and cut of the stream change a sum by its rounding at most, of float64 rows by that of twice the precision.
+    They do change which half a sample belongs to, unless its own number is given, and so by a little the floor,
+    interval and correction.
 
     Attributes:
         origin: Where the representations came from.
@@ -79,6 +81,7 @@ class Profile:
         self._known: set[int] = set()
         self._scratch = Scratch()
         self._seen = 0
+        self._flip: Tensor | None = None
 
     @classmethod
     def of_sums(cls, table: ClassSums, origin: Origin | None = None, labels_from: str = "true") -> "Profile":
@@ -138,7 +141,11 @@ class Profile:
         target = as_labels(labels, n)
         if n == 0:
             return
-        half = halves_from(self._seen, n, rows.device) if indices is None else half_of(as_labels(indices, n))
+        if indices is None:
+            self._flip = flip_of(rows) if self._flip is None else self._flip
+            half = halves_from(self._seen, n, rows.device) ^ self._flip.to(rows.device)
+        else:
+            half = half_of(as_labels(indices, n))
         self._table_for(target, rows).add(rows, target, half, self._scratch)
         self._seen += n
 
@@ -173,13 +180,15 @@ class Profile:
         if self._table is not None:
             if int(self._table.strangers):
                 raise RepresentationError(
-                    f"{int(self._table.strangers)} labels are not among the declared classes "
+                    f"{int(self._table.strangers)} sample(s) have labels that are not among the declared classes "
                     f"{self._table.labels.tolist()}"
                 )
             _check_finite(self._table.finite)
 
     def __add__(self, other: "Profile") -> "Profile":
         """The profile of both sets of samples together."""
+        if not isinstance(other, Profile):
+            return NotImplemented
         check_comparable(self, other)
         parts = [part for part in (self, other) if not part.empty]
         sources = {part.labels_from for part in parts} or {self.labels_from}
@@ -196,6 +205,13 @@ class Profile:
                 merged._table.merge(part._filled)
         merged._seen = self._seen + other._seen
         return merged
+
+    def __radd__(self, other: int) -> "Profile":
+        """What ``sum(profiles)`` begins with."""
+        return self + Profile(self.origin, labels_from=self.labels_from) if other == 0 else NotImplemented
+
+    def __repr__(self) -> str:
+        return f"Profile(n={self.n}, classes={len(self.counts)}, width={self.width}, {self.origin})"
 
     @property
     def _filled(self) -> ClassSums:
@@ -231,9 +247,10 @@ class Profile:
         if self._table is None:
             return {}
         self.check()
-        sums, counts = self._table.sums.cpu().numpy(), self._table.counts.cpu().numpy()
+        sums, whole = self._table.rounded.cpu().numpy(), self._table.whole.cpu().numpy()
+        counts = self._table.counts.cpu().numpy()
         return {
-            label: Side(sums[:, i], (int(counts[0, i]), int(counts[1, i])))
+            label: Side(sums[:, i], (int(counts[0, i]), int(counts[1, i])), whole[i])
             for i, label in enumerate(self._table.labels.tolist())
             if counts[:, i].any()
         }
@@ -241,7 +258,7 @@ class Profile:
     @property
     def sums(self) -> dict[int, np.ndarray]:
         """Label → ``V_l``, ``(width,)`` float64, for the labels that were seen."""
-        return {label: side.halves.sum(0) for label, side in self.sides.items()}
+        return {label: side.whole for label, side in self.sides.items()}
 
     @property
     def sub_sums(self) -> int:
@@ -254,15 +271,22 @@ class Profile:
         return [label for label, count in self.counts.items() if count < _PRIVATE]
 
     def save(self, path: str | Path) -> None:
-        """Write sums, counts and origin as safetensors, whole or not at all; no sample is kept."""
+        """Write sums, counts and origin as safetensors, whole or not at all; no sample is kept.
+
+        Warns of :attr:`exposed_classes`.
+        """
         if self._table is None:
             raise RepresentationError("the profile is empty: update it with at least one batch before saving")
         self.check()
-        tensors = {name: getattr(self._table, name).cpu().contiguous() for name in _SAVED}
+        found = {"labels": self._table.labels, "sums": self._table.rounded, "counts": self._table.counts}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in found.items()}
         about = {"format": _FORMAT, "labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
         about["classes"] = "open" if self._declared is None else "declared"
         with replacing(path, own=_is_profile) as scratch:
             save_file(tensors, scratch, about)
+        if self.exposed_classes:
+            few = f"classes of fewer than {_PRIVATE} samples: {', '.join(map(str, self.exposed_classes))}"
+            warnings.warn(f"{few}; their sums tell something of single samples", UserWarning, stacklevel=2)
 
     @classmethod
     def load(cls, path: str | Path) -> "Profile":
@@ -302,7 +326,7 @@ def profile(
 
     Args:
         model: The classifier; it is left as it was found.
-        loader: Yields ``(inputs, labels)``; each sample is passed once.
+        loader: Yields ``(inputs, labels)``, or inputs alone with pseudo-labels; each sample is passed once.
         layer: A module's name, ``"penultimate"``, or None for the paper's layer.
         reduction: See :func:`resque.representations.reduce`.
         classes: The labels that may occur, or their number; None takes those that do.
@@ -326,7 +350,7 @@ def profile(
     name = representation_layer(model, layer)
     made = Profile(Origin(fingerprint(model), name, preprocessing, reduction), classes, labels)
     with observing(model, name, reduction) as observe:
-        for inputs, target in passed(loader, device_of(model)):
+        for inputs, target in passed(loader, device_of(model), labels == "true"):
             rows, logits = observe(inputs)
             if made.empty:  # a broken model shows it in its first batch: no need to pass all the data
                 _check_finite(torch.isfinite(logits).all())
@@ -352,7 +376,7 @@ def check_comparable(one: Profile, other: Profile) -> None:
         if mine != theirs:
             raise ProfileMismatchError(
                 f"the profiles differ in {field}: {mine or 'none'!r} and {theirs or 'none'!r}; "
-                "make both with the same model, weights, layer and options"
+                "make both with the same model, weights, layer and options (in Python also preprocessing=)"
             )
     if one.width and other.width and one.width != other.width:
         raise ProfileMismatchError(f"the profiles differ in width: {one.width} and {other.width}")
@@ -372,15 +396,3 @@ def _check_finite(finite: Tensor | bool) -> None:
             "representations hold NaN or infinity, or are too large for their sum in float64; "
             "check the model's weights and the data's range"
         )
-
-
-def declared_labels(classes: Sequence[int] | int) -> Tensor:
-    """The labels that may occur, rising: a list of them, or ``0 … number - 1``."""
-    try:
-        given = classes if isinstance(classes, Iterable) else range(operator.index(classes))
-        labels = torch.tensor(sorted({operator.index(label) for label in given}))
-    except (TypeError, RuntimeError, OverflowError) as error:
-        raise RepresentationError(f"classes {classes!r}: expected integers below 2**63, or their number") from error
-    if len(labels) == 0:
-        raise RepresentationError("classes is empty: give the labels, or their number")
-    return labels

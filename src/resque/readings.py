@@ -86,6 +86,8 @@ class Index:
         floor: What the index would be at these two sizes without any shift, None where it cannot be told.
         debiased: Whether the angle that sampling noise adds was taken out.
         sub_sums: G, the independent sums per class that floor, interval and correction rest on.
+        labels_original: As ``labels``, for the original side.
+        skipped: Classes without an angle, left out of the mean.
     """
 
     value: float
@@ -100,6 +102,8 @@ class Index:
     floor: float | None = None
     debiased: bool = False
     sub_sums: int = 2
+    labels_original: str = "true"
+    skipped: int = 0
 
 
 @dataclass(frozen=True)

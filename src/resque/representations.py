@@ -213,15 +213,27 @@ def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
-def passed(loader: Iterable[Any], device: torch.device) -> Iterator[tuple[Inputs, Tensor]]:
-    """Inputs on the model's device, with labels where they are: a pair, or a mapping with ``labels`` in it."""
+def passed(
+    loader: Iterable[Any], device: torch.device, labelled: bool = True
+) -> Iterator[tuple[Inputs, Tensor | None]]:
+    """Inputs on the model's device, with labels where they are.
+
+    Args:
+        loader: Yields pairs, or mappings with ``labels`` in them; where no labels are wanted also inputs alone.
+        device: The model's.
+        labelled: Whether labels are wanted; else they are None.
+    """
     inputs: Any
     for batch in loader:
-        if isinstance(batch, Mapping) and "labels" in batch:
-            inputs, labels = dict(batch), batch["labels"]
-            del inputs["labels"]
+        if isinstance(batch, Mapping) and ("labels" in batch or not labelled):
+            inputs = dict(batch)
+            labels = inputs.pop("labels", None)
         elif isinstance(batch, tuple | list) and len(batch) == 2:
             inputs, labels = batch
+        elif not labelled and isinstance(batch, Tensor | np.ndarray):
+            inputs, labels = batch, None
+        elif not labelled and isinstance(batch, tuple | list) and len(batch) == 1:
+            inputs, labels = batch[0], None
         else:
             raise RepresentationError(
                 f"a batch is a {type(batch).__name__}; expected a pair (inputs, labels), or a mapping with labels"
@@ -230,7 +242,7 @@ def passed(loader: Iterable[Any], device: torch.device) -> Iterator[tuple[Inputs
             moved: Inputs = {key: as_tensor(value).to(device, non_blocking=True) for key, value in inputs.items()}
         else:
             moved = as_tensor(inputs).to(device, non_blocking=True)
-        yield moved, as_tensor(labels)
+        yield moved, as_tensor(labels) if labelled else None
 
 
 def as_tensor(values: Any) -> Tensor:

@@ -43,11 +43,13 @@ class Samples:
             or tensors that are ready for a model.
         labels: ``(n,)``.
         class_names: What the labels 0, 1, … are called, where the source says so.
+        labelled: Whether there are labels; without, they are all 0.
     """
 
     inputs: np.ndarray | list[Any] | Tensor | Mapping[str, Tensor]
     labels: np.ndarray
     class_names: tuple[str, ...] = ()
+    labelled: bool = True
 
 
 def read(
@@ -72,6 +74,8 @@ def read(
     if kind == "idx" and rest.count(",") == 1:
         images, labels = rest.split(",")
         return Samples(_idx(Path(images)), _idx(Path(labels)))
+    if kind == "idx" and rest:
+        return _without_labels(_idx(Path(rest)))
     if kind == "folder" and rest:
         return _folder(Path(rest), watch)
     if kind == "parquet" and rest:
@@ -82,7 +86,9 @@ def read(
         return _torchvision(rest, root, watch)
     if source.rpartition(":")[0].endswith(".py"):
         return _own(source, limit, watch)
-    raise DataError(f"cannot read data {source!r}: expected {KINDS}, then e.g. @test or +gaussian:5")
+    suffix = Path(source).suffix.lstrip(".")
+    hint = f"; did you mean {suffix}:{source}?" if suffix in ("npz", "parquet") else ""
+    raise DataError(f"cannot read data {source!r}{hint}: expected {KINDS}, then e.g. @test or +gaussian:5")
 
 
 def _digits() -> Samples:
@@ -106,13 +112,19 @@ def _npz(path: Path) -> Samples:
     _bytes(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not {"x", "y"} <= set(archive.files):
+            if "x" not in archive.files:
                 raise DataError(f"{path} holds {sorted(archive.files)}: expected arrays x (images) and y (labels)")
+            if "y" not in archive.files:
+                return _without_labels(archive["x"])
             return Samples(archive["x"], archive["y"])
     except DataError:
         raise
     except Exception as error:  # numpy's reader raises many kinds on a file that is none
         raise DataError(f"{path} is not a plain .npz archive ({error}); write it with numpy.savez") from error
+
+
+def _without_labels(inputs: Any) -> Samples:
+    return Samples(inputs, np.zeros(len(inputs), dtype=np.int64), labelled=False)
 
 
 def _idx(path: Path) -> np.ndarray:
@@ -221,20 +233,20 @@ def _rows(rows: Any, name: Any, limit: int | None, watch: Watch) -> Samples:
         rows = rows.shuffle(seed=0, buffer_size=max(_ROWS, 4 * limit))  # as drawn as a stream can be
     label = next((column for column in _LABELS if column in first), None)
     content = next((column for column in (*_IMAGES, *_TEXTS) if column in first), None)
-    if label is None or content is None:
+    if content is None:
         raise DataError(
             f"{name} has the columns {', '.join(first)}; expected a label ({', '.join(_LABELS)}) and an image "
             f"({', '.join(_IMAGES)}) or a text ({', '.join(_TEXTS)})"
         )
     taken = itertools.islice(_shown(rows, total, watch), limit if total is None else None)
-    values, labels = zip(*((row[content], row[label]) for row in taken), strict=True)
-    feature = (getattr(rows, "features", None) or {}).get(label)
+    values, labels = zip(*((row[content], row[label] if label else 0) for row in taken), strict=True)
+    feature = (getattr(rows, "features", None) or {}).get(label) if label else None
     names = tuple(getattr(feature, "names", None) or ())
     if isinstance(labels[0], str):
         words, numbers = np.unique(np.array(labels), return_inverse=True)
         names, labels = tuple(map(str, words)), tuple(numbers.tolist())
     inputs: Any = list(values) if isinstance(values[0], str) else _alike([_decoded(value, name) for value in values])
-    return Samples(inputs, np.array(labels), names)
+    return Samples(inputs, np.array(labels), names, label is not None)
 
 
 def _decoded(value: Any, name: Any) -> np.ndarray:

@@ -1,20 +1,28 @@
 """Sums of representations by class, in float64, in independent halves: what a stream of batches leaves behind.
 
+Float32 and shorter types are summed in float64, which has 29 bits to spare for them. Float64 rows have none to lose, so
+they are summed to twice their precision: each batch is cut into parts whose sums are exact (Rump, Ogita and Oishi 2008,
+"Accurate floating-point summation"), and what rounding takes from the sums is kept in a second table.
+
 The arithmetic that a profile and its torchmetrics form share. Nothing here waits for the device, so that on a GPU a
 batch costs its kernels and no synchronisation; what is wrong with the data is noted and found when the sums are read.
 """
 
 import math
-from collections.abc import Iterator
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from resque.errors import RepresentationError
+
 HALVES = 2  # G: sub-sums per class, for floor, bias correction and interval
 _BITS = (1 << 31) - 1
 _BLOCK = 8192
+_LARGEST_EXPONENT = 1023
 
 
 @dataclass
@@ -26,12 +34,14 @@ class ClassSums:
         sums: ``(halves, classes, width)`` float64.
         counts: ``(halves, classes)`` int64.
         strangers: ``()`` int64, samples whose label is none of these; any at all spoil the sums.
+        rest: As ``sums``, what rounding took from them; None before the first float64 rows.
     """
 
     labels: Tensor
     sums: Tensor
     counts: Tensor
     strangers: Tensor
+    rest: Tensor | None = None
 
     @classmethod
     def zeros(cls, labels: Tensor, width: int, device: torch.device | str = "cpu") -> "ClassSums":
@@ -52,8 +62,16 @@ class ClassSums:
         """Where the sums are."""
         return self.sums.device
 
-    def add(self, rows: Tensor, target: Tensor, half: Tensor, scratch: "Scratch") -> None:
-        """Add rows ``(n, width)`` of any float type, with labels ``(n,)`` and halves ``(n,)``, see :func:`half_of`."""
+    def add(self, rows: Tensor, target: Tensor, half: Tensor, scratch: "Scratch", exactly: bool = True) -> None:
+        """Add a batch.
+
+        Args:
+            rows: ``(n, width)`` of any float type.
+            target: ``(n,)`` labels.
+            half: ``(n,)`` halves, see :func:`half_of`.
+            scratch: Room that is kept from batch to batch.
+            exactly: Keep what rounding takes from sums of float64 rows, which takes a table more.
+        """
         rows, target, half = (values.to(self.device, non_blocking=True) for values in (rows, target, half))
         classes = self.labels.shape[0]
         column = torch.searchsorted(self.labels, target).clamp_(max=classes - 1)
@@ -62,15 +80,45 @@ class ClassSums:
         self.counts.view(-1).index_add_(0, cell, torch.ones_like(cell))
         table = self.sums.view(-1, self.width)
         if rows.dtype == table.dtype:
-            table.index_add_(0, cell, rows)
+            self._add_exactly(cell, rows) if exactly else table.index_add_(0, cell, rows)
             return
         for place, part in scratch.parts(rows):
             table.index_add_(0, cell[place], part)
 
+    def _add_exactly(self, cell: Tensor, rows: Tensor) -> None:
+        """Add float64 rows: a part on a grid so coarse that its sums are exact, and what is left."""
+        if not len(rows):
+            return
+        high = torch.frexp(rows.abs().max()).exponent + (2 * len(rows)).bit_length()
+        bound = torch.where(high < _LARGEST_EXPONENT, torch.ldexp(torch.ones_like(rows[0, 0]), high), 0.0)
+        coarse = (rows + bound) - bound
+        made = torch.zeros(2, self.sums.shape[0] * self.sums.shape[1], self.width, dtype=rows.dtype, device=rows.device)
+        made[0].index_add_(0, cell, coarse)
+        made[1].index_add_(0, cell, rows - coarse)
+        self._add_table(made[0].view_as(self.sums), made[1].view_as(self.sums))
+
+    def _add_table(self, sums: Tensor, rest: Tensor | None) -> None:
+        """Add another table, its rounding errors to the rest (Knuth's two-sum)."""
+        if self.rest is None:
+            with torch.inference_mode(False):
+                self.rest = torch.zeros_like(self.sums)
+        before = self.sums.clone()
+        self.sums += sums
+        added = self.sums - before
+        self.rest += (before - (self.sums - added)) + (sums - added)
+        if rest is not None:
+            self.rest += rest
+
     def merge(self, other: "ClassSums") -> None:
         """Add the other's sums; its labels are all among these."""
         place = torch.searchsorted(self.labels, other.labels.to(self.device))
-        self.sums.index_add_(1, place, other.sums.to(self.device))
+        if self.rest is None and other.rest is None:
+            self.sums.index_add_(1, place, other.sums.to(self.device))
+        else:
+            spread = torch.zeros_like(self.sums)
+            sums = spread.index_copy(1, place, other.sums.to(self.device))
+            rest = None if other.rest is None else spread.index_copy(1, place, other.rest.to(self.device))
+            self._add_table(sums, rest)
         self.counts.index_add_(1, place, other.counts.to(self.device))
         self.strangers += other.strangers.to(self.device)
 
@@ -79,6 +127,21 @@ class ClassSums:
         wider = ClassSums.zeros(torch.unique(torch.cat([self.labels.cpu(), labels.cpu()])), self.width, self.device)
         wider.merge(self)
         return wider
+
+    @property
+    def rounded(self) -> Tensor:
+        """The sums with what rounding took from them, ``(halves, classes, width)``."""
+        return self.sums if self.rest is None else self.sums + self.rest
+
+    @property
+    def whole(self) -> Tensor:
+        """Both halves together, rounded once, ``(classes, width)``."""
+        one, other = self.sums[0], self.sums[1]
+        total = one + other
+        if self.rest is None:
+            return total
+        added = total - one
+        return total + (((one - (total - added)) + (other - added)) + self.rest.sum(0))
 
     @property
     def finite(self) -> bool:
@@ -150,3 +213,23 @@ def halves_from(start: int, n: int, device: torch.device) -> Tensor:
 @lru_cache(maxsize=8)
 def _block_of_halves(block: int, device: torch.device) -> Tensor:
     return half_of(torch.arange(block * _BLOCK, (block + 1) * _BLOCK, device=device))
+
+
+def flip_of(rows: Tensor) -> Tensor:
+    """0 or 1, drawn from the first row's bits: which half the first sample of a stream belongs to, ``()`` int64.
+
+    Every stream numbers its samples from 0. Without this, many short ones put together would fill one half alone.
+    """
+    return half_of(rows[0].double().view(torch.int64)).sum() & 1
+
+
+def declared_labels(classes: Sequence[int] | int) -> Tensor:
+    """The labels that may occur, rising: a list of them, or ``0 … number - 1``."""
+    try:
+        given = classes if isinstance(classes, Iterable) else range(operator.index(classes))
+        labels = torch.tensor(sorted({operator.index(label) for label in given}))
+    except (TypeError, RuntimeError, OverflowError) as error:
+        raise RepresentationError(f"classes {classes!r}: expected integers below 2**63, or their number") from error
+    if len(labels) == 0:
+        raise RepresentationError("classes is empty: give the labels, or their number")
+    return labels
