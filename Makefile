@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/resque demo --out demo-run --country $(COUNTRY) --report report.html
 
 test: $(VENV)/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/passes.py --out benchmarks/passes.md

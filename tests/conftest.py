@@ -44,3 +44,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RESQUE_LEDGER", raising=False)
     return tmp_path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The two files that take longest come first, so that no core is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_demo.py"))

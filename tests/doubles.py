@@ -1,11 +1,15 @@
-"""Real stand-ins: a meter that replays a power, updates without a training, and a counter of tensor operations."""
+"""Real stand-ins: a meter that replays a power, updates without a training, a counter of tensor operations, a shell."""
 
+import os
+import subprocess
+import sys
 import time
 import typing
 import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -117,3 +121,12 @@ class Watched(TorchDispatchMode):
     def waits(self) -> int:
         """Operations that make a GPU's host wait for the device."""
         return sum(self.calls[name] for name in self.WAITING)
+
+
+def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
+    """A command line as a user types it, in a folder, with this environment's programs; any warning is an error."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "COLUMNS": "100", "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
+    environment.pop("RESQUE_LEDGER", None)
+    script = ["bash", "-euo", "pipefail", "-c", command]
+    return subprocess.run(script, cwd=folder, env=environment, capture_output=True, text=True, check=False)

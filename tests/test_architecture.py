@@ -11,7 +11,7 @@ SOURCE = Path(resque.__file__).parent
 LAYERS = (
     {"errors", "readings"},
     {"records", "files", "plain"},
-    {"preparation", "layers", "energy", "powerlaw", "angles", "sums"},
+    {"preparation", "sci", "layers", "energy", "powerlaw", "angles", "sums"},
     {"families", "corruptions"},
     {"networks", "models", "representations", "clustering", "augmentation", "tuning"},
     {"sources"},

@@ -18,6 +18,7 @@ Data flows one way; a module imports only from those above it in this list::
     angles           two noisy directions: angle, floor, bias, interval
     sums             class sums in float64 halves, without waiting for the device
     energy           a meter's windows, the grid
+    sci              Software Carbon Intensity of an update, every term beside the sum
     representations  one forward pass with a hook
     clustering       KMeans from the paper's three starts; 1 - ARI in exact integers
     powerlaw         cost as a power law of one feature, judged on held-out updates

@@ -218,6 +218,9 @@ def retrain(
     seed: Seed = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this very run was interrupted.")] = False,
     checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 30.0,
+    price_per_kwh: Annotated[float, typer.Option(help="Price of a kWh.")] = 0.0,
+    price_per_hour: Annotated[float, typer.Option(help="Price of an hour of the machine.")] = 0.0,
+    currency: Annotated[str, typer.Option(help="Of both prices.")] = "EUR",
     country: Country = None,
     intensity: Intensity = None,
     limit: Limit = None,
@@ -239,7 +242,9 @@ def retrain(
     from resque.layers import representation_layer
     from resque.ledger import Ledger
     from resque.models import fingerprint, save_weights
+    from resque.readings import Tariff
     from resque.retraining import retrain as run
+    from resque.sci import software_carbon_intensity
     from resque.settling import check_settles
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
@@ -281,6 +286,7 @@ def retrain(
             model_name=model,
             forecast_id=None if said is None else said.id,
             checkpoint=checkpoint,
+            tariff=Tariff(price_per_kwh, price_per_hour, currency) if price_per_kwh or price_per_hour else None,
             watch=lambda at: show(at.step, at.max_steps, f"accuracy {at.accuracy:.4f}"),
         )
     history.add(update)  # first of all: the cost has been paid, whatever becomes of the files
@@ -291,10 +297,12 @@ def retrain(
     else:
         same = (reduction or "flatten") if before is None else before.origin.reduction
         save_profile(profile_of(network, job.train, chosen, same, "true"), folder / "profile.safetensors")
+    carbon = software_carbon_intensity(update)
     if as_json:
-        console.print_json({**console.plain(update), "folder": str(folder)})
+        more = {"folder": str(folder), "price": update.price, "sci": console.plain(carbon) if carbon else None}
+        console.print_json({**console.plain(update), **more})
         return
-    console.show_update(update)
+    console.show_update(update, carbon)
     console.out.print(f"model and profile: {folder}; ledger: {ledger}")
     if said is not None:
         console.show_settled([(said, update)])

@@ -14,16 +14,19 @@ from rich.table import Table
 from resque.plain import to_plain
 from resque.readings import Grid, Index, TaskIndex
 from resque.records import COSTS, Forecast, Update
+from resque.sci import Intensity
 from resque.settling import Settlement
 from resque.wording import (
     NAMES,
     NOT_MEASURED,
+    carbon_line,
     energy_line,
     forgotten,
     grid_line,
     index_of,
     interval,
     mark,
+    price,
     quantity,
     relative_error,
     share,
@@ -157,18 +160,29 @@ def show_forecast(made: Forecast) -> None:
         warn(note)
 
 
-def show_update(update: Update) -> None:
-    """What an update took."""
+def show_update(update: Update, carbon: Intensity | None = None) -> None:
+    """What an update took, and its Software Carbon Intensity where it is known."""
     verdict = "reached" if update.reached else f"not reached, ended by {update.stopped_by}"
     said = f"accuracy {update.accuracy:.4f}, target {update.target_accuracy:g} {verdict}"
     out.print(f"Update {update.id}: {update.train_data}: {said}")
     rows = table("<cost", "measured")
     for cost in COSTS:
         rows.add_row(NAMES[cost], quantity(cost, getattr(update.cost, cost)))
+    rows.add_row("operations", quantity("flops", update.cost.flops))
+    if update.tariff is not None:
+        rows.add_row("price (whole run)", price(update.price, update.tariff.currency))
     rows.add_row("evaluation (apart)", quantity("wall_s", update.evaluation_s))
     rows.add_row("forgotten", forgotten(update))
     out.print(rows)
     out.print(f"whole run with evaluation: {energy_line(update.energy)}; {grid_line(update.grid)}")
+    if carbon is not None:
+        out.print(carbon_line(carbon))
+    if update.peak_accuracy > update.accuracy:
+        out.print(f"best accuracy on the way: {update.peak_accuracy:.4f}")
+    if update.trainable_share < 1.0:
+        out.print(f"{update.trainable_share:.1%} of the parameters were trained")
+    if update.resumed:
+        out.print(f"interrupted and gone on: {update.resumed} time{'s' * (update.resumed > 1)}")
     if update.energy.note:
         warn(update.energy.note)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from resque.readings import EnergyReading, Grid, Interval
+from resque.readings import EnergyReading, Grid, Interval, Tariff
 
 COSTS = {
     "epochs": "epochs",
@@ -138,6 +138,7 @@ class Update:
         host: Processor, device and versions.
         trainable_share: Share of the parameters that were trained, adapters included.
         resumed: How often the run was interrupted and went on.
+        tariff: What it was paid by, None if not named.
     """
 
     id: str
@@ -166,6 +167,12 @@ class Update:
     host: Mapping[str, str]
     trainable_share: float = 1.0
     resumed: int = 0
+    tariff: Tariff | None = None
+
+    @property
+    def price(self) -> float | None:
+        """What the whole run costs, evaluation included, in the tariff's currency; None without one."""
+        return None if self.tariff is None else self.tariff.price(self.energy.energy_kwh, self.energy.wall_s)
 
     @property
     def accuracy(self) -> float:

@@ -20,7 +20,7 @@ from resque.errors import SettingError
 from resque.measures import EVALUATION_BATCH, evaluate, stop_epoch
 from resque.models import fingerprint
 from resque.plain import from_plain, to_plain
-from resque.readings import EnergyReading, Grid
+from resque.readings import EnergyReading, Grid, Tariff
 from resque.recipes import Retraining, plain_recipe
 from resque.records import Cost, Features, LearningCurve, StepCost, Update, new_id, utc_now
 from resque.representations import device_of
@@ -47,6 +47,7 @@ def retrain(
     model_name: str = "",
     forecast_id: str | None = None,
     checkpoint: Checkpoint | None = None,
+    tariff: Tariff | None = None,
     watch: Callable[[Progress], None] | None = None,
 ) -> Update:
     """Retrain a model until it reaches its target, and measure what that takes.
@@ -66,6 +67,7 @@ def retrain(
         model_name: For the record.
         forecast_id: The forecast that this run settles.
         checkpoint: Where the run leaves what it takes to go on after an interruption; None leaves nothing.
+        tariff: What it is paid by.
         watch: Called after each evaluation.
 
     Returns:
@@ -135,6 +137,7 @@ def retrain(
         host=host(model),
         trainable_share=trainer.tuning.share,
         resumed=run.resumed,
+        tariff=tariff,
     )
 
 

@@ -2,11 +2,13 @@
 
 from resque.readings import EnergyReading, Grid
 from resque.records import Estimate, Forecast, Update
+from resque.sci import Intensity
 from resque.settling import Settlement, held
 
 _SCALES = {
     "energy_kwh": ((1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh"), (1e-9, "µWh")),
     "carbon_kg": ((1.0, "kg"), (1e-3, "g"), (1e-6, "mg"), (1e-9, "µg")),
+    "flops": ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1.0, "FLOP")),
     "wall_s": ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms")),
 }
 NAMES = {
@@ -27,8 +29,8 @@ def quantity(cost: str, value: float | None) -> str:
     Example:
         >>> quantity("energy_kwh", 0.0000124), quantity("wall_s", 95.0), quantity("steps", 1400.0)
         ('12.4 mWh', '1.58 min', '1,400')
-        >>> quantity("carbon_kg", None)
-        '–'
+        >>> quantity("carbon_kg", None), quantity("flops", 3.2e12)
+        ('–', '3.2 TFLOP')
     """
     if value is None:
         return NOT_MEASURED
@@ -99,6 +101,23 @@ def energy_line(reading: EnergyReading) -> str:
 def methods_of(reading: EnergyReading) -> str:
     """How each component is known: ``cpu modelled, ram assumed``."""
     return ", ".join(f"{device} {how}" for device, how in sorted(reading.methods.items())) or "not measured"
+
+
+def price(amount: float | None, currency: str) -> str:
+    """``0.0123 EUR``; a dash where it is not known."""
+    return NOT_MEASURED if amount is None else f"{_number(amount)} {currency}"
+
+
+def carbon_line(carbon: Intensity) -> str:
+    """Software Carbon Intensity with its terms."""
+    low, high = (quantity("carbon_kg", g / 1000.0) for g in (carbon.per_update_low_g, carbon.per_update_high_g))
+    sample = carbon.per_sample_low_g, carbon.per_sample_high_g
+    each = " to ".join(NOT_MEASURED if g is None else quantity("carbon_kg", g / 1000.0) for g in sample)
+    made = " to ".join(quantity("carbon_kg", g / 1000.0) for g in (carbon.embodied_low_g, carbon.embodied_high_g))
+    return (
+        f"SCI {low} to {high} CO2e per update, {each} per sample: E {quantity('energy_kwh', carbon.energy_kwh)} × "
+        f"I {carbon.intensity_g_per_kwh:g} g/kWh + M {made} ({carbon.tags['M']})"
+    )
 
 
 def grid_line(grid: Grid | None) -> str:

@@ -1,0 +1,120 @@
+"""Software Carbon Intensity of an update: ``(E · I + M) per R``, every term beside the sum (ISO/IEC 21031:2024).
+
+``E`` is the energy of the whole run, evaluation included; ``I`` the grid's location-based intensity; ``M`` the share of
+the hardware's embodied emissions that the run's time takes; ``R`` one update, one training sample passed, one floating
+point operation. Per sample or operation, fewer of them change nothing: that a fine-tuned model needed less than one
+trained from scratch shows per update alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from resque.errors import SettingError
+from resque.records import Update
+
+_HOURS_PER_YEAR = 8766.0
+_G_PER_KG = 1000.0
+
+
+@dataclass(frozen=True)
+class Embodied:
+    """Emissions of making the hardware, as a range, because published figures differ by an order of magnitude.
+
+    Attributes:
+        low_kg: Least plausible total, kg CO2e.
+        high_kg: Greatest plausible total.
+        life_years: Expected lifespan.
+        share: Of the hardware's resources that the run reserved, in (0, 1].
+        source: Where the figures come from.
+    """
+
+    low_kg: float
+    high_kg: float
+    life_years: float = 4.0
+    share: float = 1.0
+    source: str = "given by the user"
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.low_kg <= self.high_kg and self.life_years > 0.0 and 0.0 < self.share <= 1.0):
+            raise SettingError(
+                f"embodied emissions {self.low_kg:g} to {self.high_kg:g} kg over {self.life_years:g} years, share "
+                f"{self.share:g}: expected a range from 0 on, a lifespan, and a share in (0, 1]"
+            )
+
+
+CPU = Embodied(100.0, 1000.0, source="modeled: a processor alone (100 kg) to a whole server (1,000 kg), 4 years")
+GPU = Embodied(150.0, 1318.0, source="modeled: one GPU (150 to 318 kg) alone or with its server (1,000 kg), 4 years")
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """Software Carbon Intensity with its terms; carbon in g CO2e, because one update is small.
+
+    Attributes:
+        energy_kwh: E, of the whole run.
+        intensity_g_per_kwh: I.
+        operational_g: E · I.
+        embodied_low_g: M at the low end.
+        embodied_high_g: M at the high end.
+        per_update_low_g: ``(E · I + M)`` for R = one update.
+        per_update_high_g: The same at the high end.
+        per_sample_low_g: For R = one training sample passed; None where no step was taken.
+        per_sample_high_g: The same at the high end.
+        per_flop_low_g: For R = one floating point operation; None where they were not counted.
+        per_flop_high_g: The same at the high end.
+        tags: Term → ``measured``, ``modeled`` or ``sourced``, with its source.
+    """
+
+    energy_kwh: float
+    intensity_g_per_kwh: float
+    operational_g: float
+    embodied_low_g: float
+    embodied_high_g: float
+    per_update_low_g: float
+    per_update_high_g: float
+    per_sample_low_g: float | None
+    per_sample_high_g: float | None
+    per_flop_low_g: float | None
+    per_flop_high_g: float | None
+    tags: dict[str, str]
+
+
+def software_carbon_intensity(update: Update, embodied: Embodied | None = None) -> Intensity | None:
+    """The SCI of one update; None where its energy or its grid is not known.
+
+    Args:
+        update: What was done.
+        embodied: Of the hardware; None takes the range for a processor or a GPU.
+
+    References:
+        ISO/IEC 21031:2024, Software Carbon Intensity specification 1.1, Green Software Foundation.
+    """
+    energy, grid = update.energy, update.grid
+    if energy.energy_kwh is None or grid is None:
+        return None
+    made = embodied or (GPU if update.host.get("device", "").startswith("cuda") else CPU)
+    reserved = energy.wall_s / 3600.0 / (made.life_years * _HOURS_PER_YEAR) * made.share
+    operational = energy.energy_kwh * grid.intensity_g_per_kwh
+    low, high = (kg * _G_PER_KG * reserved for kg in (made.low_kg, made.high_kg))
+    soft = {how for how in energy.methods.values() if how != "measured"}
+    samples, flops = update.cost.samples or None, update.cost.flops or None
+
+    def per(unit: float | None) -> tuple[Any, Any]:
+        return (None, None) if unit is None else ((operational + low) / unit, (operational + high) / unit)
+
+    return Intensity(
+        energy.energy_kwh,
+        grid.intensity_g_per_kwh,
+        operational,
+        low,
+        high,
+        *per(1.0),
+        *per(samples),
+        *per(flops),
+        tags={
+            "E": f"{'modeled' if soft else 'measured'}: {energy.meter}",
+            "I": f"sourced: {grid.source}",
+            "M": made.source,
+            "FLOP": "modeled: one step counted",
+        },
+    )

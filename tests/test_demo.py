@@ -1,0 +1,53 @@
+"""`resque demo` and what it leaves."""
+
+import json
+import re
+
+import pytest
+
+from doubles import shell
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, shell("resque demo --country DEU --json", folder)
+
+
+def test_the_demo_forecasts_before_it_trains_and_settles_everything(demo):
+    folder, done = demo
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["clean_accuracy"] > 0.97
+    history = json.loads(shell("resque ledger list --ledger demo-run/resque.db --json", folder).stdout)
+    updates, forecasts = history["updates"], history["forecasts"]
+    assert len(forecasts) == len(history["settled"]) >= 6
+    begun = [u["started_utc"] for u in updates if u["forecast_id"]]
+    assert max(f["created_utc"] for f in forecasts) < min(begun)
+    taught = {u["train_data"] for u in updates if not u["forecast_id"]}
+    asked = {f["train_data"] for f in forecasts}
+    assert not taught & asked
+    kinds = {u["kind"] for u in updates if not u["forecast_id"]}
+    assert kinds == {"gaussian", "blur", "salt_pepper"}
+    assert {f["kind"] for f in forecasts} - kinds == {"rotation"}
+    steps = [u["cost"]["steps"] for u in updates if u["forecast_id"]]
+    assert max(steps) >= 5 * min(steps) > 0
+    assert all(None not in u["cost"].values() for u in updates)
+    assert all(u["grid"]["region"] == "DEU" and u["energy"]["methods"] for u in updates)
+    assert all(u["original_accuracy_after"] is not None for u in updates)
+
+
+def test_the_demo_says_whether_the_index_won(demo):
+    facts = json.loads(demo[1].stdout)
+    best = facts["settlement"]["scores"][0]["predictor"]
+    assert {s["predictor"] for s in facts["settlement"]["scores"]} == {
+        "index", "accuracy drop", "initial loss", "constant median",
+    }  # fmt: skip
+    assert ("did not win" in facts["verdict"]) == (best != "index")
+    assert facts["settlement"]["asking_kwh"] > 0
+
+
+def test_the_demo_refuses_a_folder_that_holds_a_ledger(demo):
+    again = shell("resque demo", demo[0])
+    assert again.returncode == 1
+    assert re.fullmatch(r"resque: demo-run holds a ledger already: name another folder.*\n", again.stderr)
