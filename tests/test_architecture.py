@@ -9,7 +9,8 @@ import resque
 
 SOURCE = Path(resque.__file__).parent
 LAYERS = (
-    {"errors", "readings"},
+    {"errors"},
+    {"readings"},
     {"records", "files", "plain"},
     {"preparation", "sci", "layers", "energy", "powerlaw", "angles", "sums"},
     {"families", "corruptions"},

@@ -45,13 +45,14 @@ def profile(
     Example: resque profile --model net.py:build --weights net.safetensors --data digits@train --out net.profile
     """
     from resque import console
+    from resque.sums import HALVES
 
     reader = Reader(model, weights, device, None, limit, data_root)
     original = reader.data(data, for_training=False)
     made = profile_of(reader.network(original), original, layer, reduction, labels)
     save_profile(made, out)
     facts = {"profile": str(out), "n": made.n, "classes": sorted(made.counts), "width": made.width, **vars(made.origin)}
-    facts |= {"labels": made.labels_from, "sub_sums": made.sub_sums}
+    facts |= {"labels": made.labels_from, "sub_sums": HALVES}
     console.print_json(facts) if as_json else console.show_facts(facts)
 
 

@@ -24,6 +24,7 @@ from resque.errors import RepresentationError, SettingError, UndefinedDirectionE
 from resque.profiles import Profile, check_comparable
 from resque.readings import Index, Interval, TaskIndex
 from resque.representations import as_labels, as_tensor, reduce
+from resque.sums import HALVES
 
 UNITS = {"rad": 1.0, "pi": math.pi}
 _TASK_UNIT = "1 - ARI"
@@ -106,7 +107,7 @@ def resque_dist(
         interval=interval,
         floor=None if noise is None else noise / scale,
         debiased=debias,
-        sub_sums=original.sub_sums,
+        sub_sums=HALVES,
         labels_original=original.labels_from,
         skipped=len(unknown),
     )
@@ -186,13 +187,9 @@ def clustered(
 
 def to_class_means(profile: Profile) -> Assignment:
     """The second of two streaming passes, from the profile that the first one left: assigns to its class means."""
-    sides = profile.sides
-    if not sides:
+    if not profile.n:
         raise RepresentationError("the profile is empty, so there are no class means: update it with the data first")
-    means = np.empty((len(sides), profile.width))
-    for row, side in zip(means, sides.values(), strict=True):
-        np.divide(side.whole, sum(side.counts), out=row)
-    return Assignment.to_means(torch.tensor(list(sides)), torch.from_numpy(means))
+    return Assignment.to_means(*profile.class_means())
 
 
 def assigned(assignment: Assignment, reduction: str) -> TaskIndex:

@@ -24,7 +24,7 @@ from resque.files import replacing
 from resque.layers import representation_layer
 from resque.models import fingerprint
 from resque.representations import as_labels, as_tensor, device_of, observing, passed, reduce
-from resque.sums import HALVES, ClassSums, Scratch, declared_labels, flip_of, half_of, halves_from
+from resque.sums import ClassSums, Scratch, declared_labels, flip_of, half_of, halves_from
 
 _FORMAT = "resque profile 1"
 _SAVED = ("labels", "sums", "counts")
@@ -260,10 +260,10 @@ class Profile:
         """Label → ``V_l``, ``(width,)`` float64, for the labels that were seen."""
         return {label: side.whole for label, side in self.sides.items()}
 
-    @property
-    def sub_sums(self) -> int:
-        """G, how many independent sums are kept per class."""
-        return HALVES
+    def class_means(self) -> tuple[Tensor, Tensor]:
+        """The labels that were seen ``(classes,)``, and their mean representations ``(classes, width)`` in float64."""
+        self.check()
+        return self._filled.means()
 
     @property
     def exposed_classes(self) -> list[int]:

@@ -143,6 +143,15 @@ class ClassSums:
         added = total - one
         return total + (((one - (total - added)) + (other - added)) + self.rest.sum(0))
 
+    def means(self) -> tuple[Tensor, Tensor]:
+        """Labels with any samples, and the mean of each, ``(classes, width)``."""
+        counts, means = self.counts.sum(0), self.whole
+        seen = counts > 0
+        if not bool(seen.all()):
+            counts, means = counts[seen], means[seen]
+        means /= counts[:, None]  # in place: a table is large
+        return self.labels[seen], means
+
     @property
     def finite(self) -> bool:
         """Whether no sum is NaN or infinite; the largest one tells, without a second table."""
