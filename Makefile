@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 COUNTRY ?= DEU
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench studies lint clean
 
 demo: $(VENV)/installed
 	rm -rf demo-run
@@ -17,6 +17,9 @@ test: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/passes.py --out benchmarks/passes.md
 	$(BIN)/python benchmarks/intervals.py --out benchmarks/intervals.md
+
+studies: $(VENV)/installed
+	$(BIN)/python studies/interruptions.py --out studies/results/interruptions.md
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -1,0 +1,90 @@
+"""Kill a retraining at random moments, go on, and see whether anything of it shows.
+
+Each trial starts ``resque retrain`` on scikit-learn's digits, kills it (SIGKILL) after a random share of the time that
+an undisturbed run takes, then runs the same command with ``--resume``. The ledger must hold no entry after the kill and
+exactly one at the end, and its curve must be that of the undisturbed run, bit for bit.
+
+    python studies/interruptions.py --trials 20 --out studies/results/interruptions.md
+"""
+
+import argparse
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+RUN = [
+    *(sys.executable, "-c", "from resque.cli import main; main()", "retrain", "--model", "resque.networks:small_cnn"),
+    *("--train", "digits@16px@train", "--test", "digits@16px@test", "--target-accuracy", "1"),
+    *("--recipe", "train-adam,augmentation=flip,evaluate_every=20", "--max-epochs", "12"),
+    *("--checkpoint-every", "0.2", "--json"),
+]
+
+
+def run(folder: Path, *more: str, kill_after_s: float | None = None) -> tuple[dict | None, float]:
+    """The update, or None if it was killed before it ended; and the seconds that it took."""
+    start = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*RUN, *more], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        out, err = process.communicate(timeout=kill_after_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+    if process.returncode > 0:
+        raise SystemExit(err.decode())
+    return (json.loads(out) if process.returncode == 0 else None), time.perf_counter() - start
+
+
+def curve(update: dict) -> dict:
+    """What must be equal: all of the curve but the times."""
+    return {key: value for key, value in update["curve"].items() if key != "wall_s"}
+
+
+def entries(folder: Path) -> int:
+    """Updates in the ledger; 0 where there is none."""
+    if not (folder / "resque.db").exists():
+        return 0
+    command = [sys.executable, "-c", "from resque.cli import main; main()", "ledger", "list", "--json"]
+    return len(json.loads(subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout)["updates"])
+
+
+def main() -> None:
+    """Run the trials and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="also write the table there")
+    options = parser.parse_args()
+    generator = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as place:
+        whole, whole_s = run(Path(place))
+    assert whole is not None
+    lines = ["| killed after [s] | entries after the kill | entries at the end | resumed | same curve |"]
+    lines.append("|---|---|---|---|---|")
+    for _ in range(options.trials):
+        with tempfile.TemporaryDirectory() as place:
+            folder, moment = Path(place), generator.uniform(0.3, 1.0) * whole_s
+            killed, _ = run(folder, kill_after_s=moment)
+            after = entries(folder)
+            resumed, _ = (killed, 0.0) if killed else run(folder, "--resume")
+            assert resumed is not None
+            same = "yes" if curve(resumed) == curve(whole) else "NO"
+            row = f"| {moment:.1f} | {after} | {entries(folder)} | {resumed['resumed']} | {same} |"
+            lines.append(row)
+            print(row, flush=True)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(
+            f"One run undisturbed: {whole_s:.1f} s, {whole['cost']['steps']} steps\n\n" + "\n".join(lines) + "\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
