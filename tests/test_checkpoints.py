@@ -127,3 +127,14 @@ def test_a_killed_process_leaves_no_half_entry_and_goes_on(folder):
     assert not list(folder.glob("updates/checkpoints/*"))
     listed = subprocess.run([sys.executable, "-c", MAIN, "ledger", "list", "--json"], capture_output=True, check=True)
     assert [entry["id"] for entry in json.loads(listed.stdout)["updates"]] == [update["id"]]
+
+
+def test_what_has_ended_is_not_resumed(cli, folder):
+    np.savez(
+        folder / "d.npz", x=np.random.default_rng(0).integers(0, 256, (60, 16, 16), np.uint8), y=np.arange(60) % 10
+    )
+    line = " ".join(COMMAND).replace("--max-epochs 6", "--max-epochs 1")
+    assert cli(f"{line} --out one")[0] == 0
+    code, _, err = cli(f"{line} --out two --resume")
+    assert (code, "this very run has ended, as update" in err) == (1, True)
+    assert cli(f"{line} --out two")[0] == 0

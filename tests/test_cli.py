@@ -10,22 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from resque.cli import main
 from resque.models import save_weights
 from resque.networks import small_cnn
 from resque.wording import quantity
-
-
-@pytest.fixture
-def cli(folder, monkeypatch, capsys):
-    def call(line: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["resque", *line.split()])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        captured = capsys.readouterr()
-        return int(stop.value.code or 0), captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -243,6 +243,7 @@ def retrain(
     from resque.ledger import Ledger
     from resque.models import fingerprint, save_weights
     from resque.readings import Tariff
+    from resque.retraining import is_of
     from resque.retraining import retrain as run
     from resque.sci import software_carbon_intensity
     from resque.settling import check_settles
@@ -267,8 +268,14 @@ def retrain(
             raise SettingError(f"forecast {said.id} is settled already: make a new one, or leave --forecast out")
     before = None if original is None else reader.original(network, original, layer, reduction)
     features = said.features if said is not None else known_before(network, job, before, labels)[0]
-    checkpoint = Checkpoint(_CHECKPOINTS, checkpoint_every, resume)
-    if checkpoint.path(fingerprint(network), job).is_file() != resume:
+    checkpoint, parent = Checkpoint(_CHECKPOINTS, checkpoint_every, resume), fingerprint(network)
+    interrupted = checkpoint.path(parent, job).is_file()
+    ended = (
+        next((u.id for u in history.updates() if is_of(u, parent, job)), None) if resume and not interrupted else None
+    )
+    if ended is not None:
+        raise SettingError(f"this very run has ended, as update {ended}: to do it again, leave --resume out")
+    if interrupted != resume:
         console.warn(
             "no checkpoint of this very run: it begins anew"
             if resume

@@ -325,3 +325,10 @@ def _original_accuracy(model: nn.Module, job: Retraining) -> float | None:
     if job.original_test is None:
         return None
     return evaluate(model, job.original_test.batches(EVALUATION_BATCH, device_of(model)))[0]
+
+
+def is_of(update: Update, parent: str, job: Retraining) -> bool:
+    """Whether an update is what this job would do to the model of that fingerprint."""
+    said = update.parent, update.train_data, update.test_data, dict(update.recipe), update.seed, update.target_accuracy
+    asked = parent, job.train.name, job.test.name, plain_recipe(job.recipe), job.seed, job.target_accuracy
+    return said == asked
