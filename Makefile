@@ -16,6 +16,7 @@ test: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/passes.py --out benchmarks/passes.md
+	$(BIN)/python benchmarks/epoch.py --out benchmarks/epoch.md
 	$(BIN)/python benchmarks/intervals.py --out benchmarks/intervals.md
 
 studies: $(VENV)/installed

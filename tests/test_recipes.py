@@ -1,5 +1,6 @@
 """Recipes are data: by name, changed in place, from a file; what of a model they train; what they do to images."""
 
+import copy
 import dataclasses
 
 import pytest
@@ -7,11 +8,14 @@ import torch
 from torch import nn
 
 from resque.augmentation import AUGMENTATIONS, PAPER, augmenter
-from resque.errors import ModelError, SettingError
+from resque.errors import ModelError, ResqueWarning, SettingError
 from resque.layers import head
 from resque.models import fingerprint
+from resque.networks import small_cnn
+from resque.preparation import Preparation
 from resque.recipes import RECIPES, Recipe, Retraining, named_recipe
 from resque.retraining import retrain
+from resque.trainer import Trainer
 from resque.tuning import Tuning
 
 
@@ -42,6 +46,8 @@ def test_settings_change_in_place_and_from_a_file(folder):
         ("train-adam,schedule=linear", "use one of steps, cosine"),
         ("train-adam,precision=float16", "use one of float32, bfloat16"),
         ("train-adam,trains=tail", "use all, head, lora"),
+        ("train-adam,compile=yes", "expected true or false"),
+        ("train-adam,channels_last=1", "expected true or false"),
         ("train-adam,rank=0", "expected 1 or more"),
         ("train-adam,augmentation=fog", "use paper, or some of flip"),
         ("train-adam,max_hours=0", "expected more than 0"),
@@ -119,7 +125,8 @@ def test_budgets_end_a_run_that_is_complete(cnn, short, meter):
     assert (update.stopped_by, update.cost.epochs) == ("max kWh", 1.0)
 
 
-def test_low_precision_trains_float32_weights(cnn, short, meter):
+def test_low_precision_trains_float32_weights(cnn, short, meter, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     update = retrain(cnn, with_recipe(short, precision="bfloat16"), meter=meter)
     assert all(p.dtype == torch.float32 for p in cnn.parameters())
     assert update.curve.accuracy[-1] > update.curve.accuracy[0]
@@ -142,3 +149,64 @@ def test_flops_are_those_of_the_layers(small, meter):
     update = retrain(model, job, meter=meter)
     assert update.cost.flops == 2 * 2 * 2560 * update.cost.samples
     assert head(model) is model[1]
+
+
+def test_a_processor_without_bfloat16_is_told_so(cnn, short, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    with pytest.warns(ResqueWarning, match="float32 is many times faster here"):
+        Trainer(cnn, short.train, Recipe(precision="bfloat16"), 0)
+
+
+def test_channels_lie_together_while_it_trains_and_not_afterwards(cnn, short, meter):
+    trainer = Trainer(cnn, short.train, Recipe(), 0)
+    convolution = next(p for p in cnn.parameters() if p.ndim == 4 and p.shape[1] > 1)
+    assert convolution.is_contiguous(memory_format=torch.channels_last)
+    trainer.end()
+    assert convolution.is_contiguous()
+    assert not Trainer(cnn, short.train, Recipe(channels_last=False), 0)._channels_last
+
+
+def test_the_memory_format_changes_nothing_but_rounding(cnn, short, meter):
+    curves = [
+        retrain(copy.deepcopy(cnn), with_recipe(short, channels_last=last, fixed_epochs=2), meter=meter).curve
+        for last in (True, False)
+    ]
+    assert curves[0].loss == pytest.approx(curves[1].loss, rel=1e-3)
+
+
+def test_samples_are_augmented_in_blocks_each_once(short):
+    pytest.importorskip("kornia")
+    trainer = Trainer(small_cnn(), short.train, Recipe(batch_size=8, augmentation=("flip",)), 0)
+    seen: list[int] = []
+    sizes: list[int] = []
+    blocks = short.train.batches(8, augment=lambda images: (sizes.append(len(images)), images)[1])
+    for inputs, labels in blocks:
+        seen.append(len(labels))
+        assert len(inputs) == len(labels)
+    assert sum(seen) == sum(sizes) == len(short.train)
+    assert max(sizes) == 8 * trainer.steps_per_block == 128
+
+
+def test_large_images_are_augmented_a_batch_at_a_time(short):
+    large = dataclasses.replace(short.train, preparation=Preparation(side=224, fixed=True, channels=3))
+    assert large.batches_per_block(32) == 1
+
+
+def test_a_model_that_cannot_be_compiled_is_told_so(cnn, short, monkeypatch):
+    def broken(graph, inputs):
+        raise RuntimeError("no compiler here")
+
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: original(model, backend=broken))
+    trainer = Trainer(cnn, short.train, Recipe(compile=True), 0)
+    with pytest.raises(ModelError, match="cannot be compiled: .*no compiler here.*; leave compile=true out"):
+        trainer.step()
+
+
+def test_a_compiled_model_learns_the_same(cnn, short, meter, monkeypatch):
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: original(model, backend="eager"))
+    plain = retrain(copy.deepcopy(cnn), with_recipe(short, fixed_epochs=1), meter=meter)
+    update = retrain(cnn, with_recipe(short, compile=True, fixed_epochs=1), meter=meter)
+    assert update.curve.loss == pytest.approx(plain.curve.loss, rel=1e-4)
+    assert update.cost.flops == plain.cost.flops

@@ -81,17 +81,21 @@ def probe(model: nn.Module, data: LabelledData, recipe: Recipe, meter: EnergyMet
     with torch.random.fork_rng():
         length_s = 1.2 * meter.shortest_s
         with meter.window() as window:
-            for _ in range(WARM_UP_STEPS):  # the first steps pay for imports, allocation and thread start
-                trainer.step()
-            first = trainer.step_count
-            start = clock(model)
-            while clock(model) - start < length_s or trainer.step_count - first < _MIN_PROBE_STEPS:
-                trainer.step()
+            block = trainer.steps_per_block
+            _take(trainer, -(-WARM_UP_STEPS // block) * block)  # they pay for imports, allocation and thread start
+            steps, start = 0, clock(model)
+            while clock(model) - start < length_s or steps < _MIN_PROBE_STEPS:
+                _take(trainer, block)
+                steps += block
             wall_s = clock(model) - start
-    steps = trainer.step_count - first
     energy_kwh = shared(window.reading, wall_s)
     per_step = None if energy_kwh is None else energy_kwh / steps
     return StepCost(wall_s / steps, per_step, steps, window.reading)
+
+
+def _take(trainer: Trainer, steps: int) -> None:
+    for _ in range(steps):
+        trainer.step()
 
 
 def check_fits(model: nn.Module, data: LabelledData) -> None:

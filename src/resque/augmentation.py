@@ -1,4 +1,4 @@
-"""Random changes of training images, batch by batch on the model's device, each sample its own.
+"""Random changes of training images, many at once on the model's device, each sample its own.
 
 The paper's: a flip in half of the cases, a rotation by 25° to 45°, a turn by up to 20°, colours by a tenth. Images are
 floats in [0, 1], before the model's own normalisation. Random numbers are torch's, so a seed repeats them.
@@ -36,9 +36,13 @@ def augmenter(names: Sequence[str]) -> Augment | None:
     if not names:
         return None
     kornia = library("kornia.augmentation", "augment")
+    made: dict[tuple[int, ...], nn.Module] = {}
 
     def augment(images: Tensor) -> Tensor:
-        changed: Tensor = nn.Sequential(*(_made(kornia, name, images) for name in names))(images)
+        shape = tuple(images.shape[1:])
+        if shape not in made:
+            made[shape] = nn.Sequential(*(_made(kornia, name, images) for name in names))
+        changed: Tensor = made[shape](images)
         return changed
 
     return augment

@@ -3,15 +3,17 @@
 Only typer is imported here at the top; a command imports what it needs, so that ``--help`` is quick.
 """
 
+import functools
 import os
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from resque import __version__, index_cli
-from resque.errors import ResqueError, SettingError
+from resque.errors import ResqueError, ResqueWarning, SettingError
 from resque.inputs import (
     DATA_ROOT,
     LEDGER,
@@ -38,7 +40,6 @@ from resque.inputs import (
     claim_folder,
     existing_ledger,
     profile_of,
-    save_profile,
 )
 
 _CHECKPOINTS = Path("updates") / "checkpoints"
@@ -303,7 +304,7 @@ def retrain(
         console.warn("the run diverged: the updated model has no profile")
     else:
         same = (reduction or "flatten") if before is None else before.origin.reduction
-        save_profile(profile_of(network, job.train, chosen, same, "true"), folder / "profile.safetensors")
+        profile_of(network, job.train, chosen, same, "true").save(folder / "profile.safetensors")
     carbon = software_carbon_intensity(update)
     if as_json:
         more = {"folder": str(folder), "price": update.price, "sci": console.plain(carbon) if carbon else None}
@@ -357,7 +358,10 @@ def report(
 def main() -> None:
     """Entry point: one line on stderr and an exit code for whatever goes wrong."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", ResqueWarning)
+            warnings.showwarning = functools.partial(_show_warning, set())
+            app()
     except ResqueError as error:
         _say(str(error))
         sys.exit(error.exit_code)
@@ -370,6 +374,17 @@ def main() -> None:
             raise
         _say(f"unexpected {type(error).__name__}: {error}; this is a bug: RESQUE_DEBUG=1 shows where")
         sys.exit(1)
+
+
+def _show_warning(shown: set[str], message: Warning | str, kind: type[Warning], *where: Any) -> None:
+    """Our own warnings are a line for users; those of others keep their form."""
+    if not issubclass(kind, ResqueWarning):
+        sys.stderr.write(warnings.formatwarning(message, kind, *where[:2]))
+    elif str(message) not in shown:
+        from resque import console
+
+        shown.add(str(message))
+        console.warn(str(message))
 
 
 def _say(message: str) -> None:

@@ -23,6 +23,8 @@ same samples. This module knows nothing of models but what they want of their in
 
 import dataclasses
 import functools
+import math
+import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -47,6 +49,8 @@ _PARTS = {"train": (0.0, 0.7), "test": (0.7, 1.0), "original": (0.0, 0.7), "shif
 _CHANNELS = {"@gray": 1, "@rgb": 3}
 BATCH = 256
 _CHUNK = 256
+_BLOCK_VALUES = 2**20
+_MOST_BATCHES = 16
 _LARGEST_SIDE = 4096
 Inputs = Tensor | Mapping[str, Tensor]
 
@@ -178,12 +182,34 @@ class LabelledData:
             order: ``(n,)`` rows in the order in which they come; None is that of the source.
             augment: What is done to images before they are normalised.
         """
-        for start in range(0, len(self), batch_size):
-            rows = slice(start, start + batch_size) if order is None else order[start : start + batch_size]
+        order = None if order is None else order.to(self.labels.device)
+        block = batch_size * (1 if augment is None else self.batches_per_block(batch_size))
+        for start in range(0, len(self), block):
+            rows = slice(start, start + block) if order is None else order[start : start + block]
             inputs = _each(self.inputs, functools.partial(_placed, rows=rows, device=device))
             if isinstance(inputs, Tensor) and isinstance(self.preparation, Preparation):
                 inputs = self.preparation(as_float(inputs), augment)
-            yield inputs, self.labels[rows].to(device)
+            labels = self.labels[rows].to(device)
+            for first in range(0, len(labels), batch_size):
+                part = slice(first, first + batch_size)
+                yield _each(inputs, operator.itemgetter(part)), labels[part]
+
+    def batches_per_block(self, batch_size: int) -> int:
+        """How many batches are augmented at once: that costs a fraction of one at a time, and memory for a block."""
+        shape = tuple(self.inputs.shape[1:]) if isinstance(self.inputs, Tensor) else (_BLOCK_VALUES,)
+        if isinstance(self.preparation, Preparation) and self.preparation.fixed and self.preparation.side:
+            shape = (shape[0], self.preparation.side, self.preparation.side)
+        return min(_MOST_BATCHES, max(1, _BLOCK_VALUES // (batch_size * math.prod(shape))))
+
+    def resident(self, device: torch.device) -> "LabelledData":
+        """The same data on a GPU, where they take at most a quarter of its free memory; else as they are."""
+        if device.type != "cuda":
+            return self
+        values = self.inputs.values() if isinstance(self.inputs, Mapping) else [self.inputs]
+        if 4 * sum(v.numel() * v.element_size() for v in values) > torch.cuda.mem_get_info(device)[0]:
+            return self
+        inputs = _each(self.inputs, lambda values: values.to(device))
+        return dataclasses.replace(self, inputs=inputs, labels=self.labels.to(device))
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(self), _CHUNK):

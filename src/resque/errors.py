@@ -13,7 +13,7 @@
     ├── LedgerError               a ledger that cannot be read or written       (RuntimeError)
     └── TooFewUpdatesError        too little history to forecast from           (RuntimeError)
 
-A message is one line: what was expected, what came, what to do.
+A message is one line: what was expected, what came, what to do. ``ResqueWarning`` is what goes on all the same.
 """
 
 
@@ -59,3 +59,7 @@ class TooFewUpdatesError(ResqueError, RuntimeError):
     """The ledger holds too few usable updates for an interval that means something."""
 
     exit_code = 4
+
+
+class ResqueWarning(UserWarning):
+    """Nothing is refused, but whoever reads the result should know."""

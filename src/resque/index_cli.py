@@ -23,7 +23,6 @@ from resque.inputs import (
     Seed,
     Weights,
     profile_of,
-    save_profile,
 )
 
 
@@ -50,7 +49,7 @@ def profile(
     reader = Reader(model, weights, device, None, limit, data_root)
     original = reader.data(data, for_training=False)
     made = profile_of(reader.network(original), original, layer, reduction, labels)
-    save_profile(made, out)
+    made.save(out)
     facts = {"profile": str(out), "n": made.n, "classes": sorted(made.counts), "width": made.width, **vars(made.origin)}
     facts |= {"labels": made.labels_from, "sub_sums": HALVES}
     console.print_json(facts) if as_json else console.show_facts(facts)

@@ -3,7 +3,6 @@
 Typer alone is imported here at the top; everything heavy comes when it is needed.
 """
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -155,17 +154,6 @@ def existing_ledger(path: Path) -> "Ledger":
             f"no ledger at {path}: `resque retrain` or `resque demo` begins one, or name it with --ledger"
         )
     return Ledger(path)
-
-
-def save_profile(made: "Profile", path: Path) -> None:
-    """Save it, and say what it warns of in this program's own form."""
-    from resque import console
-
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        made.save(path)
-    for warning in told:
-        console.warn(str(warning.message))
 
 
 def claim_folder(folder: Path) -> None:

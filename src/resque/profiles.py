@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from resque.angles import Side
-from resque.errors import DataError, ProfileMismatchError, RepresentationError
+from resque.errors import DataError, ProfileMismatchError, RepresentationError, ResqueWarning
 from resque.files import replacing
 from resque.layers import representation_layer
 from resque.models import fingerprint
@@ -286,7 +286,7 @@ class Profile:
             save_file(tensors, scratch, about)
         if self.exposed_classes:
             few = f"classes of fewer than {_PRIVATE} samples: {', '.join(map(str, self.exposed_classes))}"
-            warnings.warn(f"{few}; their sums tell something of single samples", UserWarning, stacklevel=2)
+            warnings.warn(f"{few}; their sums tell something of single samples", ResqueWarning, stacklevel=2)
 
     @classmethod
     def load(cls, path: str | Path) -> "Profile":

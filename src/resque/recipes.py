@@ -16,7 +16,8 @@ from resque.measures import MAX_EPOCHS, TOLERANCES
 from resque.plain import from_plain, to_plain
 from resque.tuning import check_trains
 
-_KINDS: dict[Any, str] = {str: "a word", int: "a whole number", float: "a number"}
+_KINDS: dict[Any, str] = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}
+_FUSED = ("cpu", "cuda")
 _CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("steps", "cosine"),
@@ -38,6 +39,8 @@ class Recipe:
         schedule: ``"steps"`` (the milestones), or ``"cosine"`` to zero over the longest run.
         augmentation: Names of :data:`resque.augmentation.AUGMENTATIONS`; none for data as they are.
         precision: ``"float32"``, or ``"bfloat16"`` (autocast; weights stay float32).
+        channels_last: Convolutions keep the channels of a pixel together in memory: as a rule faster.
+        compile: The model is compiled first, which the update pays for.
         trains: ``"all"`` parameters, the ``"head"`` alone, or ``"lora"`` (adapters and the head).
         rank: Of the adapters.
         evaluate_every: Steps between evaluations; None evaluates after each epoch.
@@ -57,6 +60,8 @@ class Recipe:
     schedule: str = "steps"
     augmentation: tuple[str, ...] = ()
     precision: str = "float32"
+    channels_last: bool = True
+    compile: bool = False
     trains: str = "all"
     rank: int = 8
     evaluate_every: int | None = None
@@ -85,6 +90,7 @@ class Recipe:
         if not trainable:
             raise ModelError("the model has no parameter that requires a gradient: there is nothing to retrain")
         common: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        common["fused"] = all(p.device.type in _FUSED and p.is_floating_point() for p in trainable)
         if self.optimizer == "sgd":
             return torch.optim.SGD(trainable, momentum=self.momentum, **common)
         form = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
@@ -169,9 +175,9 @@ def _typed(key: str, value: Any) -> Any:
     if typing.get_origin(hints[key]) is tuple:
         return value
     wanted = [kind for kind in (typing.get_args(hints[key]) or (hints[key],)) if kind in _KINDS]
-    if not wanted or (isinstance(value, wanted[0]) and not isinstance(value, bool)):
+    if not wanted or type(value) is wanted[0]:
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and wanted[0](value) == value:
+    if type(value) in (int, float) and wanted[0] in (int, float) and wanted[0](value) == value:
         return wanted[0](value)
     raise SettingError(f"recipe setting {key}={value}: expected {_KINDS[wanted[0]]}")
 

@@ -159,11 +159,13 @@ def _warm_up(model: nn.Module, job: Retraining) -> float:
     Returns:
         Floating point operations of one step, forward and backward.
     """
-    trainer = Trainer(model, job.train, job.recipe, job.seed)
+    recipe = dataclasses.replace(job.recipe, compile=False)  # compiling is paid for by the update that wants it
+    trainer = Trainer(model, job.train, recipe, job.seed)
+    for _ in range(WARM_UP_STEPS):
+        trainer.step()
+    batch = next(job.train.batches(recipe.batch_size, device_of(model)))
     with FlopCounterMode(display=False) as counter:
-        trainer.step()
-    for _ in range(WARM_UP_STEPS - 1):
-        trainer.step()
+        trainer.forward_and_backward(*batch)
     return float(counter.get_total_flops())
 
 
@@ -185,6 +187,7 @@ class _Run:
         self._rows: list[tuple[float, ...]] = []
         self._by_epoch: list[float] = []
         self._model, self._trainer, self._job, self._watch = model, trainer, job, watch
+        self._test = job.test.resident(device_of(model))
         self._step_kwh = None if step_cost is None else step_cost.energy_kwh
 
     @property
@@ -207,7 +210,7 @@ class _Run:
 
     def _look(self) -> None:
         job, trainer, start = self._job, self._trainer, clock(self._model)
-        accuracy, loss = evaluate(self._model, job.test.batches(EVALUATION_BATCH, device_of(self._model)))
+        accuracy, loss = evaluate(self._model, self._test.batches(EVALUATION_BATCH, device_of(self._model)))
         self.evaluation_s += clock(self._model) - start
         totals = trainer.tally.totals(trainer.within_epoch)
         self._rows.append((trainer.step_count, accuracy, loss, self._training_s, *totals))

@@ -1,6 +1,7 @@
 """Optimizer steps, one at a time, counted with the paper's measures; the clock they are timed by."""
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from resque.augmentation import augmenter
 from resque.data import LabelledData
+from resque.errors import ModelError, ResqueWarning
 from resque.measures import Tally
 from resque.recipes import Recipe, steps_per_epoch
 from resque.representations import device_of, forward
@@ -31,12 +33,32 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(len(data), recipe.batch_size)
         self.tuning = Tuning(model, recipe.trains, recipe.rank)
         self.tally = Tally(model, self.steps_per_epoch)
-        self._model, self._data, self._recipe = model, data, recipe
+        self._model, self._data, self._recipe = model, data.resident(device_of(model)), recipe
+        self._channels_last = recipe.channels_last and {4} == {p.ndim for p in model.parameters() if p.ndim > 3}
+        if self._channels_last:
+            model.to(memory_format=torch.channels_last)
+        if (
+            recipe.precision == "bfloat16"
+            and device_of(model).type == "cpu"
+            and not torch.cpu._is_avx512_bf16_supported()
+        ):
+            warnings.warn(
+                "this processor has no bfloat16 instructions: float32 is many times faster here",
+                ResqueWarning,
+                stacklevel=2,
+            )
+        self._network: Any = torch.compile(model) if recipe.compile else model
         self._optimizer = recipe.build(model)
         self._schedule = recipe.build_schedule(self._optimizer)
         self._generator = torch.Generator().manual_seed(seed)
         self._batches: Iterator[tuple[Any, Tensor]] = iter(())
         self._augment = augmenter(recipe.augmentation)
+
+    @property
+    def steps_per_block(self) -> int:
+        """Steps whose samples are prepared together, by the first of them."""
+        together = self._data.batches_per_block(self._recipe.batch_size) if self._augment else 1
+        return min(together, self.steps_per_epoch)
 
     @property
     def within_epoch(self) -> bool:
@@ -52,8 +74,7 @@ class Trainer:
             self.tuning.train()
         inputs, labels = next(self._batches)
         self._optimizer.zero_grad(set_to_none=True)
-        with torch.enable_grad():  # whatever the caller has set
-            torch.autograd.backward(self._loss(inputs, labels))
+        self.forward_and_backward(inputs, labels)
         self.tally.after_backward()
         self._optimizer.step()
         self.step_count += 1
@@ -61,9 +82,16 @@ class Trainer:
             self.tally.end_epoch()
             self._schedule.step()
 
+    def forward_and_backward(self, inputs: Any, labels: Tensor) -> None:
+        """The gradient of a batch's mean cross-entropy."""
+        with torch.enable_grad():  # whatever the caller has set
+            torch.autograd.backward(self._loss(inputs, labels))
+
     def end(self) -> None:
         """Make the model a plain one again: adapters merged, every parameter requiring gradients as it did before."""
         self.tuning.end()
+        if self._channels_last:
+            self._model.to(memory_format=torch.contiguous_format)
 
     def state(self) -> dict[str, Any]:
         """All that it takes to go on from the end of an epoch as if nothing had happened; tensors and plain values."""
@@ -89,8 +117,16 @@ class Trainer:
 
     def _loss(self, inputs: Any, labels: Tensor) -> Tensor:
         low = self._recipe.precision == "bfloat16"
+        if self._channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device_of(self._model).type, torch.bfloat16, enabled=low):
-            return F.cross_entropy(forward(self._model, inputs), labels)
+            try:
+                return F.cross_entropy(forward(self._network, inputs), labels)
+            except ModelError as error:
+                if type(error.__cause__).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                    reason = " ".join(str(error.__cause__).split())[:160]
+                    raise ModelError(f"the model cannot be compiled: {reason}; leave compile=true out") from error
+                raise
 
 
 def clock(model: nn.Module) -> float:
