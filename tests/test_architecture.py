@@ -21,7 +21,7 @@ LAYERS = (
     {"metrics", "trainer", "ledger", "checkpoints"},
     {"asking"},
     {"tasks", "retraining", "forecasting", "settling"},
-    {"wording", "demo", "doctor"},
+    {"wording", "demo", "doctor", "recording"},
     {"console", "report"},
     {"inputs"},
     {"index_cli"},

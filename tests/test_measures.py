@@ -73,7 +73,7 @@ def test_the_last_epoch_ends_it_and_nothing_else_does():
 
 
 def test_the_tally_is_the_functions_above(cnn, small):
-    tally, norms, epochs = Tally(cnn, steps_per_epoch=2), [], [copy.deepcopy(dict(cnn.named_parameters()))]
+    tally, norms, epochs = Tally(cnn.parameters(), steps_per_epoch=2), [], [copy.deepcopy(dict(cnn.named_parameters()))]
     optimizer = torch.optim.SGD(cnn.parameters(), lr=0.1)
     batches = list(small[0].batches(32))[:5]
     for step, (x, y) in enumerate(batches, start=1):

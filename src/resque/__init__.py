@@ -35,6 +35,7 @@ Data flows one way; a module imports only from those above it in this list::
     checkpoints      where an interrupted run stands
     retraining       a measured update
     ledger           the history, SQLite
+    recording        a training loop of the user's own, measured
     forecasting      history + index + probe → every cost with an interval
     settling         forecasts beside what happened
     doctor           what this machine offers
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from resque.models import load_model
     from resque.profiles import Profile, profile
     from resque.recipes import Recipe, Retraining
+    from resque.recording import record
     from resque.retraining import retrain
     from resque.tasks import TaskQuestion, task_index
 
@@ -90,6 +92,7 @@ _HOME = {
     "profile": "profiles",
     "resque_dist": "indices",
     "resque_task": "indices",
+    "record": "recording",
     "retrain": "retraining",
     "stop_epoch": "measures",
     "task_index": "tasks",
@@ -116,6 +119,7 @@ __all__ = [
     "parameter_change",
     "probe",
     "profile",
+    "record",
     "resque_dist",
     "resque_task",
     "retrain",

@@ -262,11 +262,9 @@ def retrain(
     network = reader.network(job.train, seed)
     for part in (job.train, job.test, *([] if job.original_test is None else [job.original_test])):
         check_fits(network, part)
-    said = None if forecast is None else history.forecast(forecast)
+    said = None if forecast is None else history.waiting(forecast)
     if said is not None:
         check_settles(network, job, said)
-        if said.id in {done.id for done, _ in history.settled()}:
-            raise SettingError(f"forecast {said.id} is settled already: make a new one, or leave --forecast out")
     before = None if original is None else reader.original(network, original, layer, reduction)
     features = said.features if said is not None else known_before(network, job, before, labels)[0]
     checkpoint, parent = Checkpoint(_CHECKPOINTS, checkpoint_every, resume), fingerprint(network)

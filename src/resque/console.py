@@ -19,6 +19,7 @@ from resque.settling import Settlement
 from resque.wording import (
     NAMES,
     NOT_MEASURED,
+    accuracies,
     carbon_line,
     energy_line,
     forgotten,
@@ -241,7 +242,7 @@ def show_ledger(
             update.id[:6],
             short_data(update.train_data),
             NOT_MEASURED if index is None else f"{index:.3f}",
-            f"{update.features.accuracy:.2f}→{update.accuracy:.2f}{'' if update.reached else '*'}",
+            f"{accuracies(update, 2, '→')}{'' if update.reached else '*'}",
             *costs,
         )
     out.print(rows)

@@ -31,7 +31,7 @@ _LARGEST_LOG = 700.0
 Predictor = Callable[[Features, float], float | None]
 PREDICTORS: dict[str, Predictor] = {
     "index": lambda features, target: features.index_rad,
-    "accuracy drop": lambda features, target: target - features.accuracy,
+    "accuracy drop": lambda features, target: None if features.accuracy is None else target - features.accuracy,
     "initial loss": lambda features, target: features.loss,
 }
 """What a forecast can rest on: a positive number that is known before the update."""
@@ -93,7 +93,7 @@ def forecast(
         "asking": asking,
         "grid": grid,
     }
-    if features.accuracy >= job.target_accuracy:
+    if _at_target(features, job.target_accuracy):
         return _nothing_to_do(common, grid, step_cost, level)
     pasts_of = {name: pasts(history, name, features, job.target_accuracy, predictor) for name in LEARNED}
     learned = {name: predict(rows, features, job, parent, predictor, level) for name, rows in pasts_of.items()}
@@ -133,7 +133,7 @@ def steps_by(
 def pasts(
     history: Sequence[Update], cost: str, features: Features, target_accuracy: float, predictor: str
 ) -> list[Past]:
-    """The history's rows for one cost: every update that started below the target, read off its curve.
+    """The history's rows for one cost: every retraining that started below the target, read off its curve.
 
     An index of another layer or reduction is another quantity: those updates are left out.
     """
@@ -143,7 +143,9 @@ def pasts(
         at_target = update.cost_at(target_accuracy)
         spent = at_target or update.cost
         value = getattr(spent, cost)
-        if x is None or value is None or value <= 0 or update.features.accuracy >= target_accuracy:
+        if x is None or value is None or value <= 0 or _at_target(update.features, target_accuracy):
+            continue
+        if update.from_scratch:
             continue
         if predictor == "index" and _kind_of_index(update.features) != _kind_of_index(features):
             continue
@@ -160,6 +162,10 @@ def pasts(
             )
         )
     return rows
+
+
+def _at_target(features: Features, target_accuracy: float) -> bool:
+    return features.accuracy is not None and features.accuracy >= target_accuracy
 
 
 def _kind_of_index(features: Features) -> tuple[str, str]:
@@ -272,7 +278,8 @@ def _foreign(history: Sequence[Update], rows: Sequence[Past], job: Retraining, p
         "trained another part of the model": sum(
             update.recipe.get("trains", "all") != job.recipe.trains for update in history
         ),
-        "were left out: they started at the target, or have no index of this layer": len(history) - len(rows),
+        "were left out: they started at the target or from scratch, or have no index of this layer": len(history)
+        - len(rows),
     }
     return tuple(f"{n} of {len(history)} updates in the ledger {what}" for what, n in counted.items() if n)
 

@@ -107,6 +107,17 @@ class Ledger:
             )
         return found[0]
 
+    def waiting(self, forecast_id: str) -> Forecast:
+        """One forecast that no update has settled yet, by its id or the beginning of it.
+
+        Raises:
+            LedgerError: There is none, more than one, or it is settled already.
+        """
+        found = self.forecast(forecast_id)
+        if any(update.forecast_id == found.id for update in self.updates()):
+            raise LedgerError(f"forecast {found.id} is settled already: make a new one, or leave --forecast out")
+        return found
+
     def settled(self) -> list[tuple[Forecast, Update]]:
         """Each settled forecast with the first update that settled it."""
         first: dict[str, Update] = {}

@@ -127,12 +127,12 @@ class Tally:
     gradient norm is the mean over an epoch's steps, summed over epochs: over a part of an epoch, its share.
 
     Args:
-        model: The model that is trained; its named parameters are the paper's layers.
+        parameters: What is trained: the paper's layers.
         steps_per_epoch: Optimizer steps in an epoch.
     """
 
-    def __init__(self, model: nn.Module, steps_per_epoch: int) -> None:
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
+    def __init__(self, parameters: Iterable[nn.Parameter], steps_per_epoch: int) -> None:
+        self._parameters = [p for p in parameters if p.requires_grad]
         self._steps_per_epoch = steps_per_epoch
         self._sizes = torch.tensor([p.numel() for p in self._parameters], dtype=torch.float64).sqrt()
         self._before = self._snapshot()

@@ -29,10 +29,11 @@ class Cost:
     """What a retraining took, training only (evaluation is counted apart).
 
     Attributes:
-        epochs: Steps over steps per epoch; the paper's whole epochs are its ceiling.
+        epochs: Steps over steps per epoch; the paper's whole epochs are its ceiling. None where that is not known.
         steps: Optimizer steps.
-        samples: Training samples passed, counting repeats.
-        gradient_norm: Global L2 norm of the gradient, mean over an epoch's steps, summed over epochs.
+        samples: Training samples passed, counting repeats; None where the batch size is not known.
+        gradient_norm: Global L2 norm of the gradient, mean over an epoch's steps, summed over epochs; None where it was
+            not measured, as the two below.
         gradient_norm_last_batch: The same from the last batch of each epoch alone, as the authors' code does.
         parameter_change: Eq. 5 summed over epochs, averaged over named parameters.
         wall_s: Seconds spent in training steps.
@@ -42,12 +43,12 @@ class Cost:
             convolutions) and multiplied by the samples; None where it was not counted.
     """
 
-    epochs: float
+    epochs: float | None
     steps: int
-    samples: int
-    gradient_norm: float
-    gradient_norm_last_batch: float
-    parameter_change: float
+    samples: int | None
+    gradient_norm: float | None
+    gradient_norm_last_batch: float | None
+    parameter_change: float | None
     wall_s: float
     energy_kwh: float | None = None
     carbon_kg: float | None = None
@@ -61,22 +62,22 @@ class LearningCurve:
     Attributes:
         steps: Optimizer steps taken before the evaluation.
         accuracy: Share of the test data classified correctly.
-        loss: Mean cross-entropy on the test data, nats.
+        loss: Mean cross-entropy on the test data, nats; None where it was not told.
         wall_s: Seconds of training so far.
         gradient_norm: Total so far, as in ``Cost``.
         gradient_norm_last_batch: Total so far, as in ``Cost``.
         parameter_change: Total so far, as in ``Cost``.
-        steps_per_epoch: Optimizer steps in an epoch.
+        steps_per_epoch: Optimizer steps in an epoch; None where that is not known.
     """
 
     steps: tuple[int, ...]
     accuracy: tuple[float, ...]
-    loss: tuple[float, ...]
+    loss: tuple[float | None, ...]
     wall_s: tuple[float, ...]
-    gradient_norm: tuple[float, ...]
-    gradient_norm_last_batch: tuple[float, ...]
-    parameter_change: tuple[float, ...]
-    steps_per_epoch: int
+    gradient_norm: tuple[float | None, ...]
+    gradient_norm_last_batch: tuple[float | None, ...]
+    parameter_change: tuple[float | None, ...]
+    steps_per_epoch: int | None
 
     def first_at(self, target_accuracy: float) -> int | None:
         """Position of the first evaluation at or above the target; None if there is none."""
@@ -89,8 +90,8 @@ class Features:
 
     Attributes:
         index_rad: RESQUE_dist in radians, None without an original side.
-        accuracy: Accuracy of the model on the new test data, before the update.
-        loss: Mean cross-entropy there, nats.
+        accuracy: Accuracy of the model on the new test data, before the update; None where nobody looked.
+        loss: Mean cross-entropy there, nats; None where it was not told.
         floor_rad: What the index would be without a shift, None where it cannot be told.
         layer: Where the index was taken, empty without an index.
         reduction: How a representation was made flat, empty without an index.
@@ -98,8 +99,8 @@ class Features:
     """
 
     index_rad: float | None
-    accuracy: float
-    loss: float
+    accuracy: float | None
+    loss: float | None
     floor_rad: float | None = None
     layer: str = ""
     reduction: str = ""
@@ -125,7 +126,7 @@ class Update:
         target_accuracy: What had to be reached on the test data.
         reached: Whether it was.
         stopped_by: ``target``, ``tolerance 0.005``, ``tolerance 0.01``, ``max``, ``epochs`` (a fixed number),
-            ``max hours``, ``max kWh`` or ``diverged``.
+            ``max hours``, ``max kWh``, ``diverged``, or ``the user`` in a loop of their own.
         features: What was known before.
         curve: Every evaluation.
         cost: What it took.
@@ -139,6 +140,10 @@ class Update:
         trainable_share: Share of the parameters that were trained, adapters included.
         resumed: How often the run was interrupted and went on.
         tariff: What it was paid by, None if not named.
+        from_scratch: Whether it began with new random weights, to stand beside a retraining.
+        moved_parent_rad: Mean angle between the class sums of the parent's profile, of its data in its own space, and
+            of the new model's; None where there is no profile of the parent. Two models are no RESQUE_dist.
+        moved_origin_rad: The same from the first model of the line.
     """
 
     id: str
@@ -168,6 +173,9 @@ class Update:
     trainable_share: float = 1.0
     resumed: int = 0
     tariff: Tariff | None = None
+    from_scratch: bool = False
+    moved_parent_rad: float | None = None
+    moved_origin_rad: float | None = None
 
     @property
     def price(self) -> float | None:
@@ -192,21 +200,22 @@ class Update:
         at = self.curve.first_at(target_accuracy)
         if at is None:
             return None
-        steps, wall_s = self.curve.steps[at], self.curve.wall_s[at]
+        steps, wall_s, per_epoch = self.curve.steps[at], self.curve.wall_s[at], self.curve.steps_per_epoch
+        share = steps / self.cost.steps if self.cost.steps else 0.0
         energy_kwh = self.cost.energy_kwh
         if energy_kwh is not None:
             energy_kwh = energy_kwh * (wall_s / self.cost.wall_s) if self.cost.wall_s else 0.0
         return Cost(
-            epochs=steps / self.curve.steps_per_epoch,
+            epochs=None if per_epoch is None else steps / per_epoch,
             steps=steps,
-            samples=round(self.cost.samples * steps / self.cost.steps) if self.cost.steps else 0,
+            samples=None if self.cost.samples is None else round(self.cost.samples * share),
             gradient_norm=self.curve.gradient_norm[at],
             gradient_norm_last_batch=self.curve.gradient_norm_last_batch[at],
             parameter_change=self.curve.parameter_change[at],
             wall_s=wall_s,
             energy_kwh=energy_kwh,
             carbon_kg=self.grid.carbon_kg(energy_kwh) if self.grid else None,
-            flops=None if self.cost.flops is None or not self.cost.steps else self.cost.flops * steps / self.cost.steps,
+            flops=None if self.cost.flops is None else self.cost.flops * share,
         )
 
 

@@ -134,16 +134,15 @@ def retrain(
         original_accuracy_before=before,
         original_accuracy_after=_original_accuracy(model, job),
         forecast_id=forecast_id,
-        host=host(model),
+        host=host(device_of(model)),
         trainable_share=trainer.tuning.share,
         resumed=run.resumed,
         tariff=tariff,
     )
 
 
-def host(model: nn.Module) -> dict[str, str]:
+def host(device: torch.device) -> dict[str, str]:
     """The machine and versions that a cost belongs to."""
-    device = device_of(model)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "device": f"{device.type}: {name}",

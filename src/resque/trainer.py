@@ -32,7 +32,7 @@ class Trainer:
         self.step_count = 0
         self.steps_per_epoch = steps_per_epoch(len(data), recipe.batch_size)
         self.tuning = Tuning(model, recipe.trains, recipe.rank)
-        self.tally = Tally(model, self.steps_per_epoch)
+        self.tally = Tally(model.parameters(), self.steps_per_epoch)
         self._model, self._data, self._recipe = model, data.resident(device_of(model)), recipe
         self._channels_last = recipe.channels_last and {4} == {p.ndim for p in model.parameters() if p.ndim > 3}
         if self._channels_last:

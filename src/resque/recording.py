@@ -1,0 +1,254 @@
+"""A training loop of the user's own, measured: what :func:`resque.retrain` measures, as far as the loop tells.
+
+Nothing is trained here, and nothing is written before the block has ended well. What the loop does not tell is None.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from resque.energy import EnergyMeter, open_meter, shared
+from resque.errors import SettingError
+from resque.ledger import Ledger
+from resque.measures import Tally
+from resque.models import fingerprint
+from resque.readings import EnergyReading, Grid, Tariff
+from resque.recipes import Retraining
+from resque.records import Cost, Features, Forecast, LearningCurve, Update, new_id, utc_now
+from resque.retraining import host
+
+BY_USER = "the user"
+
+
+class Recording:
+    """A run in progress; what its loop calls. ``update`` is there after the block has ended.
+
+    Args:
+        optimizer: Its steps are counted and its parameters watched; None leaves both unknown.
+        steps_per_epoch: The intervals of eq. 5; None leaves epochs, gradient norm and parameter change unknown.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer | None = None, steps_per_epoch: int | None = None) -> None:
+        self.update: Update | None = None
+        self.evaluation_s = 0.0
+        self.started_utc = utc_now()
+        self._start = time.perf_counter()
+        self._steps_per_epoch, self._count = steps_per_epoch, 0
+        self._rows: list[tuple[Any, ...]] = []
+        self._tally: Tally | None = None
+        self._hooks: list[Any] = []
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if optimizer is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            self._device = parameters[0].device
+            self._hooks.append(optimizer.register_step_pre_hook(self._before_step))
+            self._hooks.append(optimizer.register_step_post_hook(self._after_step))
+            if steps_per_epoch is not None:
+                self._tally = Tally(parameters, steps_per_epoch)
+
+    def evaluated(self, step: int, accuracy: float, loss: float | None = None) -> None:
+        """Say what an evaluation on the new test data found; best also before the first step, as step 0.
+
+        Args:
+            step: Optimizer steps taken so far, more than at the last evaluation.
+            accuracy: Share of the test data classified correctly.
+            loss: Mean cross-entropy there, nats.
+
+        Raises:
+            SettingError: Steps that do not grow, or an accuracy that is no share.
+        """
+        if not 0.0 <= accuracy <= 1.0:
+            raise SettingError(f"accuracy {accuracy:g}: expected a share in [0, 1], e.g. 0.9 for 90 %")
+        if step < 0 or (self._rows and step <= self._rows[-1][0]):
+            last = f"the last evaluation was at step {self._rows[-1][0]}" if self._rows else "steps are counted from 0"
+            raise SettingError(f"evaluated(step={step}): {last}; give the optimizer steps taken so far")
+        within = self._steps_per_epoch is not None and self._count % self._steps_per_epoch != 0
+        totals = (None, None, None) if self._tally is None else self._tally.totals(within)
+        self._rows.append((step, accuracy, loss, self._training_s(), *totals))
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """A block of evaluation: its time is told apart and is no cost of training."""
+        start = self._now()
+        try:
+            yield
+        finally:
+            self.evaluation_s += self._now() - start
+
+    def end(self, said: Forecast | None, about: Mapping[str, Any], energy: EnergyReading, grid: Grid | None) -> Update:
+        """The update that the run was.
+
+        Raises:
+            SettingError: No evaluation was told.
+        """
+        if not self._rows:
+            raise SettingError(
+                "no evaluation was told: call run.evaluated(step=…, accuracy=…) after the first step or more"
+            )
+        names = "steps", "accuracy", "loss", "wall_s", "gradient_norm", "gradient_norm_last_batch", "parameter_change"
+        columns: dict[str, Any] = dict(zip(names, zip(*self._rows, strict=True), strict=True))
+        curve = LearningCurve(**columns, steps_per_epoch=self._steps_per_epoch)
+        target = about["target_accuracy"] or curve.accuracy[-1]
+        reached = curve.first_at(target) is not None
+        known = curve.steps[0] == 0
+        features = Features(None, curve.accuracy[0] if known else None, curve.loss[0] if known else None)
+        self.update = Update(
+            **{
+                **about,
+                "id": new_id(),
+                "started_utc": self.started_utc,
+                "created_utc": utc_now(),
+                "target_accuracy": target,
+                "reached": reached,
+                "stopped_by": "target" if curve.accuracy[-1] >= target and about["target_accuracy"] else BY_USER,
+                "features": features if said is None else said.features,
+                "curve": curve,
+                "cost": _cost(curve, about["recipe"], energy, grid),
+                "evaluation_s": self.evaluation_s,
+                "energy": energy,
+                "grid": grid,
+                "forecast_id": None if said is None else said.id,
+                "host": host(self._device),
+            }
+        )
+        return self.update
+
+    def close(self) -> None:
+        """Let go of the optimizer."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _before_step(self, *given: Any) -> None:
+        if self._tally is not None:
+            self._tally.after_backward()
+
+    def _after_step(self, *given: Any) -> None:
+        self._count += 1
+        if self._tally is not None and self._steps_per_epoch and self._count % self._steps_per_epoch == 0:
+            self._tally.end_epoch()
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def _training_s(self) -> float:
+        return self._now() - self._start - self.evaluation_s
+
+
+@contextmanager
+def record(
+    ledger: Ledger | str | Path,
+    forecast: str | None = None,
+    *,
+    model: nn.Module | None = None,
+    optimizer: torch.optim.Optimizer | None = None,
+    steps_per_epoch: int | None = None,
+    target_accuracy: float | None = None,
+    meter: EnergyMeter | None = None,
+    grid: Grid | None = None,
+    tariff: Tariff | None = None,
+    name: str = "",
+    train_data: str = "",
+    test_data: str = "",
+    kind: str | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Iterator[Recording]:
+    """Measure a training loop of one's own, and keep it in the ledger.
+
+    The block is the run: its time and energy are measured, and what ``run.evaluated`` is told becomes the
+    learning curve. If the block raises, nothing is written.
+
+    Args:
+        ledger: The history, or its file.
+        forecast: Id of the forecast that this run settles; what it was made for is taken from there.
+        model: To be known again by its fingerprint, before and after.
+        optimizer: With ``steps_per_epoch``, for gradient norm and parameter change.
+        steps_per_epoch: Optimizer steps in a pass over the training data.
+        target_accuracy: What was to be reached; None takes the accuracy of the last evaluation.
+        meter: None opens the best one there is.
+        grid: The electricity it runs on; without it carbon is None.
+        tariff: What it is paid by.
+        name: Of the model, for the record.
+        train_data: What it was trained on, in words or as a specification.
+        test_data: What it was tested on.
+        kind: Kind of shift.
+        recipe: Its settings, in the words of :class:`resque.Recipe`; ``batch_size`` tells the samples.
+        seed: Of the run.
+
+    Raises:
+        SettingError: No evaluation was told, or a forecast of another model or target.
+        LedgerError: No such forecast, or it is settled already.
+
+    Example:
+        >>> import tempfile
+        >>> from resque.energy import ClockMeter
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with record(folder + "/resque.db", meter=ClockMeter()) as run:
+        ...         run.evaluated(step=0, accuracy=0.1)
+        ...         run.evaluated(step=100, accuracy=0.9)  # after a hundred steps of one's own
+        ...     [(update.cost.steps, update.accuracy) for update in Ledger(folder + "/resque.db").updates()]
+        [(100, 0.9)]
+    """
+    history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+    history.check_writable()
+    said = None if forecast is None else history.waiting(forecast)
+    about: dict[str, Any] = {
+        "model": name or ("" if model is None else type(model).__name__),
+        "parent": "" if model is None else fingerprint(model),
+        "train_data": train_data,
+        "test_data": test_data,
+        "kind": kind,
+        "recipe": dict(recipe or {}),
+        "seed": seed,
+        "target_accuracy": target_accuracy,
+        "original_accuracy_before": None,
+        "original_accuracy_after": None,
+        "tariff": tariff,
+    }
+    if said is not None:
+        about |= _as_forecast(said, about)
+    if about["target_accuracy"] is not None:
+        Retraining.check_target(about["target_accuracy"])
+    with (meter or open_meter()).window() as window:
+        run = Recording(optimizer, steps_per_epoch)
+        try:
+            yield run
+        finally:
+            run.close()
+    about["child"] = "" if model is None else fingerprint(model)
+    history.add(run.end(said, about, window.reading, grid))
+
+
+def _as_forecast(said: Forecast, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What the forecast was made for; anything else that was named is refused."""
+    names = "parent", "train_data", "test_data", "kind", "target_accuracy"
+    for what in names:
+        mine, theirs = about[what], getattr(said, what)
+        if mine and mine != theirs:
+            raise SettingError(f"forecast {said.id} was made for {what} {theirs}, not {mine}: make a new forecast")
+    return {"model": about["model"] or said.model, "recipe": about["recipe"] or dict(said.recipe)} | {
+        what: getattr(said, what) for what in names
+    }
+
+
+def _cost(curve: LearningCurve, recipe: Mapping[str, Any], energy: EnergyReading, grid: Grid | None) -> Cost:
+    steps, wall_s, per_epoch = curve.steps[-1], curve.wall_s[-1], curve.steps_per_epoch
+    energy_kwh = shared(energy, wall_s)
+    return Cost(
+        epochs=None if per_epoch is None else steps / per_epoch,
+        steps=steps,
+        samples=steps * recipe["batch_size"] if "batch_size" in recipe else None,
+        gradient_norm=curve.gradient_norm[-1],
+        gradient_norm_last_batch=curve.gradient_norm_last_batch[-1],
+        parameter_change=curve.parameter_change[-1],
+        wall_s=wall_s,
+        energy_kwh=energy_kwh,
+        carbon_kg=grid.carbon_kg(energy_kwh) if grid else None,
+    )
