@@ -70,8 +70,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         whole, whole_s = run(Path(place))
     assert whole is not None
-    lines = ["| killed after [s] | entries after the kill | entries at the end | resumed | same curve |"]
-    lines.append("|---|---|---|---|---|")
+    lines = ["| killed after [s] | entries after the kill | entries at the end | resumed | same curve | files there |"]
+    lines.append("|---|---|---|---|---|---|")
     for _ in range(options.trials):
         with tempfile.TemporaryDirectory() as place:
             folder, moment = Path(place), generator.uniform(0.3, 1.0) * whole_s
@@ -81,7 +81,9 @@ def main() -> None:
                 run(folder, "--resume")
             (update,) = entries(folder)
             same = "yes" if curve(update) == curve(whole) else "NO"
-            row = f"| {moment:.1f} | {after} | 1 | {update['resumed']} | {same} |"
+            files = sorted(path.name for path in folder.glob(f"updates/{update['id']}/*"))
+            there = "yes" if files == ["model.safetensors", "profile.safetensors"] else "NO"
+            row = f"| {moment:.1f} | {after} | 1 | {update['resumed']} | {same} | {there} |"
             lines.append(row)
             print(row, flush=True)
     if options.out:

@@ -11,7 +11,8 @@ from torch import nn
 
 from doubles import ReplayMeter
 from resque.cli import main
-from resque.data import LabelledData, load_data
+from resque.data import load_data
+from resque.labelled import LabelledData
 from resque.networks import small_cnn
 
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -14,7 +14,8 @@ from resque.checkpoints import Checkpoint, load_checkpoint
 from resque.data import load_data
 from resque.energy import ClockMeter
 from resque.errors import DataError
-from resque.models import fingerprint, load_model
+from resque.ledger import Ledger
+from resque.models import fingerprint, load_model, save_weights
 from resque.plain import to_plain
 from resque.recipes import Retraining, named_recipe
 from resque.retraining import retrain
@@ -65,7 +66,25 @@ def test_it_goes_on_to_the_same_curve_bit_for_bit(tmp_path, job, meter, step):
     assert fingerprint(kept) == fingerprint(whole)
     assert (update.resumed, expected.resumed) == (1, 0)
     assert update.energy.energy_kwh > energy > 0
+    assert at.started_utc(update.parent, job) == update.started_utc
+    at.remove(update.parent, job)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_ended_and_was_not_kept_is_what_it_was(tmp_path, cnn, job, meter):
+    from resque.networks import small_cnn
+
+    at = Checkpoint(tmp_path, every_s=0.0, resume=True)
+    job = dataclasses.replace(job, target_accuracy=0.3, recipe=dataclasses.replace(job.recipe, evaluate_every=3))
+    first = small_cnn()
+    first.load_state_dict(cnn.state_dict())
+    update = retrain(first, job, meter=meter, checkpoint=at)
+    steps = []
+    again = retrain(cnn, job, meter=meter, checkpoint=at, watch=lambda progress: steps.append(progress.step))
+    assert update.reached
+    assert update.cost.steps % 10 != 0
+    assert (again.id, again.curve, again.child, steps) == (update.id, update.curve, update.child, [])
+    assert fingerprint(cnn) == fingerprint(first)
 
 
 def test_without_resume_it_begins_anew(tmp_path, cnn, job, meter):
@@ -138,3 +157,36 @@ def test_what_has_ended_is_not_resumed(cli, folder):
     code, _, err = cli(f"{line} --out two --resume")
     assert (code, "this very run has ended, as update" in err) == (1, True)
     assert cli(f"{line} --out two")[0] == 0
+
+
+def test_a_kill_before_the_entry_is_kept_whole(cli, folder):
+    """What a kill between the end of the run and its entry leaves: the last state, and some of the files."""
+    np.savez(
+        folder / "d.npz", x=np.random.default_rng(0).integers(0, 256, (60, 16, 16), np.uint8), y=np.arange(60) % 10
+    )
+    line = " ".join(COMMAND).replace("--max-epochs 6", "--max-epochs 1")
+    data, recipe = load_data("npz:d.npz"), named_recipe("train-adam", max_epochs=1)
+    job = Retraining(data.part("train"), data.part("test"), 1.0, recipe)
+    model, at = load_model("resque.networks:small_cnn"), Checkpoint(folder / "updates" / "checkpoints")
+    killed = retrain(model, job, meter=ClockMeter(), checkpoint=at)
+    save_weights(model, folder / "out" / "model.safetensors")
+    code, out, err = cli(f"{line} --out out --resume --json")
+    assert code == 0, err
+    assert json.loads(out)["id"] == killed.id
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["model.safetensors", "profile.safetensors"]
+    assert not list(folder.glob("updates/checkpoints/*"))
+
+
+def test_a_kill_after_the_entry_leaves_one_entry(cli, folder):
+    np.savez(
+        folder / "d.npz", x=np.random.default_rng(0).integers(0, 256, (60, 16, 16), np.uint8), y=np.arange(60) % 10
+    )
+    line = " ".join(COMMAND).replace("--max-epochs 6", "--max-epochs 1")
+    data, recipe = load_data("npz:d.npz"), named_recipe("train-adam", max_epochs=1)
+    job = Retraining(data.part("train"), data.part("test"), 1.0, recipe)
+    at = Checkpoint(folder / "updates" / "checkpoints")
+    update = retrain(load_model("resque.networks:small_cnn"), job, meter=ClockMeter(), checkpoint=at)
+    Ledger(folder / "resque.db").add(update)
+    code, _, err = cli(f"{line} --resume")
+    assert (code, f"has ended, as update {update.id}" in err) == (1, True)
+    assert not list(folder.glob("updates/checkpoints/*"))

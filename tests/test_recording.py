@@ -10,9 +10,9 @@ import torch.nn.functional as F
 
 import resque
 from doubles import synthetic_update
-from resque.data import as_float
 from resque.energy import ClockMeter
 from resque.errors import LedgerError, ResqueError, SettingError
+from resque.labelled import as_float
 from resque.ledger import Ledger
 from resque.measures import evaluate, gradient_norm, parameter_change
 from resque.models import fingerprint

@@ -45,7 +45,11 @@ def test_per_sample_does_not_reward_doing_less_and_per_update_does(update):
 
 def test_what_is_not_known_is_none(update):
     assert software_carbon_intensity(dataclasses.replace(update, grid=None)) is None
-    unknown = dataclasses.replace(update, energy=dataclasses.replace(update.energy, energy_kwh=None))
+    short = dataclasses.replace(update, energy=dataclasses.replace(update.energy, energy_kwh=None))
+    probed = software_carbon_intensity(short)
+    assert probed.energy_kwh == pytest.approx(short.cost.energy_kwh * short.energy.wall_s / short.cost.wall_s)
+    assert probed.tags["E"] == "modeled: a meter, the power of probed steps"
+    unknown = dataclasses.replace(short, cost=dataclasses.replace(short.cost, energy_kwh=None))
     assert software_carbon_intensity(unknown) is None
     uncounted = dataclasses.replace(update, cost=dataclasses.replace(update.cost, flops=None, samples=0))
     found = software_carbon_intensity(uncounted)
@@ -56,7 +60,11 @@ def test_a_price_needs_a_tariff_and_what_it_is_for(update):
     assert update.price is None
     priced = dataclasses.replace(update, tariff=Tariff(0.3, 2.0))
     assert priced.price == pytest.approx(0.15 + 2.0)
-    blind = dataclasses.replace(priced, energy=dataclasses.replace(update.energy, energy_kwh=None))
+    blind = dataclasses.replace(
+        priced,
+        energy=dataclasses.replace(update.energy, energy_kwh=None),
+        cost=dataclasses.replace(update.cost, energy_kwh=None),
+    )
     assert blind.price is None
     assert dataclasses.replace(blind, tariff=Tariff(per_hour=2.0)).price == 2.0
 

@@ -13,7 +13,8 @@ Data flows one way; a module imports only from those above it in this list::
     networks         the paper's networks for small images
     models           specifications → nn.Module, weights, fingerprint
     sources          files, folders, libraries, a user's code → samples
-    data             specifications → labelled samples in memory, the paper's splits
+    labelled         samples with their classes, in memory; the paper's splits
+    data             specifications → labelled samples
     layers           which layer is the representation, which is the head
     angles           two noisy directions: angle, floor, bias, interval
     sums             class sums in float64 halves, without waiting for the device
@@ -35,6 +36,8 @@ Data flows one way; a module imports only from those above it in this list::
     checkpoints      where an interrupted run stands
     retraining       a measured update
     ledger           the history, SQLite
+    lineage          an update kept: its model, its profile, its place in a line of models
+    scratch          retraining beside training from scratch
     recording        a training loop of the user's own, measured
     forecasting      history + index + probe → every cost with an interval
     settling         forecasts beside what happened
@@ -45,6 +48,7 @@ Data flows one way; a module imports only from those above it in this list::
     report           one self-contained HTML file
     inputs           what a user may type, and the objects it names
     index_cli        the commands that compute an index
+    update_cli       the commands that forecast an update, and do one
     cli              the command line
 
 Public names are loaded when they are first used: importing this package imports nothing heavy.
@@ -68,6 +72,7 @@ if TYPE_CHECKING:
     from resque.recipes import Recipe, Retraining
     from resque.recording import record
     from resque.retraining import retrain
+    from resque.scratch import beside_scratch
     from resque.tasks import TaskQuestion, task_index
 
 _HOME = {
@@ -81,6 +86,7 @@ _HOME = {
     "Retraining": "recipes",
     "TaskMetric": "metrics",
     "TaskQuestion": "tasks",
+    "beside_scratch": "scratch",
     "forecast": "forecasting",
     "gradient_norm": "measures",
     "load_data": "data",
@@ -110,6 +116,7 @@ __all__ = [
     "Retraining",
     "TaskMetric",
     "TaskQuestion",
+    "beside_scratch",
     "forecast",
     "gradient_norm",
     "load_data",

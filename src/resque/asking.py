@@ -5,10 +5,10 @@ import copy
 import torch
 from torch import nn
 
-from resque.data import LabelledData
 from resque.energy import EnergyMeter, shared
 from resque.errors import DataError
 from resque.indices import resque_dist
+from resque.labelled import LabelledData
 from resque.measures import EVALUATION_BATCH, evaluate
 from resque.profiles import Profile, profile
 from resque.readings import EnergyReading, Index

@@ -1,7 +1,8 @@
 """Random changes of training images, many at once on the model's device, each sample its own.
 
-The paper's: a flip in half of the cases, a rotation by 25° to 45°, a turn by up to 20°, colours by a tenth. Images are
-floats in [0, 1], before the model's own normalisation. Random numbers are torch's, so a seed repeats them.
+The paper's: a flip in half of the cases, a rotation by 25° to 45°, a turn by up to 20°, colours by a tenth, in the
+forms of torchvision: the nearest pixel, colours by factors. Images are floats in [0, 1], before the model's own
+normalisation. Random numbers are torch's, so a seed repeats them.
 """
 
 from collections.abc import Callable, Sequence
@@ -53,9 +54,9 @@ def _made(kornia: Any, name: str, images: Tensor) -> nn.Module:
     colour = 0.1 if channels == 3 else 0.0  # gray has neither saturation nor hue
     made: nn.Module = {
         "flip": lambda: kornia.RandomHorizontalFlip(p=0.5),
-        "rotation": lambda: kornia.RandomRotation((25.0, 45.0), p=1.0),
-        "affine": lambda: kornia.RandomAffine(20.0, p=1.0),
-        "jitter": lambda: kornia.ColorJiggle(0.1, 0.1, colour, colour, p=1.0),
+        "rotation": lambda: kornia.RandomRotation((25.0, 45.0), resample="nearest", p=1.0),
+        "affine": lambda: kornia.RandomAffine(20.0, resample="nearest", p=1.0),
+        "jitter": lambda: kornia.ColorJitter(0.1, 0.1, colour, colour, p=1.0),
         "crop": lambda: kornia.RandomCrop(tuple(images.shape[-2:]), padding=max(1, side // _PADDING)),
     }[name]()
     return made

@@ -13,13 +13,13 @@ from resque.errors import DataError
 from resque.files import replacing
 from resque.recipes import Retraining, plain_recipe
 
-_FORMAT = "resque checkpoint 1"
+_FORMAT = "resque checkpoint 2"
 EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file that a run leaves behind while it lasts.
+    """The file that a run leaves behind until it is known to be kept: :meth:`remove` it then.
 
     Attributes:
         folder: Where such files lie.
@@ -35,6 +35,15 @@ class Checkpoint:
         """The file of this very run: the same model, data, recipe, seed and target have the same one."""
         what = [parent, job.train.name, job.test.name, plain_recipe(job.recipe), job.seed, job.target_accuracy]
         return self.folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.checkpoint"
+
+    def started_utc(self, parent: str, job: Retraining) -> str | None:
+        """When the run began of which the file tells; None without a file."""
+        path = self.path(parent, job)
+        return str(load_checkpoint(path)["started_utc"]) if path.is_file() else None
+
+    def remove(self, parent: str, job: Retraining) -> None:
+        """The run has been kept: nothing is left to go on with."""
+        self.path(parent, job).unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

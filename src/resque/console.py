@@ -15,6 +15,7 @@ from resque.plain import to_plain
 from resque.readings import Grid, Index, TaskIndex
 from resque.records import COSTS, Forecast, Update
 from resque.sci import Intensity
+from resque.scratch import Comparison
 from resque.settling import Settlement
 from resque.wording import (
     NAMES,
@@ -27,6 +28,7 @@ from resque.wording import (
     index_of,
     interval,
     mark,
+    median_of,
     price,
     quantity,
     relative_error,
@@ -169,7 +171,7 @@ def show_update(update: Update, carbon: Intensity | None = None) -> None:
     rows = table("<cost", "measured")
     for cost in COSTS:
         rows.add_row(NAMES[cost], quantity(cost, getattr(update.cost, cost)))
-    rows.add_row("operations", quantity("flops", update.cost.flops))
+    rows.add_row(NAMES["flops"], quantity("flops", update.cost.flops))
     if update.tariff is not None:
         rows.add_row("price (whole run)", price(update.price, update.tariff.currency))
     rows.add_row("evaluation (apart)", quantity("wall_s", update.evaluation_s))
@@ -178,6 +180,9 @@ def show_update(update: Update, carbon: Intensity | None = None) -> None:
     out.print(f"whole run with evaluation: {energy_line(update.energy)}; {grid_line(update.grid)}")
     if carbon is not None:
         out.print(carbon_line(carbon))
+    if update.moved_parent_rad is not None:
+        origin = "" if update.moved_origin_rad is None else f", {update.moved_origin_rad:.4f} rad from the line's first"
+        out.print(f"its profile lies {update.moved_parent_rad:.4f} rad from its parent's{origin}")
     if update.peak_accuracy > update.accuracy:
         out.print(f"best accuracy on the way: {update.peak_accuracy:.4f}")
     if update.trainable_share < 1.0:
@@ -186,6 +191,24 @@ def show_update(update: Update, carbon: Intensity | None = None) -> None:
         out.print(f"interrupted and gone on: {update.resumed} time{'s' * (update.resumed > 1)}")
     if update.energy.note:
         warn(update.energy.note)
+
+
+def show_comparison(found: Comparison) -> None:
+    """Retraining beside training from scratch: medians over the seeds, and the ratio with its range."""
+    n, (mine, theirs) = len(found.retrained), (found.retrained, found.scratch)
+    out.print(f"Retraining beside training from scratch: {mine[0].train_data} to accuracy {mine[0].target_accuracy:g}")
+    rows = table("<cost (median)", "retrained", "from scratch", "ratio", "range")
+    for cost, ratio in found.ratios.items():
+        medians = [median_of(cost, side) for side in (mine, theirs)]
+        shown = NOT_MEASURED if ratio is None else f"{ratio.bound} {ratio.median:.3g}".strip()
+        span = NOT_MEASURED if ratio is None else f"{ratio.low:.3g}–{ratio.high:.3g}, n = {ratio.n}"
+        rows.add_row(NAMES[cost], *medians, shown, span)
+    out.print(rows)
+    for name, side in (("retrained", mine), ("from scratch", theirs)):
+        reached = sum(update.reached for update in side)
+        best = ", ".join(f"{update.peak_accuracy:.4f}" for update in side)
+        never = "" if reached else ": never within the longest run"
+        out.print(f"{name}: target reached in {share(reached, n)} runs{never}; best accuracy {best}")
 
 
 def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:

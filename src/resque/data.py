@@ -16,18 +16,16 @@ A specification is a source, then any number of steps that are applied from left
     …@500                           at most 500 samples, drawn without order
     …+gaussian:5  +jpeg:5 …         a shift at level 1 to 10, see resque.corruptions; they stack
     …+blur:5/gaussian:3/none        each sample one of these, or none, each as likely as the other
+    A@700~B@300                     both, e.g. new data and old; each step belongs to the source before it
 
 Splits and noise depend on the specification alone, so that two commands that name the same data see the
 same samples. This module knows nothing of models but what they want of their inputs.
 """
 
 import dataclasses
-import functools
-import math
-import operator
+import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +33,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resque.corruptions import Shift, parse_shift
+from resque.corruptions import parse_shift
 from resque.errors import DataError
-from resque.preparation import AS_IT_IS, Preparation, Tokenisation, resized, with_channels
+from resque.labelled import CHANNELS, Inputs, LabelledData, as_float, check_side
+from resque.preparation import AS_IT_IS, Preparation, Tokenisation, resized
 from resque.sources import Samples, Watch, read
 
 _PART = r"(?:[a-z_]+:-?\d+|none)"
@@ -45,181 +44,7 @@ _STEP = re.compile(
     rf"^(?P<head>.+?)(?P<step>@(?:train|test|original|shifted|gray|rgb|\d+px|\d+)|\+{_PART}(?:/{_PART})*)$"
 )
 _DOUBTFUL = re.compile(r"\+[a-z_]+:[^:/+@]*$")
-_PARTS = {"train": (0.0, 0.7), "test": (0.7, 1.0), "original": (0.0, 0.7), "shifted": (0.5, 1.0)}
-_CHANNELS = {"@gray": 1, "@rgb": 3}
-BATCH = 256
-_CHUNK = 256
-_BLOCK_VALUES = 2**20
-_MOST_BATCHES = 16
-_LARGEST_SIDE = 4096
-Inputs = Tensor | Mapping[str, Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledData:
-    """Samples with their classes, resident in memory.
-
-    Attributes:
-        name: The specification it came from.
-        inputs: Images ``(n, channels, height, width)``, uint8 or float32 in [0, 1]; or other tensors ``(n, …)`` that
-            are ready for a model, by name where it takes several, as a text classifier does.
-        labels: ``(n,)`` int64.
-        indices: ``(n,)`` int64, each sample's own number in its source; seeds its noise.
-        shifts: The shifts already applied, in order.
-        preparation: What the model wants of the inputs; done batch by batch.
-        class_names: What the labels 0, 1, … are called, where the source says so.
-        labelled: Whether the source has labels; without, they are all 0 and mean nothing.
-
-    Example:
-        >>> data = load_data("digits@test+gaussian:3")
-        >>> len(data), tuple(data.inputs.shape[1:]), data.kind
-        (539, (1, 8, 8), 'gaussian')
-    """
-
-    name: str
-    inputs: Inputs
-    labels: Tensor
-    indices: Tensor
-    shifts: tuple[Shift, ...] = ()
-    preparation: Preparation | Tokenisation = AS_IT_IS
-    class_names: tuple[str, ...] = ()
-    labelled: bool = True
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def classes(self) -> list[int]:
-        """The labels that occur, sorted."""
-        return [int(label) for label in torch.unique(self.labels)]
-
-    @property
-    def outputs(self) -> int:
-        """How many outputs a model for this data needs: the classes that its source knows, or the largest label + 1."""
-        return max(len(self.class_names), int(self.labels.max()) + 1)
-
-    @property
-    def kind(self) -> str | None:
-        """Which kinds of shift were applied, e.g. ``"blur+gaussian"``; None if none was."""
-        return "+".join(sorted({shift.kind for shift in self.shifts})) or None
-
-    @property
-    def preprocessing(self) -> str:
-        """What is done to the inputs before the model, in words; two profiles must agree in it."""
-        return str(self.preparation)
-
-    @property
-    def images(self) -> Tensor:
-        """The inputs, which are images.
-
-        Raises:
-            DataError: They are something else.
-        """
-        if isinstance(self.inputs, Tensor) and self.inputs.ndim == 4:
-            return self.inputs
-        raise DataError(f"{self.name} holds no images: leave out what is done to images (+KIND:LEVEL, @32px, @gray)")
-
-    def take(self, rows: Tensor) -> "LabelledData":
-        """The same data, these rows alone."""
-        inputs = _each(self.inputs, lambda values: values[rows])
-        return dataclasses.replace(self, inputs=inputs, labels=self.labels[rows], indices=self.indices[rows])
-
-    def part(self, name: str, seed: int = 0) -> "LabelledData":
-        """A class-balanced share: ``train``/``test``, or the paper's ``original``/``shifted``."""
-        low, high = _PARTS[name]
-        generator = np.random.default_rng(seed)
-        rows = []
-        for label in self.classes:
-            members = generator.permutation(np.flatnonzero(self.labels.numpy() == label))
-            rows.append(members[round(low * len(members)) : round(high * len(members))])
-        part = self.take(torch.from_numpy(np.sort(np.concatenate(rows))))
-        return dataclasses.replace(part, name=f"{self.name}@{name}")
-
-    def limited(self, limit: int, seed: int = 0) -> "LabelledData":
-        """At most this many samples, drawn without order."""
-        if limit < 1:
-            raise DataError(f"{self.name}: a limit of {limit} leaves nothing; expected at least 1 sample")
-        if limit >= len(self):
-            return self
-        rows = np.sort(np.random.default_rng(seed).permutation(len(self))[:limit])
-        return dataclasses.replace(self.take(torch.from_numpy(rows)), name=f"{self.name}@{limit}")
-
-    def resized(self, side: int) -> "LabelledData":
-        """Every image resized to ``side`` × ``side`` pixels (bilinear, antialiased)."""
-        _check_side(side, f"{self.name}@{side}px")
-        images = torch.cat([resized(as_float(chunk), side) for _, chunk in self._chunks()])
-        return dataclasses.replace(self, name=f"{self.name}@{side}px", inputs=images)
-
-    def with_channels(self, channels: int) -> "LabelledData":
-        """Every image gray (1) or in colour (3)."""
-        images = torch.cat([with_channels(as_float(chunk), channels) for _, chunk in self._chunks()])
-        name = next(step for step, own in _CHANNELS.items() if own == channels)
-        return dataclasses.replace(self, name=f"{self.name}{name}", inputs=images)
-
-    def shifted(self, shift: Shift, seed: int = 0) -> "LabelledData":
-        """The same samples under one more shift, which depends on seed, sample and position in the stack."""
-        seed = seed * 101 + len(self.shifts)
-        made: dict[str, Any] = {"name": f"{self.name}+{shift}", "shifts": (*self.shifts, shift)}
-        if shift.of_labels:
-            made["labels"] = shift.relabelled(self.labels, indices=self.indices, seed=seed)
-        else:
-            chunks = [shift(as_float(chunk), indices=own, seed=seed) for own, chunk in self._chunks()]
-            made["inputs"] = torch.cat(chunks)
-        return dataclasses.replace(self, **made)
-
-    def batches(
-        self,
-        batch_size: int = BATCH,
-        device: torch.device | str = "cpu",
-        order: Tensor | None = None,
-        augment: Callable[[Tensor], Tensor] | None = None,
-    ) -> Iterator[tuple[Any, Tensor]]:
-        """``(inputs as the model wants them, labels)`` batch by batch, every sample once.
-
-        Args:
-            batch_size: Samples each, the last batch perhaps fewer.
-            device: Where they shall be.
-            order: ``(n,)`` rows in the order in which they come; None is that of the source.
-            augment: What is done to images before they are normalised.
-        """
-        order = None if order is None else order.to(self.labels.device)
-        block = batch_size * (1 if augment is None else self.batches_per_block(batch_size))
-        for start in range(0, len(self), block):
-            rows = slice(start, start + block) if order is None else order[start : start + block]
-            inputs = _each(self.inputs, functools.partial(_placed, rows=rows, device=device))
-            if isinstance(inputs, Tensor) and isinstance(self.preparation, Preparation):
-                inputs = self.preparation(as_float(inputs), augment)
-            labels = self.labels[rows].to(device)
-            for first in range(0, len(labels), batch_size):
-                part = slice(first, first + batch_size)
-                yield _each(inputs, operator.itemgetter(part)), labels[part]
-
-    def batches_per_block(self, batch_size: int) -> int:
-        """How many batches are augmented at once: that costs a fraction of one at a time, and memory for a block."""
-        shape = tuple(self.inputs.shape[1:]) if isinstance(self.inputs, Tensor) else (_BLOCK_VALUES,)
-        if isinstance(self.preparation, Preparation) and self.preparation.fixed and self.preparation.side:
-            shape = (shape[0], self.preparation.side, self.preparation.side)
-        return min(_MOST_BATCHES, max(1, _BLOCK_VALUES // (batch_size * math.prod(shape))))
-
-    def resident(self, device: torch.device) -> "LabelledData":
-        """The same data on a GPU, where they take at most a quarter of its free memory; else as they are."""
-        if device.type != "cuda":
-            return self
-        values = self.inputs.values() if isinstance(self.inputs, Mapping) else [self.inputs]
-        if 4 * sum(v.numel() * v.element_size() for v in values) > torch.cuda.mem_get_info(device)[0]:
-            return self
-        inputs = _each(self.inputs, lambda values: values.to(device))
-        return dataclasses.replace(self, inputs=inputs, labels=self.labels.to(device))
-
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(self), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            yield self.indices[rows], self.images[rows]
-
-
-def as_float(images: Tensor) -> Tensor:
-    """uint8 to float32 in [0, 1]; anything else is left as it is."""
-    return images.float() / 255.0 if images.dtype == torch.uint8 else images
+_MIXED = re.compile(r"~(?=digits\b|[a-z]+:|[^~]+\.py:)")
 
 
 def load_data(
@@ -257,6 +82,9 @@ def load_data(
         resque.errors.DataError: unknown shift 'fog': use one of gaussian, blur, salt_pepper, rotation, jpeg, bit_depth,
         desaturate, relabel
     """
+    if len(parts := _MIXED.split(spec)) > 1:
+        common: dict[str, Any] = {"preparation": preparation, "root": root, "for_training": for_training}
+        return _joined(spec, [load_data(part, limit=limit, seed=seed, watch=watch, **common) for part in parts])
     steps: list[str] = []
     source = spec
     while match := _STEP.match(source):
@@ -282,11 +110,34 @@ def load_data(
     return data
 
 
+def _joined(name: str, parts: list[LabelledData]) -> LabelledData:
+    """Data from several sources as one; each must have the same form and classes."""
+    first = parts[0]
+    if not all(part.class_names == first.class_names and part.labelled == first.labelled for part in parts):
+        raise DataError(f"{name}: not all of these number the same classes alike, so they cannot be mixed")
+    shapes = [tuple(part.inputs.shape[1:]) if isinstance(part.inputs, Tensor) else None for part in parts]
+    if None in shapes or len(set(shapes)) > 1:
+        shown = ", ".join("texts" if shape is None else "×".join(map(str, shape)) for shape in shapes)
+        raise DataError(f"{name}: samples of different forms ({shown}) cannot be mixed; images: @32px, @gray or @rgb")
+    images = [part.inputs for part in parts if isinstance(part.inputs, Tensor)]
+    alike = len({values.dtype for values in images}) == 1
+    starts = [0, *itertools.accumulate(int(part.indices.max()) + 1 for part in parts)]
+    return dataclasses.replace(
+        first,
+        name=name,
+        inputs=torch.cat(images if alike else [as_float(values) for values in images]),
+        labels=torch.cat([part.labels for part in parts]),
+        indices=torch.cat([part.indices + start for part, start in zip(parts, starts, strict=False)]),
+        shifts=(),
+        mixed=tuple(part.kind for part in parts),
+    )
+
+
 def _apply(data: LabelledData, step: str, seed: int) -> LabelledData:
     if step.startswith("+"):
         return data.shifted(parse_shift(step[1:]), seed)
-    if step in _CHANNELS:
-        return data.with_channels(_CHANNELS[step])
+    if step in CHANNELS:
+        return data.with_channels(CHANNELS[step])
     if step.endswith("px"):
         return data.resized(int(step[1:-2]))
     if step[1:].isdigit():
@@ -344,7 +195,7 @@ def _of_one_size(source: str, images: list[np.ndarray], side: int | None) -> Ten
     if side is None:
         shown = ", ".join(f"{h}×{w}" for h, w in (sizes[0], sizes[-1]))
         raise DataError(f"{source}: images of {len(sizes)} sizes ({shown}, …); bring them to one, e.g. {source}@64px")
-    _check_side(side, f"{source}@{side}px")
+    check_side(side, f"{source}@{side}px")
     made = torch.empty(len(images), images[0].shape[2], side, side, dtype=torch.uint8)
     for place, image in zip(made, images, strict=True):
         stacked = torch.from_numpy(np.array(np.moveaxis(image, -1, 0)))[None]
@@ -364,16 +215,3 @@ def _as_images(source: str, images: np.ndarray) -> Tensor:
         raise DataError(f"{source}: no images, shape {images.shape}; expected at least two samples")
     stacked = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
     return torch.from_numpy(np.array(stacked, order="C"))
-
-
-def _check_side(side: int, spec: str) -> None:
-    if not 1 <= side <= _LARGEST_SIDE:
-        raise DataError(f"{spec}: expected 1 to {_LARGEST_SIDE} pixels a side, e.g. @32px")
-
-
-def _placed(values: Tensor, rows: slice | Tensor, device: torch.device | str) -> Tensor:
-    return values[rows].to(device)
-
-
-def _each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    return {name: change(v) for name, v in inputs.items()} if isinstance(inputs, Mapping) else change(inputs)

@@ -44,15 +44,21 @@ def is_untrained(spec: str) -> bool:
     return False
 
 
-def build(family: str, name: str, classes: int | None = None) -> nn.Module:
-    """The model; ``classes`` outputs, or as many as the family gives it.
+def build(family: str, name: str, classes: int | None = None, trained: bool = True) -> nn.Module:
+    """The model, with the weights that its name stands for.
+
+    Args:
+        family: One of :data:`FAMILIES`.
+        name: In that family.
+        classes: Outputs; None takes as many as the family gives it.
+        trained: False leaves all weights random.
 
     Raises:
         ModelError: No such model (the message lists some with a similar name), or the library is not installed.
     """
     make = {"timm": _timm, "torchvision": _torchvision, "hf": _transformers}[family]
     try:
-        return make(name, classes)
+        return make(name, classes, trained)
     except ResqueError:
         raise
     except Exception as error:  # each library has its own
@@ -86,12 +92,12 @@ def library(name: str, extra: str) -> ModuleType:
         raise ModelError(f"{package} is not installed: pip install 'resque[{extra}]'") from error
 
 
-def _timm(name: str, classes: int | None) -> nn.Module:
+def _timm(name: str, classes: int | None, trained: bool) -> nn.Module:
     timm = library("timm", "models")
     if not timm.is_model(name):
         raise ModelError(f"timm has no model {name!r}{_similar(name, timm.list_models())}")
     more = {} if classes is None else {"num_classes": classes}
-    model: nn.Module = timm.create_model(name, pretrained="." in name, **more)
+    model: nn.Module = timm.create_model(name, pretrained=trained and "." in name, **more)
     return model
 
 
@@ -104,7 +110,7 @@ def _timm_preparation(name: str) -> Preparation:
     return Preparation(side, bool(found.fixed_input_size), channels, tuple(found.mean), tuple(found.std))
 
 
-def _torchvision(name: str, classes: int | None) -> nn.Module:
+def _torchvision(name: str, classes: int | None, trained: bool) -> nn.Module:
     models = library("torchvision.models", "models")
     if name not in (offered := models.list_models(module=models)):
         raise ModelError(f"torchvision has no classifier {name!r}{_similar(name, offered)}")
@@ -125,10 +131,14 @@ def _torchvision_preparation(name: str) -> Preparation:
     return Preparation(side, name.startswith(_FIXED), 3, *_IMAGENET)
 
 
-def _transformers(name: str, classes: int | None) -> nn.Module:
+def _transformers(name: str, classes: int | None, trained: bool) -> nn.Module:
     transformers = library("transformers", "models")
     config = transformers.AutoConfig.from_pretrained(name, **_where(name))
     form = _form(transformers, config)
+    if not trained:
+        config.num_labels = config.num_labels if classes is None else classes
+        random: nn.Module = form.from_config(config)
+        return random
     more: dict[str, Any] = {}
     if classes is not None and classes != config.num_labels:
         more = {"num_labels": classes, "ignore_mismatched_sizes": True}

@@ -1,5 +1,6 @@
 """The two indices: how far a shift turns each class, and how well a new task's classes already cluster."""
 
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -111,6 +112,21 @@ def resque_dist(
         labels_original=original.labels_from,
         skipped=len(unknown),
     )
+
+
+def moved(before: Profile, after: Profile) -> float | None:
+    """Mean angle in radians between the class sums of two models of one line, each of its own data.
+
+    It mixes what the data and what the weights did, and is no RESQUE_dist, which compares data in one model's space.
+    None where layer, reduction, preprocessing or width differ, or no class is in both.
+
+    Example:
+        >>> moved(Profile.from_arrays([[1.0, 0.0]], [0]), Profile.from_arrays([[0.0, 1.0]], [0]))
+        1.5707963267948966
+    """
+    fits = dataclasses.replace(after.origin, model=before.origin.model) == before.origin and before.width == after.width
+    known = _pairs(before, after)[0] if fits else {}
+    return _angles(list(known.values()), False, 0.9)[1].value if known else None
 
 
 def resque_task(

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resque.errors import DataError, LedgerError
+from resque.errors import DataError, LedgerError, ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
-    from resque.data import LabelledData
+    from resque.labelled import LabelledData
     from resque.ledger import Ledger
     from resque.profiles import Profile
     from resque.recipes import Retraining
@@ -100,6 +102,22 @@ class Reader:
             classes = data.outputs
         return on_device(load_model(self.model, self.weights, seed, classes), self.device)
 
+    def fresh(self, network: "nn.Module", seed: int) -> "Callable[[int], nn.Module]":
+        """Seed → the model's architecture with random weights, on its device.
+
+        Args:
+            network: The model itself; one that is random too has nothing to be compared with.
+            seed: Of the first one.
+        """
+        from resque.models import fingerprint, fresh_model, on_device
+
+        def build(seed: int) -> "nn.Module":
+            return on_device(fresh_model(self.model, network, seed), self.device)
+
+        if fingerprint(build(seed)) == fingerprint(network):
+            raise ModelError(f"{self.model} has no trained weights to compare with scratch: name them with --weights")
+        return build
+
     def original(self, network: "nn.Module", spec: str, layer: str | None, reduction: str | None) -> "Profile":
         """The original side: a saved profile, or one pass over the original data."""
         from resque.profiles import Profile
@@ -134,7 +152,7 @@ def profile_of(network: "nn.Module", data: "LabelledData", layer: str | None, re
     """One pass over a data set, with a progress bar."""
     from resque import console
     from resque import profile as make_profile
-    from resque.data import BATCH
+    from resque.labelled import BATCH
     from resque.representations import device_of
 
     if labels == "true" and not data.labelled:

@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,21 +52,50 @@ def load_model(spec: str, weights: str | Path | None = None, seed: int = 0, clas
     state = None if weights is None else read_weights(Path(weights))
     model = _built(spec, seed, classes)
     if state is not None:
-        outputs = _outputs_of(state, model)
-        if outputs is not None and classes is None:
+        outputs = _outputs(state, model)
+        if classes is None and outputs not in (None, _outputs(model.state_dict(), model)):
             model = _built(spec, seed, outputs)
         _put(model, state, weights)
     return model.eval()
 
 
-def _built(spec: str, seed: int, classes: int | None) -> nn.Module:
+def fresh_model(spec: str, like: nn.Module, seed: int = 0) -> nn.Module:
+    """The same architecture with new random weights.
+
+    Args:
+        spec: Of the model.
+        like: The model, which says how many outputs.
+        seed: Of the weights.
+
+    Raises:
+        ModelError: What the specification names has weights of its own, or is another architecture.
+
+    Example:
+        >>> model = load_model("resque.networks:small_cnn", seed=1)
+        >>> fingerprint(fresh_model("resque.networks:small_cnn", model, seed=1)) == fingerprint(model)
+        True
+    """
+    outputs = _outputs(like.state_dict(), like)
+    model = _built(spec, seed, outputs, trained=False)
+    if fingerprint(model) == fingerprint(_built(spec, seed + 1, outputs, trained=False)):
+        raise ModelError(
+            f"{spec} has the same weights whatever the seed, so none to begin from scratch with: "
+            "let it leave them random, and name the trained ones with --weights"
+        )
+    shapes = [{name: tensor.shape for name, tensor in each.state_dict().items()} for each in (like, model)]
+    if shapes[0] != shapes[1]:
+        raise ModelError(f"{spec} builds another architecture than the model that is retrained")
+    return model.eval()
+
+
+def _built(spec: str, seed: int, classes: int | None, trained: bool = True) -> nn.Module:
     family = family_of(spec)
     build = None if family else in_python(spec)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if build is None:
             assert family is not None
-            return families.build(*family, classes)
+            return families.build(*family, classes, trained)
         try:
             takes = inspect.signature(build).parameters
             model = build(num_classes=classes) if classes is not None and "num_classes" in takes else build()
@@ -80,15 +109,13 @@ def _built(spec: str, seed: int, classes: int | None) -> nn.Module:
     return model
 
 
-def _outputs_of(state: dict[str, Tensor], model: nn.Module) -> int | None:
-    """How many classes the weights have where the model has another number; None if they agree or do not say."""
+def _outputs(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
+    """How many classes a state dict has, by the name of the model's head; None if it does not say."""
     try:
-        name = f"{head_name(model)}.weight"
+        there = state.get(f"{head_name(model)}.weight")
     except ModelError:
         return None
-    own = model.state_dict().get(name)
-    there = state.get(name)
-    return None if own is None or there is None or len(own) == len(there) else len(there)
+    return None if there is None else len(there)
 
 
 def in_python(spec: str) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """What is to be done, as data: the recipe of a training, and the job it is used for."""
 
+import dataclasses
 import tomllib
 import typing
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ import torch
 from torch import nn
 
 from resque.augmentation import PAPER, check_augmentation
-from resque.data import LabelledData
 from resque.errors import DataError, ModelError, SettingError
+from resque.labelled import LabelledData
 from resque.measures import MAX_EPOCHS, TOLERANCES
 from resque.plain import from_plain, to_plain
 from resque.tuning import check_trains
@@ -83,6 +84,12 @@ class Recipe:
                 raise SettingError(f"{name} is {value}; expected more than 0")
         if self.evaluate_every is not None and self.evaluate_every < 1:
             raise SettingError(f"evaluate_every is {self.evaluate_every}; expected at least 1 step")
+
+    def from_scratch(self) -> "Recipe":
+        """The same for a model with random weights: all of it, at the rates that the paper trains with."""
+        base = RECIPES["train-sgd" if self.optimizer == "sgd" else "train-adam"]
+        names = "learning_rate", "weight_decay", "milestones"
+        return dataclasses.replace(self, trains="all", **{name: getattr(base, name) for name in names})
 
     def build(self, model: nn.Module) -> torch.optim.Optimizer:
         """The optimizer for a model's parameters."""
@@ -194,6 +201,7 @@ class Retraining:
         seed: Of the order of the samples (and of dropout).
         original_test: Original data held out, to see what is forgotten; None leaves that unmeasured.
         kind: Kind of shift; None takes it from the training data.
+        from_scratch: The model has new random weights, to stand beside a retraining.
     """
 
     train: LabelledData
@@ -203,6 +211,7 @@ class Retraining:
     seed: int = 0
     original_test: LabelledData | None = None
     kind: str | None = None
+    from_scratch: bool = False
 
     def __post_init__(self) -> None:
         self.check_target(self.target_accuracy)

@@ -178,9 +178,16 @@ class Update:
     moved_origin_rad: float | None = None
 
     @property
+    def whole_energy_kwh(self) -> float | None:
+        """Energy of the whole run, evaluation included; of one too short for the meter at its probed steps' power."""
+        if self.energy.energy_kwh is not None or self.cost.energy_kwh is None or not self.cost.wall_s:
+            return self.energy.energy_kwh
+        return self.cost.energy_kwh * self.energy.wall_s / self.cost.wall_s
+
+    @property
     def price(self) -> float | None:
         """What the whole run costs, evaluation included, in the tariff's currency; None without one."""
-        return None if self.tariff is None else self.tariff.price(self.energy.energy_kwh, self.energy.wall_s)
+        return None if self.tariff is None else self.tariff.price(self.whole_energy_kwh, self.energy.wall_s)
 
     @property
     def accuracy(self) -> float:

@@ -66,7 +66,8 @@ def retrain(
         step_cost: Probed cost of a step, for the energy of a run too short for the meter; None probes then.
         model_name: For the record.
         forecast_id: The forecast that this run settles.
-        checkpoint: Where the run leaves what it takes to go on after an interruption; None leaves nothing.
+        checkpoint: Where the run leaves what it takes to go on after an interruption; None leaves nothing. The file
+            stays after the run, until :meth:`resque.checkpoints.Checkpoint.remove` says that the update has been kept.
         tariff: What it is paid by.
         watch: Called after each evaluation.
 
@@ -111,7 +112,7 @@ def retrain(
         step_cost = probe(model, job.train, job.recipe, meter)  # a step costs the same with other weights
     energy = _short_run_energy(energy, curve, step_cost)
     return Update(
-        id=new_id(),
+        id=run.id,
         started_utc=run.started_utc,
         created_utc=utc_now(),
         model=model_name or type(model).__name__,
@@ -138,6 +139,7 @@ def retrain(
         trainable_share=trainer.tuning.share,
         resumed=run.resumed,
         tariff=tariff,
+        from_scratch=job.from_scratch,
     )
 
 
@@ -182,7 +184,7 @@ class _Run:
         self.readings: list[EnergyReading] = []
         self.evaluation_s = self._training_s = 0.0
         self.stopped_by: str | None = None
-        self.started_utc, self.resumed = utc_now(), 0
+        self.id, self.started_utc, self.resumed = new_id(), utc_now(), 0
         self._rows: list[tuple[float, ...]] = []
         self._by_epoch: list[float] = []
         self._model, self._trainer, self._job, self._watch = model, trainer, job, watch
@@ -245,8 +247,10 @@ class _Run:
         return "max kWh" if recipe.max_kwh is not None and used is not None and used >= recipe.max_kwh else None
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`restore` needs; at the end of an epoch."""
+        """What :meth:`restore` needs; at the end of an epoch, or of the run."""
         return {
+            "id": self.id,
+            "stopped_by": self.stopped_by,
             "trainer": self._trainer.state(),
             "rows": [list(row) for row in self._rows],
             "by_epoch": self._by_epoch,
@@ -260,6 +264,7 @@ class _Run:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what :meth:`state` gave."""
         self._trainer.restore(state["trainer"])
+        self.id, self.stopped_by = state["id"], state["stopped_by"]
         self._rows = [tuple(row) for row in state["rows"]]
         self._by_epoch = list(state["by_epoch"])
         self._training_s, self.evaluation_s = state["training_s"], state["evaluation_s"]
@@ -280,9 +285,7 @@ def _go_on(run: _Run, meter: EnergyMeter, path: Path | None, checkpoint: Checkpo
         with meter.window() as window:
             run.proceed(checkpoint.every_s)
         run.readings.append(window.reading)
-        if run.stopped_by is None:
-            save_checkpoint(path, run.state())
-    path.unlink(missing_ok=True)
+        save_checkpoint(path, run.state())
 
 
 def _short_run_energy(reading: EnergyReading, curve: LearningCurve, step_cost: StepCost | None) -> EnergyReading:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resque.errors import SettingError
+from resque.readings import EnergyReading
 from resque.records import Update
 
 _HOURS_PER_YEAR = 8766.0
@@ -90,20 +91,20 @@ def software_carbon_intensity(update: Update, embodied: Embodied | None = None) 
         ISO/IEC 21031:2024, Software Carbon Intensity specification 1.1, Green Software Foundation.
     """
     energy, grid = update.energy, update.grid
-    if energy.energy_kwh is None or grid is None:
+    energy_kwh = update.whole_energy_kwh
+    if energy_kwh is None or grid is None:
         return None
     made = embodied or (GPU if update.host.get("device", "").startswith("cuda") else CPU)
     reserved = energy.wall_s / 3600.0 / (made.life_years * _HOURS_PER_YEAR) * made.share
-    operational = energy.energy_kwh * grid.intensity_g_per_kwh
+    operational = energy_kwh * grid.intensity_g_per_kwh
     low, high = (kg * _G_PER_KG * reserved for kg in (made.low_kg, made.high_kg))
-    soft = {how for how in energy.methods.values() if how != "measured"}
     samples, flops = update.cost.samples or None, update.cost.flops or None
 
     def per(unit: float | None) -> tuple[Any, Any]:
         return (None, None) if unit is None else ((operational + low) / unit, (operational + high) / unit)
 
     return Intensity(
-        energy.energy_kwh,
+        energy_kwh,
         grid.intensity_g_per_kwh,
         operational,
         low,
@@ -112,9 +113,15 @@ def software_carbon_intensity(update: Update, embodied: Embodied | None = None) 
         *per(samples),
         *per(flops),
         tags={
-            "E": f"{'modeled' if soft else 'measured'}: {energy.meter}",
+            "E": _how_known(energy),
             "I": f"sourced: {grid.source}",
             "M": made.source,
             "FLOP": "modeled: one step counted",
         },
     )
+
+
+def _how_known(energy: EnergyReading) -> str:
+    if energy.energy_kwh is None:
+        return f"modeled: {energy.meter}, the power of probed steps"
+    return f"{'modeled' if set(energy.methods.values()) - {'measured'} else 'measured'}: {energy.meter}"

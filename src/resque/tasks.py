@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from resque.asking import check_fits
 from resque.clustering import check_start
-from resque.data import LabelledData
 from resque.energy import EnergyMeter
 from resque.errors import DataError, ModelError, RepresentationError, SettingError
 from resque.indices import assigned, clustered, to_class_means
+from resque.labelled import LabelledData
 from resque.layers import head_name, replace_head, representation_layer, widen_head
 from resque.profiles import profile
 from resque.readings import Grid, TaskAsking, TaskIndex

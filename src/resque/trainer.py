@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resque.augmentation import augmenter
-from resque.data import LabelledData
 from resque.errors import ModelError, ResqueWarning
+from resque.labelled import LabelledData
 from resque.measures import Tally
 from resque.recipes import Recipe, steps_per_epoch
 from resque.representations import device_of, forward

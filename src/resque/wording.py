@@ -1,5 +1,8 @@
 """Numbers and verdicts in words: each number with the unit in which it reads best."""
 
+import statistics
+from collections.abc import Sequence
+
 from resque.readings import EnergyReading, Grid
 from resque.records import Estimate, Forecast, Update
 from resque.sci import Intensity
@@ -19,6 +22,7 @@ NAMES = {
     "wall_s": "time",
     "energy_kwh": "energy",
     "carbon_kg": "CO2e",
+    "flops": "operations",
 }
 NOT_MEASURED = "–"
 
@@ -36,6 +40,12 @@ def quantity(cost: str, value: float | None) -> str:
         return NOT_MEASURED
     scale, unit = _scale(cost, value)
     return f"{_number(value / scale)} {unit}".rstrip()
+
+
+def median_of(cost: str, updates: Sequence[Update]) -> str:
+    """The median of a cost over several updates; a dash where one of them was not measured."""
+    values = [getattr(update.cost, cost) for update in updates]
+    return quantity(cost, None if None in values else statistics.median(values))
 
 
 def interval(cost: str, estimate: Estimate | None) -> str:

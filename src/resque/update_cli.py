@@ -1,0 +1,344 @@
+"""The commands that say what an update will cost, and that do one and say what it did cost."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from resque.errors import SettingError
+from resque.inputs import (
+    DATA_ROOT,
+    LEDGER,
+    Classes,
+    Country,
+    DataRoot,
+    Device,
+    EvaluateEvery,
+    Intensity,
+    Json,
+    Kind,
+    Labels,
+    Layer,
+    LedgerFile,
+    Limit,
+    MaxEpochs,
+    Model,
+    OwnReduction,
+    Reader,
+    RecipeName,
+    Seed,
+    Target,
+    Weights,
+    claim_folder,
+    profile_of,
+)
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from resque.checkpoints import Checkpoint
+    from resque.energy import EnergyMeter
+    from resque.ledger import Ledger
+    from resque.readings import Grid, Tariff
+    from resque.recipes import Retraining
+    from resque.records import Update
+    from resque.sci import Embodied
+
+_UPDATES = Path("updates")
+_CHECKPOINTS = _UPDATES / "checkpoints"
+
+
+def forecast(
+    model: Model,
+    original: Annotated[str, typer.Option(help="Profile (.safetensors) or data the model was trained on.")],
+    shifted: Annotated[str, typer.Option(help="The new training data.")],
+    test: Annotated[str, typer.Option(help="New data held out.")],
+    target_accuracy: Target,
+    weights: Weights = None,
+    layer: Layer = None,
+    reduction: OwnReduction = None,
+    labels: Labels = "true",
+    kind: Kind = None,
+    recipe: RecipeName = "retrain-adam",
+    evaluate_every: EvaluateEvery = None,
+    max_epochs: MaxEpochs = None,
+    confidence: Annotated[float, typer.Option(help="Nominal coverage of the intervals.")] = 0.8,
+    country: Country = None,
+    intensity: Intensity = None,
+    limit: Limit = None,
+    data_root: DataRoot = DATA_ROOT,
+    classes: Classes = None,
+    device: Device = "cpu",
+    ledger: LedgerFile = LEDGER,
+    as_json: Json = False,
+) -> None:
+    """Every cost of an update with its interval, before anything is trained.
+
+    Example: resque forecast --model net.py:build --original net.profile --shifted npz:new.npz
+    --test npz:new-test.npz --target-accuracy 0.9
+    """
+    from resque import console
+    from resque import forecast as make_forecast
+    from resque.asking import check_fits, known_before, price_of_asking, probe
+    from resque.energy import named_grid, open_meter
+    from resque.ledger import Ledger
+    from resque.models import fingerprint
+
+    history, grid = Ledger(ledger), named_grid(country, intensity)
+    history.check_writable()
+    reader = Reader(model, weights, device, classes, limit, data_root)
+    job = reader.job(shifted, test, target_accuracy, recipe, evaluate_every, max_epochs, kind=kind)
+    network = reader.network(job.train)
+    check_fits(network, job.train)
+    check_fits(network, job.test)
+    before = reader.original(network, original, layer, reduction)
+    features, _, passes_s = known_before(network, job, before, labels)
+    step_cost = probe(network, job.train, job.recipe, open_meter())
+    made = make_forecast(
+        history.updates(),
+        job,
+        features,
+        step_cost=step_cost,
+        asking=price_of_asking(passes_s, step_cost),
+        parent=fingerprint(network),
+        grid=grid,
+        model_name=model,
+        level=confidence,
+    )
+    history.add(made)
+    console.print_json(console.plain(made)) if as_json else console.show_forecast(made)
+
+
+def retrain(
+    model: Model,
+    train: Annotated[str, typer.Option(help="The new training data.")],
+    test: Annotated[str, typer.Option(help="New data held out.")],
+    target_accuracy: Target,
+    weights: Weights = None,
+    original: Annotated[str | None, typer.Option(help="Profile or data before the shift, for the index.")] = None,
+    original_test: Annotated[str | None, typer.Option(help="Original data held out: what is forgotten?")] = None,
+    forecast: Annotated[str | None, typer.Option(help="Id of the forecast that this update settles.")] = None,
+    out: Annotated[Path | None, typer.Option(help="A new folder for the updated model and its profile.")] = None,
+    layer: Layer = None,
+    reduction: OwnReduction = None,
+    labels: Labels = "true",
+    kind: Kind = None,
+    recipe: RecipeName = "retrain-adam",
+    evaluate_every: EvaluateEvery = None,
+    max_epochs: MaxEpochs = None,
+    seed: Seed = 0,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Also train from scratch to the same target, and compare.")
+    ] = False,
+    scratch_recipe: Annotated[
+        str | None, typer.Option(help="Recipe from scratch; default: the paper's rates for the same optimizer.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Pairs of retraining and scratch, from --seed on.", min=1)] = 3,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where this very run was interrupted.")] = False,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 30.0,
+    price_per_kwh: Annotated[float, typer.Option(help="Price of a kWh.")] = 0.0,
+    price_per_hour: Annotated[float, typer.Option(help="Price of an hour of the machine.")] = 0.0,
+    currency: Annotated[str, typer.Option(help="Of both prices.")] = "EUR",
+    embodied_kg: Annotated[
+        float | None, typer.Option(help="kg CO2e of making the hardware; default: a published range.")
+    ] = None,
+    life_years: Annotated[float, typer.Option(help="Its lifespan.")] = 4.0,
+    country: Country = None,
+    intensity: Intensity = None,
+    limit: Limit = None,
+    data_root: DataRoot = DATA_ROOT,
+    classes: Classes = None,
+    device: Device = "cpu",
+    ledger: LedgerFile = LEDGER,
+    as_json: Json = False,
+) -> None:
+    """Retrain to a target accuracy, measure every cost, write model, profile and ledger entry.
+
+    Example: resque retrain --model net.py:build --weights net.safetensors --train npz:new.npz
+    --test npz:new-test.npz --target-accuracy 0.9 --country FRA
+    """
+    from resque import console
+    from resque.asking import check_fits, known_before
+    from resque.checkpoints import Checkpoint
+    from resque.energy import named_grid, open_meter
+    from resque.layers import representation_layer
+    from resque.ledger import Ledger
+    from resque.lineage import Lineage, keep
+    from resque.models import fingerprint
+    from resque.readings import Tariff
+    from resque.recipes import named_recipe
+    from resque.sci import Embodied
+    from resque.settling import check_settles
+
+    history, grid = Ledger(ledger), named_grid(country, intensity)
+    history.check_writable()
+    made = None if embodied_kg is None else Embodied(embodied_kg, embodied_kg, life_years)
+    other = None if scratch_recipe is None else named_recipe(scratch_recipe, evaluate_every, max_epochs)
+    reader = Reader(model, weights, device, classes, limit, data_root)
+    job = reader.job(
+        train, test, target_accuracy, recipe, evaluate_every, max_epochs, original_test, kind=kind, seed=seed
+    )
+    network = reader.network(job.train, seed)
+    fresh = reader.fresh(network, seed) if from_scratch else None
+    for part in (job.train, job.test, *([] if job.original_test is None else [job.original_test])):
+        check_fits(network, part)
+    said = None if forecast is None else history.waiting(forecast)
+    if said is not None:
+        check_settles(network, job, said)
+    before = None if original is None else reader.original(network, original, layer, reduction)
+    features = said.features if said is not None else known_before(network, job, before, labels)[0]
+    checkpoint, parent = Checkpoint(_CHECKPOINTS, checkpoint_every, resume), fingerprint(network)
+    going_on = _check_resumed(history, checkpoint, parent, job, begins_anew=not from_scratch)
+    if not going_on:
+        _check_new(out)
+    chosen = representation_layer(network, layer or (before.origin.layer if before else None))
+    claim_folder(out or _UPDATES)
+    lineage = Lineage.of(before, None if original is None else Path(original))
+    same = (reduction or "flatten") if before is None else before.origin.reduction
+    tariff = Tariff(price_per_kwh, price_per_hour, currency) if price_per_kwh or price_per_hour else None
+    measured = _Measured(history, open_meter(), grid, tariff, checkpoint, model)
+
+    def run(own_network: "nn.Module", own_job: "Retraining") -> "Update":
+        """One run; the first retraining of all is the update that was asked for, and leaves its model."""
+
+        def with_files(update: "Update") -> "Update":
+            folder = out or _UPDATES / update.id
+            return keep(
+                update, own_network, folder, history, lineage,
+                lambda: profile_of(own_network, own_job.train, chosen, same, "true"),
+            )  # fmt: skip
+
+        asked_for = own_job.seed == seed and not own_job.from_scratch
+        return measured.run(
+            own_network,
+            own_job,
+            with_files if asked_for else measured.entered,
+            features=None if own_job.from_scratch else features,
+            forecast_id=said.id if said is not None and asked_for else None,
+        )
+
+    if fresh is not None:
+        _beside_scratch(network, fresh, job, seeds, run, other, as_json)
+        return
+    update = run(network, job)
+    _show(update, out or _UPDATES / update.id, made, as_json)
+    if said is not None and not as_json:
+        console.show_settled([(said, update)])
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the runs of one command share."""
+
+    history: "Ledger"
+    meter: "EnergyMeter"
+    grid: "Grid | None"
+    tariff: "Tariff | None"
+    checkpoint: "Checkpoint"
+    model: str
+
+    def run(
+        self, network: "nn.Module", job: "Retraining", keep: "Callable[[Update], Update]", **known: Any
+    ) -> "Update":
+        """Do it, or go on with it, and keep it; one that has ended already is what it was."""
+        from resque import console
+        from resque.models import fingerprint
+        from resque.retraining import retrain as run
+
+        parent = fingerprint(network)
+        ended = _ended(self.history, self.checkpoint, parent, job) if self.checkpoint.resume else None
+        if ended is not None:
+            return ended
+        what = f"{'from scratch' if job.from_scratch else 'retraining'}, seed {job.seed}"
+        with console.progress(what) as show:
+            update = run(
+                network,
+                job,
+                meter=self.meter,
+                grid=self.grid,
+                model_name=self.model,
+                checkpoint=self.checkpoint,
+                tariff=self.tariff,
+                watch=lambda at: show(at.step, at.max_steps, f"accuracy {at.accuracy:.4f}"),
+                **known,
+            )
+        kept = keep(update)
+        self.checkpoint.remove(parent, job)
+        return kept
+
+    def entered(self, update: "Update") -> "Update":
+        """Kept in the ledger alone."""
+        self.history.add(update)
+        return update
+
+
+def _ended(history: "Ledger", checkpoint: "Checkpoint", parent: str, job: "Retraining") -> "Update | None":
+    """The update that this very run has become: any that is like it, or the one that an interrupted run ended as."""
+    from resque.retraining import is_of
+
+    began = checkpoint.started_utc(parent, job)
+    like = (update for update in history.updates() if is_of(update, parent, job))
+    return next((update for update in like if began in (None, update.started_utc)), None)
+
+
+def _check_resumed(
+    history: "Ledger", checkpoint: "Checkpoint", parent: str, job: "Retraining", begins_anew: bool
+) -> bool:
+    """Whether a run goes on; says so where the user expects something else."""
+    from resque import console
+
+    ended, began = _ended(history, checkpoint, parent, job), checkpoint.started_utc(parent, job)
+    if began is not None and ended is not None:
+        checkpoint.remove(parent, job)
+        began = None
+    if checkpoint.resume and began is None and ended is not None and begins_anew:
+        raise SettingError(f"this very run has ended, as update {ended.id}: to do it again, leave --resume out")
+    if checkpoint.resume and began is None and ended is None:
+        console.warn("no checkpoint of this very run: it begins anew")
+    if not checkpoint.resume and began is not None:
+        console.warn("this very run was interrupted before: --resume would have gone on; it begins anew")
+    return checkpoint.resume and (began is not None or ended is not None)
+
+
+def _check_new(out: Path | None) -> None:
+    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise SettingError(
+            f"{out} holds something already: name a new folder with --out, so that no model is overwritten"
+        )
+
+
+def _show(update: "Update", folder: Path, made: "Embodied | None", as_json: bool) -> None:
+    from resque import console
+    from resque.sci import software_carbon_intensity
+
+    carbon = software_carbon_intensity(update, made)
+    if as_json:
+        more = {"folder": str(folder), "price": update.price, "sci": console.plain(carbon) if carbon else None}
+        console.print_json({**console.plain(update), **more})
+        return
+    console.show_update(update, carbon)
+    console.out.print(f"model and profile: {folder}")
+
+
+def _beside_scratch(
+    network: "nn.Module",
+    fresh: "Callable[[int], nn.Module]",
+    job: "Retraining",
+    seeds: int,
+    run: "Callable[[nn.Module, Retraining], Update]",
+    recipe: Any,
+    as_json: bool,
+) -> None:
+    from resque import console
+    from resque.scratch import beside_scratch
+
+    found = beside_scratch(copy.deepcopy(network), fresh, job, range(job.seed, job.seed + seeds), run, recipe)
+    if as_json:
+        sides = {"retrained": list(found.retrained), "scratch": list(found.scratch)}
+        ratios = {cost: console.plain(ratio) for cost, ratio in found.ratios.items()}
+        console.print_json({**{name: console.plain(side) for name, side in sides.items()}, "ratios": ratios})
+        return
+    console.show_comparison(found)
