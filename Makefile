@@ -20,6 +20,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/intervals.py --out benchmarks/intervals.md
 
 studies: $(VENV)/installed
+	$(BIN)/python studies/families.py --out studies/results/families.md
 	$(BIN)/python studies/interruptions.py --out studies/results/interruptions.md
 
 lint: $(VENV)/installed

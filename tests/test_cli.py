@@ -300,3 +300,15 @@ def test_pseudo_labels_need_no_labels(cli, files):
     assert (code, json.loads(out)["labels"]) == (0, "pseudo")
     assert "--labels pseudo" in cli(line)[2]
     assert "has no labels" in cli(RETRAIN.replace("--train npz:ok", "--train npz:unlabelled"))[2]
+
+
+def test_embodied_emissions_can_be_named(cli, files):
+    line = f"{RETRAIN} --intensity 100 --embodied-kg 1000 --life-years 1 --json"
+    code, out, err = cli(line)
+    assert code == 0, err
+    update = json.loads(out)
+    sci, wall_s = update["sci"], update["energy"]["wall_s"]
+    assert sci["embodied_low_g"] == sci["embodied_high_g"] == pytest.approx(1e6 * wall_s / 3600 / 8766)
+    assert sci["tags"]["M"] == "given by the user"
+    code, _, err = cli(f"{RETRAIN} --embodied-kg -1")
+    assert (code, "expected a range from 0 on" in err) == (1, True)

@@ -136,3 +136,22 @@ def test_files_that_cannot_be_read_are_refused(folder, images, labels):
             load_data(spec)
     with pytest.raises(DataError, match="at least 1 sample"):
         load_data("digits", limit=0)
+
+
+def test_a_mixture_is_both_each_as_its_own_specification_says(folder):
+    parts = [load_data(spec) for spec in ("digits@train@100+gaussian:3", "digits@test@50")]
+    both = load_data("digits@train@100+gaussian:3~digits@test@50")
+    assert len(both) == 150
+    assert torch.equal(both.images, torch.cat([parts[0].images, parts[1].images.float() / 255]))
+    assert torch.equal(both.labels, torch.cat([part.labels for part in parts]))
+    assert len(set(both.indices.tolist())) == 150
+    assert (both.kind, load_data("digits@train~digits@test").kind) == ("gaussian~none", None)
+    assert load_data("digits@train~digits@test").images.dtype == torch.uint8
+
+
+def test_what_has_another_form_is_not_mixed(folder, images, labels):
+    np.savez(folder / "d~e.npz", x=images, y=labels)
+    assert len(load_data("npz:d~e.npz")) == 40
+    with pytest.raises(DataError, match=r"different forms \(1×8×8, 1×6×5\) cannot be mixed"):
+        load_data("digits~npz:d~e.npz")
+    assert len(load_data("digits@8px~npz:d~e.npz@8px", limit=20)) == 40
