@@ -274,7 +274,7 @@ def main() -> None:
             "|---|---|---|---|---|---|",
             *lines,
             "",
-            f"Accuracy after {asked.epochs} epochs of {len(half):,} images, {asked.seeds} seeds, mean ± standard deviation",
+            f"Accuracy after {asked.epochs} epochs of {len(half):,} images, {asked.seeds} seeds, mean ± one deviation",
             "",
             "| loop | test images | test images changed as in training |",
             "|---|---|---|",

@@ -167,7 +167,7 @@ def show_update(update: Update, carbon: Intensity | None = None) -> None:
     """What an update took, and its Software Carbon Intensity where it is known."""
     verdict = "reached" if update.reached else f"not reached, ended by {update.stopped_by}"
     said = f"accuracy {update.accuracy:.4f}, target {update.target_accuracy:g} {verdict}"
-    out.print(f"Update {update.id}: {update.train_data}: {said}")
+    out.print(f"Update {update.id}: {short_data(update.train_data)}: {said}")
     rows = table("<cost", "measured")
     for cost in COSTS:
         rows.add_row(NAMES[cost], quantity(cost, getattr(update.cost, cost)))
@@ -196,7 +196,8 @@ def show_update(update: Update, carbon: Intensity | None = None) -> None:
 def show_comparison(found: Comparison) -> None:
     """Retraining beside training from scratch: medians over the seeds, and the ratio with its range."""
     n, (mine, theirs) = len(found.retrained), (found.retrained, found.scratch)
-    out.print(f"Retraining beside training from scratch: {mine[0].train_data} to accuracy {mine[0].target_accuracy:g}")
+    data, target = short_data(mine[0].train_data), mine[0].target_accuracy
+    out.print(f"Retraining beside training from scratch: {data} to accuracy {target:g}")
     rows = table("<cost (median)", "retrained", "from scratch", "ratio", "range")
     for cost, ratio in found.ratios.items():
         medians = [median_of(cost, side) for side in (mine, theirs)]

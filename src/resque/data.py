@@ -82,7 +82,7 @@ def load_data(
         resque.errors.DataError: unknown shift 'fog': use one of gaussian, blur, salt_pepper, rotation, jpeg, bit_depth,
         desaturate, relabel
     """
-    if len(parts := _MIXED.split(spec)) > 1:
+    if len(parts := parts_of(spec)) > 1:
         common: dict[str, Any] = {"preparation": preparation, "root": root, "for_training": for_training}
         return _joined(spec, [load_data(part, limit=limit, seed=seed, watch=watch, **common) for part in parts])
     steps: list[str] = []
@@ -108,6 +108,16 @@ def load_data(
     if for_training and len(data.classes) < 2:
         raise DataError(f"{spec}: only class {data.classes} is left; a classifier needs at least two classes")
     return data
+
+
+def parts_of(spec: str) -> list[str]:
+    """The specifications of which a mixture is made; of anything else itself alone.
+
+    Example:
+        >>> parts_of("npz:new.npz@700~npz:old.npz@300"), parts_of("npz:~/old~.npz")
+        (['npz:new.npz@700', 'npz:old.npz@300'], ['npz:~/old~.npz'])
+    """
+    return _MIXED.split(spec)
 
 
 def _joined(name: str, parts: list[LabelledData]) -> LabelledData:

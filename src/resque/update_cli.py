@@ -1,6 +1,5 @@
 """The commands that say what an update will cost, and that do one and say what it did cost."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from resque.recipes import Retraining
     from resque.records import Update
     from resque.sci import Embodied
+    from resque.scratch import Comparison
 
 _UPDATES = Path("updates")
 _CHECKPOINTS = _UPDATES / "checkpoints"
@@ -171,6 +171,7 @@ def retrain(
     from resque.readings import Tariff
     from resque.recipes import named_recipe
     from resque.sci import Embodied
+    from resque.scratch import beside_scratch
     from resque.settling import check_settles
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
@@ -221,10 +222,15 @@ def retrain(
         )
 
     if fresh is not None:
-        _beside_scratch(network, fresh, job, seeds, run, other, as_json)
+        found = beside_scratch(network, fresh, job, range(seed, seed + seeds), run, other)
+        console.print_json(_plain_comparison(found)) if as_json else console.show_comparison(found)
+        if not as_json:
+            console.out.print(
+                f"model of the first retraining: {out or _UPDATES / found.retrained[0].id}; ledger: {ledger}"
+            )
         return
     update = run(network, job)
-    _show(update, out or _UPDATES / update.id, made, as_json)
+    _show(update, out or _UPDATES / update.id, ledger, made, as_json)
     if said is not None and not as_json:
         console.show_settled([(said, update)])
 
@@ -310,7 +316,7 @@ def _check_new(out: Path | None) -> None:
         )
 
 
-def _show(update: "Update", folder: Path, made: "Embodied | None", as_json: bool) -> None:
+def _show(update: "Update", folder: Path, ledger: Path, made: "Embodied | None", as_json: bool) -> None:
     from resque import console
     from resque.sci import software_carbon_intensity
 
@@ -320,25 +326,11 @@ def _show(update: "Update", folder: Path, made: "Embodied | None", as_json: bool
         console.print_json({**console.plain(update), **more})
         return
     console.show_update(update, carbon)
-    console.out.print(f"model and profile: {folder}")
+    console.out.print(f"model and profile: {folder}; ledger: {ledger}")
 
 
-def _beside_scratch(
-    network: "nn.Module",
-    fresh: "Callable[[int], nn.Module]",
-    job: "Retraining",
-    seeds: int,
-    run: "Callable[[nn.Module, Retraining], Update]",
-    recipe: Any,
-    as_json: bool,
-) -> None:
+def _plain_comparison(found: "Comparison") -> dict[str, Any]:
     from resque import console
-    from resque.scratch import beside_scratch
 
-    found = beside_scratch(copy.deepcopy(network), fresh, job, range(job.seed, job.seed + seeds), run, recipe)
-    if as_json:
-        sides = {"retrained": list(found.retrained), "scratch": list(found.scratch)}
-        ratios = {cost: console.plain(ratio) for cost, ratio in found.ratios.items()}
-        console.print_json({**{name: console.plain(side) for name, side in sides.items()}, "ratios": ratios})
-        return
-    console.show_comparison(found)
+    sides = {"retrained": console.plain(list(found.retrained)), "scratch": console.plain(list(found.scratch))}
+    return {**sides, "ratios": {cost: console.plain(ratio) for cost, ratio in found.ratios.items()}}

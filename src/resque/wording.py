@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
+from resque.data import parts_of
 from resque.readings import EnergyReading, Grid
 from resque.records import Estimate, Forecast, Update
 from resque.sci import Intensity
@@ -85,7 +86,11 @@ def short_data(spec: str) -> str:
     Example:
         >>> short_data("idx:/data/mnist/t10k-images.gz,/data/mnist/t10k-labels.gz@test+blur:3")
         'idx:t10k-images.gz,t10k-labels.gz@test+blur:3'
+        >>> short_data("npz:/data/new.npz@700~npz:/data/old.npz")
+        'npz:new.npz@700~npz:old.npz'
     """
+    if len(parts := parts_of(spec)) > 1:
+        return "~".join(map(short_data, parts))
     kind, colon, rest = spec.partition(":")
     if kind not in ("npz", "idx"):
         return spec
@@ -126,14 +131,19 @@ def price(amount: float | None, currency: str) -> str:
 
 def carbon_line(carbon: Intensity) -> str:
     """Software Carbon Intensity with its terms."""
-    low, high = (quantity("carbon_kg", g / 1000.0) for g in (carbon.per_update_low_g, carbon.per_update_high_g))
-    sample = carbon.per_sample_low_g, carbon.per_sample_high_g
-    each = " to ".join(NOT_MEASURED if g is None else quantity("carbon_kg", g / 1000.0) for g in sample)
-    made = " to ".join(quantity("carbon_kg", g / 1000.0) for g in (carbon.embodied_low_g, carbon.embodied_high_g))
+    update = _grams(carbon.per_update_low_g, carbon.per_update_high_g)
+    each = _grams(carbon.per_sample_low_g, carbon.per_sample_high_g)
+    made = _grams(carbon.embodied_low_g, carbon.embodied_high_g)
     return (
-        f"SCI {low} to {high} CO2e per update, {each} per sample: E {quantity('energy_kwh', carbon.energy_kwh)} × "
+        f"SCI {update} CO2e per update, {each} per sample: E {quantity('energy_kwh', carbon.energy_kwh)} × "
         f"I {carbon.intensity_g_per_kwh:g} g/kWh + M {made} ({carbon.tags['M']})"
     )
+
+
+def _grams(low: float | None, high: float | None) -> str:
+    """A range, or the one value that it is."""
+    both = [quantity("carbon_kg", None if g is None else g / 1000.0) for g in (low, high)]
+    return " to ".join(dict.fromkeys(both))
 
 
 def grid_line(grid: Grid | None) -> str:
