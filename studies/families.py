@@ -71,7 +71,7 @@ COSTS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "CO2e [g]": lambda u: u["cost"]["carbon_kg"] and u["cost"]["carbon_kg"] * 1e3,
     "SCI [g an update]": lambda u: u["sci"] and "{per_update_low_g:.2g}–{per_update_high_g:.2g}".format(**u["sci"]),
     "price [EUR]": lambda u: u["price"],
-    "trained": lambda u: f"{u['trainable_share']:.1%}",
+    "trained": lambda u: f"{100 * u['trainable_share']:.3g} %",
     "accuracy": lambda u: f"{u['curve']['accuracy'][0]:.2f} → {u['curve']['accuracy'][-1]:.2f}",
 }
 

@@ -186,7 +186,7 @@ def show_update(update: Update, carbon: Intensity | None = None) -> None:
     if update.peak_accuracy > update.accuracy:
         out.print(f"best accuracy on the way: {update.peak_accuracy:.4f}")
     if update.trainable_share < 1.0:
-        out.print(f"{update.trainable_share:.1%} of the parameters were trained")
+        out.print(f"{100 * update.trainable_share:.3g} % of the parameters were trained")
     if update.resumed:
         out.print(f"interrupted and gone on: {update.resumed} time{'s' * (update.resumed > 1)}")
     if update.energy.note:
