@@ -75,5 +75,6 @@ def test_an_update_leaves_a_model_and_a_profile_that_go_on(walk):
 def test_the_python_blocks_run(capsys, folder):
     for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.S):
         exec(compile(block, "README.md", "exec"), {})
-    said = r"0\.\d{3} rad, floor 0\.\d{3}, layer 7\n\{0: 1, 2: 1\}\n80 steps, accuracy 0\.\d\d\n$"
-    assert re.match(said, capsys.readouterr().out)
+    said = [r"0\.\d{3} rad, floor 0\.\d{3}, layer 7\n", r"\{0: 1, 2: 1\}\n", r"(.* with the cost, n = \d+\n){14}"]
+    said.append(r"80 steps, accuracy 0\.\d\d\n$")
+    assert re.match("".join(said), capsys.readouterr().out)

@@ -23,9 +23,11 @@ Data flows one way; a module imports only from those above it in this list::
     representations  one forward pass with a hook
     clustering       KMeans from the paper's three starts; 1 - ARI in exact integers
     powerlaw         cost as a power law of one feature, judged on held-out updates
+    moments          second moments by class: streamed, merged
     profiles         class sums: streamed, merged, saved
     measures         accuracy, gradient norm, parameter change, stopping rule
     indices          RESQUE_dist, RESQUE_task
+    rivals           what others would use in the index's place
     metrics          the accumulators as torchmetrics metrics
     augmentation     random changes of training images, batched on the device
     tuning           which parameters train: all, the head, adapters

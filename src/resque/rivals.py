@@ -1,0 +1,374 @@
+"""What others would use in the index's place, from one pass: transfer scores, distances, what people look at first.
+
+Transfer scores tell how well features fit labels: larger means better, so a cost runs the other way. Distances, drop in
+accuracy and loss grow with the cost. Each score says which, and of how many samples and features it is, because most
+depend on both.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.special import logsumexp
+from sklearn.neighbors import NearestNeighbors
+from torch import nn
+
+from resque.errors import RepresentationError
+from resque.labelled import LabelledData
+from resque.layers import PENULTIMATE
+from resque.moments import Moments
+from resque.representations import as_tensor, device_of, observing
+
+_EPS = 1e-4
+_NEIGHBOURHOOD = 2000
+_FEW = 5.0
+_ROUNDS = 200
+
+
+def h_score(moments: Moments) -> float:
+    """``tr(cov(f)^+ cov(E[f | y]))``, in [0, classes - 1]; on pure noise it is at its largest once n ≤ d.
+
+    References:
+        Bao et al., An information-theoretic approach to transferability in task transfer learning, ICIP 2019.
+
+    Example:
+        >>> moments = Moments([0, 1])
+        >>> moments.update([[0.0], [0.2], [1.0], [1.2]], [0, 0, 1, 1])
+        >>> round(h_score(moments), 4)
+        0.9615
+    """
+    return float(np.trace(np.linalg.pinv(moments.covariance, hermitian=True) @ moments.covariance_of_means))
+
+
+def shrunk_h_score(moments: Moments) -> float:
+    """The H-score with a covariance shrunk as Ledoit and Wolf have it: meaningful also for few samples.
+
+    References:
+        Ibrahim, Ponomareva and Mazumder, Newer is not always better, arXiv 2110.06893.
+    """
+    share, covariance = moments.shrinkage, moments.covariance
+    identity = np.eye(moments.width) * np.trace(covariance) / moments.width
+    shrunk = (1.0 - share) * covariance + share * identity
+    between = (1.0 - share) * moments.covariance_of_means
+    return float(np.trace(np.linalg.pinv(shrunk, hermitian=True) @ between))
+
+
+def logme(moments: Moments) -> float:
+    """The log evidence per sample of linear models of the one-hot labels, mean over classes.
+
+    With k, the rank of the features, where the authors' code has the width: theirs is wrong for fewer samples than
+    features.
+
+    References:
+        You et al., LogME: practical assessment of pre-trained models for transfer learning, ICML 2021.
+    """
+    origin = np.zeros(moments.width)
+    squares, vectors = np.linalg.eigh(moments.products_about(origin).sum(0))
+    kept = squares > max(squares.max(), 0.0) * max(moments.width, 1) * np.finfo(float).eps
+    squares, vectors = squares[kept], vectors[:, kept]
+    counts = moments.counts[moments.counts > 0]
+    towards = (moments.means * counts[:, None]) @ vectors  # F^T y of each one-hot column, in the eigenvectors
+    return float(
+        np.mean(
+            [_evidence(squares, own**2 / squares, float(n), moments.n) for own, n in zip(towards, counts, strict=True)]
+        )
+    )
+
+
+def _evidence(s: np.ndarray, explained: np.ndarray, square: float, n: int) -> float:
+    """The largest log evidence per sample of one column: ``s`` eigenvalues, ``explained`` its squares along them."""
+    rest, ratio = max(square - float(explained.sum()), 0.0), 1.0
+    for _ in range(_ROUNDS):
+        known = float((s / (s + ratio)).sum())
+        weights = float((s * explained / (ratio + s) ** 2).sum())
+        misfit = float((explained / (1.0 + s / ratio) ** 2).sum()) + rest
+        alpha, beta = known / (weights + 1e-5), (n - known) / (misfit + 1e-5)
+        before, ratio = ratio, alpha / beta
+        if abs(ratio - before) <= 1e-9 * before:
+            break
+    weights = float((s * explained / (ratio + s) ** 2).sum())
+    misfit = float((explained / (1.0 + s / ratio) ** 2).sum()) + rest
+    evidence = (
+        0.5 * len(s) * math.log(alpha)
+        + 0.5 * n * math.log(beta)
+        - 0.5 * float(np.log(alpha + beta * s).sum())
+        - 0.5 * beta * misfit
+        - 0.5 * alpha * weights
+        - 0.5 * n * math.log(2.0 * math.pi)
+    )
+    return evidence / n
+
+
+def transrate(moments: Moments) -> float:
+    """``R(F) - sum_c (n_c / n) R(F_c)`` with ``R(F) = logdet(I + F^T F / (n eps)) / 2``, centred once.
+
+    It depends on n and on how unequal the classes are: compare at equal n and width alone.
+
+    References:
+        Huang et al., Frustratingly easy transferability estimation, ICML 2022.
+    """
+    products, counts = moments.products_about(moments.mean), moments.counts[moments.counts > 0]
+    return _rate(products.sum(0), moments.n) - float(
+        sum(share * _rate(own, n) for own, n, share in zip(products, counts, moments.shares, strict=True))
+    )
+
+
+def _rate(products: np.ndarray, n: float) -> float:
+    return 0.5 * float(np.linalg.slogdet(np.eye(len(products)) + products / (n * _EPS))[1])
+
+
+def gbc(moments: Moments) -> float:
+    """``-log sum_{i != j} exp(-D_B(i, j))``: how little the classes, as diagonal Gaussians, overlap.
+
+    The published form, ``-sum exp``, underflows to 0 for classes that are well apart; this one orders alike.
+
+    References:
+        Pandy et al., Transferability estimation using Bhattacharyya class separability, CVPR 2022.
+    """
+    means, variances = moments.means, np.maximum(moments.variances, _EPS * max(float(moments.variances.mean()), 1e-12))
+    if len(means) < 2:
+        raise RepresentationError("separability needs two classes or more")
+    both = (variances[:, None] + variances[None, :]) / 2.0
+    distance = ((means[:, None] - means[None, :]) ** 2 / both).sum(-1) / 8.0
+    distance += (np.log(both) - (np.log(variances)[:, None] + np.log(variances)[None, :]) / 2.0).sum(-1) / 2.0
+    return -float(logsumexp(-distance[~np.eye(len(means), dtype=bool)]))
+
+
+def frechet_distance(one: Moments, other: Moments) -> float:
+    """``|m - m'|^2 + tr(S + S' - 2 (S S')^{1/2})`` of two sets of features.
+
+    References:
+        Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017.
+    """
+    _check_widths(one, other)
+    values, vectors = np.linalg.eigh(one.covariance)
+    root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ other.covariance @ root), 0.0)).sum()
+    spread = float(np.trace(one.covariance) + np.trace(other.covariance) - 2.0 * cross)
+    return linear_mmd(one, other) + max(spread, 0.0)
+
+
+def linear_mmd(one: Moments, other: Moments) -> float:
+    """``|m - m'|^2``: the squared distance of the mean features, noise included."""
+    _check_widths(one, other)
+    return float(((one.mean - other.mean) ** 2).sum())
+
+
+def _check_widths(one: Moments, other: Moments) -> None:
+    if one.width != other.width:
+        raise RepresentationError(f"features of widths {one.width} and {other.width} have no distance")
+
+
+def nce(predicted: Any, labels: Any) -> float:
+    """``-H(Y | Z)`` in nats, of the new labels given the old classes that the model predicts.
+
+    Args:
+        predicted: ``(n,)`` integers.
+        labels: ``(n,)`` integers.
+
+    References:
+        Tran, Nguyen and Hassner, Transferability and hardness of supervised classification tasks, ICCV 2019.
+
+    Example:
+        >>> nce([0, 0, 1, 1], [5, 5, 7, 7]) == 0.0
+        True
+    """
+    joint = np.zeros((len(np.unique(labels)), len(np.unique(predicted))))
+    rows, columns = (np.unique(np.asarray(values), return_inverse=True)[1] for values in (labels, predicted))
+    np.add.at(joint, (rows, columns), 1.0 / len(rows))
+    given = joint / joint.sum(0, keepdims=True)
+    return float((joint[joint > 0] * np.log(given[joint > 0])).sum())
+
+
+def leep(probabilities: Any, labels: Any) -> float:
+    """``mean log sum_z P(y | z) theta(x)_z``, the log likelihood of the labels given the old classes' probabilities.
+
+    Args:
+        probabilities: ``(n, old classes)``, the model's softmax.
+        labels: ``(n,)`` integers.
+
+    References:
+        Nguyen et al., LEEP: a new measure to evaluate transferability of learned representations, ICML 2020.
+    """
+    theta = as_tensor(probabilities).double().cpu().numpy()
+    theta = theta[:, theta.sum(0) > 0.0]
+    classes, own = np.unique(np.asarray(labels), return_inverse=True)
+    joint = np.zeros((len(classes), theta.shape[1]))
+    np.add.at(joint, own, theta)
+    given = joint / joint.sum(0, keepdims=True)
+    return float(np.log((given[own] * theta).sum(1)).mean())
+
+
+def average_thresholded_confidence(source: Any, correct: Any, target: Any) -> float:
+    """The accuracy on new data without their labels: the share above the confidence that the original accuracy sets.
+
+    Args:
+        source: ``(n,)`` confidences on original data held out.
+        correct: ``(n,)`` whether each was classified correctly.
+        target: ``(m,)`` confidences on the new data.
+
+    References:
+        Garg et al., Leveraging unlabeled data to predict out-of-distribution performance, ICLR 2022.
+
+    Example:
+        >>> average_thresholded_confidence([0.9, 0.8, 0.6, 0.4], [True, True, True, False], [0.7, 0.5, 0.3, 0.99])
+        0.75
+    """
+    known, right = np.sort(np.asarray(source, dtype=float)), float(np.mean(correct))
+    below = round((1.0 - right) * len(known))
+    threshold = -math.inf if below == 0 else known[below - 1]
+    return float((np.asarray(target, dtype=float) > threshold).mean())
+
+
+TRANSFER: Mapping[str, Callable[[Moments], float]] = {
+    "H-score": h_score,
+    "shrunk H-score": shrunk_h_score,
+    "LogME": logme,
+    "TransRate": transrate,
+    "GBC": gbc,
+}
+"""Scores of features and labels alone; larger is better."""
+DISTANCES: Mapping[str, Callable[[Moments, Moments], float]] = {
+    "Fréchet distance": frechet_distance,
+    "linear MMD": linear_mmd,
+}
+"""Scores of two data sets' features; larger is farther."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One rival's number.
+
+    Attributes:
+        value: The score.
+        grows_with_cost: Whether a larger one foretells a larger cost.
+        n: Samples it was computed from.
+        width: Of the features; 0 where none are used.
+        note: What the reader has to know; empty where nothing.
+    """
+
+    value: float
+    grows_with_cost: bool
+    n: int
+    width: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a model sees in one data set: all that the rivals need, from one pass.
+
+    Attributes:
+        moments: Of the features.
+        probabilities: ``(n, classes of the model)``.
+        labels: ``(n,)``.
+        sample: ``(m, d)`` features of at most 2,000 samples, drawn without order, for neighbours.
+        sample_labels: ``(m,)``, theirs.
+        loss: Mean cross-entropy, nats.
+    """
+
+    moments: Moments
+    probabilities: np.ndarray
+    labels: np.ndarray
+    sample: np.ndarray
+    sample_labels: np.ndarray
+    loss: float
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """``(n,)`` the model's own classes."""
+        found: np.ndarray = self.probabilities.argmax(1)
+        return found
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """``(n,)`` the largest probability."""
+        found: np.ndarray = self.probabilities.max(1)
+        return found
+
+    @property
+    def accuracy(self) -> float:
+        """Share classified correctly."""
+        return float((self.predicted == self.labels).mean())
+
+
+def view(
+    model: nn.Module, data: LabelledData, layer: str = PENULTIMATE, reduction: str = "mean", seed: int = 0
+) -> View:
+    """One pass over a data set.
+
+    Args:
+        model: Left as it is.
+        data: With true labels.
+        layer: Of the features; the products of a wide one do not fit into memory.
+        reduction: ``"mean"`` over positions, or ``"flatten"`` or ``"token-mean"``.
+        seed: Of the sample for neighbours.
+    """
+    moments, probabilities, rows_seen = Moments(data.classes), [], []
+    chosen = torch.zeros(len(data), dtype=torch.bool)
+    chosen[torch.from_numpy(np.random.default_rng(seed).permutation(len(data))[:_NEIGHBOURHOOD])] = True
+    loss, seen = 0.0, 0
+    with observing(model, layer, reduction) as observe:
+        for inputs, labels in data.batches(device=device_of(model)):
+            rows, logits = observe(inputs)
+            moments.update(rows, labels)
+            probabilities.append(logits.float().softmax(1).cpu().numpy())
+            loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
+            rows_seen.append(rows.cpu()[chosen[seen : seen + len(labels)]].double().numpy())
+            seen += len(labels)
+    own = data.labels.cpu()
+    return View(
+        moments, np.concatenate(probabilities), own.numpy(), np.concatenate(rows_seen), own[chosen].numpy(), loss / seen
+    )
+
+
+def neighbour_accuracy(rows: np.ndarray, labels: np.ndarray, neighbours: int = 5) -> float:
+    """The share of samples whose nearest others vote for their class; each is held out in turn."""
+    few = min(neighbours, len(rows) - 1)
+    if few < 1:
+        raise RepresentationError("neighbours need two samples or more")
+    near = NearestNeighbors(n_neighbors=few).fit(rows).kneighbors(return_distance=False)
+    classes, own = np.unique(labels, return_inverse=True)
+    votes = (own[near][:, :, None] == np.arange(len(classes))).sum(1)
+    return float((votes.argmax(1) == own).mean())
+
+
+def rivals(shifted: View, original: View | None = None) -> dict[str, Score]:
+    """Every rival of the index.
+
+    Args:
+        shifted: The model's view of the new data.
+        original: Its view of original data held out; without it there is neither drop nor distance.
+
+    Returns:
+        Name → score.
+
+    Example:
+        >>> from resque import load_data, load_model
+        >>> model, data = load_model("resque.networks:small_cnn"), load_data("digits@16px@test")
+        >>> found = rivals(view(model, load_data("digits@16px@test+blur:5")), view(model, data))
+        >>> found["loss"].grows_with_cost, found["LogME"].grows_with_cost, found["LogME"].width
+        (True, False, 64)
+    """
+    moments, n, d = shifted.moments, shifted.moments.n, shifted.moments.width
+    few = f"{n} samples of {d} features: fewer than {_FEW:g} each" if n < _FEW * d else ""
+    found = {
+        "loss": Score(shifted.loss, True, n),
+        "mean confidence": Score(float(shifted.confidence.mean()), False, n),
+        "NCE": Score(nce(shifted.predicted, shifted.labels), False, n),
+        "LEEP": Score(leep(shifted.probabilities, shifted.labels), False, n),
+        "neighbours": Score(neighbour_accuracy(shifted.sample, shifted.sample_labels), False, len(shifted.sample), d),
+    }
+    found |= {name: Score(score(moments), False, n, d, few) for name, score in TRANSFER.items()}
+    if original is None:
+        return found
+    confident = average_thresholded_confidence(
+        original.confidence, original.predicted == original.labels, shifted.confidence
+    )
+    found["accuracy drop"] = Score(original.accuracy - shifted.accuracy, True, n)
+    found["ATC"] = Score(confident, False, n, note="without labels of the new data")
+    return found | {name: Score(score(original.moments, moments), True, n, d) for name, score in DISTANCES.items()}
