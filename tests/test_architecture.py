@@ -20,7 +20,7 @@ LAYERS = (
     {"indices", "recipes", "rivals"},
     {"metrics", "trainer", "ledger", "checkpoints"},
     {"asking"},
-    {"tasks", "retraining", "forecasting", "settling"},
+    {"tasks", "retraining", "forecasting", "settling", "campaign"},
     {"wording", "demo", "doctor", "recording", "scratch", "lineage"},
     {"console", "report"},
     {"inputs"},

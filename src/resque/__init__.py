@@ -43,6 +43,7 @@ Data flows one way; a module imports only from those above it in this list::
     recording        a training loop of the user's own, measured
     forecasting      history + index + probe → every cost with an interval
     settling         forecasts beside what happened
+    campaign         many runs as tasks, each done once, whatever is killed
     doctor           what this machine offers
     demo             the main job on embedded data
     wording          numbers and verdicts in words
