@@ -98,8 +98,10 @@ def test_without_resume_it_begins_anew(tmp_path, cnn, job, meter):
 
 def test_another_run_has_another_file(tmp_path, job):
     at = Checkpoint(tmp_path)
-    others = [dataclasses.replace(job, seed=2), dataclasses.replace(job, target_accuracy=0.9)]
-    assert len({at.path("a", job), at.path("b", job), *(at.path("a", other) for other in others)}) == 4
+    changed = dataclasses.replace(job.train, labels=job.train.labels.roll(1))  # under the same name
+    changes = {"seed": 2}, {"target_accuracy": 0.9}, {"kind": "x"}, {"train": changed}, {"original_test": job.test}
+    others = [dataclasses.replace(job, **change) for change in changes]
+    assert len({at.path("a", job), at.path("b", job), *(at.path("a", other) for other in others)}) == 7
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path, cnn, job, meter):

@@ -154,4 +154,23 @@ def test_what_has_another_form_is_not_mixed(folder, images, labels):
     assert len(load_data("npz:d~e.npz")) == 40
     with pytest.raises(DataError, match=r"different forms \(1×8×8, 1×6×5\) cannot be mixed"):
         load_data("digits~npz:d~e.npz")
-    assert len(load_data("digits@8px~npz:d~e.npz@8px", limit=20)) == 40
+    both = load_data("digits@8px ~ npz:d~e.npz@8px", limit=20)
+    assert (len(both), both.name) == (40, "digits@20@8px~npz:d~e.npz@20@8px")
+
+
+def test_a_mixture_may_have_parts_of_one_class(folder, images):
+    np.savez(folder / "one.npz", x=np.repeat(images, 1, 0)[:10], y=np.full(10, 7))
+    np.savez(folder / "two.npz", x=images, y=np.arange(40) % 4)
+    assert load_data("npz:two.npz~npz:one.npz").classes == [0, 1, 2, 3, 7]
+    with pytest.raises(DataError, match="only class"):
+        load_data("npz:one.npz~npz:one.npz")
+
+
+def test_a_digest_tells_data_apart_whatever_their_name(digits):
+    import dataclasses
+
+    again = load_data("digits@16px")
+    assert again.digest == digits.digest
+    changed = dataclasses.replace(again, labels=again.labels.roll(1))
+    darker = dataclasses.replace(again, inputs=again.images * 0.5)
+    assert len({changed.digest, darker.digest, digits.digest}) == 3

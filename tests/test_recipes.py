@@ -23,6 +23,8 @@ def test_settings_change_in_place_and_from_a_file(folder):
     made = named_recipe("train-sgd,learning_rate=0.1,batch_size=64,augmentation=paper,fixed_epochs=3", max_epochs=9)
     expected = {"learning_rate": 0.1, "batch_size": 64, "augmentation": PAPER, "fixed_epochs": 3, "max_epochs": 9}
     assert made == dataclasses.replace(RECIPES["train-sgd"], **expected)
+    assert named_recipe("train-adam,milestones=2+5").milestones == (2, 5)
+    assert named_recipe("train-sgd,milestones=none").milestones == ()
     (folder / "mine.toml").write_text(
         'base = "train-sgd"\nlearning_rate = 1\naugmentation = ["flip"]\nmilestones = [5]\n'
     )
@@ -48,6 +50,11 @@ def test_settings_change_in_place_and_from_a_file(folder):
         ("train-adam,trains=tail", "use all, head, lora"),
         ("train-adam,compile=yes", "expected true or false"),
         ("train-adam,channels_last=1", "expected true or false"),
+        ("train-adam,weight_decay=-1", "expected 0 or more"),
+        ("train-adam,momentum=1", "0 to below 1"),
+        ("train-adam,milestones=0+4", "expected epochs from 1 on"),
+        ("train-adam,milestones=soon", "expected epochs from 1 on"),
+        ("train-adam,tolerances=0.1", "expected a list; write it in a FILE.toml"),
         ("train-adam,rank=0", "expected 1 or more"),
         ("train-adam,augmentation=fog", "use paper, or some of flip"),
         ("train-adam,max_hours=0", "expected more than 0"),

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 import resque
 from doubles import synthetic_update
 from resque.energy import ClockMeter
-from resque.errors import LedgerError, ResqueError, SettingError
+from resque.errors import LedgerError, ResqueError, ResqueWarning, SettingError
 from resque.labelled import as_float
 from resque.ledger import Ledger
 from resque.measures import evaluate, gradient_norm, parameter_change
@@ -37,8 +38,8 @@ def loop(model, data, epochs, run, test):
                 norms.append(gradient_norm([p.grad for p in model.parameters()]))
                 optimizer.step()
             with recording.evaluating():
-                accuracy = evaluate(model, test.batches())[0]
-            recording.evaluated(step=(epoch + 1) * 10, accuracy=accuracy)
+                accuracy = torch.tensor(evaluate(model, test.batches())[0], dtype=torch.float64)
+            recording.evaluated(np.int64((epoch + 1) * 10), accuracy, samples=(epoch + 1) * len(data))
             kept.append(copy.deepcopy(dict(model.named_parameters())))
     return recording.update, norms, kept
 
@@ -66,6 +67,7 @@ def test_a_loop_of_ones_own_is_measured_as_an_update(cnn, small, meter, tmp_path
     assert update.evaluation_s > 0
     assert update.features == Features(None, update.curve.accuracy[0], 2.3)
     assert update.reached == (max(update.curve.accuracy) >= 0.2)
+    assert update.trainable_share == 1.0
 
 
 def test_what_the_loop_does_not_tell_is_not_known(tmp_path):
@@ -101,6 +103,8 @@ def test_nonsense_is_refused(tmp_path):
         run.evaluated(step=5, accuracy=0.5)
         with pytest.raises(SettingError, match="the last evaluation was at step 5"):
             run.evaluated(step=5, accuracy=0.6)
+    with pytest.raises(SettingError, match="has ended"):
+        run.evaluated(step=9, accuracy=0.5)
     with pytest.raises(SettingError, match="expected a share"), resque.record(tmp_path / "h.db", target_accuracy=90.0):
         pass
     with pytest.raises(LedgerError, match="0 forecasts"), resque.record(tmp_path / "h.db", forecast="abc"):
@@ -162,3 +166,39 @@ def test_the_command_line_shows_it(tmp_path, cli):
     assert json.loads(out)["updates"][0]["cost"]["gradient_norm"] is None
     code, _, err = cli("report")
     assert code == 0, err
+
+
+def test_steps_are_those_of_the_optimizer(cnn, tmp_path):
+    optimizer = torch.optim.SGD(list(cnn.parameters())[-2:], lr=0.1)
+    path = tmp_path / "h.db"
+
+    def one_step():
+        with resque.record(path, model=cnn, optimizer=optimizer, meter=ClockMeter()) as run:
+            with pytest.raises(SettingError, match="optimizer took 0"):
+                run.evaluated(step=5, accuracy=0.5)
+            run.evaluated(step=0, accuracy=0.5)
+            cnn(torch.rand(2, 1, 8, 8)).sum().backward()
+            optimizer.step()
+
+    with pytest.warns(ResqueWarning, match="1 steps after the last evaluation"):
+        one_step()
+    (update,) = Ledger(path).updates()
+    assert update.trainable_share == pytest.approx(650 / sum(p.numel() for p in cnn.parameters()))
+    for wrong in ({"optimizer": [optimizer]}, {"steps_per_epoch": 0}, {"steps_per_epoch": 2.5}):
+        with pytest.raises(SettingError, match="expected"), resque.record(path, meter=ClockMeter(), **wrong):
+            pass
+
+
+def test_evaluation_is_no_training_wherever_it_is_told(tmp_path, meter):
+    with resque.record(tmp_path / "h.db", meter=meter) as run, run.evaluating(), run.evaluating():
+        busy = sum(range(3_000_000))
+        run.evaluated(step=1, accuracy=0.5)
+    assert busy
+    assert 0.0 <= run.update.cost.wall_s < run.evaluation_s
+
+
+def test_a_forecast_of_another_recipe_is_not_settled(history):
+    ledger, made = history
+    match = "made for batch_size 32, not 7"
+    with pytest.raises(SettingError, match=match), resque.record(ledger, made.id, recipe={"batch_size": 7}):
+        pass

@@ -129,6 +129,16 @@ def test_an_entry_is_there_even_if_its_files_are_not(tmp_path, cnn):
     assert [update.id for update in ledger.updates()] == ["u"]
 
 
+def test_an_interruption_leaves_no_entry_without_its_files(tmp_path, cnn):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    ledger = Ledger(tmp_path / "h.db")
+    with pytest.raises(KeyboardInterrupt):
+        keep(synthetic_update("u", index=0.1, steps=5), cnn, tmp_path / "f", ledger, Lineage(), interrupted)
+    assert not ledger.updates()
+
+
 def broken():
     raise ModelError("broken")
 
@@ -169,7 +179,9 @@ def test_the_command_line_compares_and_goes_on(cli, folder, learned):
     assert [entry.from_scratch for entry in entries] == [False, True, False, True]
     code, out, err = cli(f"{line} --resume --json")
     assert code == 0, err
-    assert json.loads(out) == found
+    again = json.loads(out)
+    assert (found.pop("folder"), again.pop("folder")) == ("kept", None)
+    assert again == found
     assert len(Ledger(folder / "resque.db").updates()) == 4
     code, out, err = cli(f"{line} --resume")
     assert "Retraining beside training from scratch" in out
@@ -183,7 +195,7 @@ def test_a_target_that_scratch_never_reaches_is_said_so(cli, folder, learned):
         "--scratch-recipe train-adam,learning_rate=0.0000001 --target-accuracy 0.55"
     )
     assert code == 0, err
-    assert "from scratch: target reached in 0 of 1 runs: never within the longest run" in out
+    assert "from scratch: target reached in 0 of 1 runs, never ended by max" in out
     assert "at most" in out
 
 
@@ -212,3 +224,31 @@ def test_the_callers_model_is_as_it_was(learned, small, meter):
     )  # fmt: skip
     assert [p.requires_grad for p in learned.parameters()] == flags
     assert all(torch.equal(value, state[name]) for name, value in learned.state_dict().items())
+
+
+def test_a_comparison_that_settles_a_forecast_can_go_on(cli, folder, learned):
+    save_weights(learned, folder / "w.safetensors")
+    ledger = Ledger(folder / "resque.db")
+    for number in range(1, 7):
+        past = synthetic_update(f"u{number}", index=0.1 * number, steps=5 * number, kind=f"k{number % 3}", accuracy=0.1)
+        features = dataclasses.replace(past.features, layer="7", reduction="flatten")
+        ledger.add(dataclasses.replace(past, features=features))
+    weights = "--weights w.safetensors --kind k1"
+    asked = LINE.replace("retrain ", "forecast ", 1).replace("--train ", "--shifted ")
+    parts = asked.replace("--shifted", "--original digits@16px@train@300 --shifted")
+    code, out, err = cli(f"{parts} {weights} --json")
+    assert code == 0, err
+    made = json.loads(out)["id"]
+    line = f"{LINE} {weights} --forecast {made} --from-scratch --seeds"
+    assert cli(f"{line} 1 --json")[0] == 0
+    code, out, err = cli(f"{line} 2 --resume --json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert [update["forecast_id"] for update in found["retrained"]] == [made, None]
+    code, _, err = cli(f"{line} 1")
+    assert (code, "settled already" in err) == (1, True)
+
+
+def test_options_that_mean_nothing_are_refused(cli, folder):
+    code, _, err = cli(f"{LINE} --seeds 5")
+    assert (code, "belong to --from-scratch" in err) == (1, True)

@@ -33,7 +33,8 @@ class Checkpoint:
 
     def path(self, parent: str, job: Retraining) -> Path:
         """The file of this very run: the same model, data, recipe, seed and target have the same one."""
-        what = [parent, job.train.name, job.test.name, plain_recipe(job.recipe), job.seed, job.target_accuracy]
+        what = [parent, job.train.name, job.test.name, job.digest, plain_recipe(job.recipe), job.seed]
+        what += [job.target_accuracy, job.kind, job.original_test.name if job.original_test else None]
         return self.folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.checkpoint"
 
     def started_utc(self, parent: str, job: Retraining) -> str | None:

@@ -185,7 +185,7 @@ def show_update(update: Update, carbon: Intensity | None = None) -> None:
         out.print(f"its profile lies {update.moved_parent_rad:.4f} rad from its parent's{origin}")
     if update.peak_accuracy > update.accuracy:
         out.print(f"best accuracy on the way: {update.peak_accuracy:.4f}")
-    if update.trainable_share < 1.0:
+    if update.trainable_share is not None and update.trainable_share < 1.0:
         out.print(f"{100 * update.trainable_share:.3g} % of the parameters were trained")
     if update.resumed:
         out.print(f"interrupted and gone on: {update.resumed} time{'s' * (update.resumed > 1)}")
@@ -208,8 +208,11 @@ def show_comparison(found: Comparison) -> None:
     for name, side in (("retrained", mine), ("from scratch", theirs)):
         reached = sum(update.reached for update in side)
         best = ", ".join(f"{update.peak_accuracy:.4f}" for update in side)
-        never = "" if reached else ": never within the longest run"
+        others = ", ".join(sorted({update.stopped_by for update in side if not update.reached}))
+        never = f", {'never' if not reached else 'others'} ended by {others}" if others else ""
         out.print(f"{name}: target reached in {share(reached, n)} runs{never}; best accuracy {best}")
+    if not any(found.ratios.values()):
+        out.print("no ratios: on both sides a run missed the target, so neither cost is known")
 
 
 def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:

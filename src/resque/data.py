@@ -44,7 +44,7 @@ _STEP = re.compile(
     rf"^(?P<head>.+?)(?P<step>@(?:train|test|original|shifted|gray|rgb|\d+px|\d+)|\+{_PART}(?:/{_PART})*)$"
 )
 _DOUBTFUL = re.compile(r"\+[a-z_]+:[^:/+@]*$")
-_MIXED = re.compile(r"~(?=digits\b|[a-z]+:|[^~]+\.py:)")
+_MIXED = re.compile(r" *~ *(?=digits\b|[a-z]+:|[^~]+\.py:)")
 
 
 def load_data(
@@ -83,8 +83,42 @@ def load_data(
         desaturate, relabel
     """
     if len(parts := parts_of(spec)) > 1:
-        common: dict[str, Any] = {"preparation": preparation, "root": root, "for_training": for_training}
-        return _joined(spec, [load_data(part, limit=limit, seed=seed, watch=watch, **common) for part in parts])
+        common: dict[str, Any] = {
+            "limit": limit,
+            "seed": seed,
+            "preparation": preparation,
+            "root": root,
+            "watch": watch,
+        }
+        return _classified(
+            _joined([_loaded(part, for_training=for_training, **common) for part in parts]), for_training
+        )
+    return _classified(
+        _loaded(
+            spec, limit=limit, seed=seed, preparation=preparation, root=root, for_training=for_training, watch=watch
+        ),
+        for_training,
+    )
+
+
+def _classified(data: LabelledData, for_training: bool) -> LabelledData:
+    """Refuse what no classifier can be trained on."""
+    if for_training and len(data.classes) < 2:
+        raise DataError(f"{data.name}: only class {data.classes} is left; a classifier needs at least two classes")
+    return data
+
+
+def _loaded(
+    spec: str,
+    *,
+    limit: int | None,
+    seed: int,
+    preparation: Preparation | Tokenisation | None,
+    root: str | Path,
+    for_training: bool,
+    watch: Watch,
+) -> LabelledData:
+    """The data of one source after its steps."""
     steps: list[str] = []
     source = spec
     while match := _STEP.match(source):
@@ -103,10 +137,10 @@ def load_data(
     data = _checked(source, samples, wanted, sides[0] if sides else None)
     if limit is not None:
         data = data.limited(limit, seed)
+    if limit == len(data) and data.name == source:  # a stream that ended there
+        data = dataclasses.replace(data, name=f"{source}@{limit}")
     for step in steps:
         data = _apply(data, step, seed)
-    if for_training and len(data.classes) < 2:
-        raise DataError(f"{spec}: only class {data.classes} is left; a classifier needs at least two classes")
     return data
 
 
@@ -120,9 +154,9 @@ def parts_of(spec: str) -> list[str]:
     return _MIXED.split(spec)
 
 
-def _joined(name: str, parts: list[LabelledData]) -> LabelledData:
+def _joined(parts: list[LabelledData]) -> LabelledData:
     """Data from several sources as one; each must have the same form and classes."""
-    first = parts[0]
+    first, name = parts[0], "~".join(part.name for part in parts)
     if not all(part.class_names == first.class_names and part.labelled == first.labelled for part in parts):
         raise DataError(f"{name}: not all of these number the same classes alike, so they cannot be mixed")
     shapes = [tuple(part.inputs.shape[1:]) if isinstance(part.inputs, Tensor) else None for part in parts]

@@ -125,7 +125,12 @@ class Reader:
         if Path(spec).suffix == ".npz" and Path(spec).is_file():
             raise DataError(f"{spec} is data, not a profile: write npz:{spec}")
         if spec.endswith(".safetensors") or Path(spec).is_file():
-            return Profile.load(spec)
+            found = Profile.load(spec)
+            if layer is not None and layer != found.origin.layer:
+                raise DataError(
+                    f"{spec} is of layer {found.origin.layer}, not {layer}: leave --layer out, or profile anew"
+                )
+            return found
         return profile_of(network, self.data(spec, for_training=False), layer, reduction or "flatten", "true")
 
     def job(

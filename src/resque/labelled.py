@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
@@ -94,6 +95,14 @@ class LabelledData:
         if isinstance(self.inputs, Tensor) and self.inputs.ndim == 4:
             return self.inputs
         raise DataError(f"{self.name} holds no images: leave out what is done to images (+KIND:LEVEL, @32px, @gray)")
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Which data these are, whatever their name: a hash of inputs and labels, 16 hex digits."""
+        found, inputs = hashlib.blake2b(digest_size=8), self.inputs
+        for values in (self.labels, *(inputs.values() if isinstance(inputs, Mapping) else [inputs])):
+            found.update(values.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
     def take(self, rows: Tensor) -> "LabelledData":
         """The same data, these rows alone."""

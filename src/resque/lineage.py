@@ -59,8 +59,9 @@ def keep(
 ) -> Update:
     """Write the updated model and its profiles, then the ledger entry.
 
-    The entry comes last, so that whatever is in the ledger has its files; and it comes whatever happens to the files,
-    because the cost has been paid. A model that diverged has no profile.
+    The entry comes last, so that an interruption leaves none without its files; the run's checkpoint is there to go on
+    from. An error with the files does not keep the entry away, because the cost has been paid. A model that diverged
+    has no profile.
 
     Args:
         update: What was measured.
@@ -83,6 +84,8 @@ def keep(
             if lineage.origin is not None:
                 lineage.origin.save(folder / ORIGIN)
             update = lineage.continued(update, profile)
-    finally:
+    except Exception:
         ledger.add(update)
+        raise
+    ledger.add(update)
     return update

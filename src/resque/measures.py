@@ -142,6 +142,8 @@ class Tally:
     def after_backward(self) -> None:
         """Count one step's gradient; call it when the gradients are there."""
         norms = torch._foreach_norm([p.grad for p in self._parameters if p.grad is not None])
+        if not norms:
+            raise SettingError("an optimizer step without a gradient: call backward() before step()")
         self._last_norm = torch.linalg.vector_norm(torch.stack(norms), dtype=torch.float64)
         self._norm_sum = self._norm_sum.to(self._last_norm.device) + self._last_norm
 

@@ -78,6 +78,12 @@ class Recipe:
                 raise SettingError(f"{name} {getattr(self, name)!r}: use one of {', '.join(offered)}")
         check_augmentation(self.augmentation)
         check_trains(self.trains, self.rank)
+        if not (self.weight_decay >= 0.0 and 0.0 <= self.momentum < 1.0):
+            raise SettingError(
+                f"weight_decay {self.weight_decay} and momentum {self.momentum}: expected 0 or more, and 0 to below 1"
+            )
+        if not all(isinstance(epoch, int) and epoch > 0 for epoch in self.milestones):
+            raise SettingError(f"milestones {self.milestones}: expected epochs from 1 on, e.g. milestones=40+70")
         for name in ("learning_rate", "batch_size", "max_epochs", "fixed_epochs", "max_hours", "max_kwh"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -124,7 +130,7 @@ def named_recipe(spec: str, evaluate_every: int | None = None, max_epochs: int |
 
     Args:
         spec: ``NAME``, or ``FILE.toml`` of settings; then any of them, after commas: ``retrain-adam,batch_size=64``.
-            Several augmentations have ``+`` between them, and ``paper`` stands for the paper's four.
+            Several augmentations or milestones have ``+`` between them; ``paper`` stands for the paper's augmentations.
         evaluate_every: Goes before the recipe's.
         max_epochs: Goes before the recipe's.
 
@@ -179,7 +185,11 @@ def _typed(key: str, value: Any) -> Any:
         raise SettingError(f"a recipe has no setting {key!r}: use one of {', '.join(hints)}")
     if key == "augmentation" and isinstance(value, str):
         return () if value in ("", "none") else PAPER if value == "paper" else tuple(value.split("+"))
+    if key == "milestones" and isinstance(value, str | int):
+        return tuple(_parsed(epoch) for epoch in str(value).split("+")) if value not in ("", "none") else ()
     if typing.get_origin(hints[key]) is tuple:
+        if not isinstance(value, list | tuple):
+            raise SettingError(f"recipe setting {key}={value}: expected a list; write it in a FILE.toml")
         return value
     wanted = [kind for kind in (typing.get_args(hints[key]) or (hints[key],)) if kind in _KINDS]
     if not wanted or type(value) is wanted[0]:
@@ -232,6 +242,11 @@ class Retraining:
         """Refuse an accuracy that is no share."""
         if not 0.0 < target_accuracy <= 1.0:
             raise SettingError(f"target accuracy {target_accuracy:g}: expected a share in (0, 1], e.g. 0.9 for 90 %")
+
+    @property
+    def digest(self) -> str:
+        """Which data these are, whatever their names."""
+        return f"{self.train.digest} {self.test.digest}"
 
     @property
     def shift_kind(self) -> str | None:

@@ -4,6 +4,7 @@ Nothing is trained here, and nothing is written before the block has ended well.
 """
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from resque.energy import EnergyMeter, open_meter, shared
-from resque.errors import SettingError
+from resque.errors import ResqueWarning, SettingError
 from resque.ledger import Ledger
 from resque.measures import Tally
 from resque.models import fingerprint
@@ -31,54 +32,81 @@ class Recording:
     Args:
         optimizer: Its steps are counted and its parameters watched; None leaves both unknown.
         steps_per_epoch: The intervals of eq. 5; None leaves epochs, gradient norm and parameter change unknown.
+
+    Raises:
+        SettingError: What is no optimizer, or no whole number of steps.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer | None = None, steps_per_epoch: int | None = None) -> None:
+        if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+            raise SettingError(f"optimizer is a {type(optimizer).__name__}; expected one torch.optim.Optimizer")
+        if steps_per_epoch is not None and not (isinstance(steps_per_epoch, int) and steps_per_epoch > 0):
+            raise SettingError(f"steps_per_epoch is {steps_per_epoch}; expected a whole number from 1 on")
         self.update: Update | None = None
         self.evaluation_s = 0.0
+        self._evaluating_since: float | None = None
+        self._samples: int | None = None
+        self._ended = False
         self.started_utc = utc_now()
-        self._start = time.perf_counter()
-        self._steps_per_epoch, self._count = steps_per_epoch, 0
+        self._steps_per_epoch, self._count = steps_per_epoch, None if optimizer is None else 0
         self._rows: list[tuple[Any, ...]] = []
         self._tally: Tally | None = None
         self._hooks: list[Any] = []
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.trained = 0
         if optimizer is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             self._device = parameters[0].device
             self._hooks.append(optimizer.register_step_pre_hook(self._before_step))
             self._hooks.append(optimizer.register_step_post_hook(self._after_step))
+            self.trained = sum(p.numel() for p in parameters if p.requires_grad)
             if steps_per_epoch is not None:
                 self._tally = Tally(parameters, steps_per_epoch)
+        self._start = self._now()
 
-    def evaluated(self, step: int, accuracy: float, loss: float | None = None) -> None:
+    def evaluated(self, step: int, accuracy: Any, loss: Any = None, samples: int | None = None) -> None:
         """Say what an evaluation on the new test data found; best also before the first step, as step 0.
 
         Args:
             step: Optimizer steps taken so far, more than at the last evaluation.
-            accuracy: Share of the test data classified correctly.
+            accuracy: Share of the test data classified correctly; a number, also as an array or tensor of one.
             loss: Mean cross-entropy there, nats.
+            samples: Training samples passed so far, counting repeats.
 
         Raises:
-            SettingError: Steps that do not grow, or an accuracy that is no share.
+            SettingError: Steps that do not grow or are not those of the optimizer, an accuracy that is no share, or a
+                block that has ended.
         """
+        if self._ended:
+            raise SettingError("the block of resque.record has ended: call run.evaluated inside of it")
+        accuracy, loss = float(accuracy), None if loss is None else float(loss)
+        if step != int(step) or (self._count is not None and step != self._count):
+            taken = "" if self._count is None else f", and the optimizer took {self._count}"
+            raise SettingError(f"evaluated(step={step}){taken}: give the optimizer steps taken so far")
+        step = int(step)
         if not 0.0 <= accuracy <= 1.0:
             raise SettingError(f"accuracy {accuracy:g}: expected a share in [0, 1], e.g. 0.9 for 90 %")
         if step < 0 or (self._rows and step <= self._rows[-1][0]):
             last = f"the last evaluation was at step {self._rows[-1][0]}" if self._rows else "steps are counted from 0"
             raise SettingError(f"evaluated(step={step}): {last}; give the optimizer steps taken so far")
-        within = self._steps_per_epoch is not None and self._count % self._steps_per_epoch != 0
-        totals = (None, None, None) if self._tally is None else self._tally.totals(within)
+        totals: tuple[float | None, ...] = (None, None, None)
+        if self._tally is not None and self._steps_per_epoch:
+            totals = self._tally.totals(within_epoch=step % self._steps_per_epoch != 0)
+        self._samples = samples
         self._rows.append((step, accuracy, loss, self._training_s(), *totals))
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """A block of evaluation: its time is told apart and is no cost of training."""
-        start = self._now()
+        if self._evaluating_since is not None:
+            yield  # in such a block already
+            return
+        self._evaluating_since = self._now()
         try:
             yield
         finally:
-            self.evaluation_s += self._now() - start
+            self.evaluation_s += self._now() - self._evaluating_since
+            self._evaluating_since = None
 
     def end(self, said: Forecast | None, about: Mapping[str, Any], energy: EnergyReading, grid: Grid | None) -> Update:
         """The update that the run was.
@@ -86,9 +114,16 @@ class Recording:
         Raises:
             SettingError: No evaluation was told.
         """
+        self._ended = True
         if not self._rows:
             raise SettingError(
                 "no evaluation was told: call run.evaluated(step=…, accuracy=…) after the first step or more"
+            )
+        if self._count is not None and self._count > self._rows[-1][0]:
+            warnings.warn(
+                f"{self._count - self._rows[-1][0]} steps after the last evaluation are not in the cost",
+                ResqueWarning,
+                stacklevel=4,
             )
         names = "steps", "accuracy", "loss", "wall_s", "gradient_norm", "gradient_norm_last_batch", "parameter_change"
         columns: dict[str, Any] = dict(zip(names, zip(*self._rows, strict=True), strict=True))
@@ -108,7 +143,7 @@ class Recording:
                 "stopped_by": "target" if curve.accuracy[-1] >= target and about["target_accuracy"] else BY_USER,
                 "features": features if said is None else said.features,
                 "curve": curve,
-                "cost": _cost(curve, about["recipe"], energy, grid),
+                "cost": _cost(curve, self._samples, energy, grid),
                 "evaluation_s": self.evaluation_s,
                 "energy": energy,
                 "grid": grid,
@@ -128,7 +163,7 @@ class Recording:
             self._tally.after_backward()
 
     def _after_step(self, *given: Any) -> None:
-        self._count += 1
+        self._count = (self._count or 0) + 1
         if self._tally is not None and self._steps_per_epoch and self._count % self._steps_per_epoch == 0:
             self._tally.end_epoch()
 
@@ -138,7 +173,8 @@ class Recording:
         return time.perf_counter()
 
     def _training_s(self) -> float:
-        return self._now() - self._start - self.evaluation_s
+        until = self._now() if self._evaluating_since is None else self._evaluating_since
+        return until - self._start - self.evaluation_s
 
 
 @contextmanager
@@ -179,7 +215,7 @@ def record(
         train_data: What it was trained on, in words or as a specification.
         test_data: What it was tested on.
         kind: Kind of shift.
-        recipe: Its settings, in the words of :class:`resque.Recipe`; ``batch_size`` tells the samples.
+        recipe: Its settings, in the words of :class:`resque.Recipe`; of a forecast, those that are named must agree.
         seed: Of the run.
 
     Raises:
@@ -223,6 +259,8 @@ def record(
         finally:
             run.close()
     about["child"] = "" if model is None else fingerprint(model)
+    whole = 0 if model is None else sum(p.numel() for p in model.parameters())
+    about["trainable_share"] = run.trained / whole if whole and run.trained else None
     history.add(run.end(said, about, window.reading, grid))
 
 
@@ -233,18 +271,22 @@ def _as_forecast(said: Forecast, about: Mapping[str, Any]) -> dict[str, Any]:
         mine, theirs = about[what], getattr(said, what)
         if mine and mine != theirs:
             raise SettingError(f"forecast {said.id} was made for {what} {theirs}, not {mine}: make a new forecast")
-    return {"model": about["model"] or said.model, "recipe": about["recipe"] or dict(said.recipe)} | {
+    for setting, mine in about["recipe"].items():
+        if setting in said.recipe and said.recipe[setting] != mine:
+            theirs = said.recipe[setting]
+            raise SettingError(f"forecast {said.id} was made for {setting} {theirs}, not {mine}: make a new forecast")
+    return {"model": about["model"] or said.model, "recipe": {**said.recipe, **about["recipe"]}} | {
         what: getattr(said, what) for what in names
     }
 
 
-def _cost(curve: LearningCurve, recipe: Mapping[str, Any], energy: EnergyReading, grid: Grid | None) -> Cost:
+def _cost(curve: LearningCurve, samples: int | None, energy: EnergyReading, grid: Grid | None) -> Cost:
     steps, wall_s, per_epoch = curve.steps[-1], curve.wall_s[-1], curve.steps_per_epoch
     energy_kwh = shared(energy, wall_s)
     return Cost(
         epochs=None if per_epoch is None else steps / per_epoch,
         steps=steps,
-        samples=steps * recipe["batch_size"] if "batch_size" in recipe else None,
+        samples=samples,
         gradient_norm=curve.gradient_norm[-1],
         gradient_norm_last_batch=curve.gradient_norm_last_batch[-1],
         parameter_change=curve.parameter_change[-1],

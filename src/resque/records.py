@@ -137,13 +137,14 @@ class Update:
         original_accuracy_after: The same afterwards: what was forgotten is the difference.
         forecast_id: The forecast that this update settles, None if there was none.
         host: Processor, device and versions.
-        trainable_share: Share of the parameters that were trained, adapters included.
+        trainable_share: Share of the parameters that were trained, adapters included; None where that is not known.
         resumed: How often the run was interrupted and went on.
         tariff: What it was paid by, None if not named.
         from_scratch: Whether it began with new random weights, to stand beside a retraining.
         moved_parent_rad: Mean angle between the class sums of the parent's profile, of its data in its own space, and
             of the new model's; None where there is no profile of the parent. Two models are no RESQUE_dist.
         moved_origin_rad: The same from the first model of the line.
+        digest: Of the training and the test data, whatever their names; empty where they were not seen.
     """
 
     id: str
@@ -170,12 +171,13 @@ class Update:
     original_accuracy_after: float | None
     forecast_id: str | None
     host: Mapping[str, str]
-    trainable_share: float = 1.0
+    trainable_share: float | None = 1.0
     resumed: int = 0
     tariff: Tariff | None = None
     from_scratch: bool = False
     moved_parent_rad: float | None = None
     moved_origin_rad: float | None = None
+    digest: str = ""
 
     @property
     def whole_energy_kwh(self) -> float | None:

@@ -140,6 +140,7 @@ def retrain(
         resumed=run.resumed,
         tariff=tariff,
         from_scratch=job.from_scratch,
+        digest=job.digest,
     )
 
 
@@ -336,4 +337,4 @@ def is_of(update: Update, parent: str, job: Retraining) -> bool:
     """Whether an update is what this job would do to the model of that fingerprint."""
     said = update.parent, update.train_data, update.test_data, dict(update.recipe), update.seed, update.target_accuracy
     asked = parent, job.train.name, job.test.name, plain_recipe(job.recipe), job.seed, job.target_accuracy
-    return said == asked
+    return said == asked and update.kind == job.shift_kind and update.digest == job.digest

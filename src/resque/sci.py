@@ -6,6 +6,9 @@ point operation. Per sample or operation, fewer of them change nothing: that a f
 trained from scratch shows per update alone.
 """
 
+import dataclasses
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,9 +39,11 @@ class Embodied:
     source: str = "given by the user"
 
     def __post_init__(self) -> None:
-        if not (0.0 <= self.low_kg <= self.high_kg and self.life_years > 0.0 and 0.0 < self.share <= 1.0):
+        sound = 0.0 <= self.low_kg <= self.high_kg < math.inf and 0.0 < self.life_years < math.inf
+        if not (sound and 0.0 < self.share <= 1.0):
+            both = " to ".join(dict.fromkeys((f"{self.low_kg:g}", f"{self.high_kg:g}")))
             raise SettingError(
-                f"embodied emissions {self.low_kg:g} to {self.high_kg:g} kg over {self.life_years:g} years, share "
+                f"embodied emissions {both} kg over {self.life_years:g} years, share "
                 f"{self.share:g}: expected a range from 0 on, a lifespan, and a share in (0, 1]"
             )
 
@@ -80,12 +85,33 @@ class Intensity:
     tags: dict[str, str]
 
 
+def embodied_of(host: Mapping[str, str], kg: float | None = None, life_years: float | None = None) -> Embodied:
+    """What making a machine emitted: as the user says, else the published range for a processor or a GPU.
+
+    Args:
+        host: Of an update.
+        kg: Total, kg CO2e.
+        life_years: Lifespan.
+
+    Example:
+        >>> embodied_of({"device": "cpu"}, kg=300.0).high_kg, embodied_of({"device": "cuda"}, life_years=3.0).life_years
+        (300.0, 3.0)
+    """
+    made = GPU if host.get("device", "").startswith("cuda") else CPU
+    if kg is not None:
+        made = Embodied(kg, kg, made.life_years)
+    if life_years is not None:
+        source = made.source if kg is not None else made.source.replace("4 years", f"{life_years:g} years as given")
+        made = dataclasses.replace(made, life_years=life_years, source=source)
+    return made
+
+
 def software_carbon_intensity(update: Update, embodied: Embodied | None = None) -> Intensity | None:
     """The SCI of one update; None where its energy or its grid is not known.
 
     Args:
         update: What was done.
-        embodied: Of the hardware; None takes the range for a processor or a GPU.
+        embodied: Of the hardware; None takes the published range, see :func:`embodied_of`.
 
     References:
         ISO/IEC 21031:2024, Software Carbon Intensity specification 1.1, Green Software Foundation.
@@ -94,7 +120,7 @@ def software_carbon_intensity(update: Update, embodied: Embodied | None = None) 
     energy_kwh = update.whole_energy_kwh
     if energy_kwh is None or grid is None:
         return None
-    made = embodied or (GPU if update.host.get("device", "").startswith("cuda") else CPU)
+    made = embodied or embodied_of(update.host)
     reserved = energy.wall_s / 3600.0 / (made.life_years * _HOURS_PER_YEAR) * made.share
     operational = energy_kwh * grid.intensity_g_per_kwh
     low, high = (kg * _G_PER_KG * reserved for kg in (made.low_kg, made.high_kg))

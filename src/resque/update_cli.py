@@ -136,16 +136,18 @@ def retrain(
     scratch_recipe: Annotated[
         str | None, typer.Option(help="Recipe from scratch; default: the paper's rates for the same optimizer.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Pairs of retraining and scratch, from --seed on.", min=1)] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(help="Pairs of retraining and scratch, from --seed on; default: 3.", min=1)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this very run was interrupted.")] = False,
-    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.")] = 30.0,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0.0)] = 30.0,
     price_per_kwh: Annotated[float, typer.Option(help="Price of a kWh.")] = 0.0,
     price_per_hour: Annotated[float, typer.Option(help="Price of an hour of the machine.")] = 0.0,
     currency: Annotated[str, typer.Option(help="Of both prices.")] = "EUR",
     embodied_kg: Annotated[
         float | None, typer.Option(help="kg CO2e of making the hardware; default: a published range.")
     ] = None,
-    life_years: Annotated[float, typer.Option(help="Its lifespan.")] = 4.0,
+    life_years: Annotated[float | None, typer.Option(help="Its lifespan; default: 4.")] = None,
     country: Country = None,
     intensity: Intensity = None,
     limit: Limit = None,
@@ -170,13 +172,16 @@ def retrain(
     from resque.models import fingerprint
     from resque.readings import Tariff
     from resque.recipes import named_recipe
-    from resque.sci import Embodied
+    from resque.representations import device_of
+    from resque.retraining import host
+    from resque.sci import embodied_of, software_carbon_intensity
     from resque.scratch import beside_scratch
     from resque.settling import check_settles
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
     history.check_writable()
-    made = None if embodied_kg is None else Embodied(embodied_kg, embodied_kg, life_years)
+    if not from_scratch and (seeds is not None or scratch_recipe is not None):
+        raise SettingError("--seeds and --scratch-recipe belong to --from-scratch: add it, or leave them out")
     other = None if scratch_recipe is None else named_recipe(scratch_recipe, evaluate_every, max_epochs)
     reader = Reader(model, weights, device, classes, limit, data_root)
     job = reader.job(
@@ -186,12 +191,15 @@ def retrain(
     fresh = reader.fresh(network, seed) if from_scratch else None
     for part in (job.train, job.test, *([] if job.original_test is None else [job.original_test])):
         check_fits(network, part)
-    said = None if forecast is None else history.waiting(forecast)
+    said = None if forecast is None else history.forecast(forecast)
     if said is not None:
         check_settles(network, job, said)
     before = None if original is None else reader.original(network, original, layer, reduction)
     features = said.features if said is not None else known_before(network, job, before, labels)[0]
     checkpoint, parent = Checkpoint(_CHECKPOINTS, checkpoint_every, resume), fingerprint(network)
+    made = embodied_of(host(device_of(network)), embodied_kg, life_years)
+    if said is not None and not (resume and _ended(history, checkpoint, parent, job)):
+        history.waiting(said.id)
     going_on = _check_resumed(history, checkpoint, parent, job, begins_anew=not from_scratch)
     if not going_on:
         _check_new(out)
@@ -200,6 +208,7 @@ def retrain(
     lineage = Lineage.of(before, None if original is None else Path(original))
     same = (reduction or "flatten") if before is None else before.origin.reduction
     tariff = Tariff(price_per_kwh, price_per_hour, currency) if price_per_kwh or price_per_hour else None
+    written: list[Path] = []
     measured = _Measured(history, open_meter(), grid, tariff, checkpoint, model)
 
     def run(own_network: "nn.Module", own_job: "Retraining") -> "Update":
@@ -207,6 +216,7 @@ def retrain(
 
         def with_files(update: "Update") -> "Update":
             folder = out or _UPDATES / update.id
+            written.append(folder)
             return keep(
                 update, own_network, folder, history, lineage,
                 lambda: profile_of(own_network, own_job.train, chosen, same, "true"),
@@ -222,16 +232,22 @@ def retrain(
         )
 
     if fresh is not None:
-        found = beside_scratch(network, fresh, job, range(seed, seed + seeds), run, other)
-        console.print_json(_plain_comparison(found)) if as_json else console.show_comparison(found)
-        if not as_json:
-            console.out.print(
-                f"model of the first retraining: {out or _UPDATES / found.retrained[0].id}; ledger: {ledger}"
-            )
+        found = beside_scratch(network, fresh, job, range(seed, seed + (seeds or 3)), run, other)
+        folder = written[0] if written else None
+        if as_json:
+            console.print_json({**_plain_comparison(found, made), "folder": folder and str(folder)})
+            return
+        console.show_comparison(found)
+        first = f"in {folder}" if folder else f"kept before, as update {found.retrained[0].id}"
+        console.out.print(f"model of the first retraining: {first}; ledger: {ledger}")
         return
     update = run(network, job)
-    _show(update, out or _UPDATES / update.id, ledger, made, as_json)
-    if said is not None and not as_json:
+    if as_json:
+        console.print_json({**_plain_update(update, made), "folder": str(written[0])})
+        return
+    console.show_update(update, software_carbon_intensity(update, made))
+    console.out.print(f"model and profile: {written[0]}; ledger: {ledger}")
+    if said is not None:
         console.show_settled([(said, update)])
 
 
@@ -316,21 +332,17 @@ def _check_new(out: Path | None) -> None:
         )
 
 
-def _show(update: "Update", folder: Path, ledger: Path, made: "Embodied | None", as_json: bool) -> None:
+def _plain_update(update: "Update", made: "Embodied") -> dict[str, Any]:
     from resque import console
     from resque.sci import software_carbon_intensity
 
     carbon = software_carbon_intensity(update, made)
-    if as_json:
-        more = {"folder": str(folder), "price": update.price, "sci": console.plain(carbon) if carbon else None}
-        console.print_json({**console.plain(update), **more})
-        return
-    console.show_update(update, carbon)
-    console.out.print(f"model and profile: {folder}; ledger: {ledger}")
+    return {**console.plain(update), "price": update.price, "sci": carbon and console.plain(carbon)}
 
 
-def _plain_comparison(found: "Comparison") -> dict[str, Any]:
+def _plain_comparison(found: "Comparison", made: "Embodied") -> dict[str, Any]:
     from resque import console
 
-    sides = {"retrained": console.plain(list(found.retrained)), "scratch": console.plain(list(found.scratch))}
-    return {**sides, "ratios": {cost: console.plain(ratio) for cost, ratio in found.ratios.items()}}
+    sides = {"retrained": found.retrained, "scratch": found.scratch}
+    plain: dict[str, Any] = {name: [_plain_update(update, made) for update in side] for name, side in sides.items()}
+    return {**plain, "ratios": {cost: console.plain(ratio) for cost, ratio in found.ratios.items()}}
