@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 COUNTRY ?= DEU
+PRESET ?= quick
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench studies lint clean
+.PHONY: demo test bench studies study-table1 lint clean
 
 demo: $(VENV)/installed
 	rm -rf demo-run
@@ -22,6 +23,9 @@ bench: $(VENV)/installed
 studies: $(VENV)/installed
 	$(BIN)/python studies/families.py --out studies/results/families.md
 	$(BIN)/python studies/interruptions.py --out studies/results/interruptions.md
+
+study-table1: $(VENV)/installed
+	$(BIN)/python studies/table1.py --preset $(PRESET)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -1,9 +1,9 @@
 """Kill a retraining at random moments, go on, and see whether anything of it shows.
 
-Each trial starts ``resque retrain`` on scikit-learn's digits, kills it (SIGKILL) after a random share of the time that
-an undisturbed run takes, then runs the same command with ``--resume``, unless the kill came when the entry was in the
-ledger already. The ledger must hold exactly one entry at the end, and its curve must be that of the undisturbed run,
-bit for bit.
+Each trial starts ``resque retrain`` on scikit-learn's digits, sends it SIGKILL (every other time), SIGTERM or SIGINT
+after a random share of the time that an undisturbed run takes, then runs the same command with ``--resume``, unless the
+entry was in the ledger already. The ledger must hold exactly one entry at the end, with its files, and its curve must
+be that of the undisturbed run, bit for bit.
 
     python studies/interruptions.py --trials 20 --out studies/results/interruptions.md
 """
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from signal import Signals
 
 RUN = [
     *(sys.executable, "-c", "from resque.cli import main; main()", "retrain", "--model", "resque.networks:small_cnn"),
@@ -26,7 +27,9 @@ RUN = [
 ]
 
 
-def run(folder: Path, *more: str, kill_after_s: float | None = None) -> tuple[dict | None, float]:
+def run(
+    folder: Path, *more: str, after_s: float | None = None, signal: Signals = Signals.SIGKILL
+) -> tuple[dict | None, float]:
     """The update, or None if it was killed before it ended; and the seconds that it took."""
     start = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -34,10 +37,11 @@ def run(folder: Path, *more: str, kill_after_s: float | None = None) -> tuple[di
         [*RUN, *more], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
-        out, err = process.communicate(timeout=kill_after_s)
+        out, err = process.communicate(timeout=after_s)
     except subprocess.TimeoutExpired:
-        process.kill()
+        process.send_signal(signal)
         out, err = process.communicate()
+        return (json.loads(out) if process.returncode == 0 else None), time.perf_counter() - start
     if process.returncode > 0:
         raise SystemExit(err.decode())
     return (json.loads(out) if process.returncode == 0 else None), time.perf_counter() - start
@@ -70,12 +74,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         whole, whole_s = run(Path(place))
     assert whole is not None
-    lines = ["| killed after [s] | entries after the kill | entries at the end | resumed | same curve | files there |"]
-    lines.append("|---|---|---|---|---|---|")
-    for _ in range(options.trials):
+    lines = ["| signal | sent after [s] | entries after it | entries at the end | resumed | same curve | files there |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for trial in range(options.trials):
         with tempfile.TemporaryDirectory() as place:
             folder, moment = Path(place), generator.uniform(0.3, 1.0) * whole_s
-            run(folder, kill_after_s=moment)
+            signal = (Signals.SIGKILL, (Signals.SIGTERM, Signals.SIGINT)[trial // 2 % 2])[trial % 2]
+            run(folder, after_s=moment, signal=signal)
             after = len(entries(folder))
             if not after:
                 run(folder, "--resume")
@@ -83,7 +88,7 @@ def main() -> None:
             same = "yes" if curve(update) == curve(whole) else "NO"
             files = sorted(path.name for path in folder.glob(f"updates/{update['id']}/*"))
             there = "yes" if files == ["model.safetensors", "profile.safetensors"] else "NO"
-            row = f"| {moment:.1f} | {after} | 1 | {update['resumed']} | {same} | {there} |"
+            row = f"| {signal.name} | {moment:.1f} | {after} | 1 | {update['resumed']} | {same} | {there} |"
             lines.append(row)
             print(row, flush=True)
     if options.out:
