@@ -34,7 +34,7 @@ from resque.recipes import Retraining, named_recipe
 from resque.retraining import retrain
 from resque.rivals import rivals, view
 
-RESULTS, WORK = Path("studies/results"), Path("studies/work")
+RESULTS, CACHE = Path("studies/results"), Path("studies/cache")
 NOISES = ("gaussian", "blur", "salt_pepper")
 KINDS = (*NOISES, "rotation", "jpeg", "bit_depth", "relabel")
 
@@ -141,10 +141,10 @@ def _meter() -> EnergyMeter:
     return open_meter()
 
 
-def campaign(preset: str, workers: int, results: Path = RESULTS, work: Path = WORK) -> dict[str, Row]:
+def campaign(preset: str, workers: int, results: Path = RESULTS, cache: Path = CACHE) -> dict[str, Row]:
     """All rows of a preset, those that are missing made now."""
     studies, errors = PRESETS[preset], Console(stderr=True)
-    weights = {(s.name, seed): work / f"{preset}-{s.name}-{seed}.safetensors" for s in studies for seed in s.seeds}
+    weights = {(s.name, seed): cache / f"{preset}-{s.name}-{seed}.safetensors" for s in studies for seed in s.seeds}
     trainings = [
         Task(f"{s.name} {seed}", original, {"study": s, "seed": seed, "weights": str(weights[s.name, seed])})
         for s in studies
@@ -168,7 +168,7 @@ def campaign(preset: str, workers: int, results: Path = RESULTS, work: Path = WO
             def watch(done: int, total: int, key: str, bar: Any = bar) -> None:
                 progress.update(bar, completed=done, description=key)
 
-            place = (work if name == "originals" else results) / f"{preset}-{name}.jsonl"
+            place = (cache if name == "originals" else results) / f"{preset}-{name}.jsonl"
             rows = run_all(tasks, place, workers, watch=watch)
             progress.update(bar, completed=len(tasks), description=f"{preset}: {name}")
     return rows

@@ -150,11 +150,18 @@ def test_a_killed_process_leaves_no_half_entry_and_goes_on(folder):
     assert [entry["id"] for entry in json.loads(listed.stdout)["updates"]] == [update["id"]]
 
 
-def test_what_has_ended_is_not_resumed(cli, folder):
+def one_epoch(folder):
+    """A command line of one epoch, and the job that it describes."""
     np.savez(
         folder / "d.npz", x=np.random.default_rng(0).integers(0, 256, (60, 16, 16), np.uint8), y=np.arange(60) % 10
     )
+    data, recipe = load_data("npz:d.npz"), named_recipe("train-adam", max_epochs=1)
     line = " ".join(COMMAND).replace("--max-epochs 6", "--max-epochs 1")
+    return line, Retraining(data.part("train"), data.part("test"), 1.0, recipe)
+
+
+def test_what_has_ended_is_not_resumed(cli, folder):
+    line, _ = one_epoch(folder)
     assert cli(f"{line} --out one")[0] == 0
     code, _, err = cli(f"{line} --out two --resume")
     assert (code, "this very run has ended, as update" in err) == (1, True)
@@ -163,12 +170,7 @@ def test_what_has_ended_is_not_resumed(cli, folder):
 
 def test_a_kill_before_the_entry_is_kept_whole(cli, folder):
     """What a kill between the end of the run and its entry leaves: the last state, and some of the files."""
-    np.savez(
-        folder / "d.npz", x=np.random.default_rng(0).integers(0, 256, (60, 16, 16), np.uint8), y=np.arange(60) % 10
-    )
-    line = " ".join(COMMAND).replace("--max-epochs 6", "--max-epochs 1")
-    data, recipe = load_data("npz:d.npz"), named_recipe("train-adam", max_epochs=1)
-    job = Retraining(data.part("train"), data.part("test"), 1.0, recipe)
+    line, job = one_epoch(folder)
     model, at = load_model("resque.networks:small_cnn"), Checkpoint(folder / "updates" / "checkpoints")
     killed = retrain(model, job, meter=ClockMeter(), checkpoint=at)
     save_weights(model, folder / "out" / "model.safetensors")
@@ -180,12 +182,7 @@ def test_a_kill_before_the_entry_is_kept_whole(cli, folder):
 
 
 def test_a_kill_after_the_entry_leaves_one_entry(cli, folder):
-    np.savez(
-        folder / "d.npz", x=np.random.default_rng(0).integers(0, 256, (60, 16, 16), np.uint8), y=np.arange(60) % 10
-    )
-    line = " ".join(COMMAND).replace("--max-epochs 6", "--max-epochs 1")
-    data, recipe = load_data("npz:d.npz"), named_recipe("train-adam", max_epochs=1)
-    job = Retraining(data.part("train"), data.part("test"), 1.0, recipe)
+    line, job = one_epoch(folder)
     at = Checkpoint(folder / "updates" / "checkpoints")
     update = retrain(load_model("resque.networks:small_cnn"), job, meter=ClockMeter(), checkpoint=at)
     Ledger(folder / "resque.db").add(update)
