@@ -17,7 +17,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from signal import Signals
+from signal import SIG_DFL, Signals
+from signal import signal as signal_handler
 
 RUN = [
     *(sys.executable, "-c", "from resque.cli import main; main()", "retrain", "--model", "resque.networks:small_cnn"),
@@ -27,6 +28,11 @@ RUN = [
 ]
 
 
+def heed() -> None:
+    """Let SIGINT do what it does in a terminal, also when this script runs in the background, which ignores it."""
+    signal_handler(Signals.SIGINT, SIG_DFL)
+
+
 def run(
     folder: Path, *more: str, after_s: float | None = None, signal: Signals = Signals.SIGKILL
 ) -> tuple[dict | None, float]:
@@ -34,7 +40,7 @@ def run(
     start = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [*RUN, *more], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*RUN, *more], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed
     )
     try:
         out, err = process.communicate(timeout=after_s)

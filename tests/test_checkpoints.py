@@ -189,3 +189,18 @@ def test_a_kill_after_the_entry_leaves_one_entry(cli, folder):
     code, _, err = cli(f"{line} --resume")
     assert (code, f"has ended, as update {update.id}" in err) == (1, True)
     assert not list(folder.glob("updates/checkpoints/*"))
+
+
+def test_a_spoiled_checkpoint_is_in_nobodys_way_who_begins_anew(cli, folder):
+    line, job = one_epoch(folder)
+    path = Checkpoint(folder / "updates" / "checkpoints").path(
+        fingerprint(load_model("resque.networks:small_cnn")), job
+    )
+    path.parent.mkdir(parents=True)
+    path.write_text("spoiled")
+    code, _, err = cli(f"{line} --resume")
+    assert code == 1
+    assert "begin anew without --resume" in err
+    code, _, err = cli(line)
+    assert code == 0, err
+    assert not path.exists()

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +37,16 @@ class Checkpoint:
         return self.folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.checkpoint"
 
     def started_utc(self, parent: str, job: Retraining) -> str | None:
-        """When the run began of which the file tells; None without a file."""
+        """When the run began of which the file tells; None without a file, empty for one that cannot be read."""
         path = self.path(parent, job)
-        return str(load_checkpoint(path)["started_utc"]) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return str(load_checkpoint(path)["started_utc"])
+        except DataError:
+            if self.resume:
+                raise
+            return ""
 
     def remove(self, parent: str, job: Retraining) -> None:
         """The run has been kept: nothing is left to go on with."""
@@ -61,7 +67,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as error:
+    except Exception as error:  # torch's reader raises many kinds on a file that is none
         reason = " ".join(str(error).split())[:100]
         raise DataError(f"{path} is no checkpoint that can be read ({reason}); begin anew without --resume") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
