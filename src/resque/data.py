@@ -82,27 +82,10 @@ def load_data(
         resque.errors.DataError: unknown shift 'fog': use one of gaussian, blur, salt_pepper, rotation, jpeg, bit_depth,
         desaturate, relabel
     """
-    if len(parts := parts_of(spec)) > 1:
-        common: dict[str, Any] = {
-            "limit": limit,
-            "seed": seed,
-            "preparation": preparation,
-            "root": root,
-            "watch": watch,
-        }
-        return _classified(
-            _joined([_loaded(part, for_training=for_training, **common) for part in parts]), for_training
-        )
-    return _classified(
-        _loaded(
-            spec, limit=limit, seed=seed, preparation=preparation, root=root, for_training=for_training, watch=watch
-        ),
-        for_training,
-    )
-
-
-def _classified(data: LabelledData, for_training: bool) -> LabelledData:
-    """Refuse what no classifier can be trained on."""
+    common: dict[str, Any] = {"limit": limit, "seed": seed, "root": Path(root), "watch": watch}
+    wanted = preparation or AS_IT_IS
+    parts = [_loaded(part, wanted=wanted, for_training=for_training, **common) for part in parts_of(spec)]
+    data = parts[0] if len(parts) == 1 else _joined(parts)
     if for_training and len(data.classes) < 2:
         raise DataError(f"{data.name}: only class {data.classes} is left; a classifier needs at least two classes")
     return data
@@ -113,8 +96,8 @@ def _loaded(
     *,
     limit: int | None,
     seed: int,
-    preparation: Preparation | Tokenisation | None,
-    root: str | Path,
+    wanted: Preparation | Tokenisation,
+    root: Path,
     for_training: bool,
     watch: Watch,
 ) -> LabelledData:
@@ -129,9 +112,8 @@ def _loaded(
     for step in steps:
         if step.startswith("+"):
             parse_shift(step[1:])  # refuse before the data are read
-    wanted = preparation or AS_IT_IS
     sides = [int(step[1:-2]) for step in steps if step.endswith("px")]
-    samples = read(source, Path(root), limit, watch)
+    samples = read(source, root, limit, watch)
     if for_training and not samples.labelled:
         raise DataError(f"{source} has no labels; only an index of pseudo-labels needs none (--labels pseudo)")
     data = _checked(source, samples, wanted, sides[0] if sides else None)
