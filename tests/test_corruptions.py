@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from resque.corruptions import KINDS, RELABEL, parse_shift
+from resque.corruptions import KINDS, OF_LABELS, parse_shift
 from resque.errors import DataError
 
 GRAY = torch.full((400, 1, 16, 16), 0.5)
@@ -59,7 +59,7 @@ def test_rotation_keeps_shapes_on_images_that_are_not_square():
     assert math.hypot(row, column) == pytest.approx(13, abs=1.0)
 
 
-@pytest.mark.parametrize("kind", [*(kind for kind in KINDS if kind != RELABEL), "mixture"])
+@pytest.mark.parametrize("kind", [*(kind for kind in KINDS if kind not in OF_LABELS), "mixture"])
 @given(seed=st.integers(0, 10**6), level=st.integers(1, 10))
 def test_a_samples_noise_depends_on_seed_and_index_alone(kind, seed, level):
     images = torch.rand(7, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
@@ -95,3 +95,30 @@ def test_no_sample_and_no_pixel_is_special():
     first = parse_shift("gaussian:1")(GRAY, indices=indices(400), seed=0)[:, 0, 0, 0] - 0.5
     assert float(first.std()) == pytest.approx(0.026, rel=0.15)
     assert abs(float(first[0])) < 4.5 * 0.026
+
+
+def test_contrast_shrinks_towards_the_mean_of_the_image():
+    images = torch.rand(3, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    flat = parse_shift("contrast:10")(images, indices=indices(3), seed=0)
+    assert torch.allclose(flat.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=1e-6)
+    assert torch.allclose(flat.std((1, 2, 3)), 0.3 * images.std((1, 2, 3)), atol=1e-6)
+
+
+@pytest.mark.parametrize(("level", "rarest"), [(5, 30), (10, 3)])
+def test_imbalance_thins_the_classes_geometrically(level, rarest):
+    labels = torch.arange(5).repeat(300)
+    rows, left = parse_shift(f"imbalance:{level}").of_these(labels, indices=indices(1500), seed=2)
+    counts = torch.bincount(left)
+    assert (int(counts[0]), int(counts[-1])) == (300, rarest)
+    assert torch.equal(labels[rows], left)
+    assert torch.allclose(counts[1:] / counts[:-1], torch.full((4,), 10 ** (-level / 20)), atol=0.12)
+    again, _ = parse_shift(f"imbalance:{level}").of_these(labels, indices=indices(1500), seed=2)
+    other, _ = parse_shift(f"imbalance:{level}").of_these(labels, indices=indices(1500), seed=3)
+    assert torch.equal(rows, again)
+    assert not torch.equal(rows, other)
+
+
+def test_every_class_keeps_a_sample():
+    rows, left = parse_shift("imbalance:10").of_these(torch.tensor([0, 1, 2, 2]), indices=indices(4), seed=0)
+    assert sorted(set(left.tolist())) == [0, 1, 2]
+    assert len(rows) == 3

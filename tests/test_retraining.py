@@ -106,6 +106,12 @@ def test_evaluations_fall_on_every_kth_step_and_on_the_end_of_each_epoch(cnn, jo
     assert update.curve.steps == (0, 4, 8, 10, 12, 16, 20)
 
 
+def test_gaps_between_evaluations_grow_with_the_steps_taken(cnn, job, meter):
+    recipe = dataclasses.replace(RECIPE, evaluate_every=2, evaluate_growth=0.5, max_epochs=3)
+    update = retrain(cnn, dataclasses.replace(job, target_accuracy=1.0, recipe=recipe), meter=meter)
+    assert update.curve.steps == (0, 2, 4, 6, 10, 16, 20, 30)
+
+
 def test_the_tolerance_rule_ends_a_run(cnn, job, meter):
     recipe = dataclasses.replace(RECIPE, tolerances=((0.99, 2),), max_epochs=50)
     update = retrain(cnn, dataclasses.replace(job, target_accuracy=1.0, recipe=recipe), meter=meter)
@@ -193,6 +199,7 @@ def test_settings_outside_their_range_are_refused():
         {"learning_rate": 0.0},
         {"batch_size": 0},
         {"max_epochs": 0},
+        {"evaluate_growth": -0.1},
         {"evaluate_every": 0},
     ):
         with pytest.raises(SettingError):

@@ -1,9 +1,10 @@
 """Synthetic distribution shifts at ten levels: the paper's three noises, and others that are no noise.
 
-* ``gaussian``, ``blur``, ``salt_pepper``: the paper's; ``rotation``: by 6° a level.
+* ``gaussian``, ``blur``, ``salt_pepper``: the paper's; ``rotation``: by 6° a level; ``contrast``: 7 % less a level.
 * re-encoding: ``jpeg`` (quality 100 - 9 a level), ``bit_depth`` (from 8 bits down to 1), ``desaturate`` (a tenth of the
   colour a level).
 * ``relabel``: a twentieth of the labels a level become another class.
+* ``imbalance``: from the first class to the last, geometrically fewer samples: at level 5 a tenth, at 10 a hundredth.
 * ``gaussian:5/blur:3/none``: each sample one of these, drawn by its own number; ``/none`` mixes old and new.
 
 Images are floats in [0, 1], shape ``(n, channels, height, width)``; the result is clamped to [0, 1].
@@ -26,6 +27,7 @@ from resque.preparation import with_channels
 
 LEVELS = range(1, 11)
 _RELABELLED = 0.05
+_RARER = 0.2
 _WHICH, _OTHER = 8, 9  # streams of random numbers besides those of the noises, 0 to 2
 _REFERENCE_WIDTH = 32  # METHOD: blur is defined at width 32 and scales with the width
 _MIX_1, _MIX_2 = -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # splitmix64's multipliers, as signed int64
@@ -57,8 +59,8 @@ class Shift:
 
     @property
     def of_labels(self) -> bool:
-        """Whether it changes labels and not inputs."""
-        return any(part is not None and part[0] == RELABEL for part in self.parts)
+        """Whether it changes labels, or how many samples have which, and not inputs."""
+        return any(part is not None and part[0] in OF_LABELS for part in self.parts)
 
     def __call__(self, images: Tensor, *, indices: Tensor, seed: int) -> Tensor:
         """Shift a batch.
@@ -81,13 +83,22 @@ class Shift:
                 shifted[own] = _changed(images[own], part, indices[own.to(indices.device)], seed)
         return shifted
 
-    def relabelled(self, labels: Tensor, *, indices: Tensor, seed: int) -> Tensor:
-        """Some of the labels exchanged for another class that occurs, each as likely as the other."""
-        ((_, level),) = (part for part in self.parts if part is not None)
-        classes, own = torch.unique(labels, return_inverse=True)
-        step = 1 + (_draws(indices, seed, _OTHER) * (len(classes) - 1)).long()
-        chosen = _draws(indices, seed, _WHICH) < _RELABELLED * level
-        return torch.where(chosen, classes[(own + step) % len(classes)], labels)
+    def of_these(self, labels: Tensor, *, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """A shift of labels.
+
+        Args:
+            labels: ``(n,)`` integers.
+            indices: ``(n,)`` the samples' own indices.
+            seed: Seed of the whole data set.
+
+        Returns:
+            ``(rows, labels)``: which samples are left, and what they are called now.
+        """
+        ((kind, level),) = (part for part in self.parts if part is not None)
+        if kind == IMBALANCE:
+            rows = _thinned(labels, level, _draws(indices, seed, _WHICH))
+            return rows, labels[rows]
+        return torch.arange(len(labels)), _relabelled(labels, level, indices, seed)
 
     def __str__(self) -> str:
         return "/".join("none" if part is None else f"{part[0]}:{part[1]}" for part in self.parts)
@@ -104,8 +115,9 @@ def parse_shift(text: str) -> Shift:
         'gaussian/none'
     """
     parts = tuple(None if part == "none" else _part(*part.split(":")) for part in text.split("/"))
-    if len(parts) > 1 and any(part and part[0] == RELABEL for part in parts):
-        raise DataError(f"{text}: labels cannot be mixed with what is done to images; write +{RELABEL}:LEVEL by itself")
+    alone = next((part[0] for part in parts if part and part[0] in OF_LABELS), None)
+    if len(parts) > 1 and alone:
+        raise DataError(f"{text}: labels cannot be mixed with what is done to images; write +{alone}:LEVEL by itself")
     return Shift(parts)
 
 
@@ -119,6 +131,25 @@ def _part(kind: str, level: str) -> tuple[str, int]:
 
 def _changed(images: Tensor, part: tuple[str, int] | None, indices: Tensor, seed: int) -> Tensor:
     return images if part is None else _KINDS[part[0]](images, part[1], indices, seed).clamp(0.0, 1.0)
+
+
+def _relabelled(labels: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
+    """Some of the labels exchanged for another class that occurs, each as likely as the other."""
+    classes, own = torch.unique(labels, return_inverse=True)
+    step = 1 + (_draws(indices, seed, _OTHER) * (len(classes) - 1)).long()
+    chosen = _draws(indices, seed, _WHICH) < _RELABELLED * level
+    return torch.where(chosen, classes[(own + step) % len(classes)], labels)
+
+
+def _thinned(labels: Tensor, level: int, draws: Tensor) -> Tensor:
+    """Rows that are left of each class, at least one."""
+    classes = torch.unique(labels)
+    left = []
+    for rank, label in enumerate(classes):
+        own = (labels == label).nonzero()[:, 0]
+        share = 10.0 ** (-_RARER * level * rank / max(1, len(classes) - 1))
+        left.append(own[draws[own].argsort()][: math.ceil(share * len(own))])
+    return torch.cat(left).sort().values
 
 
 def _scramble(x: Tensor) -> Tensor:
@@ -186,6 +217,11 @@ def _rotation(images: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
+def _contrast(images: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    return mean + (images - mean) * (1.0 - 0.07 * level)
+
+
 def _jpeg(images: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
     from PIL import Image
 
@@ -218,9 +254,10 @@ _KINDS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
     "blur": _blur,
     "salt_pepper": _salt_pepper,
     "rotation": _rotation,
+    "contrast": _contrast,
     "jpeg": _jpeg,
     "bit_depth": _bit_depth,
     "desaturate": _desaturate,
 }
-RELABEL = "relabel"
-KINDS = (*_KINDS, RELABEL)
+RELABEL, IMBALANCE = OF_LABELS = "relabel", "imbalance"
+KINDS = (*_KINDS, *OF_LABELS)

@@ -79,8 +79,8 @@ def load_data(
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
         >>> load_data("digits+fog:3")
         Traceback (most recent call last):
-        resque.errors.DataError: unknown shift 'fog': use one of gaussian, blur, salt_pepper, rotation, jpeg, bit_depth,
-        desaturate, relabel
+        resque.errors.DataError: unknown shift 'fog': use one of gaussian, blur, salt_pepper, rotation, contrast, jpeg,
+        bit_depth, desaturate, relabel, imbalance
     """
     common: dict[str, Any] = {"limit": limit, "seed": seed, "root": Path(root), "watch": watch}
     wanted = preparation or AS_IT_IS

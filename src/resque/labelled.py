@@ -146,11 +146,10 @@ class LabelledData:
         seed = seed * 101 + len(self.shifts)
         made: dict[str, Any] = {"name": f"{self.name}+{shift}", "shifts": (*self.shifts, shift)}
         if shift.of_labels:
-            made["labels"] = shift.relabelled(self.labels, indices=self.indices, seed=seed)
-        else:
-            chunks = [shift(as_float(chunk), indices=own, seed=seed) for own, chunk in self._chunks()]
-            made["inputs"] = torch.cat(chunks)
-        return dataclasses.replace(self, **made)
+            rows, labels = shift.of_these(self.labels, indices=self.indices, seed=seed)
+            return dataclasses.replace(self.take(rows), labels=labels, **made)
+        chunks = [shift(as_float(chunk), indices=own, seed=seed) for own, chunk in self._chunks()]
+        return dataclasses.replace(self, inputs=torch.cat(chunks), **made)
 
     def batches(
         self,

@@ -225,8 +225,9 @@ class _Run:
     def _train(self) -> None:
         trainer, start = self._trainer, clock(self._model)
         every = self._job.recipe.evaluate_every or trainer.steps_per_epoch
+        earliest = trainer.step_count * (1.0 + self._job.recipe.evaluate_growth)
         trainer.step()
-        while trainer.within_epoch and trainer.step_count % every:
+        while trainer.within_epoch and (trainer.step_count % every or trainer.step_count < earliest):
             trainer.step()
         self._training_s += clock(self._model) - start
 

@@ -1,0 +1,51 @@
+"""The studies' networks for small gray images, on the libraries' own blocks.
+
+The paper's three families, of 70,000 to 150,000 parameters each: small enough for two processor cores.
+"""
+
+from timm.models.resnet import BasicBlock, ResNet
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torchvision.models.vgg import VGG, make_layers
+
+
+def small_resnet(num_classes: int = 10) -> nn.Module:
+    """Four residual blocks of 16, 32, 64 and 64 channels after a stem of three convolutions; 150,000 parameters.
+
+    Without a pooling after the stem, as the paper's ResNet18 has none: the last maps have 4 × 4 positions.
+    """
+    model = ResNet(
+        BasicBlock,
+        (1, 1, 2),
+        num_classes=num_classes,
+        in_chans=1,
+        channels=(16, 32, 64),
+        stem_type="deep",
+        stem_width=8,
+    )
+    model.maxpool = model.layer4 = nn.Identity()
+    return model
+
+
+def small_vgg(num_classes: int = 10) -> nn.Module:
+    """Six convolutions with batch normalisation, three poolings, one dense layer; 72,000 parameters."""
+    features = make_layers([16, 16, "M", 32, 32, "M", 64, 64, "M"], batch_norm=True)
+    features[0] = nn.Conv2d(1, 16, 3, padding=1)
+    model = VGG(features, num_classes=num_classes)
+    model.avgpool = nn.AdaptiveAvgPool2d(1)
+    model.classifier = nn.Linear(64, num_classes)
+    return model
+
+
+def small_vit(num_classes: int = 10) -> nn.Module:
+    """Four blocks of width 64 with four heads, patches of 4 in images of 16 × 16; 140,000 parameters."""
+    return VisionTransformer(
+        img_size=16,
+        patch_size=4,
+        in_chans=1,
+        embed_dim=64,
+        depth=4,
+        num_heads=4,
+        mlp_ratio=2.0,
+        num_classes=num_classes,
+    )

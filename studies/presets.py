@@ -1,0 +1,262 @@
+"""What each preset of the studies runs, as data: models, data sets, shifts, tasks, recipes, targets and seeds."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+FASHION = "/usr/share/datasets/fashion-mnist"
+GLYPHS = "studies/cache/glyphs"
+NETWORKS = "studies/networks.py"
+NOISES = ("gaussian", "blur", "salt_pepper")
+LEVELS = tuple(range(1, 11))
+PILOT_SEEDS = (100,)
+PAPERS_FORMS = ((None, "flatten"), (None, "mean"), ("penultimate", "flatten"))
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """One condition of a shift.
+
+    Attributes:
+        kind: Of the shift.
+        level: How strong; for renderings no more than a number.
+        train: Data of the retraining.
+        test: Held out.
+    """
+
+    kind: str
+    level: int
+    train: str
+    test: str
+
+
+@dataclass(frozen=True)
+class ShiftStudy:
+    """Retrainings of one network on one data set for many shifts.
+
+    Attributes:
+        name: Of its rows.
+        train: Data of the original training (``@original`` of them).
+        test: Held out, without a shift.
+        model: With random weights.
+        clean_recipe: Of the original training.
+        clean_accuracy: Where that ends.
+        recipe: Of the retrainings.
+        targets: Early, middle and late; a run ends at the late one, the others are read off its curve.
+        shifts: The conditions.
+        seeds: Of the original model and of its retrainings.
+        forms: Layer and reduction of each form of the index; the first is the paper's.
+        sizes: Numbers of shifted samples to ask the index with, beside all of them.
+        originals: The study whose original models it takes; its own where empty.
+        scratch: ``(kind, level)`` that are also trained from scratch.
+    """
+
+    name: str
+    train: str
+    test: str
+    model: str
+    clean_recipe: str
+    clean_accuracy: float
+    recipe: str
+    targets: tuple[float, float, float]
+    shifts: tuple[Shifted, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    forms: tuple[tuple[str | None, str], ...] = PAPERS_FORMS
+    sizes: tuple[int, ...] = ()
+    originals: str = ""
+    scratch: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class TaskStudy:
+    """Every task learned by the models of all the others, and by one without any experience.
+
+    Attributes:
+        name: Of its rows.
+        model: With random weights.
+        tasks: Name → training and test data.
+        clean_recipe: Of the original trainings.
+        recipe: Of the new task.
+        sources: Tasks to begin from; ``""`` is a model with random weights, trained as the originals are.
+        cutoffs: Task → accuracies, early to late; tasks without any are no targets.
+        seeds: Of the original model and of its retrainings.
+    """
+
+    name: str
+    model: str
+    tasks: Mapping[str, tuple[str, str]]
+    clean_recipe: str
+    recipe: str
+    sources: tuple[str, ...]
+    cutoffs: Mapping[str, tuple[float, float, float]]
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All studies of one size."""
+
+    shifts: tuple[ShiftStudy, ...] = ()
+    tasks: tuple[TaskStudy, ...] = field(default=())
+
+
+def levels(train: str, test: str, kinds: tuple[str, ...], of: tuple[int, ...]) -> tuple[Shifted, ...]:
+    """Every kind at every level; the test set is shifted too, except where labels are spoiled."""
+    return tuple(
+        Shifted(kind, level, f"{train}@shifted+{kind}:{level}", f"{test}+{kind}:{level}" if kind != "relabel" else test)
+        for kind in kinds
+        for level in of
+    )
+
+
+def mixtures(train: str, test: str, of: tuple[str, ...]) -> tuple[Shifted, ...]:
+    """Each sample one of several kinds, or none."""
+    kinds = ("/".join(part.split(":")[0] for part in mixture.split("/")) for mixture in of)
+    return tuple(
+        Shifted(kind, number, f"{train}@shifted+{mixture}", f"{test}+{mixture}")
+        for number, (kind, mixture) in enumerate(zip(kinds, of, strict=True), start=1)
+    )
+
+
+def describe(study: ShiftStudy) -> str:
+    """A study in one paragraph."""
+    return (
+        f"**{study.name}**: `{study.model}`, original training on `{study.train}@original` by `{study.clean_recipe}` "
+        f"to {study.clean_accuracy:g}, retraining by `{study.recipe}`, tested on `{study.test}`, which is shifted too; "
+        f"{len(study.shifts)} conditions × {len(study.seeds)} seeds."
+    )
+
+
+def idx(part: str) -> str:
+    """Fashion-MNIST's ``train`` or ``t10k`` as Debian packs it (dataset-fashion-mnist)."""
+    return f"idx:{FASHION}/{part}-images-idx3-ubyte.gz,{FASHION}/{part}-labels-idx1-ubyte.gz"
+
+
+def glyphs(name: str, style: str, part: str) -> str:
+    """One alphabet in one style, rendered by ``studies/glyphs.py``."""
+    return f"npz:{GLYPHS}/{name}-{style}-{part}.npz"
+
+
+DIGITS = ("digits@16px@train", "digits@16px@test")
+FASHION_SMALL = (f"{idx('train')}@4000", f"{idx('t10k')}@2000")
+UPPER = (glyphs("upper", "sans", "train"), glyphs("upper", "sans", "test"))
+OTHERS = ("rotation", "contrast", "jpeg", "bit_depth", "relabel", "imbalance")
+STYLES = ("bold", "mono", "serif", "italic")
+
+FASHION_STUDY = ShiftStudy(
+    name="fashion",
+    train=FASHION_SMALL[0],
+    test=FASHION_SMALL[1],
+    model=f"{NETWORKS}:small_resnet",
+    clean_recipe="train-adam,max_epochs=30",
+    clean_accuracy=0.81,
+    recipe="retrain-adam,evaluate_every=1,evaluate_growth=0.15,max_epochs=20",
+    targets=(0.76, 0.78, 0.8),
+    shifts=(
+        *levels(*FASHION_SMALL, NOISES, LEVELS),
+        *levels(*FASHION_SMALL, OTHERS, (2, 5, 8, 10)),
+        *mixtures(
+            *FASHION_SMALL,
+            ("gaussian:8/none", "blur:10/none", "gaussian:6/blur:8/salt_pepper:6", "rotation:5/contrast:10/none"),
+        ),
+    ),
+    forms=(*PAPERS_FORMS, ("layer1.0.conv2", "mean"), ("layer2.0.conv2", "mean")),
+    sizes=(300, 1000),
+    scratch=tuple(("gaussian", level) for level in (2, 4, 6, 8, 10)),
+)
+GLYPHS_STUDY = ShiftStudy(
+    name="glyphs",
+    train=UPPER[0],
+    test=UPPER[1],
+    model=f"{NETWORKS}:small_vgg",
+    clean_recipe="train-adam,max_epochs=30",
+    clean_accuracy=0.9,
+    recipe="retrain-adam,evaluate_every=2,evaluate_growth=0.2,max_epochs=20",
+    targets=(0.8, 0.85, 0.9),
+    shifts=(
+        *levels(*UPPER, NOISES, (2, 4, 6, 8, 10)),
+        *(
+            Shifted("rendering", number, f"{glyphs('upper', style, 'train')}@shifted", glyphs("upper", style, "test"))
+            for number, style in enumerate(STYLES, start=1)
+        ),
+    ),
+)
+DIGITS_STUDY = ShiftStudy(
+    name="digits",
+    train=DIGITS[0],
+    test=DIGITS[1],
+    model=f"{NETWORKS}:small_vit",
+    clean_recipe="train-sgd,max_epochs=60",
+    clean_accuracy=0.9,
+    recipe="retrain-sgd,evaluate_every=2,evaluate_growth=0.2,max_epochs=80",
+    targets=(0.7, 0.75, 0.8),
+    shifts=levels(*DIGITS, NOISES, (1, 2, 3, 5, 7)),
+    forms=((None, "flatten"), (None, "token-mean"), ("penultimate", "flatten")),
+)
+TASKS = {
+    "fashion": FASHION_SMALL,
+    "digits": ("digits@28px@train", "digits@28px@test"),
+    **{
+        name: (f"{glyphs(name, 'any', 'train')}@3000", glyphs(name, "any", "test"))
+        for name in ("upper", "lower", "numerals", "greek", "cyrillic")
+    },
+}
+
+PRESETS = {
+    "quick": Preset(
+        shifts=(
+            ShiftStudy(
+                name="digits",
+                train=DIGITS[0],
+                test=DIGITS[1],
+                model="resque.networks:small_cnn",
+                clean_recipe="train-adam,max_epochs=40",
+                clean_accuracy=0.98,
+                recipe="retrain-adam,evaluate_every=5,max_epochs=40",
+                targets=(0.9, 0.93, 0.95),
+                shifts=levels(*DIGITS, NOISES, (2, 4, 6, 8, 10)),
+                seeds=(0, 1),
+            ),
+        ),
+    ),
+    "cpu": Preset(
+        shifts=(
+            FASHION_STUDY,
+            GLYPHS_STUDY,
+            DIGITS_STUDY,
+            *(
+                dataclasses.replace(
+                    FASHION_STUDY,
+                    name=f"fashion-{name}",
+                    recipe=f"{FASHION_STUDY.recipe},{change}",
+                    shifts=levels(*FASHION_SMALL, NOISES, (4, 8)),
+                    originals="fashion",
+                    scratch=(),
+                )
+                for name, change in (
+                    ("faster", "learning_rate=3e-4"),
+                    ("slower", "learning_rate=3e-5"),
+                    ("head", "trains=head"),
+                )
+            ),
+            dataclasses.replace(
+                DIGITS_STUDY,
+                name="digits-lora",
+                recipe=f"{DIGITS_STUDY.recipe},trains=lora",
+                shifts=levels(*DIGITS, NOISES, (2, 5)),
+                originals="digits",
+            ),
+        ),
+        tasks=(
+            TaskStudy(
+                name="tasks",
+                model=f"{NETWORKS}:small_resnet",
+                tasks=TASKS,
+                clean_recipe="train-adam,fixed_epochs=8",
+                recipe="retrain-adam,evaluate_every=4,evaluate_growth=0.2,fixed_epochs=12",
+                sources=("", *TASKS),
+                cutoffs=dict.fromkeys(TASKS, (0.5, 0.6, 0.7)),
+            ),
+        ),
+    ),
+}

@@ -1,0 +1,155 @@
+"""The rows of a study of shifts: one retraining for each shift and seed, its curve, and what one pass told before."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from presets import Shifted, ShiftStudy
+from resque.asking import known_before, probe
+from resque.campaign import Row
+from resque.data import load_data
+from resque.energy import EnergyMeter, open_meter
+from resque.errors import ResqueError
+from resque.indices import resque_dist
+from resque.labelled import LabelledData
+from resque.models import load_model, save_weights
+from resque.plain import to_plain
+from resque.profiles import Profile, profile
+from resque.recipes import Retraining, named_recipe
+from resque.records import Update
+from resque.representations import device_of
+from resque.retraining import retrain
+from resque.rivals import View, rivals, view
+
+DIGITS = 6
+SCRATCH_EPOCHS = 60
+
+
+def original(study: ShiftStudy, seed: int, weights: str) -> Row:
+    """Train the original model of a seed."""
+    torch.set_num_threads(1)
+    model = on_device(load_model(study.model, seed=seed, classes=load_data(study.test).outputs))
+    clean, test = load_data(f"{study.train}@original"), load_data(study.test)
+    job = Retraining(clean, test, study.clean_accuracy, named_recipe(study.clean_recipe), seed)
+    update = retrain(model, job, meter=meter(), model_name=study.model)
+    save_weights(model, Path(weights))
+    return {"study": study.name, "seed": seed, "accuracy": update.accuracy, "update": row_of(update)}
+
+
+def retrained(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
+    """What one pass says of a shift, and what retraining for it takes."""
+    torch.set_num_threads(1)
+    model, train = on_device(load_model(study.model, Path(weights))), load_data(shift.train)
+    recipe, held_out = named_recipe(study.recipe), load_data(study.test)
+    test = load_data(shift.test)
+    job = Retraining(train, test, study.targets[-1], recipe, seed, original_test=held_out, kind=shift.kind)
+    features, _, passes_s = known_before(model, job, clean_profile(study, weights, *study.forms[0]))
+    found = dict(indices(study, model, weights, train))
+    others = rivals(view(model, train), clean_view(study, weights))
+    cost = probe(model, train, recipe, meter())
+    update = retrain(model, job, meter=meter(), features=features, step_cost=cost, model_name=study.model)
+    return {
+        "study": study.name,
+        "seed": seed,
+        "kind": shift.kind,
+        "level": shift.level,
+        "n": len(train),
+        "classes": len(train.classes),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "passes_s": rounded(passes_s),
+        "indices": rounded(found),
+        "rivals": {name: [rounded(score.value), score.grows_with_cost] for name, score in others.items()},
+        "step_s": rounded(cost.wall_s),
+        "step_kwh": rounded(cost.energy_kwh),
+        "update": row_of(update),
+    }
+
+
+def scratched(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
+    """What training from scratch on the shifted data takes."""
+    torch.set_num_threads(1)
+    train, test = load_data(shift.train), load_data(shift.test)
+    model = on_device(load_model(study.model, seed=seed + 1000, classes=test.outputs))
+    recipe = dataclasses.replace(named_recipe(study.recipe).from_scratch(), max_epochs=SCRATCH_EPOCHS)
+    job = Retraining(train, test, study.targets[-1], recipe, seed, kind=shift.kind, from_scratch=True)
+    update = retrain(model, job, meter=meter(), model_name=study.model)
+    return {
+        "study": study.name,
+        "seed": seed,
+        "kind": shift.kind,
+        "level": shift.level,
+        "n": len(train),
+        "update": row_of(update),
+    }
+
+
+def indices(study: ShiftStudy, model: nn.Module, weights: str, train: LabelledData) -> Iterator[tuple[str, Any]]:
+    """Every form of the index: by layer, reduction, labels and sample size, plain and debiased."""
+    for layer, reduction in study.forms:
+        before = clean_profile(study, weights, layer, reduction)
+        parts = {"true labels": (train, "true")}
+        if (layer, reduction) == study.forms[0]:
+            parts["pseudo labels"] = train, "pseudo"
+            parts |= {f"true labels, n {n}": (train.limited(n), "true") for n in study.sizes}
+        for name, (data, labels) in parts.items():
+            after = profile(
+                model,
+                data.batches(device=device_of(model)),
+                layer=layer,
+                reduction=reduction,
+                labels=labels,
+                preprocessing=data.preprocessing,
+            )
+            for debias in (False, True):
+                title = f"{layer or 'paper layer'}, {reduction}, {name}{', debiased' if debias else ''}"
+                try:
+                    yield title, resque_dist(before, after, debias=debias, undefined="skip").value
+                except ResqueError:  # too few samples of a class for the halves
+                    yield title, None
+
+
+@functools.lru_cache(maxsize=8)
+def clean_profile(study: ShiftStudy, weights: str, layer: str | None, reduction: str) -> Profile:
+    """The profile of the original data, once a process."""
+    clean = load_data(f"{study.train}@original")
+    model = on_device(load_model(study.model, Path(weights)))
+    batches = clean.batches(device=device_of(model))
+    return profile(model, batches, layer=layer, reduction=reduction, preprocessing=clean.preprocessing)
+
+
+@functools.lru_cache(maxsize=1)
+def clean_view(study: ShiftStudy, weights: str) -> View:
+    """What the model sees in original data held out, once a process."""
+    return view(on_device(load_model(study.model, Path(weights))), load_data(study.test))
+
+
+@functools.lru_cache(maxsize=1)
+def meter() -> EnergyMeter:
+    """One a process: opening it takes a while."""
+    return open_meter()
+
+
+def row_of(update: Update) -> Row:
+    """An update as a row keeps it: six digits of every number."""
+    found: Row = rounded(to_plain(update))
+    return found
+
+
+def rounded(value: Any) -> Any:
+    """The same with every float at six significant digits, so that rows stay small."""
+    if isinstance(value, dict):
+        return {name: rounded(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(each) for each in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) and math.isfinite(value) else value
+
+
+def on_device(model: nn.Module) -> nn.Module:
+    """On the GPU, where there is one."""
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,68 @@
+"""Table 2: how well RESQUE_task orders the cost of learning a new task, beside the paper's figures.
+
+For each target task, the models of all other tasks (and one with random weights, trained alike) learn it. The index
+comes after one epoch, which is part of the cost. r and ρ with each cost at an early, a middle and a late cutoff, means
+over seeds, with n, 95 % interval and p; last, over all pairs of tasks together, where classes and sizes differ.
+
+    python studies/table2.py --preset quick
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from agreement import (
+    COSTS,
+    EARLY_TO_LATE,
+    TASK_INDEX,
+    Run,
+    conditions,
+    cutoff,
+    markdown,
+    number,
+    predicting,
+    runs,
+    task_predictors,
+)
+from presets import PRESETS, TaskStudy
+from publish import Rows, publish
+
+PUBLISHED = """The paper's r / ρ with epochs, gradient norm and parameter change, n = 7 or 8 (7 of the 24 p-values are
+above .05): ResNet18 → CIFAR10 .86 .82 .65 / .96 .92 .75; → CIFAR100 .75 .74 .71 / .89 .85 .78; → GTSRB .93 .83 .93 /
+.75 .75 .64; ViT-B/16 → CIFAR10 .93 .93 .92 / .83 .85 .71."""
+HEAD = ("task", "cutoff", "cost", "n", "never reached", "r [95 %]", "p", "ρ [95 %]", "p", "ρ, never reached last")
+
+
+def lines(study: TaskStudy, found: Sequence[Run]) -> Iterator[tuple[str, ...]]:
+    """One line for each target task, cutoff and cost."""
+    for task in (*study.cutoffs, "all"):
+        own = [run for run in found if task in ("all", run.group[2])]
+        for number_, name in enumerate(EARLY_TO_LATE):
+            known = conditions(own, cutoff(study, number_), task_predictors)
+            for cost in COSTS:
+                r, rho = (predicting(known, TASK_INDEX, cost, ranks) for ranks in (False, True))
+                yield (
+                    task,
+                    name if task == "all" else f"{name}, {study.cutoffs[task][number_]:g}",
+                    cost,
+                    str(rho.n),
+                    str(len(known) - rho.n),
+                    str(r),
+                    number(r.p, 1),
+                    str(rho),
+                    number(rho.p, 1),
+                    str(predicting(known, TASK_INDEX, cost, all_=True)),
+                )
+
+
+def make(preset: str, rows: Rows) -> Mapping[str, str]:
+    """The table of a preset."""
+    parts = [f"# Table 2, preset {preset}", f"RESQUE_task ({TASK_INDEX}) and the cost of learning a task.", PUBLISHED]
+    for study in PRESETS[preset].tasks:
+        parts.append(
+            f"**{study.name}**: `{study.model}`, sources trained by `{study.clean_recipe}`, then `{study.recipe}`."
+        )
+        parts.append(markdown(HEAD, lines(study, runs(rows[study.name]))))
+    return {"table2": "\n\n".join(parts) + "\n"}
+
+
+if __name__ == "__main__":
+    publish(__doc__, make)

@@ -1,0 +1,107 @@
+"""The rows of a study of tasks: one retraining for each source, target and seed, its curve, and what one epoch told."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from presets import TaskStudy
+from resque.campaign import Row
+from resque.data import load_data
+from resque.errors import ResqueError
+from resque.indices import resque_task
+from resque.labelled import LabelledData
+from resque.layers import representation_layer
+from resque.models import load_model, save_weights
+from resque.recipes import Retraining, named_recipe
+from resque.representations import device_of, observing
+from resque.retraining import retrain
+from resque.rivals import rivals, view
+from resque.tasks import with_head
+from shift_rows import meter, on_device, rounded, row_of
+
+STARTS = 1000  # samples for the three starts beside one another: twenty random ones take a while
+
+
+def source_model(study: TaskStudy, source: str, seed: int, weights: str) -> Row:
+    """Train the model of a source; without one it keeps its random weights."""
+    torch.set_num_threads(1)
+    if not source:
+        save_weights(load_model(study.model, seed=seed), Path(weights))
+        return {"study": study.name, "seed": seed, "source": source}
+    train, test = (load_data(spec) for spec in study.tasks[source])
+    model = on_device(load_model(study.model, seed=seed, classes=train.outputs))
+    job = Retraining(train, test, 1.0, named_recipe(study.clean_recipe), seed)
+    update = retrain(model, job, meter=meter(), model_name=study.model)
+    save_weights(model, Path(weights))
+    return {"study": study.name, "seed": seed, "source": source, "accuracy": update.accuracy, "update": row_of(update)}
+
+
+def learned(study: TaskStudy, source: str, target: str, seed: int, weights: str) -> Row:
+    """What one epoch of a new task tells, and what learning it takes."""
+    torch.set_num_threads(1)
+    train, test = (load_data(spec) for spec in study.tasks[target])
+    model = load_model(study.model, Path(weights))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        learner, task = with_head(model, train)
+    learner, recipe = on_device(learner), named_recipe(study.recipe)
+    before = rivals(view(learner, task))
+    warmed = copy.deepcopy(learner)
+    epoch = dataclasses.replace(recipe, fixed_epochs=1)
+    warm_up = retrain(warmed, Retraining(task, test, 1.0, epoch, seed), meter=meter(), model_name=study.model)
+    after = rivals(view(warmed, task))
+    update = retrain(learner, Retraining(task, test, 1.0, recipe, seed), meter=meter(), model_name=study.model)
+    return {
+        "study": study.name,
+        "seed": seed,
+        "source": source,
+        "target": target,
+        "n": len(train),
+        "classes": len(train.classes),
+        "parameters": sum(p.numel() for p in learner.parameters()),
+        "indices": rounded(task_indices(warmed, task, seed)),
+        "accuracy_after_one_epoch": rounded(warm_up.accuracy),
+        "rivals_before": {name: [rounded(score.value), score.grows_with_cost] for name, score in before.items()},
+        "rivals_after": {name: [rounded(score.value), score.grows_with_cost] for name, score in after.items()},
+        "update": row_of(update),
+    }
+
+
+def from_scratch(study: TaskStudy, target: str, seed: int) -> Row:
+    """What learning a task without experience takes, by the recipe of an original training."""
+    torch.set_num_threads(1)
+    train, test = (load_data(spec) for spec in study.tasks[target])
+    model = on_device(load_model(study.model, seed=seed + 1000, classes=train.outputs))
+    recipe = named_recipe(study.recipe).from_scratch()
+    job = Retraining(train, test, 1.0, recipe, seed, from_scratch=True)
+    update = retrain(model, job, meter=meter(), model_name=study.model)
+    return {"study": study.name, "seed": seed, "target": target, "n": len(train), "update": row_of(update)}
+
+
+def task_indices(model: nn.Module, task: LabelledData, seed: int) -> Row:
+    """RESQUE_task in every form: layers and reductions, with and without Lloyd, and the three starts side by side."""
+    found: Row = {}
+    for layer, reduction in ((None, "flatten"), (None, "mean"), ("penultimate", "flatten")):
+        rows = represented(model, task, layer, reduction)
+        name = f"{layer or 'paper layer'}, {reduction}"
+        for lloyd in (True, False):
+            title = f"{name}, {'Lloyd' if lloyd else 'class means'}"
+            found[title] = resque_task(rows, task.labels, lloyd=lloyd).value
+    few = torch.from_numpy(np.sort(np.random.default_rng(seed).permutation(len(task))[:STARTS]))
+    try:
+        together = resque_task(
+            represented(model, task.take(few), None, "flatten"), task.labels[few], init="all", seed=seed
+        )
+    except ResqueError as error:  # fewer samples than classes
+        return found | {"starts": str(error)}
+    return found | {"starts": dict(together.by_init), "agreement": dict(together.agreement)}
+
+
+def represented(model: nn.Module, data: LabelledData, layer: str | None, reduction: str) -> Tensor:
+    """``(n, width)`` representations."""
+    with observing(model, representation_layer(model, layer), reduction) as observe:
+        return torch.cat([observe(inputs)[0].cpu() for inputs, _ in data.batches(device=device_of(model))])
