@@ -154,7 +154,7 @@ def agreement(x: Sequence[float], y: Sequence[float], ranks: bool = True) -> Agr
 
     Example:
         >>> str(agreement([1, 2, 3, 4, 5, 6], [1, 2, 3, 5, 4, 6]))
-        '0.94 [0.48, 0.99]'
+        '0.94 [0.38, 1.00]'
     """
     n = len(x)
     if n < _FEWEST or len(set(x)) == 1 or len(set(y)) == 1:

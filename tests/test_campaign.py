@@ -2,9 +2,11 @@
 
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 
 import pytest
@@ -19,6 +21,13 @@ def squared(number, log):
     if number == 3:
         raise ValueError("three is too many")
     return {"square": number**2}
+
+
+def endless(log):
+    with open(log, "w") as file:
+        file.write(f"{os.getpid()}\n")
+    while True:
+        pass
 
 
 def tasks(log, numbers=range(5)):
@@ -60,19 +69,24 @@ def test_what_is_no_row_is_refused(tmp_path):
         run_all([Task("a", squared), Task("a", squared)], tmp_path / "r.jsonl")
 
 
-def test_a_killed_campaign_goes_on(tmp_path):
+def start(tmp_path, work):
+    """A campaign in a process of its own: ``work`` makes the tasks."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
-        "from resque.campaign import run_all\n"
-        "from test_campaign import tasks\n"
+        "from resque.campaign import Task, run_all\n"
+        "from test_campaign import endless, tasks\n"
         "if __name__ == '__main__':\n"
-        "    run_all(tasks(sys.argv[2], range(40)), Path(sys.argv[3]))\n"
+        f"    run_all({work}, Path(sys.argv[3]))\n"
     )
     script, log, path = tmp_path / "campaign.py", tmp_path / "log", tmp_path / "rows.jsonl"
     script.write_text(code)
     command = [sys.executable, str(script), os.path.dirname(__file__), str(log), str(path)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True), log, path
+
+
+def test_a_killed_campaign_goes_on(tmp_path):
+    process, log, path = start(tmp_path, "tasks(sys.argv[2], range(40))")
     while process.poll() is None and not (path.exists() and path.read_text().count("\n") >= 3):
         pass
     os.killpg(process.pid, signal.SIGKILL)
@@ -84,3 +98,20 @@ def test_a_killed_campaign_goes_on(tmp_path):
     times = Counter(log.read_text().split())
     assert set(times) == {str(number) for number in range(40)}
     assert all(times[str(round(square**0.5))] == 1 for square in before)
+
+
+def test_no_worker_outlives_a_campaign_that_was_killed(tmp_path):
+    process, log, _ = start(tmp_path, "[Task('a', endless, {'log': sys.argv[2]})]")
+    while process.poll() is None and not (log.exists() and log.read_text().endswith("\n")):
+        pass
+    worker = int(log.read_text())
+    process.kill()
+    process.wait()
+    state, deadline = pathlib.Path(f"/proc/{worker}/stat"), time.monotonic() + 60
+
+    def alive():
+        return state.exists() and state.read_text().split()[2] != "Z"
+
+    while alive() and time.monotonic() < deadline:
+        pass
+    assert not alive()

@@ -1,60 +1,158 @@
-"""The smallest run of the studies: rows are made once, the table is read off them."""
+"""The smallest run of the studies: rows are made once, every table and figure is read off them."""
 
 import dataclasses
+import importlib
+import itertools
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
+from resque.corruptions import parse_shift
+from resque.recipes import named_recipe
+
 STUDIES = Path(__file__).parents[1] / "studies"
+SCRIPTS = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "beyond")
 
 
-@pytest.fixture
-def studies(monkeypatch, folder):
-    monkeypatch.syspath_prepend(str(STUDIES))
-    monkeypatch.setenv("PYTHONPATH", str(STUDIES))
-    yield
-    for name in ("shift", "table1"):
-        sys.modules.pop(name, None)
+@pytest.fixture(scope="module")
+def studies():
+    """The scripts as modules, as ``python studies/SCRIPT.py`` sees them."""
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(STUDIES))
+        patch.setenv("PYTHONPATH", str(STUDIES))
+        patch.chdir(STUDIES.parent)
+        yield importlib.import_module
+        for name in set(sys.modules) - before:
+            if (STUDIES / f"{name}.py").is_file():
+                del sys.modules[name]
 
 
-def test_the_smallest_study_of_a_shift(studies, folder, monkeypatch):
-    import shift
-    import table1
-
-    small = dataclasses.replace(
-        shift.PRESETS["quick"][0],
+@pytest.fixture(scope="module")
+def made(studies, tmp_path_factory):
+    """``(place, rows)`` of a preset that is smaller than the smallest."""
+    presets, runs = studies("presets"), studies("runs")
+    quick = presets.PRESETS["quick"]
+    shifts = dataclasses.replace(
+        quick.shifts[0],
         train="digits@16px@train@200",
         test="digits@16px@test@100",
         clean_recipe="train-adam,max_epochs=3",
         recipe="train-adam,evaluate_every=2,max_epochs=4",
-        target_accuracy=0.8,
-        kinds=("gaussian", "relabel", "desaturate"),
-        levels=(3, 9),
+        targets=(0.3, 0.4, 0.5),
+        shifts=presets.levels(
+            "digits@16px@train@200", "digits@16px@test@100", ("gaussian", "relabel", "desaturate"), (3, 9)
+        ),
+        seeds=(0,),
+        sizes=(40,),
+        scratch=(("gaussian", 9),),
+    )
+    other = dataclasses.replace(
+        shifts, name="digits-head", recipe=f"{shifts.recipe},trains=head", originals="digits", scratch=()
+    )
+    tasks = dataclasses.replace(
+        quick.tasks[0],
+        tasks={name: tuple(f"{spec}@120" for spec in pair) for name, pair in quick.tasks[0].tasks.items()},
+        clean_recipe="train-adam,fixed_epochs=2",
+        recipe="train-adam,evaluate_every=1,fixed_epochs=3",
+        sources=("", "low", "thirds"),
+        cutoffs={"high": (0.25, 0.3, 0.35), "parity": (0.5, 0.52, 0.54)},
         seeds=(0,),
     )
-    monkeypatch.setitem(shift.PRESETS, "quick", (small,))
-    rows = shift.campaign("quick", 1, folder / "results", folder / "work")
-    assert list(rows) == [f"digits 0 {kind}:{level}" for kind in small.kinds for level in (3, 9)]
+    place = tmp_path_factory.mktemp("studies")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.PRESETS, "quick", presets.Preset((shifts, other), (tasks,)))
+        rows = runs.rows("quick", 1, place / "results", place / "work")
+        written = {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()}
+        assert runs.rows("quick", 1, place / "results", place / "work") == rows
+        assert {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()} == written
+        yield place, rows
+
+
+def test_rows_of_a_shift_hold_all_that_the_tables_need(made):
+    rows = {row["key"]: row for row in made[1]["digits"]}
+    assert list(rows) == [
+        f"digits 0 {kind}:{level}" for kind in ("gaussian", "relabel", "desaturate") for level in (3, 9)
+    ]
     assert rows["digits 0 desaturate:3"]["error"].startswith("DataError: desaturate needs colour")
-    one = rows["digits 0 gaussian:9"]
-    assert len(one["indices"]) == 12
-    assert (
-        one["indices"]["paper layer, flatten, true labels"]
-        > rows["digits 0 gaussian:3"]["indices"]["paper layer, flatten, true labels"]
-    )
-    assert one["update"]["cost"]["steps"] > 0
-    assert {"LogME", "accuracy drop"} <= set(one["rivals"])
-    written = (folder / "results" / "quick-shift.jsonl").read_text()
-    assert shift.campaign("quick", 1, folder / "results", folder / "work") == rows
-    assert (folder / "results" / "quick-shift.jsonl").read_text() == written
-    made = table1.table("quick", list(rows.values()))
-    assert made.count("| digits |") == 9
+    mild, strong = (rows[f"digits 0 gaussian:{level}"] for level in (3, 9))
+    assert len(strong["indices"]) == 2 * 3 + 2 + 2
+    assert strong["indices"]["paper layer, flatten, true labels"] > mild["indices"]["paper layer, flatten, true labels"]
+    assert strong["update"]["cost"]["steps"] > 0
+    assert {"LogME", "accuracy drop"} <= set(strong["rivals"])
+    assert made[1]["digits-scratch"][0]["update"]["from_scratch"]
 
 
-def test_a_correlation_has_its_interval(studies):
-    import table1
+def test_rows_of_a_task_hold_the_index_after_one_epoch(made):
+    rows = {row["key"]: row for row in made[1]["tasks"]}
+    assert list(rows) == [
+        f"tasks 0 {source} > {target}"
+        for target, source in itertools.product(("high", "parity"), ("none", "low", "thirds"))
+    ]
+    one = rows["tasks 0 low > high"]
+    assert (one["classes"], one["update"]["stopped_by"]) == (5, "epochs")
+    first = one["update"]["curve"]["steps"].index(one["update"]["curve"]["steps_per_epoch"])
+    assert one["accuracy_after_one_epoch"] == one["update"]["curve"]["accuracy"][first]
+    assert len(one["indices"]["agreement"]) == 3
 
-    assert table1.correlation([1, 2, 3], [1, 2, 3], "r") == "– (n = 3)"
-    said = table1.correlation([1, 2, 3, 4, 5, 6], [1, 2, 3, 5, 4, 6], "ρ")
-    assert said.startswith("0.94 [")
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_table_and_figure_comes_of_the_rows(made, studies, script):
+    place, rows = made
+    publish = studies("publish")
+    found = studies(script).make("quick", rows)
+    assert found
+    for name, thing in found.items():
+        publish.write(thing, place / name)
+        again = (place / name).with_suffix(".md" if isinstance(thing, str) else ".svg").read_bytes()
+        publish.write(studies(script).make("quick", rows)[name], place / name)
+        assert (place / name).with_suffix(".md" if isinstance(thing, str) else ".svg").read_bytes() == again
+        assert len(again) > 200
+
+
+def test_a_run_that_failed_is_in_no_table_and_stays_in_the_rows(made, studies):
+    assert sum("error" in row for row in made[1]["digits"]) == 2
+    assert len(studies("agreement").runs(made[1]["digits"])) == 4
+
+
+def test_correlations_have_their_intervals(studies):
+    agreement = studies("agreement").agreement
+    assert str(agreement([1, 2, 3], [1, 2, 3])) == "– (n = 3)"
+    assert str(agreement([1, 2, 3, 4, 5, 6], [1, 2, 3, 5, 4, 6])) == "0.94 [0.38, 1.00]"
+    assert agreement([1, 2, 3, 4, 5], [1, 1, 1, 1, 1]).value is None
+    # at r = .86 and n = 7 Fisher's interval is wide
+    x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    found = agreement(x, [1.0, 3.1, 2.0, 2.4, 6.0, 4.0, 7.0], ranks=False)
+    assert found.low < 0.4 < found.value < found.high
+
+
+def test_every_preset_names_what_there_is(studies):
+    presets = studies("presets")
+    from resque.models import in_python
+
+    for preset in presets.PRESETS.values():
+        for study in preset.shifts:
+            named_recipe(study.recipe)
+            named_recipe(study.clean_recipe)
+            assert callable(in_python(study.model))
+            assert list(study.targets) == sorted(study.targets)
+            assert len({(shift.kind, shift.level) for shift in study.shifts}) == len(study.shifts)
+            assert set(study.scratch) <= {(shift.kind, shift.level) for shift in study.shifts}
+            for shift in study.shifts:
+                for step in shift.train.split("+")[1:]:
+                    parse_shift(step)
+        for study in preset.tasks:
+            named_recipe(study.recipe)
+            assert set(study.cutoffs) <= set(study.tasks)
+            assert set(study.sources) - {""} <= set(study.tasks)
+
+
+def test_the_published_rows_are_whole(studies):
+    """What is in the repository: each line a row, each run once, of seeds that no pilot used."""
+    presets = studies("presets")
+    for path in sorted((STUDIES / "results" / "cpu").glob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert len({row["key"] for row in rows}) == len(rows)
+        assert not {row["seed"] for row in rows if "seed" in row} & set(presets.PILOT_SEEDS)

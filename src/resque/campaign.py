@@ -8,6 +8,7 @@ import concurrent.futures
 import json
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ def run_all(
     if left:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
         with (
-            concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool,
+            concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_end_with_the_campaign) as pool,
             path.open("a", encoding="utf-8") as file,
         ):
             running = {pool.submit(_done, task): task for task in left}
@@ -108,6 +109,18 @@ def _mend(path: Path) -> None:
         if text and not text.endswith(b"\n"):
             with path.open("rb+") as file:
                 file.truncate(text.rfind(b"\n") + 1)
+
+
+def _end_with_the_campaign() -> None:
+    """A worker whose campaign was killed has nobody to give its row to."""
+
+    def watch() -> None:
+        campaign = multiprocessing.parent_process()
+        if campaign is not None:
+            campaign.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _done(task: Task) -> Row:
