@@ -6,7 +6,7 @@ COUNTRY ?= DEU
 PRESET ?= quick
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench studies study-table1 lint clean
+.PHONY: demo test bench studies lint clean
 
 demo: $(VENV)/installed
 	rm -rf demo-run
@@ -20,12 +20,13 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/epoch.py --out benchmarks/epoch.md
 	$(BIN)/python benchmarks/intervals.py --out benchmarks/intervals.md
 
-studies: $(VENV)/installed
+STUDIES := table1 table2 fig1 fig2 fig3 fig4 fig5 beyond
+studies: $(addprefix study-,$(STUDIES))
 	$(BIN)/python studies/families.py --out studies/results/families.md
 	$(BIN)/python studies/interruptions.py --out studies/results/interruptions.md
 
-study-table1: $(VENV)/installed
-	$(BIN)/python studies/table1.py --preset $(PRESET)
+study-%: $(VENV)/installed
+	$(BIN)/python studies/$*.py --preset $(PRESET)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

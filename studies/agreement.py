@@ -4,6 +4,7 @@ A condition is a shift, or a pair of tasks. Runs that began at the target say no
 that never reached it have no cost there, are counted, and rank last in what the tables call ρ of all.
 """
 
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -118,6 +119,43 @@ def _condition(
         },
         len(found),
     )
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """How far runs of the very same condition, other seeds, lie apart.
+
+    Attributes:
+        conditions: With two runs or more that reached the target.
+        index: Pooled standard deviation of the index, radians.
+        steps_factor: exp of the pooled standard deviation of log steps: typically off by this factor.
+        steps_error: Median of how far the steps of one run are off another's, as a share of its own.
+    """
+
+    conditions: int
+    index: float | None
+    steps_factor: float | None
+    steps_error: float | None
+
+
+def replicates(of: Sequence[Run], target: float) -> Replicates:
+    """The spread over seeds within conditions, which no forecast can do without."""
+    groups: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    for run in of:
+        cost = run.update.cost_at(target)
+        if cost is not None and cost.steps:
+            groups.setdefault(run.group, []).append((run.row["indices"][INDEX], math.log(cost.steps)))
+    several = [np.array(found) for found in groups.values() if len(found) > 1]
+    if not several:
+        return Replicates(0, None, None, None)
+    freedom = sum(len(found) - 1 for found in several)
+    index, steps = np.sqrt(sum(((found - found.mean(0)) ** 2).sum(0) for found in several) / freedom)
+    errors = [
+        abs(math.expm1(own - other))
+        for found in several
+        for (_, own), (_, other) in itertools.permutations(found.tolist(), 2)
+    ]
+    return Replicates(len(several), float(index), math.exp(float(steps)), statistics.median(errors))
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -26,8 +26,9 @@ def publish(description: str | None, make: Callable[[str, Rows], Mapping[str, Ma
     parser.add_argument("--preset", choices=PRESETS, default="quick")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--made", action="store_true", help="of the rows that there are, however many are missing")
     options = parser.parse_args()
-    found = rows(options.preset, options.workers, options.results, only=only)
+    found = rows(options.preset, options.workers, options.results, only=only, missing=not options.made)
     for name, made in make(options.preset, found).items():
         print(write(made, options.results / options.preset / name))
 

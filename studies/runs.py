@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 from glyphs import render
 from presets import PILOT_SEEDS, PRESETS, Preset, ShiftStudy, TaskStudy
-from resque.campaign import Row, Task, run_all
+from resque.campaign import Row, Task, rows_of, run_all
 from shift_rows import original, retrained, scratched
 from task_rows import from_scratch, learned, source_model
 
@@ -88,6 +88,15 @@ def planned(preset: Preset, cache: Path) -> Planned:
     return ((file, tasks) for file, tasks in found if tasks)
 
 
+def specs(preset: Preset) -> Iterator[str]:
+    """Every data set that a preset names."""
+    for study in preset.shifts:
+        yield from (study.train, study.test)
+        yield from (spec for shift in study.shifts for spec in (shift.train, shift.test))
+    for tasks in preset.tasks:
+        yield from itertools.chain(*tasks.tasks.values())
+
+
 def for_pilot(preset: Preset) -> Preset:
     """Half of it, with seeds that are not published."""
 
@@ -105,8 +114,9 @@ def rows(
     cache: Path = CACHE,
     pilot: bool = False,
     only: str = "",
+    missing: bool = True,
 ) -> dict[str, list[Row]]:
-    """Study → its rows, those that are missing made now.
+    """Study → its rows, in the order in which they are planned.
 
     Args:
         name: Of the preset.
@@ -115,31 +125,29 @@ def rows(
         cache: Where the weights of the original models are kept, and the rows of a pilot.
         pilot: Other seeds than the published ones.
         only: Do nothing but these studies: the beginning of their names.
+        missing: Make those that are missing; else there are fewer.
     """
     preset, place = PRESETS[name], results / name
     if pilot:
         preset, place, cache = for_pilot(preset), cache / "pilot" / name, cache / "pilot"
-    render(
-        [
-            spec
-            for study in preset.shifts
-            for shift in study.shifts
-            for spec in (study.train, study.test, shift.train, shift.test)
-        ]
-    )
-    render([spec for study in preset.tasks for pair in study.tasks.values() for spec in pair])
+    plan = [
+        (file, tasks, (cache / name if file.startswith(ORIGINALS) else place) / f"{file}.jsonl")
+        for file, tasks in planned(preset, cache / name)
+        if file.removeprefix(f"{ORIGINALS}-").startswith(only)
+    ]
+    if not missing:
+        there = {file: rows_of(where) for file, _, where in plan}
+        return {file: [there[file][task.key] for task in tasks if task.key in there[file]] for file, tasks, _ in plan}
+    render(specs(preset))
     made = {}
     with Progress(console=Console(stderr=True)) as progress:
-        for file, tasks in planned(preset, cache / name):
-            if not file.removeprefix(f"{ORIGINALS}-").startswith(only):
-                continue
+        for file, tasks, where in plan:
             bar = progress.add_task(file, total=len(tasks))
 
             def watch(done: int, total: int, key: str, bar: Any = bar) -> None:
                 progress.update(bar, completed=done, description=key)
 
-            where = cache / name if file.startswith(ORIGINALS) else place
-            made[file] = list(run_all(tasks, where / f"{file}.jsonl", workers, watch=watch).values())
+            made[file] = list(run_all(tasks, where, workers, watch=watch).values())
             progress.update(bar, completed=len(tasks), description=file)
     return made
 

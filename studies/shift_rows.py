@@ -25,7 +25,8 @@ from resque.recipes import Retraining, named_recipe
 from resque.records import Update
 from resque.representations import device_of
 from resque.retraining import retrain
-from resque.rivals import View, rivals, view
+from resque.rivals import rivals
+from resque.views import View, view
 
 DIGITS = 6
 SCRATCH_EPOCHS = 60

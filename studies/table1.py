@@ -10,7 +10,7 @@ never brought to it are counted, and rank last in the last column.
 
 from collections.abc import Iterator, Mapping
 
-from agreement import COSTS, EARLY_TO_LATE, INDEX, Run, conditions, markdown, number, predicting, runs
+from agreement import COSTS, EARLY_TO_LATE, INDEX, Run, conditions, markdown, number, predicting, replicates, runs
 from presets import NOISES, PRESETS, ShiftStudy, describe
 from publish import Rows, publish
 
@@ -28,6 +28,14 @@ HEAD = (
     "ρ [95 %]",
     "p",
     "ρ, never reached last",
+)
+
+SPREADS = (
+    "target",
+    "conditions",
+    "deviation of the index [rad]",
+    "deviation of steps [factor]",
+    "one seed's steps are off another's by (median)",
 )
 
 
@@ -55,6 +63,14 @@ def lines(study: ShiftStudy, found: list[Run]) -> Iterator[tuple[str, ...]]:
                     )
 
 
+def spreads(study: ShiftStudy, found: list[Run]) -> Iterator[tuple[str, ...]]:
+    """Deviations over seeds at each target."""
+    for name, target in zip(EARLY_TO_LATE, study.targets, strict=True):
+        own = replicates(found, target)
+        error = "–" if own.steps_error is None else f"{100 * own.steps_error:.0f} %"
+        yield f"{name}, {target:g}", str(own.conditions), number(own.index), number(own.steps_factor), error
+
+
 def of_index(run: Run) -> dict[str, float]:
     """The paper's form alone."""
     return {INDEX: run.row["indices"][INDEX]}
@@ -66,7 +82,9 @@ def make(preset: str, rows: Rows) -> Mapping[str, str]:
     for study in PRESETS[preset].shifts:
         if not study.originals:
             parts.append(describe(study))
-            parts.append(markdown(HEAD, lines(study, runs(rows[study.name]))))
+            found = runs(rows[study.name])
+            parts += [markdown(HEAD, lines(study, found)), "Deviations over seeds within a condition:"]
+            parts.append(markdown(SPREADS, spreads(study, found)))
     return {"table1": "\n\n".join(parts) + "\n"}
 
 

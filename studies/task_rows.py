@@ -19,8 +19,9 @@ from resque.models import load_model, save_weights
 from resque.recipes import Retraining, named_recipe
 from resque.representations import device_of, observing
 from resque.retraining import retrain
-from resque.rivals import rivals, view
+from resque.rivals import rivals
 from resque.tasks import with_head
+from resque.views import view
 from shift_rows import meter, on_device, rounded, row_of
 
 STARTS = 1000  # samples for the three starts beside one another: twenty random ones take a while

@@ -16,7 +16,7 @@ LAYERS = (
     {"families", "corruptions"},
     {"networks", "models", "representations", "clustering", "augmentation", "tuning"},
     {"sources", "labelled", "moments"},
-    {"data", "profiles", "measures"},
+    {"data", "profiles", "measures", "views"},
     {"indices", "recipes", "rivals"},
     {"metrics", "trainer", "ledger", "checkpoints"},
     {"asking"},

@@ -34,8 +34,8 @@ from resque.rivals import (
     rivals,
     shrunk_h_score,
     transrate,
-    view,
 )
+from resque.views import view
 
 
 def drawn(n=120, d=6, classes=3, apart=1.0, seed=0):

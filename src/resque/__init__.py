@@ -24,6 +24,7 @@ Data flows one way; a module imports only from those above it in this list::
     clustering       KMeans from the paper's three starts; 1 - ARI in exact integers
     powerlaw         cost as a power law of one feature, judged on held-out updates
     moments          second moments by class: streamed, merged
+    views            what a model sees in one data set, gathered in one pass
     profiles         class sums: streamed, merged, saved
     measures         accuracy, gradient norm, parameter change, stopping rule
     indices          RESQUE_dist, RESQUE_task

@@ -9,16 +9,20 @@ from resque.energy import EnergyMeter, shared
 from resque.errors import DataError
 from resque.indices import resque_dist
 from resque.labelled import LabelledData
+from resque.layers import head
 from resque.measures import EVALUATION_BATCH, evaluate
 from resque.profiles import Profile, profile
 from resque.readings import EnergyReading, Index
 from resque.recipes import Recipe, Retraining
 from resque.records import Features, StepCost
 from resque.representations import device_of, evaluating, forward
+from resque.rivals import rivals
 from resque.trainer import Trainer, clock
+from resque.views import Viewing
 
 WARM_UP_STEPS = 2
 _MIN_PROBE_STEPS = 5
+_LARGEST_PRODUCTS = 2**30  # bytes
 
 
 def known_before(
@@ -27,7 +31,7 @@ def known_before(
     original: Profile | None = None,
     labels: str = "true",
 ) -> tuple[Features, Index | None, float]:
-    """What one forward pass over the new data tells: ``(features, index, seconds)``.
+    """What one forward pass over the new data tells: ``(features, index, seconds)``; one more tests the model.
 
     Args:
         model: The model as it is now; left as it was found.
@@ -40,6 +44,7 @@ def known_before(
         UndefinedDirectionError: A class has no samples on one side.
     """
     start, index = clock(model), None
+    seen = _viewing(model, job.train) if labels == "true" and job.train.labelled else None
     if original is not None:
         origin = original.origin
         shifted = profile(
@@ -50,13 +55,32 @@ def known_before(
             classes=job.train.classes if labels == "true" else None,
             labels=labels,
             preprocessing=job.train.preprocessing if origin.preprocessing else "",  # else it was not said
+            beside=seen.update if seen else None,
         )
         index = resque_dist(original, shifted)
     accuracy, loss = evaluate(model, job.test.batches(EVALUATION_BATCH, device_of(model)))
-    features = Features(None, accuracy, loss)
-    if index is not None:
-        features = Features(index.value, accuracy, loss, index.floor, index.layer, index.reduction, index.labels)
+    features = Features(
+        None if index is None else index.value,
+        accuracy,
+        loss,
+        None if index is None else index.floor,
+        "" if index is None else index.layer,
+        "" if index is None else index.reduction,
+        "" if index is None else index.labels,
+        samples=len(job.train),
+        classes=len(job.train.classes),
+        parameters=sum(p.numel() for p in model.parameters()),
+        scores={name: score.value for name, score in rivals(seen.view()).items()} if seen and index else {},
+    )
     return features, index, clock(model) - start
+
+
+def _viewing(model: nn.Module, data: LabelledData) -> Viewing | None:
+    """What gathers the rivals' view beside the index; None where their products would not fit."""
+    width = getattr(head(model), "in_features", None)
+    if width is None or 8 * len(data.classes) * width**2 > _LARGEST_PRODUCTS:
+        return None
+    return Viewing(data.classes, len(data))
 
 
 def price_of_asking(passes_s: float, step_cost: StepCost, forecasts: int = 1) -> EnergyReading:

@@ -6,7 +6,7 @@ hash of each sample's index, because the noise floor and the bias correction nee
 
 import json
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from resque.angles import Side
 from resque.errors import DataError, ProfileMismatchError, RepresentationError, ResqueWarning
 from resque.files import replacing
-from resque.layers import representation_layer
+from resque.layers import PENULTIMATE, representation_layer
 from resque.models import fingerprint
-from resque.representations import as_labels, as_tensor, device_of, observing, passed, reduce
+from resque.representations import as_labels, as_tensor, device_of, observing_all, passed, reduce
 from resque.sums import ClassSums, Scratch, declared_labels, flip_of, half_of, halves_from
 
 _FORMAT = "resque profile 1"
@@ -321,6 +321,7 @@ def profile(
     classes: Sequence[int] | int | None = None,
     labels: str = "true",
     preprocessing: str = "",
+    beside: Callable[[Tensor, Tensor, Tensor], None] | None = None,
 ) -> Profile:
     """The profile of a data set in a model's representation space, from one forward pass.
 
@@ -332,6 +333,7 @@ def profile(
         classes: The labels that may occur, or their number; None takes those that do.
         labels: ``"true"``, or ``"pseudo"`` for the model's own predictions (the loader's labels are ignored).
         preprocessing: What was done to the inputs; two profiles must agree in it.
+        beside: Called with each batch's inputs of the head ``(n, d)``, logits and labels, in the same pass.
 
     Raises:
         RepresentationError: NaN or infinity, or labels that are no integers.
@@ -340,8 +342,7 @@ def profile(
     Example:
         >>> import torch
         >>> from resque.networks import small_cnn
-        >>> batches = [(torch.rand(6, 1, 16, 16), torch.tensor([0, 1, 0, 1, 0, 1]))]
-        >>> clean = profile(small_cnn(), batches)
+        >>> clean = profile(small_cnn(), [(torch.rand(6, 1, 16, 16), torch.tensor([0, 1, 0, 1, 0, 1]))])
         >>> clean.n, clean.width, clean.origin.layer
         (6, 1024, '7')
     """
@@ -349,15 +350,18 @@ def profile(
         raise RepresentationError(f"labels={labels!r}: use 'true' or 'pseudo'")
     name = representation_layer(model, layer)
     made = Profile(Origin(fingerprint(model), name, preprocessing, reduction), classes, labels)
-    with observing(model, name, reduction) as observe:
+    places = [(name, reduction)] if beside is None else [(name, reduction), (PENULTIMATE, "mean")]
+    with observing_all(model, places) as observe:
         for inputs, target in passed(loader, device_of(model), labels == "true"):
-            rows, logits = observe(inputs)
+            (rows, *others), logits = observe(inputs)
             if made.empty:  # a broken model shows it in its first batch: no need to pass all the data
                 _check_finite(torch.isfinite(logits).all())
             if labels == "pseudo":
                 made._declared = torch.arange(logits.shape[1]) if made._declared is None else made._declared
                 target = logits.argmax(1)
             made._add(rows, target)
+            if beside is not None:
+                beside(others[0], logits, as_labels(target, len(logits)))
     if made.empty:
         raise RepresentationError("the loader gave no batch: there is nothing to make a profile of")
     made.check()
@@ -366,11 +370,7 @@ def profile(
 
 
 def check_comparable(one: Profile, other: Profile) -> None:
-    """Refuse two profiles that do not live in the same representation space.
-
-    Raises:
-        ProfileMismatchError: Naming the first thing in which they differ.
-    """
+    """Refuse two profiles of different representation spaces; ProfileMismatchError names the first difference."""
     for field, mine in vars(one.origin).items():
         theirs = getattr(other.origin, field)
         if mine != theirs:

@@ -96,6 +96,10 @@ class Features:
         layer: Where the index was taken, empty without an index.
         reduction: How a representation was made flat, empty without an index.
         labels: ``"true"`` or ``"pseudo"``, empty without an index.
+        samples: Of the new training data; None where nobody said, as the two below.
+        classes: Of them.
+        parameters: Of the model.
+        scores: What else the pass tells, by the names of :func:`resque.rivals.rivals`.
     """
 
     index_rad: float | None
@@ -105,6 +109,10 @@ class Features:
     layer: str = ""
     reduction: str = ""
     labels: str = ""
+    samples: int | None = None
+    classes: int | None = None
+    parameters: int | None = None
+    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)

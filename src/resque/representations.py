@@ -6,13 +6,14 @@ transformers models take them.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from resque.errors import ModelError, RepresentationError, ResqueError
 from resque.layers import PENULTIMATE, head
@@ -137,32 +138,61 @@ def observing(model: nn.Module, layer: str, reduction: str = "flatten") -> Itera
         layer: A module's name, or ``"penultimate"`` for the input of the head.
         reduction: See :func:`reduce`; padding that an ``attention_mask`` names is left out of ``token-mean``.
     """
-    kept = _Kept(reduction)
-    if layer == PENULTIMATE:
-        handle = head(model).register_forward_pre_hook(
-            lambda module, inputs, named: kept.keep([*inputs, *named.values()]), with_kwargs=True
-        )
-    else:
-        handle = model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: kept.keep(output))
+    with observing_all(model, [(layer, reduction)]) as observe:
 
-    def observe(batch: Inputs) -> tuple[Tensor, Tensor]:
-        kept.mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+        def first(batch: Inputs) -> tuple[Tensor, Tensor]:
+            (rows,), logits = observe(batch)
+            return rows, logits
+
+        yield first
+
+
+@contextmanager
+def observing_all(
+    model: nn.Module, places: Sequence[tuple[str, str]]
+) -> Iterator[Callable[[Inputs], tuple[list[Tensor], Tensor]]]:
+    """A function ``batch → (representations of each place, logits)``: several layers in one forward pass.
+
+    Args:
+        model: The classifier.
+        places: ``(layer, reduction)`` each, as :func:`observing` takes them.
+    """
+    kept = [_Kept(reduction) for _, reduction in places]
+    handles = [_hook(model, layer, each) for (layer, _), each in zip(places, kept, strict=True)]
+
+    def observe(batch: Inputs) -> tuple[list[Tensor], Tensor]:
+        for each in kept:
+            each.mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
         logits = forward(model, batch)
-        if kept.spoiled():  # a model that works in place on some batches and not on the first
+        spoiled = [each.spoiled() for each in kept]  # each has to look
+        if any(spoiled):  # a model that works in place on some batches and not on the first
             logits = forward(model, batch)
-        rows = kept.take()
-        if rows is None:
-            raise ModelError(f"layer {layer!r} did not run in the forward pass: name another one with --layer")
-        if rows.shape[0] != logits.shape[0]:
-            came, expected = rows.shape[0], logits.shape[0]
-            raise ModelError(f"layer {layer!r} gave {came} rows for {expected} samples: name another one")
-        return rows, logits
+        return [_rows_of(each, layer, logits) for (layer, _), each in zip(places, kept, strict=True)], logits
 
     try:
         with evaluating(model):
             yield observe
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(model: nn.Module, layer: str, kept: _Kept) -> RemovableHandle:
+    if layer == PENULTIMATE:
+        return head(model).register_forward_pre_hook(
+            lambda module, inputs, named: kept.keep([*inputs, *named.values()]), with_kwargs=True
+        )
+    return model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: kept.keep(output))
+
+
+def _rows_of(kept: _Kept, layer: str, logits: Tensor) -> Tensor:
+    rows = kept.take()
+    if rows is None:
+        raise ModelError(f"layer {layer!r} did not run in the forward pass: name another one with --layer")
+    if rows.shape[0] != logits.shape[0]:
+        came, expected = rows.shape[0], logits.shape[0]
+        raise ModelError(f"layer {layer!r} gave {came} rows for {expected} samples: name another one")
+    return rows
 
 
 def forward(model: nn.Module, batch: Inputs) -> Tensor:

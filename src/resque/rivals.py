@@ -11,20 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from scipy.special import logsumexp
 from sklearn.neighbors import NearestNeighbors
-from torch import nn
 
 from resque.errors import RepresentationError
-from resque.labelled import LabelledData
-from resque.layers import PENULTIMATE
 from resque.moments import Moments
-from resque.representations import as_tensor, device_of, observing
+from resque.representations import as_tensor
+from resque.views import View
 
 _EPS = 1e-4
-_NEIGHBOURHOOD = 2000
 _FEW = 5.0
 _ROUNDS = 200
 
@@ -258,74 +253,6 @@ class Score:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class View:
-    """What a model sees in one data set: all that the rivals need, from one pass.
-
-    Attributes:
-        moments: Of the features.
-        probabilities: ``(n, classes of the model)``.
-        labels: ``(n,)``.
-        sample: ``(m, d)`` features of at most 2,000 samples, drawn without order, for neighbours.
-        sample_labels: ``(m,)``, theirs.
-        loss: Mean cross-entropy, nats.
-    """
-
-    moments: Moments
-    probabilities: np.ndarray
-    labels: np.ndarray
-    sample: np.ndarray
-    sample_labels: np.ndarray
-    loss: float
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """``(n,)`` the model's own classes."""
-        found: np.ndarray = self.probabilities.argmax(1)
-        return found
-
-    @property
-    def confidence(self) -> np.ndarray:
-        """``(n,)`` the largest probability."""
-        found: np.ndarray = self.probabilities.max(1)
-        return found
-
-    @property
-    def accuracy(self) -> float:
-        """Share classified correctly."""
-        return float((self.predicted == self.labels).mean())
-
-
-def view(
-    model: nn.Module, data: LabelledData, layer: str = PENULTIMATE, reduction: str = "mean", seed: int = 0
-) -> View:
-    """One pass over a data set.
-
-    Args:
-        model: Left as it is.
-        data: With true labels.
-        layer: Of the features; the products of a wide one do not fit into memory.
-        reduction: ``"mean"`` over positions, or ``"flatten"`` or ``"token-mean"``.
-        seed: Of the sample for neighbours.
-    """
-    moments, probabilities, rows_seen = Moments(data.classes), [], []
-    chosen = torch.zeros(len(data), dtype=torch.bool)
-    chosen[torch.from_numpy(np.random.default_rng(seed).permutation(len(data))[:_NEIGHBOURHOOD])] = True
-    loss, seen = 0.0, 0
-    with observing(model, layer, reduction) as observe:
-        for inputs, labels in data.batches(device=device_of(model)):
-            rows, logits = observe(inputs)
-            moments.update(rows, labels)
-            probabilities.append(logits.float().softmax(1).cpu().numpy())
-            loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
-            rows_seen.append(rows.cpu()[chosen[seen : seen + len(labels)]].double().numpy())
-            seen += len(labels)
-    own = data.labels.cpu()
-    return View(
-        moments, np.concatenate(probabilities), own.numpy(), np.concatenate(rows_seen), own[chosen].numpy(), loss / seen
-    )
-
-
 def neighbour_accuracy(rows: np.ndarray, labels: np.ndarray, neighbours: int = 5) -> float:
     """The share of samples whose nearest others vote for their class; each is held out in turn."""
     few = min(neighbours, len(rows) - 1)
@@ -349,6 +276,7 @@ def rivals(shifted: View, original: View | None = None) -> dict[str, Score]:
 
     Example:
         >>> from resque import load_data, load_model
+        >>> from resque.views import view
         >>> model, data = load_model("resque.networks:small_cnn"), load_data("digits@16px@test")
         >>> found = rivals(view(model, load_data("digits@16px@test+blur:5")), view(model, data))
         >>> found["loss"].grows_with_cost, found["LogME"].grows_with_cost, found["LogME"].width
