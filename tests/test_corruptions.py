@@ -122,3 +122,14 @@ def test_every_class_keeps_a_sample():
     rows, left = parse_shift("imbalance:10").of_these(torch.tensor([0, 1, 2, 2]), indices=indices(4), seed=0)
     assert sorted(set(left.tolist())) == [0, 1, 2]
     assert len(rows) == 3
+
+
+def test_exchanged_classes_are_a_permutation_of_names():
+    labels = torch.arange(10).repeat(3)
+    rows, mild = parse_shift("exchange:1").of_these(labels, indices=indices(30), seed=0)
+    assert rows.tolist() == list(range(30))
+    assert mild[:10].tolist() == [1, 0, 2, 3, 4, 5, 6, 7, 8, 9]
+    _, all_ = parse_shift("exchange:10").of_these(labels, indices=indices(30), seed=5)
+    assert all_[:10].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    _, two = parse_shift("exchange:3").of_these(torch.tensor([4, 7, 7]), indices=indices(3), seed=0)
+    assert two.tolist() == [7, 4, 4]

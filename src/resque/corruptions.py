@@ -4,6 +4,7 @@
 * re-encoding: ``jpeg`` (quality 100 - 9 a level), ``bit_depth`` (from 8 bits down to 1), ``desaturate`` (a tenth of the
   colour a level).
 * ``relabel``: a twentieth of the labels a level become another class.
+* ``exchange``: a tenth of the classes a level (two at least) pass their names around: other concepts, same inputs.
 * ``imbalance``: from the first class to the last, geometrically fewer samples: at level 5 a tenth, at 10 a hundredth.
 * ``gaussian:5/blur:3/none``: each sample one of these, drawn by its own number; ``/none`` mixes old and new.
 
@@ -98,6 +99,8 @@ class Shift:
         if kind == IMBALANCE:
             rows = _thinned(labels, level, _draws(indices, seed, _WHICH))
             return rows, labels[rows]
+        if kind == EXCHANGE:
+            return torch.arange(len(labels)), _exchanged(labels, level)
         return torch.arange(len(labels)), _relabelled(labels, level, indices, seed)
 
     def __str__(self) -> str:
@@ -139,6 +142,15 @@ def _relabelled(labels: Tensor, level: int, indices: Tensor, seed: int) -> Tenso
     step = 1 + (_draws(indices, seed, _OTHER) * (len(classes) - 1)).long()
     chosen = _draws(indices, seed, _WHICH) < _RELABELLED * level
     return torch.where(chosen, classes[(own + step) % len(classes)], labels)
+
+
+def _exchanged(labels: Tensor, level: int) -> Tensor:
+    """The first classes called as the next of them, the last of these as the first."""
+    classes, own = torch.unique(labels, return_inverse=True)
+    some = min(len(classes), max(2, round(0.1 * level * len(classes))))
+    names = classes.clone()
+    names[:some] = classes[:some].roll(-1)
+    return names[own]
 
 
 def _thinned(labels: Tensor, level: int, draws: Tensor) -> Tensor:
@@ -259,5 +271,5 @@ _KINDS: dict[str, Callable[[Tensor, int, Tensor, int], Tensor]] = {
     "bit_depth": _bit_depth,
     "desaturate": _desaturate,
 }
-RELABEL, IMBALANCE = OF_LABELS = "relabel", "imbalance"
+RELABEL, EXCHANGE, IMBALANCE = OF_LABELS = "relabel", "exchange", "imbalance"
 KINDS = (*_KINDS, *OF_LABELS)

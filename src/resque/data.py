@@ -80,7 +80,7 @@ def load_data(
         >>> load_data("digits+fog:3")
         Traceback (most recent call last):
         resque.errors.DataError: unknown shift 'fog': use one of gaussian, blur, salt_pepper, rotation, contrast, jpeg,
-        bit_depth, desaturate, relabel, imbalance
+        bit_depth, desaturate, relabel, exchange, imbalance
     """
     common: dict[str, Any] = {"limit": limit, "seed": seed, "root": Path(root), "watch": watch}
     wanted = preparation or AS_IT_IS
