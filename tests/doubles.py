@@ -78,9 +78,9 @@ def synthetic_update(
         id=name, started_utc="2026-01-01", created_utc="2026-01-01", model="m", parent="p", child="c",
         train_data=f"d+{kind}:{name}", test_data="t",
         kind=kind, recipe={"batch_size": 32}, seed=0, target_accuracy=target, reached=reached,
-        stopped_by="target" if reached else "max", features=Features(index, accuracy, loss), curve=curve, cost=cost,
-        evaluation_s=1.0, energy=reading, grid=None, original_accuracy_before=0.99, original_accuracy_after=0.9,
-        forecast_id=forecast_id, host={"device": "cpu"},
+        stopped_by="target" if reached else "tolerance 0.01", features=Features(index, accuracy, loss), curve=curve,
+        cost=cost, evaluation_s=1.0, energy=reading, grid=None,
+        original_accuracy_before=0.99, original_accuracy_after=0.9, forecast_id=forecast_id, host={"device": "cpu"},
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from doubles import shell
+from resque.evidence import PREDICTORS
 
 
 @pytest.fixture(scope="module")
@@ -39,11 +40,10 @@ def test_the_demo_forecasts_before_it_trains_and_settles_everything(demo):
 
 def test_the_demo_says_whether_the_index_won(demo):
     facts = json.loads(demo[1].stdout)
-    best = facts["settlement"]["scores"][0]["predictor"]
-    assert {s["predictor"] for s in facts["settlement"]["scores"]} == {
-        "index", "accuracy drop", "initial loss", "constant median",
-    }  # fmt: skip
-    assert ("did not win" in facts["verdict"]) == (best != "index")
+    factors = {s["predictor"]: s["median_factor"] for s in facts["settlement"]["scores"]}
+    assert set(factors) == {"the forecast", *PREDICTORS, "constant median"}
+    assert f"The RESQUE index alone would have been off by {factors['index']:.1f}" in facts["verdict"]
+    assert f"off by a factor of {factors['the forecast']:.1f}" in facts["verdict"]
     assert facts["settlement"]["asking_kwh"] > 0
 
 

@@ -8,11 +8,10 @@ from doubles import synthetic_update
 from resque.errors import LedgerError, SettingError, TooFewUpdatesError
 from resque.forecasting import CONSTANT, forecast
 from resque.ledger import Ledger
-from resque.powerlaw import Past, PowerLaw
 from resque.readings import EnergyReading, Grid
 from resque.recipes import Recipe, Retraining
 from resque.records import COSTS, Features, StepCost
-from resque.settling import check_settles, held, score_predictors, settlement
+from resque.settling import FORECAST, check_settles, held, score_predictors, settlement
 
 READING = EnergyReading(1.0, 2e-6, {"cpu": 2e-6}, {"cpu": "measured"}, "replay")
 STEP_COST = StepCost(wall_s=0.02, energy_kwh=1e-7, steps=50, reading=READING)
@@ -70,14 +69,14 @@ def test_what_is_not_known_is_missing_and_never_zero(job):
 
 
 def test_the_interval_covers_as_often_as_it_says(job):
-    """80 % nominal, jackknife+ promises 60 %; 300 exchangeable draws, so the standard error is 2.3 points."""
+    """80 % nominal, jackknife+ promises 60 %; 120 exchangeable draws, so the standard error is 3.7 points."""
     hits = 0
-    for seed in range(300):
+    for seed in range(120):
         generator = np.random.default_rng(1000 + seed)
         index = float(generator.uniform(0.25, 0.85))
         made = ask(history(n=12, spread=0.3, kinds=("gaussian",), seed=seed), job, index=index)
         hits += power_law(index, 0.3 * generator.normal()) in made.estimates["steps"].interval
-    assert 0.74 < hits / 300 < 0.92
+    assert 0.7 < hits / 120 < 0.93
 
 
 def test_an_unseen_kind_has_no_guarantee_and_a_wider_interval(job):
@@ -95,35 +94,33 @@ def test_an_unseen_kind_has_no_guarantee_and_a_wider_interval(job):
 
 
 def test_a_known_kind_has_an_offset_of_its_own(job):
-    rows = [
-        Past(x, 2 * x + (1.0 if kind == "blur" else 0.0), False, kind)
-        for x in (0.0, 1.0, 2.0)
-        for kind in ("blur", "gaussian")
+    updates = history(12, spread=0.05)
+    slow = [
+        dataclasses.replace(u, curve=dataclasses.replace(u.curve, steps=tuple(3 * s for s in u.curve.steps)))
+        if u.kind == "blur"
+        else u
+        for u in updates
     ]
-    law = PowerLaw.fitted(rows, by_kind=True)
-    assert law.slope == pytest.approx(2.0)
-    assert law.offsets["blur"] - law.offsets["gaussian"] == pytest.approx(0.75)  # 3 of 3 + 1: shrunk by one update
-    assert law.at(Past(1.0, 0.0, False, "fog")) == pytest.approx(2.5)
+    fast, blurred, unknown = (
+        ask(slow, dataclasses.replace(job, kind=kind)).estimates["steps"].value for kind in ("gaussian", "blur", "fog")
+    )
+    assert fast < unknown < blurred
+    assert blurred / fast == pytest.approx(3.0, rel=0.25)
 
 
 def test_a_censored_update_pushes_the_forecast_up(job):
-    ended = history(12, spread=0.1, kinds=("gaussian",), never=(11,))
-    as_if_reached = PowerLaw.fitted(
-        [Past(math.log(u.features.index_rad), math.log(u.cost.steps), False, None) for u in ended], False
-    )
-    censored = PowerLaw.fitted(
-        [Past(math.log(u.features.index_rad), math.log(u.cost.steps), not u.reached, None) for u in ended], False
-    )
-    top = Past(math.log(0.9), 0.0, False, None)
-    assert censored.at(top) > as_if_reached.at(top)
-    made = ask(ended, job)
-    assert "1 of 12 updates ended below the target" in " ".join(made.notes)
+    ended = history(12, spread=0.1, kinds=("gaussian",), never=(10, 11))
+    censored = ask(ended, job, index=0.9)
+    as_if_reached = ask(history(12, spread=0.1, kinds=("gaussian",)), job, index=0.9)
+    assert censored.estimates["steps"].value > as_if_reached.estimates["steps"].value
+    assert "2 of 12 updates ended below the target" in " ".join(censored.notes)
 
 
 def test_where_many_never_reached_it_the_chance_falls_and_the_recipe_bounds_the_interval(job):
     surely, hardly = ask(history(12), job), ask(history(12, never=range(4, 12)), job)
     assert hardly.probability_reached <= surely.probability_reached
-    assert surely.probability_reached == pytest.approx(13 / 14)
+    assert surely.probability_reached > 0.9
+    assert hardly.probability_reached < 0.6
     assert hardly.estimates["steps"].interval.high == job.max_steps == 1000
     assert hardly.estimates["gradient_norm"].interval.high == pytest.approx(0.1 * job.max_steps)
 
@@ -157,12 +154,12 @@ def test_wrong_settings_are_refused(job):
     with pytest.raises(SettingError, match="level"):
         ask(history(), job, level=1.0)
     with pytest.raises(SettingError, match="rests on the index"):
-        ask(history(), job, index=None)
+        ask(history(), job, index=None, predictor="index")
 
 
 def test_outside_the_range_of_the_history_it_says_so(job):
-    assert any("extrapolated" in note for note in ask(history(), job, index=1.4).notes)
-    assert not any("extrapolated" in note for note in ask(history(), job).notes)
+    assert ask(history(), job, index=1.4).doubts == ("its index lies outside the history's: extrapolated",)
+    assert ask(history(), job).doubts == ()
 
 
 def test_forecasts_are_settled_by_the_first_update_that_names_them(folder, job):
@@ -192,11 +189,11 @@ def test_scores_coverage_and_totals(job):
     assert summary.n == 3
     assert summary.doing_kwh == pytest.approx(1e-6 * 1540)
     scores = {score.predictor: score for score in score_predictors(settled)}
-    assert set(scores) == {"index", "accuracy drop", "initial loss", CONSTANT}
-    assert scores["index"].n == 2
+    assert set(scores) == {FORECAST, "index", "accuracy gap", "initial loss", CONSTANT}
+    assert scores[FORECAST].n == 2
     said = [pair[0].estimates["steps"].value for pair in settled[:2]]
     factors = [max(a / b, b / a) for a, b in zip(said, (240, 900), strict=True)]
-    assert scores["index"].median_factor == pytest.approx(np.median(factors))
+    assert scores[FORECAST].median_factor == pytest.approx(np.median(factors))
 
 
 def test_a_forecast_is_not_settled_by_another_update(cnn, job):
@@ -231,7 +228,7 @@ def test_a_kind_that_nobody_named_is_not_known(job):
 
 def test_updates_that_never_reached_their_target_count_against_the_chance(job):
     made = ask(history(10, kinds=("gaussian",), never=range(3, 10)), job)
-    assert made.probability_reached <= 4 / 12
+    assert made.probability_reached < 0.5
     with pytest.raises(TooFewUpdatesError, match="1 of 8 updates in the ledger ever reached"):
         ask(history(8, never=range(1, 8)), job)
 
@@ -258,8 +255,8 @@ def test_updates_that_stopped_at_a_lower_target_of_their_own_say_nothing_of_the_
     lower = [
         dataclasses.replace(u, curve=dataclasses.replace(u.curve, accuracy=(0.5, 0.6, 0.7, 0.75, 0.8))) for u in lower
     ]
-    with_lower = ask(history(8, kinds=("gaussian",)) + lower, job)
-    assert with_lower.probability_reached == pytest.approx(9 / 10)
+    without, with_lower = (ask(history(8, kinds=("gaussian",)) + more, job) for more in ([], lower))
+    assert with_lower.probability_reached == pytest.approx(without.probability_reached, abs=0.05)
     assert with_lower.n_history == 14
 
 
@@ -268,7 +265,8 @@ def test_an_index_of_another_layer_is_another_quantity(job):
         dataclasses.replace(u, features=dataclasses.replace(u.features, layer="penultimate")) for u in history()
     ]
     with pytest.raises(TooFewUpdatesError, match="0 updates in the ledger"):
-        ask(elsewhere, job)
+        ask(elsewhere, job, predictor="index")
+    assert ask(elsewhere, job).predictor == "accuracy gap"
 
 
 def test_history_of_another_model_is_told_and_promises_nothing(job):

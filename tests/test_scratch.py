@@ -206,13 +206,14 @@ def test_a_model_without_trained_weights_has_nothing_to_compare(cli, folder):
 
 
 def test_history_from_scratch_teaches_a_forecast_nothing(learned):
-    from resque.forecasting import pasts
+    from resque.evidence import Question, pasts
     from resque.records import Features
 
+    question = Question(Features(0.5, 0.1, 2.0), 0.9, ("m",), "gaussian", "p", "d", 100)
     update = synthetic_update("u", index=0.5, steps=10)
-    assert len(pasts([update], "steps", Features(0.5, 0.1, 2.0), 0.9, "index")) == 1
+    assert len(pasts([update], "steps", question, ["index"])) == 1
     scratch = dataclasses.replace(update, from_scratch=True)
-    assert not pasts([scratch], "steps", Features(0.5, 0.1, 2.0), 0.9, "index")
+    assert not pasts([scratch], "steps", question, ["index"])
 
 
 def test_the_callers_model_is_as_it_was(learned, small, meter):

@@ -22,7 +22,8 @@ Data flows one way; a module imports only from those above it in this list::
     sci              Software Carbon Intensity of an update, every term beside the sum
     representations  one forward pass with a hook
     clustering       KMeans from the paper's three starts; 1 - ARI in exact integers
-    powerlaw         cost as a power law of one feature, judged on held-out updates
+    difficulty       a mixed model of log cost, with censored runs
+    outlook          from that law to an interval, and what it promises
     moments          second moments by class: streamed, merged
     views            what a model sees in one data set, gathered in one pass
     profiles         class sums: streamed, merged, saved
@@ -42,7 +43,8 @@ Data flows one way; a module imports only from those above it in this list::
     lineage          an update kept: its model, its profile, its place in a line of models
     scratch          retraining beside training from scratch
     recording        a training loop of the user's own, measured
-    forecasting      history + index + probe → every cost with an interval
+    evidence         what a history says of the update that is asked about
+    forecasting      history + one pass + probe → every cost with an interval
     settling         forecasts beside what happened
     campaign         many runs as tasks, each done once, whatever is killed
     doctor           what this machine offers

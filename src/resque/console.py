@@ -155,12 +155,17 @@ def show_forecast(made: Forecast) -> None:
     out.print(f"index {index}, accuracy now {made.features.accuracy:.3f}, loss now {made.features.loss:.3f}")
     out.print(f"chance of reaching the target within {made.max_steps:,} steps: {made.probability_reached:.0%}")
     kinds = ", ".join(made.kinds_history) or "none"
-    out.print(f"learned from {made.n_history} updates (kinds: {kinds}) by the {made.predictor}; {level.guarantee}")
+    shipped = f" and {made.n_shipped} of the shipped history" if made.n_shipped else ""
+    out.print(f"learned from {made.n_history} updates (kinds: {kinds}){shipped} by {made.predictor}; {level.guarantee}")
+    if "index" in made.alternatives:
+        out.print(f"by the index alone: {quantity('steps', made.alternatives['index'])} steps")
     out.print(
         f"asking took {quantity('wall_s', made.asking.wall_s)}, {energy_line(made.asking)}; {grid_line(made.grid)}"
     )
     for note in made.notes:
         warn(note)
+    for doubt in made.doubts:
+        warn(f"not reliable enough to decide: {doubt}")
 
 
 def show_update(update: Update, carbon: Intensity | None = None) -> None:

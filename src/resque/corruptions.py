@@ -150,7 +150,8 @@ def _exchanged(labels: Tensor, level: int) -> Tensor:
     some = min(len(classes), max(2, round(0.1 * level * len(classes))))
     names = classes.clone()
     names[:some] = classes[:some].roll(-1)
-    return names[own]
+    exchanged: Tensor = names[own]
+    return exchanged
 
 
 def _thinned(labels: Tensor, level: int, draws: Tensor) -> Tensor:

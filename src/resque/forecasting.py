@@ -1,22 +1,25 @@
 """History + one forward pass + a probe of this machine → every cost of an update, with its interval.
 
-``cost = steps × what a step takes``: only the steps, the gradient norm and the parameter change are learned
-from the ledger, as a power law of one feature; seconds and joules per step come from the probe, carbon from
-the named grid. So history made on one machine or in one region serves another.
+``cost = steps × what a step takes``: only the steps, the gradient norm and the parameter change are learned from the
+ledger (:mod:`resque.difficulty`), from all that one pass tells; seconds and joules per step come from the probe, carbon
+from the named grid. So history made on one machine or in one region serves another.
 
-It does not know how high an accuracy can be reached; runs that never reached their target enter as
-"longer than this" (censored), and where they decide, an interval has no upper bound.
+Runs that never reached their target enter as "longer than this" (censored). What the studies of this project measured
+ships with it: it shapes the law where own updates are few, and is outweighed by them.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from resque.difficulty import Law
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.powerlaw import Past, Predicted, held_out
+from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, pasts
+from resque.outlook import Outlook, look
 from resque.readings import EnergyReading, Grid, Interval
 from resque.recipes import Retraining, plain_recipe
 from resque.records import COSTS, Estimate, Features, Forecast, StepCost, Update, new_id, utc_now
@@ -25,17 +28,25 @@ LEVEL = 0.8
 LEARNED = ("steps", "gradient_norm", "parameter_change")
 FEWEST_UPDATES = 5
 FEWEST_REACHED = 3
-_TINY = 1e-6
-_LARGEST_LOG = 700.0
-
-Predictor = Callable[[Features, float], float | None]
-PREDICTORS: dict[str, Predictor] = {
-    "index": lambda features, target: features.index_rad,
-    "accuracy drop": lambda features, target: None if features.accuracy is None else target - features.accuracy,
-    "initial loss": lambda features, target: features.loss,
-}
-"""What a forecast can rest on: a positive number that is known before the update."""
+ALL = "all that one pass tells"
 CONSTANT = "constant median"
+_LARGEST_LOG = 700.0
+_BEYOND = 0.1  # of the history's range
+
+
+@dataclass(frozen=True)
+class Learned:
+    """One cost, learned.
+
+    Attributes:
+        rows: What it was learned from.
+        outlook: What follows for the update.
+        known: Whether the user's own history holds this kind of shift on this model.
+    """
+
+    rows: Sequence[Past]
+    outlook: Outlook
+    known: bool
 
 
 def forecast(
@@ -48,8 +59,9 @@ def forecast(
     parent: str,
     grid: Grid | None = None,
     model_name: str = "",
-    predictor: str = "index",
+    predictor: str = ALL,
     level: float = LEVEL,
+    prior: Sequence[Update] = (),
 ) -> Forecast:
     """What an update will cost, before anything is trained.
 
@@ -61,9 +73,10 @@ def forecast(
         asking: What the passes and the probe took.
         parent: Fingerprint of the model.
         grid: The electricity it is priced with; without it there is no carbon figure.
-        model_name: For the record.
-        predictor: One of ``PREDICTORS``.
+        model_name: For the record, and to know whose costs are of one size.
+        predictor: One of :data:`resque.evidence.PREDICTORS` alone, or all of the chosen ones.
         level: Nominal coverage of the intervals.
+        prior: Updates of others, such as :func:`resque.prior.shipped`, which shape the law and promise nothing.
 
     Returns:
         Every cost that can be told, with its interval and what that promises.
@@ -72,10 +85,11 @@ def forecast(
         TooFewUpdatesError: Fewer than five usable updates.
         SettingError: Unknown predictor, a level outside (0, 1), or an index that was not computed.
     """
-    if predictor not in PREDICTORS:
+    if predictor not in (ALL, *PREDICTORS):
         raise SettingError(f"unknown predictor {predictor!r}: use one of {', '.join(PREDICTORS)}")
     if not 0.0 < level < 1.0:
         raise SettingError(f"level (--confidence) {level:g}: expected a share between 0 and 1, e.g. 0.8 for 80 %")
+    question = Question.of(job, features, parent, model_name)
     common: dict[str, Any] = {
         "id": new_id(),
         "created_utc": utc_now(),
@@ -87,137 +101,93 @@ def forecast(
         "recipe": plain_recipe(job.recipe),
         "target_accuracy": job.target_accuracy,
         "features": features,
-        "predictor": predictor,
         "max_steps": job.max_steps,
         "step_cost": step_cost,
         "asking": asking,
         "grid": grid,
+        "level": level,
     }
-    if _at_target(features, job.target_accuracy):
-        return _nothing_to_do(common, grid, step_cost, level)
-    pasts_of = {name: pasts(history, name, features, job.target_accuracy, predictor) for name in LEARNED}
-    learned = {name: predict(rows, features, job, parent, predictor, level) for name, rows in pasts_of.items()}
-    others = {name: steps_by(history, features, job, parent, name) for name in PREDICTORS if name != predictor}
-    rows = pasts_of["steps"]
-    known = _known(job, rows, parent)
-    interval = _promise(level, known)
-    longest = {name: job.max_steps * max(row.per_step for row in pasts_of[name]) for name in LEARNED}
-    estimates = {name: _estimate(learned[name], longest[name], interval) for name in LEARNED}
+    if at_start(features, job.target_accuracy):
+        return _nothing_to_do(common, predictor, grid, step_cost, level)
+    names = chosen(history, question) if predictor == ALL else (predictor,)
+    learned = {cost: learn(history, prior, cost, question, names, level) for cost in LEARNED}
+    steps = learned["steps"]
+    mine = [row for row in steps.rows if row.own]
+    interval = _promise(level, steps)
+    estimates = {cost: _estimate(learned[cost], job, interval) for cost in LEARNED}
     for name, factor in _factors(job, step_cost, grid).items():
-        estimates[name] = _estimate(learned["steps"], longest["steps"], interval, factor)
+        estimates[name] = _estimate(steps, job, interval, factor)
+    others = {name: steps_by(history, prior, question, name, job.max_steps) for name in PREDICTORS}
     return Forecast(
         **common,
+        predictor=", ".join(names),
         estimates={name: estimates[name] for name in COSTS if name in estimates},
-        probability_reached=_probability(learned["steps"].draws, job.max_steps),
-        n_history=len(rows),
-        kinds_history=tuple(sorted({row.kind or "unnamed" for row in rows})),
+        probability_reached=steps.outlook.chance(math.log(job.max_steps)),
+        n_history=len(mine),
+        n_shipped=len(steps.rows) - len(mine),
+        kinds_history=tuple(sorted({str(row.example.kind or "unnamed") for row in mine})),
         alternatives={
-            **{name: steps for name, steps in others.items() if steps is not None},
-            CONSTANT: float(np.exp(np.median([row.y for row in rows]))),
+            **{name: said for name, said in others.items() if said is not None},
+            CONSTANT: float(np.exp(np.median([row.example.log_cost for row in mine or steps.rows]))),
         },
-        notes=(*_notes(rows, features, job, predictor), *_foreign(history, rows, job, parent)),
+        notes=(*_notes(mine), *_foreign(history, mine, job, parent)),
+        doubts=tuple(_doubts(mine, question, names)),
     )
 
 
-def steps_by(
-    history: Sequence[Update], features: Features, job: Retraining, parent: str, predictor: str
-) -> float | None:
-    """The steps that another predictor would foretell, by the same method; None where it cannot."""
-    rows = pasts(history, "steps", features, job.target_accuracy, predictor)
-    try:
-        return min(job.max_steps, _exp(predict(rows, features, job, parent, predictor, LEVEL).center))
-    except (TooFewUpdatesError, SettingError):
-        return None
+def learn(
+    history: Sequence[Update],
+    prior: Sequence[Update],
+    cost: str,
+    question: Question,
+    names: Sequence[str],
+    level: float = LEVEL,
+) -> Learned:
+    """One cost of an update, from finished ones.
 
-
-def pasts(
-    history: Sequence[Update], cost: str, features: Features, target_accuracy: float, predictor: str
-) -> list[Past]:
-    """The history's rows for one cost: every retraining that started below the target, read off its curve.
-
-    An index of another layer or reduction is another quantity: those updates are left out.
+    Raises:
+        TooFewUpdatesError: The history teaches nothing of it.
+        SettingError: A predictor is not known of the update.
     """
-    rows = []
-    for update in history:
-        x = PREDICTORS[predictor](update.features, target_accuracy)
-        at_target = update.cost_at(target_accuracy)
-        spent = at_target or update.cost
-        value = getattr(spent, cost)
-        if x is None or value is None or value <= 0 or _at_target(update.features, target_accuracy):
-            continue
-        if update.from_scratch:
-            continue
-        if predictor == "index" and _kind_of_index(update.features) != _kind_of_index(features):
-            continue
-        rows.append(
-            Past(
-                x=math.log(max(x, _TINY)),
-                y=math.log(value),
-                censored=at_target is None,
-                kind=update.kind,
-                per_step=value / spent.steps,
-                condition=f"{update.parent} {update.train_data}",
-                parent=update.parent,
-                gave_up=not update.reached,
-            )
-        )
-    return rows
+    if None in question.values(names):
+        raise SettingError("this forecast rests on the index: give --original and --shifted, or another predictor")
+    mine = pasts(history, cost, question, names)
+    rows = mine + pasts(prior, cost, question, names, own=False)
+    _check_enough(mine, rows, question, names)
+    known = question.kind is not None and any(
+        row.example.kind == question.kind and row.parent == question.parent for row in mine
+    )
+    law = Law([row.example for row in rows])
+    outlook = look(law, question.example(names), [row.own for row in rows], known, level)
+    return Learned(rows, outlook, known)
 
 
-def _at_target(features: Features, target_accuracy: float) -> bool:
-    return features.accuracy is not None and features.accuracy >= target_accuracy
-
-
-def _kind_of_index(features: Features) -> tuple[str, str]:
-    return features.layer, features.reduction
-
-
-def predict(
-    rows: Sequence[Past], features: Features, job: Retraining, parent: str, predictor: str, level: float
-) -> Predicted:
-    """One cost on the log scale, from the history's rows for it.
-
-    Where the history knows this kind of shift on this model, the kind has an offset of its own and each update
-    is held out in turn, together with its repeats. Where it does not, there are no offsets and each whole kind is held
-    out: then the spread between kinds is in the width.
-    """
-    reached = sum(not row.censored for row in rows)
-    if rows and reached < FEWEST_REACHED:
+def _check_enough(mine: Sequence[Past], rows: Sequence[Past], question: Question, names: Sequence[str]) -> None:
+    if len(rows) > len(mine):
+        return
+    reached = sum(not row.example.censored for row in mine)
+    if mine and reached < FEWEST_REACHED:
         raise TooFewUpdatesError(
-            f"{reached} of {len(rows)} updates in the ledger ever reached accuracy {job.target_accuracy:g}; "
+            f"{reached} of {len(mine)} updates in the ledger ever reached accuracy {question.target_accuracy:g}; "
             f"a forecast needs {FEWEST_REACHED}: ask for a lower target, or let them run longer"
         )
-    if len(rows) < FEWEST_UPDATES:
+    if len(mine) < FEWEST_UPDATES:
         raise TooFewUpdatesError(
-            f"{len(rows)} updates in the ledger started below accuracy {job.target_accuracy:g} and have the "
-            f"predictor ({predictor}); a forecast needs {FEWEST_UPDATES}: run `resque retrain` with --original"
+            f"{len(mine)} updates in the ledger started below accuracy {question.target_accuracy:g} and have the "
+            f"predictor ({', '.join(names)}); a forecast needs {FEWEST_UPDATES}: run `resque retrain` with --original"
         )
-    given = PREDICTORS[predictor](features, job.target_accuracy)
-    if given is None:
-        raise SettingError("this forecast rests on the index: give --original and --shifted, or another predictor")
-    kinds = [row.kind for row in rows]
-    known = _known(job, rows, parent)
-    new = Past(math.log(max(given, _TINY)), math.nan, False, job.shift_kind)
-    one_kind = len(set(kinds)) == 1
-    folds: Sequence[str | None] = [row.condition for row in rows] if known or one_kind else kinds
-    if len(set(folds)) == 1:
-        raise TooFewUpdatesError(f"all {len(rows)} updates in the ledger are repeats of one: retrain for other shifts")
-    return held_out(rows, new, folds, known, level)
+    if len({row.example.condition for row in mine}) == 1:
+        raise TooFewUpdatesError(f"all {len(mine)} updates in the ledger are repeats of one: retrain for other shifts")
 
 
-def _known(job: Retraining, rows: Sequence[Past], parent: str) -> bool:
-    """Whether the history holds this kind of shift on this model; a kind that nobody named is not known."""
-    return job.shift_kind is not None and job.shift_kind in {row.kind for row in rows if row.parent == parent}
-
-
-def _probability(draws: np.ndarray, max_steps: int) -> float:
-    """Share of held-out distances with which the update would end in time, by the rule of succession.
-
-    An update that ran to its end in vain lies at infinity: it counts against. One that stopped at a lower
-    target of its own says nothing here (NaN).
-    """
-    telling = draws[~np.isnan(draws)]
-    return (int((telling <= math.log(max_steps)).sum()) + 1) / (len(telling) + 2)
+def steps_by(
+    history: Sequence[Update], prior: Sequence[Update], question: Question, name: str, max_steps: int
+) -> float | None:
+    """The steps that another predictor would foretell, by the same method; None where it cannot."""
+    try:
+        return min(max_steps, _exp(learn(history, prior, "steps", question, (name,)).outlook.center))
+    except (TooFewUpdatesError, SettingError):
+        return None
 
 
 def _factors(job: Retraining, step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
@@ -229,68 +199,85 @@ def _factors(job: Retraining, step_cost: StepCost, grid: Grid | None) -> dict[st
     return factors
 
 
-def _estimate(predicted: Predicted, longest: float, interval: Interval, factor: float = 1.0) -> Estimate:
+def _estimate(learned: Learned, job: Retraining, interval: Interval, factor: float = 1.0) -> Estimate:
     """Back from the log scale, and never beyond the recipe's longest run.
 
     A gradient norm or parameter change is bounded by that run at the largest one per step in the history.
     """
-    value, low, high = (factor * min(longest, _exp(log)) for log in (predicted.center, predicted.low, predicted.high))
-    return Estimate(value, dataclasses.replace(interval, low=low, high=high))
+    longest = job.max_steps * max(row.per_step for row in learned.rows)
+    found = learned.outlook
+    logs = found.center, found.low, found.high, found.upper
+    value, low, high, upper = (factor * min(longest, _exp(log)) for log in logs)
+    return Estimate(value, dataclasses.replace(interval, low=low, high=high), upper)
 
 
 def _exp(log: float) -> float:
     return math.exp(log) if log < _LARGEST_LOG else math.inf
 
 
-def _promise(level: float, known: bool) -> Interval:
-    if known:
+def _promise(level: float, learned: Learned) -> Interval:
+    if learned.outlook.conformal:
         share = f"{max(0.0, 2 * level - 1):.0%}"
         promise = (
             f"jackknife+: at least {share} if exchangeable with the history and if a step costs what the probe saw"
         )
+    elif learned.known:
+        promise = "empirical only, no guarantee: too few updates for the level"
     else:
         promise = "empirical only, no guarantee: the history holds no update of this kind of shift on this model"
     return Interval(0.0, None, level, promise)
 
 
-def _notes(rows: Sequence[Past], features: Features, job: Retraining, predictor: str) -> tuple[str, ...]:
-    notes = []
-    given = PREDICTORS[predictor](features, job.target_accuracy)
-    low, high = min(row.x for row in rows), max(row.x for row in rows)
-    if given is not None and not low - 1e-9 <= math.log(max(given, _TINY)) <= high + 1e-9:
-        span = f"{math.exp(low):.3g} to {math.exp(high):.3g}"
-        notes.append(f"{predictor} {given:.3g} lies outside the history's {span}: extrapolated")
-    censored = sum(row.censored for row in rows)
-    if censored:
-        notes.append(f"{censored} of {len(rows)} updates ended below the target: they count as longer than they ran")
-    return tuple(notes)
+def _doubts(mine: Sequence[Past], question: Question, names: Sequence[str]) -> list[str]:
+    """Why nobody should decide by this forecast."""
+    if not mine:
+        return ["it rests on the shipped history alone: run `resque calibrate`, or a few updates"]
+    found = []
+    if len(mine) < FEWEST_UPDATES:
+        found.append(f"{len(mine)} own updates; {FEWEST_UPDATES} are needed")
+    for place, (name, given) in enumerate(zip(names, question.values(names), strict=True)):
+        seen = [row.example.features[place] for row in mine]
+        slack = _BEYOND * (max(seen) - min(seen))
+        if given is not None and not min(seen) - slack - 1e-9 <= given <= max(seen) + slack + 1e-9:
+            found.append(f"its {name} lies outside the history's: extrapolated")
+    return found
 
 
-def _foreign(history: Sequence[Update], rows: Sequence[Past], job: Retraining, parent: str) -> tuple[str, ...]:
+def _notes(mine: Sequence[Past]) -> tuple[str, ...]:
+    censored = sum(row.example.censored for row in mine)
+    if not censored:
+        return ()
+    return (f"{censored} of {len(mine)} updates ended below the target: they count as longer than they ran",)
+
+
+def _foreign(history: Sequence[Update], mine: Sequence[Past], job: Retraining, parent: str) -> tuple[str, ...]:
     """Say what of the history is of another model or recipe, where steps are not quite the same, or of no use."""
     names = ("optimizer", "learning_rate", "batch_size")
-    mine = [plain_recipe(job.recipe)[name] for name in names]
+    own = [plain_recipe(job.recipe)[name] for name in names]
     counted = {
-        "are of another model": sum(row.parent != parent for row in rows),
+        "are of another model": sum(row.parent != parent for row in mine),
         "used another optimizer, learning rate or batch size": sum(
-            [update.recipe.get(name) for name in names] != mine for update in history
+            [update.recipe.get(name) for name in names] != own for update in history
         ),
         "trained another part of the model": sum(
             update.recipe.get("trains", "all") != job.recipe.trains for update in history
         ),
         "were left out: they started at the target or from scratch, or have no index of this layer": len(history)
-        - len(rows),
+        - len(mine),
     }
     return tuple(f"{n} of {len(history)} updates in the ledger {what}" for what, n in counted.items() if n)
 
 
-def _nothing_to_do(common: Mapping[str, Any], grid: Grid | None, step_cost: StepCost, level: float) -> Forecast:
+def _nothing_to_do(
+    common: Mapping[str, Any], predictor: str, grid: Grid | None, step_cost: StepCost, level: float
+) -> Forecast:
     names = [*LEARNED, "epochs", "wall_s"]
     if step_cost.energy_kwh is not None:
         names += ["energy_kwh", *(["carbon_kg"] if grid else [])]
-    zero = Estimate(0.0, Interval(0.0, 0.0, level, "measured: the model is at the target already"))
+    zero = Estimate(0.0, Interval(0.0, 0.0, level, "measured: the model is at the target already"), 0.0)
     return Forecast(
         **common,
+        predictor=predictor,
         estimates={name: zero for name in COSTS if name in names},
         probability_reached=1.0,
         n_history=0,

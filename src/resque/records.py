@@ -255,10 +255,18 @@ class StepCost:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A forecast cost: the most likely value and the interval around it."""
+    """A forecast cost.
+
+    Attributes:
+        value: The most likely one.
+        interval: Around it.
+        upper: What the cost stays below with the interval's level, one-sided: what a budget is held against. None in
+            what was written before there was one.
+    """
 
     value: float
     interval: Interval
+    upper: float | None = None
 
 
 @dataclass(frozen=True)
@@ -276,7 +284,7 @@ class Forecast:
         recipe: The recipe's settings.
         target_accuracy: What the update has to reach.
         features: What one forward pass said.
-        predictor: The feature that the forecast rests on.
+        predictor: The features that the forecast rests on, with commas between them.
         estimates: Cost → estimate; a cost that cannot be told is missing.
         probability_reached: Chance of reaching the target within the recipe's longest run.
         n_history: Updates it was learned from.
@@ -285,8 +293,11 @@ class Forecast:
         step_cost: The probe.
         asking: What making the forecast took: the passes and the probe.
         grid: The electricity it is priced with.
-        alternatives: Other predictor → the steps it would have foretold, for the comparison afterwards.
+        alternatives: Predictor → the steps it would have foretold alone, for the comparison afterwards.
         notes: What the reader has to know.
+        doubts: Why it is not reliable enough to decide by; none where it is.
+        n_shipped: Updates of the history that ships with this package among those it was learned from.
+        level: Nominal coverage of the intervals.
     """
 
     id: str
@@ -310,6 +321,9 @@ class Forecast:
     grid: Grid | None
     alternatives: Mapping[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+    n_shipped: int = 0
+    level: float = 0.8
 
 
 def new_id() -> str:

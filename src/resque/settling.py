@@ -12,13 +12,15 @@ from resque.models import fingerprint
 from resque.recipes import Retraining, plain_recipe
 from resque.records import COSTS, Forecast, Update
 
+FORECAST = "the forecast"
+
 
 @dataclass(frozen=True)
 class Score:
     """How well one predictor foretold the steps of the settled updates.
 
     Attributes:
-        predictor: The feature the forecasts rested on.
+        predictor: ``"the forecast"`` as it was made, or what it would have rested on alone.
         n: Updates that reached their target.
         median_error: Median of ``|forecast - measured| / measured``.
         median_factor: Median of the larger of forecast and measured over the smaller.
@@ -37,7 +39,7 @@ def score_predictors(settled: Sequence[tuple[Forecast, Update]]) -> list[Score]:
     pairs: dict[str, list[tuple[float, int]]] = {}
     for said, update in settled:
         if update.reached and update.cost.steps and said.alternatives:
-            for name, steps in {said.predictor: said.estimates["steps"].value, **said.alternatives}.items():
+            for name, steps in {FORECAST: said.estimates["steps"].value, **said.alternatives}.items():
                 pairs.setdefault(name, []).append((steps, update.cost.steps))
     scores = []
     for name, both in pairs.items():

@@ -7,7 +7,7 @@ from resque.data import parts_of
 from resque.readings import EnergyReading, Grid
 from resque.records import Estimate, Forecast, Update
 from resque.sci import Intensity
-from resque.settling import Settlement, held
+from resque.settling import FORECAST, Settlement, held
 
 _SCALES = {
     "energy_kwh": ((1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh"), (1e-9, "µWh")),
@@ -159,7 +159,9 @@ def verdict(summary: Settlement) -> str:
         return "No forecast has been settled yet by an update that reached its target."
     kept, judged = summary.held["steps"]
     best = summary.scores[0]
-    own = next((score for score in summary.scores if score.predictor == "index"), best)
+    own, index = (
+        next((score for score in summary.scores if score.predictor == name), best) for name in (FORECAST, "index")
+    )
     doing = f"{quantity('wall_s', summary.doing_s)} and {quantity('energy_kwh', summary.doing_kwh)}"
     asking = f"{quantity('wall_s', summary.asking_s)} and {quantity('energy_kwh', summary.asking_kwh)}"
     return (
@@ -167,11 +169,8 @@ def verdict(summary: Settlement) -> str:
         f"{own.median_factor:.1f} in training steps (n = {own.n} that reached the target), and {share(kept, judged)} "
         f"of its intervals for them held; asking took {asking}, the updates {doing}"
         f"{', less than asking' if summary.doing_s < summary.asking_s else ''}. "
-        + (
-            "The RESQUE index was the best predictor."
-            if best.predictor == "index"
-            else f"The RESQUE index did not win: {best.predictor} came closer (factor {best.median_factor:.1f})."
-        )
+        f"The RESQUE index alone would have been off by {index.median_factor:.1f}"
+        + ("." if best.predictor in (FORECAST, "index") else f", {best.predictor} by {best.median_factor:.1f}.")
     )
 
 

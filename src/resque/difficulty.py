@@ -1,0 +1,200 @@
+"""How long an update takes, learned from finished ones: a mixed model of log cost, with censored runs.
+
+``log cost = mean + slopes · features + offsets of group, kind, kind within the group, condition and parent + noise``,
+all normal: a Gaussian process whose kernel is a sum of fixed matrices, each with a variance of its own. The variances
+are found by marginal likelihood, held towards their usual size where few updates speak, so that a feature that earns
+nothing gets a slope near zero, and what differs between kinds of shift widens what is said of a kind never seen.
+
+It knows logarithms, features and names, and nothing of where they come from.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize, stats
+
+NAMES = ("group", "kind", "kind in group", "condition", "parent")
+_USUAL = {"slope": -0.7, "group": 0.0, "kind": -1.0, "kind in group": -1.0, "condition": -1.5, "parent": -1.5}
+_USUAL_NOISE = -1.0
+_HELD = 1.0  # standard deviation of a log amplitude about its usual value
+_MEAN_VARIANCE = 25.0
+_ROUNDS = 12
+_SMALLEST = 1e-9
+
+
+@dataclass(frozen=True)
+class Example:
+    """One finished update and one cost, or the update that is asked about.
+
+    Attributes:
+        features: Numbers known before it, the same ones in each example.
+        log_cost: Of the cost; of the cost so far where it was censored; NaN where it is asked for.
+        censored: Whether the run ended below the target.
+        group: Whose costs are of one size: model, data and recipe.
+        kind: Of shift; None is a kind of its own.
+        condition: What was retrained on what, whatever the seed.
+        parent: The very model that was retrained.
+    """
+
+    features: tuple[float, ...]
+    log_cost: float = math.nan
+    censored: bool = False
+    group: Hashable = ""
+    kind: Hashable = None
+    condition: Hashable = ""
+    parent: Hashable = ""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A log cost as a normal distribution.
+
+    Attributes:
+        mean: Of the log cost.
+        deviation: Of a single run about it.
+    """
+
+    mean: float
+    deviation: float
+
+    def below(self, log_cost: float) -> float:
+        """The chance of costing no more."""
+        return float(stats.norm.cdf((log_cost - self.mean) / self.deviation))
+
+    def quantile(self, share: float) -> float:
+        """Log cost that this share stays below."""
+        return self.mean + self.deviation * float(stats.norm.ppf(share))
+
+
+class Law:
+    """The mixed model, fitted to examples.
+
+    Args:
+        examples: The history, at least two.
+
+    Example:
+        >>> past = [Example((x,), 1.0 + 2.0 * x, kind=k, condition=(x, k)) for x in (0.0, 1.0, 2.0, 3.0) for k in "ab"]
+        >>> said = Law(past).expected(Example((1.5,), kind="a", condition="new"))
+        >>> abs(said.mean - 4.0) < 0.2, said.deviation < 0.5
+        (True, True)
+    """
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = list(examples)
+        rows = _rows_of(examples)
+        self._center, self._scale = rows.mean(0), rows.std(0)
+        self._scale[self._scale < _SMALLEST] = 1.0
+        self._bound = np.array([example.log_cost for example in examples])
+        self._censored = np.array([example.censored for example in examples])
+        self._matrices = self._parts(self.examples, self.examples)
+        usual = [_USUAL["slope"]] * rows.shape[1] + [_USUAL[name] for name in NAMES] + [_USUAL_NOISE]
+        self._usual = np.array(usual)
+        self.amplitudes = self._usual.copy()
+        self._shift = float(np.median(self._bound))
+        self._values = self._bound - self._shift
+        self._fit()
+
+    def expected(self, asked: Example) -> Expected:
+        """What an update will cost."""
+        return self._found(*self._across(asked), self._inverse)
+
+    def without(self, fold: np.ndarray, asked: Example) -> Expected:
+        """What an update will cost by the other examples alone; the variances stay as they are.
+
+        Args:
+            fold: ``(n,)``, True for the examples to be left out.
+            asked: The update.
+        """
+        across, own = self._across(asked)
+        cut = self._inverse - self._inverse[:, fold] @ np.linalg.solve(
+            self._inverse[np.ix_(fold, fold)], self._inverse[fold]
+        )
+        return self._found(across, own, cut)
+
+    def held_out(self, folds: Sequence[Hashable]) -> list[Expected]:
+        """What the law says of each example when its whole fold is left out; the variances stay as they are."""
+        found: list[Expected | None] = [None] * len(self.examples)
+        whole = self._inverse @ self._values
+        for fold in dict.fromkeys(folds):
+            own = np.array([other == fold for other in folds])
+            covariance = np.linalg.inv(self._inverse[np.ix_(own, own)])
+            means = self._shift + self._values[own] - covariance @ whole[own]
+            for place, mean, variance in zip(np.flatnonzero(own), means, np.diag(covariance), strict=True):
+                found[place] = Expected(float(mean), math.sqrt(max(float(variance), _SMALLEST)))
+        return [each for each in found if each is not None]
+
+    def _across(self, asked: Example) -> tuple[np.ndarray, float]:
+        """Covariance of an update with the examples, and its own variance with noise."""
+        weights = np.exp(2.0 * self.amplitudes)
+        across = _MEAN_VARIANCE + np.tensordot(weights[:-1], self._parts([asked], self.examples), 1)[0]
+        own = _MEAN_VARIANCE + np.tensordot(weights[:-1], self._parts([asked], [asked]), 1)[0, 0] + weights[-1]
+        return across, float(own)
+
+    def _found(self, across: np.ndarray, own: float, inverse: np.ndarray) -> Expected:
+        mean = self._shift + across @ inverse @ self._values
+        return Expected(float(mean), math.sqrt(max(own - float(across @ inverse @ across), _SMALLEST)))
+
+    def _parts(self, rows: Sequence[Example], columns: Sequence[Example]) -> np.ndarray:
+        """``(features + names, rows, columns)``: who shares what."""
+        a, b = ((_rows_of(side) - self._center) / self._scale for side in (rows, columns))
+        linear = [np.outer(x, y) for x, y in zip(a.T, b.T, strict=True)]
+        shared = [[[_named(one, name) == _named(other, name) for other in columns] for one in rows] for name in NAMES]
+        return np.array([*linear, *np.array(shared, dtype=float)])
+
+    def _fit(self) -> None:
+        """Variances by marginal likelihood, censored values by their expectation above their bound, in turn."""
+        rounds = _ROUNDS if self._censored.any() else 1
+        for number in range(rounds):
+            if number % 4 == 0:
+                self.amplitudes = optimize.minimize(
+                    self._cost, self.amplitudes, jac=True, method="L-BFGS-B", options={"maxiter": 60}
+                ).x
+            self._inverse = np.linalg.inv(self._covariance(self.amplitudes))
+            if number < rounds - 1:
+                self._fill()
+
+    def _covariance(self, amplitudes: np.ndarray) -> np.ndarray:
+        weights = np.exp(2.0 * amplitudes)
+        found: np.ndarray = _MEAN_VARIANCE + np.tensordot(weights[:-1], self._matrices, 1)
+        found[np.diag_indices_from(found)] += weights[-1]
+        return found
+
+    def _cost(self, amplitudes: np.ndarray) -> tuple[float, np.ndarray]:
+        """Negative log posterior of the variances, and its gradient."""
+        covariance = self._covariance(amplitudes)
+        inverse = np.linalg.inv(covariance)
+        whole = inverse @ self._values
+        away = (amplitudes - self._usual) / _HELD
+        cost = 0.5 * self._values @ whole + 0.5 * np.linalg.slogdet(covariance)[1] + 0.5 * away @ away
+        sensitive = inverse - np.outer(whole, whole)
+        weights = np.exp(2.0 * amplitudes)
+        slopes = np.append(np.tensordot(self._matrices, sensitive, 2), np.trace(sensitive)) * weights
+        return float(cost), slopes + away / _HELD
+
+    def _fill(self) -> None:
+        """Schmee and Hahn's step, each censored value seen from all others."""
+        variance = 1.0 / np.diag(self._inverse)
+        mean, deviation = self._values - (self._inverse @ self._values) * variance, np.sqrt(variance)
+        bound = (self._bound - self._shift - mean) / deviation
+        hazard = np.exp(stats.norm.logpdf(bound) - stats.norm.logsf(bound))
+        self._values = np.where(self._censored, mean + deviation * hazard, self._values)
+
+
+def _rows_of(examples: Sequence[Example]) -> np.ndarray:
+    """``(n, features)``."""
+    return np.array([example.features for example in examples], dtype=float).reshape(len(examples), -1)
+
+
+def _named(example: Example, name: str) -> Hashable:
+    """What must be equal for two examples to share an offset; an unnamed kind is shared with nothing else."""
+    kind = example.condition if example.kind is None else example.kind
+    named: dict[str, Hashable] = {
+        "group": example.group,
+        "kind": kind,
+        "kind in group": (example.group, kind),
+        "condition": (example.group, kind, example.condition),
+        "parent": (example.group, example.parent),
+    }
+    return named[name]

@@ -1,0 +1,178 @@
+"""What a history of updates says of the one that is asked about: predictors, examples, what is comparable.
+
+A predictor is a number that is known before the update, on a scale on which log cost runs nearly straight. Those of
+:data:`CHOSEN` were chosen by the held-out errors of the project's own studies.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from resque.difficulty import Example
+from resque.recipes import Retraining, plain_recipe
+from resque.records import Features, Update
+
+Predictor = Callable[[Features, float], float | None]
+_TINY = 1e-6
+_SMALLEST_GAP = 1e-3
+_PLATEAU = "tolerance"
+_OF_RECIPE = ("optimizer", "learning_rate", "batch_size", "trains")
+
+
+def _log(value: float | None) -> float | None:
+    return None if value is None else math.log(max(value, _TINY))
+
+
+def _gap(accuracy: float | None, target: float) -> float | None:
+    return None if accuracy is None else math.log(max(target - accuracy, _SMALLEST_GAP))
+
+
+def _neighbours(features: Features, target: float) -> float | None:
+    found = features.scores.get("neighbours")
+    return None if found is None else target - found
+
+
+def _overlap(features: Features, target: float) -> float | None:
+    """The share of the features' variance that does not tell classes apart, from the shrunk H-score in [0, C - 1]."""
+    found = features.scores.get("shrunk H-score")
+    if found is None or not features.classes or features.classes < 2:
+        return None
+    return math.log(max(1.0 - found / (features.classes - 1), _TINY))
+
+
+PREDICTORS: Mapping[str, Predictor] = {
+    "index": lambda features, target: _log(features.index_rad),
+    "accuracy gap": lambda features, target: _gap(features.accuracy, target),
+    "initial loss": lambda features, target: _log(features.loss),
+    "neighbours": _neighbours,
+    "overlap": _overlap,
+    "LogME": lambda features, target: features.scores.get("LogME"),
+}
+"""What a forecast can rest on, each known from one forward pass."""
+CHOSEN = ("index", "accuracy gap", "neighbours", "overlap", "LogME")
+FEW = 10
+
+
+@dataclass(frozen=True)
+class Past:
+    """One finished update, as evidence for one cost at one target.
+
+    Attributes:
+        example: For the law.
+        per_step: The cost over the steps it went with.
+        parent: The model that was retrained.
+        own: Whether it is the user's, and not of the shipped history.
+    """
+
+    example: Example
+    per_step: float
+    parent: str
+    own: bool
+
+
+@dataclass(frozen=True)
+class Question:
+    """The update that is asked about.
+
+    Attributes:
+        features: What one pass told of it.
+        target_accuracy: To be reached.
+        group: Whose costs are of the size of its own.
+        kind: Of shift.
+        parent: The model.
+        condition: Its training data.
+        max_steps: Of its recipe's longest run.
+    """
+
+    features: Features
+    target_accuracy: float
+    group: tuple[object, ...]
+    kind: str | None
+    parent: str
+    condition: str
+    max_steps: int
+
+    @classmethod
+    def of(cls, job: Retraining, features: Features, parent: str, model_name: str) -> "Question":
+        """What a job asks."""
+        group = (model_name, *of_recipe(plain_recipe(job.recipe)))
+        return cls(features, job.target_accuracy, group, job.shift_kind, parent, job.train.name, job.max_steps)
+
+    def values(self, names: Sequence[str]) -> tuple[float | None, ...]:
+        """Its predictors."""
+        return tuple(PREDICTORS[name](self.features, self.target_accuracy) for name in names)
+
+    def example(self, names: Sequence[str]) -> Example:
+        """For the law; every predictor must be there."""
+        known = tuple(value for value in self.values(names) if value is not None)
+        return Example(known, math.nan, False, self.group, self.kind, self.condition, self.parent)
+
+
+def pasts(
+    history: Sequence[Update], cost: str, question: Question, names: Sequence[str], own: bool = True
+) -> list[Past]:
+    """The history's rows for one cost: every retraining that began below the target, read off its curve.
+
+    An index of another layer or reduction is another quantity: those updates are left out. The shipped history is read
+    at targets of its own, because an accuracy of one data set means nothing on another. A run that ended on a plateau
+    below the target would not have reached it in the longest run that is asked about, either.
+
+    Args:
+        history: Finished updates.
+        cost: A field of :class:`resque.records.Cost`.
+        question: What is asked.
+        names: The predictors; an update without one of them is left out.
+        own: Whether the history is the user's.
+    """
+    rows = []
+    for update in history:
+        target = question.target_accuracy if own else update.target_accuracy
+        values = [PREDICTORS[name](update.features, target) for name in names]
+        at_target = update.cost_at(target)
+        spent = at_target or update.cost
+        value = getattr(spent, cost)
+        known = tuple(each for each in values if each is not None)
+        if update.from_scratch or len(known) < len(values) or not value or at_start(update.features, target):
+            continue
+        if own and "index" in names and of_index(update.features) != of_index(question.features):
+            continue
+        same, per_step = update.parent == question.parent, value / spent.steps
+        if at_target is None and update.stopped_by.startswith(_PLATEAU):
+            value = per_step * max(spent.steps, question.max_steps)
+        example = Example(
+            known,
+            math.log(value),
+            at_target is None,
+            question.group if same else (update.model, *of_recipe(update.recipe)),
+            update.kind,
+            update.train_data,
+            update.parent,
+        )
+        rows.append(Past(example, per_step, update.parent, own))
+    return rows
+
+
+def chosen(history: Sequence[Update], question: Question) -> tuple[str, ...]:
+    """The predictors that a forecast rests on: those that enough updates know, and in which they differ.
+
+    Where updates are few it is the first of them alone.
+    """
+    known = [name for name, value in zip(CHOSEN, question.values(CHOSEN), strict=True) if value is not None]
+    seen = {name: [row.example.features[0] for row in pasts(history, "steps", question, [name])] for name in known}
+    enough = [name for name in known if len(seen[name]) >= FEW and max(seen[name]) - min(seen[name]) > _TINY]
+    return tuple(enough or sorted(known, key=lambda name: -len(seen[name]))[:1])
+
+
+def at_start(features: Features, target_accuracy: float) -> bool:
+    """Whether there is nothing to retrain."""
+    return features.accuracy is not None and features.accuracy >= target_accuracy
+
+
+def of_index(features: Features) -> tuple[str, str]:
+    """Which index it is."""
+    return features.layer, features.reduction
+
+
+def of_recipe(recipe: Mapping[str, object]) -> tuple[object, ...]:
+    """What of a recipe makes costs comparable."""
+    return tuple(recipe.get(name, "all" if name == "trains" else None) for name in _OF_RECIPE)

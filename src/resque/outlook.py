@@ -1,0 +1,109 @@
+"""From a law to what may be said of an update: the middle, an interval and what it promises, the chance of an end.
+
+Where the history knows the kind of shift, jackknife+ (Barber et al. 2021) on errors in units of the law's own
+deviation: repeats of a condition are held out together. Where it does not, updates are not exchangeable and nothing is
+guaranteed: the law's own width, in which the spread between kinds is, by Student's t with a degree of freedom for each
+kind but one.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from resque.difficulty import Example, Expected, Law
+
+_FEWEST_FREEDOM = 2
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A log cost, before it is known.
+
+    Attributes:
+        center: Its median.
+        low: Lower end of the interval.
+        high: Upper end.
+        upper: What it stays below with the level of the interval, one-sided.
+        conformal: Whether the ends are jackknife+'s.
+        expected: By the law.
+        freedom: Of Student's t about it.
+    """
+
+    center: float
+    low: float
+    high: float
+    upper: float
+    conformal: bool
+    expected: Expected
+    freedom: int
+
+    def chance(self, log_limit: float) -> float:
+        """Of costing no more."""
+        return float(stats.t.cdf((log_limit - self.expected.mean) / self.expected.deviation, self.freedom))
+
+
+def look(law: Law, asked: Example, own: Sequence[bool], known: bool, level: float) -> Outlook:
+    """What a law says of an update.
+
+    Args:
+        law: Fitted to the history.
+        asked: The update.
+        own: Which of the law's examples are the user's; the others shape the law, and promise nothing.
+        known: Whether the history holds this kind of shift on this model.
+        level: Nominal coverage.
+    """
+    said = law.expected(asked)
+    folds = [example.condition if known else example.kind for example in law.examples]
+    freedom = max(_FEWEST_FREEDOM, len(set(folds)) - 1)
+    if known:
+        ends = _jackknife(law, asked, folds, own, level)
+        if ends is not None:
+            low, high, upper = ends
+            return Outlook(said.mean, min(low, said.mean), max(high, said.mean), upper, True, said, freedom)
+    wide, one_sided = (said.deviation * float(stats.t.ppf(share, freedom)) for share in ((1 + level) / 2, level))
+    return Outlook(said.mean, said.mean - wide, said.mean + wide, said.mean + one_sided, False, said, freedom)
+
+
+def errors(law: Law, folds: Sequence[Hashable]) -> np.ndarray:
+    """``(n,)`` how far each example lies above what the law says of it without its fold, in its own deviations.
+
+    A censored one lies at least as far above as its bound: below that, the law's word has not been broken.
+    """
+    held = law.held_out(folds)
+    found = [(e.log_cost - said.mean) / said.deviation for e, said in zip(law.examples, held, strict=True)]
+    return np.array([max(z, 0.0) if e.censored else z for z, e in zip(found, law.examples, strict=True)])
+
+
+def _jackknife(
+    law: Law, asked: Example, folds: Sequence[Hashable], own: Sequence[bool], level: float
+) -> tuple[float, float, float] | None:
+    """``(low, high, upper)``; None where the conditions are too few for the level."""
+    conditions = list(dict.fromkeys(fold for fold, mine in zip(folds, own, strict=True) if mine))
+    rank = math.ceil((len(conditions) + 1) * level - 1e-9)
+    if rank > len(conditions):
+        return None
+    away = errors(law, folds)
+    lows, highs, uppers, shares = [], [], [], []
+    for condition in conditions:
+        fold = np.array([mine and other == condition for other, mine in zip(folds, own, strict=True)])
+        said = law.without(fold, asked)
+        for z in away[fold]:
+            lows.append(said.mean - abs(z) * said.deviation)
+            highs.append(said.mean + abs(z) * said.deviation)
+            uppers.append(said.mean + z * said.deviation)
+            shares.append(1.0 / fold.sum())
+    places = np.array(shares)
+    return (
+        -_at_rank(-np.array(lows), places, rank),
+        _at_rank(np.array(highs), places, rank),
+        _at_rank(np.array(uppers), places, rank),
+    )
+
+
+def _at_rank(values: np.ndarray, places: np.ndarray, rank: int) -> float:
+    """The smallest value with at least ``rank`` places at or below it; repeats of a condition share its one place."""
+    order = np.argsort(values)
+    return float(values[order][np.searchsorted(np.cumsum(places[order]), rank - 1e-9)])
