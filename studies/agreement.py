@@ -274,6 +274,8 @@ def shift_predictors(run: Run) -> dict[str, float]:
     found: dict[str, float] = dict(run.row["indices"])
     for name, (score, grows) in run.row["rivals"].items():
         found[name] = score if grows else -score
+    for name, score in run.row.get("scores", {}).items():
+        found[name] = score if name.endswith("loss") else -score
     found["accuracy"] = -(run.update.features.accuracy or 0.0)
     found["parameters × samples"] = float(run.row["parameters"] * run.row["n"])
     return {name: value for name, value in found.items() if value is not None and not math.isnan(value)}

@@ -46,7 +46,7 @@ def update_of(run: Run) -> Update:
         samples=run.row["n"],
         classes=run.row["classes"],
         parameters=run.row["parameters"],
-        scores={name: score for name, (score, _) in run.row["rivals"].items()},
+        scores={name: score for name, (score, _) in run.row["rivals"].items()} | run.row.get("scores", {}),
     )
     return dataclasses.replace(run.update, features=features, curve=thinned(run.update.curve))
 

@@ -22,11 +22,11 @@ from rich.progress import Progress
 from glyphs import render
 from presets import PILOT_SEEDS, PRESETS, Preset, ShiftStudy, TaskStudy
 from resque.campaign import Row, Task, rows_of, run_all
-from shift_rows import original, retrained, scratched
+from shift_rows import original, passed, retrained, scratched
 from task_rows import from_scratch, learned, source_model
 
 RESULTS, CACHE = Path("studies/results"), Path("studies/cache")
-ORIGINALS = "originals"
+ORIGINALS, PASSES = "originals", "-passes"
 Planned = Iterator[tuple[str, list[Task]]]
 
 
@@ -43,6 +43,8 @@ def shift_tasks(study: ShiftStudy, cache: Path) -> Planned:
     if not study.originals:
         yield f"{ORIGINALS}-{study.name}", [task(original, seed, weights=weights[seed]) for seed in study.seeds]
     yield study.name, [task(retrained, seed, shift, weights=weights[seed]) for seed, shift in conditions]
+    looks = [task(passed, seed, shift, weights=weights[seed]) for seed, shift in conditions]
+    yield f"{study.name}{PASSES}", looks
     chosen = [(seed, shift) for seed, shift in conditions if (shift.kind, shift.level) in study.scratch]
     yield f"{study.name}-scratch", [task(scratched, seed, shift) for seed, shift in chosen]
 
@@ -137,7 +139,8 @@ def rows(
     ]
     if not missing:
         there = {file: rows_of(where) for file, _, where in plan}
-        return {file: [there[file][task.key] for task in tasks if task.key in there[file]] for file, tasks, _ in plan}
+        made = {file: [there[file][task.key] for task in tasks if task.key in there[file]] for file, tasks, _ in plan}
+        return with_passes(made)
     render(specs(preset))
     made = {}
     with Progress(console=Console(stderr=True)) as progress:
@@ -149,6 +152,14 @@ def rows(
 
             made[file] = list(run_all(tasks, where, workers, watch=watch).values())
             progress.update(bar, completed=len(tasks), description=file)
+    return with_passes(made)
+
+
+def with_passes(made: dict[str, list[Row]]) -> dict[str, list[Row]]:
+    """Rows of retrainings with what the later passes said of the same shift and model."""
+    for file in list(made):
+        looked = {row["key"]: row["scores"] for row in made.get(file + PASSES, ()) if "scores" in row}
+        made[file] = [{**row, "scores": looked[row["key"]]} if row["key"] in looked else row for row in made[file]]
     return made
 
 

@@ -16,7 +16,7 @@ LAYERS = (
     {"families", "corruptions", "outlook"},
     {"networks", "models", "representations", "clustering", "augmentation", "tuning"},
     {"sources", "labelled", "moments"},
-    {"data", "profiles", "measures", "views"},
+    {"data", "profiles", "measures", "views", "recalibration"},
     {"indices", "recipes", "rivals"},
     {"metrics", "trainer", "ledger", "checkpoints"},
     {"asking"},

@@ -26,6 +26,7 @@ Data flows one way; a module imports only from those above it in this list::
     outlook          from that law to an interval, and what it promises
     moments          second moments by class: streamed, merged
     views            what a model sees in one data set, gathered in one pass
+    recalibration    a model whose batch normalisation follows other data
     profiles         class sums: streamed, merged, saved
     measures         accuracy, gradient norm, parameter change, stopping rule
     indices          RESQUE_dist, RESQUE_task

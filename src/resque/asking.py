@@ -9,16 +9,17 @@ from resque.energy import EnergyMeter, shared
 from resque.errors import DataError
 from resque.indices import resque_dist
 from resque.labelled import LabelledData
-from resque.layers import head
+from resque.layers import PENULTIMATE, head
 from resque.measures import EVALUATION_BATCH, evaluate
 from resque.profiles import Profile, profile
 from resque.readings import EnergyReading, Index
+from resque.recalibration import recalibrated
 from resque.recipes import Recipe, Retraining
 from resque.records import Features, StepCost
-from resque.representations import device_of, evaluating, forward
-from resque.rivals import rivals
+from resque.representations import device_of, evaluating, forward, observing
+from resque.rivals import neighbour_accuracy, rivals
 from resque.trainer import Trainer, clock
-from resque.views import Viewing
+from resque.views import NEIGHBOURHOOD, Viewing
 
 WARM_UP_STEPS = 2
 _MIN_PROBE_STEPS = 5
@@ -31,7 +32,10 @@ def known_before(
     original: Profile | None = None,
     labels: str = "true",
 ) -> tuple[Features, Index | None, float]:
-    """What one forward pass over the new data tells: ``(features, index, seconds)``; one more tests the model.
+    """What passes over the new data tell, with nothing trained: ``(features, index, seconds)``.
+
+    One pass over the training data gives the index and the scores of its rivals, one over the test data accuracy and
+    loss. A model with batch normalisation passes over both once more, recalibrated.
 
     Args:
         model: The model as it is now; left as it was found.
@@ -59,6 +63,11 @@ def known_before(
         )
         index = resque_dist(original, shifted)
     accuracy, loss = evaluate(model, job.test.batches(EVALUATION_BATCH, device_of(model)))
+    scores: dict[str, float] = {}
+    if labels == "true" and job.train.labelled:
+        scores |= recalibrated_scores(model, job, accuracy, loss)
+    if seen is not None and original is not None:
+        scores |= {name: score.value for name, score in rivals(seen.view()).items()}
     features = Features(
         None if index is None else index.value,
         accuracy,
@@ -70,9 +79,28 @@ def known_before(
         samples=len(job.train),
         classes=len(job.train.classes),
         parameters=sum(p.numel() for p in model.parameters()),
-        scores={name: score.value for name, score in rivals(seen.view()).items()} if seen and index else {},
+        scores=scores,
     )
     return features, index, clock(model) - start
+
+
+def recalibrated_scores(model: nn.Module, job: Retraining, accuracy: float, loss: float) -> dict[str, float]:
+    """What the model would tell if its batch normalisation followed the new data; the same again where it has none.
+
+    Args:
+        model: As it is now.
+        job: The update to be judged.
+        accuracy: On the test data as the model is.
+        loss: There.
+    """
+    other = recalibrated(model, job.train.batches(device=device_of(model)))
+    if other is not model:
+        accuracy, loss = evaluate(other, job.test.batches(EVALUATION_BATCH, device_of(other)))
+    few = job.train.limited(NEIGHBOURHOOD)
+    with observing(other, PENULTIMATE, "mean") as observe:
+        rows = torch.cat([observe(inputs)[0].double().cpu() for inputs, _ in few.batches(device=device_of(other))])
+    neighbours = neighbour_accuracy(rows.numpy(), few.labels.cpu().numpy())
+    return {"recalibrated accuracy": accuracy, "recalibrated loss": loss, "recalibrated neighbours": neighbours}
 
 
 def _viewing(model: nn.Module, data: LabelledData) -> Viewing | None:

@@ -27,9 +27,8 @@ def _gap(accuracy: float | None, target: float) -> float | None:
     return None if accuracy is None else math.log(max(target - accuracy, _SMALLEST_GAP))
 
 
-def _neighbours(features: Features, target: float) -> float | None:
-    found = features.scores.get("neighbours")
-    return None if found is None else target - found
+def _short(accuracy: float | None, target: float) -> float | None:
+    return None if accuracy is None else target - accuracy
 
 
 def _overlap(features: Features, target: float) -> float | None:
@@ -41,15 +40,21 @@ def _overlap(features: Features, target: float) -> float | None:
 
 
 PREDICTORS: Mapping[str, Predictor] = {
+    "recalibrated gap": lambda features, target: _gap(features.scores.get("recalibrated accuracy"), target),
+    "recalibrated neighbours": lambda features, target: _short(features.scores.get("recalibrated neighbours"), target),
     "index": lambda features, target: _log(features.index_rad),
     "accuracy gap": lambda features, target: _gap(features.accuracy, target),
     "initial loss": lambda features, target: _log(features.loss),
-    "neighbours": _neighbours,
+    "neighbours": lambda features, target: _short(features.scores.get("neighbours"), target),
     "overlap": _overlap,
     "LogME": lambda features, target: features.scores.get("LogME"),
 }
-"""What a forecast can rest on, each known from one forward pass."""
-CHOSEN = ("index", "accuracy gap", "neighbours", "overlap", "LogME")
+"""What a forecast can rest on, each known without training anything."""
+CHOSEN = (
+    ("recalibrated gap", "recalibrated neighbours"),
+    ("index", "accuracy gap", "neighbours", "overlap", "LogME"),
+)
+"""Sets of predictors; the first of which enough is known is taken."""
 FEW = 10
 
 
@@ -153,14 +158,19 @@ def pasts(
 
 
 def chosen(history: Sequence[Update], question: Question) -> tuple[str, ...]:
-    """The predictors that a forecast rests on: those that enough updates know, and in which they differ.
+    """The predictors that a forecast rests on: of a set, those that enough updates know, and in which they differ.
 
-    Where updates are few it is the first of them alone.
+    Where updates are few it is one of them alone: the first that most of them know.
     """
-    known = [name for name, value in zip(CHOSEN, question.values(CHOSEN), strict=True) if value is not None]
-    seen = {name: [row.example.features[0] for row in pasts(history, "steps", question, [name])] for name in known}
-    enough = [name for name in known if len(seen[name]) >= FEW and max(seen[name]) - min(seen[name]) > _TINY]
-    return tuple(enough or sorted(known, key=lambda name: -len(seen[name]))[:1])
+    counts: dict[str, int] = {}
+    for names in CHOSEN:
+        known = [name for name, value in zip(names, question.values(names), strict=True) if value is not None]
+        seen = {name: [row.example.features[0] for row in pasts(history, "steps", question, [name])] for name in known}
+        enough = [name for name in known if len(seen[name]) >= FEW and max(seen[name]) - min(seen[name]) > _TINY]
+        if enough:
+            return tuple(enough)
+        counts |= {name: len(rows) for name, rows in seen.items()}
+    return tuple(sorted(counts, key=lambda name: -counts[name])[:1])
 
 
 def at_start(features: Features, target_accuracy: float) -> bool:

@@ -13,7 +13,7 @@ from resque.layers import PENULTIMATE
 from resque.moments import Moments
 from resque.representations import device_of, observing
 
-_NEIGHBOURHOOD = 2000
+NEIGHBOURHOOD = 2000
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Viewing:
     def __init__(self, classes: Sequence[int], n: int, seed: int = 0) -> None:
         self._moments = Moments(classes)
         self._chosen = torch.zeros(n, dtype=torch.bool)
-        self._chosen[torch.from_numpy(np.random.default_rng(seed).permutation(n)[:_NEIGHBOURHOOD])] = True
+        self._chosen[torch.from_numpy(np.random.default_rng(seed).permutation(n)[:NEIGHBOURHOOD])] = True
         self._probabilities: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
         self._sample: list[np.ndarray] = []
