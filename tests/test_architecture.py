@@ -21,7 +21,7 @@ LAYERS = (
     {"metrics", "trainer", "ledger", "checkpoints"},
     {"asking"},
     {"tasks", "retraining", "evidence", "settling", "campaign"},
-    {"forecasting"},
+    {"forecasting", "validation", "gate"},
     {"wording", "demo", "doctor", "recording", "scratch", "lineage"},
     {"console", "report"},
     {"inputs"},

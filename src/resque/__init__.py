@@ -46,6 +46,8 @@ Data flows one way; a module imports only from those above it in this list::
     recording        a training loop of the user's own, measured
     evidence         what a history says of the update that is asked about
     forecasting      history + one pass + probe → every cost with an interval
+    validation       what forecasts from a history would have been worth
+    gate             budgets held against a forecast
     settling         forecasts beside what happened
     campaign         many runs as tasks, each done once, whatever is killed
     doctor           what this machine offers

@@ -14,7 +14,7 @@ import typer
 
 from resque import __version__, index_cli, update_cli
 from resque.errors import ResqueError, ResqueWarning
-from resque.inputs import LEDGER, Country, Intensity, Json, LedgerFile, existing_ledger
+from resque.inputs import LEDGER, Country, Intensity, Json, LedgerFile, Target, existing_ledger
 
 INTERRUPTED = 130  # what typer makes of SIGINT
 
@@ -124,6 +124,32 @@ def ledger_list(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
         console.print_json({"updates": console.plain(updates), "forecasts": console.plain(forecasts), "settled": pairs})
         return
     console.show_ledger(updates, forecasts, settled)
+
+
+@ledger_app.command("validate")
+def ledger_validate(
+    target_accuracy: Target,
+    by: Annotated[str, typer.Option(help="What is left out: kind, condition, seed or model.")] = "kind",
+    confidence: Annotated[float, typer.Option(help="Nominal coverage of the intervals.")] = 0.8,
+    ledger: LedgerFile = LEDGER,
+    as_json: Json = False,
+) -> None:
+    """What forecasts from this history would have been worth, beside simple ones.
+
+    Example: resque ledger validate --target-accuracy 0.94 --ledger demo-run/resque.db
+    """
+    from resque import console
+    from resque.validation import validate
+
+    history = existing_ledger(ledger)
+    with console.progress("leaving out") as show:
+        found = validate(
+            history.updates(), target_accuracy, by, confidence, watch=lambda done, total: show(done, total, by)
+        )
+    if as_json:
+        console.print_json({**console.plain(found), "index_adds": found.index_adds})
+        return
+    console.show_validation(found)
 
 
 @app.command()

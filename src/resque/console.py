@@ -1,6 +1,7 @@
 """What a terminal shows: tables, sentences, progress. Numbers come in ready; nothing is computed here."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,12 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from resque.gate import Decision
 from resque.plain import to_plain
 from resque.readings import Grid, Index, TaskIndex
 from resque.records import COSTS, Forecast, Update
 from resque.sci import Intensity
 from resque.scratch import Comparison
 from resque.settling import Settlement
+from resque.validation import Validation
 from resque.wording import (
     NAMES,
     NOT_MEASURED,
@@ -168,6 +171,14 @@ def show_forecast(made: Forecast) -> None:
         warn(f"not reliable enough to decide: {doubt}")
 
 
+def show_decision(decision: Decision) -> None:
+    """What the gate says, and why."""
+    said = {0: "within budget", 3: "beyond budget", 4: "not reliable enough to decide"}[decision.code]
+    out.print(f"gate: {said}", style="bold")
+    for reason in decision.reasons:
+        out.print(f"  {reason}")
+
+
 def show_update(update: Update, carbon: Intensity | None = None) -> None:
     """What an update took, and its Software Carbon Intensity where it is known."""
     verdict = "reached" if update.reached else f"not reached, ended by {update.stopped_by}"
@@ -258,6 +269,51 @@ def show_settlement(summary: Settlement) -> None:
         off = f"factor {score.median_factor:.2f}"
         rows.add_row(score.predictor, str(score.n), off, f"{score.median_error:.0%}", f"{score.within_factor_2:.0%}")
     out.print(rows)
+
+
+def show_validation(found: Validation) -> None:
+    """Each predictor's word on updates that were left out."""
+    replicate = (
+        "no condition was run by two seeds"
+        if found.replicate_error is None
+        else f"another seed of the same condition is off by {found.replicate_error:.0%} (n = {found.replicate_pairs})"
+    )
+    out.print(
+        f"{found.updates} updates began below accuracy {found.target_accuracy:g}; {found.folds} {found.by}s, each left "
+        f"out in turn; {replicate}"
+    )
+    rows = table(
+        "<forecast by",
+        "n",
+        "median error",
+        "within 2×",
+        "ρ [95 %]",
+        "Brier",
+        f"{found.level:.0%} held",
+        "width",
+        "score",
+    )
+    for each in found.judged:
+        rho = each.spearman
+        held = each.coverage_interval
+        rows.add_row(
+            each.predictor,
+            f"{each.reached}/{each.n}",
+            f"{each.median_error:.0%}",
+            f"{each.within_factor_2:.0%}",
+            NOT_MEASURED if rho is None else f"{each.spearman_value:.2f} [{rho.low:.2f}, {rho.high:.2f}]",
+            NOT_MEASURED if each.brier is None else f"{each.brier:.3f}",
+            NOT_MEASURED if held is None else f"{each.coverage:.0%} [{held.low:.0%}, {held.high:.0%}]",
+            NOT_MEASURED if each.log_width is None else f"×{math.exp(each.log_width):.3g}",
+            NOT_MEASURED if each.interval_score is None else f"{each.interval_score:.2f}",
+        )
+    out.print(rows)
+    out.print(
+        "n: reached/all; errors of those that reached; Brier: of the chance of reaching; held: [clustered by kind]"
+    )
+    out.print("width: upper over lower end, median; score: mean interval score in log steps, smaller is better")
+    if found.index_adds is False:
+        out.print("The RESQUE index adds nothing here that could be told from chance: a constant does as well.")
 
 
 def show_ledger(

@@ -1,5 +1,6 @@
 """The commands that say what an update will cost, and that do one and say what it did cost."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from resque.sci import Embodied
     from resque.scratch import Comparison
 
+PricePerKwh = Annotated[float, typer.Option(help="Price of a kWh.")]
+PricePerHour = Annotated[float, typer.Option(help="Price of an hour of the machine.")]
+Currency = Annotated[str, typer.Option(help="Of both prices.")]
 _UPDATES = Path("updates")
 _CHECKPOINTS = _UPDATES / "checkpoints"
 
@@ -65,7 +69,19 @@ def forecast(
     recipe: RecipeName = "retrain-adam",
     evaluate_every: EvaluateEvery = None,
     max_epochs: MaxEpochs = None,
-    confidence: Annotated[float, typer.Option(help="Nominal coverage of the intervals.")] = 0.8,
+    confidence: Annotated[
+        float, typer.Option(help="Of the intervals; of a budget: one-sided; of reaching the target.")
+    ] = 0.8,
+    max_kwh: Annotated[float | None, typer.Option(help="Gate: budget of energy.", min=0.0)] = None,
+    max_kg: Annotated[float | None, typer.Option(help="Gate: budget of emissions, kg CO2e.", min=0.0)] = None,
+    max_hours: Annotated[float | None, typer.Option(help="Gate: budget of training time.", min=0.0)] = None,
+    max_price: Annotated[float | None, typer.Option(help="Gate: budget of money.", min=0.0)] = None,
+    price_per_kwh: PricePerKwh = 0.0,
+    price_per_hour: PricePerHour = 0.0,
+    currency: Currency = "EUR",
+    summary: Annotated[
+        Path | None, typer.Option(help="Append the decision to this file, as Markdown.", envvar="GITHUB_STEP_SUMMARY")
+    ] = None,
     country: Country = None,
     intensity: Intensity = None,
     limit: Limit = None,
@@ -75,7 +91,10 @@ def forecast(
     ledger: LedgerFile = LEDGER,
     as_json: Json = False,
 ) -> None:
-    """Every cost of an update with its interval, before anything is trained.
+    """Every cost of an update with its interval, before anything is trained; with a budget, a gate.
+
+    Exit codes with a budget (--max-…): 0 within it, 3 beyond it, 4 not reliable enough to decide. --max-epochs is the
+    recipe's longest run, too.
 
     Example: resque forecast --model net.py:build --original net.profile --shifted npz:new.npz
     --test npz:new-test.npz --target-accuracy 0.9
@@ -84,8 +103,11 @@ def forecast(
     from resque import forecast as make_forecast
     from resque.asking import check_fits, known_before, price_of_asking, probe
     from resque.energy import named_grid, open_meter
+    from resque.gate import Budget, decide
+    from resque.gate import summary as in_markdown
     from resque.ledger import Ledger
     from resque.models import fingerprint
+    from resque.readings import Tariff
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
     history.check_writable()
@@ -109,7 +131,20 @@ def forecast(
         level=confidence,
     )
     history.add(made)
-    console.print_json(console.plain(made)) if as_json else console.show_forecast(made)
+    tariff = Tariff(price_per_kwh, price_per_hour, currency)
+    budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
+    decision = decide(made, budget) if budget.is_given else None
+    if as_json:
+        console.print_json({**console.plain(made), "gate": decision and dataclasses.asdict(decision)})
+    else:
+        console.show_forecast(made)
+        if decision is not None:
+            console.show_decision(decision)
+    if decision is not None and summary is not None:
+        with summary.open("a", encoding="utf-8") as file:
+            file.write(in_markdown(made, decision))
+    if decision is not None and decision.code:
+        raise typer.Exit(decision.code)
 
 
 def retrain(
@@ -141,9 +176,9 @@ def retrain(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this very run was interrupted.")] = False,
     checkpoint_every: Annotated[float, typer.Option(help="Seconds between checkpoints.", min=0.0)] = 30.0,
-    price_per_kwh: Annotated[float, typer.Option(help="Price of a kWh.")] = 0.0,
-    price_per_hour: Annotated[float, typer.Option(help="Price of an hour of the machine.")] = 0.0,
-    currency: Annotated[str, typer.Option(help="Of both prices.")] = "EUR",
+    price_per_kwh: PricePerKwh = 0.0,
+    price_per_hour: PricePerHour = 0.0,
+    currency: Currency = "EUR",
     embodied_kg: Annotated[
         float | None, typer.Option(help="kg CO2e of making the hardware; default: a published range.")
     ] = None,

@@ -75,6 +75,8 @@ class Validation:
         folds: How many were left out.
         updates: Updates that began below the target.
         replicate_error: Median of how far one seed's steps are off another's under the same condition, and n.
+        index_gain: By how much the index alone is nearer than a constant, mean of log errors over updates that reached
+            the target, with a 90 % interval clustered by kind; None without an index.
         judged: The forecast first, then every predictor alone, a constant, the longest run.
     """
 
@@ -85,15 +87,13 @@ class Validation:
     updates: int
     replicate_error: float | None
     replicate_pairs: int
+    index_gain: Interval | None
     judged: tuple[Judged, ...]
 
     @property
     def index_adds(self) -> bool | None:
-        """Whether the index alone did better than a constant; None where it was not there to be judged."""
-        found = {each.predictor: each for each in self.judged}
-        if "index" not in found or CONSTANT not in found:
-            return None
-        return found["index"].median_error < found[CONSTANT].median_error
+        """Whether the index surely brings forecasts nearer than a constant does; None where it could not be judged."""
+        return None if self.index_gain is None else self.index_gain.low > 0.0
 
 
 @dataclass(frozen=True)
@@ -139,13 +139,14 @@ def validate(
             f"{len(folds)} different {by}s in the ledger began below accuracy {target_accuracy:g}; "
             f"leaving one out at a time needs {_FEWEST}"
         )
+    longest = max(update.cost.steps for update in usable)
     said: dict[str, list[_Said]] = {}
     for done, fold in enumerate(folds):
         watch(done, len(folds))
         asked = [update for update in usable if BY[by](update) == fold]
         rest = [update for update in usable if BY[by](update) != fold]
         others = [update for update in prior if by != "kind" or update.kind not in {u.kind for u in asked}]
-        for name, found in _ask(rest, others, asked, target_accuracy, level).items():
+        for name, found in _ask(rest, others, asked, target_accuracy, level, longest).items():
             said.setdefault(name, []).extend(found)
     watch(len(folds), len(folds))
     complete = {name: found for name, found in said.items() if len(found) == len(said[CONSTANT])}
@@ -158,6 +159,7 @@ def validate(
         updates=len(usable),
         replicate_error=error,
         replicate_pairs=pairs,
+        index_gain=_gain(complete.get("index", ()), complete[CONSTANT]),
         judged=tuple(_judged(name, found, level) for name, found in complete.items()),
     )
 
@@ -174,14 +176,19 @@ def replicate_error(history: Sequence[Update], target_accuracy: float) -> tuple[
 
 
 def _ask(
-    rest: Sequence[Update], prior: Sequence[Update], asked: Sequence[Update], target: float, level: float
+    rest: Sequence[Update],
+    prior: Sequence[Update],
+    asked: Sequence[Update],
+    target: float,
+    level: float,
+    longest: int,
 ) -> dict[str, list[_Said]]:
     """What each predictor says of the updates of one fold, from the others."""
     sets: dict[str, tuple[str, ...] | None] = {FORECAST: None, **{name: (name,) for name in PREDICTORS}, CONSTANT: ()}
     found: dict[str, list[_Said]] = {name: [] for name in (*sets, LONGEST)}
     laws: dict[tuple[Hashable, ...], tuple[Law, list[bool], set[Hashable]]] = {}
     for update in asked:
-        question = _question(update, target)
+        question = _question(update, target, longest)
         for name, chosen_ones in sets.items():
             names = chosen(rest, question) if chosen_ones is None else chosen_ones
             if None in question.values(names) or (chosen_ones is None and not names):
@@ -202,12 +209,13 @@ def _ask(
     return found
 
 
-def _question(update: Update, target: float) -> Question:
+def _question(update: Update, target: float, longest: int) -> Question:
+    """What could have been asked before it; a loop of the user's own names no longest run, so the history's counts."""
     per_epoch = update.curve.steps_per_epoch
     epochs = update.recipe.get("fixed_epochs") or update.recipe.get("max_epochs")
-    longest = per_epoch * int(epochs) if per_epoch and epochs else max(update.curve.steps)
+    limit = per_epoch * int(epochs) if per_epoch and epochs else longest
     group = (update.model, *of_recipe(update.recipe))
-    return Question(update.features, target, group, update.kind, update.parent, update.train_data, longest)
+    return Question(update.features, target, group, update.kind, update.parent, update.train_data, limit)
 
 
 def _told(update: Update, target: float, question: Question, outlook: Outlook | None, center: float) -> _Said:
@@ -269,10 +277,19 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> tuple[float | None, Interval | No
     return value, Interval(low, high, 0.95, "Fisher's z, Bonett and Wright's variance; approximate")
 
 
-def _clustered(holds: np.ndarray, kinds: Sequence[Hashable]) -> Interval:
-    """A bootstrap of whole kinds: what is said of one shift of a kind is no news of the next."""
+def _gain(index: Sequence[_Said], constant: Sequence[_Said]) -> Interval | None:
+    """How much smaller the index's log errors are than a constant's."""
+    pairs = [(a, b) for a, b in zip(index, constant, strict=False) if a.reached]
+    if len(pairs) < _FEWEST:
+        return None
+    nearer = [abs(b.log_forecast - b.log_steps) - abs(a.log_forecast - a.log_steps) for a, b in pairs]
+    return _clustered(np.array(nearer), [a.update.kind for a, _ in pairs])
+
+
+def _clustered(values: np.ndarray, kinds: Sequence[Hashable]) -> Interval:
+    """Of their mean, by a bootstrap of whole kinds: what is said of one shift of a kind is no news of the next."""
     random = np.random.default_rng(0)
-    groups = [holds[[other == kind for other in kinds]] for kind in dict.fromkeys(kinds)]
+    groups = [values[[other == kind for other in kinds]] for kind in dict.fromkeys(kinds)]
     means = [
         np.concatenate([groups[i] for i in random.integers(len(groups), size=len(groups))]).mean()
         for _ in range(_RESAMPLES)

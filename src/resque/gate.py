@@ -1,0 +1,129 @@
+"""Budgets held against a forecast: go on, stop, or nobody can tell.
+
+A cost is held against its budget by the value that it stays below with the forecast's confidence, one-sided. What is
+not reliable enough to decide goes before what is too dear.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from resque.readings import Tariff
+from resque.records import Forecast
+
+WITHIN, BEYOND, UNSURE = 0, 3, 4
+_COSTS = {
+    "max_kwh": ("energy_kwh", 1.0, "kWh"),
+    "max_kg": ("carbon_kg", 1.0, "kg CO2e"),
+    "max_hours": ("wall_s", 3600.0, "h"),
+    "max_epochs": ("epochs", 1.0, "epochs"),
+}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What an update may cost; None for no limit.
+
+    Attributes:
+        max_kwh: Energy of its training.
+        max_kg: Its emissions, kg CO2e.
+        max_hours: Time of its training.
+        max_epochs: Epochs; the run ends there, so it is the chance of arriving by then that counts.
+        max_price: In the tariff's currency.
+        tariff: What it is paid by.
+    """
+
+    max_kwh: float | None = None
+    max_kg: float | None = None
+    max_hours: float | None = None
+    max_epochs: float | None = None
+    max_price: float | None = None
+    tariff: Tariff = field(default_factory=Tariff)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is any limit."""
+        return any(getattr(self, name) is not None for name in (*_COSTS, "max_price"))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the gate says.
+
+    Attributes:
+        code: 0 within budget, 3 beyond it, 4 not reliable enough to decide.
+        reasons: Why not 0; one sentence each.
+        held: What was held against what: ``(cost, its one-sided value, budget, unit)``.
+    """
+
+    code: int
+    reasons: tuple[str, ...]
+    held: tuple[tuple[str, float, float, str], ...]
+
+
+def decide(made: Forecast, budget: Budget) -> Decision:
+    """Hold a forecast against a budget.
+
+    Args:
+        made: The forecast; its level is the confidence.
+        budget: The limits.
+    """
+    held, missing = [], []
+    for name, cost, limit, value, unit in _compared(made, budget):
+        if value is None:
+            missing.append(f"{name} is given and the forecast has no {cost}: name what it needs (meter, region, price)")
+        else:
+            held.append((cost, value, limit, unit))
+    doubts = (*made.doubts, *missing)
+    if doubts:
+        return Decision(UNSURE, doubts, tuple(held))
+    reasons = [
+        f"{cost} stays below {value:.3g} {unit} with {made.level:.0%} confidence; the budget is {limit:g}"
+        for cost, value, limit, unit in held
+        if value > limit * (1.0 + 1e-9)
+    ]
+    if made.probability_reached < made.level:
+        reasons.append(
+            f"the chance of reaching accuracy {made.target_accuracy:g} within {made.max_steps:,} steps is "
+            f"{made.probability_reached:.0%}, below {made.level:.0%}"
+        )
+    return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(held))
+
+
+def _compared(made: Forecast, budget: Budget) -> Iterator[tuple[str, str, float, float | None, str]]:
+    """``(option, cost, budget, one-sided value, unit)`` of each limit that is given."""
+    for name, (cost, scale, unit) in _COSTS.items():
+        limit = getattr(budget, name)
+        if limit is not None:
+            upper = _upper(made, cost)
+            yield f"--{name.replace('_', '-')}", cost, limit, None if upper is None else upper / scale, unit
+    if budget.max_price is not None:
+        wall_s, energy_kwh = _upper(made, "wall_s"), _upper(made, "energy_kwh")
+        paid = budget.tariff.per_kwh or budget.tariff.per_hour
+        price = None if wall_s is None or not paid else budget.tariff.price(energy_kwh, wall_s)
+        yield "--max-price", "price", budget.max_price, price, budget.tariff.currency
+
+
+def _upper(made: Forecast, cost: str) -> float | None:
+    estimate = made.estimates.get(cost)
+    return None if estimate is None else estimate.upper
+
+
+def summary(made: Forecast, decision: Decision) -> str:
+    """The decision as Markdown, for a CI job's step summary."""
+    verdict = {WITHIN: "within budget", BEYOND: "beyond budget", UNSURE: "not reliable enough to decide"}[decision.code]
+    lines = [
+        f"### Update forecast: {verdict}",
+        "",
+        f"`{made.train_data}` to accuracy {made.target_accuracy:g}; chance of reaching it "
+        f"{made.probability_reached:.0%}; forecast `{made.id}`.",
+        "",
+        f"| cost | forecast | {made.level:.0%} interval | stays below ({made.level:.0%}) | budget |",
+        "|---|---|---|---|---|",
+    ]
+    budgets = {cost: f"{limit:g} {unit}" for cost, _, limit, unit in decision.held}
+    for cost, estimate in made.estimates.items():
+        low, high = estimate.interval.low, estimate.interval.high
+        ends = f"{low:.3g} to {'–' if high is None else format(high, '.3g')}"
+        upper = "–" if estimate.upper is None else f"{estimate.upper:.3g}"
+        lines.append(f"| {cost} | {estimate.value:.3g} | {ends} | {upper} | {budgets.get(cost, '')} |")
+    return "\n".join([*lines, "", *(f"- {reason}" for reason in decision.reasons), ""])

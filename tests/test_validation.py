@@ -1,0 +1,82 @@
+"""Histories judged by what they say of updates that were left out."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from doubles import synthetic_update
+from resque.errors import SettingError, TooFewUpdatesError
+from resque.validation import BY, CONSTANT, FORECAST, LONGEST, replicate_error, validate
+
+
+def history(kinds=5, levels=4, seeds=2, spread=0.2, useful=True):
+    random = np.random.default_rng(3)
+    found = []
+    for kind in range(kinds):
+        for level in range(levels):
+            index = 0.2 * 1.5**level * math.exp(0.1 * random.normal())
+            for seed in range(seeds):
+                steps = 400 * index**2 if useful else 60
+                update = synthetic_update(
+                    f"{kind}-{level}-{seed}",
+                    index=index,
+                    steps=max(2, round(steps * math.exp(spread * random.normal()))),
+                    kind=f"k{kind}",
+                )
+                found.append(dataclasses.replace(update, train_data=f"d+k{kind}:{level}", seed=seed, parent=f"p{seed}"))
+    return found
+
+
+@pytest.mark.parametrize("by", list(BY)[:3])
+def test_every_update_is_asked_about_once(by):
+    if by == "seed":
+        with pytest.raises(TooFewUpdatesError, match="2 different seeds"):
+            validate(history(), 0.9, by)
+        found = validate(history(seeds=3), 0.9, by)
+    else:
+        found = validate(history(), 0.9, by)
+    judged = {each.predictor: each for each in found.judged}
+    assert {FORECAST, "index", CONSTANT, LONGEST} <= set(judged)
+    assert {each.n for each in judged.values()} == {found.updates}
+    if by != "seed":  # whoever knows the condition needs no index
+        assert judged["index"].median_error < 0.5 * judged[CONSTANT].median_error
+        assert found.index_adds
+    assert judged["index"].spearman_value > 0.8
+    assert judged["index"].interval_score < judged[CONSTANT].interval_score
+    assert judged[LONGEST].coverage is None
+
+
+def test_where_the_index_adds_nothing_it_says_so():
+    assert validate(history(useful=False), 0.9).index_adds is False
+
+
+def test_nothing_of_a_kind_helps_when_the_kind_is_left_out():
+    """An offset of a kind is learned from its other levels, and from them alone."""
+    slow = [
+        dataclasses.replace(u, curve=dataclasses.replace(u.curve, steps=tuple(20 * s for s in u.curve.steps)))
+        if u.kind == "k0"
+        else u
+        for u in history(spread=0.05)
+    ]
+    by_kind, by_condition = (
+        {each.predictor: each for each in validate(slow, 0.9, by).judged}["index"] for by in ("kind", "condition")
+    )
+    assert by_condition.median_error < by_kind.median_error
+
+
+def test_the_replicate_error_is_that_of_pairs():
+    two = [dataclasses.replace(u, curve=dataclasses.replace(u.curve, steps=(0, 1, 2, 3, steps)))
+           for u, steps in zip(history(1, 1), (100, 150), strict=True)]  # fmt: skip
+    assert replicate_error(two, 0.9) == (pytest.approx((50 / 150 + 50 / 100) / 2), 2)
+    assert replicate_error(two[:1], 0.9) == (None, 0)
+
+
+def test_what_cannot_be_left_out_is_refused():
+    with pytest.raises(SettingError, match="use one of kind, condition, seed, model"):
+        validate(history(), 0.9, "weekday")
+    with pytest.raises(TooFewUpdatesError, match="0 different kinds"):
+        validate(history(), 0.4)
+    with pytest.raises(TooFewUpdatesError, match="1 different models"):
+        validate(history(), 0.9, "model")
