@@ -28,6 +28,7 @@ COSTS: dict[str, Callable[[Cost], float | None]] = {
     "energy": lambda cost: cost.energy_kwh,
 }
 """What a run took. Carbon is energy times one figure a grid, so it correlates as energy does."""
+DRAWN = ("steps", "gradient norm", "parameter change", "energy")
 INDEX = "paper layer, flatten, true labels"
 TASK_INDEX = "paper layer, flatten, Lloyd"
 EARLY_TO_LATE = ("early", "middle", "late")

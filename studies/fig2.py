@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from agreement import COSTS, EARLY_TO_LATE, INDEX, conditions, predicting, runs
+from agreement import DRAWN, EARLY_TO_LATE, INDEX, conditions, predicting, runs
 from presets import PRESETS, ShiftStudy
 from publish import Made, Rows, publish
 from table1 import of_index
@@ -17,13 +17,13 @@ from table1 import of_index
 
 def figure(study: ShiftStudy, rows: Rows) -> Figure:
     """All targets and costs of one study."""
-    drawn = Figure(figsize=(3 * len(COSTS), 8), layout="constrained")
-    grid = drawn.subplots(len(study.targets), len(COSTS), sharex=True)
+    drawn = Figure(figsize=(3 * len(DRAWN), 8), layout="constrained")
+    grid = drawn.subplots(len(study.targets), len(DRAWN), sharex=True)
     found = runs(rows[study.name])
     kinds = list(dict.fromkeys(run.group[1] for run in found))
     for row, target, name in zip(grid, study.targets, EARLY_TO_LATE, strict=True):
         known = conditions(found, lambda run, target=target: target, of_index)  # type: ignore[misc]
-        for axes, cost in zip(row, COSTS, strict=True):
+        for axes, cost in zip(row, DRAWN, strict=True):
             for number, kind in enumerate(kinds):
                 own = [(c.predictors[INDEX], c.costs[cost]) for c in known if c.group[1] == kind]
                 own = [(x, y) for x, y in own if y]

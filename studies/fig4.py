@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 from agreement import (
     COSTS,
+    DRAWN,
     EARLY_TO_LATE,
     TASK_INDEX,
     Condition,
@@ -35,10 +36,10 @@ Known = Sequence[Sequence[Condition]]
 
 def figure(study: TaskStudy, known: Known) -> Figure:
     """A row of panels a cutoff."""
-    drawn = Figure(figsize=(3 * len(COSTS), 8), layout="constrained")
-    grid = drawn.subplots(len(known), len(COSTS), sharex=True)
+    drawn = Figure(figsize=(3 * len(DRAWN), 8), layout="constrained")
+    grid = drawn.subplots(len(known), len(DRAWN), sharex=True)
     for row, found, name in zip(grid, known, EARLY_TO_LATE, strict=True):
-        for axes, cost in zip(row, COSTS, strict=True):
+        for axes, cost in zip(row, DRAWN, strict=True):
             for place, task in enumerate(study.cutoffs):
                 own = [(c.predictors[TASK_INDEX], c.costs[cost]) for c in found if c.group[2] == task]
                 reached = [(x, y) for x, y in own if y]

@@ -42,40 +42,41 @@ def made(studies, tmp_path_factory):
         clean_recipe="train-adam,max_epochs=3",
         recipe="train-adam,evaluate_every=2,max_epochs=4",
         targets=(0.3, 0.4, 0.5),
-        shifts=presets.levels(
-            "digits@16px@train@200", "digits@16px@test@100", ("gaussian", "relabel", "desaturate"), (3, 9)
-        ),
+        shifts=presets.levels("digits@16px@train@200", "digits@16px@test@100", ("gaussian", "desaturate"), (3, 9)),
         seeds=(0,),
         sizes=(40,),
         scratch=(("gaussian", 9),),
     )
     other = dataclasses.replace(
-        shifts, name="digits-head", recipe=f"{shifts.recipe},trains=head", originals="digits", scratch=()
+        shifts,
+        name="digits-head",
+        recipe=f"{shifts.recipe},trains=head",
+        shifts=shifts.shifts[1:2],
+        originals="digits",
+        scratch=(),
     )
     tasks = dataclasses.replace(
         quick.tasks[0],
         tasks={name: tuple(f"{spec}@120" for spec in pair) for name, pair in quick.tasks[0].tasks.items()},
         clean_recipe="train-adam,fixed_epochs=2",
         recipe="train-adam,evaluate_every=1,fixed_epochs=3",
-        sources=("", "low", "thirds"),
+        sources=("", "low"),
         cutoffs={"high": (0.25, 0.3, 0.35), "parity": (0.5, 0.52, 0.54)},
         seeds=(0,),
     )
     place = tmp_path_factory.mktemp("studies")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(presets.PRESETS, "quick", presets.Preset((shifts, other), (tasks,)))
-        rows = runs.rows("quick", 1, place / "results", place / "work")
+        rows = runs.rows("quick", 0, place / "results", place / "work")
         written = {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()}
-        assert runs.rows("quick", 1, place / "results", place / "work") == rows
+        assert runs.rows("quick", 0, place / "results", place / "work") == rows
         assert {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()} == written
         yield place, rows
 
 
 def test_rows_of_a_shift_hold_all_that_the_tables_need(made):
     rows = {row["key"]: row for row in made[1]["digits"]}
-    assert list(rows) == [
-        f"digits 0 {kind}:{level}" for kind in ("gaussian", "relabel", "desaturate") for level in (3, 9)
-    ]
+    assert list(rows) == [f"digits 0 {kind}:{level}" for kind in ("gaussian", "desaturate") for level in (3, 9)]
     assert rows["digits 0 desaturate:3"]["error"].startswith("DataError: desaturate needs colour")
     mild, strong = (rows[f"digits 0 gaussian:{level}"] for level in (3, 9))
     assert len(strong["indices"]) == 2 * 3 + 2 + 2
@@ -88,8 +89,7 @@ def test_rows_of_a_shift_hold_all_that_the_tables_need(made):
 def test_rows_of_a_task_hold_the_index_after_one_epoch(made):
     rows = {row["key"]: row for row in made[1]["tasks"]}
     assert list(rows) == [
-        f"tasks 0 {source} > {target}"
-        for target, source in itertools.product(("high", "parity"), ("none", "low", "thirds"))
+        f"tasks 0 {source} > {target}" for target, source in itertools.product(("high", "parity"), ("none", "low"))
     ]
     one = rows["tasks 0 low > high"]
     assert (one["classes"], one["update"]["stopped_by"]) == (5, "epochs")
@@ -106,15 +106,19 @@ def test_every_table_and_figure_comes_of_the_rows(made, studies, script):
     assert found
     for name, thing in found.items():
         publish.write(thing, place / name)
-        again = (place / name).with_suffix(".md" if isinstance(thing, str) else ".svg").read_bytes()
-        publish.write(studies(script).make("quick", rows)[name], place / name)
-        assert (place / name).with_suffix(".md" if isinstance(thing, str) else ".svg").read_bytes() == again
-        assert len(again) > 200
+        assert (place / name).with_suffix(".md" if isinstance(thing, str) else ".svg").stat().st_size > 200
+
+
+def test_the_same_rows_give_the_same_files(made, studies):
+    place, rows = made
+    for name in ("first", "second"):
+        studies("publish").write(studies("fig1").make("quick", rows)["fig1-digits"], place / name)
+    assert (place / "first.svg").read_bytes() == (place / "second.svg").read_bytes()
 
 
 def test_a_run_that_failed_is_in_no_table_and_stays_in_the_rows(made, studies):
     assert sum("error" in row for row in made[1]["digits"]) == 2
-    assert len(studies("agreement").runs(made[1]["digits"])) == 4
+    assert len(studies("agreement").runs(made[1]["digits"])) == 2
 
 
 def test_correlations_have_their_intervals(studies):

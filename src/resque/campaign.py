@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def run_all(
     Args:
         tasks: All of the campaign, in the order in which they shall begin.
         path: The rows.
-        workers: Processes side by side; each should use one thread.
+        workers: Processes side by side, each of which should use one thread; 0 works in this process.
         again: Whether what failed is done again.
         watch: Called with ``(done, all, key)`` as tasks end.
 
@@ -85,20 +85,26 @@ def run_all(
     left = [task for task in planned if task.key not in done]
     _mend(path)
     if left:
-        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        with (
-            concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_end_with_the_campaign) as pool,
-            path.open("a", encoding="utf-8") as file,
-        ):
-            running = {pool.submit(_done, task): task for task in left}
-            for future in concurrent.futures.as_completed(running):
-                row = future.result()
+        with path.open("a", encoding="utf-8") as file:
+            for row in _worked(left, workers):
                 done[row["key"]] = row
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
                 watch(len(planned) - sum(task.key not in done for task in planned), len(planned), row["key"])
     return {task.key: done[task.key] for task in planned}
+
+
+def _worked(tasks: Sequence[Task], workers: int) -> Iterator[Row]:
+    """Rows as their tasks end."""
+    if workers == 0:
+        yield from map(_done, tasks)
+        return
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_end_with_the_campaign) as pool:
+        running = [pool.submit(_done, task) for task in tasks]
+        for future in concurrent.futures.as_completed(running):
+            yield future.result()
 
 
 def _mend(path: Path) -> None:
