@@ -5,21 +5,17 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from resque.gate import Decision
 from resque.plain import to_plain
 from resque.readings import Grid, Index, TaskIndex
 from resque.records import COSTS, Forecast, Update
 from resque.sci import Intensity
-from resque.scratch import Comparison
-from resque.settling import Settlement
-from resque.validation import Validation
 from resque.wording import (
     NAMES,
     NOT_MEASURED,
@@ -39,6 +35,12 @@ from resque.wording import (
     shift_of,
     short_data,
 )
+
+if TYPE_CHECKING:
+    from resque.gate import Decision
+    from resque.scratch import Comparison
+    from resque.settling import Settlement
+    from resque.validation import Validation
 
 _UNSEEN_WIDTH = 120
 Item = TypeVar("Item")
@@ -171,7 +173,7 @@ def show_forecast(made: Forecast) -> None:
         warn(f"not reliable enough to decide: {doubt}")
 
 
-def show_decision(decision: Decision) -> None:
+def show_decision(decision: "Decision") -> None:
     """What the gate says, and why."""
     said = {0: "within budget", 3: "beyond budget", 4: "not reliable enough to decide"}[decision.code]
     out.print(f"gate: {said}", style="bold")
@@ -209,7 +211,7 @@ def show_update(update: Update, carbon: Intensity | None = None) -> None:
         warn(update.energy.note)
 
 
-def show_comparison(found: Comparison) -> None:
+def show_comparison(found: "Comparison") -> None:
     """Retraining beside training from scratch: medians over the seeds, and the ratio with its range."""
     n, (mine, theirs) = len(found.retrained), (found.retrained, found.scratch)
     data, target = short_data(mine[0].train_data), mine[0].target_accuracy
@@ -255,7 +257,7 @@ def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
         out.print("  + the target was not reached, so the cost of reaching it is larger than this")
 
 
-def show_settlement(summary: Settlement) -> None:
+def show_settlement(summary: "Settlement") -> None:
     """How many intervals held, per cost, and which predictor came closest."""
     rows = table("<cost", "intervals held", "median error", title="Per cost")
     for cost, (kept, judged) in summary.held.items():
@@ -271,7 +273,7 @@ def show_settlement(summary: Settlement) -> None:
     out.print(rows)
 
 
-def show_validation(found: Validation) -> None:
+def show_validation(found: "Validation") -> None:
     """Each predictor's word on updates that were left out."""
     replicate = (
         "no condition was run by two seeds"

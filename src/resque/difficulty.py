@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special
 
 NAMES = ("group", "kind", "kind in group", "condition", "parent")
 _USUAL = {"slope": -0.7, "group": 0.0, "kind": -1.0, "kind in group": -1.0, "condition": -1.5, "parent": -1.5}
@@ -22,6 +22,7 @@ _HELD = 1.0  # standard deviation of a log amplitude about its usual value
 _MEAN_VARIANCE = 25.0
 _ROUNDS = 12
 _SMALLEST = 1e-9
+_LOG_2_PI = math.log(2.0 * math.pi)
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class Expected:
 
     def below(self, log_cost: float) -> float:
         """The chance of costing no more."""
-        return float(stats.norm.cdf((log_cost - self.mean) / self.deviation))
+        return float(special.ndtr((log_cost - self.mean) / self.deviation))
 
     def quantile(self, share: float) -> float:
         """Log cost that this share stays below."""
-        return self.mean + self.deviation * float(stats.norm.ppf(share))
+        return self.mean + self.deviation * float(special.ndtri(share))
 
 
 class Law:
@@ -178,7 +179,7 @@ class Law:
         variance = 1.0 / np.diag(self._inverse)
         mean, deviation = self._values - (self._inverse @ self._values) * variance, np.sqrt(variance)
         bound = (self._bound - self._shift - mean) / deviation
-        hazard = np.exp(stats.norm.logpdf(bound) - stats.norm.logsf(bound))
+        hazard = np.exp(-0.5 * (bound**2 + _LOG_2_PI) - special.log_ndtr(-bound))
         self._values = np.where(self._censored, mean + deviation * hazard, self._values)
 
 

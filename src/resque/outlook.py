@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from resque.difficulty import Example, Expected, Law
 
@@ -42,7 +42,7 @@ class Outlook:
 
     def chance(self, log_limit: float) -> float:
         """Of costing no more."""
-        return float(stats.t.cdf((log_limit - self.expected.mean) / self.expected.deviation, self.freedom))
+        return float(special.stdtr(self.freedom, (log_limit - self.expected.mean) / self.expected.deviation))
 
 
 def look(law: Law, asked: Example, own: Sequence[bool], known: bool, level: float) -> Outlook:
@@ -63,7 +63,7 @@ def look(law: Law, asked: Example, own: Sequence[bool], known: bool, level: floa
         if ends is not None:
             low, high, upper = ends
             return Outlook(said.mean, min(low, said.mean), max(high, said.mean), upper, True, said, freedom)
-    wide, one_sided = (said.deviation * float(stats.t.ppf(share, freedom)) for share in ((1 + level) / 2, level))
+    wide, one_sided = (said.deviation * float(special.stdtrit(freedom, share)) for share in ((1 + level) / 2, level))
     return Outlook(said.mean, said.mean - wide, said.mean + wide, said.mean + one_sided, False, said, freedom)
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.special import logsumexp
-from sklearn.neighbors import NearestNeighbors
 
 from resque.errors import RepresentationError
 from resque.moments import Moments
@@ -258,7 +258,8 @@ def neighbour_accuracy(rows: np.ndarray, labels: np.ndarray, neighbours: int = 5
     few = min(neighbours, len(rows) - 1)
     if few < 1:
         raise RepresentationError("neighbours need two samples or more")
-    near = NearestNeighbors(n_neighbors=few).fit(rows).kneighbors(return_distance=False)
+    distances = torch.cdist(torch.from_numpy(rows), torch.from_numpy(rows)).fill_diagonal_(math.inf)
+    near = distances.topk(few, largest=False).indices.numpy()
     classes, own = np.unique(labels, return_inverse=True)
     votes = (own[near][:, :, None] == np.arange(len(classes))).sum(1)
     return float((votes.argmax(1) == own).mean())
