@@ -155,7 +155,7 @@ def recipes_table(preset: Preset, rows: Rows) -> str:
     )
     lines = []
     for study in preset.shifts:
-        if study.originals:
+        if study.originals and rows[study.name]:
             first = runs(rows[study.originals])
             for target, name in zip(study.targets, EARLY_TO_LATE, strict=True):
                 known = conditions(runs(rows[study.name]), lambda run, target=target: target, shift_predictors)  # type: ignore[misc]

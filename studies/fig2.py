@@ -7,6 +7,7 @@ Each dot is a condition, averaged over seeds; its colour is the kind of shift.
 
 from collections.abc import Mapping
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from agreement import DRAWN, EARLY_TO_LATE, INDEX, conditions, predicting, runs
@@ -20,15 +21,19 @@ def figure(study: ShiftStudy, rows: Rows) -> Figure:
     drawn = Figure(figsize=(3 * len(DRAWN), 8), layout="constrained")
     grid = drawn.subplots(len(study.targets), len(DRAWN), sharex=True)
     found = runs(rows[study.name])
-    kinds = list(dict.fromkeys(run.group[1] for run in found))
+    kinds = list(dict.fromkeys(c.group[1] for c in conditions(found, lambda run: study.targets[-1], of_index)))
+    palette = colormaps["tab20"]
     for row, target, name in zip(grid, study.targets, EARLY_TO_LATE, strict=True):
         known = conditions(found, lambda run, target=target: target, of_index)  # type: ignore[misc]
         for axes, cost in zip(row, DRAWN, strict=True):
             for number, kind in enumerate(kinds):
                 own = [(c.predictors[INDEX], c.costs[cost]) for c in known if c.group[1] == kind]
                 own = [(x, y) for x, y in own if y]
-                axes.plot([x for x, _ in own], [y for _, y in own], "o", color=f"C{number}", label=kind, markersize=4)
-            axes.set(yscale="log", title=f"{cost}, {name} {target:g}\nρ {predicting(known, INDEX, cost)}")
+                axes.plot(
+                    [x for x, _ in own], [y for _, y in own], "o", color=palette(number), label=kind, markersize=4
+                )
+            axes.set(yscale="log")
+            axes.set_title(f"{cost}, {name} {target:g}\nρ {predicting(known, INDEX, cost)}", fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel("RESQUE_dist [rad]")
     handles, labels = grid[0][0].get_legend_handles_labels()

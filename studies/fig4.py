@@ -52,7 +52,8 @@ def figure(study: TaskStudy, known: Known) -> Figure:
                 )
                 never = [x for x, y in own if y is None]
                 axes.plot(never, [1.0] * len(never), "v", color=f"C{place}", transform=axes.get_xaxis_transform())
-            axes.set(yscale="log", title=f"{cost}, {name} cutoff")
+            axes.set(yscale="log")
+            axes.set_title(f"{cost}, {name} cutoff", fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel("RESQUE_task")
     drawn.legend(*grid[0][0].get_legend_handles_labels(), loc="outside right upper")
