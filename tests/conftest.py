@@ -66,8 +66,3 @@ def cli(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The two files that take longest come first, so that no core is left alone with one of them at the end."""
     items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_demo.py"))
-
-
-def pytest_collection_modifyitems(items):
-    """The files that take longest begin first, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_demo.py"))

@@ -111,9 +111,9 @@ def test_a_normal_distribution_is_read_both_ways():
 
 @pytest.mark.parametrize("known", [True, False])
 def test_intervals_hold_as_often_as_they_say(known):
-    """80 % nominal; 200 draws, standard error 2.8 points."""
+    """80 % nominal; 150 draws, standard error 3.3 points."""
     hits = above = 0
-    for seed in range(200):
+    for seed in range(150):
         past = simulated(6, 4, 1, kind=0.5, noise=0.3, seed=seed)
         *history, asked = past
         if not known:
@@ -122,8 +122,8 @@ def test_intervals_hold_as_often_as_they_say(known):
         hits += found.low <= asked.log_cost <= found.high
         above += asked.log_cost <= found.upper
         assert found.conformal == known
-    assert 0.72 < hits / 200 < 0.92
-    assert 0.72 < above / 200 < 0.92
+    assert 0.7 < hits / 150 < 0.92
+    assert 0.7 < above / 150 < 0.92
 
 
 def test_an_error_of_a_censored_run_is_at_least_its_bound():
@@ -143,3 +143,11 @@ def test_the_chance_is_students():
     assert found.chance(found.high) == pytest.approx(0.9)
     assert found.freedom == 4
     assert found.upper - found.center == pytest.approx(found.expected.deviation * stats.t.ppf(0.8, 4))
+
+
+def test_costs_without_any_noise_can_be_learned():
+    """Repeats that agree to the last step once made a covariance that could not be inverted."""
+    past = [Example((x,), 2.0 + x, False, "g", k, f"{k}{x}") for x in (0.0, 1.0, 2.0) for k in "abcd" for _ in range(3)]
+    said = Law(past).expected(Example((1.0,), group="g", kind="a", condition="new"))
+    assert said.mean == pytest.approx(3.0, abs=0.05)
+    assert said.deviation < 0.1

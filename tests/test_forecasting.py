@@ -68,17 +68,6 @@ def test_what_is_not_known_is_missing_and_never_zero(job):
     assert "carbon_kg" not in ask(history(), job, grid=None).estimates
 
 
-def test_the_interval_covers_as_often_as_it_says(job):
-    """80 % nominal, jackknife+ promises 60 %; 120 exchangeable draws, so the standard error is 3.7 points."""
-    hits = 0
-    for seed in range(120):
-        generator = np.random.default_rng(1000 + seed)
-        index = float(generator.uniform(0.25, 0.85))
-        made = ask(history(n=12, spread=0.3, kinds=("gaussian",), seed=seed), job, index=index)
-        hits += power_law(index, 0.3 * generator.normal()) in made.estimates["steps"].interval
-    assert 0.7 < hits / 120 < 0.93
-
-
 def test_an_unseen_kind_has_no_guarantee_and_a_wider_interval(job):
     apart = [
         dataclasses.replace(

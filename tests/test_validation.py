@@ -11,7 +11,7 @@ from resque.errors import SettingError, TooFewUpdatesError
 from resque.validation import BY, CONSTANT, FORECAST, LONGEST, replicate_error, validate
 
 
-def history(kinds=5, levels=4, seeds=2, spread=0.2, useful=True):
+def history(kinds=4, levels=4, seeds=2, spread=0.2, useful=True):
     random = np.random.default_rng(3)
     found = []
     for kind in range(kinds):

@@ -21,6 +21,7 @@ _USUAL_NOISE = -1.0
 _HELD = 1.0  # standard deviation of a log amplitude about its usual value
 _MEAN_VARIANCE = 25.0
 _ROUNDS = 12
+_BOUNDS = (-5.0, 3.0)  # of a log amplitude: beyond, no covariance can be inverted in float64
 _SMALLEST = 1e-9
 _LOG_2_PI = math.log(2.0 * math.pi)
 
@@ -147,11 +148,10 @@ class Law:
     def _fit(self) -> None:
         """Variances by marginal likelihood, censored values by their expectation above their bound, in turn."""
         rounds = _ROUNDS if self._censored.any() else 1
+        search = {"jac": True, "method": "L-BFGS-B", "bounds": [_BOUNDS] * len(self._usual), "options": {"maxiter": 60}}
         for number in range(rounds):
             if number % 4 == 0:
-                self.amplitudes = optimize.minimize(
-                    self._cost, self.amplitudes, jac=True, method="L-BFGS-B", options={"maxiter": 60}
-                ).x
+                self.amplitudes = optimize.minimize(self._cost, self.amplitudes, **search).x
             self._inverse = np.linalg.inv(self._covariance(self.amplitudes))
             if number < rounds - 1:
                 self._fill()
