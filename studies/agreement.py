@@ -4,7 +4,6 @@ A condition is a shift, or a pair of tasks. Runs that began at the target say no
 that never reached it have no cost there, are counted, and rank last in what the tables call ρ of all.
 """
 
-import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -18,6 +17,7 @@ from presets import TaskStudy
 from resque.campaign import Row
 from resque.plain import from_plain
 from resque.records import Cost, Update
+from resque.validation import correlation_interval, replicate_error
 
 COSTS: dict[str, Callable[[Cost], float | None]] = {
     "steps": lambda cost: cost.steps,
@@ -31,8 +31,8 @@ COSTS: dict[str, Callable[[Cost], float | None]] = {
 DRAWN = ("steps", "gradient norm", "parameter change", "energy")
 INDEX = "paper layer, flatten, true labels"
 TASK_INDEX = "paper layer, flatten, Lloyd"
+CORRELATIONS = ("n", "never reached", "r [95 %]", "p", "ρ [95 %]", "p", "ρ, never reached last")
 EARLY_TO_LATE = ("early", "middle", "late")
-Z = 1.959964
 _FEWEST = 5
 
 
@@ -151,12 +151,8 @@ def replicates(of: Sequence[Run], target: float) -> Replicates:
         return Replicates(0, None, None, None)
     freedom = sum(len(found) - 1 for found in several)
     index, steps = np.sqrt(sum(((found - found.mean(0)) ** 2).sum(0) for found in several) / freedom)
-    errors = [
-        abs(math.expm1(own - other))
-        for found in several
-        for (_, own), (_, other) in itertools.permutations(found.tolist(), 2)
-    ]
-    return Replicates(len(several), float(index), math.exp(float(steps)), statistics.median(errors))
+    error, _ = replicate_error([run.update for run in of], target)
+    return Replicates(len(several), float(index), math.exp(float(steps)), error)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -200,9 +196,8 @@ def agreement(x: Sequence[float], y: Sequence[float], ranks: bool = True) -> Agr
         return Agreement(None, math.nan, math.nan, math.nan, n)
     found = (stats.spearmanr if ranks else stats.pearsonr)(x, y)
     value = float(found.statistic)
-    spread = Z * math.sqrt((1.0 + value**2 / 2.0 if ranks else 1.0) / (n - 3))
-    middle = math.atanh(max(min(value, 1 - 1e-12), -1 + 1e-12))
-    return Agreement(value, math.tanh(middle - spread), math.tanh(middle + spread), float(found.pvalue), n)
+    ends = correlation_interval(value, n, ranks)
+    return Agreement(value, ends.low, ends.high or math.nan, float(found.pvalue), n)
 
 
 def predicting(of: Sequence[Condition], predictor: str, cost: str, ranks: bool = True, all_: bool = False) -> Agreement:
@@ -216,20 +211,21 @@ def predicting(of: Sequence[Condition], predictor: str, cost: str, ranks: bool =
         all_: Conditions that never reached the target rank last together, instead of being left out.
     """
     pairs = [(c.predictors[predictor], c.costs[cost]) for c in of if predictor in c.predictors]
-    if all_:
-        pairs = [(x, math.inf if y is None else y) for x, y in pairs]
-        largest = 1.0 + max((y for _, y in pairs if y is not None and y < math.inf), default=0.0)
-        pairs = [(x, largest if y == math.inf else y) for x, y in pairs]
-    known = [(x, y) for x, y in pairs if y is not None]
+    beyond = 1.0 + max((y for _, y in pairs if y is not None), default=0.0)
+    known = [(x, beyond if y is None else y) for x, y in pairs if all_ or y is not None]
     return agreement([x for x, _ in known], [y for _, y in known], ranks)
 
 
-def across_kinds(of: Sequence[Condition], predictor: str, cost: str) -> tuple[Agreement, list[Agreement]]:
-    """Spearman's ρ over all conditions, and within each kind of shift."""
-    kinds: dict[Any, list[Condition]] = {}
-    for condition in of:
-        kinds.setdefault(condition.group[1], []).append(condition)
-    return predicting(of, predictor, cost), [predicting(own, predictor, cost) for own in kinds.values()]
+def at(target: float) -> Callable[[Run], float]:
+    """One target for all runs."""
+    return lambda run: target
+
+
+def correlations(of: Sequence[Condition], predictor: str, cost: str) -> tuple[str, ...]:
+    """:data:`CORRELATIONS` of a predictor and a cost, as a table's cells."""
+    r, rho = (predicting(of, predictor, cost, ranks) for ranks in (False, True))
+    last = predicting(of, predictor, cost, all_=True)
+    return str(rho.n), str(len(of) - rho.n), str(r), number(r.p, 1), str(rho), number(rho.p, 1), str(last)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from agreement import (
     Agreement,
     Condition,
     Run,
+    at,
     conditions,
     cutoff,
     markdown,
@@ -33,7 +34,7 @@ from agreement import (
     shift_predictors,
     task_predictors,
 )
-from presets import PRESETS, Preset, ShiftStudy, TaskStudy
+from presets import PRESETS, Preset, TaskStudy
 from publish import Made, Rows, publish
 
 COST = "steps"
@@ -49,9 +50,7 @@ def within(of: Sequence[Condition], predictor: str, place: int, cost: str = COST
     return f"{statistics.median(known):.2f} ({len(known)})" if known else "–"
 
 
-def ranked(
-    known: Sequence[Sequence[Condition]], place: int, of: Callable[[str], bool] = lambda name: True
-) -> list[tuple[str, ...]]:
+def ranked(known: Sequence[Sequence[Condition]], place: int, of: Callable[[str], bool]) -> list[tuple[str, ...]]:
     """Predictors by how well they order steps at the middle target, each with ρ over all and within groups."""
     names = [name for name in known[1][0].predictors if of(name)] if known[1] else []
     order = sorted(names, key=lambda name: -(predicting(known[1], name, COST, all_=True).value or -2.0))
@@ -94,14 +93,18 @@ def ranking_head(targets: Sequence[str], known: Sequence[Sequence[Condition]], g
     )
 
 
-def at_targets(
-    study: ShiftStudy,
-    found: Sequence[Run],
-    predictors: Callable[[Run], dict[str, float]] = shift_predictors,
-    by_seed: bool = False,
-) -> list[list[Condition]]:
-    """Conditions at each target of a study."""
-    return [conditions(found, lambda run, target=target: target, predictors, by_seed) for target in study.targets]  # type: ignore[misc]
+def ranked_shifts(preset: Preset, rows: Rows, of: Callable[[str], bool]) -> list[str]:
+    """A ranking of predictors for each study with original models of its own, averaged over seeds and run by run."""
+    parts = []
+    for study in preset.shifts:
+        if not study.originals:
+            targets = [f"{name} {target:g}" for name, target in zip(EARLY_TO_LATE, study.targets, strict=True)]
+            found = runs(rows[study.name])
+            for by_seed in (False, True):
+                known = [conditions(found, at(target), shift_predictors, by_seed) for target in study.targets]
+                parts.append(f"## {study.name}, {'single runs' if by_seed else 'means over seeds'}")
+                parts.append(markdown(ranking_head(targets, known, "kinds"), ranked(known, 1, of)))
+    return parts
 
 
 def rivals_table(preset: Preset, rows: Rows) -> str:
@@ -109,35 +112,20 @@ def rivals_table(preset: Preset, rows: Rows) -> str:
     parts = [
         "# What orders the steps of an update",
         "Larger foretells more steps, after each score was turned that way.",
+        *ranked_shifts(preset, rows, lambda name: name == INDEX or "labels" not in name),
     ]
-    for study in preset.shifts:
-        if not study.originals:
-            targets = [f"{name} {target:g}" for name, target in zip(EARLY_TO_LATE, study.targets, strict=True)]
-            for by_seed in (False, True):
-                known = at_targets(study, runs(rows[study.name]), by_seed=by_seed)
-                parts.append(f"## {study.name}, {'single runs' if by_seed else 'means over seeds'}")
-                chosen = ranked(known, 1, lambda name: name == INDEX or "labels" not in name)
-                parts.append(markdown(ranking_head(targets, known, "kinds"), chosen))
     for task in preset.tasks:
         found = runs(rows[task.name])
         known = [conditions(found, cutoff(task, place), task_predictors) for place in range(3)]
         parts.append(f"## {task.name}, means over seeds")
-        parts.append(markdown(ranking_head(EARLY_TO_LATE, known, "targets"), ranked(known, 2)))
+        parts.append(markdown(ranking_head(EARLY_TO_LATE, known, "targets"), ranked(known, 2, lambda name: True)))
     return "\n\n".join(parts) + "\n"
 
 
 def forms_table(preset: Preset, rows: Rows) -> str:
     """The index in all its forms."""
     parts = ["# Forms of RESQUE_dist", "Single runs are what one user has; means over seeds are the paper's."]
-    for study in preset.shifts:
-        if not study.originals:
-            targets = [f"{name} {target:g}" for name, target in zip(EARLY_TO_LATE, study.targets, strict=True)]
-            for by_seed in (False, True):
-                known = at_targets(study, runs(rows[study.name]), by_seed=by_seed)
-                parts.append(f"## {study.name}, {'single runs' if by_seed else 'means over seeds'}")
-                chosen = ranked(known, 1, lambda name: "labels" in name)
-                parts.append(markdown(ranking_head(targets, known, "kinds"), chosen))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *ranked_shifts(preset, rows, lambda name: "labels" in name)]) + "\n"
 
 
 def recipes_table(preset: Preset, rows: Rows) -> str:
@@ -158,8 +146,8 @@ def recipes_table(preset: Preset, rows: Rows) -> str:
         if study.originals and rows[study.name]:
             first = runs(rows[study.originals])
             for target, name in zip(study.targets, EARLY_TO_LATE, strict=True):
-                known = conditions(runs(rows[study.name]), lambda run, target=target: target, shift_predictors)  # type: ignore[misc]
-                base = conditions(first, lambda run, target=target: target, shift_predictors)  # type: ignore[misc]
+                known = conditions(runs(rows[study.name]), at(target), shift_predictors)
+                base = conditions(first, at(target), shift_predictors)
                 before = {c.group[1:]: c for c in base}
                 for cost in COSTS:
                     pairs = [(c.costs[cost], before[c.group[1:]].costs[cost]) for c in known if c.group[1:] in before]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agreement import COSTS, EARLY_TO_LATE, Run, markdown, runs, totals
+from agreement import COSTS, EARLY_TO_LATE, Run, at, markdown, runs, totals
 from presets import PRESETS, ShiftStudy
 from publish import Made, Rows, publish
 
@@ -70,7 +70,7 @@ def make(preset: str, rows: Rows) -> Mapping[str, Made]:
             retrained = [run for run in runs(rows[study.name]) if run.group[1:] in study.scratch]
             made[f"fig1-{study.name}"] = figure(study, retrained, scratch)
             for name, target in zip(EARLY_TO_LATE, study.targets, strict=True):
-                for cost, found in totals(retrained, scratch, lambda run, target=target: target).items():  # type: ignore[misc]
+                for cost, found in totals(retrained, scratch, at(target)).items():
                     lines.append((study.name, f"{name}, {target:g}", *found.cells(cost)))
     return made | {"fig1": f"# Figure 1, preset {preset}: totals\n\n{markdown(HEAD, lines)}\n"}
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from agreement import DRAWN, EARLY_TO_LATE, INDEX, conditions, predicting, runs
+from agreement import DRAWN, EARLY_TO_LATE, INDEX, at, conditions, predicting, runs
 from presets import PRESETS, ShiftStudy
 from publish import Made, Rows, publish
 from table1 import of_index
@@ -21,10 +21,10 @@ def figure(study: ShiftStudy, rows: Rows) -> Figure:
     drawn = Figure(figsize=(3 * len(DRAWN), 8), layout="constrained")
     grid = drawn.subplots(len(study.targets), len(DRAWN), sharex=True)
     found = runs(rows[study.name])
-    kinds = list(dict.fromkeys(c.group[1] for c in conditions(found, lambda run: study.targets[-1], of_index)))
+    kinds = list(dict.fromkeys(c.group[1] for c in conditions(found, at(study.targets[-1]), of_index)))
     palette = colormaps["tab20"]
     for row, target, name in zip(grid, study.targets, EARLY_TO_LATE, strict=True):
-        known = conditions(found, lambda run, target=target: target, of_index)  # type: ignore[misc]
+        known = conditions(found, at(target), of_index)
         for axes, cost in zip(row, DRAWN, strict=True):
             for number, kind in enumerate(kinds):
                 own = [(c.predictors[INDEX], c.costs[cost]) for c in known if c.group[1] == kind]

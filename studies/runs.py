@@ -43,8 +43,9 @@ def shift_tasks(study: ShiftStudy, cache: Path) -> Planned:
     if not study.originals:
         yield f"{ORIGINALS}-{study.name}", [task(original, seed, weights=weights[seed]) for seed in study.seeds]
     yield study.name, [task(retrained, seed, shift, weights=weights[seed]) for seed, shift in conditions]
-    looks = [task(passed, seed, shift, weights=weights[seed]) for seed, shift in conditions]
-    yield f"{study.name}{PASSES}", looks
+    if not study.originals:
+        looks = [task(passed, seed, shift, weights=weights[seed]) for seed, shift in conditions]
+        yield f"{study.name}{PASSES}", looks
     chosen = [(seed, shift) for seed, shift in conditions if (shift.kind, shift.level) in study.scratch]
     yield f"{study.name}-scratch", [task(scratched, seed, shift) for seed, shift in chosen]
 
@@ -140,7 +141,7 @@ def rows(
     if not missing:
         there = {file: rows_of(where) for file, _, where in plan}
         made = {file: [there[file][task.key] for task in tasks if task.key in there[file]] for file, tasks, _ in plan}
-        return with_passes(made)
+        return with_passes(made, preset)
     render(specs(preset))
     made = {}
     with Progress(console=Console(stderr=True)) as progress:
@@ -152,15 +153,26 @@ def rows(
 
             made[file] = list(run_all(tasks, where, workers, watch=watch).values())
             progress.update(bar, completed=len(tasks), description=file)
-    return with_passes(made)
+    return with_passes(made, preset)
 
 
-def with_passes(made: dict[str, list[Row]]) -> dict[str, list[Row]]:
-    """Rows of retrainings with what the later passes said of the same shift and model."""
-    for file in list(made):
-        looked = {row["key"]: row["scores"] for row in made.get(file + PASSES, ()) if "scores" in row}
-        made[file] = [{**row, "scores": looked[row["key"]]} if row["key"] in looked else row for row in made[file]]
+def with_passes(made: dict[str, list[Row]], preset: Preset) -> dict[str, list[Row]]:
+    """Rows of retrainings with what the later passes said of the same shift and original model."""
+    for study in preset.shifts:
+        looked = {
+            _run(row): row["scores"]
+            for row in made.get(f"{study.originals or study.name}{PASSES}", ())
+            if "scores" in row
+        }
+        for row in made.get(study.name, ()):
+            if "error" not in row and _run(row) in looked:
+                row["scores"] = looked[_run(row)]
     return made
+
+
+def _run(row: Row) -> tuple[int, str, int] | None:
+    """A row's seed and shift; a run that failed has none."""
+    return (row["seed"], row["kind"], row["level"]) if "error" not in row else None
 
 
 def main() -> None:

@@ -57,10 +57,7 @@ def retrained(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row
     cost = probe(model, train, recipe, meter())
     update = retrain(model, job, meter=meter(), features=features, step_cost=cost, model_name=study.model)
     return {
-        "study": study.name,
-        "seed": seed,
-        "kind": shift.kind,
-        "level": shift.level,
+        **named(study, seed, shift),
         "n": len(train),
         "classes": len(train.classes),
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -71,6 +68,11 @@ def retrained(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row
         "step_kwh": rounded(cost.energy_kwh),
         "update": row_of(update),
     }
+
+
+def named(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
+    """Which run a row is of."""
+    return {"study": study.name, "seed": seed, "kind": shift.kind, "level": shift.level}
 
 
 def passed(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
@@ -84,7 +86,7 @@ def passed(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
     job = Retraining(train, test, study.targets[-1], named_recipe(study.recipe), seed)
     accuracy, loss = evaluate(model, test.batches())
     scores = rounded(recalibrated_scores(model, job, accuracy, loss))
-    return {"study": study.name, "seed": seed, "kind": shift.kind, "level": shift.level, "scores": scores}
+    return {**named(study, seed, shift), "scores": scores}
 
 
 def scratched(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
@@ -96,10 +98,7 @@ def scratched(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
     job = Retraining(train, test, study.targets[-1], recipe, seed, kind=shift.kind, from_scratch=True)
     update = retrain(model, job, meter=meter(), model_name=study.model)
     return {
-        "study": study.name,
-        "seed": seed,
-        "kind": shift.kind,
-        "level": shift.level,
+        **named(study, seed, shift),
         "n": len(train),
         "update": row_of(update),
     }

@@ -10,26 +10,27 @@ never brought to it are counted, and rank last in the last column.
 
 from collections.abc import Iterator, Mapping
 
-from agreement import COSTS, EARLY_TO_LATE, INDEX, Run, conditions, markdown, number, predicting, replicates, runs
+from agreement import (
+    CORRELATIONS,
+    COSTS,
+    EARLY_TO_LATE,
+    INDEX,
+    Run,
+    at,
+    conditions,
+    correlations,
+    markdown,
+    number,
+    replicates,
+    runs,
+)
 from presets import NOISES, PRESETS, ShiftStudy, describe
 from publish import Rows, publish
 
 PUBLISHED = """The paper's r / ρ with epochs, gradient norm and parameter change, n = 30 conditions each, three runs
 averaged: ResNet18 on CIFAR100 .77 .74 .70 / .97 .97 .95; ViT on CIFAR10 .87 .88 .84 / .88 .88 .88; VGG16 on SVHN
 .93 .95 .94 / .92 .95 .93 (its p for .93 does not fit n = 30)."""
-HEAD = (
-    "shifts",
-    "target",
-    "cost",
-    "n",
-    "never reached",
-    "r [95 %]",
-    "p",
-    "ρ [95 %]",
-    "p",
-    "ρ, never reached last",
-)
-
+HEAD = ("shifts", "target", "cost", *CORRELATIONS)
 SPREADS = (
     "target",
     "conditions",
@@ -46,20 +47,13 @@ def lines(study: ShiftStudy, found: list[Run]) -> Iterator[tuple[str, ...]]:
     for scope, own in scopes.items():
         for by_seed in (False, True):
             for name, target in zip(EARLY_TO_LATE, study.targets, strict=True):
-                known = conditions(own, lambda run, target=target: target, of_index, by_seed)  # type: ignore[misc]
+                known = conditions(own, at(target), of_index, by_seed)
                 for cost in COSTS:
-                    r, rho = (predicting(known, INDEX, cost, ranks) for ranks in (False, True))
                     yield (
                         f"{scope}, {'single runs' if by_seed else 'means over seeds'}",
                         f"{name}, {target:g}",
                         cost,
-                        str(rho.n),
-                        str(len(known) - rho.n),
-                        str(r),
-                        number(r.p, 1),
-                        str(rho),
-                        number(rho.p, 1),
-                        str(predicting(known, INDEX, cost, all_=True)),
+                        *correlations(known, INDEX, cost),
                     )
 
 

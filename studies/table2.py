@@ -10,15 +10,15 @@ over seeds, with n, 95 % interval and p; last, over all pairs of tasks together,
 from collections.abc import Iterator, Mapping, Sequence
 
 from agreement import (
+    CORRELATIONS,
     COSTS,
     EARLY_TO_LATE,
     TASK_INDEX,
     Run,
     conditions,
+    correlations,
     cutoff,
     markdown,
-    number,
-    predicting,
     runs,
     task_predictors,
 )
@@ -28,7 +28,7 @@ from publish import Rows, publish
 PUBLISHED = """The paper's r / ρ with epochs, gradient norm and parameter change, n = 7 or 8 (7 of the 24 p-values are
 above .05): ResNet18 → CIFAR10 .86 .82 .65 / .96 .92 .75; → CIFAR100 .75 .74 .71 / .89 .85 .78; → GTSRB .93 .83 .93 /
 .75 .75 .64; ViT-B/16 → CIFAR10 .93 .93 .92 / .83 .85 .71."""
-HEAD = ("task", "cutoff", "cost", "n", "never reached", "r [95 %]", "p", "ρ [95 %]", "p", "ρ, never reached last")
+HEAD = ("task", "cutoff", "cost", *CORRELATIONS)
 
 
 def lines(study: TaskStudy, found: Sequence[Run]) -> Iterator[tuple[str, ...]]:
@@ -38,18 +38,11 @@ def lines(study: TaskStudy, found: Sequence[Run]) -> Iterator[tuple[str, ...]]:
         for number_, name in enumerate(EARLY_TO_LATE):
             known = conditions(own, cutoff(study, number_), task_predictors)
             for cost in COSTS:
-                r, rho = (predicting(known, TASK_INDEX, cost, ranks) for ranks in (False, True))
                 yield (
                     task,
                     name if task == "all" else f"{name}, {study.cutoffs[task][number_]:g}",
                     cost,
-                    str(rho.n),
-                    str(len(known) - rho.n),
-                    str(r),
-                    number(r.p, 1),
-                    str(rho),
-                    number(rho.p, 1),
-                    str(predicting(known, TASK_INDEX, cost, all_=True)),
+                    *correlations(known, TASK_INDEX, cost),
                 )
 
 

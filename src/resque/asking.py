@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from resque.energy import EnergyMeter, shared
-from resque.errors import DataError
+from resque.errors import DataError, ModelError
 from resque.indices import resque_dist
 from resque.labelled import LabelledData
 from resque.layers import PENULTIMATE, head
@@ -48,7 +48,8 @@ def known_before(
         UndefinedDirectionError: A class has no samples on one side.
     """
     start, index = clock(model), None
-    seen = _viewing(model, job.train) if labels == "true" and job.train.labelled else None
+    labelled = labels == "true" and job.train.labelled
+    seen = _viewing(model, job.train) if labelled and original is not None else None
     if original is not None:
         origin = original.origin
         shifted = profile(
@@ -64,10 +65,10 @@ def known_before(
         index = resque_dist(original, shifted)
     accuracy, loss = evaluate(model, job.test.batches(EVALUATION_BATCH, device_of(model)))
     scores: dict[str, float] = {}
-    if labels == "true" and job.train.labelled:
-        scores |= recalibrated_scores(model, job, accuracy, loss)
-    if seen is not None and original is not None:
+    if seen is not None:
         scores |= {name: score.value for name, score in rivals(seen.view()).items()}
+    if labelled:
+        scores |= recalibrated_scores(model, job, accuracy, loss, scores.get("neighbours"))
     features = Features(
         None if index is None else index.value,
         accuracy,
@@ -84,7 +85,9 @@ def known_before(
     return features, index, clock(model) - start
 
 
-def recalibrated_scores(model: nn.Module, job: Retraining, accuracy: float, loss: float) -> dict[str, float]:
+def recalibrated_scores(
+    model: nn.Module, job: Retraining, accuracy: float, loss: float, neighbours: float | None = None
+) -> dict[str, float]:
     """What the model would tell if its batch normalisation followed the new data; the same again where it has none.
 
     Args:
@@ -92,20 +95,34 @@ def recalibrated_scores(model: nn.Module, job: Retraining, accuracy: float, loss
         job: The update to be judged.
         accuracy: On the test data as the model is.
         loss: There.
+        neighbours: Accuracy of the training data's neighbours as the model is, where it is known.
     """
     other = recalibrated(model, job.train.batches(device=device_of(model)))
     if other is not model:
         accuracy, loss = evaluate(other, job.test.batches(EVALUATION_BATCH, device_of(other)))
-    few = job.train.limited(NEIGHBOURHOOD)
-    with observing(other, PENULTIMATE, "mean") as observe:
-        rows = torch.cat([observe(inputs)[0].double().cpu() for inputs, _ in few.batches(device=device_of(other))])
-    neighbours = neighbour_accuracy(rows.numpy(), few.labels.cpu().numpy())
-    return {"recalibrated accuracy": accuracy, "recalibrated loss": loss, "recalibrated neighbours": neighbours}
+    if other is not model or neighbours is None:
+        neighbours = _neighbours(other, job.train.limited(NEIGHBOURHOOD))
+    found = {"recalibrated accuracy": accuracy, "recalibrated loss": loss}
+    return found if neighbours is None else found | {"recalibrated neighbours": neighbours}
+
+
+def _neighbours(model: nn.Module, data: LabelledData) -> float | None:
+    """Of the inputs of the head; None where the model has none that could be found."""
+    try:
+        head(model)
+    except ModelError:
+        return None
+    with observing(model, PENULTIMATE, "mean") as observe:
+        rows = torch.cat([observe(inputs)[0].double().cpu() for inputs, _ in data.batches(device=device_of(model))])
+    return neighbour_accuracy(rows.numpy(), data.labels.cpu().numpy())
 
 
 def _viewing(model: nn.Module, data: LabelledData) -> Viewing | None:
-    """What gathers the rivals' view beside the index; None where their products would not fit."""
-    width = getattr(head(model), "in_features", None)
+    """What gathers the rivals' view beside the index; None without a dense head, or where products would not fit."""
+    try:
+        width = getattr(head(model), "in_features", None)
+    except ModelError:
+        return None
     if width is None or 8 * len(data.classes) * width**2 > _LARGEST_PRODUCTS:
         return None
     return Viewing(data.classes, len(data))

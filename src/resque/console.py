@@ -160,7 +160,7 @@ def show_forecast(made: Forecast) -> None:
     out.print(f"index {index}, accuracy now {made.features.accuracy:.3f}, loss now {made.features.loss:.3f}")
     out.print(f"chance of reaching the target within {made.max_steps:,} steps: {made.probability_reached:.0%}")
     kinds = ", ".join(made.kinds_history) or "none"
-    shipped = f" and {made.n_shipped} of the shipped history" if made.n_shipped else ""
+    shipped = f" and {made.n_shipped} of others" if made.n_shipped else ""
     out.print(f"learned from {made.n_history} updates (kinds: {kinds}){shipped} by {made.predictor}; {level.guarantee}")
     if "index" in made.alternatives:
         out.print(f"by the index alone: {quantity('steps', made.alternatives['index'])} steps")
@@ -175,8 +175,7 @@ def show_forecast(made: Forecast) -> None:
 
 def show_decision(decision: "Decision") -> None:
     """What the gate says, and why."""
-    said = {0: "within budget", 3: "beyond budget", 4: "not reliable enough to decide"}[decision.code]
-    out.print(f"gate: {said}", style="bold")
+    out.print(f"gate: {decision.verdict}", style="bold")
     for reason in decision.reasons:
         out.print(f"  {reason}")
 

@@ -65,13 +65,11 @@ class Past:
     Attributes:
         example: For the law.
         per_step: The cost over the steps it went with.
-        parent: The model that was retrained.
-        own: Whether it is the user's, and not of the shipped history.
+        own: Whether it is the user's, and not another's.
     """
 
     example: Example
     per_step: float
-    parent: str
     own: bool
 
 
@@ -118,8 +116,8 @@ def pasts(
 ) -> list[Past]:
     """The history's rows for one cost: every retraining that began below the target, read off its curve.
 
-    An index of another layer or reduction is another quantity: those updates are left out. The shipped history is read
-    at targets of its own, because an accuracy of one data set means nothing on another. A run that ended on a plateau
+    An index of another layer or reduction is another quantity: those updates are left out. Those of others are read at
+    targets of their own, because an accuracy of one data set means nothing on another. A run that ended on a plateau
     below the target would not have reached it in the longest run that is asked about, either.
 
     Args:
@@ -148,12 +146,12 @@ def pasts(
             known,
             math.log(value),
             at_target is None,
-            question.group if same else (update.model, *of_recipe(update.recipe)),
+            question.group if same else group_of(update),
             update.kind,
             update.train_data,
             update.parent,
         )
-        rows.append(Past(example, per_step, update.parent, own))
+        rows.append(Past(example, per_step, own))
     return rows
 
 
@@ -181,6 +179,11 @@ def at_start(features: Features, target_accuracy: float) -> bool:
 def of_index(features: Features) -> tuple[str, str]:
     """Which index it is."""
     return features.layer, features.reduction
+
+
+def group_of(update: Update) -> tuple[object, ...]:
+    """Whose costs are of the size of an update's: model and recipe."""
+    return (update.model, *of_recipe(update.recipe))
 
 
 def of_recipe(recipe: Mapping[str, object]) -> tuple[object, ...]:

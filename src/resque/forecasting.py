@@ -1,11 +1,11 @@
 """History + one forward pass + a probe of this machine → every cost of an update, with its interval.
 
 ``cost = steps × what a step takes``: only the steps, the gradient norm and the parameter change are learned from the
-ledger (:mod:`resque.difficulty`), from all that one pass tells; seconds and joules per step come from the probe, carbon
-from the named grid. So history made on one machine or in one region serves another.
+ledger (:mod:`resque.difficulty`), from what passes without training tell; seconds and joules per step come from the
+probe, carbon from the named grid. So history made on one machine or in one region serves another.
 
-Runs that never reached their target enter as "longer than this" (censored). What the studies of this project measured
-ships with it: it shapes the law where own updates are few, and is outweighed by them.
+Runs that never reached their target enter as "longer than this" (censored). Updates of others may shape the law where
+own ones are few, and are outweighed by them.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ LEVEL = 0.8
 LEARNED = ("steps", "gradient_norm", "parameter_change")
 FEWEST_UPDATES = 5
 FEWEST_REACHED = 3
-ALL = "all that one pass tells"
+ALL = "the chosen ones"
 CONSTANT = "constant median"
 _LARGEST_LOG = 700.0
 _BEYOND = 0.1  # of the history's range
@@ -76,7 +76,7 @@ def forecast(
         model_name: For the record, and to know whose costs are of one size.
         predictor: One of :data:`resque.evidence.PREDICTORS` alone, or all of the chosen ones.
         level: Nominal coverage of the intervals.
-        prior: Updates of others, such as :func:`resque.prior.shipped`, which shape the law and promise nothing.
+        prior: Updates of others, read at targets of their own; they shape the law and promise nothing.
 
     Returns:
         Every cost that can be told, with its interval and what that promises.
@@ -155,7 +155,7 @@ def learn(
     rows = mine + pasts(prior, cost, question, names, own=False)
     _check_enough(mine, rows, question, names)
     known = question.kind is not None and any(
-        row.example.kind == question.kind and row.parent == question.parent for row in mine
+        row.example.kind == question.kind and row.example.parent == question.parent for row in mine
     )
     law = Law([row.example for row in rows])
     outlook = look(law, question.example(names), [row.own for row in rows], known, level)
@@ -231,7 +231,7 @@ def _promise(level: float, learned: Learned) -> Interval:
 def _doubts(mine: Sequence[Past], question: Question, names: Sequence[str]) -> list[str]:
     """Why nobody should decide by this forecast."""
     if not mine:
-        return ["it rests on the shipped history alone: run `resque calibrate`, or a few updates"]
+        return ["it rests on updates of others alone: do a few of your own"]
     found = []
     if len(mine) < FEWEST_UPDATES:
         found.append(f"{len(mine)} own updates; {FEWEST_UPDATES} are needed")
@@ -255,7 +255,7 @@ def _foreign(history: Sequence[Update], mine: Sequence[Past], job: Retraining, p
     names = ("optimizer", "learning_rate", "batch_size")
     own = [plain_recipe(job.recipe)[name] for name in names]
     counted = {
-        "are of another model": sum(row.parent != parent for row in mine),
+        "are of another model": sum(row.example.parent != parent for row in mine),
         "used another optimizer, learning rate or batch size": sum(
             [update.recipe.get(name) for name in names] != own for update in history
         ),

@@ -59,6 +59,11 @@ class Decision:
     reasons: tuple[str, ...]
     held: tuple[tuple[str, float, float, str], ...]
 
+    @property
+    def verdict(self) -> str:
+        """The code in words."""
+        return {WITHIN: "within budget", BEYOND: "beyond budget", UNSURE: "not reliable enough to decide"}[self.code]
+
 
 def decide(made: Forecast, budget: Budget) -> Decision:
     """Hold a forecast against a budget.
@@ -110,9 +115,8 @@ def _upper(made: Forecast, cost: str) -> float | None:
 
 def summary(made: Forecast, decision: Decision) -> str:
     """The decision as Markdown, for a CI job's step summary."""
-    verdict = {WITHIN: "within budget", BEYOND: "beyond budget", UNSURE: "not reliable enough to decide"}[decision.code]
     lines = [
-        f"### Update forecast: {verdict}",
+        f"### Update forecast: {decision.verdict}",
         "",
         f"`{made.train_data}` to accuracy {made.target_accuracy:g}; chance of reaching it "
         f"{made.probability_reached:.0%}; forecast `{made.id}`.",

@@ -296,7 +296,7 @@ class Forecast:
         alternatives: Predictor → the steps it would have foretold alone, for the comparison afterwards.
         notes: What the reader has to know.
         doubts: Why it is not reliable enough to decide by; none where it is.
-        n_shipped: Updates of the history that ships with this package among those it was learned from.
+        n_shipped: Updates of others that it was learned from, too.
         level: Nominal coverage of the intervals.
     """
 

@@ -15,10 +15,11 @@ from scipy import stats
 
 from resque.difficulty import Law
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.evidence import PREDICTORS, Question, at_start, chosen, of_recipe, pasts
+from resque.evidence import PREDICTORS, Question, at_start, chosen, group_of, pasts
 from resque.outlook import Outlook, look
 from resque.readings import Interval
 from resque.records import Update
+from resque.settling import FORECAST
 
 BY: dict[str, Callable[[Update], Hashable]] = {
     "kind": lambda update: update.kind or update.train_data,
@@ -27,10 +28,11 @@ BY: dict[str, Callable[[Update], Hashable]] = {
     "model": lambda update: update.model,
 }
 """What may be left out at a time."""
-FORECAST, CONSTANT, LONGEST = "the forecast", "constant", "the longest run"
+CONSTANT, LONGEST = "constant", "the longest run"
 _RESAMPLES = 1000
 _CLUSTERED = 0.9
 _FEWEST = 3
+_TWO_SIDED = 1.959964
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ def replicate_error(history: Sequence[Update], target_accuracy: float) -> tuple[
     for update in history:
         cost = update.cost_at(target_accuracy)
         if cost is not None and cost.steps:
-            groups.setdefault((update.model, of_recipe(update.recipe), update.train_data), []).append(cost.steps)
+            groups.setdefault((group_of(update), update.train_data), []).append(cost.steps)
     errors = [abs(a - b) / b for steps in groups.values() for a, b in itertools.permutations(steps, 2)]
     return (statistics.median(errors) if errors else None), len(errors)
 
@@ -199,7 +201,7 @@ def _ask(
                 rows = mine + pasts(prior, "steps", question, names, own=False)
                 if len(rows) < _FEWEST:
                     continue
-                known = {(row.parent, row.example.kind) for row in mine}
+                known = {(row.example.parent, row.example.kind) for row in mine}
                 laws[key] = Law([row.example for row in rows]), [row.own for row in rows], set(known)
             law, own, kinds = laws[key]
             is_known = question.kind is not None and (question.parent, question.kind) in kinds
@@ -214,8 +216,7 @@ def _question(update: Update, target: float, longest: int) -> Question:
     per_epoch = update.curve.steps_per_epoch
     epochs = update.recipe.get("fixed_epochs") or update.recipe.get("max_epochs")
     limit = per_epoch * int(epochs) if per_epoch and epochs else longest
-    group = (update.model, *of_recipe(update.recipe))
-    return Question(update.features, target, group, update.kind, update.parent, update.train_data, limit)
+    return Question(update.features, target, group_of(update), update.kind, update.parent, update.train_data, limit)
 
 
 def _told(update: Update, target: float, question: Question, outlook: Outlook | None, center: float) -> _Said:
@@ -271,10 +272,21 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> tuple[float | None, Interval | No
     if len(x) < 5 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
         return None, None
     value = float(stats.spearmanr(x, y).statistic)
-    spread = 1.96 * math.sqrt((1.0 + value**2 / 2.0) / (len(x) - 3))
+    return value, correlation_interval(value, len(x), ranks=True)
+
+
+def correlation_interval(value: float, n: int, ranks: bool) -> Interval:
+    """95 % interval of Pearson's r, or with ``ranks`` of Spearman's ρ, from ``n`` pairs, four at least.
+
+    Example:
+        >>> found = correlation_interval(0.86, 7, ranks=False)
+        >>> round(found.low, 2), round(found.high, 2)
+        (0.3, 0.98)
+    """
+    spread = _TWO_SIDED * math.sqrt((1.0 + value**2 / 2.0 if ranks else 1.0) / (n - 3))
     middle = math.atanh(max(min(value, 1 - 1e-12), -1 + 1e-12))
-    low, high = math.tanh(middle - spread), math.tanh(middle + spread)
-    return value, Interval(low, high, 0.95, "Fisher's z, Bonett and Wright's variance; approximate")
+    method = "Fisher's z" + (", Bonett and Wright's variance" if ranks else "")
+    return Interval(math.tanh(middle - spread), math.tanh(middle + spread), 0.95, f"{method}; approximate")
 
 
 def _gain(index: Sequence[_Said], constant: Sequence[_Said]) -> Interval | None:
