@@ -1,8 +1,9 @@
 """The rows of the shift studies as the history that ships with the package: ``src/resque/prior.jsonl``.
 
-One update a line, as a ledger keeps it, with everything that one pass told. Curves are thinned to evaluations at least
-a tenth of their steps apart (and the last), numbers have six digits; what a machine of the studies spent is kept,
-because it was measured, and is never used for another machine.
+One update a line, as a ledger keeps it, with the predictors that forecasts use. Updates that began above their target
+are left out. Curves are thinned to evaluations at least 1.5 times their steps apart (and the last), without the losses;
+numbers have four digits; what a machine of the studies spent is kept, because it was measured, and is never used for
+another machine.
 
     python studies/prior.py --preset cpu
 """
@@ -10,6 +11,7 @@ because it was measured, and is never used for another machine.
 import argparse
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,11 +24,13 @@ from runs import RESULTS, rows
 from shift_rows import rounded
 
 PRIOR = Path("src/resque/prior.jsonl")
-APART = 1.1
+APART = 1.5
+DIGITS = 4
+USED = ("neighbours", "shrunk H-score", "LogME")  # of the rivals, by the predictors
 
 
 def thinned(curve: LearningCurve) -> LearningCurve:
-    """Every evaluation that is a tenth of its steps after the one kept before, or the best so far at the end."""
+    """Every evaluation at 1.5 times the steps of the one kept before, and the last."""
     kept = [0]
     for place in range(1, len(curve.steps)):
         if curve.steps[place] >= APART * curve.steps[kept[-1]] or place == len(curve.steps) - 1:
@@ -36,7 +40,8 @@ def thinned(curve: LearningCurve) -> LearningCurve:
         for field in dataclasses.fields(curve)
         if field.name != "steps_per_epoch"
     }
-    return dataclasses.replace(curve, **columns)
+    unknown = (None,) * len(kept)
+    return dataclasses.replace(curve, **columns | {"loss": unknown, "gradient_norm_last_batch": unknown})
 
 
 def update_of(run: Run) -> Update:
@@ -46,16 +51,23 @@ def update_of(run: Run) -> Update:
         samples=run.row["n"],
         classes=run.row["classes"],
         parameters=run.row["parameters"],
-        scores={name: score for name, (score, _) in run.row["rivals"].items()} | run.row.get("scores", {}),
+        scores={name: run.row["rivals"][name][0] for name in USED} | run.row.get("scores", {}),
     )
-    return dataclasses.replace(run.update, features=features, curve=thinned(run.update.curve))
+    names = {name: named(getattr(run.update, name)) for name in ("train_data", "test_data")}
+    return dataclasses.replace(run.update, features=features, curve=thinned(run.update.curve), **names)
+
+
+def named(data: str) -> str:
+    """A specification without the folders of this machine."""
+    return re.sub(r"[^:,+/]*/", "", data.replace("idx:", "").replace("npz:", ""))
 
 
 def lines(preset: str, found: Rows) -> Iterator[str]:
     """One line an update."""
     for study in PRESETS[preset].shifts:
         for run in runs(found[study.name]):
-            yield json.dumps(rounded(to_plain(update_of(run))), separators=(",", ":"))
+            if run.update.cost.steps:
+                yield json.dumps(rounded(to_plain(update_of(run)), DIGITS), separators=(",", ":"))
 
 
 def main() -> None:

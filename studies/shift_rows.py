@@ -156,13 +156,13 @@ def row_of(update: Update) -> Row:
     return found
 
 
-def rounded(value: Any) -> Any:
+def rounded(value: Any, digits: int = DIGITS) -> Any:
     """The same with every float at six significant digits, so that rows stay small."""
     if isinstance(value, dict):
-        return {name: rounded(each) for name, each in value.items()}
+        return {name: rounded(each, digits) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(each) for each in value]
-    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) and math.isfinite(value) else value
+        return [rounded(each, digits) for each in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
 def on_device(model: nn.Module) -> nn.Module:

@@ -41,11 +41,13 @@ Data flows one way; a module imports only from those above it in this list::
     checkpoints      where an interrupted run stands
     retraining       a measured update
     ledger           the history, SQLite
+    prior            the history that ships with the package
     lineage          an update kept: its model, its profile, its place in a line of models
     scratch          retraining beside training from scratch
     recording        a training loop of the user's own, measured
     evidence         what a history says of the update that is asked about
     forecasting      history + one pass + probe → every cost with an interval
+    renewal          a forecast renewed while its update runs
     validation       what forecasts from a history would have been worth
     gate             budgets held against a forecast
     settling         forecasts beside what happened

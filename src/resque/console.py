@@ -160,7 +160,7 @@ def show_forecast(made: Forecast) -> None:
     out.print(f"index {index}, accuracy now {made.features.accuracy:.3f}, loss now {made.features.loss:.3f}")
     out.print(f"chance of reaching the target within {made.max_steps:,} steps: {made.probability_reached:.0%}")
     kinds = ", ".join(made.kinds_history) or "none"
-    shipped = f" and {made.n_shipped} of others" if made.n_shipped else ""
+    shipped = f" and {made.n_shipped} of resque's own studies" if made.n_shipped else ""
     out.print(f"learned from {made.n_history} updates (kinds: {kinds}){shipped} by {made.predictor}; {level.guarantee}")
     if "index" in made.alternatives:
         out.print(f"by the index alone: {quantity('steps', made.alternatives['index'])} steps")

@@ -117,8 +117,7 @@ def pasts(
     """The history's rows for one cost: every retraining that began below the target, read off its curve.
 
     An index of another layer or reduction is another quantity: those updates are left out. Those of others are read at
-    targets of their own, because an accuracy of one data set means nothing on another. A run that ended on a plateau
-    below the target would not have reached it in the longest run that is asked about, either.
+    targets of their own, because an accuracy of one data set means nothing on another.
 
     Args:
         history: Finished updates.
@@ -131,21 +130,18 @@ def pasts(
     for update in history:
         target = question.target_accuracy if own else update.target_accuracy
         values = [PREDICTORS[name](update.features, target) for name in names]
-        at_target = update.cost_at(target)
-        spent = at_target or update.cost
-        value = getattr(spent, cost)
+        value, censored = lasted(update, target, cost, question.max_steps)
         known = tuple(each for each in values if each is not None)
         if update.from_scratch or len(known) < len(values) or not value or at_start(update.features, target):
             continue
         if own and "index" in names and of_index(update.features) != of_index(question.features):
             continue
-        same, per_step = update.parent == question.parent, value / spent.steps
-        if at_target is None and update.stopped_by.startswith(_PLATEAU):
-            value = per_step * max(spent.steps, question.max_steps)
+        same, spent = update.parent == question.parent, update.cost_at(target) or update.cost
+        per_step = getattr(spent, cost) / spent.steps
         example = Example(
             known,
             math.log(value),
-            at_target is None,
+            censored,
             question.group if same else group_of(update),
             update.kind,
             update.train_data,
@@ -155,15 +151,45 @@ def pasts(
     return rows
 
 
-def chosen(history: Sequence[Update], question: Question) -> tuple[str, ...]:
+def lasted(update: Update, target_accuracy: float, cost: str, max_steps: int) -> tuple[float | None, bool]:
+    """``(cost of reaching a target, False)``, or ``(what it took at least, True)`` where it never did.
+
+    A run that ended on a plateau would not have reached it in the longest run that is asked about, either.
+
+    Args:
+        update: A finished one.
+        target_accuracy: Read off its curve.
+        cost: A field of :class:`resque.records.Cost`.
+        max_steps: Of the longest run that is asked about.
+    """
+    reached = update.cost_at(target_accuracy)
+    value = getattr(reached or update.cost, cost)
+    if reached is None and value and update.stopped_by.startswith(_PLATEAU):
+        value *= max(1.0, max_steps / update.cost.steps)
+    return value, reached is None
+
+
+def chosen(history: Sequence[Update], question: Question, prior: Sequence[Update] = ()) -> tuple[str, ...]:
     """The predictors that a forecast rests on: of a set, those that enough updates know, and in which they differ.
 
     Where updates are few it is one of them alone: the first that most of them know.
+
+    Args:
+        history: The user's updates.
+        question: What is asked.
+        prior: Updates of others.
     """
     counts: dict[str, int] = {}
     for names in CHOSEN:
         known = [name for name, value in zip(names, question.values(names), strict=True) if value is not None]
-        seen = {name: [row.example.features[0] for row in pasts(history, "steps", question, [name])] for name in known}
+        seen = {
+            name: [
+                row.example.features[0]
+                for updates, own in ((history, True), (prior, False))
+                for row in pasts(updates, "steps", question, [name], own)
+            ]
+            for name in known
+        }
         enough = [name for name in known if len(seen[name]) >= FEW and max(seen[name]) - min(seen[name]) > _TINY]
         if enough:
             return tuple(enough)

@@ -30,6 +30,7 @@ FEWEST_UPDATES = 5
 FEWEST_REACHED = 3
 ALL = "the chosen ones"
 CONSTANT = "constant median"
+INDEX = "index"
 _LARGEST_LOG = 700.0
 _BEYOND = 0.1  # of the history's range
 
@@ -109,7 +110,7 @@ def forecast(
     }
     if at_start(features, job.target_accuracy):
         return _nothing_to_do(common, predictor, grid, step_cost, level)
-    names = chosen(history, question) if predictor == ALL else (predictor,)
+    names = chosen(history, question, prior) if predictor == ALL else (predictor,)
     learned = {cost: learn(history, prior, cost, question, names, level) for cost in LEARNED}
     steps = learned["steps"]
     mine = [row for row in steps.rows if row.own]
@@ -117,7 +118,9 @@ def forecast(
     estimates = {cost: _estimate(learned[cost], job, interval) for cost in LEARNED}
     for name, factor in _factors(job, step_cost, grid).items():
         estimates[name] = _estimate(steps, job, interval, factor)
-    others = {name: steps_by(history, prior, question, name, job.max_steps) for name in PREDICTORS}
+    others = {
+        name: steps_by(history, prior if name == INDEX else (), question, name, job.max_steps) for name in PREDICTORS
+    }
     return Forecast(
         **common,
         predictor=", ".join(names),

@@ -116,6 +116,41 @@ class Features:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A forecast cost.
+
+    Attributes:
+        value: The most likely one.
+        interval: Around it.
+        upper: What the cost stays below with the interval's level, one-sided: what a budget is held against. None in
+            what was written before there was one.
+    """
+
+    value: float
+    interval: Interval
+    upper: float | None = None
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """A forecast renewed while its update ran.
+
+    Attributes:
+        step: Optimizer steps taken by then.
+        accuracy: On the test data then.
+        steps: What it will take in all.
+        probability_reached: Chance of reaching the target within the recipe's longest run.
+        n_history: Own updates that stood there too.
+    """
+
+    step: int
+    accuracy: float
+    steps: Estimate
+    probability_reached: float
+    n_history: int
+
+
+@dataclass(frozen=True)
 class Update:
     """One retraining, complete whether or not it reached its target.
 
@@ -153,6 +188,7 @@ class Update:
             of the new model's; None where there is no profile of the parent. Two models are no RESQUE_dist.
         moved_origin_rad: The same from the first model of the line.
         digest: Of the training and the test data, whatever their names; empty where they were not seen.
+        renewals: Its forecast, as it was renewed on the way.
     """
 
     id: str
@@ -186,6 +222,7 @@ class Update:
     moved_parent_rad: float | None = None
     moved_origin_rad: float | None = None
     digest: str = ""
+    renewals: tuple[Renewal, ...] = ()
 
     @property
     def whole_energy_kwh(self) -> float | None:
@@ -251,22 +288,6 @@ class StepCost:
     energy_kwh: float | None
     steps: int
     reading: EnergyReading
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A forecast cost.
-
-    Attributes:
-        value: The most likely one.
-        interval: Around it.
-        upper: What the cost stays below with the interval's level, one-sided: what a budget is held against. None in
-            what was written before there was one.
-    """
-
-    value: float
-    interval: Interval
-    upper: float | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from resque.models import fingerprint
 from resque.plain import from_plain, to_plain
 from resque.readings import EnergyReading, Grid, Tariff
 from resque.recipes import Retraining, plain_recipe
-from resque.records import Cost, Features, LearningCurve, StepCost, Update, new_id, utc_now
+from resque.records import Cost, Features, LearningCurve, Renewal, StepCost, Update, new_id, utc_now
 from resque.representations import device_of
 from resque.trainer import Trainer, clock
 
@@ -34,6 +34,7 @@ class Progress:
     step: int
     max_steps: int
     accuracy: float
+    renewal: Renewal | None = None
 
 
 def retrain(
@@ -49,6 +50,7 @@ def retrain(
     checkpoint: Checkpoint | None = None,
     tariff: Tariff | None = None,
     watch: Callable[[Progress], None] | None = None,
+    renew: Callable[[LearningCurve], Renewal | None] | None = None,
 ) -> Update:
     """Retrain a model until it reaches its target, and measure what that takes.
 
@@ -70,6 +72,8 @@ def retrain(
             stays after the run, until :meth:`resque.checkpoints.Checkpoint.remove` says that the update has been kept.
         tariff: What it is paid by.
         watch: Called after each evaluation.
+        renew: Renews the forecast by the curve so far, see :class:`resque.renewal.Renewing`; asked after each
+            evaluation, in nobody's time but the whole run's.
 
     Returns:
         The update, complete whether or not it reached its target.
@@ -102,7 +106,7 @@ def retrain(
         torch.manual_seed(job.seed)
         trainer = Trainer(model, job.train, job.recipe, job.seed)
         try:
-            run = _Run(model, trainer, job, step_cost, watch)
+            run = _Run(model, trainer, job, step_cost, watch, renew)
             _go_on(run, meter, None if checkpoint is None else checkpoint.path(parent, job), checkpoint)
         finally:
             trainer.end()
@@ -141,6 +145,7 @@ def retrain(
         tariff=tariff,
         from_scratch=job.from_scratch,
         digest=job.digest,
+        renewals=tuple(run.renewals),
     )
 
 
@@ -181,14 +186,16 @@ class _Run:
         job: Retraining,
         step_cost: StepCost | None,
         watch: Callable[[Progress], None] | None,
+        renew: Callable[[LearningCurve], Renewal | None] | None,
     ) -> None:
+        self.renewals: list[Renewal] = []
         self.readings: list[EnergyReading] = []
         self.evaluation_s = self._training_s = 0.0
         self.stopped_by: str | None = None
         self.id, self.started_utc, self.resumed = new_id(), utc_now(), 0
         self._rows: list[tuple[float, ...]] = []
         self._by_epoch: list[float] = []
-        self._model, self._trainer, self._job, self._watch = model, trainer, job, watch
+        self._model, self._trainer, self._job, self._watch, self._renew = model, trainer, job, watch, renew
         self._test = job.test.resident(device_of(model))
         self._step_kwh = None if step_cost is None else step_cost.energy_kwh
 
@@ -216,8 +223,12 @@ class _Run:
         self.evaluation_s += clock(self._model) - start
         totals = trainer.tally.totals(trainer.within_epoch)
         self._rows.append((trainer.step_count, accuracy, loss, self._training_s, *totals))
+        renewal = self._renew(self.curve) if self._renew else None
+        if renewal is not None:
+            self.renewals.append(renewal)
         if self._watch:
-            self._watch(Progress(trainer.step_count, job.max_steps, accuracy))
+            latest = self.renewals[-1] if self.renewals else None
+            self._watch(Progress(trainer.step_count, job.max_steps, accuracy, latest))
         if trainer.step_count and not trainer.within_epoch:
             self._by_epoch.append(accuracy)
         self.stopped_by = self._verdict(accuracy, loss)
@@ -261,6 +272,7 @@ class _Run:
             "started_utc": self.started_utc,
             "resumed": self.resumed,
             "readings": [to_plain(reading) for reading in self.readings],
+            "renewals": [to_plain(renewal) for renewal in self.renewals],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -272,6 +284,7 @@ class _Run:
         self._training_s, self.evaluation_s = state["training_s"], state["evaluation_s"]
         self.started_utc, self.resumed = state["started_utc"], state["resumed"] + 1
         self.readings = [from_plain(EnergyReading, reading) for reading in state["readings"]]
+        self.renewals = [from_plain(Renewal, renewal) for renewal in state.get("renewals", ())]
 
 
 def _go_on(run: _Run, meter: EnergyMeter, path: Path | None, checkpoint: Checkpoint | None) -> None:

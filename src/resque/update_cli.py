@@ -82,6 +82,9 @@ def forecast(
     summary: Annotated[
         Path | None, typer.Option(help="Append the decision to this file, as Markdown.", envvar="GITHUB_STEP_SUMMARY")
     ] = None,
+    prior: Annotated[
+        bool, typer.Option("--prior/--no-prior", help="Let the history that ships with resque shape the forecast.")
+    ] = True,
     country: Country = None,
     intensity: Intensity = None,
     limit: Limit = None,
@@ -107,6 +110,7 @@ def forecast(
     from resque.gate import summary as in_markdown
     from resque.ledger import Ledger
     from resque.models import fingerprint
+    from resque.prior import shipped
     from resque.readings import Tariff
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
@@ -129,6 +133,7 @@ def forecast(
         grid=grid,
         model_name=model,
         level=confidence,
+        prior=shipped() if prior else (),
     )
     history.add(made)
     tariff = Tariff(price_per_kwh, price_per_hour, currency)

@@ -192,7 +192,7 @@ def _ask(
     for update in asked:
         question = _question(update, target, longest)
         for name, chosen_ones in sets.items():
-            names = chosen(rest, question) if chosen_ones is None else chosen_ones
+            names = chosen(rest, question, prior) if chosen_ones is None else chosen_ones
             if None in question.values(names) or (chosen_ones is None and not names):
                 continue
             key = (names, question.group)

@@ -1,0 +1,138 @@
+"""A forecast renewed while its update runs: by the curve so far, and by runs that stood where it stands.
+
+Landmarking (van Houwelingen 2007): at a step, every run of the history that was still below its target then is an
+example. What it knew is the gap that was left and how far the slope of its latest evaluations would have to be
+followed; what it teaches is how many more steps it took. Nothing of it depends on the kind of update.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from resque.difficulty import Example, Law
+from resque.evidence import Question, at_start, group_of, lasted
+from resque.outlook import Outlook, look
+from resque.readings import Interval
+from resque.records import Estimate, LearningCurve, Renewal, Update
+
+FEWEST = 5
+EVERY, FIRST = 2.0, 8
+_WINDOW = 0.25  # of the steps so far, from where on evaluations are recent
+_SMALLEST_GAP, _SMALLEST_SLOPE = 3e-3, 3e-3
+_FURTHEST = 6.0  # log steps that a slope is followed
+
+
+def standing(curve: LearningCurve, step: int, target_accuracy: float) -> tuple[float, float] | None:
+    """Where a run stands after a step: log of the gap that is left, and how far its slope has to be followed.
+
+    Args:
+        curve: Of the run; later evaluations are not looked at.
+        step: The landmark.
+        target_accuracy: To be reached.
+
+    Returns:
+        ``(log gap, log(1 + log steps to go))`` by a line through the recent evaluations over log steps; None where
+        there are fewer than two, or none since half of the steps.
+
+    Example:
+        >>> nothing = (None,) * 3
+        >>> curve = LearningCurve((0, 10, 20), (0.5, 0.7, 0.75), *[nothing] * 5, steps_per_epoch=None)
+        >>> gap, to_go = standing(curve, 20, 0.8)
+        >>> round(math.exp(gap), 2), round(math.expm1(to_go), 2)
+        (0.05, 0.65)
+    """
+    past = [place for place, at in enumerate(curve.steps) if at <= step]
+    recent = [place for place in past if curve.steps[place] >= _WINDOW * step]
+    places = recent if len(recent) > 1 else past[-2:]
+    if len(places) < 2 or curve.steps[places[-1]] < step / 2:
+        return None
+    logs = np.log1p([curve.steps[place] for place in places])
+    slope, level = np.polyfit(logs, [curve.accuracy[place] for place in places], 1)
+    gap = max(target_accuracy - (level + slope * math.log1p(step)), _SMALLEST_GAP)
+    return math.log(gap), math.log1p(min(gap / max(slope, _SMALLEST_SLOPE), _FURTHEST))
+
+
+def renew(
+    history: Sequence[Update],
+    question: Question,
+    curve: LearningCurve,
+    prior: Sequence[Update] = (),
+    level: float = 0.8,
+) -> Renewal | None:
+    """What an update that is under way will cost in all.
+
+    Args:
+        history: Finished updates.
+        question: What was asked before it began.
+        curve: What has been seen of it, up to now.
+        prior: Updates of others, see :func:`resque.forecasting.forecast`.
+        level: Nominal coverage of the interval.
+
+    Returns:
+        None where fewer than five runs of the history stood there.
+    """
+    step, target = curve.steps[-1], question.target_accuracy
+    stands = standing(curve, step, target)
+    rows = [(_landmark(update, question, step, own=True), True) for update in history]
+    rows += [(_landmark(update, question, step, own=False), False) for update in prior]
+    known = [(example, own) for example, own in rows if example is not None]
+    if stands is None or len(known) < FEWEST or step >= question.max_steps:
+        return None
+    asked = Example(stands, math.nan, False, question.group, question.kind, question.condition, question.parent)
+    seen = any(own and (row.kind, row.parent) == (asked.kind, asked.parent) for row, own in known if asked.kind)
+    own = [mine for _, mine in known]
+    found = look(Law([example for example, _ in known]), asked, own, seen, level)
+    return Renewal(
+        step=step,
+        accuracy=curve.accuracy[-1],
+        steps=_in_all(found, step, question.max_steps, level),
+        probability_reached=found.chance(math.log(question.max_steps - step)),
+        n_history=sum(own),
+    )
+
+
+class Renewing:
+    """Renews a forecast at evaluations: at the first after a few steps, and then whenever the steps have doubled.
+
+    Args:
+        history: Finished updates.
+        question: What was asked.
+        prior: Updates of others.
+        level: Nominal coverage.
+    """
+
+    def __init__(
+        self, history: Sequence[Update], question: Question, prior: Sequence[Update] = (), level: float = 0.8
+    ) -> None:
+        self._history, self._question, self._prior, self._level = history, question, prior, level
+        self._next = FIRST
+
+    def __call__(self, curve: LearningCurve) -> Renewal | None:
+        """The renewal that is due; None where none is, or where none can be given."""
+        step = curve.steps[-1]
+        if step < self._next or curve.accuracy[-1] >= self._question.target_accuracy:
+            return None
+        self._next = math.ceil(EVERY * step)
+        return renew(self._history, self._question, curve, self._prior, self._level)
+
+
+def _landmark(update: Update, question: Question, step: int, own: bool) -> Example | None:
+    """A run of the history at that step; None where it was over by then, or did not look."""
+    target = question.target_accuracy if own else update.target_accuracy
+    if update.from_scratch or at_start(update.features, target):
+        return None
+    value, censored = lasted(update, target, "steps", question.max_steps)
+    stands = standing(update.curve, step, target)
+    if not value or value <= step or stands is None:
+        return None
+    group = question.group if update.parent == question.parent else group_of(update)
+    return Example(stands, math.log(value - step), censored, group, update.kind, update.train_data, update.parent)
+
+
+def _in_all(found: Outlook, step: int, longest: int, level: float) -> Estimate:
+    """Steps so far and steps to come, never beyond the longest run."""
+    logs = found.center, found.low, found.high, found.upper
+    value, low, high, upper = (min(step + math.exp(min(log, 50.0)), longest) for log in logs)
+    promise = "jackknife+" if found.conformal else "empirical only, no guarantee"
+    return Estimate(value, Interval(low, high, level, f"{promise}; renewed after {step} steps"), upper)

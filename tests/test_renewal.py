@@ -1,0 +1,104 @@
+"""Forecasts renewed while an update runs, judged by runs whose course is known."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from doubles import synthetic_update
+from resque.evidence import Question, group_of
+from resque.records import LearningCurve
+from resque.renewal import EVERY, FIRST, Renewing, renew, standing
+
+
+def curve_of(pace, ceiling=0.95, start=0.5, longest=4000):
+    """``ceiling - (ceiling - start) / (1 + step / pace)`` at steps 10 % apart."""
+    steps = [0, *sorted({round(1.1**i) for i in range(1, 90) if 1.1**i <= longest})]
+    rising = [ceiling - (ceiling - start) / (1 + step / pace) for step in steps]
+    nothing = (None,) * len(steps)
+    times = tuple(0.01 * step for step in steps)
+    return LearningCurve(tuple(steps), tuple(rising), nothing, times, nothing, nothing, nothing, 10)
+
+
+def upto(curve, step):
+    kept = [place for place, at in enumerate(curve.steps) if at <= step]
+    columns = {f.name: getattr(curve, f.name) for f in dataclasses.fields(curve) if f.name != "steps_per_epoch"}
+    return dataclasses.replace(curve, **{name: tuple(column[i] for i in kept) for name, column in columns.items()})
+
+
+def update(name, pace, kind="gaussian", **more):
+    made = synthetic_update(name, index=0.5, steps=10, kind=kind)
+    curve = curve_of(pace, **more)
+    cost = dataclasses.replace(made.cost, steps=curve.steps[-1])
+    return dataclasses.replace(made, curve=curve, cost=cost, stopped_by="max")
+
+
+def history(n=12, seed=0):
+    random = np.random.default_rng(seed)
+    return [update(f"u{i}", float(np.exp(random.normal(4.0, 1.0))), kind=f"k{i % 4}") for i in range(n)]
+
+
+def question(of, target=0.9, kind="new"):
+    return Question(of.features, target, group_of(of), kind, of.parent, "d+new", 4000)
+
+
+def test_a_line_is_followed_to_its_target():
+    steps = (0, 9, 99)
+    line = LearningCurve(steps, tuple(0.5 + 0.05 * math.log1p(s) for s in steps), *[(None,) * 3] * 5, None)
+    gap, to_go = standing(line, 99, 0.9)
+    assert math.exp(gap) == pytest.approx(0.4 - 0.05 * math.log(100))
+    assert math.expm1(to_go) == pytest.approx(0.4 / 0.05 - math.log(100))
+
+
+def test_what_comes_later_is_not_looked_at():
+    whole = curve_of(50.0)
+    assert standing(whole, 40, 0.9) == standing(upto(whole, 40), 40, 0.9)
+
+
+def test_a_run_that_was_not_looked_at_does_not_stand_anywhere():
+    rare = LearningCurve((0, 10), (0.5, 0.6), *[(None,) * 2] * 5, None)
+    assert standing(rare, 21, 0.9) is None
+    assert standing(rare, 20, 0.9) is not None
+    assert standing(upto(rare, 5), 5, 0.9) is None
+
+
+def test_on_the_way_a_forecast_comes_nearer():
+    """The pace of a run is not known before it; a few steps on, its curve has told it."""
+    random = np.random.default_rng(7)
+    errors = {10: [], 160: []}
+    for number in range(12):
+        pace = float(np.exp(random.normal(4.5, 0.7)))
+        run = update("asked", pace, kind="new")
+        total = run.cost_at(0.9).steps
+        for step, found in errors.items():
+            if total > 2 * step:
+                said = renew(history(24, seed=number), question(run), upto(run.curve, step))
+                found.append(abs(math.log(said.steps.value / total)))
+                assert said.steps.interval.low > step - 1e-9
+    assert np.median(errors[160]) < 0.6 * np.median(errors[10])
+
+
+def test_those_that_had_arrived_by_then_are_no_examples():
+    few = [update(f"fast{i}", 1.0) for i in range(9)] + [update(f"slow{i}", 100.0 + i) for i in range(5)]
+    run = update("asked", 90.0)
+    said = renew(few, question(run), upto(run.curve, 100))
+    assert said.n_history == 5
+    assert renew(few[:-1], question(run), upto(run.curve, 100)) is None
+
+
+def test_a_plateau_makes_the_target_doubtful():
+    going, standing_still = update("going", 400.0), update("still", 400.0, ceiling=0.7)
+    past = history(16) + [update(f"never{i}", 60.0, ceiling=0.7 + 0.01 * i) for i in range(6)]
+    chances = [renew(past, question(run), upto(run.curve, 1000)).probability_reached for run in (going, standing_still)]
+    assert chances[0] > chances[1] + 0.1
+
+
+def test_it_is_renewed_whenever_the_steps_have_doubled():
+    run = update("asked", 200.0)
+    renewing = Renewing(history(), question(run))
+    said = [renewing(upto(run.curve, step)) for step in run.curve.steps]
+    at = [renewal.step for renewal in said if renewal is not None]
+    assert at[0] >= FIRST and all(b >= EVERY * a for a, b in zip(at, at[1:], strict=False))
+    assert len(at) >= 4
+    assert max(at) < run.cost_at(0.9).steps
