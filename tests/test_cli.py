@@ -198,7 +198,11 @@ def test_the_version_is_said(cli):
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "doctor", "profile", "dist", "task", "forecast", "retrain", "ledger list", "report"]
+    "command",
+    [
+        *("demo", "doctor", "profile", "dist", "task", "forecast", "retrain", "report"),
+        *("ledger list", "ledger validate", "ledger export", "ledger import"),
+    ],
 )
 def test_every_command_helps_with_an_example(cli, command):
     code, out, _ = cli(f"{command} --help")

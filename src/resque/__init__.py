@@ -7,6 +7,7 @@ Data flows one way; a module imports only from those above it in this list::
     records          the nouns of an update: Cost, LearningCurve, Update, Forecast
     plain            records as dictionaries, and back
     files            written whole or not at all
+    mlflow_runs      runs that MLflow kept, read where they lie
     preparation      how samples become what a model takes
     families         models of timm, torchvision, transformers, and what they want of their data
     corruptions      synthetic shifts at ten levels
@@ -19,6 +20,8 @@ Data flows one way; a module imports only from those above it in this list::
     angles           two noisy directions: angle, floor, bias, interval
     sums             class sums in float64 halves, without waiting for the device
     energy           a meter's windows, the grid
+    emissions        what codecarbon wrote, and whose energy it was
+    foreign          runs of other tools as updates
     sci              Software Carbon Intensity of an update, every term beside the sum
     representations  one forward pass with a hook
     clustering       KMeans from the paper's three starts; 1 - ARI in exact integers
@@ -42,6 +45,8 @@ Data flows one way; a module imports only from those above it in this list::
     retraining       a measured update
     ledger           the history, SQLite
     prior            the history that ships with the package
+    exchange         the ledger as JSON Lines, there and back; as CSV
+    imports          other tools' records into the ledger
     lineage          an update kept: its model, its profile, its place in a line of models
     scratch          retraining beside training from scratch
     recording        a training loop of the user's own, measured
@@ -60,6 +65,7 @@ Data flows one way; a module imports only from those above it in this list::
     inputs           what a user may type, and the objects it names
     index_cli        the commands that compute an index
     update_cli       the commands that forecast an update, and do one
+    ledger_cli       the commands of the ledger
     cli              the command line
 
 Public names are loaded when they are first used: importing this package imports nothing heavy.

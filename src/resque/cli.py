@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from resque import __version__, index_cli, update_cli
+from resque import __version__, index_cli, ledger_cli, update_cli
 from resque.errors import ResqueError, ResqueWarning
-from resque.inputs import LEDGER, Country, Intensity, Json, LedgerFile, Target, existing_ledger
+from resque.inputs import LEDGER, Country, Intensity, Json, LedgerFile, existing_ledger
 
 INTERRUPTED = 130  # what typer makes of SIGINT
 
@@ -26,8 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-ledger_app = typer.Typer(help="The history of updates and forecasts.", no_args_is_help=True)
-app.add_typer(ledger_app, name="ledger")
+app.add_typer(ledger_cli.app, name="ledger")
 
 
 def _say_version(asked: bool) -> None:
@@ -107,49 +106,6 @@ def doctor(country: Country = None, intensity: Intensity = None, as_json: Json =
 
 for _command in (index_cli.profile, index_cli.dist, index_cli.task, update_cli.forecast, update_cli.retrain):
     app.command()(_command)
-
-
-@ledger_app.command("list")
-def ledger_list(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
-    """Every update, and the forecasts that still wait for theirs.
-
-    Example: resque ledger list --ledger demo-run/resque.db
-    """
-    from resque import console
-
-    history = existing_ledger(ledger)
-    updates, forecasts, settled = history.updates(), history.forecasts(), history.settled()
-    if as_json:
-        pairs = [{"forecast": said.id, "update": update.id} for said, update in settled]
-        console.print_json({"updates": console.plain(updates), "forecasts": console.plain(forecasts), "settled": pairs})
-        return
-    console.show_ledger(updates, forecasts, settled)
-
-
-@ledger_app.command("validate")
-def ledger_validate(
-    target_accuracy: Target,
-    by: Annotated[str, typer.Option(help="What is left out: kind, condition, seed or model.")] = "kind",
-    confidence: Annotated[float, typer.Option(help="Nominal coverage of the intervals.")] = 0.8,
-    ledger: LedgerFile = LEDGER,
-    as_json: Json = False,
-) -> None:
-    """What forecasts from this history would have been worth, beside simple ones.
-
-    Example: resque ledger validate --target-accuracy 0.94 --ledger demo-run/resque.db
-    """
-    from resque import console
-    from resque.validation import validate
-
-    history = existing_ledger(ledger)
-    with console.progress("leaving out") as show:
-        found = validate(
-            history.updates(), target_accuracy, by, confidence, watch=lambda done, total: show(done, total, by)
-        )
-    if as_json:
-        console.print_json({**console.plain(found), "index_adds": found.index_adds})
-        return
-    console.show_validation(found)
 
 
 @app.command()

@@ -7,7 +7,7 @@ changes and deletions. A forecast is settled by the first update that names it; 
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -41,7 +41,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ),
     ),
 )
-Entry = TypeVar("Entry", Update, Forecast)
+Entry = TypeVar("Entry", bound=Update | Forecast)
 
 
 class Ledger:
@@ -62,18 +62,22 @@ class Ledger:
 
     def add(self, entry: Update | Forecast) -> None:
         """Append an update or a forecast."""
-        common: dict[str, object] = {
-            "id": entry.id,
-            "created_utc": entry.created_utc,
-            "model": entry.model,
-            "kind": entry.kind,
-            "target_accuracy": entry.target_accuracy,
-            "record": json.dumps(to_plain(entry)),
-        }
-        if isinstance(entry, Update):
-            self._insert("updates", {**common, "reached": int(entry.reached), "forecast_id": entry.forecast_id})
-        else:
-            self._insert("forecasts", common)
+        with self._open(write=True) as connection, connection:
+            self._insert(connection, entry)
+
+    def extend(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Append all of these, or none; what is here already with the same content is left out.
+
+        Returns:
+            Those that were new.
+
+        Raises:
+            LedgerError: An entry is here with another content; nothing is written.
+        """
+        with self._open(write=True) as connection:
+            connection.execute("BEGIN IMMEDIATE")  # nobody writes between a look and its insertion
+            with connection:
+                return [entry for entry in entries if self._insert_new(connection, entry)]
 
     def check_writable(self) -> None:
         """Refuse a file that could not take an entry, before anything costly is done; nothing is made."""
@@ -126,15 +130,33 @@ class Ledger:
                 first.setdefault(update.forecast_id, update)
         return [(forecast, first[forecast.id]) for forecast in self.forecasts() if forecast.id in first]
 
-    def _insert(self, table: str, values: dict[str, object]) -> None:
-        names = ", ".join(values)
-        marks = ", ".join("?" * len(values))
-        with self._open(write=True) as connection:
-            try:
-                with connection:
-                    connection.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", list(values.values()))
-            except sqlite3.IntegrityError as error:
-                raise LedgerError(f"{self.path} already holds {table[:-1]} {values['id']}: nothing written") from error
+    def _insert(self, connection: sqlite3.Connection, entry: Update | Forecast) -> None:
+        values: dict[str, object] = {
+            "id": entry.id,
+            "created_utc": entry.created_utc,
+            "model": entry.model,
+            "kind": entry.kind,
+            "target_accuracy": entry.target_accuracy,
+            "record": json.dumps(to_plain(entry)),
+        }
+        if isinstance(entry, Update):
+            values |= {"reached": int(entry.reached), "forecast_id": entry.forecast_id}
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        try:
+            connection.execute(f"INSERT INTO {_table(entry)} ({names}) VALUES ({marks})", list(values.values()))
+        except sqlite3.IntegrityError as error:
+            raise LedgerError(f"{self.path} already holds {_name(entry)}: nothing written") from error
+
+    def _insert_new(self, connection: sqlite3.Connection, entry: Update | Forecast) -> bool:
+        found = connection.execute(f"SELECT record FROM {_table(entry)} WHERE id = ?", [entry.id]).fetchone()
+        if found is not None and self._revived(type(entry), entry.id, found[0]) != entry:
+            raise LedgerError(
+                f"{self.path} already holds {_name(entry)} with another content: nothing written; "
+                "name another file with --ledger"
+            )
+        if found is None:
+            self._insert(connection, entry)
+        return found is None
 
     def _all(self, table: str, kind: type[Entry]) -> list[Entry]:
         if not self.path.exists():
@@ -198,3 +220,11 @@ class Ledger:
         if version == 0 and tables:
             raise LedgerError(f"{self.path} is an SQLite file of another program; name another file with --ledger")
         return int(version)
+
+
+def _table(entry: Update | Forecast) -> str:
+    return "updates" if isinstance(entry, Update) else "forecasts"
+
+
+def _name(entry: Update | Forecast) -> str:
+    return f"{_table(entry)[:-1]} {entry.id}"

@@ -20,10 +20,8 @@ from resque.measures import Tally
 from resque.models import fingerprint
 from resque.readings import EnergyReading, Grid, Tariff
 from resque.recipes import Retraining
-from resque.records import Cost, Features, Forecast, LearningCurve, Update, new_id, utc_now
+from resque.records import BY_USER, Cost, Features, Forecast, LearningCurve, Update, new_id, utc_now
 from resque.retraining import host
-
-BY_USER = "the user"
 
 
 class Recording:

@@ -22,6 +22,8 @@ COSTS = {
     "carbon_kg": "kg CO2e",
 }
 """The costs that are measured and forecast, each with its unit."""
+BY_USER = "the user"
+"""What stopped an update that no rule of ours did."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ class Update:
         features: What was known before.
         curve: Every evaluation.
         cost: What it took.
-        evaluation_s: Seconds spent evaluating, not part of the cost.
+        evaluation_s: Seconds spent evaluating, not part of the cost; None where they were not told apart and are.
         energy: The meter's reading for the whole run (training and evaluation).
         grid: The electricity it ran on, None if not named.
         original_accuracy_before: Accuracy on the original data before the update, None if not measured.
@@ -208,7 +210,7 @@ class Update:
     features: Features
     curve: LearningCurve
     cost: Cost
-    evaluation_s: float
+    evaluation_s: float | None
     energy: EnergyReading
     grid: Grid | None
     original_accuracy_before: float | None

@@ -1,0 +1,130 @@
+"""The commands of the ledger: list, validate, export, import. Each is parse → one call → print."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resque.inputs import LEDGER, Json, LedgerFile, Target, existing_ledger
+
+app = typer.Typer(help="The history of updates and forecasts.", no_args_is_help=True)
+
+
+@app.command("list")
+def ledger_list(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
+    """Every update, and the forecasts that still wait for theirs.
+
+    Example: resque ledger list --ledger demo-run/resque.db
+    """
+    from resque import console
+
+    history = existing_ledger(ledger)
+    updates, forecasts, settled = history.updates(), history.forecasts(), history.settled()
+    if as_json:
+        pairs = [{"forecast": said.id, "update": update.id} for said, update in settled]
+        console.print_json({"updates": console.plain(updates), "forecasts": console.plain(forecasts), "settled": pairs})
+        return
+    console.show_ledger(updates, forecasts, settled)
+
+
+@app.command("validate")
+def ledger_validate(
+    target_accuracy: Target,
+    by: Annotated[str, typer.Option(help="What is left out: kind, condition, seed or model.")] = "kind",
+    confidence: Annotated[float, typer.Option(help="Nominal coverage of the intervals.")] = 0.8,
+    ledger: LedgerFile = LEDGER,
+    as_json: Json = False,
+) -> None:
+    """What forecasts from this history would have been worth, beside simple ones.
+
+    Example: resque ledger validate --target-accuracy 0.94 --ledger demo-run/resque.db
+    """
+    from resque import console
+    from resque.validation import validate
+
+    history = existing_ledger(ledger)
+    with console.progress("leaving out") as show:
+        found = validate(
+            history.updates(), target_accuracy, by, confidence, watch=lambda done, total: show(done, total, by)
+        )
+    if as_json:
+        console.print_json({**console.plain(found), "index_adds": found.index_adds})
+        return
+    console.show_validation(found)
+
+
+@app.command("export")
+def ledger_export(
+    form: Annotated[str, typer.Option("--format", help="jsonl (all of it), or csv (a row an update).")] = "jsonl",
+    out: Annotated[Path | None, typer.Option(help="The file; default: stdout.")] = None,
+    ledger: LedgerFile = LEDGER,
+) -> None:
+    """The whole ledger as JSON Lines, or its updates as CSV.
+
+    Example: resque ledger export --format csv --out updates.csv
+    """
+    from resque.exchange import export
+
+    lines = export(existing_ledger(ledger), form, out)
+    sys.stdout.writelines(lines)
+
+
+@app.command("import")
+def ledger_import(
+    source: Annotated[Path, typer.Argument(help="JSON Lines, mlruns, mlflow.db or emissions.csv.")],
+    form: Annotated[str, typer.Option("--format", help="auto, jsonl, codecarbon or mlflow.")] = "auto",
+    accuracy_metric: Annotated[str | None, typer.Option(help="MLflow's name of it; default: val_accuracy etc.")] = None,
+    loss_metric: Annotated[str | None, typer.Option(help="MLflow's name of it; default: beside the accuracy.")] = None,
+    percent: Annotated[bool, typer.Option("--percent", help="Accuracies were logged in percent.")] = False,
+    step_unit: Annotated[
+        str | None, typer.Option(help="What a logged step is: steps, epochs, epochs-from-0 (logged after epoch 0).")
+    ] = None,
+    steps_per_epoch: Annotated[int | None, typer.Option(help="Optimizer steps of an epoch.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="MLflow's; default: all.")] = None,
+    energy: Annotated[Path | None, typer.Option(help="codecarbon's emissions.csv of the MLflow runs.")] = None,
+    run: Annotated[str | None, typer.Option(help="Only this run: its name, or the beginning of its id.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps of a codecarbon run.")] = None,
+    accuracy: Annotated[float | None, typer.Option(help="At the end of a codecarbon run.")] = None,
+    accuracy_before: Annotated[float | None, typer.Option(help="And before its first step.")] = None,
+    target_accuracy: Annotated[
+        float | None, typer.Option(help="What was to be reached; default: the last one.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="Name of the kind of shift of these runs.")] = None,
+    ledger: LedgerFile = LEDGER,
+    as_json: Json = False,
+) -> None:
+    """Entries of another ledger, or runs that MLflow or codecarbon kept; all of them, or none.
+
+    Example: resque ledger import mlruns --experiment "new scans" --energy emissions.csv
+    """
+    from resque import console
+    from resque.foreign import Said
+    from resque.imports import import_into
+    from resque.ledger import Ledger
+
+    said = Said(
+        accuracy_metric=accuracy_metric,
+        loss_metric=loss_metric,
+        percent=percent,
+        step_unit=step_unit,
+        steps_per_epoch=steps_per_epoch,
+        experiment=experiment,
+        energy=energy,
+        run=run,
+        target_accuracy=target_accuracy,
+        kind=kind,
+        steps=steps,
+        accuracy=accuracy,
+        accuracy_before=accuracy_before,
+    )
+    found = import_into(Ledger(ledger), source, form, said)
+    if as_json:
+        console.print_json({**console.plain(found), "ledger": str(ledger)})
+        return
+    counts = {"new updates": len(found.updates), "new forecasts": len(found.forecasts), "there already": found.held}
+    console.show_facts({"format": found.source, "ledger": str(ledger), **counts})
+    for name, why in found.skipped.items():
+        console.warn(f"run {name} left out: {why}")
+    for note in found.notes:
+        console.warn(note)

@@ -1,0 +1,207 @@
+"""Runs that MLflow kept, read where they lie: a folder of files (``mlruns``) or an SQLite file (``mlflow.db``).
+
+MLflow itself is not used: it is a large dependency that sends usage data by default, and a reader of a history should
+neither write nor call anybody. Both stores are plain and stable: files named after their content, tables named alike.
+A tracking server is not asked; artifacts, traces and logged models are not looked at.
+"""
+
+import functools
+import itertools
+import math
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from resque.errors import DataError
+
+_STATUS = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
+_DEPTHS = "meta.yaml", "*/meta.yaml", "*/*/meta.yaml", "*/*/*/meta.yaml"
+_TRASH = ".trash"
+DATABASE = "mlflow.db"
+
+
+class Point(NamedTuple):
+    """One logged value."""
+
+    timestamp_ms: int
+    value: float
+    step: int
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """A run as MLflow kept it.
+
+    Attributes:
+        id: MLflow's.
+        name: The user's, or one that MLflow made up.
+        experiment: Name of the experiment.
+        status: ``FINISHED``, ``FAILED``, ``KILLED``, ``RUNNING``, ``SCHEDULED``.
+        started_ms: Since 1970.
+        ended_ms: None where it did not end in order.
+        params: Name → value, texts.
+        metrics: Names of what was logged.
+        read: Metric → its points by time, then by step.
+    """
+
+    id: str
+    name: str
+    experiment: str
+    status: str
+    started_ms: int
+    ended_ms: int | None
+    params: Mapping[str, str]
+    metrics: tuple[str, ...]
+    read: Callable[[str], list[Point]]
+
+
+def is_store(path: Path) -> bool:
+    """Whether a folder holds runs, as files or as a database."""
+    return (path / DATABASE).is_file() or next(_run_folders(path), None) is not None
+
+
+def read_runs(path: Path) -> list[LoggedRun]:
+    """The runs of a store that were not deleted, oldest first.
+
+    Args:
+        path: A database; or a folder: of a run, of an experiment, ``mlruns``, or what holds ``mlruns``.
+
+    Raises:
+        DataError: There is no store, or one that cannot be read.
+    """
+    if path.is_dir():
+        found = [_file_run(folder, meta) for folder, meta in _run_folders(path)]
+        if found and (path / DATABASE).is_file():
+            raise DataError(
+                f"{path} holds runs as files and in {DATABASE}: name {path / DATABASE}, or the files' folder"
+            )
+        if not found:
+            path = path / DATABASE
+    if path.is_file():
+        found = _database_runs(path)
+    elif not path.is_dir():
+        raise DataError(f"no MLflow runs at {path}: name the folder mlruns, or {DATABASE}")
+    return sorted(found, key=lambda run: run.started_ms)
+
+
+def _run_folders(path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
+    files = itertools.chain.from_iterable(path.glob(depth) for depth in _DEPTHS)
+    for file in sorted(file for file in files if _TRASH not in file.relative_to(path).parts):
+        meta = _meta(file)
+        if ("run_id" in meta or "run_uuid" in meta) and meta.get("lifecycle_stage", "active") == "active":
+            yield file.parent, meta
+
+
+def _file_run(folder: Path, meta: Mapping[str, str]) -> LoggedRun:
+    tags, experiment = _texts(folder / "tags"), folder.parent / "meta.yaml"
+    run_id = meta.get("run_id") or meta["run_uuid"]
+    try:
+        started, ended = int(meta["start_time"]), meta.get("end_time", "null")
+        return LoggedRun(
+            run_id,
+            tags.get("mlflow.runName") or meta.get("run_name") or run_id,
+            (_meta(experiment).get("name") if experiment.is_file() else None) or meta.get("experiment_id", ""),
+            _STATUS.get(meta.get("status", ""), meta.get("status", "")),
+            started,
+            None if ended in ("", "null") else int(ended),
+            _texts(folder / "params"),
+            tuple(sorted(_names(folder / "metrics"))),
+            functools.partial(_file_points, folder / "metrics"),
+        )
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{folder / 'meta.yaml'} has no start_time, or a time that is no number ({error})") from error
+
+
+def _meta(file: Path) -> dict[str, str]:
+    """The plain ``key: value`` lines of MLflow's own YAML; a name folded onto a second line is put together."""
+    found: dict[str, str] = {}
+    key = ""
+    for line in _text(file).splitlines():
+        if line.startswith(" ") and key:
+            found[key] += " " + line.strip()
+        else:
+            key, _, value = line.partition(":")
+            found[key] = value.strip()
+    return {key: _unquoted(value) for key, value in found.items()}
+
+
+def _unquoted(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] == "'":
+        return value[1:-1].replace("''", "'")
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] == '"' else value
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """A metric or parameter with a slash in its name lies in a folder."""
+    return (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+
+
+def _texts(folder: Path) -> dict[str, str]:
+    return {name: _text(folder / name) for name in sorted(_names(folder))}
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {file}: {error}") from error
+
+
+def _file_points(folder: Path, name: str) -> list[Point]:
+    points = []
+    for number, line in enumerate(_text(folder / name).splitlines(), start=1):
+        try:
+            timestamp, value, step = line.split()[:3]
+            points.append(Point(int(timestamp), float(value), int(step)))
+        except ValueError as error:
+            raise DataError(f"{folder / name}, line {number}: {line!r:.60}, expected `time value step`") from error
+    return _in_order(points)
+
+
+def _in_order(points: Sequence[Point]) -> list[Point]:
+    return sorted(points, key=lambda point: (point.timestamp_ms, point.step))
+
+
+def _database_runs(path: Path) -> list[LoggedRun]:
+    runs = """SELECT r.run_uuid, r.name, e.name, r.status, r.start_time, r.end_time
+        FROM runs r LEFT JOIN experiments e USING (experiment_id) WHERE r.lifecycle_stage = 'active'"""
+    named: dict[str, str] = dict(
+        _rows(path, "SELECT run_uuid, value FROM tags WHERE key = 'mlflow.runName'")  # where older versions kept it
+    )
+    params: dict[str, dict[str, str]] = {}
+    for run_id, key, value in _rows(path, "SELECT run_uuid, key, value FROM params ORDER BY key"):
+        params.setdefault(run_id, {})[key] = value
+    metrics: dict[str, list[str]] = {}
+    for run_id, key in _rows(path, "SELECT DISTINCT run_uuid, key FROM metrics ORDER BY key"):
+        metrics.setdefault(run_id, []).append(key)
+    return [
+        LoggedRun(
+            run_id,
+            named.get(run_id) or name or run_id,
+            experiment or "",
+            status,
+            int(started or 0),
+            ended,
+            params.get(run_id, {}),
+            tuple(metrics.get(run_id, ())),
+            functools.partial(_database_points, path, run_id),
+        )
+        for run_id, name, experiment, status, started, ended in _rows(path, runs)
+    ]
+
+
+def _database_points(path: Path, run_id: str, name: str) -> list[Point]:
+    query = "SELECT timestamp, value, step, is_nan FROM metrics WHERE run_uuid = ? AND key = ?"
+    rows = _rows(path, query, run_id, name)
+    return _in_order([Point(at, math.nan if is_nan else value, step) for at, value, step, is_nan in rows])
+
+
+def _rows(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute(query, values).fetchall()
+    except sqlite3.DatabaseError as error:
+        raise DataError(f"{path} cannot be read as an MLflow database: {error}; name mlflow.db or mlruns") from error
