@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import resque
+from doubles import synthetic_update
+from resque.ledger import Ledger
 
 SOURCE = Path(resque.__file__).parent
 LAYERS = (
-    {"errors"},
+    {"errors", "specs"},
     {"readings"},
     {"records", "files", "plain", "mlflow_runs"},
     {"preparation", "sci", "layers", "energy", "emissions", "difficulty", "angles", "sums"},
@@ -72,15 +76,24 @@ def test_public_names_are_there_and_sorted():
         assert getattr(resque, name).__doc__
 
 
-def test_help_imports_nothing_heavy():
+HEAVY = {"torch", "sklearn", "codecarbon", "pandas"}
+HEAVIER = HEAVY | {"numpy", "scipy", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("line", "heavy", "said"),
+    [("--help", HEAVIER, "forecast"), ("ledger list", HEAVY, "1 updates"), ("report", HEAVY, "html")],
+)
+def test_what_needs_no_model_imports_nothing_heavy(folder, line, heavy, said):
+    Ledger(folder / "resque.db").add(synthetic_update("a", index=0.1, steps=10))
     code = (
-        "import sys; sys.argv = ['resque', '--help']\n"
+        f"import sys; sys.argv = ['resque', *{line.split()}]\n"
         "from resque.cli import main\n"
         "try: main()\n"
-        "except SystemExit as stop: assert stop.code == 0\n"
-        "heavy = {'torch', 'numpy', 'sklearn', 'matplotlib', 'codecarbon', 'scipy'} & set(sys.modules)\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        f"heavy = set({sorted(heavy)}) & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "forecast" in done.stdout
+    assert said in done.stdout

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 from scipy import optimize, stats
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from resque.difficulty import Example, Expected, Law
 from resque.outlook import errors, look
@@ -65,7 +66,7 @@ def test_leaving_out_is_what_is_learned_without():
             direct = rest.expected(past[place])
             assert (held[place].mean, held[place].deviation) == pytest.approx((direct.mean, direct.deviation))
         asked = Example((0.0, 0.0), kind="k1", group="g", condition="x")
-        found, direct = law.without(out, asked), rest.expected(asked)
+        (found,), direct = law.without([out], asked), rest.expected(asked)
         assert (found.mean, found.deviation) == pytest.approx((direct.mean, direct.deviation))
 
 
@@ -95,6 +96,19 @@ def test_censored_runs_count_as_longer():
     truth, known, ignored = (Law(each).expected(top).mean for each in (past, cut, naive))
     assert ignored < 1.6 < known
     assert known == pytest.approx(truth, abs=0.35)
+
+
+def test_a_fit_needs_one_thread_and_leaves_the_number_as_it_was(monkeypatch):
+    def threads():
+        return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
+
+    seen, cost = [], Law._cost
+    monkeypatch.setattr(Law, "_cost", lambda law, at: seen.append(threads()) or cost(law, at))
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        Law(simulated(2, 2))
+        assert threads() == before
+    assert seen == [{1}] * len(seen) != []
 
 
 def test_unnamed_kinds_share_nothing():

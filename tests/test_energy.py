@@ -1,6 +1,7 @@
 import importlib.util
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,42 @@ def test_the_meter_makes_no_network_call_and_leaves_no_file(folder, monkeypatch)
     with CodecarbonMeter().window():
         work()
     assert not list(folder.iterdir())
+
+
+@pytest.fixture
+def unknown_machine():
+    """Codecarbon has to look for the machine's parts, whatever other tests have found before."""
+    from codecarbon.core import hardware_cache, util
+
+    def forget():
+        hardware_cache.clear_cache()
+        util.detect_cpu_model.cache_clear()
+
+    forget()
+    yield
+    forget()
+
+
+@needs_codecarbon
+def test_the_processor_is_not_timed_to_learn_its_name(unknown_machine, monkeypatch):
+    import cpuinfo
+
+    name = cpuinfo.cpuinfo._get_cpu_info_from_proc_cpuinfo().get("brand_raw")
+    if not name:
+        pytest.skip("a kernel that does not name its processor")
+    timing = lambda: pytest.fail("a process that times the processor's clock")  # noqa: E731
+    monkeypatch.setattr(cpuinfo, "get_cpu_info", timing)
+    assert CodecarbonMeter()._tracker._conf["cpu_model"] == name
+    assert cpuinfo.get_cpu_info is timing
+
+
+@needs_codecarbon
+def test_a_processor_that_the_kernel_does_not_name_is_looked_up(unknown_machine, monkeypatch):
+    import cpuinfo
+
+    monkeypatch.setattr("resque.energy._CPUINFO", Path("none"))
+    monkeypatch.setattr(cpuinfo, "get_cpu_info", lambda: {"brand_raw": "a name of its own"})
+    assert CodecarbonMeter()._tracker._conf["cpu_model"] == "a name of its own"
 
 
 def test_the_clock_knows_no_energy():

@@ -6,6 +6,7 @@ Data flows one way; a module imports only from those above it in this list::
     readings         what one question gives back: Index, Interval, EnergyReading, Grid
     records          the nouns of an update: Cost, LearningCurve, Update, Forecast
     plain            records as dictionaries, and back
+    specs            what a data specification is made of, as text
     files            written whole or not at all
     mlflow_runs      runs that MLflow kept, read where they lie
     preparation      how samples become what a model takes

@@ -38,13 +38,13 @@ from resque.errors import DataError
 from resque.labelled import CHANNELS, Inputs, LabelledData, as_float, check_side
 from resque.preparation import AS_IT_IS, Preparation, Tokenisation, resized
 from resque.sources import Samples, Watch, read
+from resque.specs import parts_of
 
 _PART = r"(?:[a-z_]+:-?\d+|none)"
 _STEP = re.compile(
     rf"^(?P<head>.+?)(?P<step>@(?:train|test|original|shifted|gray|rgb|\d+px|\d+)|\+{_PART}(?:/{_PART})*)$"
 )
 _DOUBTFUL = re.compile(r"\+[a-z_]+:[^:/+@]*$")
-_MIXED = re.compile(r" *~ *(?=digits\b|[a-z]+:|[^~]+\.py:)")
 
 
 def load_data(
@@ -124,16 +124,6 @@ def _loaded(
     for step in steps:
         data = _apply(data, step, seed)
     return data
-
-
-def parts_of(spec: str) -> list[str]:
-    """The specifications of which a mixture is made; of anything else itself alone.
-
-    Example:
-        >>> parts_of("npz:new.npz@700~npz:old.npz@300"), parts_of("npz:~/old~.npz")
-        (['npz:new.npz@700', 'npz:old.npz@300'], ['npz:~/old~.npz'])
-    """
-    return _MIXED.split(spec)
 
 
 def _joined(parts: list[LabelledData]) -> LabelledData:

@@ -8,12 +8,14 @@ nothing gets a slope near zero, and what differs between kinds of shift widens w
 It knows logarithms, features and names, and nothing of where they come from.
 """
 
+import functools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special
+from threadpoolctl import ThreadpoolController
 
 NAMES = ("group", "kind", "kind in group", "condition", "parent")
 _USUAL = {"slope": -0.7, "group": 0.0, "kind": -1.0, "kind in group": -1.0, "condition": -1.5, "parent": -1.5}
@@ -102,18 +104,20 @@ class Law:
         """What an update will cost."""
         return self._found(*self._across(asked), self._inverse)
 
-    def without(self, fold: np.ndarray, asked: Example) -> Expected:
-        """What an update will cost by the other examples alone; the variances stay as they are.
+    def without(self, folds: Sequence[np.ndarray], asked: Example) -> list[Expected]:
+        """What an update will cost by the other examples alone, for each fold; the variances stay as they are.
 
         Args:
-            fold: ``(n,)``, True for the examples to be left out.
+            folds: Each ``(n,)``, True for the examples to be left out.
             asked: The update.
         """
-        across, own = self._across(asked)
-        cut = self._inverse - self._inverse[:, fold] @ np.linalg.solve(
-            self._inverse[np.ix_(fold, fold)], self._inverse[fold]
-        )
-        return self._found(across, own, cut)
+        (across, own), found = self._across(asked), []
+        for fold in folds:
+            cut = self._inverse - self._inverse[:, fold] @ np.linalg.solve(
+                self._inverse[np.ix_(fold, fold)], self._inverse[fold]
+            )
+            found.append(self._found(across, own, cut))
+        return found
 
     def held_out(self, folds: Sequence[Hashable]) -> list[Expected]:
         """What the law says of each example when its whole fold is left out; the variances stay as they are."""
@@ -142,19 +146,21 @@ class Law:
         """``(features + names, rows, columns)``: who shares what."""
         a, b = ((_rows_of(side) - self._center) / self._scale for side in (rows, columns))
         linear = [np.outer(x, y) for x, y in zip(a.T, b.T, strict=True)]
-        shared = [[[_named(one, name) == _named(other, name) for other in columns] for one in rows] for name in NAMES]
+        named = zip(*(_named(example) for example in (*rows, *columns)), strict=True)
+        shared = [np.equal.outer(codes[: len(rows)], codes[len(rows) :]) for codes in map(_codes, named)]
         return np.array([*linear, *np.array(shared, dtype=float)])
 
     def _fit(self) -> None:
         """Variances by marginal likelihood, censored values by their expectation above their bound, in turn."""
         rounds = _ROUNDS if self._censored.any() else 1
         search = {"jac": True, "method": "L-BFGS-B", "bounds": [_BOUNDS] * len(self._usual), "options": {"maxiter": 60}}
-        for number in range(rounds):
-            if number % 4 == 0:
-                self.amplitudes = optimize.minimize(self._cost, self.amplitudes, **search).x
-            self._inverse = np.linalg.inv(self._covariance(self.amplitudes))
-            if number < rounds - 1:
-                self._fill()
+        with _libraries().limit(limits=1, user_api="blas"):  # matrices this small: threads wait for each other
+            for number in range(rounds):
+                if number % 4 == 0:
+                    self.amplitudes = optimize.minimize(self._cost, self.amplitudes, **search).x
+                self._inverse = np.linalg.inv(self._covariance(self.amplitudes))
+                if number < rounds - 1:
+                    self._fill()
 
     def _covariance(self, amplitudes: np.ndarray) -> np.ndarray:
         weights = np.exp(2.0 * amplitudes)
@@ -183,19 +189,24 @@ class Law:
         self._values = np.where(self._censored, mean + deviation * hazard, self._values)
 
 
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    """Those of linear algebra in this process; looking for them takes as long as a fit."""
+    return ThreadpoolController()
+
+
 def _rows_of(examples: Sequence[Example]) -> np.ndarray:
     """``(n, features)``."""
     return np.array([example.features for example in examples], dtype=float).reshape(len(examples), -1)
 
 
-def _named(example: Example, name: str) -> Hashable:
-    """What must be equal for two examples to share an offset; an unnamed kind is shared with nothing else."""
-    kind = example.condition if example.kind is None else example.kind
-    named: dict[str, Hashable] = {
-        "group": example.group,
-        "kind": kind,
-        "kind in group": (example.group, kind),
-        "condition": (example.group, kind, example.condition),
-        "parent": (example.group, example.parent),
-    }
-    return named[name]
+def _named(example: Example) -> tuple[Hashable, ...]:
+    """For each of NAMES what must be equal for two examples to share that offset; an unnamed kind is its own."""
+    group, kind = example.group, example.condition if example.kind is None else example.kind
+    return group, kind, (group, kind), (group, kind, example.condition), (group, example.parent)
+
+
+def _codes(values: Sequence[Hashable]) -> np.ndarray:
+    """A number for each, the same for equal ones."""
+    seen: dict[Hashable, int] = {}
+    return np.array([seen.setdefault(value, len(seen)) for value in values])

@@ -87,9 +87,11 @@ def _jackknife(
         return None
     away = errors(law, folds)
     lows, highs, uppers, shares = [], [], [], []
-    for condition in conditions:
-        fold = np.array([mine and other == condition for other, mine in zip(folds, own, strict=True)])
-        said = law.without(fold, asked)
+    left_out = [
+        np.array([mine and other == condition for other, mine in zip(folds, own, strict=True)])
+        for condition in conditions
+    ]
+    for fold, said in zip(left_out, law.without(left_out, asked), strict=True):
         for z in away[fold]:
             lows.append(said.mean - abs(z) * said.deviation)
             highs.append(said.mean + abs(z) * said.deviation)

@@ -3,14 +3,17 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
 
 from resque.errors import SettingError
-from resque.models import fingerprint
-from resque.recipes import Retraining, plain_recipe
 from resque.records import COSTS, Forecast, Update
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from resque.recipes import Retraining
 
 FORECAST = "the forecast"
 
@@ -130,12 +133,15 @@ def _total(values: Sequence[float | None]) -> float | None:
     return math.fsum(known) if len(known) == len(values) else None
 
 
-def check_settles(model: nn.Module, job: Retraining, said: Forecast) -> None:
+def check_settles(model: "nn.Module", job: "Retraining", said: Forecast) -> None:
     """Refuse to settle a forecast with an update that it was not made for.
 
     Raises:
         SettingError: Another model, data set or target.
     """
+    from resque.models import fingerprint
+    from resque.recipes import plain_recipe
+
     here = {
         "model": fingerprint(model),
         "training data": job.train.name,

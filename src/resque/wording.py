@@ -3,11 +3,11 @@
 import statistics
 from collections.abc import Sequence
 
-from resque.data import parts_of
 from resque.readings import EnergyReading, Grid
 from resque.records import Estimate, Forecast, Update
 from resque.sci import Intensity
 from resque.settling import FORECAST, Settlement, held
+from resque.specs import parts_of
 
 _SCALES = {
     "energy_kwh": ((1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh"), (1e-9, "µWh")),
