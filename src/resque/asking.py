@@ -86,7 +86,7 @@ def known_before(
 
 
 def recalibrated_scores(
-    model: nn.Module, job: Retraining, accuracy: float, loss: float, neighbours: float | None = None
+    model: nn.Module, job: Retraining, accuracy: float, loss: float, near: float | None = None
 ) -> dict[str, float]:
     """What the model would tell if its batch normalisation followed the new data; the same again where it has none.
 
@@ -95,19 +95,22 @@ def recalibrated_scores(
         job: The update to be judged.
         accuracy: On the test data as the model is.
         loss: There.
-        neighbours: Accuracy of the training data's neighbours as the model is, where it is known.
+        near: Accuracy of the training data's neighbours as the model is, where it is known.
     """
     other = recalibrated(model, job.train.batches(device=device_of(model)))
     if other is not model:
         accuracy, loss = evaluate(other, job.test.batches(EVALUATION_BATCH, device_of(other)))
-    if other is not model or neighbours is None:
-        neighbours = _neighbours(other, job.train.limited(NEIGHBOURHOOD))
+    if other is not model or near is None:
+        near = neighbours(other, job.train.limited(NEIGHBOURHOOD))
     found = {"recalibrated accuracy": accuracy, "recalibrated loss": loss}
-    return found if neighbours is None else found | {"recalibrated neighbours": neighbours}
+    return found if near is None else found | {"recalibrated neighbours": near}
 
 
-def _neighbours(model: nn.Module, data: LabelledData) -> float | None:
-    """Of the inputs of the head; None where the model has none that could be found."""
+def neighbours(model: nn.Module, data: LabelledData) -> float | None:
+    """Accuracy of each sample's nearest neighbours among the others, by the inputs of the head.
+
+    None where the model has no head that could be found, or one that sees more than a row a sample.
+    """
     try:
         head(model)
     except ModelError:

@@ -31,6 +31,7 @@ from resque.wording import (
     price,
     quantity,
     relative_error,
+    renewed,
     share,
     shift_of,
     short_data,
@@ -251,6 +252,8 @@ def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
                 mark(said, update, cost),
             )
         out.print(rows)
+        for renewal in update.renewals:
+            out.print(f"  {renewed(renewal)}")
     out.print("  forgot: accuracy on the original data, before and after")
     if any(not update.reached for _, update in settled):
         out.print("  + the target was not reached, so the cost of reaching it is larger than this")

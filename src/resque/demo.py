@@ -25,7 +25,8 @@ from resque.models import fingerprint, load_model, save_weights
 from resque.profiles import Profile, profile
 from resque.readings import Grid
 from resque.recipes import RECIPES, Retraining
-from resque.records import Features, StepCost
+from resque.records import Features, Forecast, StepCost
+from resque.renewal import Renewing
 from resque.retraining import Progress, retrain
 
 MODEL = "resque.networks:small_cnn"
@@ -149,7 +150,7 @@ def run(
         ids.append(_forecast(model, job, original, ledger, measured))
     for done, (job, made) in enumerate(zip(jobs, ids, strict=True)):
         watch(Stage("updates", done, len(jobs), job.train.name))
-        _retrain_copy(model, job, ledger, measured, ledger.forecast(made).features, made)
+        _retrain_copy(model, job, ledger, measured, made=ledger.forecast(made))
     watch(Stage("updates", len(jobs), len(jobs)))
     return Outcome(folder, clean_accuracy)
 
@@ -186,16 +187,22 @@ def _forecast(model: nn.Module, job: Retraining, original: Profile, ledger: Ledg
 
 
 def _retrain_copy(
-    model: nn.Module, job: Retraining, ledger: Ledger, measured: Measured, features: Features, made: str | None = None
+    model: nn.Module,
+    job: Retraining,
+    ledger: Ledger,
+    measured: Measured,
+    features: Features | None = None,
+    made: Forecast | None = None,
 ) -> None:
     update = retrain(
         copy.deepcopy(model),
         job,
         meter=measured.meter,
         grid=measured.grid,
-        features=features,
+        features=features if made is None else made.features,
         step_cost=measured.step_cost,
         model_name=MODEL,
-        forecast_id=made,
+        forecast_id=None if made is None else made.id,
+        renew=None if made is None else Renewing.of_forecast(made, ledger.updates()),
     )
     ledger.add(update)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from resque.difficulty import Example
 from resque.recipes import Retraining, plain_recipe
-from resque.records import Features, Update
+from resque.records import Features, Forecast, Update
 
 Predictor = Callable[[Features, float], float | None]
 _TINY = 1e-6
@@ -48,6 +48,9 @@ PREDICTORS: Mapping[str, Predictor] = {
     "neighbours": lambda features, target: _short(features.scores.get("neighbours"), target),
     "overlap": _overlap,
     "LogME": lambda features, target: features.scores.get("LogME"),
+    "task index": lambda features, target: _log(features.task_index),
+    "warm-up gap": lambda features, target: _gap(features.scores.get("warm-up accuracy"), target),
+    "warm-up neighbours": lambda features, target: _short(features.scores.get("warm-up neighbours"), target),
 }
 """What a forecast can rest on, each known without training anything."""
 CHOSEN = (
@@ -101,6 +104,12 @@ class Question:
         group = (model_name, *of_recipe(plain_recipe(job.recipe)))
         return cls(features, job.target_accuracy, group, job.shift_kind, parent, job.train.name, job.max_steps)
 
+    @classmethod
+    def of_forecast(cls, said: Forecast) -> "Question":
+        """What a forecast was asked."""
+        group = (said.model, *of_recipe(said.recipe))
+        return cls(said.features, said.target_accuracy, group, said.kind, said.parent, said.train_data, said.max_steps)
+
     def values(self, names: Sequence[str]) -> tuple[float | None, ...]:
         """Its predictors."""
         return tuple(PREDICTORS[name](self.features, self.target_accuracy) for name in names)
@@ -116,7 +125,8 @@ def pasts(
 ) -> list[Past]:
     """The history's rows for one cost: every retraining that began below the target, read off its curve.
 
-    An index of another layer or reduction is another quantity: those updates are left out. Those of others are read at
+    An index of another layer or reduction is another quantity, and a new task is another question than a shift: those
+    updates are left out. Those of others are read at
     targets of their own, because an accuracy of one data set means nothing on another.
 
     Args:
@@ -135,6 +145,8 @@ def pasts(
         if update.from_scratch or len(known) < len(values) or not value or at_start(update.features, target):
             continue
         if own and "index" in names and of_index(update.features) != of_index(question.features):
+            continue
+        if (update.features.task_index is None) != (question.features.task_index is None):
             continue
         same, spent = update.parent == question.parent, update.cost_at(target) or update.cost
         per_step = getattr(spent, cost) / spent.steps

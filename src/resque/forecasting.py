@@ -153,7 +153,7 @@ def learn(
         SettingError: A predictor is not known of the update.
     """
     if None in question.values(names):
-        raise SettingError("this forecast rests on the index: give --original and --shifted, or another predictor")
+        raise SettingError(f"not known of this update: {', '.join(names)}; let the forecast choose its predictors")
     mine = pasts(history, cost, question, names)
     rows = mine + pasts(prior, cost, question, names, own=False)
     _check_enough(mine, rows, question, names)

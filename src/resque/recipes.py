@@ -219,6 +219,7 @@ class Retraining:
         original_test: Original data held out, to see what is forgotten; None leaves that unmeasured.
         kind: Kind of shift; None takes it from the training data.
         from_scratch: The model has new random weights, to stand beside a retraining.
+        parent: Fingerprint of the model before it got a head for a new task; empty where it keeps its head.
     """
 
     train: LabelledData
@@ -229,6 +230,7 @@ class Retraining:
     original_test: LabelledData | None = None
     kind: str | None = None
     from_scratch: bool = False
+    parent: str = ""
 
     def __post_init__(self) -> None:
         self.check_target(self.target_accuracy)

@@ -20,7 +20,8 @@ from resque.measures import Tally
 from resque.models import fingerprint
 from resque.readings import EnergyReading, Grid, Tariff
 from resque.recipes import Retraining
-from resque.records import BY_USER, Cost, Features, Forecast, LearningCurve, Update, new_id, utc_now
+from resque.records import BY_USER, Cost, Features, Forecast, LearningCurve, Renewal, Update, new_id, utc_now
+from resque.renewal import Renewing
 from resque.retraining import host
 
 
@@ -30,17 +31,28 @@ class Recording:
     Args:
         optimizer: Its steps are counted and its parameters watched; None leaves both unknown.
         steps_per_epoch: The intervals of eq. 5; None leaves epochs, gradient norm and parameter change unknown.
+        renewing: Renews the forecast that the run settles; None where there is none.
+
+    Attributes:
+        renewals: The forecast as it was renewed on the way, oldest first.
 
     Raises:
         SettingError: What is no optimizer, or no whole number of steps.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer | None = None, steps_per_epoch: int | None = None) -> None:
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer | None = None,
+        steps_per_epoch: int | None = None,
+        renewing: Renewing | None = None,
+    ) -> None:
         if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
             raise SettingError(f"optimizer is a {type(optimizer).__name__}; expected one torch.optim.Optimizer")
         if steps_per_epoch is not None and not (isinstance(steps_per_epoch, int) and steps_per_epoch > 0):
             raise SettingError(f"steps_per_epoch is {steps_per_epoch}; expected a whole number from 1 on")
         self.update: Update | None = None
+        self.renewals: list[Renewal] = []
+        self._renewing = renewing
         self.evaluation_s = 0.0
         self._evaluating_since: float | None = None
         self._samples: int | None = None
@@ -92,6 +104,10 @@ class Recording:
             totals = self._tally.totals(within_epoch=step % self._steps_per_epoch != 0)
         self._samples = samples
         self._rows.append((step, accuracy, loss, self._training_s(), *totals))
+        with self.evaluating():
+            renewal = None if self._renewing is None else self._renewing(self._curve())
+        if renewal is not None:
+            self.renewals.append(renewal)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -123,9 +139,7 @@ class Recording:
                 ResqueWarning,
                 stacklevel=4,
             )
-        names = "steps", "accuracy", "loss", "wall_s", "gradient_norm", "gradient_norm_last_batch", "parameter_change"
-        columns: dict[str, Any] = dict(zip(names, zip(*self._rows, strict=True), strict=True))
-        curve = LearningCurve(**columns, steps_per_epoch=self._steps_per_epoch)
+        curve = self._curve()
         target = about["target_accuracy"] or curve.accuracy[-1]
         reached = curve.first_at(target) is not None
         known = curve.steps[0] == 0
@@ -147,9 +161,15 @@ class Recording:
                 "grid": grid,
                 "forecast_id": None if said is None else said.id,
                 "host": host(self._device),
+                "renewals": tuple(self.renewals),
             }
         )
         return self.update
+
+    def _curve(self) -> LearningCurve:
+        names = "steps", "accuracy", "loss", "wall_s", "gradient_norm", "gradient_norm_last_batch", "parameter_change"
+        columns: dict[str, Any] = dict(zip(names, zip(*self._rows, strict=True), strict=True))
+        return LearningCurve(**columns, steps_per_epoch=self._steps_per_epoch)
 
     def close(self) -> None:
         """Let go of the optimizer."""
@@ -201,7 +221,8 @@ def record(
 
     Args:
         ledger: The history, or its file.
-        forecast: Id of the forecast that this run settles; what it was made for is taken from there.
+        forecast: Id of the forecast that this run settles; what it was made for is taken from there, and it is renewed
+            as the run goes on (``run.renewals``).
         model: To be known again by its fingerprint, before and after.
         optimizer: With ``steps_per_epoch``, for gradient norm and parameter change.
         steps_per_epoch: Optimizer steps in a pass over the training data.
@@ -250,8 +271,9 @@ def record(
         about |= _as_forecast(said, about)
     if about["target_accuracy"] is not None:
         Retraining.check_target(about["target_accuracy"])
+    renewing = None if said is None else Renewing.of_forecast(said, history.updates())
     with (meter or open_meter()).window() as window:
-        run = Recording(optimizer, steps_per_epoch)
+        run = Recording(optimizer, steps_per_epoch, renewing)
         try:
             yield run
         finally:

@@ -102,6 +102,7 @@ class Features:
         classes: Of them.
         parameters: Of the model.
         scores: What else the pass tells, by the names of :func:`resque.rivals.rivals`.
+        task_index: RESQUE_task in [0, 1] after the warm-up; None where no new task was asked about.
     """
 
     index_rad: float | None
@@ -115,6 +116,7 @@ class Features:
     classes: int | None = None
     parameters: int | None = None
     scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    task_index: float | None = None
 
 
 @dataclass(frozen=True)

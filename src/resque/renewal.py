@@ -13,8 +13,9 @@ import numpy as np
 from resque.difficulty import Example, Law
 from resque.evidence import Question, at_start, group_of, lasted
 from resque.outlook import Outlook, look
+from resque.prior import shipped
 from resque.readings import Interval
-from resque.records import Estimate, LearningCurve, Renewal, Update
+from resque.records import Estimate, Forecast, LearningCurve, Renewal, Update
 
 FEWEST = 5
 EVERY, FIRST = 2.0, 8
@@ -107,6 +108,11 @@ class Renewing:
     ) -> None:
         self._history, self._question, self._prior, self._level = history, question, prior, level
         self._next = FIRST
+
+    @classmethod
+    def of_forecast(cls, said: Forecast, history: Sequence[Update]) -> "Renewing":
+        """As the forecast was made: with the history that ships with the package, if it was shaped by that."""
+        return cls(history, Question.of_forecast(said), shipped() if said.n_shipped else (), said.level)
 
     def __call__(self, curve: LearningCurve) -> Renewal | None:
         """The renewal that is due; None where none is, or where none can be given."""

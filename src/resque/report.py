@@ -20,6 +20,7 @@ from resque.settling import Settlement
 from resque.wording import NAMES
 
 _COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c9820a", "#5b5b5b", "#0f8b8d", "#a23b72")
+_SHOWN_RENEWED = 8
 _STYLE = {
     "font.size": 9.0,
     "axes.spines.top": False,
@@ -50,11 +51,13 @@ def write_report(
     """
     if not updates:
         raise DataError("the ledger is empty: run `resque retrain` or `resque demo` before a report")
+    renewed = [(said, update) for said, update in settled if update.renewals][-_SHOWN_RENEWED:]
     with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
         figures = {
             "costs": _svg(_index_against_costs(updates)),
             "curves": _svg(_learning_curves(updates)),
             "settled": _svg(_forecast_against_measured(settled)) if settled else "",
+            "renewed": _svg(_renewals(renewed)) if renewed else "",
         }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("resque", "."), autoescape=True, undefined=jinja2.StrictUndefined
@@ -165,6 +168,21 @@ def _forecast_against_measured(settled: Sequence[tuple[Forecast, Update]]) -> Fi
         _logarithmic(axis.set_xscale, axis.xaxis)
         _logarithmic(axis.set_yscale, axis.yaxis)
     _legend(figure, colours)
+    return figure
+
+
+def _renewals(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
+    figure, axes = _grid(len(settled))
+    for axis, (said, update) in zip(axes, settled, strict=True):
+        steps = [(1, said.estimates["steps"]), *((renewal.step, renewal.steps) for renewal in update.renewals)]
+        for at, estimate in steps:
+            top = estimate.value * 100 if estimate.interval.high is None else estimate.interval.high
+            axis.plot([at] * 2, [max(estimate.interval.low, 1.0), top], color=_COLOURS[0], lw=2, alpha=0.4)
+            axis.plot(at, estimate.value, "o", ms=4, color=_COLOURS[0])
+        axis.axhline(update.cost.steps, color="#444444", lw=0.8, ls="--" if update.reached else ":")
+        axis.set(title=_literal(wording.shift_of(update)), xlabel="optimizer steps taken", ylabel="steps in all")
+        _logarithmic(axis.set_xscale, axis.xaxis)
+        _logarithmic(axis.set_yscale, axis.yaxis)
     return figure
 
 

@@ -96,7 +96,7 @@ def retrain(
     """
     check_fits(model, job.train)
     check_fits(model, job.test)
-    parent, before = fingerprint(model), _original_accuracy(model, job)
+    parent, before = job.parent or fingerprint(model), _original_accuracy(model, job)
     if job.recipe.max_kwh is not None and step_cost is None:
         step_cost = probe(model, job.train, job.recipe, meter)
     if job.recipe.max_kwh is not None and (step_cost is None or step_cost.energy_kwh is None):

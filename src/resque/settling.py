@@ -143,7 +143,7 @@ def check_settles(model: "nn.Module", job: "Retraining", said: Forecast) -> None
     from resque.recipes import plain_recipe
 
     here = {
-        "model": fingerprint(model),
+        "model": job.parent or fingerprint(model),
         "training data": job.train.name,
         "test data": job.test.name,
         "target accuracy": job.target_accuracy,

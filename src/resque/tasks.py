@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,21 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resque.asking import check_fits
+from resque.asking import NEIGHBOURHOOD, check_fits, neighbours
 from resque.clustering import check_start
 from resque.energy import EnergyMeter
 from resque.errors import DataError, ModelError, RepresentationError, SettingError
 from resque.indices import assigned, clustered, to_class_means
 from resque.labelled import LabelledData
 from resque.layers import head_name, replace_head, representation_layer, widen_head
+from resque.measures import EVALUATION_BATCH, evaluate
+from resque.models import fingerprint
 from resque.profiles import profile
 from resque.readings import Grid, TaskAsking, TaskIndex
-from resque.recipes import RECIPES, Recipe, plain_recipe
+from resque.recipes import RECIPES, Recipe, Retraining, plain_recipe
+from resque.records import Features
 from resque.representations import device_of, evaluating, forward, observing
 from resque.trainer import Trainer, clock
 
 Watch = Callable[[int, int, str], None]
 _SHARE_OF_MEMORY = 0.8
+NEW_TASK, EXTENSION = "new task", "extension"
+"""Kinds of update that are no shift."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,77 @@ def task_index(
         >>> found.classes, found.layer, found.cost_of_asking.head, found.cost_of_asking.steps
         (10, 'penultimate', 'new', 5)
     """
+    return _asked(model, data, question or TaskQuestion(), meter, grid, watch)[0]
+
+
+def known_of_task(
+    model: nn.Module,
+    job: Retraining,
+    question: TaskQuestion | None = None,
+    *,
+    meter: EnergyMeter,
+    watch: Watch = lambda done, total, what: None,
+) -> tuple[Features, TaskIndex]:
+    """What the warm-up tells of a change of task, for a forecast: RESQUE_task, accuracy and neighbours after it.
+
+    Args:
+        model: As it is now, with its old head.
+        job: To be learned, with the labels of the data.
+        question: How to ask; None is the paper's way.
+        meter: Measures the asking.
+        watch: Called with ``(done, total, what)``.
+
+    Returns:
+        What is known, and RESQUE_task with the price of asking, which is about one epoch of the update.
+    """
     ask = question or TaskQuestion()
+    outputs = _outputs_of(model, job.train, ask.extend)
+    with torch.random.fork_rng():
+        torch.manual_seed(ask.seed)
+        learner, _ = with_head(model, job.train, ask.extend)
+    before, loss = evaluate(learner, _numbered(job.test, outputs).batches(EVALUATION_BATCH, device_of(learner)))
+    index, warmed, task = _asked(model, job.train, ask, meter, None, watch)
+    test = _numbered(job.test, outputs)
+    after, loss_after = evaluate(warmed, test.batches(EVALUATION_BATCH, device_of(warmed)))
+    scores = {"warm-up accuracy": after, "warm-up loss": loss_after}
+    near = neighbours(warmed, task.limited(NEIGHBOURHOOD))
+    features = Features(
+        None,
+        before,
+        loss,
+        layer=index.layer,
+        reduction=index.reduction,
+        labels="true",
+        samples=len(task),
+        classes=len(task.classes),
+        parameters=sum(p.numel() for p in learner.parameters()),
+        scores=scores if near is None else scores | {"warm-up neighbours": near},
+        task_index=index.value,
+    )
+    return features, index
+
+
+def for_task(model: nn.Module, job: Retraining, extend: bool = False) -> tuple[nn.Module, Retraining]:
+    """The model with a head for the job's classes, and the job with the outputs' numbers as labels.
+
+    Args:
+        model: Left as it was.
+        job: With the labels of the data; its seed is that of the new weights.
+        extend: See :class:`TaskQuestion`.
+    """
+    outputs = _outputs_of(model, job.train, extend)
+    with torch.random.fork_rng():
+        torch.manual_seed(job.seed)
+        learner, task = with_head(model, job.train, extend)
+    kind = job.kind or (EXTENSION if extend else NEW_TASK)
+    changed = {"train": task, "test": _numbered(job.test, outputs), "kind": kind, "parent": fingerprint(model)}
+    return learner, dataclasses.replace(job, **changed)
+
+
+def _asked(
+    model: nn.Module, data: LabelledData, ask: TaskQuestion, meter: EnergyMeter, grid: Grid | None, watch: Watch
+) -> tuple[TaskIndex, nn.Module, LabelledData]:
+    """The index, and the learner after its warm-up with the task as it saw it."""
     with torch.random.fork_rng():
         torch.manual_seed(ask.seed)
         learner, task = with_head(model, data, ask.extend)
@@ -129,7 +204,7 @@ def task_index(
         energy=window.reading,
         carbon_kg=None if grid is None else grid.carbon_kg(window.reading.energy_kwh),
     )
-    return dataclasses.replace(index, layer=ask.layer or "", cost_of_asking=asking)
+    return dataclasses.replace(index, layer=ask.layer or "", cost_of_asking=asking), learner, task
 
 
 def _prepare_process(learner: nn.Module, task: LabelledData, ask: TaskQuestion) -> None:
@@ -153,8 +228,19 @@ def with_head(model: nn.Module, data: LabelledData, extend: bool = False) -> tup
         ModelError: The head cannot be found or replaced.
         SettingError: To be extended by classes that the model has already.
     """
-    old = _outputs(model, data)
-    learner, classes = copy.deepcopy(model), data.classes
+    outputs = _outputs_of(model, data, extend)
+    old, learner = _outputs(model, data), copy.deepcopy(model)
+    kept, size = (old, max(outputs.values()) + 1) if extend else (0, len(outputs))
+    widen_head(learner, size) if extend else replace_head(learner, size)
+    _check_head(model, learner, data, kept, size)
+    task = _numbered(data, outputs)
+    check_fits(learner, task)
+    return learner, task
+
+
+def _outputs_of(model: nn.Module, data: LabelledData, extend: bool) -> dict[int, int]:
+    """Label → output of the head to come."""
+    old, classes = _outputs(model, data), data.classes
     new = [label for label in classes if not 0 <= label < old] if extend else classes
     if not new:
         raise SettingError(
@@ -162,13 +248,13 @@ def with_head(model: nn.Module, data: LabelledData, extend: bool = False) -> tup
             f"label new ones from {old} on to extend it, or leave --extend out for a new task"
         )
     kept = old if extend else 0
-    widen_head(learner, old + len(new)) if extend else replace_head(learner, len(new))
-    _check_head(model, learner, data, kept, kept + len(new))
-    outputs = {label: label for label in classes} | {label: kept + i for i, label in enumerate(new)}
-    own = torch.tensor([outputs[label] for label in classes])
-    task = dataclasses.replace(data, labels=own[torch.searchsorted(torch.tensor(classes), data.labels)])
-    check_fits(learner, task)
-    return learner, task
+    return {label: label for label in classes} | {label: kept + i for i, label in enumerate(new)}
+
+
+def _numbered(data: LabelledData, outputs: Mapping[int, int]) -> LabelledData:
+    """With outputs in the place of labels."""
+    own = torch.tensor([outputs[label] for label in data.classes])
+    return dataclasses.replace(data, labels=own[torch.searchsorted(torch.tensor(data.classes), data.labels)])
 
 
 def _outputs(model: nn.Module, data: LabelledData) -> int:

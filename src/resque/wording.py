@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from resque.readings import EnergyReading, Grid
-from resque.records import Estimate, Forecast, Update
+from resque.records import Estimate, Forecast, Renewal, Update
 from resque.sci import Intensity
 from resque.settling import FORECAST, Settlement, held
 from resque.specs import parts_of
@@ -56,6 +56,13 @@ def interval(cost: str, estimate: Estimate | None) -> str:
     (low, high), (scale, unit) = (estimate.interval.low, estimate.interval.high), _scale(cost, estimate.value)
     bounds = f"over {_short(low / scale)}" if high is None else f"{_short(low / scale)}–{_short(high / scale)}"
     return f"{bounds} {unit}".rstrip()
+
+
+def renewed(renewal: Renewal) -> str:
+    """A renewed forecast in a line."""
+    steps = f"{quantity('steps', renewal.steps.value)} ({interval('steps', renewal.steps)})"
+    at = f"after {renewal.step:,} steps, at accuracy {renewal.accuracy:.3f}"
+    return f"renewed {at}: {steps} steps in all, chance of reaching the target {renewal.probability_reached:.0%}"
 
 
 def relative_error(said: float, measured: float | None) -> str:
