@@ -30,7 +30,7 @@ LAYERS = (
     {"wording", "demo", "doctor", "recording", "scratch", "lineage"},
     {"console", "report"},
     {"inputs"},
-    {"index_cli", "update_cli", "ledger_cli"},
+    {"index_cli", "forecast_cli", "update_cli", "ledger_cli"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -65,7 +65,8 @@ Data flows one way; a module imports only from those above it in this list::
     report           one self-contained HTML file
     inputs           what a user may type, and the objects it names
     index_cli        the commands that compute an index
-    update_cli       the commands that forecast an update, and do one
+    forecast_cli     the command that forecasts an update
+    update_cli       the command that does one
     ledger_cli       the commands of the ledger
     cli              the command line
 

@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from resque.labelled import LabelledData
     from resque.ledger import Ledger
     from resque.profiles import Profile
+    from resque.readings import EnergyReading
     from resque.recipes import Retraining
+    from resque.records import Features
 
 LEDGER = Path("resque.db")
 DATA_ROOT = Path("data")
+Extend = Annotated[bool, typer.Option("--extend", help="Keep the old classes and widen the head.")]
+PricePerKwh = Annotated[float, typer.Option(help="Price of a kWh.")]
+PricePerHour = Annotated[float, typer.Option(help="Price of an hour of the machine.")]
+Currency = Annotated[str, typer.Option(help="Of both prices.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.")]
 Model = Annotated[
     str, typer.Option(help="FILE.py:CALLABLE, package.module:CALLABLE, timm:NAME, torchvision:NAME, hf:PATH.")
@@ -166,6 +172,20 @@ def profile_of(network: "nn.Module", data: "LabelledData", layer: str | None, re
     shown = console.tracked(batches, -(-len(data) // BATCH), f"passing {data.name}")
     classes = data.classes if labels == "true" else None
     return make_profile(network, shown, layer, reduction, classes, labels, data.preprocessing)
+
+
+def warmed_up(
+    network: "nn.Module", job: "Retraining", extend: bool, layer: str | None, reduction: str | None
+) -> "tuple[Features, EnergyReading]":
+    """What an epoch on a copy tells of a new task, and what it took, with a progress bar."""
+    from resque import console
+    from resque.energy import open_meter
+    from resque.tasks import TaskQuestion, known_of_task
+
+    how = reduction or "flatten"
+    question = TaskQuestion(extend=extend, recipe=job.recipe, layer=layer, reduction=how, seed=job.seed)
+    with console.progress("an epoch on a copy") as show:
+        return known_of_task(network, job, question, meter=open_meter(), watch=show)
 
 
 def existing_ledger(path: Path) -> "Ledger":

@@ -21,7 +21,7 @@ from resque.layers import head_name, replace_head, representation_layer, widen_h
 from resque.measures import EVALUATION_BATCH, evaluate
 from resque.models import fingerprint
 from resque.profiles import profile
-from resque.readings import Grid, TaskAsking, TaskIndex
+from resque.readings import EnergyReading, Grid, TaskAsking, TaskIndex
 from resque.recipes import RECIPES, Recipe, Retraining, plain_recipe
 from resque.records import Features
 from resque.representations import device_of, evaluating, forward, observing
@@ -108,7 +108,8 @@ def task_index(
         >>> found.classes, found.layer, found.cost_of_asking.head, found.cost_of_asking.steps
         (10, 'penultimate', 'new', 5)
     """
-    return _asked(model, data, question or TaskQuestion(), meter, grid, watch)[0]
+    index, asking, _, _ = _asked(model, data, question or TaskQuestion(), meter, grid, watch)
+    return dataclasses.replace(index, cost_of_asking=asking)
 
 
 def known_of_task(
@@ -118,7 +119,7 @@ def known_of_task(
     *,
     meter: EnergyMeter,
     watch: Watch = lambda done, total, what: None,
-) -> tuple[Features, TaskIndex]:
+) -> tuple[Features, EnergyReading]:
     """What the warm-up tells of a change of task, for a forecast: RESQUE_task, accuracy and neighbours after it.
 
     Args:
@@ -129,17 +130,13 @@ def known_of_task(
         watch: Called with ``(done, total, what)``.
 
     Returns:
-        What is known, and RESQUE_task with the price of asking, which is about one epoch of the update.
+        What is known, and what asking took, which is about one epoch of the update.
     """
     ask = question or TaskQuestion()
-    outputs = _outputs_of(model, job.train, ask.extend)
-    with torch.random.fork_rng():
-        torch.manual_seed(ask.seed)
-        learner, _ = with_head(model, job.train, ask.extend)
-    before, loss = evaluate(learner, _numbered(job.test, outputs).batches(EVALUATION_BATCH, device_of(learner)))
-    index, warmed, task = _asked(model, job.train, ask, meter, None, watch)
-    test = _numbered(job.test, outputs)
-    after, loss_after = evaluate(warmed, test.batches(EVALUATION_BATCH, device_of(warmed)))
+    learner, to_do = for_task(model, job, ask.extend)
+    before, loss = evaluate(learner, to_do.test.batches(EVALUATION_BATCH, device_of(learner)))
+    index, asking, warmed, task = _asked(model, job.train, ask, meter, None, watch)
+    after, loss_after = evaluate(warmed, to_do.test.batches(EVALUATION_BATCH, device_of(warmed)))
     scores = {"warm-up accuracy": after, "warm-up loss": loss_after}
     near = neighbours(warmed, task.limited(NEIGHBOURHOOD))
     features = Features(
@@ -155,7 +152,7 @@ def known_of_task(
         scores=scores if near is None else scores | {"warm-up neighbours": near},
         task_index=index.value,
     )
-    return features, index
+    return features, asking.energy
 
 
 def for_task(model: nn.Module, job: Retraining, extend: bool = False) -> tuple[nn.Module, Retraining]:
@@ -171,14 +168,14 @@ def for_task(model: nn.Module, job: Retraining, extend: bool = False) -> tuple[n
         torch.manual_seed(job.seed)
         learner, task = with_head(model, job.train, extend)
     kind = job.kind or (EXTENSION if extend else NEW_TASK)
-    changed = {"train": task, "test": _numbered(job.test, outputs), "kind": kind, "parent": fingerprint(model)}
-    return learner, dataclasses.replace(job, **changed)
+    test = _numbered(job.test, outputs)
+    return learner, dataclasses.replace(job, train=task, test=test, kind=kind, parent=fingerprint(model))
 
 
 def _asked(
     model: nn.Module, data: LabelledData, ask: TaskQuestion, meter: EnergyMeter, grid: Grid | None, watch: Watch
-) -> tuple[TaskIndex, nn.Module, LabelledData]:
-    """The index, and the learner after its warm-up with the task as it saw it."""
+) -> tuple[TaskIndex, TaskAsking, nn.Module, LabelledData]:
+    """The index, what asking took, and the learner after its warm-up with the task as it saw it."""
     with torch.random.fork_rng():
         torch.manual_seed(ask.seed)
         learner, task = with_head(model, data, ask.extend)
@@ -204,7 +201,7 @@ def _asked(
         energy=window.reading,
         carbon_kg=None if grid is None else grid.carbon_kg(window.reading.energy_kwh),
     )
-    return dataclasses.replace(index, layer=ask.layer or "", cost_of_asking=asking), learner, task
+    return dataclasses.replace(index, layer=ask.layer or ""), asking, learner, task
 
 
 def _prepare_process(learner: nn.Module, task: LabelledData, ask: TaskQuestion) -> None:

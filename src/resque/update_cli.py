@@ -1,6 +1,5 @@
-"""The commands that say what an update will cost, and that do one and say what it did cost."""
+"""The command that does an update, and says what it did cost."""
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,11 @@ from resque.inputs import (
     LEDGER,
     Classes,
     Country,
+    Currency,
     DataRoot,
     Device,
     EvaluateEvery,
+    Extend,
     Intensity,
     Json,
     Kind,
@@ -27,6 +28,8 @@ from resque.inputs import (
     MaxEpochs,
     Model,
     OwnReduction,
+    PricePerHour,
+    PricePerKwh,
     Reader,
     RecipeName,
     Seed,
@@ -34,6 +37,7 @@ from resque.inputs import (
     Weights,
     claim_folder,
     profile_of,
+    warmed_up,
 )
 
 if TYPE_CHECKING:
@@ -48,108 +52,8 @@ if TYPE_CHECKING:
     from resque.sci import Embodied
     from resque.scratch import Comparison
 
-PricePerKwh = Annotated[float, typer.Option(help="Price of a kWh.")]
-PricePerHour = Annotated[float, typer.Option(help="Price of an hour of the machine.")]
-Currency = Annotated[str, typer.Option(help="Of both prices.")]
 _UPDATES = Path("updates")
 _CHECKPOINTS = _UPDATES / "checkpoints"
-
-
-def forecast(
-    model: Model,
-    original: Annotated[str, typer.Option(help="Profile (.safetensors) or data the model was trained on.")],
-    shifted: Annotated[str, typer.Option(help="The new training data.")],
-    test: Annotated[str, typer.Option(help="New data held out.")],
-    target_accuracy: Target,
-    weights: Weights = None,
-    layer: Layer = None,
-    reduction: OwnReduction = None,
-    labels: Labels = "true",
-    kind: Kind = None,
-    recipe: RecipeName = "retrain-adam",
-    evaluate_every: EvaluateEvery = None,
-    max_epochs: MaxEpochs = None,
-    confidence: Annotated[
-        float, typer.Option(help="Of the intervals; of a budget: one-sided; of reaching the target.")
-    ] = 0.8,
-    max_kwh: Annotated[float | None, typer.Option(help="Gate: budget of energy.", min=0.0)] = None,
-    max_kg: Annotated[float | None, typer.Option(help="Gate: budget of emissions, kg CO2e.", min=0.0)] = None,
-    max_hours: Annotated[float | None, typer.Option(help="Gate: budget of training time.", min=0.0)] = None,
-    max_price: Annotated[float | None, typer.Option(help="Gate: budget of money.", min=0.0)] = None,
-    price_per_kwh: PricePerKwh = 0.0,
-    price_per_hour: PricePerHour = 0.0,
-    currency: Currency = "EUR",
-    summary: Annotated[
-        Path | None, typer.Option(help="Append the decision to this file, as Markdown.", envvar="GITHUB_STEP_SUMMARY")
-    ] = None,
-    prior: Annotated[
-        bool, typer.Option("--prior/--no-prior", help="Let the history that ships with resque shape the forecast.")
-    ] = True,
-    country: Country = None,
-    intensity: Intensity = None,
-    limit: Limit = None,
-    data_root: DataRoot = DATA_ROOT,
-    classes: Classes = None,
-    device: Device = "cpu",
-    ledger: LedgerFile = LEDGER,
-    as_json: Json = False,
-) -> None:
-    """Every cost of an update with its interval, before anything is trained; with a budget, a gate.
-
-    Exit codes with a budget (--max-…): 0 within it, 3 beyond it, 4 not reliable enough to decide. --max-epochs is the
-    recipe's longest run, too.
-
-    Example: resque forecast --model net.py:build --original net.profile --shifted npz:new.npz
-    --test npz:new-test.npz --target-accuracy 0.9
-    """
-    from resque import console
-    from resque import forecast as make_forecast
-    from resque.asking import check_fits, known_before, price_of_asking, probe
-    from resque.energy import named_grid, open_meter
-    from resque.gate import Budget, decide
-    from resque.gate import summary as in_markdown
-    from resque.ledger import Ledger
-    from resque.models import fingerprint
-    from resque.prior import shipped
-    from resque.readings import Tariff
-
-    history, grid = Ledger(ledger), named_grid(country, intensity)
-    history.check_writable()
-    reader = Reader(model, weights, device, classes, limit, data_root)
-    job = reader.job(shifted, test, target_accuracy, recipe, evaluate_every, max_epochs, kind=kind)
-    network = reader.network(job.train)
-    check_fits(network, job.train)
-    check_fits(network, job.test)
-    before = reader.original(network, original, layer, reduction)
-    features, _, passes_s = known_before(network, job, before, labels)
-    step_cost = probe(network, job.train, job.recipe, open_meter())
-    made = make_forecast(
-        history.updates(),
-        job,
-        features,
-        step_cost=step_cost,
-        asking=price_of_asking(passes_s, step_cost),
-        parent=fingerprint(network),
-        grid=grid,
-        model_name=model,
-        level=confidence,
-        prior=shipped() if prior else (),
-    )
-    history.add(made)
-    tariff = Tariff(price_per_kwh, price_per_hour, currency)
-    budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
-    decision = decide(made, budget) if budget.is_given else None
-    if as_json:
-        console.print_json({**console.plain(made), "gate": decision and dataclasses.asdict(decision)})
-    else:
-        console.show_forecast(made)
-        if decision is not None:
-            console.show_decision(decision)
-    if decision is not None and summary is not None:
-        with summary.open("a", encoding="utf-8") as file:
-            file.write(in_markdown(made, decision))
-    if decision is not None and decision.code:
-        raise typer.Exit(decision.code)
 
 
 def retrain(
@@ -170,6 +74,8 @@ def retrain(
     evaluate_every: EvaluateEvery = None,
     max_epochs: MaxEpochs = None,
     seed: Seed = 0,
+    new_head: Annotated[bool, typer.Option("--new-head", help="A new task: a new head for its classes.")] = False,
+    extend: Extend = False,
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Also train from scratch to the same target, and compare.")
     ] = False,
@@ -212,31 +118,39 @@ def retrain(
     from resque.models import fingerprint
     from resque.readings import Tariff
     from resque.recipes import named_recipe
+    from resque.renewal import Renewing
     from resque.representations import device_of
     from resque.retraining import host
     from resque.sci import embodied_of, software_carbon_intensity
     from resque.scratch import beside_scratch
     from resque.settling import check_settles
+    from resque.tasks import for_task
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
     history.check_writable()
     if not from_scratch and (seeds is not None or scratch_recipe is not None):
         raise SettingError("--seeds and --scratch-recipe belong to --from-scratch: add it, or leave them out")
+    if (new_head or extend) and (from_scratch or original is not None or (new_head and extend)):
+        raise SettingError("--new-head and --extend stand alone: without --original, --from-scratch or each other")
     other = None if scratch_recipe is None else named_recipe(scratch_recipe, evaluate_every, max_epochs)
     reader = Reader(model, weights, device, classes, limit, data_root)
     job = reader.job(
         train, test, target_accuracy, recipe, evaluate_every, max_epochs, original_test, kind=kind, seed=seed
     )
-    network = reader.network(job.train, seed)
+    said = None if forecast is None else history.forecast(forecast)
+    network, before = reader.network(None if new_head or extend else job.train, seed), None
+    if new_head or extend:
+        features = said.features if said else warmed_up(network, job, extend, layer, reduction)[0]
+        network, job = for_task(network, job, extend)
     fresh = reader.fresh(network, seed) if from_scratch else None
     for part in (job.train, job.test, *([] if job.original_test is None else [job.original_test])):
         check_fits(network, part)
-    said = None if forecast is None else history.forecast(forecast)
     if said is not None:
         check_settles(network, job, said)
-    before = None if original is None else reader.original(network, original, layer, reduction)
-    features = said.features if said is not None else known_before(network, job, before, labels)[0]
-    checkpoint, parent = Checkpoint(_CHECKPOINTS, checkpoint_every, resume), fingerprint(network)
+    if not job.parent:
+        before = None if original is None else reader.original(network, original, layer, reduction)
+        features = said.features if said is not None else known_before(network, job, before, labels)[0]
+    checkpoint, parent = Checkpoint(_CHECKPOINTS, checkpoint_every, resume), job.parent or fingerprint(network)
     made = embodied_of(host(device_of(network)), embodied_kg, life_years)
     if said is not None and not (resume and _ended(history, checkpoint, parent, job)):
         history.waiting(said.id)
@@ -269,6 +183,7 @@ def retrain(
             with_files if asked_for else measured.entered,
             features=None if own_job.from_scratch else features,
             forecast_id=said.id if said is not None and asked_for else None,
+            renew=Renewing.of_forecast(said, history.updates()) if said is not None and asked_for else None,
         )
 
     if fresh is not None:
@@ -309,8 +224,9 @@ class _Measured:
         from resque import console
         from resque.models import fingerprint
         from resque.retraining import retrain as run
+        from resque.wording import standing
 
-        parent = fingerprint(network)
+        parent = job.parent or fingerprint(network)
         ended = _ended(self.history, self.checkpoint, parent, job) if self.checkpoint.resume else None
         if ended is not None:
             return ended
@@ -324,7 +240,7 @@ class _Measured:
                 model_name=self.model,
                 checkpoint=self.checkpoint,
                 tariff=self.tariff,
-                watch=lambda at: show(at.step, at.max_steps, f"accuracy {at.accuracy:.4f}"),
+                watch=lambda at: show(at.step, at.max_steps, standing(at.accuracy, at.renewal)),
                 **known,
             )
         kept = keep(update)

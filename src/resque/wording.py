@@ -65,6 +65,14 @@ def renewed(renewal: Renewal) -> str:
     return f"renewed {at}: {steps} steps in all, chance of reaching the target {renewal.probability_reached:.0%}"
 
 
+def standing(accuracy: float, renewal: Renewal | None) -> str:
+    """Where a run stands, with its forecast as it was renewed last."""
+    said = f"accuracy {accuracy:.4f}"
+    if renewal is None:
+        return said
+    return f"{said}, of {quantity('steps', renewal.steps.value)} ({interval('steps', renewal.steps)})"
+
+
 def relative_error(said: float, measured: float | None) -> str:
     """How far a forecast was from what was measured, in percent of the latter."""
     return f"{(said - measured) / measured:+.0%}" if measured else NOT_MEASURED
