@@ -18,14 +18,14 @@ LAYERS = (
     {"sources", "labelled", "moments"},
     {"data", "profiles", "measures", "views", "recalibration"},
     {"indices", "recipes", "rivals"},
-    {"metrics", "trainer", "ledger", "checkpoints"},
+    {"metrics", "trainer", "ledger", "checkpoints", "candidates"},
     {"asking"},
     {"tasks", "retraining", "evidence", "settling", "campaign"},
     {"forecasting", "validation", "gate"},
-    {"wording", "demo", "doctor", "recording", "scratch", "lineage"},
+    {"wording", "demo", "doctor", "recording", "scratch", "lineage", "calibration"},
     {"console", "report"},
     {"inputs"},
-    {"index_cli", "update_cli"},
+    {"index_cli", "calibrate_cli", "update_cli"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -50,6 +50,8 @@ Data flows one way; a module imports only from those above it in this list::
     gate             budgets held against a forecast
     settling         forecasts beside what happened
     campaign         many runs as tasks, each done once, whatever is killed
+    candidates       synthetic shifts that begin below a target, and which of them span the index
+    calibration      a history from synthetic shifts of the user's own data
     doctor           what this machine offers
     demo             the main job on embedded data
     wording          numbers and verdicts in words
@@ -57,6 +59,7 @@ Data flows one way; a module imports only from those above it in this list::
     report           one self-contained HTML file
     inputs           what a user may type, and the objects it names
     index_cli        the commands that compute an index
+    calibrate_cli    the command that makes such a history
     update_cli       the commands that forecast an update, and do one
     cli              the command line
 

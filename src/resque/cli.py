@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from resque import __version__, index_cli, update_cli
+from resque import __version__, calibrate_cli, index_cli, update_cli
 from resque.errors import ResqueError, ResqueWarning
 from resque.inputs import LEDGER, Country, Intensity, Json, LedgerFile, Target, existing_ledger
 
@@ -105,7 +105,14 @@ def doctor(country: Country = None, intensity: Intensity = None, as_json: Json =
         console.warn(warning)
 
 
-for _command in (index_cli.profile, index_cli.dist, index_cli.task, update_cli.forecast, update_cli.retrain):
+for _command in (
+    index_cli.profile,
+    index_cli.dist,
+    index_cli.task,
+    calibrate_cli.calibrate,
+    update_cli.forecast,
+    update_cli.retrain,
+):
     app.command()(_command)
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from resque.recipes import Retraining
 
 LEDGER = Path("resque.db")
+UPDATES = Path("updates")
+CHECKPOINTS = UPDATES / "checkpoints"
 DATA_ROOT = Path("data")
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.")]
 Model = Annotated[
