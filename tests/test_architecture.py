@@ -22,15 +22,15 @@ LAYERS = (
     {"sources", "labelled", "moments"},
     {"data", "profiles", "measures", "views", "recalibration"},
     {"indices", "recipes", "rivals"},
-    {"metrics", "trainer", "ledger", "checkpoints", "prior"},
+    {"metrics", "trainer", "ledger", "checkpoints", "prior", "candidates"},
     {"asking", "exchange"},
     {"tasks", "retraining", "evidence", "settling", "campaign", "imports"},
     {"forecasting", "renewal", "gate"},
     {"validation"},
-    {"wording", "demo", "doctor", "recording", "scratch", "lineage"},
+    {"wording", "demo", "doctor", "recording", "scratch", "lineage", "calibration"},
     {"console", "report"},
     {"inputs"},
-    {"index_cli", "forecast_cli", "update_cli", "ledger_cli"},
+    {"index_cli", "calibrate_cli", "forecast_cli", "update_cli", "ledger_cli"},
     {"cli"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -58,6 +58,8 @@ Data flows one way; a module imports only from those above it in this list::
     gate             budgets held against a forecast
     settling         forecasts beside what happened
     campaign         many runs as tasks, each done once, whatever is killed
+    candidates       synthetic shifts that begin below a target, and which of them span the index
+    calibration      a history from synthetic shifts of the user's own data
     doctor           what this machine offers
     demo             the main job on embedded data
     wording          numbers and verdicts in words
@@ -65,6 +67,7 @@ Data flows one way; a module imports only from those above it in this list::
     report           one self-contained HTML file
     inputs           what a user may type, and the objects it names
     index_cli        the commands that compute an index
+    calibrate_cli    the command that makes a history from the user's own model
     forecast_cli     the command that forecasts an update
     update_cli       the command that does one
     ledger_cli       the commands of the ledger

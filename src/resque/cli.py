@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from resque import __version__, forecast_cli, index_cli, ledger_cli, update_cli
+from resque import __version__, calibrate_cli, forecast_cli, index_cli, ledger_cli, update_cli
 from resque.errors import ResqueError, ResqueWarning
 from resque.inputs import LEDGER, Country, Intensity, Json, LedgerFile, existing_ledger
 
@@ -104,7 +104,14 @@ def doctor(country: Country = None, intensity: Intensity = None, as_json: Json =
         console.warn(warning)
 
 
-for _command in (index_cli.profile, index_cli.dist, index_cli.task, forecast_cli.forecast, update_cli.retrain):
+for _command in (
+    index_cli.profile,
+    index_cli.dist,
+    index_cli.task,
+    calibrate_cli.calibrate,
+    forecast_cli.forecast,
+    update_cli.retrain,
+):
     app.command()(_command)
 
 

@@ -56,8 +56,9 @@ PREDICTORS: Mapping[str, Predictor] = {
 CHOSEN = (
     ("recalibrated gap", "recalibrated neighbours"),
     ("index", "accuracy gap", "neighbours", "overlap", "LogME"),
+    ("task index", "warm-up gap"),
 )
-"""Sets of predictors; the first of which enough is known is taken."""
+"""Sets of predictors, the last for a change of task; the first of which enough is known is taken."""
 FEW = 10
 
 

@@ -177,7 +177,8 @@ def _check_enough(mine: Sequence[Past], rows: Sequence[Past], question: Question
     if len(mine) < FEWEST_UPDATES:
         raise TooFewUpdatesError(
             f"{len(mine)} updates in the ledger started below accuracy {question.target_accuracy:g} and have the "
-            f"predictor ({', '.join(names)}); a forecast needs {FEWEST_UPDATES}: run `resque retrain` with --original"
+            f"predictor ({', '.join(names)}); a forecast needs {FEWEST_UPDATES}: run `resque calibrate`, or "
+            "`resque retrain` with --original"
         )
     if len({row.example.condition for row in mine}) == 1:
         raise TooFewUpdatesError(f"all {len(mine)} updates in the ledger are repeats of one: retrain for other shifts")

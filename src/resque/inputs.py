@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from resque.records import Features
 
 LEDGER = Path("resque.db")
+UPDATES = Path("updates")
+CHECKPOINTS = UPDATES / "checkpoints"
 DATA_ROOT = Path("data")
 Extend = Annotated[bool, typer.Option("--extend", help="Keep the old classes and widen the head.")]
 PricePerKwh = Annotated[float, typer.Option(help="Price of a kWh.")]

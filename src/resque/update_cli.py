@@ -9,8 +9,10 @@ import typer
 
 from resque.errors import SettingError
 from resque.inputs import (
+    CHECKPOINTS,
     DATA_ROOT,
     LEDGER,
+    UPDATES,
     Classes,
     Country,
     Currency,
@@ -51,9 +53,6 @@ if TYPE_CHECKING:
     from resque.records import Update
     from resque.sci import Embodied
     from resque.scratch import Comparison
-
-_UPDATES = Path("updates")
-_CHECKPOINTS = _UPDATES / "checkpoints"
 
 
 def retrain(
@@ -150,7 +149,7 @@ def retrain(
     if not job.parent:
         before = None if original is None else reader.original(network, original, layer, reduction)
         features = said.features if said is not None else known_before(network, job, before, labels)[0]
-    checkpoint, parent = Checkpoint(_CHECKPOINTS, checkpoint_every, resume), job.parent or fingerprint(network)
+    checkpoint, parent = Checkpoint(CHECKPOINTS, checkpoint_every, resume), job.parent or fingerprint(network)
     made = embodied_of(host(device_of(network)), embodied_kg, life_years)
     if said is not None and not (resume and _ended(history, checkpoint, parent, job)):
         history.waiting(said.id)
@@ -158,7 +157,7 @@ def retrain(
     if not going_on:
         _check_new(out)
     chosen = representation_layer(network, layer or (before.origin.layer if before else None))
-    claim_folder(out or _UPDATES)
+    claim_folder(out or UPDATES)
     lineage = Lineage.of(before, None if original is None else Path(original))
     same = (reduction or "flatten") if before is None else before.origin.reduction
     tariff = Tariff(price_per_kwh, price_per_hour, currency) if price_per_kwh or price_per_hour else None
@@ -169,7 +168,7 @@ def retrain(
         """One run; the first retraining of all is the update that was asked for, and leaves its model."""
 
         def with_files(update: "Update") -> "Update":
-            folder = out or _UPDATES / update.id
+            folder = out or UPDATES / update.id
             written.append(folder)
             return keep(
                 update, own_network, folder, history, lineage,
