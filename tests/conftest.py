@@ -1,21 +1,25 @@
 """Shared fixtures: real data, a small real model, a meter that replays a power."""
 
+import functools
 import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read once, by the libraries below; tests run on all cores as it is
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import torch
 from hypothesis import settings
 from torch import nn
 
-from doubles import ReplayMeter
+from doubles import ReplayMeter, environment_of_a_user, shell
 from resque.cli import main
 from resque.data import load_data
 from resque.labelled import LabelledData
 from resque.networks import small_cnn
+from warm import served
 
-os.environ.setdefault("MPLBACKEND", "Agg")
 torch.set_num_threads(1)  # small networks; two busy cores make threads wait for each other
 settings.register_profile("resque", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("resque")
@@ -61,6 +65,16 @@ def cli(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         return int(stop.value.code or 0), captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def warm_shell(tmp_path_factory: pytest.TempPathFactory):
+    """A shell in which ``resque`` starts at once; where forks are not safe, one in which it starts as usual."""
+    if sys.platform != "linux":
+        yield shell
+        return
+    with served(tmp_path_factory.mktemp("warm"), environment_of_a_user()) as resque:
+        yield functools.partial(shell, resque=resque)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,13 +1,14 @@
 """Real stand-ins: a meter that replays a power, updates without a training, a counter of tensor operations, a shell."""
 
 import os
+import shlex
 import subprocess
 import sys
 import time
 import typing
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -123,10 +124,16 @@ class Watched(TorchDispatchMode):
         return sum(self.calls[name] for name in self.WAITING)
 
 
-def shell(command: str, folder: Path) -> subprocess.CompletedProcess:
-    """A command line as a user types it, in a folder, with this environment's programs; any warning is an error."""
+def environment_of_a_user() -> dict[str, str]:
+    """This environment's programs on the path, and any warning an error."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "COLUMNS": "100", "PYTHONWARNINGS": "error", "OMP_NUM_THREADS": "1"}
     environment.pop("RESQUE_LEDGER", None)
-    script = ["bash", "-euo", "pipefail", "-c", command]
-    return subprocess.run(script, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return environment
+
+
+def shell(command: str, folder: Path, resque: Sequence[str] = ()) -> subprocess.CompletedProcess:
+    """A command line as a user types it, in a folder; ``resque`` may be another command that does the same."""
+    function = f'resque() {{ {shlex.join(resque)} "$@"; }}\n' if resque else ""
+    script = ["bash", "-euo", "pipefail", "-c", function + command]
+    return subprocess.run(script, cwd=folder, env=environment_of_a_user(), capture_output=True, text=True, check=False)

@@ -117,37 +117,43 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, cnn, job, meter):
 
 DATA = ["--train", "npz:d.npz@train", "--test", "npz:d.npz@test", "--target-accuracy", "1", "--max-epochs", "6"]
 COMMAND = ["retrain", "--model", "resque.networks:small_cnn", *DATA, "--recipe", "train-adam"]
-EVERY = ["--checkpoint-every", "0", "--json"]
-MAIN = "import sys; from resque.cli import main; sys.argv[0] = 'resque'; main()"
+TELLING = """
+import sys
+from resque import retraining
+from resque.cli import main
+
+def save(*what, kept=retraining.save_checkpoint):
+    kept(*what)
+    print("kept", flush=True)
+
+retraining.save_checkpoint = save
+sys.argv[0] = "resque"
+main()
+"""
 
 
-def start(*more):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, "-c", MAIN, *COMMAND, *EVERY, *more]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def test_a_killed_process_leaves_no_half_entry_and_goes_on(folder):
+def test_a_killed_process_leaves_no_half_entry_and_goes_on(cli, folder):
     generator = np.random.default_rng(0)
     x = generator.integers(0, 256, (300, 16, 16), dtype=np.uint8)
     np.savez(folder / "d.npz", x=x, y=np.arange(300) % 10)
     data, recipe = load_data("npz:d.npz"), named_recipe("train-adam", max_epochs=6)
     job = Retraining(data.part("train"), data.part("test"), 1.0, recipe)
     expected = to_plain(retrain(load_model("resque.networks:small_cnn"), job, meter=ClockMeter()).curve)
-    process = start("--out", "killed")
-    while process.poll() is None and not list(folder.glob("updates/checkpoints/*.checkpoint")):
-        pass
-    process.kill()
-    process.communicate()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    line = [*COMMAND, "--checkpoint-every", "0", "--json", "--out", "killed"]
+    command = [sys.executable, "-c", TELLING, *line]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline() == b"kept\n"
+        process.kill()
     assert process.returncode != 0
+    assert list(folder.glob("updates/checkpoints/*.checkpoint"))
     assert not (folder / "killed" / "model.safetensors").exists()
-    out, err = start("--out", "killed", "--resume").communicate()
+    _, out, err = cli(" ".join([*line, "--resume"]))
     update = json.loads(out)
     assert update["resumed"] == 1, err
     assert {**update["curve"], "wall_s": 0} == {**expected, "wall_s": 0}
     assert not list(folder.glob("updates/checkpoints/*"))
-    listed = subprocess.run([sys.executable, "-c", MAIN, "ledger", "list", "--json"], capture_output=True, check=True)
-    assert [entry["id"] for entry in json.loads(listed.stdout)["updates"]] == [update["id"]]
+    assert [entry["id"] for entry in json.loads(cli("ledger list --json")[1])["updates"]] == [update["id"]]
 
 
 def one_epoch(folder):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from resque import console
 from resque.models import save_weights
 from resque.networks import small_cnn
 from resque.wording import quantity
@@ -278,22 +279,21 @@ def test_a_report_never_overwrites_what_is_no_report(cli, files):
     assert cli("report")[0] == cli("report")[0] == 0
 
 
-def test_the_ledger_keeps_every_number_whole_at_80_columns(files):
-    environment = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "from resque.cli import main; main()"]
+def test_the_ledger_keeps_every_number_whole_at_80_columns(cli, files, monkeypatch):
+    monkeypatch.setattr(console.out, "width", 80)
     long = files / "a_rather_long_folder_name" / "with_another_one_inside"
     long.mkdir(parents=True)
     (long / "ok.npz").write_bytes((files / "ok.npz").read_bytes())
     line = RETRAIN.replace("npz:ok.npz", f"npz:{long}/ok.npz+gaussian:3") + " --max-epochs 1 --intensity 50"
-    for arguments in (line, "ledger list"):
-        done = subprocess.run(
-            [*command, *arguments.split()], capture_output=True, text=True, env=environment, check=True
-        )
-    update = json.loads(subprocess.run([*command, "ledger", "list", "--json"], capture_output=True, check=True).stdout)
-    cost = update["updates"][0]["cost"]
+    assert cli(line)[0] == 0
+    command = [sys.executable, "-c", "from resque.cli import main; main()", "ledger", "list"]
+    environment = {**os.environ, "COLUMNS": "80"}
+    said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
+    assert max(map(len, said.splitlines())) <= 80
+    cost = json.loads(cli("ledger list --json")[1])["updates"][0]["cost"]
     for name in ("steps", "wall_s", "energy_kwh", "carbon_kg"):
-        assert f" {quantity(name, cost[name])} " in done.stdout
-    assert "npz:" in done.stdout
+        assert f" {quantity(name, cost[name])} " in said
+    assert "npz:" in said
 
 
 def test_pseudo_labels_need_no_labels(cli, files):

@@ -47,7 +47,8 @@ def test_the_demo_says_whether_the_index_won(demo):
     assert facts["settlement"]["asking_kwh"] > 0
 
 
-def test_the_demo_refuses_a_folder_that_holds_a_ledger(demo):
-    again = shell("resque demo", demo[0])
-    assert again.returncode == 1
-    assert re.fullmatch(r"resque: demo-run holds a ledger already: name another folder.*\n", again.stderr)
+def test_the_demo_refuses_a_folder_that_holds_a_ledger(demo, cli, monkeypatch):
+    monkeypatch.chdir(demo[0])
+    code, _, err = cli("demo")
+    assert code == 1
+    assert re.fullmatch(r"resque: demo-run holds a ledger already: name another folder.*\n", err)

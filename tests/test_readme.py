@@ -6,29 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from doubles import shell
-
 README = Path(__file__).parents[1] / "README.md"
 BLOCKS = re.findall(r"```bash\n(.*?)```", README.read_text(), re.S)
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory):
+def walk(tmp_path_factory, warm_shell):
     """Every bash block of the README, one after the other, in one empty folder."""
     folder, outputs = tmp_path_factory.mktemp("walk"), []
     for block in BLOCKS:
-        done = shell(block, folder)
+        done = warm_shell(block, folder)
         assert done.returncode == 0, f"{block}\n{done.stderr}"
         outputs.append(done.stdout)
     return folder, outputs
 
 
-def test_the_walk_through_ends_with_a_settled_forecast_and_a_report(walk):
+def test_the_walk_through_ends_with_a_settled_forecast_and_a_report(walk, warm_shell):
     folder, outputs = walk
     assert len(outputs) == len(BLOCKS) >= 6
     assert "Forecast beside measured" in outputs[-1]
     assert "forecasts: 1, of them 1 settled and 0 waiting" in outputs[-1]
-    history = json.loads(shell("resque ledger list --json", folder).stdout)
+    history = json.loads(warm_shell("resque ledger list --json", folder).stdout)
     assert len(history["updates"]) == 8
     settled = [u for u in history["updates"] if u["forecast_id"]]
     assert [pair["update"] for pair in history["settled"]] == [u["id"] for u in settled]
@@ -44,17 +42,17 @@ def test_the_walk_through_ends_with_a_settled_forecast_and_a_report(walk):
     assert sum(">FRA<" in row for row in rows) == len(history["updates"]) - 1  # the original model: no region named
 
 
-def test_an_update_leaves_a_model_and_a_profile_that_go_on(walk):
+def test_an_update_leaves_a_model_and_a_profile_that_go_on(walk, warm_shell):
     folder, _ = walk
     (update,) = [
-        u for u in json.loads(shell("resque ledger list --json", folder).stdout)["updates"] if u["forecast_id"]
+        u for u in json.loads(warm_shell("resque ledger list --json", folder).stdout)["updates"] if u["forecast_id"]
     ]
     place = f"updates/{update['id']}"
     command = (
         f"resque dist --model net.py:build --weights {place}/model.safetensors "
         f"--original {place}/profile.safetensors --shifted npz:new.npz@test --json"
     )
-    done = shell(command, folder)
+    done = warm_shell(command, folder)
     assert done.returncode == 0, done.stderr
     index = json.loads(done.stdout)
     assert {

@@ -4,6 +4,7 @@ Images come as uint8, channels last, of one size or of several; texts as strings
 that are ready. Nothing is downloaded, except what ``hf:NAME`` names on the hub.
 """
 
+import functools
 import gzip
 import inspect
 import itertools
@@ -92,10 +93,17 @@ def read(
 
 
 def _digits() -> Samples:
+    x, y = _scans()
+    return Samples(x.copy(), y.copy())
+
+
+@functools.cache
+def _scans() -> tuple[np.ndarray, np.ndarray]:
+    """Scikit-learn reads them from text, which takes longer than most of what is done with them."""
     from sklearn.datasets import load_digits
 
     scans = load_digits()
-    return Samples(np.round(scans.images * (255 / 16)).astype(np.uint8), scans.target)
+    return np.round(scans.images * (255 / 16)).astype(np.uint8), scans.target
 
 
 def _bytes(path: Path) -> bytes:
