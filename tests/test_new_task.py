@@ -86,7 +86,7 @@ def new_task(folder):
     labels = (data.labels.numpy() >= 5) * 30 + 12
     np.savez(folder / "train.npz", x=images[:400], y=labels[:400])
     np.savez(folder / "test.npz", x=images[400:], y=labels[400:])
-    return "--test npz:test.npz --target-accuracy 0.6 --recipe train-adam --evaluate-every 5 --max-epochs 6"
+    return "--test npz:test.npz --target-accuracy 0.6 --recipe train-adam,max_epochs=6,evaluate_every=5"
 
 
 def test_forecast_learn_and_settle_a_new_task(cli, new_task, folder):
@@ -94,7 +94,7 @@ def test_forecast_learn_and_settle_a_new_task(cli, new_task, folder):
     for update in task_updates():
         ledger.add(update)
     code, out, err = cli(f"forecast --model {MODEL} --task npz:train.npz {new_task} --no-prior --json")
-    assert code == 0, err
+    assert code == 0, (code, out[-300:], err)
     said = json.loads(out)
     assert said["kind"] == NEW_TASK
     assert said["features"]["task_index"] is not None
@@ -102,7 +102,7 @@ def test_forecast_learn_and_settle_a_new_task(cli, new_task, folder):
     code, out, err = cli(
         f"retrain --model {MODEL} --train npz:train.npz {new_task} --new-head --forecast {said['id']} --json"
     )
-    assert code == 0, err
+    assert code == 0, (code, out[-300:], err)
     update = json.loads(out)
     assert (update["forecast_id"], update["reached"], update["kind"]) == (said["id"], True, NEW_TASK)
     assert update["features"]["task_index"] == said["features"]["task_index"]

@@ -54,11 +54,11 @@ PREDICTORS: Mapping[str, Predictor] = {
 }
 """What a forecast can rest on, each known without training anything."""
 CHOSEN = (
+    ("task index", "warm-up gap"),
     ("recalibrated gap", "recalibrated neighbours"),
     ("index", "accuracy gap", "neighbours", "overlap", "LogME"),
-    ("task index", "warm-up gap"),
 )
-"""Sets of predictors, the last for a change of task; the first of which enough is known is taken."""
+"""Sets of predictors, the first for a change of task; the first of which enough is known is taken."""
 FEW = 10
 
 
