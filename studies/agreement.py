@@ -15,9 +15,10 @@ from scipy import stats
 
 from presets import TaskStudy
 from resque.campaign import Row
+from resque.judging import correlation_interval
 from resque.plain import from_plain
 from resque.records import Cost, Update
-from resque.validation import correlation_interval, replicate_error
+from resque.validation import replicate_error
 
 COSTS: dict[str, Callable[[Cost], float | None]] = {
     "steps": lambda cost: cost.steps,

@@ -16,7 +16,7 @@ LAYERS = (
     {"errors", "specs"},
     {"readings"},
     {"records", "files", "plain", "mlflow_runs"},
-    {"preparation", "sci", "layers", "energy", "emissions", "difficulty", "angles", "sums"},
+    {"preparation", "sci", "layers", "energy", "emissions", "difficulty", "judging", "angles", "sums"},
     {"families", "corruptions", "outlook", "foreign"},
     {"networks", "models", "representations", "clustering", "augmentation", "tuning"},
     {"sources", "labelled", "moments"},

@@ -21,12 +21,6 @@ def curve_of(pace, ceiling=0.95, start=0.5, longest=4000):
     return LearningCurve(tuple(steps), tuple(rising), nothing, times, nothing, nothing, nothing, 10)
 
 
-def upto(curve, step):
-    kept = [place for place, at in enumerate(curve.steps) if at <= step]
-    columns = {f.name: getattr(curve, f.name) for f in dataclasses.fields(curve) if f.name != "steps_per_epoch"}
-    return dataclasses.replace(curve, **{name: tuple(column[i] for i in kept) for name, column in columns.items()})
-
-
 def update(name, pace, kind="gaussian", **more):
     made = synthetic_update(name, index=0.5, steps=10, kind=kind)
     curve = curve_of(pace, **more)
@@ -53,14 +47,14 @@ def test_a_line_is_followed_to_its_target():
 
 def test_what_comes_later_is_not_looked_at():
     whole = curve_of(50.0)
-    assert standing(whole, 40, 0.9) == standing(upto(whole, 40), 40, 0.9)
+    assert standing(whole, 40, 0.9) == standing(whole.until(40), 40, 0.9)
 
 
 def test_a_run_that_was_not_looked_at_does_not_stand_anywhere():
     rare = LearningCurve((0, 10), (0.5, 0.6), *[(None,) * 2] * 5, None)
     assert standing(rare, 21, 0.9) is None
     assert standing(rare, 20, 0.9) is not None
-    assert standing(upto(rare, 5), 5, 0.9) is None
+    assert standing(rare.until(5), 5, 0.9) is None
 
 
 def test_on_the_way_a_forecast_comes_nearer():
@@ -73,7 +67,7 @@ def test_on_the_way_a_forecast_comes_nearer():
         total = run.cost_at(0.9).steps
         for step, found in errors.items():
             if total > 2 * step:
-                said = renew(history(24, seed=number), question(run), upto(run.curve, step))
+                said = renew(history(24, seed=number), question(run), run.curve.until(step))
                 found.append(abs(math.log(said.steps.value / total)))
                 assert said.steps.interval.low > step - 1e-9
     assert np.median(errors[160]) < 0.6 * np.median(errors[10])
@@ -82,22 +76,22 @@ def test_on_the_way_a_forecast_comes_nearer():
 def test_those_that_had_arrived_by_then_are_no_examples():
     few = [update(f"fast{i}", 1.0) for i in range(9)] + [update(f"slow{i}", 100.0 + i) for i in range(5)]
     run = update("asked", 90.0)
-    said = renew(few, question(run), upto(run.curve, 100))
+    said = renew(few, question(run), run.curve.until(100))
     assert said.n_history == 5
-    assert renew(few[:-1], question(run), upto(run.curve, 100)) is None
+    assert renew(few[:-1], question(run), run.curve.until(100)) is None
 
 
 def test_a_plateau_makes_the_target_doubtful():
     going, standing_still = update("going", 400.0), update("still", 400.0, ceiling=0.7)
     past = history(16) + [update(f"never{i}", 60.0, ceiling=0.7 + 0.01 * i) for i in range(6)]
-    chances = [renew(past, question(run), upto(run.curve, 1000)).probability_reached for run in (going, standing_still)]
+    chances = [renew(past, question(run), run.curve.until(1000)).probability_reached for run in (going, standing_still)]
     assert chances[0] > chances[1] + 0.1
 
 
 def test_it_is_renewed_whenever_the_steps_have_doubled():
     run = update("asked", 200.0)
     renewing = Renewing(history(), question(run))
-    said = [renewing(upto(run.curve, step)) for step in run.curve.steps]
+    said = [renewing(run.curve.until(step)) for step in run.curve.steps]
     at = [renewal.step for renewal in said if renewal is not None]
     assert at[0] >= FIRST
     assert all(b >= EVERY * a for a, b in zip(at, at[1:], strict=False))

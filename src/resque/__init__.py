@@ -28,6 +28,7 @@ Data flows one way; a module imports only from those above it in this list::
     clustering       KMeans from the paper's three starts; 1 - ARI in exact integers
     difficulty       a mixed model of log cost, with censored runs
     outlook          from that law to an interval, and what it promises
+    judging          what was said beside what came: errors, coverage, scores
     moments          second moments by class: streamed, merged
     views            what a model sees in one data set, gathered in one pass
     recalibration    a model whose batch normalisation follows other data

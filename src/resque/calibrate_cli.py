@@ -144,7 +144,7 @@ def calibrate(
 def _parts(reader: Reader, data: str, test: str | None) -> "tuple[LabelledData, LabelledData, LabelledData]":
     """Where class sums come from, what is trained on, what is tested on."""
     from resque.calibration import divided
-    from resque.data import parts_of
+    from resque.specs import parts_of
 
     if len(parts_of(data)) > 1:
         raise DataError(

@@ -316,6 +316,14 @@ def show_validation(found: "Validation") -> None:
         "n: reached/all; errors of those that reached; Brier: of the chance of reaching; held: [clustered by kind]"
     )
     out.print("width: upper over lower end, median; score: mean interval score in log steps, smaller is better")
+    for name, each in zip(("before", "renewed"), found.renewed, strict=False):
+        intervals = "" if each.coverage is None else f", held {each.coverage:.0%}, score {each.interval_score:.2f}"
+        out.print(
+            f"{each.n} runs were not over after an epoch; {name}: median error {each.median_error:.0%}, "
+            f"within 2× {each.within_factor_2:.0%}{intervals}"
+        )
+    if found.curve_error is not None:
+        out.print(f"forecast learning curves are typically {100 * found.curve_error:.1f} points of accuracy off")
     if found.index_adds is False:
         out.print("The RESQUE index adds nothing here that could be told from chance: a constant does as well.")
 

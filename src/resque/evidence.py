@@ -31,6 +31,12 @@ def _short(accuracy: float | None, target: float) -> float | None:
     return None if accuracy is None else target - accuracy
 
 
+def _size(features: Features, target: float) -> float | None:
+    """Parameters times samples: what an update costs if all are alike."""
+    known = features.parameters and features.samples
+    return math.log(float(features.parameters or 0) * float(features.samples or 0)) if known else None
+
+
 def _overlap(features: Features, target: float) -> float | None:
     """The share of the features' variance that does not tell classes apart, from the shrunk H-score in [0, C - 1]."""
     found = features.scores.get("shrunk H-score")
@@ -48,6 +54,7 @@ PREDICTORS: Mapping[str, Predictor] = {
     "neighbours": lambda features, target: _short(features.scores.get("neighbours"), target),
     "overlap": _overlap,
     "LogME": lambda features, target: features.scores.get("LogME"),
+    "parameters × samples": _size,
     "task index": lambda features, target: _log(features.task_index),
     "warm-up gap": lambda features, target: _gap(features.scores.get("warm-up accuracy"), target),
     "warm-up neighbours": lambda features, target: _short(features.scores.get("warm-up neighbours"), target),

@@ -85,6 +85,12 @@ class LearningCurve:
         """Position of the first evaluation at or above the target; None if there is none."""
         return next((i for i, a in enumerate(self.accuracy) if a >= target_accuracy), None)
 
+    def until(self, step: int) -> "LearningCurve":
+        """What had been seen by then."""
+        kept = sum(at <= step for at in self.steps)
+        columns = [field.name for field in dataclasses.fields(self) if field.name != "steps_per_epoch"]
+        return dataclasses.replace(self, **{name: getattr(self, name)[:kept] for name in columns})
+
 
 @dataclass(frozen=True)
 class Features:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from resque.asking import NEIGHBOURHOOD, check_fits, neighbours
+from resque.asking import check_fits, neighbours
 from resque.clustering import check_start
 from resque.energy import EnergyMeter
 from resque.errors import DataError, ModelError, RepresentationError, SettingError
@@ -26,6 +26,7 @@ from resque.recipes import RECIPES, Recipe, Retraining, plain_recipe
 from resque.records import Features
 from resque.representations import device_of, evaluating, forward, observing
 from resque.trainer import Trainer, clock
+from resque.views import NEIGHBOURHOOD
 
 Watch = Callable[[int, int, str], None]
 _SHARE_OF_MEMORY = 0.8

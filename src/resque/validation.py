@@ -4,21 +4,23 @@ Every predictor is judged on the same updates by the same method, beside a const
 and beside the replicate error: how far another seed of the very same condition is off, a reference and no bound.
 """
 
+import dataclasses
 import itertools
 import math
 import statistics
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from resque.difficulty import Law
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.evidence import PREDICTORS, Question, at_start, chosen, group_of, pasts
+from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, group_of, pasts
+from resque.judging import FEWEST, Judged, Said, gain, judged
 from resque.outlook import Outlook, look
 from resque.readings import Interval
 from resque.records import Update
+from resque.renewal import renew
 from resque.settling import FORECAST
 
 BY: dict[str, Callable[[Update], Hashable]] = {
@@ -29,41 +31,8 @@ BY: dict[str, Callable[[Update], Hashable]] = {
 }
 """What may be left out at a time."""
 CONSTANT, LONGEST = "constant", "the longest run"
-_RESAMPLES = 1000
-_CLUSTERED = 0.9
-_FEWEST = 3
-_TWO_SIDED = 1.959964
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One predictor's word on all updates that could be asked about.
-
-    Attributes:
-        predictor: Name.
-        n: Updates.
-        reached: Those that reached the target; errors are theirs.
-        median_error: Median of ``|forecast - steps| / steps``.
-        within_factor_2: Share of them.
-        spearman: Of forecast and steps, with its 95 % interval.
-        brier: Mean squared error of the chance of reaching the target; None for what gives no chance.
-        coverage: Share of intervals that held, with a 90 % interval clustered by kind; None for what gives none.
-        log_width: Median width of the intervals, in log steps.
-        interval_score: Mean, in log steps; smaller is better.
-    """
-
-    predictor: str
-    n: int
-    reached: int
-    median_error: float
-    within_factor_2: float
-    spearman: Interval | None
-    spearman_value: float | None
-    brier: float | None
-    coverage: float | None
-    coverage_interval: Interval | None
-    log_width: float | None
-    interval_score: float | None
+BEFORE, RENEWED = "before, the same runs", "renewed after an epoch"
+_GOALS = 4  # accuracies at which a learning curve is forecast
 
 
 @dataclass(frozen=True)
@@ -80,6 +49,10 @@ class Validation:
         index_gain: By how much the index alone is nearer than a constant, mean of log errors over updates that reached
             the target, with a 90 % interval clustered by kind; None without an index.
         judged: The forecast first, then every predictor alone, a constant, the longest run.
+        renewed: Of runs that were not over after an epoch: the forecast before, and as renewed then; empty where they
+            are too few.
+        curve_error: Median over updates of the mean distance between the forecast learning curve and the one that
+            came, in accuracy; None where no curve could be told.
     """
 
     by: str
@@ -91,23 +64,13 @@ class Validation:
     replicate_pairs: int
     index_gain: Interval | None
     judged: tuple[Judged, ...]
+    renewed: tuple[Judged, ...] = ()
+    curve_error: float | None = None
 
     @property
     def index_adds(self) -> bool | None:
         """Whether the index surely brings forecasts nearer than a constant does; None where it could not be judged."""
         return None if self.index_gain is None else self.index_gain.low > 0.0
-
-
-@dataclass(frozen=True)
-class _Said:
-    """One update, what was said of it, and what came."""
-
-    update: Update
-    outlook: Outlook | None
-    log_forecast: float
-    log_steps: float
-    reached: bool
-    log_longest: float
 
 
 def validate(
@@ -125,7 +88,8 @@ def validate(
         target_accuracy: At which steps are read off every curve.
         by: One of :data:`BY`.
         level: Nominal coverage of the intervals.
-        prior: Others' updates, see :func:`resque.forecasting.forecast`; of the kinds left out none are used.
+        prior: Others' updates, which shape the forecast as in :func:`resque.forecasting.forecast`, and no predictor
+            alone; of the kinds left out none are used.
         watch: Called with ``(folds done, all)``.
 
     Raises:
@@ -136,22 +100,29 @@ def validate(
         raise SettingError(f"validate by {by!r}: use one of {', '.join(BY)}")
     usable = [u for u in history if not u.from_scratch and not at_start(u.features, target_accuracy) and u.cost.steps]
     folds = list(dict.fromkeys(BY[by](update) for update in usable))
-    if len(folds) < _FEWEST:
+    if len(folds) < FEWEST:
         raise TooFewUpdatesError(
             f"{len(folds)} different {by}s in the ledger began below accuracy {target_accuracy:g}; "
-            f"leaving one out at a time needs {_FEWEST}"
+            f"leaving one out at a time needs {FEWEST}"
         )
     longest = max(update.cost.steps for update in usable)
-    said: dict[str, list[_Said]] = {}
-    for done, fold in enumerate(folds):
+    said: dict[str, list[Said]] = {}
+    renewed: dict[str, list[Said]] = {}
+    distances: list[float] = []
+    for done, left_out in enumerate(folds):
         watch(done, len(folds))
-        asked = [update for update in usable if BY[by](update) == fold]
-        rest = [update for update in usable if BY[by](update) != fold]
-        others = [update for update in prior if by != "kind" or update.kind not in {u.kind for u in asked}]
-        for name, found in _ask(rest, others, asked, target_accuracy, level, longest).items():
-            said.setdefault(name, []).extend(found)
+        asked = [(u, _question(u, target_accuracy, longest)) for u in usable if BY[by](u) == left_out]
+        rest = [update for update in usable if BY[by](update) != left_out]
+        others = [update for update in prior if by != "kind" or update.kind not in {u.kind for u, _ in asked}]
+        fold = _Fold(rest, others, level)
+        for update, question in asked:
+            for name, word in _words(fold, update, question):
+                said.setdefault(name, []).append(word)
+            for name, word in _renewals(fold, update, question):
+                renewed.setdefault(name, []).append(word)
+        distances += _curve_errors(fold, asked)
     watch(len(folds), len(folds))
-    complete = {name: found for name, found in said.items() if len(found) == len(said[CONSTANT])}
+    complete = {name: found for name, found in said.items() if len(found) == len(said[LONGEST])}
     error, pairs = replicate_error(usable, target_accuracy)
     return Validation(
         by=by,
@@ -161,8 +132,10 @@ def validate(
         updates=len(usable),
         replicate_error=error,
         replicate_pairs=pairs,
-        index_gain=_gain(complete.get("index", ()), complete[CONSTANT]),
-        judged=tuple(_judged(name, found, level) for name, found in complete.items()),
+        index_gain=gain(complete.get("index", ()), complete.get(CONSTANT, ())),
+        judged=tuple(judged(name, found, level) for name, found in complete.items()),
+        renewed=tuple(judged(name, found, level) for name, found in renewed.items()),
+        curve_error=statistics.median(distances) if distances else None,
     )
 
 
@@ -177,38 +150,100 @@ def replicate_error(history: Sequence[Update], target_accuracy: float) -> tuple[
     return (statistics.median(errors) if errors else None), len(errors)
 
 
-def _ask(
-    rest: Sequence[Update],
-    prior: Sequence[Update],
-    asked: Sequence[Update],
-    target: float,
-    level: float,
-    longest: int,
-) -> dict[str, list[_Said]]:
-    """What each predictor says of the updates of one fold, from the others."""
-    sets: dict[str, tuple[str, ...] | None] = {FORECAST: None, **{name: (name,) for name in PREDICTORS}, CONSTANT: ()}
-    found: dict[str, list[_Said]] = {name: [] for name in (*sets, LONGEST)}
-    laws: dict[tuple[Hashable, ...], tuple[Law, list[bool], set[Hashable]]] = {}
-    for update in asked:
-        question = _question(update, target, longest)
-        for name, chosen_ones in sets.items():
-            names = chosen(rest, question, prior) if chosen_ones is None else chosen_ones
-            if None in question.values(names) or (chosen_ones is None and not names):
-                continue
-            key = (names, question.group)
-            if key not in laws:
-                mine = pasts(rest, "steps", question, names)
-                rows = mine + pasts(prior, "steps", question, names, own=False)
-                if len(rows) < _FEWEST:
-                    continue
-                known = {(row.example.parent, row.example.kind) for row in mine}
-                laws[key] = Law([row.example for row in rows]), [row.own for row in rows], set(known)
-            law, own, kinds = laws[key]
-            is_known = question.kind is not None and (question.parent, question.kind) in kinds
-            outlook = look(law, question.example(names), own, is_known, level)
-            found[name].append(_told(update, target, question, outlook, outlook.center))
-        found[LONGEST].append(_told(update, target, question, None, math.log(question.max_steps)))
-    return found
+class _Fold:
+    """What is left of the history when a fold is left out; each law is fitted once."""
+
+    def __init__(self, rest: Sequence[Update], prior: Sequence[Update], level: float) -> None:
+        self.rest, self.prior, self.level = rest, prior, level
+        self._laws: dict[Hashable, tuple[Law, list[Past]] | None] = {}
+        self._chosen: dict[Hashable, tuple[str, ...]] = {}
+
+    def chosen(self, question: Question) -> tuple[str, ...]:
+        """The predictors of the forecast; what is known of a question decides."""
+        key = question.target_accuracy, question.group, tuple(v is None for v in question.values(list(PREDICTORS)))
+        if key not in self._chosen:
+            self._chosen[key] = chosen(self.rest, question, self.prior)
+        return self._chosen[key]
+
+    def outlook(self, question: Question, names: tuple[str, ...], prior: Sequence[Update] = ()) -> Outlook | None:
+        """What the rest says; None where it says nothing."""
+        if None in question.values(names):
+            return None
+        key = names, question.group, question.target_accuracy, question.max_steps, bool(prior)
+        if key not in self._laws:
+            rows = pasts(self.rest, "steps", question, names) + pasts(prior, "steps", question, names, own=False)
+            law = Law([row.example for row in rows]) if len(rows) >= FEWEST else None
+            self._laws[key] = None if law is None else (law, rows)
+        fitted = self._laws[key]
+        if fitted is None:
+            return None
+        law, rows = fitted
+        seen = any(
+            row.own and (row.example.parent, row.example.kind) == (question.parent, question.kind) for row in rows
+        )
+        known = question.kind is not None and seen
+        return look(law, question.example(names), [row.own for row in rows], known, self.level)
+
+    def forecast(self, question: Question) -> Outlook | None:
+        """As a forecast would say it."""
+        names = self.chosen(question)
+        return self.outlook(question, names, self.prior) if names else None
+
+
+def _words(fold: _Fold, update: Update, question: Question) -> Iterator[tuple[str, Said]]:
+    """What the forecast, each predictor alone and the simplest rules say of an update."""
+    found = {FORECAST: fold.forecast(question)}
+    found |= {name: fold.outlook(question, (name,)) for name in PREDICTORS}
+    found |= {CONSTANT: fold.outlook(question, ())}
+    for name, outlook in found.items():
+        if outlook is not None:
+            yield name, _of_outlook(outlook, update, question)
+    yield LONGEST, _said(update, question, math.log(question.max_steps))
+
+
+def _renewals(fold: _Fold, update: Update, question: Question) -> Iterator[tuple[str, Said]]:
+    """The forecast before and after an epoch, of a run that was not over by then."""
+    epoch, reached = update.curve.steps_per_epoch, update.cost_at(question.target_accuracy)
+    if epoch is None or (reached or update.cost).steps <= epoch:
+        return
+    before = fold.forecast(question)
+    at = max(step for step in update.curve.steps if step <= epoch)
+    after = renew(fold.rest, question, update.curve.until(at), fold.prior, fold.level) if at else None
+    if before is None or after is None:
+        return
+    yield BEFORE, _of_outlook(before, update, question)
+    ends = after.steps.interval
+    low, high = math.log(max(ends.low, 1.0)), math.inf if ends.high is None else math.log(ends.high)
+    yield RENEWED, _said(update, question, math.log(after.steps.value), low, high, after.probability_reached)
+
+
+def _curve_errors(fold: _Fold, asked: Sequence[tuple[Update, Question]]) -> Iterator[float]:
+    """How far each forecast learning curve lies from the one that came, in accuracy.
+
+    A curve is what the forecast says of several accuracies on the way to the target; between them it is straight over
+    log steps, after the last it stays. The distance is a mean over the evaluations, each weighed by its share of the
+    log steps.
+    """
+    starts = [u.features.accuracy for u, _ in asked if u.features.accuracy is not None]
+    if not starts:
+        return
+    goals = np.linspace(min(starts), asked[0][1].target_accuracy, _GOALS + 1)[1:]
+    for update, question in asked:
+        course = [(0.0, update.curve.accuracy[0])]
+        for goal in map(float, goals):
+            at_goal = dataclasses.replace(question, target_accuracy=goal)
+            outlook = None if at_start(update.features, goal) else fold.forecast(at_goal)
+            if outlook is not None:
+                course.append((max(course[-1][0] + 1e-6, outlook.center), goal))
+        if len(course) > 1 and update.curve.steps[0] == 0:
+            yield _distance(update, course)
+
+
+def _distance(update: Update, course: Sequence[tuple[float, float]]) -> float:
+    logs, said = zip(*course, strict=True)
+    steps = np.log1p(update.curve.steps)
+    away = np.abs(np.interp(steps, logs, said) - np.array(update.curve.accuracy))
+    return float(np.average((away[1:] + away[:-1]) / 2.0, weights=np.diff(steps)))
 
 
 def _question(update: Update, target: float, longest: int) -> Question:
@@ -219,92 +254,28 @@ def _question(update: Update, target: float, longest: int) -> Question:
     return Question(update.features, target, group_of(update), update.kind, update.parent, update.train_data, limit)
 
 
-def _told(update: Update, target: float, question: Question, outlook: Outlook | None, center: float) -> _Said:
-    at_target = update.cost_at(target)
-    longest = math.log(question.max_steps)
+def _of_outlook(found: Outlook, update: Update, question: Question) -> Said:
+    chance = found.chance(math.log(question.max_steps))
+    return _said(update, question, found.center, found.low, found.high, chance)
+
+
+def _said(
+    update: Update,
+    question: Question,
+    center: float,
+    low: float | None = None,
+    high: float | None = None,
+    chance: float | None = None,
+) -> Said:
+    """Nothing is said beyond the longest run."""
+    at_target, longest = update.cost_at(question.target_accuracy), math.log(question.max_steps)
     steps = math.log((at_target or update.cost).steps or 1)
-    return _Said(update, outlook, min(center, longest), steps, at_target is not None, longest)
-
-
-def _judged(name: str, found: Sequence[_Said], level: float) -> Judged:
-    reached = [each for each in found if each.reached]
-    forecast, steps = (np.array([getattr(each, field) for each in reached]) for field in ("log_forecast", "log_steps"))
-    spoken = [(each, each.outlook) for each in found if each.outlook is not None]
-    holds = np.array([_holds(each, outlook) for each, outlook in spoken])
-    kinds = [each.update.kind for each, _ in spoken]
-    widths = [_width(each, outlook) for each, outlook in spoken]
-    return Judged(
-        predictor=name,
-        n=len(found),
-        reached=len(reached),
-        median_error=float(np.median(np.abs(np.expm1(forecast - steps)))) if reached else math.nan,
-        within_factor_2=float(np.mean(np.abs(forecast - steps) <= math.log(2.0))) if reached else math.nan,
-        spearman=_spearman(forecast, steps)[1],
-        spearman_value=_spearman(forecast, steps)[0],
-        brier=float(np.mean([(o.chance(e.log_longest) - e.reached) ** 2 for e, o in spoken])) if spoken else None,
-        coverage=float(holds.mean()) if spoken else None,
-        coverage_interval=_clustered(holds, kinds) if spoken else None,
-        log_width=float(np.median(widths)) if spoken else None,
-        interval_score=float(np.mean([_score(e, o, level) for e, o in spoken])) if spoken else None,
+    return Said(
+        kind=update.kind,
+        forecast=min(center, longest),
+        low=None if low is None else min(low, longest),
+        high=None if high is None else min(high, longest),
+        chance=chance,
+        steps=steps,
+        reached=at_target is not None,
     )
-
-
-def _holds(each: _Said, outlook: Outlook) -> bool:
-    """As a settlement judges it: of a run that never arrived, whether the interval ends no earlier than the run."""
-    high = min(outlook.high, each.log_longest)
-    slack = 1e-9
-    return (not each.reached or outlook.low <= each.log_steps + slack) and each.log_steps <= high + slack
-
-
-def _width(each: _Said, outlook: Outlook) -> float:
-    return min(outlook.high, each.log_longest) - min(outlook.low, each.log_longest)
-
-
-def _score(each: _Said, outlook: Outlook, level: float) -> float:
-    """The interval score (Gneiting and Raftery, 2007); a run that never arrived cannot lie below."""
-    low, high = (min(end, each.log_longest) for end in (outlook.low, outlook.high))
-    below = max(low - each.log_steps, 0.0) if each.reached else 0.0
-    return high - low + 2.0 / (1.0 - level) * (below + max(each.log_steps - high, 0.0))
-
-
-def _spearman(x: np.ndarray, y: np.ndarray) -> tuple[float | None, Interval | None]:
-    """ρ, and its 95 % interval by Fisher's z with Bonett and Wright's variance."""
-    if len(x) < 5 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
-        return None, None
-    value = float(stats.spearmanr(x, y).statistic)
-    return value, correlation_interval(value, len(x), ranks=True)
-
-
-def correlation_interval(value: float, n: int, ranks: bool) -> Interval:
-    """95 % interval of Pearson's r, or with ``ranks`` of Spearman's ρ, from ``n`` pairs, four at least.
-
-    Example:
-        >>> found = correlation_interval(0.86, 7, ranks=False)
-        >>> round(found.low, 2), round(found.high, 2)
-        (0.3, 0.98)
-    """
-    spread = _TWO_SIDED * math.sqrt((1.0 + value**2 / 2.0 if ranks else 1.0) / (n - 3))
-    middle = math.atanh(max(min(value, 1 - 1e-12), -1 + 1e-12))
-    method = "Fisher's z" + (", Bonett and Wright's variance" if ranks else "")
-    return Interval(math.tanh(middle - spread), math.tanh(middle + spread), 0.95, f"{method}; approximate")
-
-
-def _gain(index: Sequence[_Said], constant: Sequence[_Said]) -> Interval | None:
-    """How much smaller the index's log errors are than a constant's."""
-    pairs = [(a, b) for a, b in zip(index, constant, strict=False) if a.reached]
-    if len(pairs) < _FEWEST:
-        return None
-    nearer = [abs(b.log_forecast - b.log_steps) - abs(a.log_forecast - a.log_steps) for a, b in pairs]
-    return _clustered(np.array(nearer), [a.update.kind for a, _ in pairs])
-
-
-def _clustered(values: np.ndarray, kinds: Sequence[Hashable]) -> Interval:
-    """Of their mean, by a bootstrap of whole kinds: what is said of one shift of a kind is no news of the next."""
-    random = np.random.default_rng(0)
-    groups = [values[[other == kind for other in kinds]] for kind in dict.fromkeys(kinds)]
-    means = [
-        np.concatenate([groups[i] for i in random.integers(len(groups), size=len(groups))]).mean()
-        for _ in range(_RESAMPLES)
-    ]
-    low, high = np.quantile(means, [(1 - _CLUSTERED) / 2, (1 + _CLUSTERED) / 2])
-    return Interval(float(low), float(high), _CLUSTERED, "bootstrap of whole kinds")

@@ -1,0 +1,168 @@
+"""What forecasts from the rows of the studies are worth, before and during an update.
+
+* ``forecasts``: whole kinds of shift or seeds left out in turn (``resque ledger validate``), at three
+  targets, with the rows of the other networks and data sets as updates of others: the forecast beside each predictor
+  alone, a constant, the longest run, and the replicate error; what renewing after an epoch changes; how far forecast
+  learning curves are off.
+* ``early``: forecasts from no, three, five … own updates, drawn at random, with and without the updates of others.
+
+    python studies/forecasts.py --preset quick
+"""
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from agreement import EARLY_TO_LATE, markdown, runs
+from presets import PRESETS, ShiftStudy
+from prior import update_of
+from publish import Rows, publish
+from resque.difficulty import Law
+from resque.evidence import Question, at_start, chosen, group_of, pasts
+from resque.judging import FEWEST, Judged, Said, judged
+from resque.outlook import look
+from resque.records import Update
+from resque.validation import BY, Validation, validate
+
+LEVEL = 0.8
+DRAWS, ASKED = 12, 12
+SIZES = (0, 3, 5, 10, 15, 30)
+HEAD = ("forecast by", "n", "median error", "within 2×", "ρ [95 %]", "Brier", "80 % held [90 %]", "width", "score")
+NOTE = """n: updates that reached the target / all that began below it; errors are of those that reached it. Held:
+coverage of nominal 80 % intervals, with a 90 % interval from a bootstrap of whole kinds. Width: upper over lower end,
+median. Score: mean interval score of log steps, smaller is better. Brier: of the chance of reaching the target."""
+
+
+def histories(preset: str, found: Rows) -> Iterator[tuple[ShiftStudy, list[Update], list[Update]]]:
+    """Each study with original models of its own: its updates, and those of the others."""
+    of = {study.name: [update_of(run) for run in runs(found[study.name])] for study in PRESETS[preset].shifts}
+    for study in PRESETS[preset].shifts:
+        if not study.originals:
+            family = {each.name for each in PRESETS[preset].shifts if study.name in (each.name, each.originals)}
+            others = [update for name, own in of.items() if name not in family for update in own]
+            yield study, of[study.name], [update for update in others if update.cost.steps]
+
+
+def cells(each: Judged) -> tuple[str, ...]:
+    """A line of the table."""
+    rho, held = each.spearman, each.coverage_interval
+    return (
+        each.predictor,
+        f"{each.reached}/{each.n}",
+        f"{each.median_error:.0%}",
+        f"{each.within_factor_2:.0%}",
+        "–" if rho is None else f"{each.spearman_value:.2f} [{rho.low:.2f}, {rho.high:.2f}]",
+        "–" if each.brier is None else f"{each.brier:.3f}",
+        "–" if held is None else f"{each.coverage:.0%} [{held.low:.0%}, {held.high:.0%}]",
+        "–" if each.log_width is None else f"×{math.exp(each.log_width):.3g}",
+        "–" if each.interval_score is None else f"{each.interval_score:.2f}",
+    )
+
+
+def validated(found: Validation, name: str) -> str:
+    """One validation as a table with a sentence above it."""
+    error = "unknown" if found.replicate_error is None else f"{found.replicate_error:.0%} (n = {found.replicate_pairs})"
+    curves = "" if found.curve_error is None else f"; forecast curves are {100 * found.curve_error:.1f} points off"
+    title = f"### {name} target {found.target_accuracy:g}, {found.by}s left out"
+    said = f"{found.updates} updates, {found.folds} {found.by}s; replicate error {error}{curves}."
+    return f"{title}\n\n{said}\n\n{markdown(HEAD, map(cells, (*found.judged, *found.renewed)))}"
+
+
+def validations(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) -> Iterator[str]:
+    """Kinds at every target, seeds at the middle one; what has too few to leave out is not there."""
+    yield f"## {study.name}"
+    for name, target in zip(EARLY_TO_LATE, study.targets, strict=True):
+        for by in ("kind", "seed") if name == "middle" else ("kind",):
+            begun = [update for update in own if not at_start(update.features, target)]
+            if len({BY[by](update) for update in begun}) >= FEWEST:
+                yield validated(validate(own, target, by, LEVEL, others), name)
+
+
+def early(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) -> Iterator[tuple[str, ...]]:
+    """Forecasts at the middle and late target from a few updates of one original model, drawn at random."""
+    for name, target in list(zip(EARLY_TO_LATE, study.targets, strict=True))[1:]:
+        noise = replicate_deviation(own, target)
+        for size in SIZES:
+            for prior in ((), others):
+                found = [word for draw in range(DRAWS) for word in drawn(own, prior, target, size, draw)]
+                if not found:
+                    continue
+                each = judged(f"{size} own updates{', and others' if prior else ''}", found, LEVEL)
+                ratio = "–"
+                if noise and each.log_width is not None:
+                    ratio = f"{each.log_width / (2 * 1.2816 * noise):.2f}"
+                yield (study.name, f"{name}, {target:g}", *cells(each), ratio)
+
+
+def drawn(own: Sequence[Update], prior: Sequence[Update], target: float, size: int, draw: int) -> Iterator[Said]:
+    """What so many updates of one seed, drawn at random, say of others of the same seed."""
+    random = np.random.default_rng(draw)
+    seeds = sorted({update.seed for update in own})
+    pool = [
+        update
+        for update in own
+        if update.seed == seeds[draw % len(seeds)] and update.cost.steps and not at_start(update.features, target)
+    ]
+    order = random.permutation(len(pool))
+    known, asked = [pool[i] for i in order[:size]], [pool[i] for i in order[size : size + ASKED]]
+    laws: dict[tuple[str, ...], tuple[Law, list[bool]]] = {}
+    for update in asked:
+        longest = (update.curve.steps_per_epoch or 1) * int(update.recipe["max_epochs"])
+        question = Question(
+            update.features, target, group_of(update), update.kind, update.parent, update.train_data, longest
+        )
+        names = chosen(known, question, prior)
+        if not names:
+            continue
+        if names not in laws:
+            rows = pasts(known, "steps", question, names) + pasts(prior, "steps", question, names, own=False)
+            if len(rows) < 3:
+                continue
+            laws[names] = Law([row.example for row in rows]), [row.own for row in rows]
+        law, mine = laws[names]
+        seen = any(past.kind == update.kind for past in known)
+        outlook, limit = look(law, question.example(names), mine, seen, LEVEL), math.log(longest)
+        reached = update.cost_at(target)
+        yield Said(
+            kind=update.kind,
+            forecast=min(outlook.center, limit),
+            low=min(outlook.low, limit),
+            high=min(outlook.high, limit),
+            chance=outlook.chance(limit),
+            steps=math.log((reached or update.cost).steps),
+            reached=reached is not None,
+        )
+
+
+def replicate_deviation(own: Sequence[Update], target: float) -> float | None:
+    """Pooled standard deviation of log steps between seeds of one condition."""
+    groups: dict[str, list[float]] = {}
+    for update in own:
+        cost = update.cost_at(target)
+        if cost is not None and cost.steps:
+            groups.setdefault(update.train_data, []).append(math.log(cost.steps))
+    parts = [(len(logs) - 1, statistics.variance(logs)) for logs in groups.values() if len(logs) > 1]
+    freedom = sum(n for n, _ in parts)
+    return math.sqrt(sum(n * variance for n, variance in parts) / freedom) if freedom else None
+
+
+def forecasts(preset: str, found: Rows) -> Mapping[str, str]:
+    """Both tables."""
+    tables, lines = [], []
+    for study, own, others in histories(preset, found):
+        tables += list(validations(study, own, others))
+        lines += list(early(study, own, others))
+    head = ("study", "target", *HEAD, "width / replicate noise")
+    few = (
+        f"# Forecasts from few updates\n\n{DRAWS} draws of own updates of one original model, each asked about up to "
+        f"{ASKED} others of the same model; others: the updates of the other studies, of other networks and data. "
+        f"{NOTE} Last: the median log width over that of an 80 % interval of the noise between seeds alone.\n\n"
+        + markdown(head, lines)
+    )
+    return {"forecasts": f"# What forecasts are worth\n\n{NOTE}\n\n" + "\n\n".join(tables) + "\n", "early": few}
+
+
+if __name__ == "__main__":
+    publish(__doc__, forecasts)
