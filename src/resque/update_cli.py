@@ -103,7 +103,8 @@ def forecast(
     from resque import forecast as make_forecast
     from resque.asking import check_fits, known_before, price_of_asking, probe
     from resque.energy import named_grid, open_meter
-    from resque.gate import Budget, decide
+    from resque.errors import TooFewUpdatesError
+    from resque.gate import Budget, decide, undecided
     from resque.gate import summary as in_markdown
     from resque.ledger import Ledger
     from resque.models import fingerprint
@@ -111,6 +112,9 @@ def forecast(
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
     history.check_writable()
+    tariff = Tariff(price_per_kwh, price_per_hour, currency)
+    budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
+    page = summary if budget.is_given else None
     reader = Reader(model, weights, device, classes, limit, data_root)
     job = reader.job(shifted, test, target_accuracy, recipe, evaluate_every, max_epochs, kind=kind)
     network = reader.network(job.train)
@@ -119,20 +123,22 @@ def forecast(
     before = reader.original(network, original, layer, reduction)
     features, _, passes_s = known_before(network, job, before, labels)
     step_cost = probe(network, job.train, job.recipe, open_meter())
-    made = make_forecast(
-        history.updates(),
-        job,
-        features,
-        step_cost=step_cost,
-        asking=price_of_asking(passes_s, step_cost),
-        parent=fingerprint(network),
-        grid=grid,
-        model_name=model,
-        level=confidence,
-    )
+    try:
+        made = make_forecast(
+            history.updates(),
+            job,
+            features,
+            step_cost=step_cost,
+            asking=price_of_asking(passes_s, step_cost),
+            parent=fingerprint(network),
+            grid=grid,
+            model_name=model,
+            level=confidence,
+        )
+    except TooFewUpdatesError as error:
+        _append(page, undecided(str(error)))
+        raise
     history.add(made)
-    tariff = Tariff(price_per_kwh, price_per_hour, currency)
-    budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
     decision = decide(made, budget) if budget.is_given else None
     if as_json:
         console.print_json({**console.plain(made), "gate": decision and dataclasses.asdict(decision)})
@@ -140,11 +146,19 @@ def forecast(
         console.show_forecast(made)
         if decision is not None:
             console.show_decision(decision)
-    if decision is not None and summary is not None:
-        with summary.open("a", encoding="utf-8") as file:
-            file.write(in_markdown(made, decision))
-    if decision is not None and decision.code:
+    if decision is not None:
+        _append(page, in_markdown(made, decision))
         raise typer.Exit(decision.code)
+
+
+def _append(page: Path | None, text: str) -> None:
+    if page is None:
+        return
+    try:
+        with page.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise SettingError(f"cannot write {str(page)!r}: {error.strerror}; name another with --summary") from error
 
 
 def retrain(
