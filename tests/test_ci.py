@@ -1,7 +1,11 @@
-"""The gate as a CI job calls it: a real model, a real command line, exit codes, JSON and the step summary."""
+"""The gate as a CI job calls it: a real model, a real command line, exit codes, JSON, the step summary; docs/ci.md."""
 
 import dataclasses
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from resque.profiles import profile
 from resque.recipes import Retraining, named_recipe, plain_recipe
 from resque.retraining import retrain
 
+PAGE = (Path(__file__).parents[1] / "docs" / "ci.md").read_text()
 SPEC = "resque.networks:small_cnn"
 SOURCE = "digits@16px@train@600"
 TEST = "digits@16px@test@200"
@@ -117,3 +122,31 @@ def test_a_summary_that_cannot_be_written_is_one_line(gate, folder):
     code, _, err, _ = gate(f"--max-kwh 1 --summary {folder}")
     assert code == 1
     assert err.endswith("name another with --summary\n")
+
+
+def test_the_documented_workflows_name_options_that_there_are(cli):
+    known = {command: set(re.findall(r"--[a-z-]+", cli(f"{command} --help")[1])) for command in ("forecast", "retrain")}
+    common = set(re.findall(r"--[a-z-]+", " ".join(re.findall(r"JOB: >-\n((?: +--.*\n)+)", PAGE))))
+    assert len(common) == 7
+    for command, options in known.items():
+        lines = re.findall(rf"resque {command} \$JOB((?:.*\\\n)*.*)", PAGE)
+        assert len(lines) == 2
+        assert common | set(re.findall(r"--[a-z-]+", " ".join(lines))) <= options
+    others = set(re.findall(r"`(--[a-z-]+)", PAGE))
+    assert others <= known["forecast"] | known["retrain"]
+
+
+@pytest.mark.parametrize(
+    ("code", "ends", "said"), [(0, 0, True), (3, 3, True), (4, 0, True), (4, 0, False), (1, 1, False)]
+)
+def test_the_documented_gate_fails_on_3_and_hands_4_on(folder, code, ends, said):
+    yaml = pytest.importorskip("yaml")
+    workflow, gitlab = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.S))
+    assert gitlab["forecast"]["allow_failure"] == {"exit_codes": 4}
+    (step,) = (step for step in workflow["jobs"]["forecast"]["steps"] if step.get("id") == "gate")
+    answer = """echo '{"id": "abc"}';""" if said else ""
+    script = f'resque() {{ {answer} return {code}; }}\npython() {{ {sys.executable} "$@"; }}\n{step["run"]}'
+    environment = {"GITHUB_OUTPUT": "out", "GITHUB_STEP_SUMMARY": "page", "JOB": workflow["env"]["JOB"]}
+    done = subprocess.run(["bash", "-eo", "pipefail", "-c", script], env=environment, check=False)
+    assert done.returncode == ends
+    assert Path("out").read_text() == f"code={code}\n" + "id=abc\n" * said
