@@ -1,4 +1,4 @@
-"""Real stand-ins: a meter that replays a power, updates without a training, a counter of tensor operations, a shell."""
+"""Real stand-ins: a meter that replays a power, updates without a training, a shell; none needs PyTorch."""
 
 import os
 import shlex
@@ -6,20 +6,17 @@ import subprocess
 import sys
 import time
 import typing
-import weakref
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from resque.energy import Window
 from resque.readings import EnergyReading
 from resque.records import Cost, Features, LearningCurve, Update
+
+if typing.TYPE_CHECKING:
+    from resque.energy import Window
 
 
 class ReplayMeter:
@@ -32,7 +29,9 @@ class ReplayMeter:
         self.watts, self.shortest_s = watts, shortest_s
 
     @contextmanager
-    def window(self) -> Iterator[Window]:
+    def window(self) -> "Iterator[Window]":
+        from resque.energy import Window
+
         window, start = Window(), time.perf_counter()
         try:
             yield window
@@ -83,45 +82,6 @@ def synthetic_update(
         cost=cost, evaluation_s=1.0, energy=reading, grid=None,
         original_accuracy_before=0.99, original_accuracy_after=0.9, forecast_id=forecast_id, host={"device": "cpu"},
     )  # fmt: skip
-
-
-class Watched(TorchDispatchMode):
-    """Counts what tensors operations do: calls by name, and the most bytes that their results held at a time."""
-
-    WAITING = ("_local_scalar_dense", "nonzero", "_unique2", "unique_dim", "masked_select", "equal", "bincount")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-        self.live_bytes = self.peak_bytes = 0
-        self._known: set[int] = set()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        self.calls[func.overloadpacket.__name__] += 1
-        for tensor in tree_leaves((args, kwargs)):
-            if isinstance(tensor, torch.Tensor):
-                self._known.add(tensor.untyped_storage()._cdata)
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self._known:
-                self._count(tensor.untyped_storage())
-        return out
-
-    def _count(self, storage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        self._known.add(key)
-        self.live_bytes += size
-        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
-        weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self.live_bytes -= size
-
-    @property
-    def waits(self) -> int:
-        """Operations that make a GPU's host wait for the device."""
-        return sum(self.calls[name] for name in self.WAITING)
 
 
 def environment_of_a_user() -> dict[str, str]:

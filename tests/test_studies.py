@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from doubles import ReplayMeter
 from resque.corruptions import parse_shift
 from resque.recipes import named_recipe
 
@@ -67,6 +68,7 @@ def made(studies, tmp_path_factory):
     place = tmp_path_factory.mktemp("studies")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(presets.PRESETS, "quick", presets.Preset((shifts, other), (tasks,)))
+        patch.setattr(studies("shift_rows"), "open_meter", ReplayMeter)  # the real one would have half a second a probe
         rows = runs.rows("quick", 0, place / "results", place / "work")
         written = {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()}
         assert runs.rows("quick", 0, place / "results", place / "work") == rows

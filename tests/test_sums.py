@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from doubles import Watched
 from resque.profiles import Profile, profile
 from resque.sums import ClassSums, Scratch, half_of
+from watched import Watched
 
 BATCH = 32
 

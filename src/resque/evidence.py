@@ -66,6 +66,8 @@ CHOSEN = (
     ("index", "accuracy gap", "neighbours", "overlap", "LogME"),
 )
 """Sets of predictors, the first for a change of task; the first of which enough is known is taken."""
+REACHING = ("neighbours", "LogME")
+"""What the chance of reaching a target rests on: these see which accuracy the representations allow."""
 FEW = 10
 
 
@@ -201,20 +203,36 @@ def chosen(history: Sequence[Update], question: Question, prior: Sequence[Update
     """
     counts: dict[str, int] = {}
     for names in CHOSEN:
-        known = [name for name, value in zip(names, question.values(names), strict=True) if value is not None]
-        seen = {
-            name: [
-                row.example.features[0]
-                for updates, own in ((history, True), (prior, False))
-                for row in pasts(updates, "steps", question, [name], own)
-            ]
-            for name in known
-        }
-        enough = [name for name in known if len(seen[name]) >= FEW and max(seen[name]) - min(seen[name]) > _TINY]
+        seen = _seen(names, history, question, prior)
+        enough = _enough(seen)
         if enough:
-            return tuple(enough)
-        counts |= {name: len(rows) for name, rows in seen.items()}
+            return enough
+        counts |= {name: len(values) for name, values in seen.items()}
     return tuple(sorted(counts, key=lambda name: -counts[name])[:1])
+
+
+def of_reaching(history: Sequence[Update], question: Question, prior: Sequence[Update] = ()) -> tuple[str, ...]:
+    """The predictors that the chance of reaching the target rests on; none where too few updates know them."""
+    return _enough(_seen(REACHING, history, question, prior))
+
+
+def _seen(
+    names: Sequence[str], history: Sequence[Update], question: Question, prior: Sequence[Update]
+) -> dict[str, list[float]]:
+    """Those that are known of the question, each with its values in the updates that know it."""
+    return {
+        name: [
+            row.example.features[0]
+            for updates, own in ((history, True), (prior, False))
+            for row in pasts(updates, "steps", question, [name], own)
+        ]
+        for name, value in zip(names, question.values(names), strict=True)
+        if value is not None
+    }
+
+
+def _enough(seen: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+    return tuple(name for name, found in seen.items() if len(found) >= FEW and max(found) - min(found) > _TINY)
 
 
 def at_start(features: Features, target_accuracy: float) -> bool:

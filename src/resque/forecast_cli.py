@@ -94,7 +94,8 @@ def forecast(
     from resque import forecast as make_forecast
     from resque.asking import check_fits, known_before, price_of_asking, probe
     from resque.energy import joined, named_grid, open_meter
-    from resque.gate import Budget, decide
+    from resque.errors import TooFewUpdatesError
+    from resque.gate import Budget, decide, undecided
     from resque.gate import summary as in_markdown
     from resque.ledger import Ledger
     from resque.models import fingerprint
@@ -108,6 +109,9 @@ def forecast(
         raise SettingError(
             "say what changes: --original and --shifted for new data, or --task (and --extend) for new classes"
         )
+    tariff = Tariff(price_per_kwh, price_per_hour, currency)
+    budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
+    page = summary if budget.is_given else None
     reader = Reader(model, weights, device, classes, limit, data_root)
     job = reader.job(
         task or shifted or "", test, target_accuracy, recipe, evaluate_every, max_epochs, kind=kind, seed=seed
@@ -125,21 +129,23 @@ def forecast(
         features, _, passes_s = known_before(network, job, before, labels)
         step_cost = probe(network, job.train, job.recipe, open_meter())
         asking = price_of_asking(passes_s, step_cost)
-    made = make_forecast(
-        history.updates(),
-        job,
-        features,
-        step_cost=step_cost,
-        asking=asking,
-        parent=job.parent or fingerprint(network),
-        grid=grid,
-        model_name=model,
-        level=confidence,
-        prior=shipped() if prior else (),
-    )
+    try:
+        made = make_forecast(
+            history.updates(),
+            job,
+            features,
+            step_cost=step_cost,
+            asking=asking,
+            parent=job.parent or fingerprint(network),
+            grid=grid,
+            model_name=model,
+            level=confidence,
+            prior=shipped() if prior else (),
+        )
+    except TooFewUpdatesError as error:
+        _append(page, undecided(str(error)))
+        raise
     history.add(made)
-    tariff = Tariff(price_per_kwh, price_per_hour, currency)
-    budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
     decision = decide(made, budget) if budget.is_given else None
     if as_json:
         console.print_json({**console.plain(made), "gate": decision and dataclasses.asdict(decision)})
@@ -147,8 +153,16 @@ def forecast(
         console.show_forecast(made)
         if decision is not None:
             console.show_decision(decision)
-    if decision is not None and summary is not None:
-        with summary.open("a", encoding="utf-8") as file:
-            file.write(in_markdown(made, decision))
-    if decision is not None and decision.code:
+    if decision is not None:
+        _append(page, in_markdown(made, decision))
         raise typer.Exit(decision.code)
+
+
+def _append(page: Path | None, text: str) -> None:
+    if page is None:
+        return
+    try:
+        with page.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise SettingError(f"cannot write {str(page)!r}: {error.strerror}; name another with --summary") from error

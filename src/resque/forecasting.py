@@ -4,7 +4,8 @@
 ledger (:mod:`resque.difficulty`), from what passes without training tell; seconds and joules per step come from the
 probe, carbon from the named grid. So history made on one machine or in one region serves another.
 
-Runs that never reached their target enter as "longer than this" (censored). Updates of others may shape the law where
+The chance of reaching the target is asked of other predictors than the steps are: how far a model has to go is not how
+far it can come. Runs that never reached their target enter as "longer than this" (censored). Updates of others may shape the law where
 own ones are few, and are outweighed by them.
 """
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from resque.difficulty import Law
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, pasts
+from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, of_reaching, pasts
 from resque.outlook import Outlook, look
 from resque.readings import EnergyReading, Grid, Interval
 from resque.recipes import Retraining, plain_recipe
@@ -125,7 +126,7 @@ def forecast(
         **common,
         predictor=", ".join(names),
         estimates={name: estimates[name] for name in COSTS if name in estimates},
-        probability_reached=steps.outlook.chance(math.log(job.max_steps)),
+        probability_reached=_chance(history, prior, question, steps),
         n_history=len(mine),
         n_shipped=len(steps.rows) - len(mine),
         kinds_history=tuple(sorted({str(row.example.kind or "unnamed") for row in mine})),
@@ -136,6 +137,13 @@ def forecast(
         notes=(*_notes(mine), *_foreign(history, mine, job, parent)),
         doubts=tuple(_doubts(mine, question, names)),
     )
+
+
+def _chance(history: Sequence[Update], prior: Sequence[Update], question: Question, steps: Learned) -> float:
+    """Of reaching the target in the longest run, by what sees the accuracy within reach; else by the steps."""
+    names = of_reaching(history, question, prior)
+    found = learn(history, prior, "steps", question, names) if names else steps
+    return found.outlook.chance(math.log(question.max_steps))
 
 
 def learn(

@@ -11,6 +11,8 @@ from resque.readings import Tariff
 from resque.records import Forecast
 
 WITHIN, BEYOND, UNSURE = 0, 3, 4
+_VERDICTS = {WITHIN: "within budget", BEYOND: "beyond budget", UNSURE: "not reliable enough to decide"}
+_HEADING = "### Update forecast: "
 _COSTS = {
     "max_kwh": ("energy_kwh", 1.0, "kWh"),
     "max_kg": ("carbon_kg", 1.0, "kg CO2e"),
@@ -62,7 +64,7 @@ class Decision:
     @property
     def verdict(self) -> str:
         """The code in words."""
-        return {WITHIN: "within budget", BEYOND: "beyond budget", UNSURE: "not reliable enough to decide"}[self.code]
+        return _VERDICTS[self.code]
 
 
 def decide(made: Forecast, budget: Budget) -> Decision:
@@ -113,10 +115,15 @@ def _upper(made: Forecast, cost: str) -> float | None:
     return None if estimate is None else estimate.upper
 
 
+def undecided(reason: str) -> str:
+    """The summary where no forecast could be made."""
+    return f"{_HEADING}{_VERDICTS[UNSURE]}\n\n- {reason}\n"
+
+
 def summary(made: Forecast, decision: Decision) -> str:
     """The decision as Markdown, for a CI job's step summary."""
     lines = [
-        f"### Update forecast: {decision.verdict}",
+        f"{_HEADING}{decision.verdict}",
         "",
         f"`{made.train_data}` to accuracy {made.target_accuracy:g}; chance of reaching it "
         f"{made.probability_reached:.0%}; forecast `{made.id}`.",

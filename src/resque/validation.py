@@ -15,7 +15,7 @@ import numpy as np
 
 from resque.difficulty import Law
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, group_of, pasts
+from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, group_of, of_reaching, pasts
 from resque.judging import FEWEST, Judged, Said, gain, judged
 from resque.outlook import Outlook, look
 from resque.readings import Interval
@@ -156,13 +156,14 @@ class _Fold:
     def __init__(self, rest: Sequence[Update], prior: Sequence[Update], level: float) -> None:
         self.rest, self.prior, self.level = rest, prior, level
         self._laws: dict[Hashable, tuple[Law, list[Past]] | None] = {}
-        self._chosen: dict[Hashable, tuple[str, ...]] = {}
+        self._chosen: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
-    def chosen(self, question: Question) -> tuple[str, ...]:
-        """The predictors of the forecast; what is known of a question decides."""
+    def chosen(self, question: Question) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The predictors of the forecast and of its chance; what is known of a question decides."""
         key = question.target_accuracy, question.group, tuple(v is None for v in question.values(list(PREDICTORS)))
         if key not in self._chosen:
-            self._chosen[key] = chosen(self.rest, question, self.prior)
+            of = self.rest, question, self.prior
+            self._chosen[key] = chosen(*of), of_reaching(*of)
         return self._chosen[key]
 
     def outlook(self, question: Question, names: tuple[str, ...], prior: Sequence[Update] = ()) -> Outlook | None:
@@ -186,16 +187,23 @@ class _Fold:
 
     def forecast(self, question: Question) -> Outlook | None:
         """As a forecast would say it."""
-        names = self.chosen(question)
+        names = self.chosen(question)[0]
         return self.outlook(question, names, self.prior) if names else None
+
+    def chance(self, question: Question) -> float | None:
+        """Of reaching the target, as a forecast would say it."""
+        names = self.chosen(question)[1]
+        found = self.outlook(question, names, self.prior) if names else self.forecast(question)
+        return None if found is None else found.chance(math.log(question.max_steps))
 
 
 def _words(fold: _Fold, update: Update, question: Question) -> Iterator[tuple[str, Said]]:
     """What the forecast, each predictor alone and the simplest rules say of an update."""
-    found = {FORECAST: fold.forecast(question)}
-    found |= {name: fold.outlook(question, (name,)) for name in PREDICTORS}
-    found |= {CONSTANT: fold.outlook(question, ())}
-    for name, outlook in found.items():
+    whole = fold.forecast(question)
+    if whole is not None:
+        yield FORECAST, _of_outlook(whole, update, question, fold.chance(question))
+    for name, names in {**{name: (name,) for name in PREDICTORS}, CONSTANT: ()}.items():
+        outlook = fold.outlook(question, names)
         if outlook is not None:
             yield name, _of_outlook(outlook, update, question)
     yield LONGEST, _said(update, question, math.log(question.max_steps))
@@ -211,7 +219,7 @@ def _renewals(fold: _Fold, update: Update, question: Question) -> Iterator[tuple
     after = renew(fold.rest, question, update.curve.until(at), fold.prior, fold.level) if at else None
     if before is None or after is None:
         return
-    yield BEFORE, _of_outlook(before, update, question)
+    yield BEFORE, _of_outlook(before, update, question, fold.chance(question))
     ends = after.steps.interval
     low, high = math.log(max(ends.low, 1.0)), math.inf if ends.high is None else math.log(ends.high)
     yield RENEWED, _said(update, question, math.log(after.steps.value), low, high, after.probability_reached)
@@ -254,8 +262,8 @@ def _question(update: Update, target: float, longest: int) -> Question:
     return Question(update.features, target, group_of(update), update.kind, update.parent, update.train_data, limit)
 
 
-def _of_outlook(found: Outlook, update: Update, question: Question) -> Said:
-    chance = found.chance(math.log(question.max_steps))
+def _of_outlook(found: Outlook, update: Update, question: Question, chance: float | None = None) -> Said:
+    chance = found.chance(math.log(question.max_steps)) if chance is None else chance
     return _said(update, question, found.center, found.low, found.high, chance)
 
 
