@@ -168,7 +168,7 @@ def test_wrong_settings_are_refused(job):
         ask(history(), job, predictor="mood")
     with pytest.raises(SettingError, match="level"):
         ask(history(), job, level=1.0)
-    with pytest.raises(SettingError, match="rests on the index"):
+    with pytest.raises(SettingError, match="not known of this update: index"):
         ask(history(), job, index=None, predictor="index")
 
 

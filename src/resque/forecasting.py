@@ -5,8 +5,8 @@ ledger (:mod:`resque.difficulty`), from what passes without training tell; secon
 probe, carbon from the named grid. So history made on one machine or in one region serves another.
 
 The chance of reaching the target is asked of other predictors than the steps are: how far a model has to go is not how
-far it can come. Runs that never reached their target enter as "longer than this" (censored). Updates of others may shape the law where
-own ones are few, and are outweighed by them.
+far it can come. Runs that never reached their target enter as "longer than this" (censored). Updates of others may
+shape the law where own ones are few, and are outweighed by them.
 """
 
 import dataclasses
