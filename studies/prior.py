@@ -1,4 +1,4 @@
-"""The rows of the shift studies as the history that ships with the package: ``src/resque/prior.jsonl``.
+"""The rows of the studies as the history that ships with the package: ``src/resque/prior.jsonl``.
 
 One update a line, as a ledger keeps it, with the predictors that forecasts use. Updates that began above their target
 are left out. Curves are thinned to evaluations at least 1.5 times their steps apart (and the last), without the losses;
@@ -15,11 +15,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from agreement import Run, runs
-from presets import PRESETS
+from agreement import TASK_INDEX, Run, runs
+from presets import PRESETS, TaskStudy
 from publish import Rows
 from resque.plain import to_plain
 from resque.records import LearningCurve, Update
+from resque.tasks import NEW_TASK
 from runs import RESULTS, rows
 from shift_rows import rounded
 
@@ -62,12 +63,45 @@ def named(data: str) -> str:
     return re.sub(r"[^:,+/]*/", "", data.replace("idx:", "").replace("npz:", ""))
 
 
+def task_update_of(study: TaskStudy, run: Run) -> Update:
+    """A new task as an update to its middle accuracy; the parent is the model before it got its head."""
+    target, curve = study.cutoffs[run.row["target"]][1], thinned(run.update.curve)
+    features = dataclasses.replace(
+        run.update.features,
+        samples=run.row["n"],
+        classes=run.row["classes"],
+        parameters=run.row["parameters"],
+        labels="true",
+        task_index=run.row["indices"][TASK_INDEX],
+        scores={"warm-up accuracy": run.row["accuracy_after_one_epoch"]},
+    )
+    return dataclasses.replace(
+        run.update,
+        features=features,
+        curve=curve,
+        target_accuracy=target,
+        reached=curve.first_at(target) is not None,
+        kind=NEW_TASK,
+        parent=f"{run.row['source'] or 'none'} {run.seed}",
+        train_data=named(run.update.train_data),
+        test_data=named(run.update.test_data),
+    )
+
+
 def lines(preset: str, found: Rows) -> Iterator[str]:
     """One line an update."""
     for study in PRESETS[preset].shifts:
         for run in runs(found[study.name]):
             if run.update.cost.steps:
-                yield json.dumps(rounded(to_plain(update_of(run)), DIGITS), separators=(",", ":"))
+                yield line(update_of(run))
+    for tasks in PRESETS[preset].tasks:
+        for run in runs(found[tasks.name]):
+            yield line(task_update_of(tasks, run))
+
+
+def line(update: Update) -> str:
+    """As a ledger keeps it."""
+    return json.dumps(rounded(to_plain(update), DIGITS), separators=(",", ":"))
 
 
 def main() -> None:

@@ -112,7 +112,7 @@ def test_what_lies_outside_the_history_goes_before_what_is_too_dear(gate, place)
 
 
 def test_too_little_history_is_in_the_summary_too(gate):
-    code, out, err, page = gate("--max-kwh 1 --ledger none.db --json")
+    code, out, err, page = gate("--max-kwh 1 --ledger none.db --no-prior --json")
     assert (code, out, err.count("\n")) == (4, "", 1)
     assert "### Update forecast: not reliable enough to decide" in page
     assert f"- {err.removeprefix('resque: ').strip()}\n" in page

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from resque import console
+from resque.ledger import Ledger
 from resque.models import save_weights
 from resque.networks import small_cnn
 from resque.wording import quantity
@@ -121,10 +122,19 @@ def test_wrong_usage_is_exit_code_2(cli, files, line):
 
 
 def test_too_little_history_is_exit_code_4(cli, files):
-    code, out, err = cli(FORECAST)
+    code, out, err = cli(f"{FORECAST} --no-prior")
     assert (code, out, err.count("\n")) == (4, "", 1)
     assert "0 updates in the ledger" in err
     assert not (files / "resque.db").exists()
+
+
+def test_the_shipped_history_alone_forecasts_and_is_exit_code_4(cli, files):
+    code, out, _ = cli(f"{FORECAST} --json")
+    made = json.loads(out)
+    assert (code, made["n_history"], made["n_shipped"] > 20) == (4, 0, True)
+    assert made["doubts"][0].startswith("it rests on updates of others alone")
+    assert "no guarantee" in made["estimates"]["steps"]["interval"]["guarantee"]
+    assert len(Ledger("resque.db").forecasts()) == 1
 
 
 def test_json_is_one_object_and_nothing_else(cli, files):

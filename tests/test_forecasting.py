@@ -69,6 +69,19 @@ def test_what_is_not_known_is_missing_and_never_zero(job):
     assert "carbon_kg" not in ask(history(), job, grid=None).estimates
 
 
+def test_a_history_that_tells_of_steps_alone_forecasts_steps_alone(job):
+    """As MLflow's runs do: nobody looked at gradients."""
+    blind = []
+    for update in history():
+        nothing = (None,) * len(update.curve.steps)
+        curve = dataclasses.replace(update.curve, gradient_norm=nothing, parameter_change=nothing)
+        cost = dataclasses.replace(update.cost, gradient_norm=None, parameter_change=None)
+        blind.append(dataclasses.replace(update, curve=curve, cost=cost))
+    made = ask(blind, job)
+    assert {"gradient_norm", "parameter_change"}.isdisjoint(made.estimates)
+    assert made.estimates["steps"] == ask(history(), job).estimates["steps"]
+
+
 def test_the_interval_covers_as_often_as_it_says(job):
     """80 % nominal, jackknife+ promises 60 %; 300 exchangeable draws, so the standard error is 2.3 points."""
     hits = 0
@@ -86,7 +99,7 @@ def test_updates_of_others_shape_the_law_and_promise_nothing(job):
     others = [dataclasses.replace(u, model="x", parent="q") for u in history(12, spread=0.0)]
     made = ask([], job, prior=others)
     assert (made.n_history, made.n_shipped) == (0, 12)
-    assert made.doubts == ("it rests on updates of others alone: do a few of your own",)
+    assert made.doubts == ("it rests on updates of others alone: run `resque calibrate`, or a few updates of your own",)
     assert "no guarantee" in made.estimates["steps"].interval.guarantee
     few = history(4, spread=0.0, kinds=("gaussian",))
     shaped = ask(few, job, prior=others)

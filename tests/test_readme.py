@@ -34,7 +34,7 @@ def test_the_walk_through_ends_with_a_settled_forecast_and_a_report(walk, warm_s
     assert settled[0]["original_accuracy_after"] is not None
     assert settled[0]["cost"]["carbon_kg"] > 0
     page = (folder / "report.html").read_text()
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert not re.search(r'(?:src|href)="(?!#)', page)
     rows = re.findall(r"<tr><td class=.l. title=[^>]*>npz.*?</tr>", page)
     assert len(rows) == 2 * len(history["updates"])

@@ -5,11 +5,21 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from doubles import synthetic_update
+from resque.checkpoints import Checkpoint
+from resque.energy import ClockMeter
 from resque.evidence import Question, group_of
-from resque.records import LearningCurve
+from resque.forecasting import forecast
+from resque.ledger import Ledger
+from resque.networks import small_cnn
+from resque.readings import EnergyReading
+from resque.recipes import Recipe, Retraining
+from resque.recording import record
+from resque.records import Features, LearningCurve, StepCost
 from resque.renewal import EVERY, FIRST, Renewing, renew, standing
+from resque.retraining import retrain
 
 
 def curve_of(pace, ceiling=0.95, start=0.5, longest=4000):
@@ -91,9 +101,67 @@ def test_a_plateau_makes_the_target_doubtful():
 def test_it_is_renewed_whenever_the_steps_have_doubled():
     run = update("asked", 200.0)
     renewing = Renewing(history(), question(run))
-    said = [renewing(run.curve.until(step)) for step in run.curve.steps]
-    at = [renewal.step for renewal in said if renewal is not None]
+    at = []
+    for step in run.curve.steps:
+        if renewing(run.curve.until(step), at[-1] if at else 0) is not None:
+            at.append(step)
     assert at[0] >= FIRST
     assert all(b >= EVERY * a for a, b in zip(at, at[1:], strict=False))
     assert len(at) >= 4
     assert max(at) < run.cost_at(0.9).steps
+
+
+@pytest.fixture
+def said(tmp_path, small):
+    """A forecast in a ledger with the history it rests on."""
+    ledger = Ledger(tmp_path / "resque.db")
+    for past in history(20):
+        ledger.add(past)
+    reading = EnergyReading(1.0, None, {}, {}, "clock")
+    made = forecast(
+        ledger.updates(),
+        Retraining(*small, 0.9, Recipe(max_epochs=200), kind="k0"),
+        Features(0.5, 0.5, 1.0),
+        step_cost=StepCost(0.01, None, 10, reading),
+        asking=reading,
+        parent="p",
+        predictor="accuracy gap",
+    )
+    ledger.add(made)
+    return ledger, made
+
+
+def test_a_loop_of_the_users_own_is_told_on_the_way(said):
+    ledger, made = said
+    curve = curve_of(100.0)
+    with record(ledger, made.id, meter=ClockMeter()) as run:
+        for step, accuracy in zip(curve.steps, curve.accuracy, strict=True):
+            if accuracy < 0.9:
+                run.evaluated(step=step, accuracy=accuracy)
+    assert [renewal.step for renewal in run.renewals][:2] == [8, 16]
+    total = curve.steps[curve.first_at(0.9)]
+    first, last = (abs(math.log(renewal.steps.value / total)) for renewal in (run.renewals[0], run.renewals[-1]))
+    assert last < max(first, 0.3)
+    assert ledger.updates()[-1].renewals == tuple(run.renewals)
+
+
+def test_an_interrupted_run_keeps_its_renewals(said, cnn, small, tmp_path):
+    """The first renewals come from before the interruption, the others from after it."""
+    ledger, made = said
+    job = Retraining(*small, 0.9999, Recipe(max_epochs=4, evaluate_every=2), kind="k0")
+
+    def run(checkpoint, stop_at=None):
+        def watch(at):
+            if at.step == stop_at:
+                raise KeyboardInterrupt
+
+        renew = Renewing.of_forecast(made, ledger.updates())
+        torch.manual_seed(0)
+        return retrain(small_cnn(), job, meter=ClockMeter(), checkpoint=checkpoint, watch=watch, renew=renew)
+
+    whole = run(None)
+    with pytest.raises(KeyboardInterrupt):
+        run(Checkpoint(tmp_path / "c", 0.0, False), stop_at=24)
+    resumed = run(Checkpoint(tmp_path / "c", 0.0, True))
+    assert resumed.resumed == 1
+    assert [renewal.step for renewal in resumed.renewals] == [renewal.step for renewal in whole.renewals]

@@ -84,8 +84,8 @@ def forecast(
 ) -> None:
     """Every cost of an update with its interval, before anything is trained; with a budget, a gate.
 
-    Exit codes with a budget (--max-…): 0 within it, 3 beyond it, 4 not reliable enough to decide. --max-epochs is the
-    recipe's longest run, too.
+    Exit codes with a budget (--max-…): 0 within it, 3 beyond it, 4 not reliable enough to decide; without one 4 where own
+    updates are too few. --max-epochs is the recipe's longest run, too.
 
     Example: resque forecast --model net.py:build --original net.profile --shifted npz:new.npz
     --test npz:new-test.npz --target-accuracy 0.9
@@ -95,7 +95,7 @@ def forecast(
     from resque.asking import check_fits, known_before, price_of_asking, probe
     from resque.energy import joined, named_grid, open_meter
     from resque.errors import TooFewUpdatesError
-    from resque.gate import Budget, decide, undecided
+    from resque.gate import Budget, code_of, decide, undecided
     from resque.gate import summary as in_markdown
     from resque.ledger import Ledger
     from resque.models import fingerprint
@@ -155,7 +155,7 @@ def forecast(
             console.show_decision(decision)
     if decision is not None:
         _append(page, in_markdown(made, decision))
-        raise typer.Exit(decision.code)
+    raise typer.Exit(code_of(made, decision))
 
 
 def _append(page: Path | None, text: str) -> None:

@@ -9,6 +9,7 @@ far it can come. Runs that never reached their target enter as "longer than this
 shape the law where own ones are few, and are outweighed by them.
 """
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
@@ -112,11 +113,14 @@ def forecast(
     if at_start(features, job.target_accuracy):
         return _nothing_to_do(common, predictor, grid, step_cost, level)
     names = chosen(history, question, prior) if predictor == ALL else (predictor,)
-    learned = {cost: learn(history, prior, cost, question, names, level) for cost in LEARNED}
-    steps = learned["steps"]
+    steps = learn(history, prior, "steps", question, names, level)
+    learned = {"steps": steps}
+    for cost in LEARNED[1:]:
+        with contextlib.suppress(TooFewUpdatesError):  # a history from elsewhere may tell of steps alone
+            learned[cost] = learn(history, prior, cost, question, names, level)
     mine = [row for row in steps.rows if row.own]
     interval = _promise(level, steps)
-    estimates = {cost: _estimate(learned[cost], job, interval) for cost in LEARNED}
+    estimates = {cost: _estimate(found, job, interval) for cost, found in learned.items()}
     for name, factor in _factors(job, step_cost, grid).items():
         estimates[name] = _estimate(steps, job, interval, factor)
     others = {
@@ -126,7 +130,7 @@ def forecast(
         **common,
         predictor=", ".join(names),
         estimates={name: estimates[name] for name in COSTS if name in estimates},
-        probability_reached=_chance(history, prior, question, steps),
+        probability_reached=(reaching(history, prior, question) or steps.outlook).chance(math.log(job.max_steps)),
         n_history=len(mine),
         n_shipped=len(steps.rows) - len(mine),
         kinds_history=tuple(sorted({str(row.example.kind or "unnamed") for row in mine})),
@@ -139,11 +143,13 @@ def forecast(
     )
 
 
-def _chance(history: Sequence[Update], prior: Sequence[Update], question: Question, steps: Learned) -> float:
-    """Of reaching the target in the longest run, by what sees the accuracy within reach; else by the steps."""
+def reaching(history: Sequence[Update], prior: Sequence[Update], question: Question) -> Outlook | None:
+    """The steps by what sees which accuracy is within reach: for chances alone; None where too few updates know it."""
     names = of_reaching(history, question, prior)
-    found = learn(history, prior, "steps", question, names) if names else steps
-    return found.outlook.chance(math.log(question.max_steps))
+    if names:
+        with contextlib.suppress(TooFewUpdatesError):
+            return learn(history, prior, "steps", question, names).outlook
+    return None
 
 
 def learn(
@@ -243,7 +249,7 @@ def _promise(level: float, learned: Learned) -> Interval:
 def _doubts(mine: Sequence[Past], question: Question, names: Sequence[str]) -> list[str]:
     """Why nobody should decide by this forecast."""
     if not mine:
-        return ["it rests on updates of others alone: do a few of your own"]
+        return ["it rests on updates of others alone: run `resque calibrate`, or a few updates of your own"]
     found = []
     if len(mine) < FEWEST_UPDATES:
         found.append(f"{len(mine)} own updates; {FEWEST_UPDATES} are needed")

@@ -7,6 +7,7 @@ not reliable enough to decide goes before what is too dear.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from resque.forecasting import FEWEST_UPDATES
 from resque.readings import Tariff
 from resque.records import Forecast
 
@@ -108,6 +109,14 @@ def _compared(made: Forecast, budget: Budget) -> Iterator[tuple[str, str, float,
         paid = budget.tariff.per_kwh or budget.tariff.per_hour
         price = None if wall_s is None or not paid else budget.tariff.price(energy_kwh, wall_s)
         yield "--max-price", "price", budget.max_price, price, budget.tariff.currency
+
+
+def code_of(made: Forecast, decision: Decision | None) -> int:
+    """The exit code: the decision's; without a budget only what rests on too few own updates is told by one."""
+    if decision is not None:
+        return decision.code
+    nothing_to_do = not made.alternatives
+    return WITHIN if nothing_to_do or made.n_history >= FEWEST_UPDATES else UNSURE
 
 
 def _upper(made: Forecast, cost: str) -> float | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from resque.difficulty import Example, Law
 from resque.evidence import Question, at_start, group_of, lasted
+from resque.forecasting import reaching
 from resque.outlook import Outlook, look
 from resque.prior import shipped
 from resque.readings import Interval
@@ -60,8 +61,12 @@ def renew(
     curve: LearningCurve,
     prior: Sequence[Update] = (),
     level: float = 0.8,
+    within_reach: Outlook | None = None,
 ) -> Renewal | None:
     """What an update that is under way will cost in all.
+
+    The curve so far says little of where it ends: the chance of reaching the target is that of the forecast, given that
+    the target was not reached by now.
 
     Args:
         history: Finished updates.
@@ -69,6 +74,7 @@ def renew(
         curve: What has been seen of it, up to now.
         prior: Updates of others, see :func:`resque.forecasting.forecast`.
         level: Nominal coverage of the interval.
+        within_reach: See :func:`resque.forecasting.reaching`; None asks the runs that stood there.
 
     Returns:
         None where fewer than five runs of the history stood there.
@@ -88,7 +94,7 @@ def renew(
         step=step,
         accuracy=curve.accuracy[-1],
         steps=_in_all(found, step, question.max_steps, level),
-        probability_reached=found.chance(math.log(question.max_steps - step)),
+        probability_reached=_chance(within_reach, found, step, question.max_steps),
         n_history=sum(own),
     )
 
@@ -107,20 +113,24 @@ class Renewing:
         self, history: Sequence[Update], question: Question, prior: Sequence[Update] = (), level: float = 0.8
     ) -> None:
         self._history, self._question, self._prior, self._level = history, question, prior, level
-        self._next = FIRST
+        self._within_reach = reaching(history, prior, question)
 
     @classmethod
     def of_forecast(cls, said: Forecast, history: Sequence[Update]) -> "Renewing":
         """As the forecast was made: with the history that ships with the package, if it was shaped by that."""
         return cls(history, Question.of_forecast(said), shipped() if said.n_shipped else (), said.level)
 
-    def __call__(self, curve: LearningCurve) -> Renewal | None:
-        """The renewal that is due; None where none is, or where none can be given."""
+    def __call__(self, curve: LearningCurve, latest: int) -> Renewal | None:
+        """The renewal that is due; None where none is, or where none can be given.
+
+        Args:
+            curve: Of the run, up to now.
+            latest: Step of the last renewal; 0 where there was none.
+        """
         step = curve.steps[-1]
-        if step < self._next or curve.accuracy[-1] >= self._question.target_accuracy:
+        if step < max(FIRST, EVERY * latest) or curve.accuracy[-1] >= self._question.target_accuracy:
             return None
-        self._next = math.ceil(EVERY * step)
-        return renew(self._history, self._question, curve, self._prior, self._level)
+        return renew(self._history, self._question, curve, self._prior, self._level, self._within_reach)
 
 
 def _landmark(update: Update, question: Question, step: int, own: bool) -> Example | None:
@@ -134,6 +144,14 @@ def _landmark(update: Update, question: Question, step: int, own: bool) -> Examp
         return None
     group = question.group if update.parent == question.parent else group_of(update)
     return Example(stands, math.log(value - step), censored, group, update.kind, update.train_data, update.parent)
+
+
+def _chance(within_reach: Outlook | None, found: Outlook, step: int, longest: int) -> float:
+    """Of reaching the target in the longest run, given that it was not reached yet."""
+    if within_reach is None:
+        return found.chance(math.log(longest - step))
+    so_far, whole = within_reach.chance(math.log(step)), within_reach.chance(math.log(longest))
+    return (whole - so_far) / (1.0 - so_far) if so_far < 1.0 else 0.0
 
 
 def _in_all(found: Outlook, step: int, longest: int, level: float) -> Estimate:

@@ -190,18 +190,17 @@ class _Fold:
         names = self.chosen(question)[0]
         return self.outlook(question, names, self.prior) if names else None
 
-    def chance(self, question: Question) -> float | None:
-        """Of reaching the target, as a forecast would say it."""
+    def reaching(self, question: Question) -> Outlook | None:
+        """What the chance of reaching the target rests on, where it does not rest on the forecast of steps."""
         names = self.chosen(question)[1]
-        found = self.outlook(question, names, self.prior) if names else self.forecast(question)
-        return None if found is None else found.chance(math.log(question.max_steps))
+        return self.outlook(question, names, self.prior) if names else None
 
 
 def _words(fold: _Fold, update: Update, question: Question) -> Iterator[tuple[str, Said]]:
     """What the forecast, each predictor alone and the simplest rules say of an update."""
     whole = fold.forecast(question)
     if whole is not None:
-        yield FORECAST, _of_outlook(whole, update, question, fold.chance(question))
+        yield FORECAST, _of_outlook(whole, update, question, fold.reaching(question))
     for name, names in {**{name: (name,) for name in PREDICTORS}, CONSTANT: ()}.items():
         outlook = fold.outlook(question, names)
         if outlook is not None:
@@ -214,12 +213,14 @@ def _renewals(fold: _Fold, update: Update, question: Question) -> Iterator[tuple
     epoch, reached = update.curve.steps_per_epoch, update.cost_at(question.target_accuracy)
     if epoch is None or (reached or update.cost).steps <= epoch:
         return
-    before = fold.forecast(question)
+    before, within_reach = fold.forecast(question), fold.reaching(question)
     at = max(step for step in update.curve.steps if step <= epoch)
-    after = renew(fold.rest, question, update.curve.until(at), fold.prior, fold.level) if at else None
-    if before is None or after is None:
+    if before is None or not at:
         return
-    yield BEFORE, _of_outlook(before, update, question, fold.chance(question))
+    after = renew(fold.rest, question, update.curve.until(at), fold.prior, fold.level, within_reach)
+    if after is None:
+        return
+    yield BEFORE, _of_outlook(before, update, question, within_reach)
     ends = after.steps.interval
     low, high = math.log(max(ends.low, 1.0)), math.inf if ends.high is None else math.log(ends.high)
     yield RENEWED, _said(update, question, math.log(after.steps.value), low, high, after.probability_reached)
@@ -262,8 +263,8 @@ def _question(update: Update, target: float, longest: int) -> Question:
     return Question(update.features, target, group_of(update), update.kind, update.parent, update.train_data, limit)
 
 
-def _of_outlook(found: Outlook, update: Update, question: Question, chance: float | None = None) -> Said:
-    chance = found.chance(math.log(question.max_steps)) if chance is None else chance
+def _of_outlook(found: Outlook, update: Update, question: Question, within_reach: Outlook | None = None) -> Said:
+    chance = (within_reach or found).chance(math.log(question.max_steps))
     return _said(update, question, found.center, found.low, found.high, chance)
 
 
