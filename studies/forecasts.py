@@ -126,6 +126,7 @@ def drawn(own: Sequence[Update], prior: Sequence[Update], target: float, size: i
         outlook, limit = look(law, question.example(names), mine, seen, LEVEL), math.log(longest)
         reached = update.cost_at(target)
         yield Said(
+            update=update.id,
             kind=update.kind,
             forecast=min(outlook.center, limit),
             low=min(outlook.low, limit),

@@ -99,12 +99,32 @@ def test_updates_of_others_shape_the_law_and_promise_nothing(job):
     others = [dataclasses.replace(u, model="x", parent="q") for u in history(12, spread=0.0)]
     made = ask([], job, prior=others)
     assert (made.n_history, made.n_shipped) == (0, 12)
-    assert made.doubts == ("it rests on updates of others alone: run `resque calibrate`, or a few updates of your own",)
+    assert made.doubts[0].startswith("it rests on updates of others alone")
     assert "no guarantee" in made.estimates["steps"].interval.guarantee
     few = history(4, spread=0.0, kinds=("gaussian",))
     shaped = ask(few, job, prior=others)
-    assert (shaped.n_history, shaped.doubts[0]) == (4, "4 own updates; 5 are needed")
+    assert (shaped.n_history, shaped.doubts[0]) == (4, "4 own updates of this model and recipe; 5 are needed")
     assert shaped.estimates["steps"].value == pytest.approx(250, rel=0.3)
+
+
+def test_what_own_updates_do_not_bear_out_is_doubted_whatever_others_teach(job):
+    others = [dataclasses.replace(u, model="x", parent="q") for u in history(12, spread=0.0)]
+    repeats = [dataclasses.replace(u, train_data="one", id=f"r{i}") for i, u in enumerate(history(6))]
+    assert "repeats of one" in ask(repeats, job, prior=others).doubts[0]
+    assert "0 of 6 own updates ever reached" in ask(history(6, never=range(6)), job, prior=others).doubts[0]
+    foreign = [dataclasses.replace(u, model="another", parent="q") for u in history(8)]
+    assert "0 own updates of this model" in ask(foreign, job).doubts[0]
+    assert ask(history(8), job, prior=others).doubts == ()
+
+
+def test_a_fixed_number_of_epochs_costs_what_it_costs(job):
+    fixed = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, fixed_epochs=40))
+    made = ask(history(), fixed)
+    steps = made.estimates["steps"]
+    assert (steps.value, steps.interval.low, steps.interval.high, steps.upper) == (fixed.max_steps,) * 4
+    assert made.estimates["epochs"].value == pytest.approx(40)
+    assert "gradient_norm" not in made.estimates
+    assert 0.0 < made.probability_reached < 1.0
 
 
 def test_an_unseen_kind_has_no_guarantee_and_a_wider_interval(job):

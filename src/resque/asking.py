@@ -111,24 +111,31 @@ def neighbours(model: nn.Module, data: LabelledData) -> float | None:
 
     None where the model has no head that could be found, or one that sees more than a row a sample.
     """
-    try:
-        head(model)
-    except ModelError:
+    if _width(model, data) is None:
         return None
-    with observing(model, PENULTIMATE, "mean") as observe:
+    with observing(model, PENULTIMATE, "flatten") as observe:
         rows = torch.cat([observe(inputs)[0].double().cpu() for inputs, _ in data.batches(device=device_of(model))])
     return neighbour_accuracy(rows.numpy(), data.labels.cpu().numpy())
 
 
 def _viewing(model: nn.Module, data: LabelledData) -> Viewing | None:
     """What gathers the rivals' view beside the index; None without a dense head, or where products would not fit."""
+    width = _width(model, data)
+    if width is None or 8 * len(data.classes) * width**2 > _LARGEST_PRODUCTS:
+        return None
+    return Viewing(data.classes, len(data))
+
+
+def _width(model: nn.Module, data: LabelledData) -> int | None:
+    """Of the row that a dense head sees of each sample; None without such a head, or where it sees a row a token."""
     try:
         width = getattr(head(model), "in_features", None)
     except ModelError:
         return None
-    if width is None or 8 * len(data.classes) * width**2 > _LARGEST_PRODUCTS:
-        return None
-    return Viewing(data.classes, len(data))
+    inputs, _ = next(data.batches(2, device_of(model)))
+    with observing(model, PENULTIMATE, "flatten") as observe:
+        rows = observe(inputs)[0]
+    return width if width is not None and rows.shape[1] == width else None
 
 
 def price_of_asking(passes_s: float, step_cost: StepCost, forecasts: int = 1) -> EnergyReading:

@@ -85,6 +85,7 @@ def calibrate(
     Example: resque calibrate --model net.py:build --weights net.safetensors --data npz:clean.npz --country FRA
     """
     from resque import console
+    from resque.asking import check_fits
     from resque.calibration import Calibration, default_target, plan, run, short
     from resque.checkpoints import Checkpoint
     from resque.energy import named_grid, open_meter
@@ -105,6 +106,8 @@ def calibrate(
     named_recipe(recipe, evaluate_every, max_epochs)  # refused before anything is read
     parts = _parts(reader, data, test)
     network = reader.network(parts[1], seed)
+    for part in parts[1:]:
+        check_fits(network, part)
     clean, _ = evaluate(network, parts[2].batches(EVALUATION_BATCH, device_of(network)))
     asked = Calibration(
         train=parts[1],
@@ -134,7 +137,14 @@ def calibrate(
         _show_updates(done)
         new = {"original": original or parts[0].name, "shifted": "NEW", "test": "NEW-HELD-OUT"}
         options = {"model": model, "weights": weights, **new, "target-accuracy": asked.target_accuracy}
-        _show_next(done, {**options, "recipe": recipe, "ledger": ledger})
+        more: dict[str, Any] = {
+            "recipe": recipe,
+            "evaluate-every": evaluate_every,
+            "max-epochs": max_epochs,
+            "layer": layer,
+        }
+        more |= {"reduction": reduction, "classes": classes, "country": country, "intensity": intensity}
+        _show_next(done, {**options, **more, "ledger": ledger})
     for reason in reasons:
         console.warn(f"beyond budget, nothing was trained: {reason}")
     if reasons:

@@ -158,7 +158,12 @@ def show_forecast(made: Forecast) -> None:
     if now.index_rad is not None:
         floor = NOT_MEASURED if now.floor_rad is None else f"{now.floor_rad:.4f}"
         index = f"{now.index_rad:.4f} rad (floor {floor}, layer {now.layer}, {now.reduction}, {now.labels} labels)"
-    out.print(f"index {index}, accuracy now {made.features.accuracy:.3f}, loss now {made.features.loss:.3f}")
+    if now.task_index is None:
+        out.print(f"index {index}, accuracy now {now.accuracy:.3f}, loss now {now.loss:.3f}")
+    else:
+        warm = now.scores.get("warm-up accuracy")
+        after = "" if warm is None else f", test accuracy {warm:.3f} after the warm-up"
+        out.print(f"RESQUE_task {now.task_index:.4f} (0 is best, 1 is chance){after}")
     out.print(f"chance of reaching the target within {made.max_steps:,} steps: {made.probability_reached:.0%}")
     kinds = ", ".join(made.kinds_history) or "none"
     shipped = f" and {made.n_shipped} of resque's own studies" if made.n_shipped else ""
@@ -303,8 +308,8 @@ def show_validation(found: "Validation") -> None:
         rows.add_row(
             each.predictor,
             f"{each.reached}/{each.n}",
-            f"{each.median_error:.0%}",
-            f"{each.within_factor_2:.0%}",
+            f"{each.median_error:.0%}" if each.reached else NOT_MEASURED,
+            f"{each.within_factor_2:.0%}" if each.reached else NOT_MEASURED,
             NOT_MEASURED if rho is None else f"{each.spearman_value:.2f} [{rho.low:.2f}, {rho.high:.2f}]",
             NOT_MEASURED if each.brier is None else f"{each.brier:.3f}",
             NOT_MEASURED if held is None else f"{each.coverage:.0%} [{held.low:.0%}, {held.high:.0%}]",
@@ -316,7 +321,11 @@ def show_validation(found: "Validation") -> None:
         "n: reached/all; errors of those that reached; Brier: of the chance of reaching; held: [clustered by kind]"
     )
     out.print("width: upper over lower end, median; score: mean interval score in log steps, smaller is better")
+    if found.other_changes:
+        out.print(f"{found.other_changes} updates of another change (new tasks beside shifts) are not judged here")
     for name, each in zip(("before", "renewed"), found.renewed, strict=False):
+        if not each.reached:
+            continue
         intervals = "" if each.coverage is None else f", held {each.coverage:.0%}, score {each.interval_score:.2f}"
         out.print(
             f"{each.n} runs were not over after an epoch; {name}: median error {each.median_error:.0%}, "

@@ -154,7 +154,7 @@ def pasts(
         known = tuple(each for each in values if each is not None)
         if update.from_scratch or len(known) < len(values) or not value or at_start(update.features, target):
             continue
-        if own and "index" in names and of_index(update.features) != of_index(question.features):
+        if "index" in names and not _same_index(update.features, question.features, own):
             continue
         if (update.features.task_index is None) != (question.features.task_index is None):
             continue
@@ -238,6 +238,11 @@ def _enough(seen: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
 def at_start(features: Features, target_accuracy: float) -> bool:
     """Whether there is nothing to retrain."""
     return features.accuracy is not None and features.accuracy >= target_accuracy
+
+
+def _same_index(one: Features, other: Features, own: bool) -> bool:
+    """Layer and reduction; the layers of another's network have other names."""
+    return of_index(one) == of_index(other) if own else one.reduction == other.reduction
 
 
 def of_index(features: Features) -> tuple[str, str]:

@@ -86,7 +86,10 @@ def export(history: Ledger, form: str, out: Path | None = None) -> Iterator[str]
     lines = csv_lines(updates) if form == "csv" else json_lines(history.forecasts(), updates)
     if out is None:
         return lines
-    with replacing(out, own=lambda path: _begins(path, _FIRST[form])) as scratch, scratch.open("w") as file:
+    with (
+        replacing(out, own=lambda path: _begins(path, _FIRST[form])) as scratch,
+        scratch.open("w", encoding="utf-8") as file,
+    ):
         file.writelines(lines)
     return iter(())
 

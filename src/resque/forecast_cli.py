@@ -84,8 +84,8 @@ def forecast(
 ) -> None:
     """Every cost of an update with its interval, before anything is trained; with a budget, a gate.
 
-    Exit codes with a budget (--max-…): 0 within it, 3 beyond it, 4 not reliable enough to decide; without one 4 where own
-    updates are too few. --max-epochs is the recipe's longest run, too.
+    Exit codes with a budget (--max-…): 0 within it, 3 beyond it, 4 not reliable enough to decide; without one 4 where
+    own updates are too few. --max-epochs is the recipe's longest run, too.
 
     Example: resque forecast --model net.py:build --original net.profile --shifted npz:new.npz
     --test npz:new-test.npz --target-accuracy 0.9

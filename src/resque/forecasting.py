@@ -114,8 +114,11 @@ def forecast(
         return _nothing_to_do(common, predictor, grid, step_cost, level)
     names = chosen(history, question, prior) if predictor == ALL else (predictor,)
     steps = learn(history, prior, "steps", question, names, level)
+    chance = (reaching(history, prior, question) or steps.outlook).chance(math.log(job.max_steps))
+    if job.recipe.fixed_epochs is not None:
+        steps = dataclasses.replace(steps, outlook=_certain(steps.outlook, math.log(job.max_steps)))
     learned = {"steps": steps}
-    for cost in LEARNED[1:]:
+    for cost in LEARNED[1:] if job.recipe.fixed_epochs is None else ():
         with contextlib.suppress(TooFewUpdatesError):  # a history from elsewhere may tell of steps alone
             learned[cost] = learn(history, prior, cost, question, names, level)
     mine = [row for row in steps.rows if row.own]
@@ -123,14 +126,14 @@ def forecast(
     estimates = {cost: _estimate(found, job, interval) for cost, found in learned.items()}
     for name, factor in _factors(job, step_cost, grid).items():
         estimates[name] = _estimate(steps, job, interval, factor)
-    others = {
-        name: steps_by(history, prior if name == INDEX else (), question, name, job.max_steps) for name in PREDICTORS
-    }
+    others = {name: steps_by(history, (), question, name, job.max_steps) for name in PREDICTORS}
+    if others[INDEX] is None:
+        others[INDEX] = steps_by(history, prior, question, INDEX, job.max_steps)
     return Forecast(
         **common,
         predictor=", ".join(names),
         estimates={name: estimates[name] for name in COSTS if name in estimates},
-        probability_reached=(reaching(history, prior, question) or steps.outlook).chance(math.log(job.max_steps)),
+        probability_reached=chance,
         n_history=len(mine),
         n_shipped=len(steps.rows) - len(mine),
         kinds_history=tuple(sorted({str(row.example.kind or "unnamed") for row in mine})),
@@ -139,8 +142,13 @@ def forecast(
             CONSTANT: float(np.exp(np.median([row.example.log_cost for row in mine or steps.rows]))),
         },
         notes=(*_notes(mine), *_foreign(history, mine, job, parent)),
-        doubts=tuple(_doubts(mine, question, names)),
+        doubts=tuple(_doubts(mine, history, question, names, of_reaching(history, question, prior))),
     )
+
+
+def _certain(outlook: Outlook, log_steps: float) -> Outlook:
+    """A recipe of a fixed number of epochs goes on whatever it sees."""
+    return dataclasses.replace(outlook, center=log_steps, low=log_steps, high=log_steps, upper=log_steps)
 
 
 def reaching(history: Sequence[Update], prior: Sequence[Update], question: Question) -> Outlook | None:
@@ -187,6 +195,11 @@ def _check_enough(mine: Sequence[Past], rows: Sequence[Past], question: Question
         raise TooFewUpdatesError(
             f"{reached} of {len(mine)} updates in the ledger ever reached accuracy {question.target_accuracy:g}; "
             f"a forecast needs {FEWEST_REACHED}: ask for a lower target, or let them run longer"
+        )
+    if len(mine) < FEWEST_UPDATES and question.features.task_index is not None:
+        raise TooFewUpdatesError(
+            f"{len(mine)} new tasks in the ledger started below accuracy {question.target_accuracy:g}; a forecast "
+            f"needs {FEWEST_UPDATES}: learn other tasks with `resque retrain --new-head` (or --extend)"
         )
     if len(mine) < FEWEST_UPDATES:
         raise TooFewUpdatesError(
@@ -246,17 +259,26 @@ def _promise(level: float, learned: Learned) -> Interval:
     return Interval(0.0, None, level, promise)
 
 
-def _doubts(mine: Sequence[Past], question: Question, names: Sequence[str]) -> list[str]:
-    """Why nobody should decide by this forecast."""
+def _doubts(
+    mine: Sequence[Past], history: Sequence[Update], question: Question, names: Sequence[str], reach: Sequence[str]
+) -> list[str]:
+    """Why nobody should decide by this forecast: whatever others teach, own updates must bear it out."""
     if not mine:
         return ["it rests on updates of others alone: run `resque calibrate`, or a few updates of your own"]
+    kin = [row for row in mine if row.example.group == question.group]
+    reached = sum(not row.example.censored for row in kin)
     found = []
-    if len(mine) < FEWEST_UPDATES:
-        found.append(f"{len(mine)} own updates; {FEWEST_UPDATES} are needed")
-    for place, (name, given) in enumerate(zip(names, question.values(names), strict=True)):
-        seen = [row.example.features[place] for row in mine]
-        slack = _BEYOND * (max(seen) - min(seen))
-        if given is not None and not min(seen) - slack - 1e-9 <= given <= max(seen) + slack + 1e-9:
+    if len(kin) < FEWEST_UPDATES:
+        found.append(f"{len(kin)} own updates of this model and recipe; {FEWEST_UPDATES} are needed")
+    elif reached < FEWEST_REACHED:
+        found.append(f"{reached} of {len(kin)} own updates ever reached the target; {FEWEST_REACHED} are needed")
+    elif len({row.example.condition for row in kin}) == 1:
+        found.append(f"all {len(kin)} own updates are repeats of one")
+    for name in dict.fromkeys((*names, *reach)):
+        (given,) = question.values([name])
+        seen = [row.example.features[0] for row in pasts(history, "steps", question, [name])]
+        slack = _BEYOND * (max(seen) - min(seen)) if seen else 0.0
+        if given is None or not seen or not min(seen) - slack - 1e-9 <= given <= max(seen) + slack + 1e-9:
             found.append(f"its {name} lies outside the history's: extrapolated")
     return found
 
@@ -280,7 +302,7 @@ def _foreign(history: Sequence[Update], mine: Sequence[Past], job: Retraining, p
         "trained another part of the model": sum(
             update.recipe.get("trains", "all") != job.recipe.trains for update in history
         ),
-        "were left out: they started at the target or from scratch, or have no index of this layer": len(history)
+        "were left out: begun at the target or from scratch, another layer's index, or another change": len(history)
         - len(mine),
     }
     return tuple(f"{n} of {len(history)} updates in the ledger {what}" for what, n in counted.items() if n)

@@ -21,7 +21,8 @@ class Said:
     """What was said of one update, and what came; logarithms of steps, none beyond the longest run.
 
     Attributes:
-        kind: Of the update.
+        update: Its id.
+        kind: Its kind of shift.
         forecast: The middle.
         low: Lower end of the interval; None where none was given, as the two below.
         high: Upper end.
@@ -30,6 +31,7 @@ class Said:
         reached: Whether the target was.
     """
 
+    update: str
     kind: Hashable
     forecast: float
     low: float | None
@@ -145,8 +147,9 @@ def correlation_interval(value: float, n: int, ranks: bool) -> Interval:
 
 
 def gain(index: Sequence[Said], constant: Sequence[Said]) -> Interval | None:
-    """How much smaller the index's log errors are than a constant's."""
-    pairs = [(a, b) for a, b in zip(index, constant, strict=False) if a.reached]
+    """How much smaller the index's log errors are than a constant's, on updates of which both speak."""
+    others = {each.update: each for each in constant}
+    pairs = [(each, others[each.update]) for each in index if each.reached and each.update in others]
     if len(pairs) < FEWEST:
         return None
     nearer = [abs(b.forecast - b.steps) - abs(a.forecast - a.steps) for a, b in pairs]

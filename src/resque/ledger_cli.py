@@ -33,6 +33,7 @@ def ledger_validate(
     target_accuracy: Target,
     by: Annotated[str, typer.Option(help="What is left out: kind, condition, seed or model.")] = "kind",
     confidence: Annotated[float, typer.Option(help="Nominal coverage of the intervals.")] = 0.8,
+    prior: Annotated[bool, typer.Option("--prior/--no-prior", help="Shape forecasts as `forecast` does.")] = True,
     ledger: LedgerFile = LEDGER,
     as_json: Json = False,
 ) -> None:
@@ -41,12 +42,18 @@ def ledger_validate(
     Example: resque ledger validate --target-accuracy 0.94 --ledger demo-run/resque.db
     """
     from resque import console
+    from resque.prior import shipped
     from resque.validation import validate
 
     history = existing_ledger(ledger)
     with console.progress("leaving out") as show:
         found = validate(
-            history.updates(), target_accuracy, by, confidence, watch=lambda done, total: show(done, total, by)
+            history.updates(),
+            target_accuracy,
+            by,
+            confidence,
+            shipped() if prior else (),
+            watch=lambda done, total: show(done, total, by),
         )
     if as_json:
         console.print_json({**console.plain(found), "index_adds": found.index_adds})

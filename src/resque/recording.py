@@ -290,6 +290,8 @@ def _as_forecast(said: Forecast, about: Mapping[str, Any]) -> dict[str, Any]:
     names = "parent", "train_data", "test_data", "kind", "target_accuracy"
     for what in names:
         mine, theirs = about[what], getattr(said, what)
+        if what == "parent" and said.features.task_index is not None:
+            continue  # the forecast is of the model before it got its head
         if mine and mine != theirs:
             raise SettingError(f"forecast {said.id} was made for {what} {theirs}, not {mine}: make a new forecast")
     for setting, mine in about["recipe"].items():

@@ -5,6 +5,7 @@ example. What it knew is the gap that was left and how far the slope of its late
 followed; what it teaches is how many more steps it took. Nothing of it depends on the kind of update.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 
@@ -130,7 +131,9 @@ class Renewing:
         step = curve.steps[-1]
         if step < max(FIRST, EVERY * latest) or curve.accuracy[-1] >= self._question.target_accuracy:
             return None
-        return renew(self._history, self._question, curve, self._prior, self._level, self._within_reach)
+        with contextlib.suppress(np.linalg.LinAlgError):  # no forecast is worth a training that ends in the middle
+            return renew(self._history, self._question, curve, self._prior, self._level, self._within_reach)
+        return None
 
 
 def _landmark(update: Update, question: Question, step: int, own: bool) -> Example | None:

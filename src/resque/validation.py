@@ -15,7 +15,7 @@ import numpy as np
 
 from resque.difficulty import Law
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, group_of, of_reaching, pasts
+from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, group_of, of_index, of_reaching, pasts
 from resque.judging import FEWEST, Judged, Said, gain, judged
 from resque.outlook import Outlook, look
 from resque.readings import Interval
@@ -45,6 +45,7 @@ class Validation:
         level: Nominal coverage of the intervals.
         folds: How many were left out.
         updates: Updates that began below the target.
+        other_changes: Of those, left out because the others are shifts and these are new tasks, or the reverse.
         replicate_error: Median of how far one seed's steps are off another's under the same condition, and n.
         index_gain: By how much the index alone is nearer than a constant, mean of log errors over updates that reached
             the target, with a 90 % interval clustered by kind; None without an index.
@@ -60,6 +61,7 @@ class Validation:
     level: float
     folds: int
     updates: int
+    other_changes: int
     replicate_error: float | None
     replicate_pairs: int
     index_gain: Interval | None
@@ -98,7 +100,9 @@ def validate(
     """
     if by not in BY:
         raise SettingError(f"validate by {by!r}: use one of {', '.join(BY)}")
-    usable = [u for u in history if not u.from_scratch and not at_start(u.features, target_accuracy) and u.cost.steps]
+    begun = [u for u in history if not u.from_scratch and not at_start(u.features, target_accuracy) and u.cost.steps]
+    tasks = [update for update in begun if update.features.task_index is not None]
+    usable = tasks if 2 * len(tasks) > len(begun) else [u for u in begun if u.features.task_index is None]
     folds = list(dict.fromkeys(BY[by](update) for update in usable))
     if len(folds) < FEWEST:
         raise TooFewUpdatesError(
@@ -122,7 +126,6 @@ def validate(
                 renewed.setdefault(name, []).append(word)
         distances += _curve_errors(fold, asked)
     watch(len(folds), len(folds))
-    complete = {name: found for name, found in said.items() if len(found) == len(said[LONGEST])}
     error, pairs = replicate_error(usable, target_accuracy)
     return Validation(
         by=by,
@@ -132,8 +135,9 @@ def validate(
         updates=len(usable),
         replicate_error=error,
         replicate_pairs=pairs,
-        index_gain=gain(complete.get("index", ()), complete.get(CONSTANT, ())),
-        judged=tuple(judged(name, found, level) for name, found in complete.items()),
+        other_changes=len(begun) - len(usable),
+        index_gain=gain(said.get("index", ()), said.get(CONSTANT, ())),
+        judged=tuple(judged(name, found, level) for name, found in said.items()),
         renewed=tuple(judged(name, found, level) for name, found in renewed.items()),
         curve_error=statistics.median(distances) if distances else None,
     )
@@ -160,7 +164,7 @@ class _Fold:
 
     def chosen(self, question: Question) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The predictors of the forecast and of its chance; what is known of a question decides."""
-        key = question.target_accuracy, question.group, tuple(v is None for v in question.values(list(PREDICTORS)))
+        key = *_asked(question), tuple(value is None for value in question.values(list(PREDICTORS)))
         if key not in self._chosen:
             of = self.rest, question, self.prior
             self._chosen[key] = chosen(*of), of_reaching(*of)
@@ -170,7 +174,7 @@ class _Fold:
         """What the rest says; None where it says nothing."""
         if None in question.values(names):
             return None
-        key = names, question.group, question.target_accuracy, question.max_steps, bool(prior)
+        key = names, bool(prior), *_asked(question)
         if key not in self._laws:
             rows = pasts(self.rest, "steps", question, names) + pasts(prior, "steps", question, names, own=False)
             law = Law([row.example for row in rows]) if len(rows) >= FEWEST else None
@@ -194,6 +198,13 @@ class _Fold:
         """What the chance of reaching the target rests on, where it does not rest on the forecast of steps."""
         names = self.chosen(question)[1]
         return self.outlook(question, names, self.prior) if names else None
+
+
+def _asked(question: Question) -> tuple[Hashable, ...]:
+    """What of a question decides which updates teach it, and how they are read."""
+    features = question.features
+    task = features.task_index is not None
+    return task, of_index(features), question.group, question.parent, question.target_accuracy, question.max_steps
 
 
 def _words(fold: _Fold, update: Update, question: Question) -> Iterator[tuple[str, Said]]:
@@ -280,6 +291,7 @@ def _said(
     at_target, longest = update.cost_at(question.target_accuracy), math.log(question.max_steps)
     steps = math.log((at_target or update.cost).steps or 1)
     return Said(
+        update=update.id,
         kind=update.kind,
         forecast=min(center, longest),
         low=None if low is None else min(low, longest),

@@ -174,18 +174,18 @@ def verdict(summary: Settlement) -> str:
         return "No forecast has been settled yet by an update that reached its target."
     kept, judged = summary.held["steps"]
     best = summary.scores[0]
-    own, index = (
-        next((score for score in summary.scores if score.predictor == name), best) for name in (FORECAST, "index")
-    )
+    scores = {score.predictor: score for score in summary.scores}
+    own, index, alone = scores.get(FORECAST, best), scores.get("index"), ""
+    if index is not None:
+        alone = f" The RESQUE index alone would have been off by {index.median_factor:.1f}"
+        alone += "." if best in (own, index) else f", {best.predictor} by {best.median_factor:.1f}."
     doing = f"{quantity('wall_s', summary.doing_s)} and {quantity('energy_kwh', summary.doing_kwh)}"
     asking = f"{quantity('wall_s', summary.asking_s)} and {quantity('energy_kwh', summary.asking_kwh)}"
     return (
         f"Asked before {summary.n} update{'s' * (summary.n > 1)}, the forecast was typically off by a factor of "
         f"{own.median_factor:.1f} in training steps (n = {own.n} that reached the target), and {share(kept, judged)} "
         f"of its intervals for them held; asking took {asking}, the updates {doing}"
-        f"{', less than asking' if summary.doing_s < summary.asking_s else ''}. "
-        f"The RESQUE index alone would have been off by {index.median_factor:.1f}"
-        + ("." if best.predictor in (FORECAST, "index") else f", {best.predictor} by {best.median_factor:.1f}.")
+        f"{', less than asking' if summary.doing_s < summary.asking_s else ''}.{alone}"
     )
 
 
