@@ -202,9 +202,7 @@ def retrain(
     console.show_update(update, software_carbon_intensity(update, made))
     console.out.print(f"model and profile: {written[0]}; ledger: {ledger}")
     if job.parent:
-        console.out.print(
-            "its head is a new one: to load these weights, the model needs as many outputs (--classes, or your own code)"
-        )
+        console.out.print("its head is another: whoever loads these weights needs a model with as many outputs")
     if said is not None:
         console.show_settled([(said, update)])
 
