@@ -18,7 +18,7 @@ from resque.cli import main
 from resque.data import load_data
 from resque.labelled import LabelledData
 from resque.networks import small_cnn
-from warm import served
+from warm import possible, served
 
 torch.set_num_threads(1)  # small networks; two busy cores make threads wait for each other
 settings.register_profile("resque", deadline=None, max_examples=40, derandomize=True)
@@ -69,11 +69,12 @@ def cli(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 
 @pytest.fixture(scope="session")
 def warm_shell(tmp_path_factory: pytest.TempPathFactory):
-    """A shell in which ``resque`` starts at once; where forks are not safe, one in which it starts as usual."""
-    if sys.platform != "linux":
+    """A shell in which ``resque`` starts at once; where that cannot be, one in which it starts as usual."""
+    folder = tmp_path_factory.mktemp("warm")
+    if not possible(folder):
         yield shell
         return
-    with served(tmp_path_factory.mktemp("warm"), environment_of_a_user()) as resque:
+    with served(folder, environment_of_a_user()) as resque:
         yield functools.partial(shell, resque=resque)
 
 

@@ -15,18 +15,29 @@ import select
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 LIBRARIES = ("torch", "torch._dynamo", "torch.utils.flop_counter", "pandas", "requests", "scipy.stats")
 LIBRARIES += ("matplotlib.figure", "sklearn.datasets", "sklearn.cluster", "jinja2", "PIL.Image", "safetensors.torch")
 STREAMS = (0, 1, 2)
+LONGEST = 100  # characters of a socket's path
+
+
+def address(folder: Path) -> str:
+    return str(folder / "warm")
+
+
+def possible(folder: Path) -> bool:
+    """Forks of a process with libraries in it are safe on Linux alone."""
+    return sys.platform == "linux" and len(address(folder)) <= LONGEST
 
 
 @contextlib.contextmanager
 def served(folder: Path, environment: dict[str, str]) -> Iterator[list[str]]:
     """The beginning of a command line that stands for ``resque`` while the block lasts."""
-    at = str(folder / "warm")
+    at = address(folder)
     command = [sys.executable, __file__, "serve", at]
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as server:
         assert server.stdout.readline() == b"ready\n"
@@ -75,6 +86,8 @@ def watch(call: socket.socket) -> None:
         importlib.import_module("resque.cli").main()
     except SystemExit as stop:
         code = stop.code or 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         leave(code)
 
