@@ -54,10 +54,14 @@ def lines(study: TaskStudy, known: Points) -> list[tuple[str, ...]]:
     groups |= {f"to {name}": (1, name) for name in study.cutoffs}
     found = []
     for title, (side, name) in groups.items():
-        x, y = zip(*(value for pair, value in known.items() if pair[side] == name), strict=True)
-        found.append((title, str(len(x)), *(str(agreement(x, y, ranks)) for ranks in (False, True))))
-    x, y = zip(*known.values(), strict=True)
-    return [*found, ("all pairs", str(len(x)), *(str(agreement(x, y, ranks)) for ranks in (False, True)))]
+        found.append((title, *cells([value for pair, value in known.items() if pair[side] == name])))
+    return [*found, ("all pairs", *cells(list(known.values())))]
+
+
+def cells(values: Sequence[tuple[float, float]]) -> tuple[str, ...]:
+    """N, r and ρ."""
+    x, y = [value[0] for value in values], [value[1] for value in values]
+    return (str(len(values)), *(str(agreement(x, y, ranks)) for ranks in (False, True)))
 
 
 def make(preset: str, rows: Rows) -> Mapping[str, Made]:
