@@ -200,12 +200,16 @@ def similarity(study: TaskStudy, found: Sequence[Run]) -> tuple[str, Figure]:
     for axes, (title, known) in zip(drawn.subplots(1, 2), values.items(), strict=True):
         table = np.array([[known.get((source, target), np.nan) for target in targets] for source in study.sources])
         names = [source or "random weights" for source in study.sources]
-        axes.imshow(np.log(table) if "steps" in title else table, cmap="viridis_r")
+        axes.imshow(np.log(table) if "steps" in title else table, cmap="Blues")
+        lightest = np.nanmedian(table) if np.isfinite(table).any() else 0.0
         axes.set(xticks=range(len(targets)), yticks=range(len(names)), title=title, xlabel="target", ylabel="source")
         axes.set_xticklabels(targets, rotation=30)
         axes.set_yticklabels(names)
         for row, column in zip(*np.nonzero(np.isfinite(table)), strict=True):
-            axes.text(column, row, number(table[row, column]), ha="center", va="center", color="w", fontsize=8)
+            value = table[row, column]
+            shown = f"{value:,.0f}" if "steps" in title else f"{value:.2f}"
+            colour = "w" if value > lightest else "k"
+            axes.text(column, row, shown, ha="center", va="center", color=colour, fontsize=8)
         parts += [
             f"## {title}",
             markdown(("from", *targets), ((name, *map(number, row)) for name, row in zip(names, table, strict=True))),

@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from resque.asking import known_before
+from resque.asking import known_before, neighbours
 from resque.profiles import profile
 from resque.recalibration import recalibrated
 from resque.recipes import Recipe, Retraining
@@ -51,3 +51,24 @@ def test_what_is_known_before_has_both_views(cnn, small):
     assert features.parameters == sum(p.numel() for p in cnn.parameters())
     assert "LogME" not in known_before(cnn, job)[0].scores
     assert known_before(cnn, job, labels="pseudo")[0].scores == {}
+
+
+class OfTokens(nn.Module):
+    """A classifier whose head sees a row a token, of as many tokens as the batch needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Conv2d(1, 8, 4, 4), nn.Linear(8, 10)
+
+    def forward(self, images):
+        rows = self.embed(images).flatten(2).transpose(1, 2)
+        return self.head(rows[:, : 8 + len(images) % 7]).mean(1)
+
+
+def test_a_head_that_sees_tokens_has_no_neighbours_and_no_rivals(small):
+    job = Retraining(*small, 0.9)
+    torch.manual_seed(0)
+    model = OfTokens()
+    assert neighbours(model, job.train) is None
+    features, _, _ = known_before(model, job, None)
+    assert set(features.scores) == {"recalibrated accuracy", "recalibrated loss"}
