@@ -134,6 +134,8 @@ def test_the_shipped_history_alone_forecasts_and_is_exit_code_4(cli, files):
     assert (code, made["n_history"], made["n_shipped"] > 20) == (4, 0, True)
     assert made["doubts"][0].startswith("it rests on updates of others alone")
     assert "no guarantee" in made["estimates"]["steps"]["interval"]["guarantee"]
+    hours = made["estimates"]["wall_s"]["value"] / 3600
+    assert made["embodied"]["low_kg"] == pytest.approx(100 * hours / (4 * 8766))
     assert len(Ledger("resque.db").forecasts()) == 1
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from resque.plain import to_plain
 from resque.readings import Grid, Index, TaskIndex
 from resque.records import COSTS, Forecast, Update
-from resque.sci import Intensity
+from resque.sci import Embodied, Intensity
 from resque.wording import (
     NAMES,
     NOT_MEASURED,
@@ -145,8 +145,8 @@ def show_task(index: TaskIndex, grid: Grid | None) -> None:
     out.print(f"carbon: {carbon}{grid_line(grid)}")
 
 
-def show_forecast(made: Forecast) -> None:
-    """A forecast: every cost with its interval, and what they rest on."""
+def show_forecast(made: Forecast, hardware: Embodied | None = None) -> None:
+    """A forecast: every cost with its interval, and what they rest on; the share of making the hardware beside it."""
     level = next(iter(made.estimates.values())).interval
     rows = table("<cost", "forecast", f"{level.level:.0%} interval")
     for cost, estimate in made.estimates.items():
@@ -173,6 +173,9 @@ def show_forecast(made: Forecast) -> None:
     out.print(
         f"asking took {quantity('wall_s', made.asking.wall_s)}, {energy_line(made.asking)}; {grid_line(made.grid)}"
     )
+    if hardware is not None:
+        low, high = (quantity("carbon_kg", g / 1000.0) for g in hardware.during(made.estimates["wall_s"].value))
+        out.print(f"making the hardware, its share of this time: {low} to {high} CO2e more ({hardware.source})")
     for note in made.notes:
         warn(note)
     for doubt in made.doubts:

@@ -15,6 +15,7 @@ from resque.inputs import (
     Currency,
     DataRoot,
     Device,
+    EmbodiedKg,
     EvaluateEvery,
     Extend,
     Intensity,
@@ -23,6 +24,7 @@ from resque.inputs import (
     Labels,
     Layer,
     LedgerFile,
+    LifeYears,
     Limit,
     MaxEpochs,
     Model,
@@ -73,6 +75,8 @@ def forecast(
     prior: Annotated[
         bool, typer.Option("--prior/--no-prior", help="Let the history that ships with resque shape the forecast.")
     ] = True,
+    embodied_kg: EmbodiedKg = None,
+    life_years: LifeYears = None,
     country: Country = None,
     intensity: Intensity = None,
     limit: Limit = None,
@@ -101,6 +105,9 @@ def forecast(
     from resque.models import fingerprint
     from resque.prior import shipped
     from resque.readings import Tariff
+    from resque.representations import device_of
+    from resque.retraining import host
+    from resque.sci import embodied_of
     from resque.tasks import for_task
 
     history, grid = Ledger(ledger), named_grid(country, intensity)
@@ -112,6 +119,8 @@ def forecast(
     tariff = Tariff(price_per_kwh, price_per_hour, currency)
     budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
     page = summary if budget.is_given else None
+    if task is not None and labels != "true":
+        raise SettingError("a new task needs its labels: leave --labels out")
     reader = Reader(model, weights, device, classes, limit, data_root)
     job = reader.job(
         task or shifted or "", test, target_accuracy, recipe, evaluate_every, max_epochs, kind=kind, seed=seed
@@ -147,10 +156,14 @@ def forecast(
         raise
     history.add(made)
     decision = decide(made, budget) if budget.is_given else None
+    hardware = embodied_of(host(device_of(network)), embodied_kg, life_years)
     if as_json:
-        console.print_json({**console.plain(made), "gate": decision and dataclasses.asdict(decision)})
+        low, high = (grams / 1000.0 for grams in hardware.during(made.estimates["wall_s"].value))
+        share = {"low_kg": low, "high_kg": high, "source": hardware.source}
+        gate = decision and dataclasses.asdict(decision)
+        console.print_json({**console.plain(made), "embodied": share, "gate": gate})
     else:
-        console.show_forecast(made)
+        console.show_forecast(made, hardware)
         if decision is not None:
             console.show_decision(decision)
     if decision is not None:

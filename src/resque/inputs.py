@@ -30,6 +30,8 @@ DATA_ROOT = Path("data")
 Extend = Annotated[bool, typer.Option("--extend", help="Keep the old classes and widen the head.")]
 PricePerKwh = Annotated[float, typer.Option(help="Price of a kWh.")]
 PricePerHour = Annotated[float, typer.Option(help="Price of an hour of the machine.")]
+EmbodiedKg = Annotated[float | None, typer.Option(help="kg CO2e of making the hardware; default: a published range.")]
+LifeYears = Annotated[float | None, typer.Option(help="Its lifespan; default: 4.")]
 Currency = Annotated[str, typer.Option(help="Of both prices.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.")]
 Model = Annotated[

@@ -38,6 +38,17 @@ class Embodied:
     share: float = 1.0
     source: str = "given by the user"
 
+    def during(self, wall_s: float) -> tuple[float, float]:
+        """Grams of CO2e, least and greatest, that so much time of the hardware's life takes.
+
+        Example:
+            >>> low, high = Embodied(100.0, 1000.0, life_years=4.0).during(3600.0)
+            >>> round(low, 2), round(high, 1)
+            (2.85, 28.5)
+        """
+        reserved = wall_s / 3600.0 / (self.life_years * _HOURS_PER_YEAR) * self.share
+        return self.low_kg * _G_PER_KG * reserved, self.high_kg * _G_PER_KG * reserved
+
     def __post_init__(self) -> None:
         sound = 0.0 <= self.low_kg <= self.high_kg < math.inf and 0.0 < self.life_years < math.inf
         if not (sound and 0.0 < self.share <= 1.0):
@@ -121,9 +132,8 @@ def software_carbon_intensity(update: Update, embodied: Embodied | None = None) 
     if energy_kwh is None or grid is None:
         return None
     made = embodied or embodied_of(update.host)
-    reserved = energy.wall_s / 3600.0 / (made.life_years * _HOURS_PER_YEAR) * made.share
     operational = energy_kwh * grid.intensity_g_per_kwh
-    low, high = (kg * _G_PER_KG * reserved for kg in (made.low_kg, made.high_kg))
+    low, high = made.during(energy.wall_s)
     samples, flops = update.cost.samples or None, update.cost.flops or None
 
     def per(unit: float | None) -> tuple[Any, Any]:

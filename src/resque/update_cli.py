@@ -18,6 +18,7 @@ from resque.inputs import (
     Currency,
     DataRoot,
     Device,
+    EmbodiedKg,
     EvaluateEvery,
     Extend,
     Intensity,
@@ -26,6 +27,7 @@ from resque.inputs import (
     Labels,
     Layer,
     LedgerFile,
+    LifeYears,
     Limit,
     MaxEpochs,
     Model,
@@ -89,10 +91,8 @@ def retrain(
     price_per_kwh: PricePerKwh = 0.0,
     price_per_hour: PricePerHour = 0.0,
     currency: Currency = "EUR",
-    embodied_kg: Annotated[
-        float | None, typer.Option(help="kg CO2e of making the hardware; default: a published range.")
-    ] = None,
-    life_years: Annotated[float | None, typer.Option(help="Its lifespan; default: 4.")] = None,
+    embodied_kg: EmbodiedKg = None,
+    life_years: LifeYears = None,
     country: Country = None,
     intensity: Intensity = None,
     limit: Limit = None,
@@ -137,18 +137,16 @@ def retrain(
         train, test, target_accuracy, recipe, evaluate_every, max_epochs, original_test, kind=kind, seed=seed
     )
     said = None if forecast is None else history.forecast(forecast)
-    network, before = reader.network(None if new_head or extend else job.train, seed), None
+    network = reader.network(None if new_head or extend else job.train, seed)
+    as_asked = network, job
     if new_head or extend:
-        features = said.features if said else warmed_up(network, job, extend, layer, reduction)[0]
         network, job = for_task(network, job, extend)
     fresh = reader.fresh(network, seed) if from_scratch else None
     for part in (job.train, job.test, *([] if job.original_test is None else [job.original_test])):
         check_fits(network, part)
     if said is not None:
         check_settles(network, job, said)
-    if not job.parent:
-        before = None if original is None else reader.original(network, original, layer, reduction)
-        features = said.features if said is not None else known_before(network, job, before, labels)[0]
+    before = None if original is None else reader.original(network, original, layer, reduction)
     checkpoint, parent = Checkpoint(CHECKPOINTS, checkpoint_every, resume), job.parent or fingerprint(network)
     made = embodied_of(host(device_of(network)), embodied_kg, life_years)
     if said is not None and not (resume and _ended(history, checkpoint, parent, job)):
@@ -158,6 +156,12 @@ def retrain(
         _check_new(out)
     chosen = representation_layer(network, layer or (before.origin.layer if before else None))
     claim_folder(out or UPDATES)
+    if said is not None:
+        features = said.features
+    elif job.parent:
+        features = warmed_up(*as_asked, extend, layer, reduction)[0]
+    else:
+        features = known_before(network, job, before, labels)[0]
     lineage = Lineage.of(before, None if original is None else Path(original))
     same = (reduction or "flatten") if before is None else before.origin.reduction
     tariff = Tariff(price_per_kwh, price_per_hour, currency) if price_per_kwh or price_per_hour else None
