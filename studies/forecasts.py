@@ -149,7 +149,7 @@ def replicate_deviation(own: Sequence[Update], target: float) -> float | None:
     return math.sqrt(sum(n * variance for n, variance in parts) / freedom) if freedom else None
 
 
-def forecasts(preset: str, found: Rows) -> Mapping[str, str]:
+def make(preset: str, found: Rows) -> Mapping[str, str]:
     """Both tables."""
     tables, lines = [], []
     for study, own, others in histories(preset, found):
@@ -166,4 +166,4 @@ def forecasts(preset: str, found: Rows) -> Mapping[str, str]:
 
 
 if __name__ == "__main__":
-    publish(__doc__, forecasts)
+    publish(__doc__, make)

@@ -14,7 +14,7 @@ from resque.corruptions import parse_shift
 from resque.recipes import named_recipe
 
 STUDIES = Path(__file__).parents[1] / "studies"
-SCRIPTS = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "beyond")
+SCRIPTS = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "beyond", "forecasts")
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +166,9 @@ def test_the_published_rows_are_whole(studies):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         assert len({row["key"] for row in rows}) == len(rows)
         assert not {row["seed"] for row in rows if "seed" in row} & set(presets.PILOT_SEEDS)
+
+
+def test_the_history_that_ships_is_that_of_the_published_rows(studies):
+    found = studies("runs").rows("cpu", missing=False)
+    text = (STUDIES.parent / "src" / "resque" / "prior.jsonl").read_text(encoding="utf-8")
+    assert text.splitlines() == list(studies("prior").lines("cpu", found))
