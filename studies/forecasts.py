@@ -4,7 +4,7 @@
   targets, with the rows of the other networks and data sets as updates of others: the forecast beside each predictor
   alone, a constant, the longest run, and the replicate error; what renewing after an epoch changes; how far forecast
   learning curves are off.
-* ``early``: forecasts from no, three, five … own updates, drawn at random, with and without the updates of others.
+* ``early``: forecasts of steps from no, three, five … own updates, drawn at random, with and without those of others.
 
     python studies/forecasts.py --preset quick
 """
@@ -32,7 +32,8 @@ SIZES = (0, 3, 5, 10, 15, 30)
 HEAD = ("forecast by", "n", "median error", "within 2×", "ρ [95 %]", "Brier", "80 % held [90 %]", "width", "score")
 NOTE = """n: updates that reached the target / all that began below it; errors are of those that reached it. Held:
 coverage of nominal 80 % intervals, with a 90 % interval from a bootstrap of whole kinds. Width: upper over lower end,
-median. Score: mean interval score of log steps, smaller is better. Brier: of the chance of reaching the target."""
+median. The forecast has the updates of others to shape it, predictors alone have not. Score: mean interval score of
+log steps, smaller is better. Brier: of the chance of reaching the target."""
 
 
 def histories(preset: str, found: Rows) -> Iterator[tuple[ShiftStudy, list[Update], list[Update]]]:
@@ -97,7 +98,7 @@ def early(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) ->
 
 
 def drawn(own: Sequence[Update], prior: Sequence[Update], target: float, size: int, draw: int) -> Iterator[Said]:
-    """What so many updates of one seed, drawn at random, say of others of the same seed."""
+    """What so many updates of one seed, drawn at random, say of others of the same seed; the chance is of the steps."""
     random = np.random.default_rng(draw)
     seeds = sorted({update.seed for update in own})
     pool = [

@@ -33,8 +33,9 @@ def _short(accuracy: float | None, target: float) -> float | None:
 
 def _size(features: Features, target: float) -> float | None:
     """Parameters times samples: what an update costs if all are alike."""
-    known = features.parameters and features.samples
-    return math.log(float(features.parameters or 0) * float(features.samples or 0)) if known else None
+    if not features.parameters or not features.samples:
+        return None
+    return math.log(features.parameters * features.samples)
 
 
 def _overlap(features: Features, target: float) -> float | None:
@@ -136,8 +137,8 @@ def pasts(
     """The history's rows for one cost: every retraining that began below the target, read off its curve.
 
     An index of another layer or reduction is another quantity, and a new task is another question than a shift: those
-    updates are left out. Those of others are read at
-    targets of their own, because an accuracy of one data set means nothing on another.
+    updates are left out. Those of others are read at targets of their own, because an accuracy of one data set means
+    nothing on another.
 
     Args:
         history: Finished updates.

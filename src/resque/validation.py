@@ -1,7 +1,8 @@
 """What forecasts from a history would have been worth: whole kinds, conditions, seeds or models left out in turn.
 
-Every predictor is judged on the same updates by the same method, beside a constant, beside the recipe's longest run,
-and beside the replicate error: how far another seed of the very same condition is off, a reference and no bound.
+Every predictor is judged by the same method, on the updates that know it and without the updates of others that shape
+the forecast, beside a constant, beside the recipe's longest run, and beside the replicate error: how far another seed
+of the very same condition is off, a reference and no bound.
 """
 
 import dataclasses
