@@ -19,12 +19,10 @@ from agreement import EARLY_TO_LATE, markdown, runs
 from presets import PRESETS, ShiftStudy
 from prior import update_of
 from publish import Rows, publish
-from resque.difficulty import Law
-from resque.evidence import Question, at_start, chosen, group_of, pasts
+from resque.evidence import at_start
 from resque.judging import FEWEST, Judged, Said, judged
-from resque.outlook import look
 from resque.records import Update
-from resque.validation import BY, Validation, validate
+from resque.validation import BY, Rest, Validation, question_of, validate
 
 LEVEL = 0.8
 DRAWS, ASKED = 12, 12
@@ -32,7 +30,8 @@ SIZES = (0, 3, 5, 10, 15, 30)
 HEAD = ("forecast by", "n", "median error", "within 2×", "ρ [95 %]", "Brier", "80 % held [90 %]", "width", "score")
 NOTE = """n: updates that reached the target / all that began below it; errors are of those that reached it. Held:
 coverage of nominal 80 % intervals, with a 90 % interval from a bootstrap of whole kinds. Width: upper over lower end,
-median. The forecast has the updates of others to shape it, predictors alone have not. Score: mean interval score of
+median. The forecast has the updates of others to shape it; predictors alone,
+and the line below it, have not. Score: mean interval score of
 log steps, smaller is better. Brier: of the chance of reaching the target."""
 
 
@@ -97,8 +96,8 @@ def early(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) ->
                 yield (study.name, f"{name}, {target:g}", *cells(each), ratio)
 
 
-def drawn(own: Sequence[Update], prior: Sequence[Update], target: float, size: int, draw: int) -> Iterator[Said]:
-    """What so many updates of one seed, drawn at random, say of others of the same seed; the chance is of the steps."""
+def drawn(own: Sequence[Update], prior: Sequence[Update], target: float, size: int, draw: int) -> list[Said]:
+    """What so many updates of one seed, drawn at random, say of others of the same seed."""
     random = np.random.default_rng(draw)
     seeds = sorted({update.seed for update in own})
     pool = [
@@ -108,34 +107,10 @@ def drawn(own: Sequence[Update], prior: Sequence[Update], target: float, size: i
     ]
     order = random.permutation(len(pool))
     known, asked = [pool[i] for i in order[:size]], [pool[i] for i in order[size : size + ASKED]]
-    laws: dict[tuple[str, ...], tuple[Law, list[bool]]] = {}
-    for update in asked:
-        longest = (update.curve.steps_per_epoch or 1) * int(update.recipe["max_epochs"])
-        question = Question(
-            update.features, target, group_of(update), update.kind, update.parent, update.train_data, longest
-        )
-        names = chosen(known, question, prior)
-        if not names:
-            continue
-        if names not in laws:
-            rows = pasts(known, "steps", question, names) + pasts(prior, "steps", question, names, own=False)
-            if len(rows) < 3:
-                continue
-            laws[names] = Law([row.example for row in rows]), [row.own for row in rows]
-        law, mine = laws[names]
-        seen = any(past.kind == update.kind for past in known)
-        outlook, limit = look(law, question.example(names), mine, seen, LEVEL), math.log(longest)
-        reached = update.cost_at(target)
-        yield Said(
-            update=update.id,
-            kind=update.kind,
-            forecast=min(outlook.center, limit),
-            low=min(outlook.low, limit),
-            high=min(outlook.high, limit),
-            chance=outlook.chance(limit),
-            steps=math.log((reached or update.cost).steps),
-            reached=reached is not None,
-        )
+    rest = Rest(known, prior, LEVEL)
+    longest = max((update.cost.steps for update in pool), default=1)
+    words = (rest.said(update, question_of(update, target, longest)) for update in asked)
+    return [word for word in words if word is not None]
 
 
 def replicate_deviation(own: Sequence[Update], target: float) -> float | None:

@@ -8,6 +8,7 @@ import pytest
 from resque.energy import ClockMeter, CodecarbonMeter, named_grid, open_meter, shared
 from resque.errors import MeterError
 from resque.readings import EnergyReading
+from resque.wording import grid_line
 
 needs_codecarbon = pytest.mark.skipif(not importlib.util.find_spec("codecarbon"), reason="needs resque[energy]")
 
@@ -136,6 +137,18 @@ def test_an_intensity_goes_before_a_country_and_nothing_is_guessed():
     for wrong in (-1.0, float("nan"), float("inf")):
         with pytest.raises(MeterError, match="0 or more"):
             named_grid(intensity=wrong)
+
+
+def test_the_sites_share_multiplies_carbon_and_needs_a_grid():
+    grid = named_grid(intensity=400.0, pue=1.5)
+    assert grid.carbon_kg(2.0) == pytest.approx(1.2)
+    assert "× PUE 1.5" in grid_line(grid)
+    assert "PUE" not in grid_line(named_grid(intensity=400.0))
+    with pytest.raises(MeterError, match="add --country or --intensity"):
+        named_grid(pue=1.5)
+    for wrong in (0.99, float("nan"), float("inf")):
+        with pytest.raises(MeterError, match="expected 1 or more"):
+            named_grid(intensity=400.0, pue=wrong)
 
 
 def test_energy_is_shared_by_time():

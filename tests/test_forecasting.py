@@ -63,6 +63,13 @@ def test_a_power_law_without_noise_is_found_for_every_cost(job):
     assert all(e.interval.low <= e.value <= e.interval.high for e in made.estimates.values())
 
 
+def test_carbon_has_the_sites_share_in_it_and_energy_has_not(job):
+    past = history(kinds=("gaussian",))
+    bare, whole = (ask(past, job, grid=dataclasses.replace(GRID, pue=pue)).estimates for pue in (1.0, 1.5))
+    assert whole["carbon_kg"].value == pytest.approx(1.5 * bare["carbon_kg"].value)
+    assert whole["energy_kwh"].value == pytest.approx(bare["energy_kwh"].value)
+
+
 def test_what_is_not_known_is_missing_and_never_zero(job):
     clock = dataclasses.replace(STEP_COST, energy_kwh=None)
     assert {"energy_kwh", "carbon_kg"}.isdisjoint(ask(history(), job, step_cost=clock).estimates)
@@ -329,4 +336,5 @@ def test_carbon_of_another_grid_is_not_judged(job):
     update = synthetic_update("s", index=0.5, steps=240, forecast_id=made.id)
     priced = dataclasses.replace(update, grid=GRID, cost=dataclasses.replace(update.cost, carbon_kg=1.2e-4))
     assert held(made, priced, "carbon_kg") is not None
-    assert held(made, dataclasses.replace(priced, grid=Grid("OTH", 5.0, "test")), "carbon_kg") is None
+    for other in (Grid("OTH", 5.0, "test"), dataclasses.replace(GRID, pue=1.2)):
+        assert held(made, dataclasses.replace(priced, grid=other), "carbon_kg") is None

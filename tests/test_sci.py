@@ -8,6 +8,7 @@ from doubles import synthetic_update
 from resque.errors import SettingError
 from resque.readings import EnergyReading, Grid, Tariff
 from resque.sci import Embodied, software_carbon_intensity
+from resque.wording import carbon_line
 
 
 @pytest.fixture
@@ -28,6 +29,14 @@ def test_it_is_e_times_i_plus_m_per_r(update):
     assert found.per_sample_high_g == pytest.approx(found.per_update_high_g / 1000)
     assert found.per_flop_low_g == pytest.approx(found.per_update_low_g / 2e9)
     assert found.tags["E"] == "measured: a meter"
+
+
+def test_what_the_site_adds_is_in_e_and_said(update):
+    at_site = dataclasses.replace(update, grid=dataclasses.replace(update.grid, pue=1.5))
+    found = software_carbon_intensity(at_site, Embodied(0.0, 0.0))
+    assert found.operational_g == pytest.approx(1.5 * 0.5 * 400.0)
+    assert found.energy_kwh == pytest.approx(0.5)
+    assert "× PUE 1.5 × I 400" in carbon_line(found)
 
 
 def test_per_sample_does_not_reward_doing_less_and_per_update_does(update):

@@ -8,7 +8,7 @@ import pytest
 
 from doubles import synthetic_update
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.validation import BY, CONSTANT, FORECAST, LONGEST, replicate_error, validate
+from resque.validation import BY, CONSTANT, FORECAST, LONGEST, OWN, replicate_error, validate
 
 
 def history(kinds=4, levels=4, seeds=2, spread=0.2, useful=True):
@@ -46,6 +46,15 @@ def test_every_update_is_asked_about_once(by):
     assert judged["index"].spearman_value > 0.8
     assert judged["index"].interval_score < judged[CONSTANT].interval_score
     assert judged[LONGEST].coverage is None
+
+
+def test_the_updates_of_others_change_the_forecast_and_nothing_that_is_judged_beside_it():
+    slower = [dataclasses.replace(update, kind=f"other {update.kind}", model="other") for update in history(seeds=3)]
+    bare, shaped = validate(history(), 0.9), validate(history(), 0.9, prior=slower)
+    assert [each.predictor for each in shaped.judged][:2] == [FORECAST, OWN]
+    assert dataclasses.replace(shaped.judged[1], predictor=FORECAST) == bare.judged[0]
+    assert shaped.judged[2:] == bare.judged[1:]
+    assert shaped.judged[0].interval_score != bare.judged[0].interval_score
 
 
 def test_where_the_index_adds_nothing_it_says_so():

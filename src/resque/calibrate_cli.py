@@ -23,6 +23,7 @@ from resque.inputs import (
     Limit,
     Model,
     OwnReduction,
+    Pue,
     Reader,
     RecipeName,
     Seed,
@@ -69,6 +70,7 @@ def calibrate(
     max_kwh: Annotated[float | None, typer.Option(help="Budget: refuse if it may take more.", min=0.0)] = None,
     country: Country = None,
     intensity: Intensity = None,
+    pue: Pue = 1.0,
     limit: Limit = None,
     data_root: DataRoot = DATA_ROOT,
     classes: Classes = None,
@@ -95,7 +97,7 @@ def calibrate(
     from resque.recipes import named_recipe
     from resque.representations import device_of
 
-    history, grid = Ledger(ledger), named_grid(country, intensity)
+    history, grid = Ledger(ledger), named_grid(country, intensity, pue)
     history.check_writable()
     meter = open_meter()
     if max_kwh is not None and not meter.methods:

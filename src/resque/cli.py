@@ -14,7 +14,7 @@ import typer
 
 from resque import __version__, calibrate_cli, forecast_cli, index_cli, ledger_cli, update_cli
 from resque.errors import ResqueError, ResqueWarning
-from resque.inputs import LEDGER, Country, Intensity, Json, LedgerFile, existing_ledger
+from resque.inputs import LEDGER, Country, Intensity, Json, LedgerFile, Pue, existing_ledger
 
 INTERRUPTED = 130  # what typer makes of SIGINT
 
@@ -48,6 +48,7 @@ def demo(
     report: Annotated[Path, typer.Option(help="The HTML report.")] = Path("report.html"),
     country: Country = None,
     intensity: Intensity = None,
+    pue: Pue = 1.0,
     seed: Annotated[int, typer.Option(help="Of the original model.")] = 0,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +62,7 @@ def demo(
     from resque.report import write_report
     from resque.settling import settlement
 
-    grid = named_grid(country, intensity)
+    grid = named_grid(country, intensity, pue)
     with console.progress("resque demo") as show:
         outcome = main_job.run(
             out,
@@ -85,7 +86,7 @@ def demo(
 
 
 @app.command()
-def doctor(country: Country = None, intensity: Intensity = None, as_json: Json = False) -> None:
+def doctor(country: Country = None, intensity: Intensity = None, pue: Pue = 1.0, as_json: Json = False) -> None:
     """What meter, region, device and extras this machine offers.
 
     Example: resque doctor --country FRA
@@ -94,7 +95,7 @@ def doctor(country: Country = None, intensity: Intensity = None, as_json: Json =
     from resque import doctor as examination
     from resque.energy import named_grid, open_meter
 
-    meter, grid = open_meter(), named_grid(country, intensity)
+    meter, grid = open_meter(), named_grid(country, intensity, pue)
     facts = examination.facts(meter)
     if as_json:
         console.print_json({**facts, "region": console.plain(grid)})

@@ -145,15 +145,16 @@ def open_meter() -> EnergyMeter:
     return CodecarbonMeter()
 
 
-def named_grid(country: str | None = None, intensity: float | None = None) -> Grid | None:
+def named_grid(country: str | None = None, intensity: float | None = None, pue: float = 1.0) -> Grid | None:
     """The grid that carbon is computed with; None when neither country nor intensity is named.
 
     Args:
         country: ISO 3166 alpha-3 code, e.g. ``"FRA"``; yearly mean intensity from codecarbon's table.
         intensity: Grams of CO2 equivalent per kWh; goes before the country's.
+        pue: Power usage effectiveness of the site; energy stays the machine's own, carbon is the site's.
 
     Raises:
-        MeterError: Unknown country, negative intensity, or no table installed.
+        MeterError: Unknown country, negative intensity, a PUE below 1 or without a grid, or no table installed.
 
     Example:
         >>> named_grid(intensity=44.0).carbon_kg(2.0)
@@ -161,18 +162,22 @@ def named_grid(country: str | None = None, intensity: float | None = None) -> Gr
         >>> named_grid() is None
         True
     """
+    if not 1.0 <= pue < math.inf:
+        raise MeterError(f"power usage effectiveness (--pue) {pue:g}: expected 1 or more, e.g. 1.2")
     if intensity is not None:
         if not (math.isfinite(intensity) and intensity >= 0):
             raise MeterError(f"carbon intensity {intensity}: expected grams of CO2e per kWh, 0 or more")
-        return Grid(country.upper() if country else "given", float(intensity), "given by the user")
+        return Grid(country.upper() if country else "given", float(intensity), "given by the user", pue)
     if country is None:
+        if pue != 1.0:
+            raise MeterError("a power usage effectiveness has no grid to multiply: add --country or --intensity")
         return None
     table, code = _intensities(), country.upper()
     if code not in table:
         raise MeterError(f"unknown country {country!r}: use an ISO alpha-3 code such as FRA or USA, or --intensity")
     entry = table[code]
     source = f"yearly mean {entry['year']}, Our World in Data by way of codecarbon"
-    return Grid(code, float(entry["carbon_intensity"]), source)
+    return Grid(code, float(entry["carbon_intensity"]), source, pue)
 
 
 def shared(reading: EnergyReading, share_s: float) -> float | None:

@@ -62,6 +62,7 @@ _COLUMNS: Mapping[str, Callable[[Update], Any]] = {
     "meter": lambda update: update.energy.meter,
     "grid_region": lambda update: update.grid and update.grid.region,
     "grid_intensity_g_per_kwh": lambda update: update.grid and update.grid.intensity_g_per_kwh,
+    "grid_pue": lambda update: update.grid and update.grid.pue,
     "price": lambda update: update.price,
     "currency": lambda update: update.tariff and update.tariff.currency,
     "forecast_id": lambda update: update.forecast_id,

@@ -31,6 +31,7 @@ from resque.inputs import (
     OwnReduction,
     PricePerHour,
     PricePerKwh,
+    Pue,
     Reader,
     RecipeName,
     Seed,
@@ -79,6 +80,7 @@ def forecast(
     life_years: LifeYears = None,
     country: Country = None,
     intensity: Intensity = None,
+    pue: Pue = 1.0,
     limit: Limit = None,
     data_root: DataRoot = DATA_ROOT,
     classes: Classes = None,
@@ -110,7 +112,7 @@ def forecast(
     from resque.sci import embodied_of
     from resque.tasks import for_task
 
-    history, grid = Ledger(ledger), named_grid(country, intensity)
+    history, grid = Ledger(ledger), named_grid(country, intensity, pue)
     history.check_writable()
     if (task is None) == (original is None) or (original is None) != (shifted is None) or (extend and not task):
         raise SettingError(

@@ -226,7 +226,7 @@ def _factors(job: Retraining, step_cost: StepCost, grid: Grid | None) -> dict[st
     if step_cost.energy_kwh is not None:
         factors["energy_kwh"] = step_cost.energy_kwh
         if grid is not None:
-            factors["carbon_kg"] = step_cost.energy_kwh * grid.intensity_g_per_kwh / 1000.0
+            factors["carbon_kg"] = step_cost.energy_kwh * grid.kg_per_kwh
     return factors
 
 

@@ -18,6 +18,7 @@ from resque.inputs import (
     Limit,
     Model,
     OwnReduction,
+    Pue,
     Reader,
     RecipeName,
     Reduction,
@@ -106,6 +107,7 @@ def task(
     seed: Seed = 0,
     country: Country = None,
     intensity: Intensity = None,
+    pue: Pue = 1.0,
     limit: Limit = None,
     data_root: DataRoot = DATA_ROOT,
     device: Device = "cpu",
@@ -122,7 +124,7 @@ def task(
 
     chosen = named_recipe(recipe, None, None)
     question = TaskQuestion(extend, warmup_steps, chosen, init, lloyd, keep, layer, reduction, seed)
-    grid = named_grid(country, intensity)
+    grid = named_grid(country, intensity, pue)
     reader = Reader(model, weights, device, None, limit, data_root)
     network, new_task = reader.network(seed=seed), reader.data(data)
     with console.progress("resque task") as show:

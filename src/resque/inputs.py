@@ -50,6 +50,7 @@ Limit = Annotated[int | None, typer.Option(help="Use at most this many samples o
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 Country = Annotated[str | None, typer.Option(help="ISO alpha-3 code of the grid, e.g. FRA.")]
 Intensity = Annotated[float | None, typer.Option(help="Carbon intensity in g CO2e/kWh; goes before --country.")]
+Pue = Annotated[float, typer.Option(help="Power usage effectiveness: what the site draws per kWh of the machine.")]
 LedgerFile = Annotated[Path, typer.Option("--ledger", envvar="RESQUE_LEDGER", help="The history file.")]
 Target = Annotated[float, typer.Option(help="Accuracy to reach on the test data, e.g. 0.94.")]
 Kind = Annotated[str | None, typer.Option(help="Name of the kind of shift; default: from the data's suffix.")]

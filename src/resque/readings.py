@@ -61,15 +61,27 @@ class Grid:
         region: ISO 3166 alpha-3 code, or ``"given"`` for an intensity named by the user.
         intensity_g_per_kwh: Carbon intensity, grams of CO2 equivalent per kWh, location based.
         source: Where the intensity comes from.
+        pue: Power usage effectiveness of the site: what it draws in all for each kWh of the machine.
     """
 
     region: str
     intensity_g_per_kwh: float
     source: str
+    pue: float = 1.0
+
+    @property
+    def kg_per_kwh(self) -> float:
+        """Emissions of a kWh of the machine, with the site's share."""
+        return self.pue * self.intensity_g_per_kwh / 1000.0
 
     def carbon_kg(self, energy_kwh: float | None) -> float | None:
-        """Emissions of that much energy; None for None."""
-        return None if energy_kwh is None else energy_kwh * self.intensity_g_per_kwh / 1000.0
+        """Emissions of that much energy of the machine, with the site's share; None for None.
+
+        Example:
+            >>> round(Grid("DEU", 400.0, "given", pue=1.5).carbon_kg(2.0), 9)
+            1.2
+        """
+        return None if energy_kwh is None else energy_kwh * self.kg_per_kwh
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Software Carbon Intensity of an update: ``(E · I + M) per R``, every term beside the sum (ISO/IEC 21031:2024).
 
-``E`` is the energy of the whole run, evaluation included; ``I`` the grid's location-based intensity; ``M`` the share of
-the hardware's embodied emissions that the run's time takes; ``R`` one update, one training sample passed, one floating
-point operation. Per sample or operation, fewer of them change nothing: that a fine-tuned model needed less than one
-trained from scratch shows per update alone.
+``E`` is the energy of the whole run, evaluation included, times the site's PUE; ``I`` the grid's location-based
+intensity; ``M`` the share of the hardware's embodied emissions that the run's time takes; ``R`` one update, one sample
+passed in training, one floating point operation. Per sample or operation, fewer of them change nothing: that a
+fine-tuned model needed less than one trained from scratch shows per update alone.
 """
 
 import dataclasses
@@ -68,7 +68,8 @@ class Intensity:
     """Software Carbon Intensity with its terms; carbon in g CO2e, because one update is small.
 
     Attributes:
-        energy_kwh: E, of the whole run.
+        energy_kwh: The machine's, of the whole run.
+        pue: Of the site; E is the machine's energy times it.
         intensity_g_per_kwh: I.
         operational_g: E · I.
         embodied_low_g: M at the low end.
@@ -83,6 +84,7 @@ class Intensity:
     """
 
     energy_kwh: float
+    pue: float
     intensity_g_per_kwh: float
     operational_g: float
     embodied_low_g: float
@@ -132,7 +134,7 @@ def software_carbon_intensity(update: Update, embodied: Embodied | None = None) 
     if energy_kwh is None or grid is None:
         return None
     made = embodied or embodied_of(update.host)
-    operational = energy_kwh * grid.intensity_g_per_kwh
+    operational = energy_kwh * grid.kg_per_kwh * _G_PER_KG
     low, high = made.during(energy.wall_s)
     samples, flops = update.cost.samples or None, update.cost.flops or None
 
@@ -141,6 +143,7 @@ def software_carbon_intensity(update: Update, embodied: Embodied | None = None) 
 
     return Intensity(
         energy_kwh,
+        grid.pue,
         grid.intensity_g_per_kwh,
         operational,
         low,

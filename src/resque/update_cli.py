@@ -34,6 +34,7 @@ from resque.inputs import (
     OwnReduction,
     PricePerHour,
     PricePerKwh,
+    Pue,
     Reader,
     RecipeName,
     Seed,
@@ -95,6 +96,7 @@ def retrain(
     life_years: LifeYears = None,
     country: Country = None,
     intensity: Intensity = None,
+    pue: Pue = 1.0,
     limit: Limit = None,
     data_root: DataRoot = DATA_ROOT,
     classes: Classes = None,
@@ -125,7 +127,7 @@ def retrain(
     from resque.settling import check_settles
     from resque.tasks import for_task
 
-    history, grid = Ledger(ledger), named_grid(country, intensity)
+    history, grid = Ledger(ledger), named_grid(country, intensity, pue)
     history.check_writable()
     if not from_scratch and (seeds is not None or scratch_recipe is not None):
         raise SettingError("--seeds and --scratch-recipe belong to --from-scratch: add it, or leave them out")

@@ -1,8 +1,8 @@
 """What forecasts from a history would have been worth: whole kinds, conditions, seeds or models left out in turn.
 
 Every predictor is judged by the same method, on the updates that know it and without the updates of others that shape
-the forecast, beside a constant, beside the recipe's longest run, and beside the replicate error: how far another seed
-of the very same condition is off, a reference and no bound.
+the forecast; so is the forecast from own updates alone. Beside them a constant, the recipe's longest run, and the
+replicate error: how far another seed of the very same condition is off, a reference and no bound.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ BY: dict[str, Callable[[Update], Hashable]] = {
     "model": lambda update: update.model,
 }
 """What may be left out at a time."""
-CONSTANT, LONGEST = "constant", "the longest run"
+OWN, CONSTANT, LONGEST = "by own updates alone", "constant", "the longest run"
 BEFORE, RENEWED = "before, the same runs", "renewed after an epoch"
 _GOALS = 4  # accuracies at which a learning curve is forecast
 
@@ -50,7 +50,8 @@ class Validation:
         replicate_error: Median of how far one seed's steps are off another's under the same condition, and n.
         index_gain: By how much the index alone is nearer than a constant, mean of log errors over updates that reached
             the target, with a 90 % interval clustered by kind; None without an index.
-        judged: The forecast first, then every predictor alone, a constant, the longest run.
+        judged: The forecast first, then what it would be without the updates of others, then every predictor alone, a
+            constant, the longest run.
         renewed: Of runs that were not over after an epoch: the forecast before, and as renewed then; empty where they
             are too few.
         curve_error: Median over updates of the mean distance between the forecast learning curve and the one that
@@ -116,10 +117,10 @@ def validate(
     distances: list[float] = []
     for done, left_out in enumerate(folds):
         watch(done, len(folds))
-        asked = [(u, _question(u, target_accuracy, longest)) for u in usable if BY[by](u) == left_out]
+        asked = [(u, question_of(u, target_accuracy, longest)) for u in usable if BY[by](u) == left_out]
         rest = [update for update in usable if BY[by](update) != left_out]
         others = [update for update in prior if by != "kind" or update.kind not in {u.kind for u, _ in asked}]
-        fold = _Fold(rest, others, level)
+        fold = Rest(rest, others, level)
         for update, question in asked:
             for name, word in _words(fold, update, question):
                 said.setdefault(name, []).append(word)
@@ -155,11 +156,18 @@ def replicate_error(history: Sequence[Update], target_accuracy: float) -> tuple[
     return (statistics.median(errors) if errors else None), len(errors)
 
 
-class _Fold:
-    """What is left of the history when a fold is left out; each law is fitted once."""
+class Rest:
+    """What is left of a history when some of it is left out; each law is fitted once.
+
+    Args:
+        rest: The user's updates.
+        prior: Those of others.
+        level: Nominal coverage of the intervals.
+    """
 
     def __init__(self, rest: Sequence[Update], prior: Sequence[Update], level: float) -> None:
         self.rest, self.prior, self.level = rest, prior, level
+        self.alone = Rest(rest, (), level) if prior else None
         self._laws: dict[Hashable, tuple[Law, list[Past]] | None] = {}
         self._chosen: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
@@ -190,6 +198,11 @@ class _Fold:
         known = question.kind is not None and seen
         return look(law, question.example(names), [row.own for row in rows], known, self.level)
 
+    def said(self, update: Update, question: Question) -> Said | None:
+        """What a forecast would have said of an update, and what came."""
+        whole = self.forecast(question)
+        return None if whole is None else _of_outlook(whole, update, question, self.reaching(question))
+
     def forecast(self, question: Question) -> Outlook | None:
         """As a forecast would say it."""
         names = self.chosen(question)[0]
@@ -208,11 +221,12 @@ def _asked(question: Question) -> tuple[Hashable, ...]:
     return task, of_index(features), question.group, question.parent, question.target_accuracy, question.max_steps
 
 
-def _words(fold: _Fold, update: Update, question: Question) -> Iterator[tuple[str, Said]]:
+def _words(fold: Rest, update: Update, question: Question) -> Iterator[tuple[str, Said]]:
     """What the forecast, each predictor alone and the simplest rules say of an update."""
-    whole = fold.forecast(question)
-    if whole is not None:
-        yield FORECAST, _of_outlook(whole, update, question, fold.reaching(question))
+    for name, history in (FORECAST, fold), (OWN, fold.alone):
+        word = None if history is None else history.said(update, question)
+        if word is not None:
+            yield name, word
     for name, names in {**{name: (name,) for name in PREDICTORS}, CONSTANT: ()}.items():
         outlook = fold.outlook(question, names)
         if outlook is not None:
@@ -220,7 +234,7 @@ def _words(fold: _Fold, update: Update, question: Question) -> Iterator[tuple[st
     yield LONGEST, _said(update, question, math.log(question.max_steps))
 
 
-def _renewals(fold: _Fold, update: Update, question: Question) -> Iterator[tuple[str, Said]]:
+def _renewals(fold: Rest, update: Update, question: Question) -> Iterator[tuple[str, Said]]:
     """The forecast before and after an epoch, of a run that was not over by then."""
     epoch, reached = update.curve.steps_per_epoch, update.cost_at(question.target_accuracy)
     if epoch is None or (reached or update.cost).steps <= epoch:
@@ -238,7 +252,7 @@ def _renewals(fold: _Fold, update: Update, question: Question) -> Iterator[tuple
     yield RENEWED, _said(update, question, math.log(after.steps.value), low, high, after.probability_reached)
 
 
-def _curve_errors(fold: _Fold, asked: Sequence[tuple[Update, Question]]) -> Iterator[float]:
+def _curve_errors(fold: Rest, asked: Sequence[tuple[Update, Question]]) -> Iterator[float]:
     """How far each forecast learning curve lies from the one that came, in accuracy.
 
     A curve is what the forecast says of several accuracies on the way to the target; between them it is straight over
@@ -267,8 +281,14 @@ def _distance(update: Update, course: Sequence[tuple[float, float]]) -> float:
     return float(np.average((away[1:] + away[:-1]) / 2.0, weights=np.diff(steps)))
 
 
-def _question(update: Update, target: float, longest: int) -> Question:
-    """What could have been asked before it; a loop of the user's own names no longest run, so the history's counts."""
+def question_of(update: Update, target: float, longest: int) -> Question:
+    """What could have been asked before an update.
+
+    Args:
+        update: A finished one.
+        target: Accuracy.
+        longest: Steps of the longest run, where a loop of the user's own named none.
+    """
     per_epoch = update.curve.steps_per_epoch
     epochs = update.recipe.get("fixed_epochs") or update.recipe.get("max_epochs")
     limit = per_epoch * int(epochs) if per_epoch and epochs else longest

@@ -149,8 +149,9 @@ def carbon_line(carbon: Intensity) -> str:
     update = _grams(carbon.per_update_low_g, carbon.per_update_high_g)
     each = _grams(carbon.per_sample_low_g, carbon.per_sample_high_g)
     made = _grams(carbon.embodied_low_g, carbon.embodied_high_g)
+    site = "" if carbon.pue == 1.0 else f" × PUE {carbon.pue:g}"
     return (
-        f"SCI {update} CO2e per update, {each} per sample: E {quantity('energy_kwh', carbon.energy_kwh)} × "
+        f"SCI {update} CO2e per update, {each} per sample: E {quantity('energy_kwh', carbon.energy_kwh)}{site} × "
         f"I {carbon.intensity_g_per_kwh:g} g/kWh + M {made} ({carbon.tags['M']})"
     )
 
@@ -165,7 +166,8 @@ def grid_line(grid: Grid | None) -> str:
     """The grid, or that there is none."""
     if grid is None:
         return "no region named, so no carbon figure (--country or --intensity)"
-    return f"grid {grid.region} at {grid.intensity_g_per_kwh:g} g CO2e/kWh ({grid.source})"
+    site = "" if grid.pue == 1.0 else f" × PUE {grid.pue:g}"
+    return f"grid {grid.region} at {grid.intensity_g_per_kwh:g} g CO2e/kWh ({grid.source}){site}"
 
 
 def verdict(summary: Settlement) -> str:
