@@ -12,6 +12,7 @@ from resque.ledger import Ledger
 from resque.readings import EnergyReading, Grid
 from resque.recipes import Recipe, Retraining
 from resque.records import COSTS, Features, StepCost
+from resque.report import write_report
 from resque.settling import FORECAST, check_settles, held, score_predictors, settlement
 
 READING = EnergyReading(1.0, 2e-6, {"cpu": 2e-6}, {"cpu": "measured"}, "replay")
@@ -230,7 +231,8 @@ def test_forecasts_are_settled_by_the_first_update_that_names_them(folder, job):
         ledger.forecast("nothing")
 
 
-def test_scores_coverage_and_totals(job):
+def settled_updates(job):
+    """Three forecasts with their updates: held, missed, and never at its target."""
     updates = history(kinds=("gaussian",), spread=0.05)
     settled = []
     for i, (index, steps, reached) in enumerate([(0.5, 240, True), (0.3, 900, True), (0.7, 400, False)]):
@@ -238,6 +240,20 @@ def test_scores_coverage_and_totals(job):
         settled.append(
             (made, synthetic_update(f"s{i}", index=index, steps=steps, reached=reached, forecast_id=made.id))
         )
+    return settled
+
+
+def test_the_report_shows_error_and_coverage_as_they_came(job, tmp_path):
+    settled = settled_updates(job)
+    for known, shown in (settled, True), (settled[:2], False):
+        write_report(tmp_path / "report.html", [update for _, update in known], known, settlement(known))
+        page = (tmp_path / "report.html").read_text()
+        assert ("share of intervals that held" in page) == shown
+        assert "How good were the forecasts?" in page
+
+
+def test_scores_coverage_and_totals(job):
+    settled = settled_updates(job)
     assert [held(*pair, "steps") for pair in settled] == [True, False, True]
     assert held(*settled[0], "carbon_kg") is None
     summary = settlement(settled)

@@ -16,11 +16,12 @@ from resque import __version__, wording
 from resque.errors import DataError
 from resque.files import replacing
 from resque.records import COSTS, Forecast, Update
-from resque.settling import Settlement
+from resque.settling import Settlement, settlement
 from resque.wording import NAMES
 
 _COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c9820a", "#5b5b5b", "#0f8b8d", "#a23b72")
 _SHOWN_RENEWED = 8
+_FEWEST_RUNNING = 3
 _STYLE = {
     "font.size": 9.0,
     "axes.spines.top": False,
@@ -58,6 +59,7 @@ def write_report(
             "curves": _svg(_learning_curves(updates)),
             "settled": _svg(_forecast_against_measured(settled)) if settled else "",
             "renewed": _svg(_renewals(renewed)) if renewed else "",
+            "running": _svg(_running(settled)) if summary.n >= _FEWEST_RUNNING else "",
         }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("resque", "."), autoescape=True, undefined=jinja2.StrictUndefined
@@ -186,6 +188,25 @@ def _renewals(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
     return figure
 
 
+def _running(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
+    """Coverage and error of each cost, over all that was settled by then."""
+    figure, (coverage, error) = _grid(2)
+    so_far = [settlement(settled[: n + 1]) for n in range(len(settled))]
+    costs = [cost for cost, (_, judged) in so_far[-1].held.items() if judged]
+    for cost, colour in zip(costs, _COLOURS, strict=False):
+        counts = [(each.n, *each.held[cost]) for each in so_far]
+        shares = [(n, kept / judged) for n, kept, judged in counts if judged]
+        errors = [(each.n, each.median_error[cost]) for each in so_far if cost in each.median_error]
+        for axis, line in (coverage, shares), (error, errors):
+            axis.plot(*zip(*line, strict=True), "-", lw=1.5, alpha=0.7, color=colour) if line else None
+    for level in {said.level for said, _ in settled}:
+        coverage.axhline(level, color="#444444", lw=0.8, ls="--")
+    coverage.set(xlabel="forecasts settled", ylabel="share of intervals that held", ylim=(-0.02, 1.05))
+    error.set(xlabel="forecasts settled", ylabel="median relative error", ylim=(0, None))
+    _legend(figure, {NAMES[cost]: colour for cost, colour in zip(costs, _COLOURS, strict=False)}, columns=4)
+    return figure
+
+
 def _pair(said: Forecast, update: Update, cost: str) -> tuple[float, float] | None:
     estimate, measured = said.estimates.get(cost), getattr(update.cost, cost)
     return (estimate.value, measured) if estimate and estimate.value and measured else None
@@ -196,11 +217,11 @@ def _label(cost: str) -> str:
     return name if cost in ("epochs", "steps", "gradient_norm", "parameter_change") else f"{name} [{unit}]"
 
 
-def _legend(figure: Figure, colours: dict[str, str]) -> None:
+def _legend(figure: Figure, colours: dict[str, str], columns: int | None = None) -> None:
     handles = [
         Line2D([], [], marker="o", ls="", color=colour, label=_literal(kind)) for kind, colour in colours.items()
     ]
-    figure.legend(handles=handles, loc="outside upper left", ncols=len(handles))
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns or len(handles))
 
 
 def _logarithmic(set_scale: Callable[[str], None], axis: Axis) -> None:
