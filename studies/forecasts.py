@@ -4,25 +4,28 @@
   targets, with the rows of the other networks and data sets as updates of others: the forecast beside each predictor
   alone, a constant, the longest run, and the replicate error; what renewing after an epoch changes; how far forecast
   learning curves are off.
+* ``new-tasks``: forecasts of changes of task: whole tasks, then whole original models, left out in turn.
 * ``early``: forecasts of steps from no, three, five … own updates, drawn at random, with and without those of others.
 
     python studies/forecasts.py --preset quick
 """
 
+import dataclasses
+import itertools
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from agreement import EARLY_TO_LATE, markdown, runs
-from presets import PRESETS, ShiftStudy
-from prior import update_of
+from agreement import EARLY_TO_LATE, Run, markdown, runs
+from presets import PRESETS, ShiftStudy, TaskStudy
+from prior import task_update_of, update_of
 from publish import Rows, publish
 from resque.evidence import at_start
 from resque.judging import FEWEST, Judged, Said, judged
 from resque.records import Update
-from resque.validation import BY, Rest, Validation, question_of, validate
+from resque.validation import BY, Rest, Validation, question_of, validate, words
 
 LEVEL = 0.8
 DRAWS, ASKED = 12, 12
@@ -80,6 +83,38 @@ def validations(study: ShiftStudy, own: Sequence[Update], others: Sequence[Updat
                 yield validated(validate(own, target, by, LEVEL, others), name)
 
 
+LEFT_OUT: Mapping[str, Callable[[Run], object]] = {
+    "tasks": lambda run: run.row["target"],
+    "original models": lambda run: run.row["source"],
+}
+
+
+def of_tasks(study: TaskStudy, found: Sequence[Run]) -> Iterator[tuple[str, ...]]:
+    """Forecasts of new tasks at each cutoff, where the task, or what the model knew before, is not in the history."""
+    learned = [(run, task_update_of(study, run)) for run in found]
+    for (what, left_out), (place, name) in itertools.product(LEFT_OUT.items(), enumerate(EARLY_TO_LATE)):
+        said: dict[str, list[Said]] = {}
+        for fold in dict.fromkeys(left_out(run) for run in found):
+            rest = Rest([update for run, update in learned if left_out(run) != fold], (), LEVEL)
+            for run, update in learned:
+                target = study.cutoffs[run.row["target"]][place]
+                if left_out(run) != fold or at_start(update.features, target):
+                    continue
+                for predictor, word in words(rest, update, question_of(update, target, update.cost.steps)):
+                    said.setdefault(predictor, []).append(dataclasses.replace(word, kind=left_out(run)))
+        for predictor, each in said.items():
+            yield f"{what}, {name} cutoff", *cells(judged(predictor, each, LEVEL))
+
+
+def new_tasks(preset: str, found: Rows) -> str:
+    """The page of changes of task."""
+    parts = [f"# Forecasts of new tasks\n\n{NOTE} No updates of others here."]
+    for study in PRESETS[preset].tasks:
+        tried = runs(found[study.name])
+        parts.append(f"## {study.name}, {len(tried)} runs\n\n{markdown(('left out', *HEAD), of_tasks(study, tried))}")
+    return "\n\n".join(parts) + "\n"
+
+
 def early(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) -> Iterator[tuple[str, ...]]:
     """Forecasts at the middle and late target from a few updates of one original model, drawn at random."""
     for name, target in list(zip(EARLY_TO_LATE, study.targets, strict=True))[1:]:
@@ -126,7 +161,7 @@ def replicate_deviation(own: Sequence[Update], target: float) -> float | None:
 
 
 def make(preset: str, found: Rows) -> Mapping[str, str]:
-    """Both tables."""
+    """The three pages."""
     tables, lines = [], []
     for study, own, others in histories(preset, found):
         tables += list(validations(study, own, others))
@@ -138,7 +173,8 @@ def make(preset: str, found: Rows) -> Mapping[str, str]:
         f"{NOTE} Last: the median log width over that of an 80 % interval of the noise between seeds alone.\n\n"
         + markdown(head, lines)
     )
-    return {"forecasts": f"# What forecasts are worth\n\n{NOTE}\n\n" + "\n\n".join(tables) + "\n", "early": few}
+    worth = f"# What forecasts are worth\n\n{NOTE}\n\n" + "\n\n".join(tables) + "\n"
+    return {"forecasts": worth, "new-tasks": new_tasks(preset, found), "early": few}
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def validate(
         others = [update for update in prior if by != "kind" or update.kind not in {u.kind for u, _ in asked}]
         fold = Rest(rest, others, level)
         for update, question in asked:
-            for name, word in _words(fold, update, question):
+            for name, word in words(fold, update, question):
                 said.setdefault(name, []).append(word)
             for name, word in _renewals(fold, update, question):
                 renewed.setdefault(name, []).append(word)
@@ -221,14 +221,20 @@ def _asked(question: Question) -> tuple[Hashable, ...]:
     return task, of_index(features), question.group, question.parent, question.target_accuracy, question.max_steps
 
 
-def _words(fold: Rest, update: Update, question: Question) -> Iterator[tuple[str, Said]]:
-    """What the forecast, each predictor alone and the simplest rules say of an update."""
-    for name, history in (FORECAST, fold), (OWN, fold.alone):
+def words(rest: Rest, update: Update, question: Question) -> Iterator[tuple[str, Said]]:
+    """``(name, what it would have said)``: the forecast, each predictor alone and the simplest rules.
+
+    Args:
+        rest: Of the history.
+        update: Which is not in it.
+        question: That could have been asked before it.
+    """
+    for name, history in (FORECAST, rest), (OWN, rest.alone):
         word = None if history is None else history.said(update, question)
         if word is not None:
             yield name, word
     for name, names in {**{name: (name,) for name in PREDICTORS}, CONSTANT: ()}.items():
-        outlook = fold.outlook(question, names)
+        outlook = rest.outlook(question, names)
         if outlook is not None:
             yield name, _of_outlook(outlook, update, question)
     yield LONGEST, _said(update, question, math.log(question.max_steps))
