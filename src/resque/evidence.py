@@ -63,10 +63,10 @@ PREDICTORS: Mapping[str, Predictor] = {
 """What a forecast can rest on, each known without training anything."""
 CHOSEN = (
     ("task index", "warm-up gap"),
-    ("recalibrated gap", "recalibrated neighbours"),
+    ("recalibrated gap", "accuracy gap", "recalibrated neighbours"),
     ("index", "accuracy gap", "neighbours", "overlap", "LogME"),
 )
-"""Sets of predictors, the first for a change of task; the first of which enough is known is taken."""
+"""Sets of predictors, the first for a change of task; the first whose leading one is known well enough is taken."""
 REACHING = ("neighbours", "LogME")
 """What the chance of reaching a target rests on: these see which accuracy the representations allow."""
 FEW = 10
@@ -195,7 +195,7 @@ def lasted(update: Update, target_accuracy: float, cost: str, max_steps: int) ->
 def chosen(history: Sequence[Update], question: Question, prior: Sequence[Update] = ()) -> tuple[str, ...]:
     """The predictors that a forecast rests on: of a set, those that enough updates know, and in which they differ.
 
-    Where updates are few it is one of them alone: the first that most of them know.
+    Where updates are few it is one of them alone: what most of them know, of those a predictor that leads its set.
 
     Args:
         history: The user's updates.
@@ -206,10 +206,11 @@ def chosen(history: Sequence[Update], question: Question, prior: Sequence[Update
     for names in CHOSEN:
         seen = _seen(names, history, question, prior)
         enough = _enough(seen)
-        if enough:
+        if enough and (enough[0] == names[0] or names is CHOSEN[-1]):
             return enough
         counts |= {name: len(values) for name, values in seen.items()}
-    return tuple(sorted(counts, key=lambda name: -counts[name])[:1])
+    leading = {names[0] for names in CHOSEN}
+    return tuple(sorted(counts, key=lambda name: (-counts[name], name not in leading))[:1])
 
 
 def of_reaching(history: Sequence[Update], question: Question, prior: Sequence[Update] = ()) -> tuple[str, ...]:
