@@ -40,12 +40,11 @@ log steps, smaller is better. Brier: of the chance of reaching the target."""
 
 def histories(preset: str, found: Rows) -> Iterator[tuple[ShiftStudy, list[Update], list[Update]]]:
     """Each study with original models of its own: its updates, and those of the others."""
-    of = {study.name: [update_of(run) for run in runs(found[study.name])] for study in PRESETS[preset].shifts}
-    for study in PRESETS[preset].shifts:
-        if not study.originals:
-            family = {each.name for each in PRESETS[preset].shifts if study.name in (each.name, each.originals)}
-            others = [update for name, own in of.items() if name not in family for update in own]
-            yield study, of[study.name], [update for update in others if update.cost.steps]
+    studies = [study for study in PRESETS[preset].shifts if not study.originals]
+    of = {study.name: [update_of(run) for run in runs(found[study.name])] for study in studies}
+    for study in studies:
+        others = [update for name, own in of.items() if name != study.name for update in own]
+        yield study, of[study.name], [update for update in others if update.cost.steps]
 
 
 def cells(each: Judged) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
 """The rows of the studies as the history that ships with the package: ``src/resque/prior.jsonl``.
 
 One update a line, as a ledger keeps it, with the predictors that forecasts use. Updates that began above their target
-are left out. Curves are thinned to evaluations at least 1.5 times their steps apart (and the last), without the losses;
-numbers have four digits; what a machine of the studies spent is kept, because it was measured, and is never used for
-another machine.
+are left out, and so are other recipes on the same original models: nobody else's updates are of their groups. Curves
+are thinned to evaluations at least 1.5 times their steps apart (and the last), without the losses; numbers have four
+digits; what a machine of the studies spent is kept in one sum, because it was measured, and is never used for another
+machine.
 
     python studies/prior.py --preset cpu
 """
@@ -91,9 +92,8 @@ def task_update_of(study: TaskStudy, run: Run) -> Update:
 def lines(preset: str, found: Rows) -> Iterator[str]:
     """One line an update."""
     for study in PRESETS[preset].shifts:
-        for run in runs(found[study.name]):
-            if run.update.cost.steps:
-                yield line(update_of(run))
+        if not study.originals:
+            yield from (line(update_of(run)) for run in runs(found[study.name]) if run.update.cost.steps)
     for tasks in PRESETS[preset].tasks:
         for run in runs(found[tasks.name]):
             yield line(task_update_of(tasks, run))
@@ -101,7 +101,8 @@ def lines(preset: str, found: Rows) -> Iterator[str]:
 
 def line(update: Update) -> str:
     """As a ledger keeps it."""
-    return json.dumps(rounded(to_plain(update), DIGITS), separators=(",", ":"))
+    short = dataclasses.replace(update, energy=dataclasses.replace(update.energy, components_kwh={}, note=""))
+    return json.dumps(rounded(to_plain(short), DIGITS), separators=(",", ":"))
 
 
 def main() -> None:
