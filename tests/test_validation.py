@@ -48,6 +48,29 @@ def test_every_update_is_asked_about_once(by):
     assert judged[LONGEST].coverage is None
 
 
+def test_a_mixture_tells_nothing_of_its_kinds_that_are_left_out():
+    """Whether they were slow or fast, what is said of them by the other kinds is the same."""
+
+    def with_mixture(pace):
+        mixed = history(kinds=1)
+        curves = [dataclasses.replace(u.curve, steps=tuple(pace * s for s in u.curve.steps)) for u in mixed]
+        return [
+            dataclasses.replace(u, id=f"m{u.id}", kind="k0/none", curve=c) for u, c in zip(mixed, curves, strict=True)
+        ]
+
+    def said_of_k0(pace, monkeypatch):
+        found = []
+        monkeypatch.setattr("resque.validation.judged", lambda name, words, level: found.append((name, words)))
+        validate(history() + with_mixture(pace), 0.9)
+        (words,) = (words for name, words in found if name == FORECAST)
+        return [(word.forecast, word.low, word.high) for word in words if word.kind == "k0"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        slow, fast = (said_of_k0(pace, patch) for pace in (30, 1))
+    assert slow == fast
+    assert len(slow) == 8
+
+
 def test_the_updates_of_others_change_the_forecast_and_nothing_that_is_judged_beside_it():
     slower = [dataclasses.replace(update, kind=f"other {update.kind}", model="other") for update in history(seeds=3)]
     bare, shaped = validate(history(), 0.9), validate(history(), 0.9, prior=slower)

@@ -93,7 +93,7 @@ def validate(
         by: One of :data:`BY`.
         level: Nominal coverage of the intervals.
         prior: Others' updates, which shape the forecast as in :func:`resque.forecasting.forecast`, and no predictor
-            alone; of the kinds left out none are used.
+            alone; of a kind left out none are used, nor mixtures that have it.
         watch: Called with ``(folds done, all)``.
 
     Raises:
@@ -118,8 +118,8 @@ def validate(
     for done, left_out in enumerate(folds):
         watch(done, len(folds))
         asked = [(u, question_of(u, target_accuracy, longest)) for u in usable if BY[by](u) == left_out]
-        rest = [update for update in usable if BY[by](update) != left_out]
-        others = [update for update in prior if by != "kind" or update.kind not in {u.kind for u, _ in asked}]
+        rest = [update for update in usable if not _akin(update, left_out, by)]
+        others = [update for update in prior if by != "kind" or not _akin(update, left_out, by)]
         fold = Rest(rest, others, level)
         for update, question in asked:
             for name, word in words(fold, update, question):
@@ -143,6 +143,15 @@ def validate(
         renewed=tuple(judged(name, found, level) for name, found in renewed.items()),
         curve_error=statistics.median(distances) if distances else None,
     )
+
+
+def _akin(update: Update, left_out: Hashable, by: str) -> bool:
+    """Whether an update is left out, too: a mixture tells of each of its kinds, and they of the mixture."""
+    key = BY[by](update)
+    if by != "kind":
+        return key == left_out
+    mine, theirs = ({part for part in str(kind).split("/") if part != "none"} for kind in (key, left_out))
+    return bool(mine & theirs) or key == left_out
 
 
 def replicate_error(history: Sequence[Update], target_accuracy: float) -> tuple[float | None, int]:
