@@ -4,6 +4,8 @@ A condition is a shift, or a pair of tasks. Runs that began at the target say no
 that never reached it have no cost there, are counted, and rank last in what the tables call ρ of all.
 """
 
+import functools
+import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +36,7 @@ INDEX = "paper layer, flatten, true labels"
 TASK_INDEX = "paper layer, flatten, Lloyd"
 CORRELATIONS = ("n", "never reached", "r [95 %]", "p", "ρ [95 %]", "p", "ρ, never reached last")
 EARLY_TO_LATE = ("early", "middle", "late")
-_FEWEST = 5
+_FEWEST, _EXACT = 5, 8
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,9 @@ class Agreement:
 
     Attributes:
         value: Pearson's r or Spearman's ρ; None below five pairs, or where one side is constant.
-        low: Lower end of its 95 % interval: Fisher's z, for ρ with Bonett and Wright's variance.
+        low: Lower end of its 95 % interval: Fisher's z, for ρ with Bonett and Wright's variance; NaN where it is ±1.
         high: Upper end.
-        p: Of no correlation at all.
+        p: Of no correlation at all; of ranks up to eight pairs exact, over all their orders.
         n: Pairs.
     """
 
@@ -182,7 +184,8 @@ class Agreement:
     def __str__(self) -> str:
         if self.value is None:
             return f"– (n = {self.n})"
-        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+        ends = "–" if math.isnan(self.low) else f"{self.low:.2f}, {self.high:.2f}"
+        return f"{self.value:.2f} [{ends}]"
 
 
 def agreement(x: Sequence[float], y: Sequence[float], ranks: bool = True) -> Agreement:
@@ -191,6 +194,9 @@ def agreement(x: Sequence[float], y: Sequence[float], ranks: bool = True) -> Agr
     Example:
         >>> str(agreement([1, 2, 3, 4, 5, 6], [1, 2, 3, 5, 4, 6]))
         '0.94 [0.38, 1.00]'
+        >>> perfect = agreement([1, 2, 3, 4, 5], [1, 2, 3, 4, 5])
+        >>> str(perfect), round(perfect.p, 4)  # two of 120 orders
+        ('1.00 [–]', 0.0167)
     """
     n = len(x)
     if n < _FEWEST or len(set(x)) == 1 or len(set(y)) == 1:
@@ -198,7 +204,21 @@ def agreement(x: Sequence[float], y: Sequence[float], ranks: bool = True) -> Agr
     found = (stats.spearmanr if ranks else stats.pearsonr)(x, y)
     value = float(found.statistic)
     ends = correlation_interval(value, n, ranks)
-    return Agreement(value, ends.low, ends.high or math.nan, float(found.pvalue), n)
+    low, high = (math.nan, math.nan) if ends is None else (ends.low, ends.high)
+    p = _of_all_orders(x, y) if ranks and n <= _EXACT else float(found.pvalue)
+    return Agreement(value, low, math.nan if high is None else high, p, n)
+
+
+def _of_all_orders(x: Sequence[float], y: Sequence[float]) -> float:
+    """The share of orders in which ranks agree, or disagree, as well as these."""
+    a, b = (stats.rankdata(side) - (len(side) + 1) / 2.0 for side in (x, y))
+    agree = np.abs(b[_orders(len(b))] @ a)
+    return float(np.mean(agree >= abs(a @ b) - 1e-9))
+
+
+@functools.cache
+def _orders(n: int) -> np.ndarray:
+    return np.array(list(itertools.permutations(range(n))))
 
 
 def predicting(of: Sequence[Condition], predictor: str, cost: str, ranks: bool = True, all_: bool = False) -> Agreement:
@@ -226,7 +246,10 @@ def correlations(of: Sequence[Condition], predictor: str, cost: str) -> tuple[st
     """:data:`CORRELATIONS` of a predictor and a cost, as a table's cells."""
     r, rho = (predicting(of, predictor, cost, ranks) for ranks in (False, True))
     last = predicting(of, predictor, cost, all_=True)
-    return str(rho.n), str(len(of) - rho.n), str(r), number(r.p, 1), str(rho), number(rho.p, 1), str(last)
+    most = max((condition.runs for condition in of), default=0)
+    fewer = sum(condition.runs < most for condition in of if condition.costs[cost] is not None)
+    pairs = f"{rho.n} ({fewer} of fewer seeds)" if fewer else str(rho.n)
+    return pairs, str(len(of) - rho.n), str(r), number(r.p, 1), str(rho), number(rho.p, 1), str(last)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from agreement import (
     shift_predictors,
     task_predictors,
 )
-from presets import PRESETS, Preset, TaskStudy
+from presets import NOISES, PRESETS, Preset, TaskStudy
 from publish import Made, Rows, publish
 
 COST = "steps"
@@ -94,15 +94,21 @@ def ranking_head(targets: Sequence[str], known: Sequence[Sequence[Condition]], g
 
 
 def ranked_shifts(preset: Preset, rows: Rows, of: Callable[[str], bool]) -> list[str]:
-    """A ranking of predictors for each study with original models of its own, averaged over seeds and run by run."""
+    """A ranking of predictors for each study with original models of its own, over seeds, run by run, by noises."""
     parts = []
     for study in preset.shifts:
         if not study.originals:
             targets = [f"{name} {target:g}" for name, target in zip(EARLY_TO_LATE, study.targets, strict=True)]
             found = runs(rows[study.name])
-            for by_seed in (False, True):
-                known = [conditions(found, at(target), shift_predictors, by_seed) for target in study.targets]
-                parts.append(f"## {study.name}, {'single runs' if by_seed else 'means over seeds'}")
+            noises = [run for run in found if run.group[1] in NOISES]
+            scopes = (
+                ("means over seeds", found, False),
+                ("single runs", found, True),
+                ("the paper's noises, means over seeds", noises, False),
+            )
+            for what, own, by_seed in scopes:
+                known = [conditions(own, at(target), shift_predictors, by_seed) for target in study.targets]
+                parts.append(f"## {study.name}, {what}")
                 parts.append(markdown(ranking_head(targets, known, "kinds"), ranked(known, 1, of)))
     return parts
 

@@ -49,4 +49,4 @@ def make(preset: str, rows: Rows) -> Mapping[str, Made]:
 
 
 if __name__ == "__main__":
-    publish(__doc__, make)
+    publish(__doc__, make, "shifts")

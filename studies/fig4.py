@@ -108,4 +108,4 @@ def make(preset: str, rows: Rows) -> Mapping[str, Made]:
 
 
 if __name__ == "__main__":
-    publish(__doc__, make, only="task")
+    publish(__doc__, make, "tasks")

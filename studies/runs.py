@@ -12,7 +12,7 @@ runs that fail, are rows like any other.
 import argparse
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from task_rows import from_scratch, learned, source_model
 
 RESULTS, CACHE = Path("studies/results"), Path("studies/cache")
 ORIGINALS, PASSES = "originals", "-passes"
+PARTS = ("shifts", "tasks")
 Planned = Iterator[tuple[str, list[Task]]]
 
 
@@ -118,6 +119,7 @@ def rows(
     pilot: bool = False,
     only: str = "",
     missing: bool = True,
+    parts: Sequence[str] = PARTS,
 ) -> dict[str, list[Row]]:
     """Study → its rows, in the order in which they are planned.
 
@@ -129,8 +131,10 @@ def rows(
         pilot: Other seeds than the published ones.
         only: Do nothing but these studies: the beginning of their names.
         missing: Make those that are missing; else there are fewer.
+        parts: Of the preset: its shifts, its tasks.
     """
     preset, place = PRESETS[name], results / name
+    preset = dataclasses.replace(preset, **{part: () for part in PARTS if part not in parts})
     if pilot:
         preset, place, cache = for_pilot(preset), cache / "pilot" / name, cache / "pilot"
     plan = [

@@ -31,6 +31,8 @@ PUBLISHED = """The paper's r / ρ with epochs, gradient norm and parameter chang
 averaged: ResNet18 on CIFAR100 .77 .74 .70 / .97 .97 .95; ViT on CIFAR10 .87 .88 .84 / .88 .88 .88; VGG16 on SVHN
 .93 .95 .94 / .92 .95 .93 (its p for .93 does not fit n = 30)."""
 HEAD = ("shifts", "target", "cost", *CORRELATIONS)
+MEANS, EVERY, SINGLE = "means over seeds", "where every seed began below the target", "single runs"
+FORMS = (MEANS, EVERY, SINGLE)
 SPREADS = (
     "target",
     "conditions",
@@ -45,16 +47,13 @@ def lines(study: ShiftStudy, found: list[Run]) -> Iterator[tuple[str, ...]]:
     noises = [run for run in found if run.group[1] in NOISES]
     scopes = {"three noises": noises} | ({"all kinds": found} if len(found) > len(noises) else {})
     for scope, own in scopes.items():
-        for by_seed in (False, True):
+        for form in FORMS:
             for name, target in zip(EARLY_TO_LATE, study.targets, strict=True):
-                known = conditions(own, at(target), of_index, by_seed)
+                known = conditions(own, at(target), of_index, by_seed=form == SINGLE)
+                if form == EVERY:
+                    known = [condition for condition in known if condition.runs == len(study.seeds)]
                 for cost in COSTS:
-                    yield (
-                        f"{scope}, {'single runs' if by_seed else 'means over seeds'}",
-                        f"{name}, {target:g}",
-                        cost,
-                        *correlations(known, INDEX, cost),
-                    )
+                    yield f"{scope}, {form}", f"{name}, {target:g}", cost, *correlations(known, INDEX, cost)
 
 
 def spreads(study: ShiftStudy, found: list[Run]) -> Iterator[tuple[str, ...]]:
@@ -83,4 +82,4 @@ def make(preset: str, rows: Rows) -> Mapping[str, str]:
 
 
 if __name__ == "__main__":
-    publish(__doc__, make)
+    publish(__doc__, make, "shifts")

@@ -132,16 +132,20 @@ def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float | None, Interval | Non
     return value, correlation_interval(value, len(x), ranks=True)
 
 
-def correlation_interval(value: float, n: int, ranks: bool) -> Interval:
+def correlation_interval(value: float, n: int, ranks: bool) -> Interval | None:
     """95 % interval of Pearson's r, or with ``ranks`` of Spearman's ρ, from ``n`` pairs, four at least.
+
+    None for a perfect correlation: Fisher's z has no end there, and few pairs may agree by chance.
 
     Example:
         >>> found = correlation_interval(0.86, 7, ranks=False)
         >>> round(found.low, 2), round(found.high, 2)
         (0.3, 0.98)
     """
+    if abs(value) > 1.0 - _SLACK:
+        return None
     spread = _TWO_SIDED * math.sqrt((1.0 + value**2 / 2.0 if ranks else 1.0) / (n - 3))
-    middle = math.atanh(max(min(value, 1 - 1e-12), -1 + 1e-12))
+    middle = math.atanh(value)
     method = "Fisher's z" + (", Bonett and Wright's variance" if ranks else "")
     return Interval(math.tanh(middle - spread), math.tanh(middle + spread), 0.95, f"{method}; approximate")
 
