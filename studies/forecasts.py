@@ -26,6 +26,7 @@ from resque.evidence import at_start
 from resque.judging import FEWEST, Judged, Said, judged
 from resque.records import Update
 from resque.validation import BY, Rest, Validation, question_of, validate, words
+from resque.wording import correlation
 
 LEVEL = 0.8
 DRAWS, ASKED = 12, 12
@@ -36,6 +37,11 @@ left out with all mixtures that have it. Held: coverage of nominal 80 % interval
 of whole kinds. Width: upper over lower end, median. The forecast has the updates of others to shape it; predictors
 alone, and the line below it, have not. Score: mean interval score of log steps, smaller is better. Brier: of the chance
 of reaching the target."""
+
+
+OF_TASKS = """Here whole tasks are left out (their runs; models that know them from before stay), or whole original
+models (all seeds of them; what others took for the same task stays). Curves of other tasks are read at the cutoff of
+the task that is asked about. No updates of others."""
 
 
 def histories(preset: str, found: Rows) -> Iterator[tuple[ShiftStudy, list[Update], list[Update]]]:
@@ -49,13 +55,13 @@ def histories(preset: str, found: Rows) -> Iterator[tuple[ShiftStudy, list[Updat
 
 def cells(each: Judged) -> tuple[str, ...]:
     """A line of the table."""
-    rho, held = each.spearman, each.coverage_interval
+    held = each.coverage_interval
     return (
         each.predictor,
         f"{each.reached}/{each.n}",
         f"{each.median_error:.0%}",
         f"{each.within_factor_2:.0%}",
-        "–" if rho is None else f"{each.spearman_value:.2f} [{rho.low:.2f}, {rho.high:.2f}]",
+        correlation(each),
         "–" if each.brier is None else f"{each.brier:.3f}",
         "–" if held is None else f"{each.coverage:.0%} [{held.low:.0%}, {held.high:.0%}]",
         "–" if each.log_width is None else f"×{math.exp(each.log_width):.3g}",
@@ -107,7 +113,7 @@ def of_tasks(study: TaskStudy, found: Sequence[Run]) -> Iterator[tuple[str, ...]
 
 def new_tasks(preset: str, found: Rows) -> str:
     """The page of changes of task."""
-    parts = [f"# Forecasts of new tasks\n\n{NOTE} No updates of others here."]
+    parts = [f"# Forecasts of new tasks\n\n{NOTE}\n\n{OF_TASKS}"]
     for study in PRESETS[preset].tasks:
         tried = runs(found[study.name])
         parts.append(f"## {study.name}, {len(tried)} runs\n\n{markdown(('left out', *HEAD), of_tasks(study, tried))}")

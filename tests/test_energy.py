@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from resque.energy import ClockMeter, CodecarbonMeter, named_grid, open_meter, shared
-from resque.errors import MeterError
+from resque.errors import MeterError, SettingError
 from resque.readings import EnergyReading
 from resque.wording import grid_line
 
@@ -146,8 +146,8 @@ def test_the_sites_share_multiplies_carbon_and_needs_a_grid():
     assert "PUE" not in grid_line(named_grid(intensity=400.0))
     with pytest.raises(MeterError, match="add --country or --intensity"):
         named_grid(pue=1.5)
-    for wrong in (0.99, float("nan"), float("inf")):
-        with pytest.raises(MeterError, match="expected 1 or more"):
+    for wrong in (0.99, 130.0, float("nan"), float("inf")):
+        with pytest.raises(SettingError, match="expected 1 to 10"):
             named_grid(intensity=400.0, pue=wrong)
 
 

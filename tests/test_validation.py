@@ -8,7 +8,7 @@ import pytest
 
 from doubles import synthetic_update
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.validation import BY, CONSTANT, FORECAST, LONGEST, OWN, replicate_error, validate
+from resque.validation import BARE, BY, CONSTANT, FORECAST, LONGEST, OWN, Rest, question_of, replicate_error, validate
 
 
 def history(kinds=4, levels=4, seeds=2, spread=0.2, useful=True):
@@ -38,35 +38,38 @@ def test_every_update_is_asked_about_once(by):
     else:
         found = validate(history(), 0.9, by)
     judged = {each.predictor: each for each in found.judged}
-    assert {FORECAST, "index", CONSTANT, LONGEST} <= set(judged)
+    assert {FORECAST, "index", BARE, CONSTANT, LONGEST} <= set(judged)
     assert {each.n for each in judged.values()} == {found.updates}
     if by != "seed":  # whoever knows the condition needs no index
-        assert judged["index"].median_error < 0.5 * judged[CONSTANT].median_error
+        assert judged["index"].median_error < 0.5 * judged[BARE].median_error
         assert found.index_adds
     assert judged["index"].spearman_value > 0.8
-    assert judged["index"].interval_score < judged[CONSTANT].interval_score
+    assert judged["index"].interval_score < judged[BARE].interval_score
     assert judged[LONGEST].coverage is None
 
 
 def test_a_mixture_tells_nothing_of_its_kinds_that_are_left_out():
-    """Whether they were slow or fast, what is said of them by the other kinds is the same."""
+    """Whether it was slow or fast, what is said of them by the other kinds is the same."""
+    plain = [dataclasses.replace(u, kind="gaussian") if u.kind == "k0" else u for u in history()]
 
-    def with_mixture(pace):
-        mixed = history(kinds=1)
-        curves = [dataclasses.replace(u.curve, steps=tuple(pace * s for s in u.curve.steps)) for u in mixed]
-        return [
-            dataclasses.replace(u, id=f"m{u.id}", kind="k0/none", curve=c) for u, c in zip(mixed, curves, strict=True)
+    def said_of_gaussian(pace, patch):
+        mixed = [
+            dataclasses.replace(
+                u,
+                id=f"m{u.id}",
+                kind="gaussian/none",
+                curve=dataclasses.replace(u.curve, steps=tuple(pace * s for s in u.curve.steps)),
+            )
+            for u in history(kinds=1)
         ]
-
-    def said_of_k0(pace, monkeypatch):
         found = []
-        monkeypatch.setattr("resque.validation.judged", lambda name, words, level: found.append((name, words)))
-        validate(history() + with_mixture(pace), 0.9)
+        patch.setattr("resque.validation.judged", lambda name, words, level: found.append((name, words)))
+        validate(plain + mixed, 0.9)
         (words,) = (words for name, words in found if name == FORECAST)
-        return [(word.forecast, word.low, word.high) for word in words if word.kind == "k0"]
+        return [(word.forecast, word.low, word.high) for word in words if word.kind == "gaussian"]
 
     with pytest.MonkeyPatch.context() as patch:
-        slow, fast = (said_of_k0(pace, patch) for pace in (30, 1))
+        slow, fast = (said_of_gaussian(pace, patch) for pace in (30, 1))
     assert slow == fast
     assert len(slow) == 8
 
@@ -78,6 +81,33 @@ def test_the_updates_of_others_change_the_forecast_and_nothing_that_is_judged_be
     assert dataclasses.replace(shaped.judged[1], predictor=FORECAST) == bare.judged[0]
     assert shaped.judged[2:] == bare.judged[1:]
     assert shaped.judged[0].interval_score != bare.judged[0].interval_score
+
+
+def test_a_constant_median_is_one():
+    """The same for every update that is asked of one fold, and half of the history lies below it."""
+    found = validate(history(), 0.9)
+    (constant,) = (each for each in found.judged if each.predictor == CONSTANT)
+    assert constant.log_width is constant.brier is None
+    rest = Rest(history(kinds=3), (), 0.8)
+    asked = [update for update in history() if update.kind == "k3"]
+    said = {rest.median(question_of(update, 0.9, 1000)) for update in asked}
+    assert len(said) == 1
+    assert said.pop() == pytest.approx(np.median([math.log(update.cost.steps) for update in history(kinds=3)]))
+
+
+def test_a_name_of_ones_own_is_no_mixture():
+    """With a slash in it, it shares nothing with another that begins alike."""
+    week = [dataclasses.replace(update, kind=f"week/{update.kind[1]}") for update in history()]
+    unnamed = [dataclasses.replace(u, kind=None, train_data=f"npz:/data/{u.kind}.npz") for u in history()]
+    for mine in week, unnamed:
+        found = validate(mine, 0.9)
+        assert found.folds == 4
+        assert {FORECAST, "index", BARE} <= {each.predictor for each in found.judged}
+
+
+def test_a_level_is_a_share():
+    with pytest.raises(SettingError, match="level .--confidence. 80"):
+        validate(history(), 0.9, level=80)
 
 
 def test_where_the_index_adds_nothing_it_says_so():
@@ -110,5 +140,5 @@ def test_what_cannot_be_left_out_is_refused():
         validate(history(), 0.9, "weekday")
     with pytest.raises(TooFewUpdatesError, match="0 different kinds"):
         validate(history(), 0.4)
-    with pytest.raises(TooFewUpdatesError, match="1 different models"):
+    with pytest.raises(TooFewUpdatesError, match="2 different models"):
         validate(history(), 0.9, "model")

@@ -146,6 +146,7 @@ def calibrate(
             "layer": layer,
         }
         more |= {"reduction": reduction, "classes": classes, "country": country, "intensity": intensity}
+        more["pue"] = pue if pue != 1.0 else None
         _show_next(done, {**options, **more, "ledger": ledger})
     for reason in reasons:
         console.warn(f"beyond budget, nothing was trained: {reason}")

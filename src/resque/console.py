@@ -21,7 +21,9 @@ from resque.wording import (
     NOT_MEASURED,
     accuracies,
     carbon_line,
+    correlation,
     energy_line,
+    error_of,
     forgotten,
     grid_line,
     index_of,
@@ -30,7 +32,6 @@ from resque.wording import (
     median_of,
     price,
     quantity,
-    relative_error,
     renewed,
     share,
     shift_of,
@@ -256,7 +257,7 @@ def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
                 quantity(cost, estimate.value),
                 interval(cost, estimate),
                 quantity(cost, measured) + ("" if update.reached else "+"),
-                relative_error(estimate.value, measured if update.reached else None),
+                error_of(said, update, cost),
                 mark(said, update, cost),
             )
         out.print(rows)
@@ -306,14 +307,13 @@ def show_validation(found: "Validation") -> None:
         "score",
     )
     for each in found.judged:
-        rho = each.spearman
         held = each.coverage_interval
         rows.add_row(
             each.predictor,
             f"{each.reached}/{each.n}",
             f"{each.median_error:.0%}" if each.reached else NOT_MEASURED,
             f"{each.within_factor_2:.0%}" if each.reached else NOT_MEASURED,
-            NOT_MEASURED if rho is None else f"{each.spearman_value:.2f} [{rho.low:.2f}, {rho.high:.2f}]",
+            correlation(each),
             NOT_MEASURED if each.brier is None else f"{each.brier:.3f}",
             NOT_MEASURED if held is None else f"{each.coverage:.0%} [{held.low:.0%}, {held.high:.0%}]",
             NOT_MEASURED if each.log_width is None else f"×{math.exp(each.log_width):.3g}",
@@ -337,7 +337,7 @@ def show_validation(found: "Validation") -> None:
     if found.curve_error is not None:
         out.print(f"forecast learning curves are typically {100 * found.curve_error:.1f} points of accuracy off")
     if found.index_adds is False:
-        out.print("The RESQUE index adds nothing here that could be told from chance: a constant does as well.")
+        out.print("The RESQUE index adds nothing here that could be told from chance: no predictor does as well.")
 
 
 def show_ledger(

@@ -27,6 +27,7 @@ from resque.errors import DataError
 from resque.preparation import with_channels
 
 LEVELS = range(1, 11)
+UNTOUCHED = "none"  # the part of a mixture that stays as it is
 _RELABELLED = 0.05
 _RARER = 0.2
 _WHICH, _OTHER = 8, 9  # streams of random numbers besides those of the noises, 0 to 2
@@ -56,7 +57,7 @@ class Shift:
     @property
     def kind(self) -> str:
         """``"gaussian"``, or ``"gaussian/none"`` for a mixture."""
-        return "/".join("none" if part is None else part[0] for part in self.parts)
+        return "/".join(UNTOUCHED if part is None else part[0] for part in self.parts)
 
     @property
     def of_labels(self) -> bool:
@@ -104,7 +105,7 @@ class Shift:
         return torch.arange(len(labels)), _relabelled(labels, level, indices, seed)
 
     def __str__(self) -> str:
-        return "/".join("none" if part is None else f"{part[0]}:{part[1]}" for part in self.parts)
+        return "/".join(UNTOUCHED if part is None else f"{part[0]}:{part[1]}" for part in self.parts)
 
 
 def parse_shift(text: str) -> Shift:
@@ -117,7 +118,7 @@ def parse_shift(text: str) -> Shift:
         >>> parse_shift("gaussian:5/none").kind
         'gaussian/none'
     """
-    parts = tuple(None if part == "none" else _part(*part.split(":")) for part in text.split("/"))
+    parts = tuple(None if part == UNTOUCHED else _part(*part.split(":")) for part in text.split("/"))
     alone = next((part[0] for part in parts if part and part[0] in OF_LABELS), None)
     if len(parts) > 1 and alone:
         raise DataError(f"{text}: labels cannot be mixed with what is done to images; write +{alone}:LEVEL by itself")

@@ -154,7 +154,8 @@ def named_grid(country: str | None = None, intensity: float | None = None, pue: 
         pue: Power usage effectiveness of the site; energy stays the machine's own, carbon is the site's.
 
     Raises:
-        MeterError: Unknown country, negative intensity, a PUE below 1 or without a grid, or no table installed.
+        MeterError: Unknown country, negative intensity, a PUE without a grid, or no table installed.
+        SettingError: A PUE that is none.
 
     Example:
         >>> named_grid(intensity=44.0).carbon_kg(2.0)
@@ -162,8 +163,6 @@ def named_grid(country: str | None = None, intensity: float | None = None, pue: 
         >>> named_grid() is None
         True
     """
-    if not 1.0 <= pue < math.inf:
-        raise MeterError(f"power usage effectiveness (--pue) {pue:g}: expected 1 or more, e.g. 1.2")
     if intensity is not None:
         if not (math.isfinite(intensity) and intensity >= 0):
             raise MeterError(f"carbon intensity {intensity}: expected grams of CO2e per kWh, 0 or more")

@@ -150,11 +150,11 @@ def correlation_interval(value: float, n: int, ranks: bool) -> Interval | None:
     return Interval(math.tanh(middle - spread), math.tanh(middle + spread), 0.95, f"{method}; approximate")
 
 
-def gain(index: Sequence[Said], constant: Sequence[Said]) -> Interval | None:
-    """How much smaller the index's log errors are than a constant's, on updates of which both speak."""
-    others = {each.update: each for each in constant}
+def gain(index: Sequence[Said], other: Sequence[Said]) -> Interval | None:
+    """How much smaller the index's log errors are than another's, on updates of which both speak."""
+    others = {each.update: each for each in other}
     pairs = [(each, others[each.update]) for each in index if each.reached and each.update in others]
-    if len(pairs) < FEWEST:
+    if len(pairs) < FEWEST or len({a.kind for a, _ in pairs}) < FEWEST:
         return None
     nearer = [abs(b.forecast - b.steps) - abs(a.forecast - a.steps) for a, b in pairs]
     return clustered(np.array(nearer), [a.kind for a, _ in pairs])

@@ -11,6 +11,8 @@ from typing import Any
 
 from resque.errors import SettingError
 
+_LARGEST_PUE = 10.0
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -68,6 +70,12 @@ class Grid:
     intensity_g_per_kwh: float
     source: str
     pue: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.pue <= _LARGEST_PUE:
+            raise SettingError(
+                f"power usage effectiveness (--pue) {self.pue:g}: expected 1 to {_LARGEST_PUE:g}, e.g. 1.2"
+            )
 
     @property
     def kg_per_kwh(self) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jinja2
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -16,7 +17,7 @@ from resque import __version__, wording
 from resque.errors import DataError
 from resque.files import replacing
 from resque.records import COSTS, Forecast, Update
-from resque.settling import Settlement, settlement
+from resque.settling import Settlement, held, judged
 from resque.wording import NAMES
 
 _COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c9820a", "#5b5b5b", "#0f8b8d", "#a23b72")
@@ -189,21 +190,30 @@ def _renewals(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
 
 
 def _running(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
-    """Coverage and error of each cost, over all that was settled by then."""
+    """Coverage and error of each cost, over all that was settled by then, in the order of the updates."""
     figure, (coverage, error) = _grid(2)
-    so_far = [settlement(settled[: n + 1]) for n in range(len(settled))]
-    costs = [cost for cost, (_, judged) in so_far[-1].held.items() if judged]
-    for cost, colour in zip(costs, _COLOURS, strict=False):
-        counts = [(each.n, *each.held[cost]) for each in so_far]
-        shares = [(n, kept / judged) for n, kept, judged in counts if judged]
-        errors = [(each.n, each.median_error[cost]) for each in so_far if cost in each.median_error]
-        for axis, line in (coverage, shares), (error, errors):
-            axis.plot(*zip(*line, strict=True), "-", lw=1.5, alpha=0.7, color=colour) if line else None
-    for level in {said.level for said, _ in settled}:
+    pairs = sorted((pair for pair in settled if pair[0].alternatives), key=lambda pair: pair[1].created_utc)
+    shown = {}
+    for cost, colour in zip(COSTS, _COLOURS, strict=False):
+        verdicts = [held(said, update, cost) for said, update in pairs]
+        known = [(n, verdict) for n, verdict in enumerate(verdicts, start=1) if verdict is not None]
+        if not known:
+            continue
+        shown[NAMES[cost]] = colour
+        kept = np.cumsum([verdict for _, verdict in known]) / np.arange(1, len(known) + 1)
+        coverage.plot([n for n, _ in known], kept, ".-", lw=1.2, alpha=0.6, color=colour)
+        away = [
+            (n, abs(said.estimates[cost].value - measured) / measured)
+            for n, (said, update) in enumerate(pairs, start=1)
+            if cost in said.estimates and update.reached and (measured := judged(said, update, cost))
+        ]
+        medians = [float(np.median([each for _, each in away[: n + 1]])) for n in range(len(away))]
+        error.plot([n for n, _ in away], medians, ".-", lw=1.2, alpha=0.6, color=colour)
+    for level in {said.level for said, _ in pairs}:
         coverage.axhline(level, color="#444444", lw=0.8, ls="--")
-    coverage.set(xlabel="forecasts settled", ylabel="share of intervals that held", ylim=(-0.02, 1.05))
+    coverage.set(xlabel="forecasts settled", ylabel="intervals that held", ylim=(-0.02, 1.05))
     error.set(xlabel="forecasts settled", ylabel="median relative error", ylim=(0, None))
-    _legend(figure, {NAMES[cost]: colour for cost, colour in zip(costs, _COLOURS, strict=False)}, columns=4)
+    _legend(figure, shown, columns=4)
     return figure
 
 

@@ -1,8 +1,9 @@
 """What forecasts from a history would have been worth: whole kinds, conditions, seeds or models left out in turn.
 
 Every predictor is judged by the same method, on the updates that know it and without the updates of others that shape
-the forecast; so is the forecast from own updates alone. Beside them a constant, the recipe's longest run, and the
-replicate error: how far another seed of the very same condition is off, a reference and no bound.
+the forecast; so are the forecast from own updates alone, and one without any predictor, that knows groups, kinds and
+models. Beside them a constant median, the recipe's longest run, and the replicate error: how far another seed of the
+very same condition is off, a reference and no bound.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from resque.corruptions import KINDS, UNTOUCHED
 from resque.difficulty import Law
 from resque.errors import SettingError, TooFewUpdatesError
 from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, group_of, of_index, of_reaching, pasts
@@ -24,14 +26,20 @@ from resque.records import Update
 from resque.renewal import renew
 from resque.settling import FORECAST
 
+
+def kind_of(update: Update) -> str:
+    """Kind of shift; what has no name is a kind of its own."""
+    return update.kind or update.train_data
+
+
 BY: dict[str, Callable[[Update], Hashable]] = {
-    "kind": lambda update: update.kind or update.train_data,
+    "kind": lambda update: update.train_data if update.features.task_index is not None else kind_of(update),
     "condition": lambda update: update.train_data,
     "seed": lambda update: update.seed,
-    "model": lambda update: update.model,
+    "model": lambda update: update.parent or update.model,
 }
-"""What may be left out at a time."""
-OWN, CONSTANT, LONGEST = "by own updates alone", "constant", "the longest run"
+"""What may be left out at a time: each new task is a kind of its own, each level of a shift a condition."""
+OWN, BARE, CONSTANT, LONGEST = "by own updates alone", "no predictor", "constant median", "the longest run"
 BEFORE, RENEWED = "before, the same runs", "renewed after an epoch"
 _GOALS = 4  # accuracies at which a learning curve is forecast
 
@@ -48,10 +56,11 @@ class Validation:
         updates: Updates that began below the target.
         other_changes: Of those, left out because the others are shifts and these are new tasks, or the reverse.
         replicate_error: Median of how far one seed's steps are off another's under the same condition, and n.
-        index_gain: By how much the index alone is nearer than a constant, mean of log errors over updates that reached
-            the target, with a 90 % interval clustered by kind; None without an index.
-        judged: The forecast first, then what it would be without the updates of others, then every predictor alone, a
-            constant, the longest run.
+        index_gain: By how much the index (of a shift, or of the task) alone is nearer than no predictor, mean of log
+            errors over updates that reached the target, with a 90 % interval clustered by kind; None without an index,
+            and from fewer than three kinds.
+        judged: The forecast first, then what it would be without the updates of others, then every predictor alone, no
+            predictor, a constant median, the longest run.
         renewed: Of runs that were not over after an epoch: the forecast before, and as renewed then; empty where they
             are too few.
         curve_error: Median over updates of the mean distance between the forecast learning curve and the one that
@@ -73,7 +82,7 @@ class Validation:
 
     @property
     def index_adds(self) -> bool | None:
-        """Whether the index surely brings forecasts nearer than a constant does; None where it could not be judged."""
+        """Whether the index surely brings forecasts nearer than no predictor; None where it could not be judged."""
         return None if self.index_gain is None else self.index_gain.low > 0.0
 
 
@@ -97,9 +106,11 @@ def validate(
         watch: Called with ``(folds done, all)``.
 
     Raises:
-        SettingError: Nothing of that name to leave out.
+        SettingError: Nothing of that name to leave out, or a level outside (0, 1).
         TooFewUpdatesError: Fewer than three folds began below the target.
     """
+    if not 0.0 < level < 1.0:
+        raise SettingError(f"level (--confidence) {level:g}: expected a share between 0 and 1, e.g. 0.8 for 80 %")
     if by not in BY:
         raise SettingError(f"validate by {by!r}: use one of {', '.join(BY)}")
     begun = [u for u in history if not u.from_scratch and not at_start(u.features, target_accuracy) and u.cost.steps]
@@ -138,7 +149,7 @@ def validate(
         replicate_error=error,
         replicate_pairs=pairs,
         other_changes=len(begun) - len(usable),
-        index_gain=gain(said.get("index", ()), said.get(CONSTANT, ())),
+        index_gain=gain(said.get("task index" if tasks == usable else "index", ()), said.get(BARE, ())),
         judged=tuple(judged(name, found, level) for name, found in said.items()),
         renewed=tuple(judged(name, found, level) for name, found in renewed.items()),
         curve_error=statistics.median(distances) if distances else None,
@@ -150,8 +161,13 @@ def _akin(update: Update, left_out: Hashable, by: str) -> bool:
     key = BY[by](update)
     if by != "kind":
         return key == left_out
-    mine, theirs = ({part for part in str(kind).split("/") if part != "none"} for kind in (key, left_out))
-    return bool(mine & theirs) or key == left_out
+    return key == left_out or bool(_mixed(key) & _mixed(left_out))
+
+
+def _mixed(kind: Hashable) -> set[str]:
+    """The kinds of a mixture of known ones, as specifications of data name it; a name of the user's own is one kind."""
+    parts = set(str(kind).split("/"))
+    return parts - {UNTOUCHED} if parts <= {*KINDS, UNTOUCHED} else set()
 
 
 def replicate_error(history: Sequence[Update], target_accuracy: float) -> tuple[float | None, int]:
@@ -192,12 +208,7 @@ class Rest:
         """What the rest says; None where it says nothing."""
         if None in question.values(names):
             return None
-        key = names, bool(prior), *_asked(question)
-        if key not in self._laws:
-            rows = pasts(self.rest, "steps", question, names) + pasts(prior, "steps", question, names, own=False)
-            law = Law([row.example for row in rows]) if len(rows) >= FEWEST else None
-            self._laws[key] = None if law is None else (law, rows)
-        fitted = self._laws[key]
+        fitted = self._fitted(question, names, prior)
         if fitted is None:
             return None
         law, rows = fitted
@@ -206,6 +217,20 @@ class Rest:
         )
         known = question.kind is not None and seen
         return look(law, question.example(names), [row.own for row in rows], known, self.level)
+
+    def median(self, question: Question) -> float | None:
+        """Of the log steps, whatever is known; None where the rest says nothing."""
+        fitted = self._fitted(question, ())
+        return None if fitted is None else statistics.median(row.example.log_cost for row in fitted[1])
+
+    def _fitted(
+        self, question: Question, names: tuple[str, ...], prior: Sequence[Update] = ()
+    ) -> tuple[Law, list[Past]] | None:
+        key = names, bool(prior), *_asked(question)
+        if key not in self._laws:
+            rows = pasts(self.rest, "steps", question, names) + pasts(prior, "steps", question, names, own=False)
+            self._laws[key] = (Law([row.example for row in rows]), rows) if len(rows) >= FEWEST else None
+        return self._laws[key]
 
     def said(self, update: Update, question: Question) -> Said | None:
         """What a forecast would have said of an update, and what came."""
@@ -242,10 +267,13 @@ def words(rest: Rest, update: Update, question: Question) -> Iterator[tuple[str,
         word = None if history is None else history.said(update, question)
         if word is not None:
             yield name, word
-    for name, names in {**{name: (name,) for name in PREDICTORS}, CONSTANT: ()}.items():
+    for name, names in {**{name: (name,) for name in PREDICTORS}, BARE: ()}.items():
         outlook = rest.outlook(question, names)
         if outlook is not None:
             yield name, _of_outlook(outlook, update, question)
+    constant = rest.median(question)
+    if constant is not None:
+        yield CONSTANT, _said(update, question, constant)
     yield LONGEST, _said(update, question, math.log(question.max_steps))
 
 

@@ -3,10 +3,11 @@
 import statistics
 from collections.abc import Sequence
 
+from resque.judging import Judged
 from resque.readings import EnergyReading, Grid
 from resque.records import Estimate, Forecast, Renewal, Update
 from resque.sci import Intensity
-from resque.settling import FORECAST, Settlement, held
+from resque.settling import FORECAST, Settlement, held, judged
 from resque.specs import parts_of
 
 _SCALES = {
@@ -73,9 +74,18 @@ def standing(accuracy: float, renewal: Renewal | None) -> str:
     return f"{said}, of {quantity('steps', renewal.steps.value)} ({interval('steps', renewal.steps)})"
 
 
-def relative_error(said: float, measured: float | None) -> str:
-    """How far a forecast was from what was measured, in percent of the latter."""
-    return f"{(said - measured) / measured:+.0%}" if measured else NOT_MEASURED
+def error_of(said: Forecast, update: Update, cost: str) -> str:
+    """How far a forecast was from what was measured, in percent of the latter; a dash where that cannot be judged."""
+    measured = judged(said, update, cost) if update.reached else None
+    return f"{(said.estimates[cost].value - measured) / measured:+.0%}" if measured else NOT_MEASURED
+
+
+def correlation(each: Judged) -> str:
+    """ρ with its interval, where there is one."""
+    if each.spearman_value is None:
+        return NOT_MEASURED
+    ends = "–" if each.spearman is None else f"{each.spearman.low:.2f}, {each.spearman.high:.2f}"
+    return f"{each.spearman_value:.2f} [{ends}]"
 
 
 def share(part: int, whole: int) -> str:
