@@ -247,6 +247,22 @@ def test_energy_is_joined_by_name_and_shared_out_by_time(cli, store):
         assert update.cost.carbon_kg == pytest.approx(update.grid.carbon_kg(update.cost.energy_kwh))
 
 
+def test_what_the_site_took_is_told_apart(cli, store):
+    """Codecarbon writes energy with the site's share in it; the ledger keeps the machine's, and the same emissions."""
+    header, *rows = csv.reader((store / "emissions.csv").read_text().splitlines())
+    place = header.index("pue")
+    for pue, code in (("1.5", 0), ("0.5", 1), ("130", 1)):
+        changed = [header, *([*row[:place], pue, *row[place + 1 :]] for row in rows)]
+        (store / "emissions.csv").write_text("".join(",".join(row) + "\n" for row in changed))
+        assert cli("ledger import mlruns --energy emissions.csv")[0] == code
+    for row, update in zip(rows, Ledger("resque.db").updates(), strict=True):
+        told_kwh, told_kg = (float(row[header.index(name)]) for name in ("energy_consumed", "emissions"))
+        assert update.grid.pue == 1.5
+        assert update.energy.energy_kwh == pytest.approx(told_kwh / 1.5)
+        assert sum(update.energy.components_kwh.values()) == pytest.approx(told_kwh / 1.5)
+        assert update.grid.carbon_kg(update.energy.energy_kwh) == pytest.approx(told_kg)
+
+
 def rename(store, old, new):
     file = store / "emissions.csv"
     file.write_text(file.read_text().replace(old, new))
@@ -412,6 +428,6 @@ def test_forecasts_learn_from_what_was_imported_and_nothing_that_shows_it_breaks
     assert sum(update.cost.energy_kwh is not None for update in history) == 2
     found = told(cli, "ledger validate --target-accuracy 0.7 --by condition")
     assert found["updates"] == 8
-    assert {"accuracy gap", "constant"} <= {judged["predictor"] for judged in found["judged"]}
+    assert {"accuracy gap", "constant median"} <= {judged["predictor"] for judged in found["judged"]}
     for line in ("ledger list", "ledger list --json", "report", "ledger export --format csv"):
         assert cli(line)[0] == 0

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from resque.errors import DataError
 from resque.mlflow_runs import LoggedRun
-from resque.readings import EnergyReading, Grid
+from resque.readings import LARGEST_PUE, EnergyReading, Grid
 
 FILE = "emissions.csv"
 _NEEDED = "timestamp", "duration", "emissions", "energy_consumed"
@@ -34,12 +34,13 @@ class Emissions:
         project: Its name.
         ended: With a zone.
         duration_s: Of the whole run.
-        energy_kwh: Consumed; None where the row has none.
+        energy_kwh: Consumed by the machine; None where the row has none.
         components_kwh: Device → energy.
         carbon_kg: Emitted.
         country: ISO alpha-3 code, empty where it is not told.
         meter: Codecarbon's version and what it watched: the machine or the process.
         note: What the reader of the figures has to know.
+        pue: Power usage effectiveness of the site.
         host: Processor, GPU, Python.
     """
 
@@ -53,6 +54,7 @@ class Emissions:
     country: str
     meter: str
     note: str
+    pue: float
     host: Mapping[str, str]
 
     @property
@@ -66,7 +68,8 @@ class Emissions:
         if not self.energy_kwh or not self.carbon_kg > 0.0:
             return None
         source = f"emissions over energy in codecarbon's {FILE}"
-        return Grid(self.country or "given", 1000.0 * self.carbon_kg / self.energy_kwh, source)
+        intensity = 1000.0 * self.carbon_kg / self.energy_kwh / self.pue
+        return Grid(self.country or "given", intensity, source, self.pue)
 
     def reading(self) -> EnergyReading:
         """As a meter's reading of the whole run."""
@@ -110,7 +113,9 @@ def _emissions(row: Mapping[str, str | None], where: str) -> Emissions:
     try:
         kwh, duration_s = number("energy_consumed"), number("duration")
         parts = {device: number(f"{device}_energy") for device in ("cpu", "gpu", "ram") if text(f"{device}_energy")}
-        pue = float(text("pue") or 1.0)
+        pue = number("pue") if text("pue") else 1.0
+        if not 1.0 <= pue <= LARGEST_PUE:
+            raise ValueError(f"pue is {pue:g}")
         cut_off = datetime.timedelta(seconds=0.5)  # codecarbon writes whole seconds, rounded down
         ended = datetime.datetime.fromisoformat(text("timestamp")).astimezone() + cut_off
         (ended - datetime.timedelta(seconds=duration_s)).timestamp()  # there must be such a moment
@@ -120,7 +125,7 @@ def _emissions(row: Mapping[str, str | None], where: str) -> Emissions:
     if not parts.get("gpu"):
         parts.pop("gpu", None)  # codecarbon writes 0 for a GPU that is not there
     mode = text("tracking_mode")
-    notes = ["" if kwh else "the row holds no energy", "" if pue == 1.0 else f"energy includes a PUE of {pue:g}"]
+    kwh, parts = kwh / pue, {device: energy / pue for device, energy in parts.items()}  # codecarbon's are the site's
     graphics = text("gpu_model") if parts.get("gpu") else ""
     host = {
         "device": f"cuda: {graphics}" if graphics else f"cpu: {text('cpu_model')}",
@@ -136,7 +141,8 @@ def _emissions(row: Mapping[str, str | None], where: str) -> Emissions:
         carbon_kg=carbon_kg,
         country=text("country_iso_code"),
         meter=", ".join(filter(None, [f"codecarbon {text('codecarbon_version')}".strip(), mode, FILE])),
-        note="; ".join(filter(None, notes)),
+        note="" if kwh else "the row holds no energy",
+        pue=pue,
         host={name: value for name, value in host.items() if value and value != "cpu: "},
     )
 

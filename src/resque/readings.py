@@ -11,7 +11,7 @@ from typing import Any
 
 from resque.errors import SettingError
 
-_LARGEST_PUE = 10.0
+LARGEST_PUE = 10.0
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Grid:
     pue: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 1.0 <= self.pue <= _LARGEST_PUE:
+        if not 1.0 <= self.pue <= LARGEST_PUE:
             raise SettingError(
-                f"power usage effectiveness (--pue) {self.pue:g}: expected 1 to {_LARGEST_PUE:g}, e.g. 1.2"
+                f"power usage effectiveness (--pue) {self.pue:g}: expected 1 to {LARGEST_PUE:g}, e.g. 1.2"
             )
 
     @property
