@@ -16,7 +16,7 @@ from agreement import COSTS, EARLY_TO_LATE, Run, at, markdown, runs, totals
 from presets import PRESETS, ShiftStudy
 from publish import Made, Rows, publish
 
-SHOWN = ("steps", "time", "energy")
+SHOWN = {"steps": ("steps", 1.0), "time": ("seconds", 1.0), "energy": ("mWh", 1e6)}  # axis, and factor
 SIDES = {"retraining": "tab:blue", "from scratch": "tab:orange"}
 HEAD = (
     "study",
@@ -39,6 +39,7 @@ def draw(axes: Axes, side: str, found: Sequence[Run], target: float, cost: str) 
         value = COSTS[cost](at or run.update.cost)
         if value is None:
             continue
+        value *= SHOWN[cost][1]
         axes.plot(run.group[2], value, "o" if at else "x", color=colour, alpha=0.6, markersize=4)
         means.setdefault(run.group[2], []).append(value)
     axes.plot(list(means), [statistics.fmean(values) for values in means.values()], color=colour, label=side)
@@ -52,7 +53,8 @@ def figure(study: ShiftStudy, retrained: Sequence[Run], scratch: Sequence[Run]) 
         for axes, cost in zip(row, SHOWN, strict=True):
             draw(axes, "retraining", retrained, target, cost)
             draw(axes, "from scratch", scratch, target, cost)
-            axes.set(yscale="symlog", title=f"{cost}, {name} target {target:g}")
+            axes.set(yscale="symlog", title=f"{cost}, {name} target {target:g}", ylabel=SHOWN[cost][0])
+            axes.set_ylim(bottom=-0.3)
     grid[0][0].legend()
     for axes in grid[-1]:
         axes.set_xlabel("level")
