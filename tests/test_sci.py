@@ -7,8 +7,10 @@ import pytest
 from doubles import synthetic_update
 from resque.errors import SettingError
 from resque.readings import EnergyReading, Grid, Tariff
-from resque.sci import Embodied, software_carbon_intensity
-from resque.wording import carbon_line
+from resque.report import write_report
+from resque.sci import CPU, Embodied, software_carbon_intensity
+from resque.settling import settlement
+from resque.wording import carbon_line, whole_carbon
 
 
 @pytest.fixture
@@ -84,3 +86,11 @@ def test_nonsense_is_refused(wrong):
         Embodied(**{"low_kg": 10.0, "high_kg": 20.0} | wrong)
     with pytest.raises(SettingError):
         Tariff(per_kwh=-0.1)
+
+
+def test_the_report_tells_of_making_the_machine(update, tmp_path):
+    write_report(tmp_path / "report.html", [update], [], settlement([]))
+    page = (tmp_path / "report.html").read_text()
+    low, high = (200.0 + grams for grams in CPU.during(3600.0))
+    assert f"{low:.0f} g to {high:.0f} g" in page
+    assert whole_carbon(dataclasses.replace(update, grid=None)) == "–"

@@ -1,14 +1,14 @@
 """Records → one self-contained HTML file: pictures as inline SVG, no script, nothing fetched."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -128,7 +128,7 @@ def _index_against_costs(updates: Sequence[Update]) -> Figure:
                 marker = "o" if update.forecast_id is None else "D"
                 axis.plot(index, value, marker, ms=5, mec=colour, mfc=face)
         axis.set(xlabel="RESQUE_dist [rad]", ylabel=_label(cost))
-        _logarithmic(axis.set_yscale, axis.yaxis)
+        _logarithmic(axis, "y")
     _legend(figure, colours)
     return figure
 
@@ -168,8 +168,7 @@ def _forecast_against_measured(settled: Sequence[tuple[Forecast, Update]]) -> Fi
                 [min(reach) / 2, max(reach) * 2], [min(reach) / 2, max(reach) * 2], color="#444444", lw=0.8, ls="--"
             )
         axis.set(xlabel=f"measured {_label(cost)}", ylabel="forecast")
-        _logarithmic(axis.set_xscale, axis.xaxis)
-        _logarithmic(axis.set_yscale, axis.yaxis)
+        _logarithmic(axis, "x", "y")
     _legend(figure, colours)
     return figure
 
@@ -184,8 +183,7 @@ def _renewals(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
             axis.plot(at, estimate.value, "o", ms=4, color=_COLOURS[0])
         axis.axhline(update.cost.steps, color="#444444", lw=0.8, ls="--" if update.reached else ":")
         axis.set(title=_literal(wording.shift_of(update)), xlabel="optimizer steps taken", ylabel="steps in all")
-        _logarithmic(axis.set_xscale, axis.xaxis)
-        _logarithmic(axis.set_yscale, axis.yaxis)
+        _logarithmic(axis, "x", "y")
     return figure
 
 
@@ -234,12 +232,21 @@ def _legend(figure: Figure, colours: dict[str, str], columns: int | None = None)
     figure.legend(handles=handles, loc="outside upper left", ncols=columns or len(handles))
 
 
-def _logarithmic(set_scale: Callable[[str], None], axis: Axis) -> None:
-    """A logarithmic axis whose few ticks read 0.3, 1, 3 and so never run into each other."""
-    set_scale("log")
-    axis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0), numticks=5))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+def _logarithmic(axes: Axes, *names: str) -> None:
+    """Logarithmic axes whose few ticks read 0.3, 1, 3 and so never run into each other."""
+    of: dict[str, tuple[Any, ...]] = {
+        "x": (axes.xaxis, axes.set_xlim, axes.set_xscale),
+        "y": (axes.yaxis, axes.set_ylim, axes.set_yscale),
+    }
+    for name in names:
+        axis, set_limits, set_scale = of[name]
+        low, high = axis.get_data_interval()
+        if 0.0 < low == high:  # one value, which matplotlib rounds to an empty range where it is nearly a power of ten
+            set_limits(low / 10.0, high * 10.0)
+        set_scale("log")
+        axis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0), numticks=5))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def _literal(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from resque.judging import Judged
 from resque.readings import EnergyReading, Grid
 from resque.records import Estimate, Forecast, Renewal, Update
-from resque.sci import Intensity
+from resque.sci import Intensity, software_carbon_intensity
 from resque.settling import FORECAST, Settlement, held, judged
 from resque.specs import parts_of
 
@@ -164,6 +164,12 @@ def carbon_line(carbon: Intensity) -> str:
         f"SCI {update} CO2e per update, {each} per sample: E {quantity('energy_kwh', carbon.energy_kwh)}{site} × "
         f"I {carbon.intensity_g_per_kwh:g} g/kWh + M {made} ({carbon.tags['M']})"
     )
+
+
+def whole_carbon(update: Update) -> str:
+    """Emissions of the whole run with the share of making the machine; a dash where energy or grid is not known."""
+    carbon = software_carbon_intensity(update)
+    return NOT_MEASURED if carbon is None else _grams(carbon.per_update_low_g, carbon.per_update_high_g)
 
 
 def _grams(low: float | None, high: float | None) -> str:
