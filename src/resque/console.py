@@ -337,7 +337,9 @@ def show_validation(found: "Validation") -> None:
     if found.curve_error is not None:
         out.print(f"forecast learning curves are typically {100 * found.curve_error:.1f} points of accuracy off")
     if found.index_adds is False:
-        out.print("The RESQUE index adds nothing here that could be told from chance: no predictor does as well.")
+        out.print(
+            "The RESQUE index adds nothing here that could be told from chance: a forecast without it does as well."
+        )
 
 
 def show_ledger(

@@ -31,7 +31,9 @@ def ledger_list(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
 @app.command("validate")
 def ledger_validate(
     target_accuracy: Target,
-    by: Annotated[str, typer.Option(help="What is left out: kind, condition, seed or model.")] = "kind",
+    by: Annotated[
+        str, typer.Option(help="What is left out: kind, condition (a level of a kind), seed or model.")
+    ] = "kind",
     confidence: Annotated[float, typer.Option(help="Nominal coverage of the intervals.")] = 0.8,
     prior: Annotated[bool, typer.Option("--prior/--no-prior", help="Shape forecasts as `forecast` does.")] = True,
     ledger: LedgerFile = LEDGER,
