@@ -31,9 +31,7 @@ def ledger_list(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
 @app.command("validate")
 def ledger_validate(
     target_accuracy: Target,
-    by: Annotated[
-        str, typer.Option(help="Left out: kind, condition (a level of one), seed or model.")
-    ] = "kind",
+    by: Annotated[str, typer.Option(help="Left out: kind, condition (a level of one), seed or model.")] = "kind",
     confidence: Annotated[float, typer.Option(help="Nominal coverage of the intervals.")] = 0.8,
     prior: Annotated[bool, typer.Option("--prior/--no-prior", help="Shape forecasts as `forecast` does.")] = True,
     ledger: LedgerFile = LEDGER,
