@@ -97,6 +97,7 @@ LEFT_OUT: Mapping[str, Callable[[Run], object]] = {
 def of_tasks(study: TaskStudy, found: Sequence[Run]) -> Iterator[tuple[str, ...]]:
     """Forecasts of new tasks at each cutoff, where the task, or what the model knew before, is not in the history."""
     learned = [(run, task_update_of(study, run)) for run in found]
+    longest = max((update.cost.steps for _, update in learned), default=1)
     for (what, left_out), (place, name) in itertools.product(LEFT_OUT.items(), enumerate(EARLY_TO_LATE)):
         said: dict[str, list[Said]] = {}
         for fold in dict.fromkeys(left_out(run) for run in found):
@@ -105,7 +106,7 @@ def of_tasks(study: TaskStudy, found: Sequence[Run]) -> Iterator[tuple[str, ...]
                 target = study.cutoffs[run.row["target"]][place]
                 if left_out(run) != fold or at_start(update.features, target):
                     continue
-                for predictor, word in words(rest, update, question_of(update, target, update.cost.steps)):
+                for predictor, word in words(rest, update, question_of(update, target, longest)):
                     said.setdefault(predictor, []).append(dataclasses.replace(word, kind=left_out(run)))
         for predictor, each in said.items():
             yield f"{what}, {name} cutoff", *cells(judged(predictor, each, LEVEL))

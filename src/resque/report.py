@@ -17,7 +17,7 @@ from resque import __version__, wording
 from resque.errors import DataError
 from resque.files import replacing
 from resque.records import COSTS, Forecast, Update
-from resque.settling import Settlement, held, judged
+from resque.settling import Settlement, held, relative_error
 from resque.wording import NAMES
 
 _COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8a5fbf", "#c9820a", "#5b5b5b", "#0f8b8d", "#a23b72")
@@ -200,11 +200,8 @@ def _running(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
         shown[NAMES[cost]] = colour
         kept = np.cumsum([verdict for _, verdict in known]) / np.arange(1, len(known) + 1)
         coverage.plot([n for n, _ in known], kept, ".-", lw=1.2, alpha=0.6, color=colour)
-        away = [
-            (n, abs(said.estimates[cost].value - measured) / measured)
-            for n, (said, update) in enumerate(pairs, start=1)
-            if cost in said.estimates and update.reached and (measured := judged(said, update, cost))
-        ]
+        errors = [relative_error(said, update, cost) for said, update in pairs]
+        away = [(n, abs(each)) for n, each in enumerate(errors, start=1) if each is not None]
         medians = [float(np.median([each for _, each in away[: n + 1]])) for n in range(len(away))]
         error.plot([n for n, _ in away], medians, ".-", lw=1.2, alpha=0.6, color=colour)
     for level in {said.level for said, _ in pairs}:

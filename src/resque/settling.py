@@ -80,6 +80,14 @@ def judged(said: Forecast, update: Update, cost: str) -> float | None:
     return measured
 
 
+def relative_error(said: Forecast, update: Update, cost: str) -> float | None:
+    """``(forecast - measured) / measured`` of an update that reached its target; None where it cannot be judged."""
+    estimate, measured = said.estimates.get(cost), judged(said, update, cost)
+    if estimate is None or not measured or not update.reached:
+        return None
+    return (estimate.value - measured) / measured
+
+
 @dataclass(frozen=True)
 class Settlement:
     """Forecasts beside what happened, summed up.
@@ -111,10 +119,10 @@ def settlement(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:
     verdicts = {cost: [held(said, update, cost) for said, update in pairs] for cost in COSTS}
     errors: dict[str, list[float]] = {}
     for said, update in pairs:
-        for cost, estimate in said.estimates.items():
-            measured = judged(said, update, cost)
-            if update.reached and measured:
-                errors.setdefault(cost, []).append(abs(estimate.value - measured) / measured)
+        for cost in said.estimates:
+            error = relative_error(said, update, cost)
+            if error is not None:
+                errors.setdefault(cost, []).append(abs(error))
     return Settlement(
         n=len(pairs),
         held={c: (sum(v is True for v in all_), sum(v is not None for v in all_)) for c, all_ in verdicts.items()},

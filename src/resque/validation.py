@@ -26,19 +26,13 @@ from resque.records import Update
 from resque.renewal import renew
 from resque.settling import FORECAST
 
-
-def kind_of(update: Update) -> str:
-    """Kind of shift; what has no name is a kind of its own."""
-    return update.kind or update.train_data
-
-
 BY: dict[str, Callable[[Update], Hashable]] = {
-    "kind": lambda update: update.train_data if update.features.task_index is not None else kind_of(update),
+    "kind": lambda update: (update.features.task_index is None and update.kind) or update.train_data,
     "condition": lambda update: update.train_data,
     "seed": lambda update: update.seed,
     "model": lambda update: update.parent or update.model,
 }
-"""What may be left out at a time: each new task is a kind of its own, each level of a shift a condition."""
+"""What may be left out at a time: a new task, or what has no name, is a kind of its own; a level is a condition."""
 OWN, BARE, CONSTANT, LONGEST = "by own updates alone", "no predictor", "constant median", "the longest run"
 BEFORE, RENEWED = "before, the same runs", "renewed after an epoch"
 _GOALS = 4  # accuracies at which a learning curve is forecast

@@ -2,13 +2,16 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from resque.judging import Judged
 from resque.readings import EnergyReading, Grid
 from resque.records import Estimate, Forecast, Renewal, Update
 from resque.sci import Intensity, software_carbon_intensity
-from resque.settling import FORECAST, Settlement, held, judged
+from resque.settling import FORECAST, Settlement, held, relative_error
 from resque.specs import parts_of
+
+if TYPE_CHECKING:
+    from resque.judging import Judged
 
 _SCALES = {
     "energy_kwh": ((1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh"), (1e-9, "µWh")),
@@ -76,11 +79,11 @@ def standing(accuracy: float, renewal: Renewal | None) -> str:
 
 def error_of(said: Forecast, update: Update, cost: str) -> str:
     """How far a forecast was from what was measured, in percent of the latter; a dash where that cannot be judged."""
-    measured = judged(said, update, cost) if update.reached else None
-    return f"{(said.estimates[cost].value - measured) / measured:+.0%}" if measured else NOT_MEASURED
+    error = relative_error(said, update, cost)
+    return NOT_MEASURED if error is None else f"{error:+.0%}"
 
 
-def correlation(each: Judged) -> str:
+def correlation(each: "Judged") -> str:
     """ρ with its interval, where there is one."""
     if each.spearman_value is None:
         return NOT_MEASURED
