@@ -1,6 +1,6 @@
 """What forecasts from the rows of the studies are worth, before and during an update.
 
-* ``forecasts``: whole kinds of shift or seeds left out in turn (``resque ledger validate``), at three
+* ``forecasts``: whole kinds of shift, conditions or seeds left out in turn (``resque ledger validate``), at three
   targets, with the rows of the other networks and data sets as updates of others: the forecast beside each predictor
   alone, a constant, the longest run, and the replicate error; what renewing after an epoch changes; how far forecast
   learning curves are off.
@@ -79,10 +79,10 @@ def validated(found: Validation, name: str) -> str:
 
 
 def validations(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) -> Iterator[str]:
-    """Kinds at every target, seeds at the middle one; what has too few to leave out is not there."""
+    """Kinds at every target, conditions and seeds at the middle one; what has too few to leave out is not there."""
     yield f"## {study.name}"
     for name, target in zip(EARLY_TO_LATE, study.targets, strict=True):
-        for by in ("kind", "seed") if name == "middle" else ("kind",):
+        for by in ("kind", "condition", "seed") if name == "middle" else ("kind",):
             begun = [update for update in own if not at_start(update.features, target)]
             if len({BY[by](update) for update in begun}) >= FEWEST:
                 yield validated(validate(own, target, by, LEVEL, others), name)

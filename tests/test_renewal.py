@@ -22,10 +22,11 @@ from resque.renewal import EVERY, FIRST, Renewing, renew, standing
 from resque.retraining import retrain
 
 
-def curve_of(pace, ceiling=0.95, start=0.5, longest=4000):
-    """``ceiling - (ceiling - start) / (1 + step / pace)`` at steps 10 % apart."""
+def curve_of(pace, ceiling=0.95, start=0.5, longest=4000, blur=0.0, seed=0):
+    """``ceiling - (ceiling - start) / (1 + step / pace)`` at steps 10 % apart, with noise of that deviation."""
+    random = np.random.default_rng(seed)
     steps = [0, *sorted({round(1.1**i) for i in range(1, 90) if 1.1**i <= longest})]
-    rising = [ceiling - (ceiling - start) / (1 + step / pace) for step in steps]
+    rising = [ceiling - (ceiling - start) / (1 + step / pace) + blur * random.normal() for step in steps]
     nothing = (None,) * len(steps)
     times = tuple(0.01 * step for step in steps)
     return LearningCurve(tuple(steps), tuple(rising), nothing, times, nothing, nothing, nothing, 10)
@@ -38,9 +39,11 @@ def update(name, pace, kind="gaussian", **more):
     return dataclasses.replace(made, curve=curve, cost=cost, stopped_by="max")
 
 
-def history(n=12, seed=0):
+def history(n=12, seed=0, blur=0.0):
     random = np.random.default_rng(seed)
-    return [update(f"u{i}", float(np.exp(random.normal(4.0, 1.0))), kind=f"k{i % 4}") for i in range(n)]
+    return [
+        update(f"u{i}", float(np.exp(random.normal(4.0, 1.0))), kind=f"k{i % 4}", blur=blur, seed=i) for i in range(n)
+    ]
 
 
 def question(of, target=0.9, kind="new"):
@@ -73,11 +76,11 @@ def test_on_the_way_a_forecast_comes_nearer():
     errors = {10: [], 160: []}
     for number in range(12):
         pace = float(np.exp(random.normal(4.5, 0.7)))
-        run = update("asked", pace, kind="new")
+        run = update("asked", pace, kind="new", blur=0.01, seed=100 + number)
         total = run.cost_at(0.9).steps
         for step, found in errors.items():
             if total > 2 * step:
-                said = renew(history(24, seed=number), question(run), run.curve.until(step))
+                said = renew(history(24, number, blur=0.01), question(run), run.curve.until(step))
                 found.append(abs(math.log(said.steps.value / total)))
                 assert said.steps.interval.low > step - 1e-9
     assert np.median(errors[160]) < 0.6 * np.median(errors[10])

@@ -1,9 +1,10 @@
 """How long an update takes, learned from finished ones: a mixed model of log cost, with censored runs.
 
-``log cost = mean + slopes · features + offsets of group, kind, kind within the group, condition and parent + noise``,
-all normal: a Gaussian process whose kernel is a sum of fixed matrices, each with a variance of its own. The variances
-are found by marginal likelihood, held towards their usual size where few updates speak, so that a feature that earns
-nothing gets a slope near zero, and what differs between kinds of shift widens what is said of a kind never seen.
+``log cost = mean + slopes · features + bend(features) + offsets of group, kind, kind within the group, condition and
+parent + noise``, all normal: a Gaussian process whose kernel is a sum of fixed matrices, each with a variance of its
+own. The variances are found by marginal likelihood, held towards their usual size where few updates speak, so that a
+feature that earns nothing gets a slope near zero, and what differs between kinds of shift widens what is said of a kind
+never seen. The bend is smooth: cost may hardly depend on a gap that is all but closed, and steeply on one that is not.
 
 It knows logarithms, features and names, and nothing of where they come from.
 """
@@ -18,7 +19,15 @@ from scipy import optimize, special
 from threadpoolctl import ThreadpoolController
 
 NAMES = ("group", "kind", "kind in group", "condition", "parent")
-_USUAL = {"slope": -0.7, "group": 0.0, "kind": -1.0, "kind in group": -1.0, "condition": -1.5, "parent": -1.5}
+_USUAL = {
+    "slope": -0.7,
+    "bend": -0.7,
+    "group": 0.0,
+    "kind": -1.0,
+    "kind in group": -1.0,
+    "condition": -1.5,
+    "parent": -1.5,
+}
 _USUAL_NOISE = -1.0
 _HELD = 1.0  # standard deviation of a log amplitude about its usual value
 _MEAN_VARIANCE = 25.0
@@ -93,8 +102,8 @@ class Law:
         self._bound = np.array([example.log_cost for example in examples])
         self._censored = np.array([example.censored for example in examples])
         self._matrices = self._parts(self.examples, self.examples)
-        usual = [_USUAL["slope"]] * rows.shape[1] + [_USUAL[name] for name in NAMES] + [_USUAL_NOISE]
-        self._usual = np.array(usual)
+        own = ["slope"] * rows.shape[1] + (["bend"] if rows.shape[1] else [])
+        self._usual = np.array([*(_USUAL[name] for name in (*own, *NAMES)), _USUAL_NOISE])
         self.amplitudes = self._usual.copy()
         self._shift = float(np.median(self._bound))
         self._values = self._bound - self._shift
@@ -143,18 +152,21 @@ class Law:
         return Expected(float(mean), math.sqrt(max(own - float(across @ inverse @ across), _SMALLEST)))
 
     def _parts(self, rows: Sequence[Example], columns: Sequence[Example]) -> np.ndarray:
-        """``(features + names, rows, columns)``: who shares what."""
+        """``(slopes, bend and names, rows, columns)``: who shares what."""
         a, b = ((_rows_of(side) - self._center) / self._scale for side in (rows, columns))
-        linear = [np.outer(x, y) for x, y in zip(a.T, b.T, strict=True)]
+        smooth = [np.outer(x, y) for x, y in zip(a.T, b.T, strict=True)]
+        if smooth:  # a deviation of every feature away, two updates still share e^-1/2 of the bend
+            smooth.append(np.exp(-0.5 * ((a[:, None] - b) ** 2).mean(-1)))
         named = zip(*(_named(example) for example in (*rows, *columns)), strict=True)
         shared = [np.equal.outer(codes[: len(rows)], codes[len(rows) :]) for codes in map(_codes, named)]
-        return np.array([*linear, *np.array(shared, dtype=float)])
+        return np.array([*smooth, *np.array(shared, dtype=float)])
 
     def _fit(self) -> None:
         """Variances by marginal likelihood, censored values by their expectation above their bound, in turn."""
         rounds = _ROUNDS if self._censored.any() else 1
         search = {"jac": True, "method": "L-BFGS-B", "bounds": [_BOUNDS] * len(self._usual), "options": {"maxiter": 60}}
         with _libraries().limit(limits=1, user_api="blas"):  # matrices this small: threads wait for each other
+            self._start()
             for number in range(rounds):
                 if number % 4 == 0:
                     self.amplitudes = optimize.minimize(self._cost, self.amplitudes, **search).x
@@ -179,6 +191,14 @@ class Law:
         weights = np.exp(2.0 * amplitudes)
         slopes = np.append(np.tensordot(self._matrices, sensitive, 2), np.trace(sensitive)) * weights
         return float(cost), slopes + away / _HELD
+
+    def _start(self) -> None:
+        """Censored values where the others point to; from their bounds, a bend would follow the bounds."""
+        seen = [example for example in self.examples if not example.censored]
+        if self._censored.any() and len(seen) > 1:
+            others = Law(seen)
+            said = [others.expected(example).mean if example.censored else -math.inf for example in self.examples]
+            self._values = np.maximum(self._values, np.array(said) - self._shift)
 
     def _fill(self) -> None:
         """Schmee and Hahn's step, each censored value seen from all others."""

@@ -67,8 +67,8 @@ CHOSEN = (
     ("index", "accuracy gap", "neighbours", "overlap", "LogME"),
 )
 """Sets of predictors, the first for a change of task; the first whose leading one is known well enough is taken."""
-REACHING = ("neighbours", "LogME")
-"""What the chance of reaching a target rests on: these see which accuracy the representations allow."""
+REACHING = ("recalibrated gap", "neighbours", "LogME")
+"""What the chance of reaching a target rests on: how far it is, and which accuracy the representations allow."""
 FEW = 10
 
 
