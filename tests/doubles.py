@@ -43,6 +43,9 @@ class ReplayMeter:
             window.reading = EnergyReading(wall_s, kwh, parts, {"cpu": "measured"}, self.name, "" if known else "short")
 
 
+RECIPE = {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 32}
+
+
 def synthetic_update(
     name: str,
     *,
@@ -77,7 +80,7 @@ def synthetic_update(
     return Update(
         id=name, started_utc="2026-01-01", created_utc="2026-01-01", model="m", parent="p", child="c",
         train_data=f"d+{kind}:{name}", test_data="t",
-        kind=kind, recipe={"batch_size": 32}, seed=0, target_accuracy=target, reached=reached,
+        kind=kind, recipe=RECIPE, seed=0, target_accuracy=target, reached=reached,
         stopped_by="target" if reached else "tolerance 0.01", features=Features(index, accuracy, loss), curve=curve,
         cost=cost, evaluation_s=1.0, energy=reading, grid=None,
         original_accuracy_before=0.99, original_accuracy_after=0.9, forecast_id=forecast_id, host={"device": "cpu"},

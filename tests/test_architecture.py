@@ -25,6 +25,7 @@ LAYERS = (
     {"metrics", "trainer", "ledger", "checkpoints", "prior", "candidates"},
     {"asking", "exchange"},
     {"tasks", "retraining", "evidence", "settling", "campaign", "imports"},
+    {"estimates"},
     {"forecasting"},
     {"renewal", "gate"},
     {"validation"},

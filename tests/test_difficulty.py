@@ -9,7 +9,9 @@ from scipy import optimize, stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from resque.difficulty import NAMES, Example, Expected, Law
-from resque.outlook import errors, look
+from resque.outlook import Outlook, errors, look
+
+DRAWS = stats.t(7).rvs(2_000_000, random_state=1)
 
 
 def simulated(n_kinds=6, levels=5, seeds=2, kind=0.5, noise=0.3, seed=0, slopes=(1.0, 0.0)):
@@ -177,6 +179,27 @@ def test_the_chance_is_students():
     assert found.chance(found.high) == pytest.approx(0.9)
     assert found.freedom == 4
     assert found.upper - found.center == pytest.approx(found.expected.deviation * stats.t.ppf(0.8, 4))
+
+
+@pytest.mark.parametrize("chance", [0.1, 0.5, 0.85, 0.95, 1.0])
+@pytest.mark.parametrize("longest", [-3.0, 0.0, 1.0, 9.0])
+def test_what_is_said_of_steps_and_the_chance_are_one_distribution(chance, longest):
+    """Against a sample: runs that arrive by the law, cut off at the longest; the others last that long."""
+    found = Outlook(0.0, -1.5, 1.5, 1.0, False, Expected(0.0, 1.0), 7)
+    said = found.until(longest, chance, 0.8)
+    arriving = DRAWS[longest >= DRAWS]
+    assert said.center == pytest.approx(np.median(arriving), abs=0.02 if len(arriving) > 1e5 else 0.1)
+    for share, end in ((0.1, said.low), (0.9, said.high), (0.8, said.upper)):
+        expected = longest if share >= chance else np.quantile(arriving, share / chance)
+        if (share < 0.5 and expected > said.center) or (share > 0.5 and expected < said.center):
+            expected = said.center
+        assert end == pytest.approx(expected, abs=0.05 if len(arriving) > 1e5 else 0.15)
+    assert said.low <= said.center <= min(said.high, said.upper)
+
+
+def test_what_the_law_rules_out_comes_as_late_as_it_can():
+    found = Outlook(0.0, -1.5, 1.5, 1.0, False, Expected(0.0, 1e-9), 200)
+    assert found.until(-5.0, 0.9, 0.8).center == -5.0
 
 
 def test_costs_without_any_noise_can_be_learned():

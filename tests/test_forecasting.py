@@ -6,6 +6,7 @@ import pytest
 
 from doubles import synthetic_update
 from resque.errors import LedgerError, SettingError, TooFewUpdatesError
+from resque.estimates import pace_of
 from resque.evidence import Question
 from resque.forecasting import CONSTANT, forecast, learn
 from resque.ledger import Ledger
@@ -310,8 +311,66 @@ def test_a_predictor_that_cannot_speak_is_left_out(job):
     assert "initial loss" not in ask(silent, job).alternatives
 
 
-def test_history_by_another_recipe_is_told(job):
-    assert any("12 of 12 updates in the ledger used another" in note for note in ask(history(), job).notes)
+def test_history_by_another_recipe_is_told_and_decides_nothing(job):
+    faster = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, learning_rate=1e6))
+    made = ask(history(), faster)
+    assert any("12 of 12 updates in the ledger used another" in note for note in made.notes)
+    assert made.doubts == ("0 own updates of this model and recipe; 5 are needed",)
+    assert "by this recipe" in made.estimates["steps"].interval.guarantee
+    near, far = (said.estimates["steps"].interval for said in (ask(history(), job), made))
+    assert far.high / far.low > 2 * near.high / near.low
+
+
+def test_a_model_of_another_name_is_the_same_model(job):
+    renamed = [dataclasses.replace(update, model="weights-of-may.safetensors") for update in history()]
+    assert ask(renamed, job, model_name="model.safetensors").doubts == ()
+
+
+def test_an_index_of_the_models_own_labels_is_another_quantity(job):
+    """By pseudo-labels it is smaller, and what true labels taught would be read at the wrong place."""
+    features = Features(0.5, 0.6, 1.0, labels="pseudo")
+    given = {"step_cost": STEP_COST, "asking": READING, "parent": "p"}
+    made = forecast(history(), job, features, **given)
+    assert "index" not in made.predictor.split(", ")
+    assert "index" not in made.alternatives
+
+
+def test_a_run_ends_where_it_is_looked_at(job):
+    """Looked at once an epoch of ten steps, none ends after four."""
+    quick = history(kinds=("gaussian",))
+    made = ask(quick, job, index=0.06)
+    assert {made.estimates["steps"].value % 10, made.estimates["steps"].interval.low % 10} == {0}
+    assert made.estimates["steps"].value >= 10
+    often = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, evaluate_every=1))
+    assert ask(quick, often, index=0.06).estimates["steps"].value < 10
+
+
+def test_what_a_step_takes_is_as_uncertain_as_it_was_between_runs(job):
+    same = history(kinds=("gaussian",))
+    apart = [
+        dataclasses.replace(u, cost=dataclasses.replace(u.cost, wall_s=u.cost.wall_s * (2.0 if i % 2 else 0.5)))
+        for i, u in enumerate(same)
+    ]
+    assert pace_of(apart[:4]) is None
+    pace = pace_of(apart)
+    assert pace.deviation == pytest.approx(math.sqrt(2 * 12 / 11) * math.log(2.0))
+    one, other = (ask(past, job).estimates for past in (same, apart))
+    assert one["steps"] == other["steps"]
+    assert "×1.00" in one["wall_s"].interval.guarantee
+    for cost in ("wall_s", "energy_kwh", "carbon_kg"):
+        assert other[cost].value == one[cost].value
+        assert other[cost].interval.low < 0.7 * one[cost].interval.low
+        assert other[cost].interval.high > 1.3 * one[cost].interval.high
+        assert other[cost].upper > 1.1 * one[cost].upper
+    unknown = [dataclasses.replace(u, host={}) for u in apart]
+    assert "if a step costs what the probe saw" in ask(unknown, job).estimates["wall_s"].interval.guarantee
+
+
+def test_to_be_surer_takes_more_different_updates(job):
+    assert ask(history(12), job, level=0.9).doubts == ()
+    assert ask(history(12), job, level=0.95).doubts == (
+        "to be 95% sure takes 19 different own updates, and there are 12",
+    )
 
 
 def test_energy_that_rests_on_the_probe_is_not_judged(job):

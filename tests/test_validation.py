@@ -133,6 +133,8 @@ def test_the_replicate_error_is_that_of_pairs():
            for u, steps in zip(history(1, 1), (100, 150), strict=True)]  # fmt: skip
     assert replicate_error(two, 0.9) == (pytest.approx((50 / 150 + 50 / 100) / 2), 2)
     assert replicate_error(two[:1], 0.9) == (None, 0)
+    again = [dataclasses.replace(u, seed=0, parent="p") for u in two]
+    assert replicate_error(again, 0.9) == (None, 0)
 
 
 def test_what_cannot_be_left_out_is_refused():

@@ -53,6 +53,7 @@ Data flows one way; a module imports only from those above it in this list::
     scratch          retraining beside training from scratch
     recording        a training loop of the user's own, measured
     evidence         what a history says of the update that is asked about
+    estimates        from steps to what they take
     forecasting      history + one pass + probe → every cost with an interval
     renewal          a forecast renewed while its update runs
     validation       what forecasts from a history would have been worth

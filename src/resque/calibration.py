@@ -29,7 +29,7 @@ from resque.measures import EVALUATION_BATCH, MAX_EPOCHS, evaluate
 from resque.models import fingerprint
 from resque.profiles import Profile
 from resque.readings import EnergyReading, Grid
-from resque.recipes import Recipe, Retraining, steps_per_epoch
+from resque.recipes import Recipe, Retraining, looks, steps_per_epoch
 from resque.records import Features, StepCost, Update
 from resque.representations import device_of
 from resque.retraining import Progress, is_of, retrain
@@ -198,23 +198,6 @@ def default_target(clean_accuracy: float) -> float:
     return math.floor(1000.0 * (1.0 - _LOSS) * clean_accuracy) / 1000.0
 
 
-def looks(steps: int, steps_per_epoch: int, recipe: Recipe) -> int:
-    """How often a run of so many steps looks at its test data, before the first step included.
-
-    Example:
-        >>> looks(20, 10, Recipe()), looks(20, 10, Recipe(evaluate_every=5))
-        (3, 5)
-    """
-    every, count, at = recipe.evaluate_every or steps_per_epoch, 1, 0
-    while at < steps:
-        earliest = at * (1.0 + recipe.evaluate_growth)
-        at += 1
-        while at % steps_per_epoch and (at % every or at < earliest):
-            at += 1
-        count += 1
-    return count
-
-
 def plan(
     model: nn.Module,
     asked: Calibration,
@@ -254,7 +237,7 @@ def plan(
     typical = [run.expected_steps for run in left if run.expected_steps is not None]
 
     def bill(steps: Sequence[float]) -> Bill:
-        count = sum(looks(round(each), first.steps_per_epoch, asked.recipe) + _OF_ORIGINAL for each in steps)
+        count = sum(_evaluations(each, first) for each in steps)
         return _bill(steps, count * look_s, step_cost, grid)
 
     return Plan(
@@ -268,6 +251,10 @@ def plan(
         typical=bill(typical) if len(typical) == len(left) else None,
         asking=price_of_asking(passes_s, step_cost),
     )
+
+
+def _evaluations(steps: float, job: Retraining) -> int:
+    return len(list(looks(steps, job.steps_per_epoch, job.recipe))) + _OF_ORIGINAL
 
 
 def run(

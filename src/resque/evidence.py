@@ -5,7 +5,7 @@ A predictor is a number that is known before the update, on a scale on which log
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from resque.difficulty import Example
@@ -136,9 +136,9 @@ def pasts(
 ) -> list[Past]:
     """The history's rows for one cost: every retraining that began below the target, read off its curve.
 
-    An index of another layer or reduction is another quantity, and a new task is another question than a shift: those
-    updates are left out. Those of others are read at targets of their own, because an accuracy of one data set means
-    nothing on another.
+    An index of another layer, reduction or kind of labels is another quantity, and a new task is another question than
+    a shift: those updates are left out. Those of others are read at targets of their own, because an accuracy of one
+    data set means nothing on another.
 
     Args:
         history: Finished updates.
@@ -159,13 +159,13 @@ def pasts(
             continue
         if (update.features.task_index is None) != (question.features.task_index is None):
             continue
-        same, spent = update.parent == question.parent, update.cost_at(target) or update.cost
+        spent = update.cost_at(target) or update.cost
         per_step = getattr(spent, cost) / spent.steps
         example = Example(
             known,
             math.log(value),
             censored,
-            question.group if same else group_of(update),
+            as_asked(update, question),
             update.kind,
             update.train_data,
             update.parent,
@@ -243,13 +243,25 @@ def at_start(features: Features, target_accuracy: float) -> bool:
 
 
 def _same_index(one: Features, other: Features, own: bool) -> bool:
-    """Layer and reduction; the layers of another's network have other names."""
-    return of_index(one) == of_index(other) if own else one.reduction == other.reduction
+    """The layers of another's network have other names."""
+    return of_index(one) == of_index(other) if own else of_index(one)[1:] == of_index(other)[1:]
 
 
-def of_index(features: Features) -> tuple[str, str]:
-    """Which index it is."""
-    return features.layer, features.reduction
+def of_index(features: Features) -> tuple[str, str, str]:
+    """Which index it is; by its own labels, a model sees less than by the true ones."""
+    return features.layer, features.reduction, features.labels
+
+
+def as_asked(update: Update, question: Question) -> tuple[object, ...]:
+    """Its group; the very same model may have had another name."""
+    named, *recipe = group_of(update)
+    return (question.group[0] if update.parent == question.parent else named, *recipe)
+
+
+def knows(examples: Iterable[Example], question: Question) -> bool:
+    """Whether these hold the kind that is asked about, on the same model and by the same recipe."""
+    asked = question.kind, question.parent, question.group
+    return question.kind is not None and any((each.kind, each.parent, each.group) == asked for each in examples)
 
 
 def group_of(update: Update) -> tuple[object, ...]:

@@ -20,7 +20,8 @@ import numpy as np
 
 from resque.difficulty import Law
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, of_reaching, pasts
+from resque.estimates import pace_of, taking, times, until_seen
+from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, knows, of_reaching, pasts
 from resque.outlook import Outlook, look
 from resque.readings import EnergyReading, Grid, Interval
 from resque.recipes import Retraining, plain_recipe
@@ -114,21 +115,25 @@ def forecast(
         return _nothing_to_do(common, predictor, grid, step_cost, level)
     names = chosen(history, question, prior) if predictor == ALL else (predictor,)
     steps = learn(history, prior, "steps", question, names, level)
-    chance = (reaching(history, prior, question) or steps.outlook).chance(math.log(job.max_steps))
+    longest = math.log(job.max_steps)
+    chance = (reaching(history, prior, question) or steps.outlook).chance(longest)
+    steps = dataclasses.replace(steps, outlook=steps.outlook.until(longest, chance, level))
     if job.recipe.fixed_epochs is not None:
-        steps = dataclasses.replace(steps, outlook=_certain(steps.outlook, math.log(job.max_steps)))
+        steps = dataclasses.replace(steps, outlook=_certain(steps.outlook, longest))
     learned = {"steps": steps}
     for cost in LEARNED[1:] if job.recipe.fixed_epochs is None else ():
         with contextlib.suppress(TooFewUpdatesError):  # a history from elsewhere may tell of steps alone
             learned[cost] = learn(history, prior, cost, question, names, level)
     mine = [row for row in steps.rows if row.own]
-    interval = _promise(level, steps)
+    interval, pace = _promise(level, steps), pace_of(history)
     estimates = {cost: _estimate(found, job, interval) for cost, found in learned.items()}
-    for name, factor in _factors(job, step_cost, grid).items():
-        estimates[name] = _estimate(steps, job, interval, factor)
-    others = {name: steps_by(history, (), question, name, job.max_steps) for name in PREDICTORS}
+    estimates["steps"] = until_seen(estimates["steps"], job)
+    estimates["epochs"] = times(estimates["steps"], 1.0 / job.steps_per_epoch)
+    for name, factor in _factors(step_cost, grid).items():
+        estimates[name] = taking(times(estimates["steps"], factor), pace)
+    others = {name: steps_by(history, (), question, name, job) for name in PREDICTORS}
     if others[INDEX] is None:
-        others[INDEX] = steps_by(history, prior, question, INDEX, job.max_steps)
+        others[INDEX] = steps_by(history, prior, question, INDEX, job)
     return Forecast(
         **common,
         predictor=", ".join(names),
@@ -139,10 +144,10 @@ def forecast(
         kinds_history=tuple(sorted({str(row.example.kind or "unnamed") for row in mine})),
         alternatives={
             **{name: said for name, said in others.items() if said is not None},
-            CONSTANT: float(np.exp(np.median([row.example.log_cost for row in mine or steps.rows]))),
+            CONSTANT: job.ends_at(_exp(float(np.median([row.example.log_cost for row in mine or steps.rows])))),
         },
         notes=(*_notes(mine), *_foreign(history, mine, job, parent)),
-        doubts=tuple(_doubts(mine, history, question, names, of_reaching(history, question, prior))),
+        doubts=tuple(_doubts(mine, history, question, names, of_reaching(history, question, prior), level)),
     )
 
 
@@ -179,9 +184,7 @@ def learn(
     mine = pasts(history, cost, question, names)
     rows = mine + pasts(prior, cost, question, names, own=False)
     _check_enough(mine, rows, question, names)
-    known = question.kind is not None and any(
-        row.example.kind == question.kind and row.example.parent == question.parent for row in mine
-    )
+    known = knows((row.example for row in mine), question)
     law = Law([row.example for row in rows])
     outlook = look(law, question.example(names), [row.own for row in rows], known, level)
     return Learned(rows, outlook, known)
@@ -212,17 +215,18 @@ def _check_enough(mine: Sequence[Past], rows: Sequence[Past], question: Question
 
 
 def steps_by(
-    history: Sequence[Update], prior: Sequence[Update], question: Question, name: str, max_steps: int
+    history: Sequence[Update], prior: Sequence[Update], question: Question, name: str, job: Retraining
 ) -> float | None:
     """The steps that another predictor would foretell, by the same method; None where it cannot."""
     try:
-        return min(max_steps, _exp(learn(history, prior, "steps", question, (name,)).outlook.center))
+        outlook, longest = learn(history, prior, "steps", question, (name,)).outlook, math.log(job.max_steps)
     except (TooFewUpdatesError, SettingError):
         return None
+    return job.ends_at(_exp(outlook.until(longest, outlook.chance(longest), LEVEL).center))
 
 
-def _factors(job: Retraining, step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
-    factors = {"epochs": 1.0 / job.steps_per_epoch, "wall_s": step_cost.wall_s}
+def _factors(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
+    factors = {"wall_s": step_cost.wall_s}
     if step_cost.energy_kwh is not None:
         factors["energy_kwh"] = step_cost.energy_kwh
         if grid is not None:
@@ -230,15 +234,14 @@ def _factors(job: Retraining, step_cost: StepCost, grid: Grid | None) -> dict[st
     return factors
 
 
-def _estimate(learned: Learned, job: Retraining, interval: Interval, factor: float = 1.0) -> Estimate:
+def _estimate(learned: Learned, job: Retraining, interval: Interval) -> Estimate:
     """Back from the log scale, and never beyond the recipe's longest run.
 
     A gradient norm or parameter change is bounded by that run at the largest one per step in the history.
     """
     longest = job.max_steps * max(row.per_step for row in learned.rows)
     found = learned.outlook
-    logs = found.center, found.low, found.high, found.upper
-    value, low, high, upper = (factor * min(longest, _exp(log)) for log in logs)
+    value, low, high, upper = (min(longest, _exp(log)) for log in (found.center, found.low, found.high, found.upper))
     return Estimate(value, dataclasses.replace(interval, low=low, high=high), upper)
 
 
@@ -249,18 +252,22 @@ def _exp(log: float) -> float:
 def _promise(level: float, learned: Learned) -> Interval:
     if learned.outlook.conformal:
         share = f"{max(0.0, 2 * level - 1):.0%}"
-        promise = (
-            f"jackknife+: at least {share} if exchangeable with the history and if a step costs what the probe saw"
-        )
+        promise = f"jackknife+: at least {share} if exchangeable with the history"
     elif learned.known:
         promise = "empirical only, no guarantee: too few updates for the level"
     else:
-        promise = "empirical only, no guarantee: the history holds no update of this kind of shift on this model"
+        unknown = "the history holds no update of this kind of shift on this model by this recipe"
+        promise = f"empirical only, no guarantee: {unknown}"
     return Interval(0.0, None, level, promise)
 
 
 def _doubts(
-    mine: Sequence[Past], history: Sequence[Update], question: Question, names: Sequence[str], reach: Sequence[str]
+    mine: Sequence[Past],
+    history: Sequence[Update],
+    question: Question,
+    names: Sequence[str],
+    reach: Sequence[str],
+    level: float,
 ) -> list[str]:
     """Why nobody should decide by this forecast: whatever others teach, own updates must bear it out."""
     if not mine:
@@ -272,8 +279,12 @@ def _doubts(
         found.append(f"{len(kin)} own updates of this model and recipe; {FEWEST_UPDATES} are needed")
     elif reached < FEWEST_REACHED:
         found.append(f"{reached} of {len(kin)} own updates ever reached the target; {FEWEST_REACHED} are needed")
-    elif len({row.example.condition for row in kin}) == 1:
+    elif len(different := {row.example.condition for row in kin}) == 1:
         found.append(f"all {len(kin)} own updates are repeats of one")
+    elif len(different) < _needed(level):
+        found.append(
+            f"to be {level:.0%} sure takes {_needed(level)} different own updates, and there are {len(different)}"
+        )
     for name in dict.fromkeys((*names, *reach)):
         (given,) = question.values([name])
         seen = [row.example.features[0] for row in pasts(history, "steps", question, [name])]
@@ -281,6 +292,11 @@ def _doubts(
         if given is None or not seen or not min(seen) - slack - 1e-9 <= given <= max(seen) + slack + 1e-9:
             found.append(f"its {name} lies outside the history's: extrapolated")
     return found
+
+
+def _needed(level: float) -> int:
+    """Updates that an interval of that level takes, whatever their distribution."""
+    return math.ceil(level / (1.0 - level) - 1e-9)
 
 
 def _notes(mine: Sequence[Past]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ guaranteed: the law's own width, in which the spread between kinds is, by Studen
 kind but one.
 """
 
+import dataclasses
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,43 @@ class Outlook:
     def chance(self, log_limit: float) -> float:
         """Of costing no more."""
         return float(special.stdtr(self.freedom, (log_limit - self.expected.mean) / self.expected.deviation))
+
+    def until(self, log_longest: float, chance: float, level: float) -> "Outlook":
+        """Of a run that ends there, whether or not it has arrived.
+
+        What arrives goes by this law, and what does not lasts longest: one distribution, whoever tells the chance. Its
+        middle is that of the runs that arrive; its ends are of all runs.
+
+        Args:
+            log_longest: Log cost of the longest run.
+            chance: Of arriving by then; another law may see it better.
+            level: Nominal coverage of the ends.
+        """
+        by_law = self.chance(log_longest)
+
+        def at(share: float) -> float:
+            if share <= 0.0:  # what the law rules out comes as late as it can
+                return log_longest
+            standard = float(special.stdtrit(self.freedom, share))
+            return min(log_longest, self.expected.mean + self.expected.deviation * standard)
+
+        def of_all(share: float) -> float:
+            return log_longest if share >= chance else at(min(share * by_law / chance, 1.0))
+
+        middle, two_sided = at(0.5 * by_law), (1 + level) / 2
+        if self.conformal:
+            low = min(self.low, log_longest)
+            high = log_longest if two_sided >= chance else min(self.high, log_longest)
+            upper = log_longest if level >= chance else min(self.upper, log_longest)
+        else:
+            low, high, upper = of_all(1 - two_sided), of_all(two_sided), of_all(level)
+        return dataclasses.replace(
+            self,
+            center=middle,
+            low=min(low, middle),
+            high=max(high, middle),
+            upper=max(upper, middle) if level >= 0.5 else upper,
+        )
 
 
 def look(law: Law, asked: Example, own: Sequence[bool], known: bool, level: float) -> Outlook:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import tomllib
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -277,11 +278,33 @@ class Retraining:
         """Optimizer steps of the longest run."""
         return self.steps_per_epoch * (self.recipe.fixed_epochs or self.recipe.max_epochs)
 
+    def ends_at(self, steps: float) -> int:
+        """Where a run ends that has arrived after so many steps: it is not seen before the next look."""
+        if steps >= self.max_steps:
+            return self.max_steps
+        *_, last = looks(steps, self.steps_per_epoch, self.recipe)
+        return last
+
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
     """A last batch of one sample is left out: batch normalisation cannot train on it."""
     whole, rest = divmod(n, batch_size)
     return max(1, whole + (rest > 1))
+
+
+def looks(steps: float, steps_per_epoch: int, recipe: Recipe) -> Iterator[int]:
+    """Steps after which a run of at least so many looks at its test data: it stops at the last, and at no other time.
+
+    Example:
+        >>> list(looks(20, 10, Recipe())), list(looks(9, 10, Recipe(evaluate_every=4)))
+        ([0, 10, 20], [0, 4, 8, 10])
+    """
+    at, every = 0, recipe.evaluate_every or steps_per_epoch
+    yield at
+    while at < steps:
+        earliest = max(at + 1, math.ceil(at * (1.0 + recipe.evaluate_growth)))
+        at = min(-(-earliest // every) * every, (at // steps_per_epoch + 1) * steps_per_epoch)
+        yield at
 
 
 def plain_recipe(recipe: Recipe) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from resque.difficulty import Example, Law
-from resque.evidence import Question, at_start, group_of, lasted
+from resque.evidence import Question, as_asked, at_start, knows, lasted
 from resque.forecasting import reaching
 from resque.outlook import Outlook, look
 from resque.prior import shipped
@@ -88,14 +88,16 @@ def renew(
     if stands is None or len(known) < FEWEST or step >= question.max_steps:
         return None
     asked = Example(stands, math.nan, False, question.group, question.kind, question.condition, question.parent)
-    seen = any(own and (row.kind, row.parent) == (asked.kind, asked.parent) for row, own in known if asked.kind)
+    seen = knows((row for row, own in known if own), question)
     own = [mine for _, mine in known]
     found = look(Law([example for example, _ in known]), asked, own, seen, level)
+    chance = _chance(within_reach, found, step, question.max_steps)
+    to_go = found.until(math.log(question.max_steps - step), chance, level)
     return Renewal(
         step=step,
         accuracy=curve.accuracy[-1],
-        steps=_in_all(found, step, question.max_steps, level),
-        probability_reached=_chance(within_reach, found, step, question.max_steps),
+        steps=_in_all(to_go, step, level),
+        probability_reached=chance,
         n_history=sum(own),
     )
 
@@ -145,7 +147,7 @@ def _landmark(update: Update, question: Question, step: int, own: bool) -> Examp
     stands = standing(update.curve, step, target)
     if not value or value <= step or stands is None:
         return None
-    group = question.group if update.parent == question.parent else group_of(update)
+    group = as_asked(update, question)
     return Example(stands, math.log(value - step), censored, group, update.kind, update.train_data, update.parent)
 
 
@@ -157,9 +159,9 @@ def _chance(within_reach: Outlook | None, found: Outlook, step: int, longest: in
     return (whole - so_far) / (1.0 - so_far) if so_far < 1.0 else 0.0
 
 
-def _in_all(found: Outlook, step: int, longest: int, level: float) -> Estimate:
-    """Steps so far and steps to come, never beyond the longest run."""
-    logs = found.center, found.low, found.high, found.upper
-    value, low, high, upper = (min(step + math.exp(min(log, 50.0)), longest) for log in logs)
-    promise = "jackknife+" if found.conformal else "empirical only, no guarantee"
+def _in_all(to_go: Outlook, step: int, level: float) -> Estimate:
+    """Steps so far and steps to come."""
+    logs = to_go.center, to_go.low, to_go.high, to_go.upper
+    value, low, high, upper = (step + math.exp(log) for log in logs)
+    promise = "jackknife+" if to_go.conformal else "empirical only, no guarantee"
     return Estimate(value, Interval(low, high, level, f"{promise}; renewed after {step} steps"), upper)

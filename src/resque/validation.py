@@ -18,7 +18,18 @@ import numpy as np
 from resque.corruptions import KINDS, UNTOUCHED
 from resque.difficulty import Law
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, group_of, of_index, of_reaching, pasts
+from resque.evidence import (
+    PREDICTORS,
+    Past,
+    Question,
+    at_start,
+    chosen,
+    group_of,
+    knows,
+    of_index,
+    of_reaching,
+    pasts,
+)
 from resque.judging import FEWEST, Judged, Said, gain, judged
 from resque.outlook import Outlook, look
 from resque.readings import Interval
@@ -165,13 +176,18 @@ def _mixed(kind: Hashable) -> set[str]:
 
 
 def replicate_error(history: Sequence[Update], target_accuracy: float) -> tuple[float | None, int]:
-    """Median of ``|a - b| / b`` over ordered pairs of runs of one condition that reached the target, and the pairs."""
-    groups: dict[Hashable, list[int]] = {}
+    """Median of ``|a - b| / b`` over ordered pairs of runs of one condition that reached the target, and the pairs.
+
+    Runs of one seed are no pair where they began with the same model: they are the same run.
+    """
+    groups: dict[Hashable, list[tuple[Hashable, int]]] = {}
     for update in history:
         cost = update.cost_at(target_accuracy)
         if cost is not None and cost.steps:
-            groups.setdefault((group_of(update), update.train_data), []).append(cost.steps)
-    errors = [abs(a - b) / b for steps in groups.values() for a, b in itertools.permutations(steps, 2)]
+            run = (update.parent, update.seed), cost.steps
+            groups.setdefault((group_of(update), update.train_data), []).append(run)
+    pairs = (pair for runs in groups.values() for pair in itertools.permutations(runs, 2))
+    errors = [abs(a - b) / b for (one, a), (other, b) in pairs if one != other]
     return (statistics.median(errors) if errors else None), len(errors)
 
 
@@ -206,10 +222,7 @@ class Rest:
         if fitted is None:
             return None
         law, rows = fitted
-        seen = any(
-            row.own and (row.example.parent, row.example.kind) == (question.parent, question.kind) for row in rows
-        )
-        known = question.kind is not None and seen
+        known = knows((row.example for row in rows if row.own), question)
         return look(law, question.example(names), [row.own for row in rows], known, self.level)
 
     def median(self, question: Question) -> float | None:
@@ -229,7 +242,7 @@ class Rest:
     def said(self, update: Update, question: Question) -> Said | None:
         """What a forecast would have said of an update, and what came."""
         whole = self.forecast(question)
-        return None if whole is None else _of_outlook(whole, update, question, self.reaching(question))
+        return None if whole is None else _of_outlook(whole, update, question, self.level, self.reaching(question))
 
     def forecast(self, question: Question) -> Outlook | None:
         """As a forecast would say it."""
@@ -264,7 +277,7 @@ def words(rest: Rest, update: Update, question: Question) -> Iterator[tuple[str,
     for name, names in {**{name: (name,) for name in PREDICTORS}, BARE: ()}.items():
         outlook = rest.outlook(question, names)
         if outlook is not None:
-            yield name, _of_outlook(outlook, update, question)
+            yield name, _of_outlook(outlook, update, question, rest.level)
     constant = rest.median(question)
     if constant is not None:
         yield CONSTANT, _said(update, question, constant)
@@ -283,7 +296,7 @@ def _renewals(fold: Rest, update: Update, question: Question) -> Iterator[tuple[
     after = renew(fold.rest, question, update.curve.until(at), fold.prior, fold.level, within_reach)
     if after is None:
         return
-    yield BEFORE, _of_outlook(before, update, question, within_reach)
+    yield BEFORE, _of_outlook(before, update, question, fold.level, within_reach)
     ends = after.steps.interval
     low, high = math.log(max(ends.low, 1.0)), math.inf if ends.high is None else math.log(ends.high)
     yield RENEWED, _said(update, question, math.log(after.steps.value), low, high, after.probability_reached)
@@ -332,9 +345,13 @@ def question_of(update: Update, target: float, longest: int) -> Question:
     return Question(update.features, target, group_of(update), update.kind, update.parent, update.train_data, limit)
 
 
-def _of_outlook(found: Outlook, update: Update, question: Question, within_reach: Outlook | None = None) -> Said:
-    chance = (within_reach or found).chance(math.log(question.max_steps))
-    return _said(update, question, found.center, found.low, found.high, chance)
+def _of_outlook(
+    found: Outlook, update: Update, question: Question, level: float, within_reach: Outlook | None = None
+) -> Said:
+    longest = math.log(question.max_steps)
+    chance = (within_reach or found).chance(longest)
+    said = found.until(longest, chance, level)
+    return _said(update, question, said.center, said.low, said.high, chance)
 
 
 def _said(

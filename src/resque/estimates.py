@@ -1,0 +1,97 @@
+"""From a forecast of steps to what they take: where a run ends, what a step costs, how far the probe may be off.
+
+A probe of a second cannot know how far apart the seconds of a step lie between runs; the history does.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from resque.evidence import group_of
+from resque.readings import Interval
+from resque.recipes import Retraining
+from resque.records import Estimate, Update
+
+_FEWEST_FREEDOM = 4
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How far a run's step is from a probe's.
+
+    Attributes:
+        deviation: Of the log of their ratio.
+        freedom: Of Student's t about it.
+    """
+
+    deviation: float
+    freedom: int
+
+    def around(self, value: float, end: float, share: float) -> float:
+        """An end of a steps' interval, as an end of what the steps take: both distances from the middle add up squared.
+
+        Args:
+            value: The middle.
+            end: Below or above it.
+            share: That the new end has below it.
+        """
+        away = float(special.stdtrit(self.freedom, share)) * self.deviation
+        return value * math.exp(math.copysign(math.hypot(math.log(end / value), away), share - 0.5))
+
+    @property
+    def factor(self) -> float:
+        """That a step is within, two times in three."""
+        return math.exp(self.deviation)
+
+
+def pace_of(history: Sequence[Update]) -> Pace | None:
+    """As far as runs of one model by one recipe on one machine were from one another; None where they are too few.
+
+    A run is one draw and the probe another, so the deviation between runs counts twice, squared.
+    """
+    found: dict[Hashable, list[float]] = {}
+    for update in history:
+        if update.host and update.cost.steps and update.cost.wall_s:
+            where = (update.parent, group_of(update), tuple(sorted(update.host.items())))
+            found.setdefault(where, []).append(math.log(update.cost.wall_s / update.cost.steps))
+    freedom = sum(len(logs) - 1 for logs in found.values())
+    if freedom < _FEWEST_FREEDOM:
+        return None
+    squares = sum(float(np.var(logs)) * len(logs) for logs in found.values())
+    return Pace(math.sqrt(2.0 * squares / freedom), freedom)
+
+
+def until_seen(steps: Estimate, job: Retraining) -> Estimate:
+    """Steps of a run that ends where its test data are looked at, and nowhere else."""
+    return _each(steps, lambda value: float(job.ends_at(value)))
+
+
+def times(steps: Estimate, factor: float) -> Estimate:
+    """What steps take, if each takes as much."""
+    return _each(steps, lambda value: value * factor)
+
+
+def taking(cost: Estimate, pace: Pace | None) -> Estimate:
+    """The same, as uncertain as the steps are, and as a step is."""
+    value, upper, within = cost.value, cost.upper, cost.interval
+    if pace is None or upper is None or within.high is None:
+        guarantee = "as of steps, if a step costs what the probe saw"
+        return dataclasses.replace(cost, interval=dataclasses.replace(within, guarantee=guarantee))
+    low = pace.around(value, within.low, (1 - within.level) / 2)
+    high = pace.around(value, within.high, (1 + within.level) / 2)
+    guarantee = (
+        f"as of steps, a step's cost within ×{pace.factor:.2f} of the probe's two times in three, as between runs"
+    )
+    wider = pace.around(value, upper, within.level) if upper >= value else upper
+    return Estimate(value, Interval(low, high, within.level, guarantee), wider)
+
+
+def _each(estimate: Estimate, change: Callable[[float], float]) -> Estimate:
+    within, upper = estimate.interval, estimate.upper
+    high = None if within.high is None else change(within.high)
+    changed = dataclasses.replace(within, low=change(within.low), high=high)
+    return Estimate(change(estimate.value), changed, None if upper is None else change(upper))
