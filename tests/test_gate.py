@@ -74,7 +74,9 @@ def test_no_limit_is_no_gate():
 def test_the_summary_says_what_was_held_against_what():
     text = summary(made(), decide(made(), Budget(max_kwh=0.2)))
     assert text.startswith("### Update forecast: beyond budget")
-    assert "| energy_kwh | 0.25 | 0 to 9e+09 | 0.5 | 0.2 kWh |" in text
+    assert "| energy | 250 Wh | 0–9,000,000,000,000 Wh | 500 Wh | 0.2 kWh |" in text
     assert "- energy_kwh stays below 0.5 kWh with 80% confidence; the budget is 0.2" in text
+    paid = Budget(max_price=21.0, tariff=Tariff(per_kwh=0.2, per_hour=10.0))
+    assert "| price of training | 10.1 EUR | 0–1,825,000,000 | 20.1 EUR | 21 EUR |" in summary(made(), decide(made(), paid))
     fine = dataclasses.replace(made(), estimates={})
     assert "within budget" in summary(fine, decide(fine, Budget()))

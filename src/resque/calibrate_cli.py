@@ -139,10 +139,10 @@ def calibrate(
         _show_updates(done)
         new = {"original": original or parts[0].name, "shifted": "NEW", "test": "NEW-HELD-OUT"}
         options = {"model": model, "weights": weights, **new, "target-accuracy": asked.target_accuracy}
+        longest = "" if max_epochs is None else f",max_epochs={max_epochs}"  # --max-epochs would make it a gate
         more: dict[str, Any] = {
-            "recipe": recipe,
+            "recipe": f"{recipe}{longest}",
             "evaluate-every": evaluate_every,
-            "max-epochs": max_epochs,
             "layer": layer,
         }
         more |= {"reduction": reduction, "classes": classes, "country": country, "intensity": intensity}

@@ -14,13 +14,16 @@ from rich.table import Table
 
 from resque.plain import to_plain
 from resque.readings import Grid, Index, TaskIndex
-from resque.records import COSTS, Forecast, Update
+from resque.records import COSTS, Estimate, Forecast, Update
 from resque.sci import Embodied, Intensity
 from resque.wording import (
     NAMES,
     NOT_MEASURED,
     accuracies,
+    arrived,
     carbon_line,
+    chance,
+    chances,
     correlation,
     energy_line,
     error_of,
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from resque.validation import Validation
 
 _UNSEEN_WIDTH = 120
+_JUDGED = "<forecast by", "n", "median error", "within 2×", "ρ [95 %]", "Brier"
 Item = TypeVar("Item")
 
 
@@ -146,12 +150,16 @@ def show_task(index: TaskIndex, grid: Grid | None) -> None:
     out.print(f"carbon: {carbon}{grid_line(grid)}")
 
 
-def show_forecast(made: Forecast, hardware: Embodied | None = None) -> None:
+def show_forecast(
+    made: Forecast, hardware: Embodied | None = None, paid: Estimate | None = None, currency: str = ""
+) -> None:
     """A forecast: every cost with its interval, and what they rest on; the share of making the hardware beside it."""
-    level = next(iter(made.estimates.values())).interval
+    level = made.estimates["steps"].interval
     rows = table("<cost", "forecast", f"{level.level:.0%} interval")
     for cost, estimate in made.estimates.items():
         rows.add_row(NAMES[cost], quantity(cost, estimate.value), interval(cost, estimate))
+    if paid is not None:
+        rows.add_row("price", price(paid.value, currency), interval("", paid))
     out.print(f"Forecast {made.id}: {made.train_data} to accuracy {made.target_accuracy:g}")
     out.print(rows)
     now = made.features
@@ -165,10 +173,12 @@ def show_forecast(made: Forecast, hardware: Embodied | None = None) -> None:
         warm = now.scores.get("warm-up accuracy")
         after = "" if warm is None else f", test accuracy {warm:.3f} after the warm-up"
         out.print(f"RESQUE_task {now.task_index:.4f} (0 is best, 1 is chance){after}")
-    out.print(f"chance of reaching the target within {made.max_steps:,} steps: {made.probability_reached:.0%}")
+    out.print(f"chance of reaching the target within {made.max_steps:,} steps: {chance(made.probability_reached)}")
     kinds = ", ".join(made.kinds_history) or "none"
     shipped = f" and {made.n_shipped} of resque's own studies" if made.n_shipped else ""
+    out.print("of training alone, evaluation comes on top; the forecast is of runs that get there, the interval of all")
     out.print(f"learned from {made.n_history} updates (kinds: {kinds}){shipped} by {made.predictor}; {level.guarantee}")
+    out.print(f"time and energy: {made.estimates['wall_s'].interval.guarantee}")
     if "index" in made.alternatives:
         out.print(f"by the index alone: {quantity('steps', made.alternatives['index'])} steps")
     out.print(
@@ -261,6 +271,7 @@ def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
                 mark(said, update, cost),
             )
         out.print(rows)
+        out.print(f"  {arrived(said, update)}")
         for renewal in update.renewals:
             out.print(f"  {renewed(renewal)}")
     out.print("  forgot: accuracy on the original data, before and after")
@@ -275,6 +286,8 @@ def show_settlement(summary: "Settlement") -> None:
         error = summary.median_error.get(cost)
         rows.add_row(NAMES[cost], share(kept, judged), NOT_MEASURED if error is None else f"{error:.0%}")
     out.print(rows)
+    if summary.chances is not None:
+        out.print(chances(summary))
     rows = table(
         "<forecast by", "n", "typically off by", "median error", "within factor 2", title="Steps, by predictor"
     )
@@ -295,17 +308,7 @@ def show_validation(found: "Validation") -> None:
         f"{found.updates} updates began below accuracy {found.target_accuracy:g}; {found.folds} {found.by}s, each left "
         f"out in turn; {replicate}"
     )
-    rows = table(
-        "<forecast by",
-        "n",
-        "median error",
-        "within 2×",
-        "ρ [95 %]",
-        "Brier",
-        f"{found.level:.0%} held",
-        "width",
-        "score",
-    )
+    rows = table(*_JUDGED, f"{found.level:.0%} held", "width", "score")
     for each in found.judged:
         held = each.coverage_interval
         rows.add_row(

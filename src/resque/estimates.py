@@ -5,14 +5,14 @@ A probe of a second cannot know how far apart the seconds of a step lie between 
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
 from resque.evidence import group_of
-from resque.readings import Interval
+from resque.readings import Interval, Tariff
 from resque.recipes import Retraining
 from resque.records import Estimate, Update
 
@@ -88,6 +88,23 @@ def taking(cost: Estimate, pace: Pace | None) -> Estimate:
     )
     wider = pace.around(value, upper, within.level) if upper >= value else upper
     return Estimate(value, Interval(low, high, within.level, guarantee), wider)
+
+
+def price_of(estimates: Mapping[str, Estimate], tariff: Tariff) -> Estimate | None:
+    """What time and energy cost by a tariff; None without a price, or where what it is asked for is not known."""
+    wall_s, energy_kwh = estimates.get("wall_s"), estimates.get("energy_kwh")
+    if wall_s is None or not (tariff.per_kwh or tariff.per_hour) or (tariff.per_kwh and energy_kwh is None):
+        return None
+    hourly = times(wall_s, tariff.per_hour / 3600.0)
+    if energy_kwh is None:
+        return hourly
+    both = hourly, times(energy_kwh, tariff.per_kwh)  # as steps go, so goes either
+    value, low = (math.fsum(ends) for ends in zip(*((each.value, each.interval.low) for each in both), strict=True))
+    highs, uppers = [each.interval.high for each in both], [each.upper for each in both]
+    high, upper = (
+        None if None in ends else math.fsum(end for end in ends if end is not None) for ends in (highs, uppers)
+    )
+    return Estimate(value, dataclasses.replace(wall_s.interval, low=low, high=high), upper)
 
 
 def _each(estimate: Estimate, change: Callable[[float], float]) -> Estimate:

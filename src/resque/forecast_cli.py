@@ -101,6 +101,7 @@ def forecast(
     from resque.asking import check_fits, known_before, price_of_asking, probe
     from resque.energy import joined, named_grid, open_meter
     from resque.errors import TooFewUpdatesError
+    from resque.estimates import price_of
     from resque.gate import Budget, code_of, decide, undecided
     from resque.gate import summary as in_markdown
     from resque.ledger import Ledger
@@ -159,13 +160,15 @@ def forecast(
     history.add(made)
     decision = decide(made, budget) if budget.is_given else None
     hardware = embodied_of(host(device_of(network)), embodied_kg, life_years)
+    paid = price_of(made.estimates, tariff)
     if as_json:
         low, high = (grams / 1000.0 for grams in hardware.during(made.estimates["wall_s"].value))
         share = {"low_kg": low, "high_kg": high, "source": hardware.source}
         gate = decision and dataclasses.asdict(decision)
-        console.print_json({**console.plain(made), "embodied": share, "gate": gate})
+        money = paid and {**console.plain(paid), "currency": currency}
+        console.print_json({**console.plain(made), "embodied": share, "price": money, "gate": gate})
     else:
-        console.show_forecast(made, hardware)
+        console.show_forecast(made, hardware, paid, currency)
         if decision is not None:
             console.show_decision(decision)
     if decision is not None:

@@ -7,9 +7,11 @@ not reliable enough to decide goes before what is too dear.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from resque.estimates import price_of
 from resque.forecasting import FEWEST_UPDATES
 from resque.readings import Tariff
-from resque.records import Forecast
+from resque.records import Estimate, Forecast
+from resque.wording import NAMES, chance, interval, price, quantity
 
 WITHIN, BEYOND, UNSURE = 0, 3, 4
 _VERDICTS = {WITHIN: "within budget", BEYOND: "beyond budget", UNSURE: "not reliable enough to decide"}
@@ -56,11 +58,15 @@ class Decision:
         code: 0 within budget, 3 beyond it, 4 not reliable enough to decide.
         reasons: Why not 0; one sentence each.
         held: What was held against what: ``(cost, its one-sided value, budget, unit)``.
+        price: Of its training; None without a tariff.
+        currency: Of the price.
     """
 
     code: int
     reasons: tuple[str, ...]
     held: tuple[tuple[str, float, float, str], ...]
+    price: Estimate | None = None
+    currency: str = ""
 
     @property
     def verdict(self) -> str:
@@ -81,9 +87,10 @@ def decide(made: Forecast, budget: Budget) -> Decision:
             missing.append(f"{name} is given and the forecast has no {cost}: name what it needs (meter, region, price)")
         else:
             held.append((cost, value, limit, unit))
+    paid = price_of(made.estimates, budget.tariff), budget.tariff.currency
     doubts = (*made.doubts, *missing)
     if doubts:
-        return Decision(UNSURE, doubts, tuple(held))
+        return Decision(UNSURE, doubts, tuple(held), *paid)
     reasons = [
         f"{cost} stays below {value:.3g} {unit} with {made.level:.0%} confidence; the budget is {limit:g}"
         for cost, value, limit, unit in held
@@ -92,9 +99,9 @@ def decide(made: Forecast, budget: Budget) -> Decision:
     if made.probability_reached < made.level:
         reasons.append(
             f"the chance of reaching accuracy {made.target_accuracy:g} within {made.max_steps:,} steps is "
-            f"{made.probability_reached:.0%}, below {made.level:.0%}"
+            f"{chance(made.probability_reached)}, below {made.level:.0%}"
         )
-    return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(held))
+    return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(held), *paid)
 
 
 def _compared(made: Forecast, budget: Budget) -> Iterator[tuple[str, str, float, float | None, str]]:
@@ -105,10 +112,8 @@ def _compared(made: Forecast, budget: Budget) -> Iterator[tuple[str, str, float,
             upper = _upper(made, cost)
             yield f"--{name.replace('_', '-')}", cost, limit, None if upper is None else upper / scale, unit
     if budget.max_price is not None:
-        wall_s, energy_kwh = _upper(made, "wall_s"), _upper(made, "energy_kwh")
-        paid = budget.tariff.per_kwh or budget.tariff.per_hour
-        price = None if wall_s is None or not paid else budget.tariff.price(energy_kwh, wall_s)
-        yield "--max-price", "price", budget.max_price, price, budget.tariff.currency
+        paid = price_of(made.estimates, budget.tariff)
+        yield "--max-price", "price", budget.max_price, None if paid is None else paid.upper, budget.tariff.currency
 
 
 def code_of(made: Forecast, decision: Decision | None) -> int:
@@ -135,15 +140,17 @@ def summary(made: Forecast, decision: Decision) -> str:
         f"{_HEADING}{decision.verdict}",
         "",
         f"`{made.train_data}` to accuracy {made.target_accuracy:g}; chance of reaching it "
-        f"{made.probability_reached:.0%}; forecast `{made.id}`.",
+        f"{chance(made.probability_reached)}; forecast `{made.id}`.",
         "",
         f"| cost | forecast | {made.level:.0%} interval | stays below ({made.level:.0%}) | budget |",
         "|---|---|---|---|---|",
     ]
     budgets = {cost: f"{limit:g} {unit}" for cost, _, limit, unit in decision.held}
     for cost, estimate in made.estimates.items():
-        low, high = estimate.interval.low, estimate.interval.high
-        ends = f"{low:.3g} to {'–' if high is None else format(high, '.3g')}"
-        upper = "–" if estimate.upper is None else f"{estimate.upper:.3g}"
-        lines.append(f"| {cost} | {estimate.value:.3g} | {ends} | {upper} | {budgets.get(cost, '')} |")
+        cells = quantity(cost, estimate.value), interval(cost, estimate), quantity(cost, estimate.upper)
+        lines.append(f"| {NAMES[cost]} | {' | '.join(cells)} | {budgets.get(cost, '')} |")
+    if decision.price is not None:
+        paid = decision.price
+        cells = price(paid.value, decision.currency), interval("", paid), price(paid.upper, decision.currency)
+        lines.append(f"| price of training | {' | '.join(cells)} | {budgets.get('price', '')} |")
     return "\n".join([*lines, "", *(f"- {reason}" for reason in decision.reasons), ""])

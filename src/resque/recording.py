@@ -229,7 +229,7 @@ def record(
         steps_per_epoch: Optimizer steps in a pass over the training data.
         target_accuracy: What was to be reached; None takes the accuracy of the last evaluation.
         meter: None opens the best one there is.
-        grid: The electricity it runs on; without it carbon is None.
+        grid: The electricity it runs on; None takes that of the forecast, and without one carbon is None.
         tariff: What it is paid by.
         name: Of the model, for the record.
         train_data: What it was trained on, in words or as a specification.
@@ -270,6 +270,7 @@ def record(
     }
     if said is not None:
         about |= _as_forecast(said, about)
+        grid = grid or said.grid
     if about["target_accuracy"] is not None:
         Retraining.check_target(about["target_accuracy"])
     renewing = None if said is None else Renewing.of_forecast(said, history.updates())

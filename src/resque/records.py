@@ -130,8 +130,8 @@ class Estimate:
     """A forecast cost.
 
     Attributes:
-        value: The most likely one.
-        interval: Around it.
+        value: The middle of runs that reach the target.
+        interval: Of what a run will cost, whether it gets there or not.
         upper: What the cost stays below with the interval's level, one-sided: what a budget is held against. None in
             what was written before there was one.
     """

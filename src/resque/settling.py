@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from resque.recipes import Retraining
 
 FORECAST = "the forecast"
+_BROKEN_OFF = ("max hours", "max kWh", "the user")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,23 @@ def relative_error(said: Forecast, update: Update, cost: str) -> float | None:
 
 
 @dataclass(frozen=True)
+class Chances:
+    """Chances of reaching the target beside what came.
+
+    Attributes:
+        n: Runs that reached it, or ended by the rules of their recipe without.
+        reached: Those that did.
+        said: Mean chance.
+        brier: Mean squared error of the chance.
+    """
+
+    n: int
+    reached: int
+    said: float
+    brier: float
+
+
+@dataclass(frozen=True)
 class Settlement:
     """Forecasts beside what happened, summed up.
 
@@ -101,6 +119,7 @@ class Settlement:
         asking_kwh: Their energy, None if unknown.
         doing_s: Seconds of training in the updates.
         doing_kwh: Their energy, None if unknown.
+        chances: Of reaching the target; None where no run shows whether it would have.
     """
 
     n: int
@@ -111,6 +130,7 @@ class Settlement:
     asking_kwh: float | None
     doing_s: float
     doing_kwh: float | None
+    chances: Chances | None = None
 
 
 def settlement(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:
@@ -132,7 +152,21 @@ def settlement(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:
         asking_kwh=_total([said.asking.energy_kwh for said, _ in pairs]),
         doing_s=math.fsum(update.cost.wall_s for _, update in pairs),
         doing_kwh=_total([update.cost.energy_kwh for _, update in pairs]),
+        chances=_chances(pairs),
     )
+
+
+def _chances(settled: Sequence[tuple[Forecast, Update]]) -> Chances | None:
+    """A run that somebody or a budget broke off does not say whether it would have arrived."""
+    known = [
+        (said.probability_reached, update.reached)
+        for said, update in settled
+        if update.reached or update.stopped_by not in _BROKEN_OFF
+    ]
+    if not known:
+        return None
+    said, came = np.array(known, dtype=float).T
+    return Chances(len(known), int(came.sum()), float(said.mean()), float(((said - came) ** 2).mean()))
 
 
 def _total(values: Sequence[float | None]) -> float | None:
@@ -160,5 +194,11 @@ def check_settles(model: "nn.Module", job: "Retraining", said: Forecast) -> None
     }
     there = said.parent, said.train_data, said.test_data, said.target_accuracy, said.kind, dict(said.recipe)
     for (what, mine), theirs in zip(here.items(), there, strict=True):
+        if isinstance(mine, dict) and isinstance(theirs, dict):
+            differing = [name for name in mine if mine[name] != theirs.get(name)]
+            what, mine, theirs = (
+                f"recipe {', '.join(differing)}",
+                *(", ".join(str(each.get(name)) for name in differing) for each in (mine, theirs)),
+            )
         if mine != theirs:
             raise SettingError(f"forecast {said.id} was made for {what} {theirs}, not {mine}: make a new forecast")

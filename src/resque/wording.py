@@ -1,5 +1,6 @@
 """Numbers and verdicts in words: each number with the unit in which it reads best."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -62,11 +63,23 @@ def interval(cost: str, estimate: Estimate | None) -> str:
     return f"{bounds} {unit}".rstrip()
 
 
+def chance(probability: float) -> str:
+    """A chance in whole percent, never rounded up to what is sure, or to a level that it does not reach.
+
+    Example:
+        >>> chance(0.7999), chance(0.9985), chance(1.0), chance(0.004)
+        ('79%', '>99%', '100%', '<1%')
+    """
+    if 0.0 < probability < 0.01:
+        return "<1%"
+    return ">99%" if 0.99 < probability < 1.0 else f"{math.floor(100.0 * probability + 1e-9)}%"
+
+
 def renewed(renewal: Renewal) -> str:
     """A renewed forecast in a line."""
     steps = f"{quantity('steps', renewal.steps.value)} ({interval('steps', renewal.steps)})"
     at = f"after {renewal.step:,} steps, at accuracy {renewal.accuracy:.3f}"
-    return f"renewed {at}: {steps} steps in all, chance of reaching the target {renewal.probability_reached:.0%}"
+    return f"renewed {at}: {steps} steps in all, chance of reaching the target {chance(renewal.probability_reached)}"
 
 
 def standing(accuracy: float, renewal: Renewal | None) -> str:
@@ -129,6 +142,21 @@ def index_of(update: Update) -> str:
     """RESQUE_dist of an update in radians."""
     index = update.features.index_rad
     return NOT_MEASURED if index is None else f"{index:.3f} rad"
+
+
+def arrived(said: Forecast, update: Update) -> str:
+    """What was said of reaching the target beside whether it was."""
+    came = "reached" if update.reached else f"not reached, ended by {update.stopped_by}"
+    return f"chance of reaching the target {chance(said.probability_reached)}: {came}"
+
+
+def chances(summary: Settlement) -> str:
+    """All chances beside how often targets were reached; empty where nothing was."""
+    found = summary.chances
+    if found is None:
+        return ""
+    said = f"said {chance(found.said)} on average, {share(found.reached, found.n)} were"
+    return f"Chance of reaching the target: {said} (Brier score {found.brier:.3f}, 0 is best)."
 
 
 def mark(said: Forecast, update: Update, cost: str) -> str:
@@ -194,9 +222,10 @@ def verdict(summary: Settlement) -> str:
     if not summary.n or not summary.scores:
         return "No forecast has been settled yet by an update that reached its target."
     kept, judged = summary.held["steps"]
-    best = summary.scores[0]
     scores = {score.predictor: score for score in summary.scores}
-    own, index, alone = scores.get(FORECAST, best), scores.get("index"), ""
+    own = scores.get(FORECAST, summary.scores[0])
+    equal = {name: score for name, score in scores.items() if score.n == own.n}  # others were asked about other updates
+    best, index, alone = next(iter(equal.values())), equal.get("index"), ""
     if index is not None:
         alone = f" The RESQUE index alone would have been off by {index.median_factor:.1f}"
         alone += "." if best in (own, index) else f", {best.predictor} by {best.median_factor:.1f}."
