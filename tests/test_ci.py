@@ -80,7 +80,7 @@ def test_without_a_budget_there_is_no_gate_and_within_it_the_job_goes_on(gate):
     assert value == made["estimates"]["energy_kwh"]["upper"] < limit
     assert page.startswith("# The job\n### Update forecast: within budget\n")
     assert f"forecast `{made['id']}`" in page
-    assert page.count("\n| energy_kwh |") == 1
+    assert page.count("\n| energy |") == 1
 
 
 def test_beyond_its_budget_the_job_fails_with_3(gate):

@@ -62,7 +62,7 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (DIST.replace("--shifted npz:ok", "--shifted npz:two_classes"), "class 2 has no samples on the shifted side"),
         (DIST.replace("net.py:build", "net.py:poisoned"), "NaN or infinity"),
         (DIST.replace("--shifted npz:ok", "--shifted npz:colour"), "does not take images of shape (3, 12, 12)"),
-        (DIST + " --layer nine", "no layer 'nine': use one of penultimate, 0, 4"),
+        (DIST + " --layer nine", "no layer 'nine', which --layer names"),
         (DIST + " --unit deg", "use 'rad' or 'pi'"),
         (DIST + " --labels guessed", "use 'true' or 'pseudo'"),
         (DIST + " --weights none.pt", "no such weights file"),
@@ -71,7 +71,7 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (DIST.replace("--original npz:ok.npz", "--original ok.npz"), "is data, not a profile: write npz:ok.npz"),
         (DIST + " --reduction most", "unknown reduction 'most'"),
         (DIST.replace("net.py:build", "net.py:leaves"), "net.py:leaves failed: SystemExit"),
-        (DIST.replace("--shifted npz:ok", "--shifted npz:empty"), "not a plain .npz"),
+        (DIST.replace("--shifted npz:ok", "--shifted npz:empty"), "is no .npz archive of plain arrays"),
         (DIST.replace("net.py:build", "net.py:buggy"), "KeyError"),
         (RETRAIN + " --layer nine", "no layer 'nine'"),
         (RETRAIN + " --out ok.npz/new", "cannot make folder"),
@@ -214,7 +214,7 @@ def test_the_version_is_said(cli):
     "command",
     [
         *("demo", "doctor", "profile", "dist", "task", "forecast", "retrain", "report"),
-        *("ledger list", "ledger validate", "ledger export", "ledger import"),
+        *("ledger list", "ledger show", "ledger settle", "ledger validate", "ledger export", "ledger import"),
     ],
 )
 def test_every_command_helps_with_an_example(cli, command):

@@ -119,8 +119,8 @@ def test_files_that_cannot_be_read_are_refused(folder, images, labels):
     for spec, message in {
         "npz:none.npz": "no such file",
         "npz:other.npz": "expected arrays x",
-        "npz:object.npz": "not a plain .npz",
-        "npz:text.npz": "not a plain .npz",
+        "npz:object.npz": "is no .npz archive of plain arrays",
+        "npz:text.npz": "is no .npz archive of plain arrays",
         "idx:x,none": "no such file",
         "idx:text.npz,x": "idx format",
         "idx:short,x": "is it complete",

@@ -40,6 +40,22 @@ def test_the_demo_forecasts_before_it_trains_and_settles_everything(demo):
     assert all(u["original_accuracy_after"] is not None for u in updates)
 
 
+def test_one_entry_is_shown_and_all_that_were_settled(demo):
+    folder, _ = demo
+    ask = "resque ledger {} --ledger demo-run/resque.db"
+    settled = json.loads(shell(ask.format("settle --json"), folder).stdout)
+    assert settled["n"] == settled["chances"]["n"] == len(settled["settled"]) >= 6
+    assert settled["chances"]["said"] <= 1.0
+    for which in ("forecast", "update"):
+        name = settled["settled"][0][which]
+        both = json.loads(shell(ask.format(f"show {name[:8]} --json"), folder).stdout)
+        assert {both["forecast"]["id"], both["update"]["id"]} == set(settled["settled"][0].values())
+        assert "chance of reaching the target" in shell(ask.format(f"show {name}"), folder).stdout
+    assert settled["verdict"] in " ".join(shell(ask.format("settle"), folder).stdout.split())
+    missing = shell(ask.format("show zz"), folder)
+    assert (missing.returncode, "0 entries" in missing.stderr) == (1, True)
+
+
 def test_the_demo_says_whether_the_index_won(demo):
     facts = json.loads(demo[1].stdout)
     factors = {s["predictor"]: s["median_factor"] for s in facts["settlement"]["scores"]}

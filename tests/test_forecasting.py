@@ -14,7 +14,7 @@ from resque.readings import EnergyReading, Grid
 from resque.recipes import Recipe, Retraining
 from resque.records import COSTS, Features, StepCost
 from resque.report import write_report
-from resque.settling import FORECAST, check_settles, held, score_predictors, settlement
+from resque.settling import FORECAST, Chances, check_settles, held, score_predictors, settlement
 
 READING = EnergyReading(1.0, 2e-6, {"cpu": 2e-6}, {"cpu": "measured"}, "replay")
 STEP_COST = StepCost(wall_s=0.02, energy_kwh=1e-7, steps=50, reading=READING)
@@ -261,6 +261,11 @@ def test_scores_coverage_and_totals(job):
     assert summary.held["steps"] == (2, 3)
     assert summary.n == 3
     assert summary.doing_kwh == pytest.approx(1e-6 * 1540)
+    said = [made.probability_reached for made, _ in settled]
+    brier = ((1 - said[0]) ** 2 + (1 - said[1]) ** 2 + said[2] ** 2) / 3
+    assert summary.chances == Chances(3, 2, pytest.approx(np.mean(said)), pytest.approx(brier))
+    broken_off = [(made, dataclasses.replace(update, stopped_by="max hours")) for made, update in settled]
+    assert settlement(broken_off).chances.n == 2
     scores = {score.predictor: score for score in score_predictors(settled)}
     assert set(scores) == {FORECAST, "index", "accuracy gap", "initial loss", CONSTANT}
     assert scores[FORECAST].n == 2
@@ -276,7 +281,9 @@ def test_a_forecast_is_not_settled_by_another_update(cnn, job):
     check_settles(cnn, job, said)
     with pytest.raises(SettingError, match="made for target accuracy 0.9, not 0.8"):
         check_settles(cnn, dataclasses.replace(job, target_accuracy=0.8), said)
-    with pytest.raises(SettingError, match="made for recipe"):
+    with pytest.raises(
+        SettingError, match="made for recipe batch_size 32, max_epochs 100, not batch_size 7"
+    ):
         check_settles(cnn, dataclasses.replace(job, recipe=Recipe(batch_size=7)), said)
     with pytest.raises(SettingError, match="made for kind gaussian, not fog"):
         check_settles(cnn, dataclasses.replace(job, kind="fog"), said)

@@ -115,7 +115,10 @@ def _loaded(
     sides = [int(step[1:-2]) for step in steps if step.endswith("px")]
     samples = read(source, root, limit, watch)
     if for_training and not samples.labelled:
-        raise DataError(f"{source} has no labels; only an index of pseudo-labels needs none (--labels pseudo)")
+        raise DataError(
+            f"{source} has no labels, and nothing can be trained or tested without; what needs none is "
+            "`resque dist --labels pseudo`"
+        )
     data = _checked(source, samples, wanted, sides[0] if sides else None)
     if limit is not None:
         data = data.limited(limit, seed)

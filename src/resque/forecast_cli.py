@@ -102,6 +102,7 @@ def forecast(
     from resque.energy import joined, named_grid, open_meter
     from resque.errors import TooFewUpdatesError
     from resque.estimates import price_of
+    from resque.forecasting import check_level
     from resque.gate import Budget, code_of, decide, undecided
     from resque.gate import summary as in_markdown
     from resque.ledger import Ledger
@@ -122,6 +123,8 @@ def forecast(
     tariff = Tariff(price_per_kwh, price_per_hour, currency)
     budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
     page = summary if budget.is_given else None
+    check_level(confidence)
+    _append(page, "")  # refused before anything costly is done
     if task is not None and labels != "true":
         raise SettingError("a new task needs its labels: leave --labels out")
     reader = Reader(model, weights, device, classes, limit, data_root)

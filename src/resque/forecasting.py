@@ -91,8 +91,7 @@ def forecast(
     """
     if predictor not in (ALL, *PREDICTORS):
         raise SettingError(f"unknown predictor {predictor!r}: use one of {', '.join(PREDICTORS)}")
-    if not 0.0 < level < 1.0:
-        raise SettingError(f"level (--confidence) {level:g}: expected a share between 0 and 1, e.g. 0.8 for 80 %")
+    check_level(level)
     question = Question.of(job, features, parent, model_name)
     common: dict[str, Any] = {
         "id": new_id(),
@@ -149,6 +148,12 @@ def forecast(
         notes=(*_notes(mine), *_foreign(history, mine, job, parent)),
         doubts=tuple(_doubts(mine, history, question, names, of_reaching(history, question, prior), level)),
     )
+
+
+def check_level(level: float) -> None:
+    """Refuse a nominal coverage that is none."""
+    if not 0.0 < level < 1.0:
+        raise SettingError(f"level (--confidence) {level:g}: expected a share between 0 and 1, e.g. 0.8 for 80 %")
 
 
 def _certain(outlook: Outlook, log_steps: float) -> Outlook:
@@ -271,7 +276,9 @@ def _doubts(
 ) -> list[str]:
     """Why nobody should decide by this forecast: whatever others teach, own updates must bear it out."""
     if not mine:
-        return ["it rests on updates of others alone: run `resque calibrate`, or a few updates of your own"]
+        task = question.features.task_index is not None
+        advice = "learn a few new tasks of your own" if task else "run `resque calibrate`, or a few updates of your own"
+        return [f"it rests on updates of others alone: {advice}"]
     kin = [row for row in mine if row.example.group == question.group]
     reached = sum(not row.example.censored for row in kin)
     found = []

@@ -55,7 +55,10 @@ def representation_layer(model: nn.Module, name: str | None = None) -> str:
     if name is not None:
         if name == "" or name not in dict(model.named_modules()):
             offered = ", ".join([PENULTIMATE, *candidates[-_SHOWN:]])
-            raise ModelError(f"no layer {name!r}: use one of {offered}, or any other name in model.named_modules()")
+            raise ModelError(
+                f"the model has no layer {name!r}, which --layer names, or a profile of another model: use one of "
+                f"{offered}, or any other name in model.named_modules()"
+            )
         return name
     chosen = _last_encoder_dense(modules) or _before_the_head(modules)
     if chosen is None:

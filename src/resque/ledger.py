@@ -111,6 +111,20 @@ class Ledger:
             )
         return found[0]
 
+    def entry(self, entry_id: str) -> Update | Forecast:
+        """An update or a forecast by its id, or by the beginning of it.
+
+        Raises:
+            LedgerError: There is none, or more than one.
+        """
+        entries: list[Update | Forecast] = [*self.updates(), *self.forecasts()]
+        found = [entry for entry in entries if entry_id and entry.id.startswith(entry_id)]
+        if len(found) != 1:
+            raise LedgerError(
+                f"{len(found)} entries in {self.path} begin with {entry_id!r}; `resque ledger list` shows the ids"
+            )
+        return found[0]
+
     def waiting(self, forecast_id: str) -> Forecast:
         """One forecast that no update has settled yet, by its id or the beginning of it.
 
@@ -172,7 +186,7 @@ class Ledger:
             return from_plain(kind, json.loads(record))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise LedgerError(
-                f"{self.path}: entry {name} cannot be read ({error}); was it written by resque?"
+                f"{self.path}: entry {name} cannot be read ({error!s:.80}); was it written by resque?"
             ) from error
 
     @contextmanager

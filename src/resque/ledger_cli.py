@@ -1,4 +1,4 @@
-"""The commands of the ledger: list, validate, export, import. Each is parse → one call → print."""
+"""The commands of the ledger: list, show, settle, validate, export, import. Each is parse → one call → print."""
 
 import sys
 from pathlib import Path
@@ -26,6 +26,58 @@ def ledger_list(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
         console.print_json({"updates": console.plain(updates), "forecasts": console.plain(forecasts), "settled": pairs})
         return
     console.show_ledger(updates, forecasts, settled)
+
+
+@app.command("show")
+def ledger_show(
+    entry: Annotated[str, typer.Argument(help="Id of an update or a forecast, or the beginning of it.")],
+    ledger: LedgerFile = LEDGER,
+    as_json: Json = False,
+) -> None:
+    """One update or forecast, and where it was settled the one beside the other.
+
+    Example: resque ledger show 3f2a --ledger demo-run/resque.db
+    """
+    from resque import console
+    from resque.records import Update
+    from resque.sci import software_carbon_intensity
+
+    history = existing_ledger(ledger)
+    found = history.entry(entry)
+    pairs = [pair for pair in history.settled() if found in pair]
+    if as_json:
+        said, done = pairs[0] if pairs else (None, found) if isinstance(found, Update) else (found, None)
+        console.print_json({"update": console.plain(done), "forecast": console.plain(said)})
+        return
+    if isinstance(found, Update):
+        console.show_update(found, software_carbon_intensity(found))
+    else:
+        console.show_forecast(found)
+    if pairs:
+        console.show_settled(pairs)
+
+
+@app.command("settle")
+def ledger_settle(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
+    """Every forecast whose update is done beside what it came to, and how good forecasts were in all.
+
+    A forecast is settled by `resque retrain --forecast ID`, or by `resque.record(forecast=ID)` in a loop of your own.
+
+    Example: resque ledger settle --ledger demo-run/resque.db
+    """
+    from resque import console, wording
+    from resque.settling import settlement
+
+    settled = existing_ledger(ledger).settled()
+    summary = settlement(settled)
+    if as_json:
+        pairs = [{"forecast": said.id, "update": update.id} for said, update in settled]
+        console.print_json({**console.plain(summary), "verdict": wording.verdict(summary), "settled": pairs})
+        return
+    if settled:
+        console.show_settled(settled)
+        console.show_settlement(summary)
+    console.out.print(wording.verdict(summary), style="bold")
 
 
 @app.command("validate")

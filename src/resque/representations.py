@@ -218,7 +218,7 @@ def forward(model: nn.Module, batch: Inputs) -> Tensor:
             raise ModelError(f"the model failed on inputs of shape {shape}: {reason}") from error
         raise ModelError(
             f"the model does not take images of shape {shape} (channels, height, width): {reason}; "
-            "resize the data to what the model was trained on, e.g. @32px, or check the model's input"
+            "make the data what the model was trained on (@32px, @gray, @rgb), or check the model's input"
         ) from error
     logits = _logits(output)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:

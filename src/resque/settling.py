@@ -195,10 +195,7 @@ def check_settles(model: "nn.Module", job: "Retraining", said: Forecast) -> None
     there = said.parent, said.train_data, said.test_data, said.target_accuracy, said.kind, dict(said.recipe)
     for (what, mine), theirs in zip(here.items(), there, strict=True):
         if isinstance(mine, dict) and isinstance(theirs, dict):
-            differing = [name for name in mine if mine[name] != theirs.get(name)]
-            what, mine, theirs = (
-                f"recipe {', '.join(differing)}",
-                *(", ".join(str(each.get(name)) for name in differing) for each in (mine, theirs)),
-            )
+            other = [name for name in mine if mine[name] != theirs.get(name)]
+            mine, theirs = (", ".join(f"{name} {each.get(name)}" for name in other) for each in (mine, theirs))
         if mine != theirs:
             raise SettingError(f"forecast {said.id} was made for {what} {theirs}, not {mine}: make a new forecast")

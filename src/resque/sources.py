@@ -128,7 +128,9 @@ def _npz(path: Path) -> Samples:
     except DataError:
         raise
     except Exception as error:  # numpy's reader raises many kinds on a file that is none
-        raise DataError(f"{path} is not a plain .npz archive ({error}); write it with numpy.savez") from error
+        raise DataError(
+            f"{path} is no .npz archive of plain arrays ({type(error).__name__}); write it with numpy.savez(x=…, y=…)"
+        ) from error
 
 
 def _without_labels(inputs: Any) -> Samples:

@@ -30,9 +30,11 @@ from resque.evidence import (
     of_reaching,
     pasts,
 )
+from resque.forecasting import check_level
 from resque.judging import FEWEST, Judged, Said, gain, judged
 from resque.outlook import Outlook, look
 from resque.readings import Interval
+from resque.recipes import Retraining
 from resque.records import Update
 from resque.renewal import renew
 from resque.settling import FORECAST
@@ -114,8 +116,8 @@ def validate(
         SettingError: Nothing of that name to leave out, or a level outside (0, 1).
         TooFewUpdatesError: Fewer than three folds began below the target.
     """
-    if not 0.0 < level < 1.0:
-        raise SettingError(f"level (--confidence) {level:g}: expected a share between 0 and 1, e.g. 0.8 for 80 %")
+    check_level(level)
+    Retraining.check_target(target_accuracy)
     if by not in BY:
         raise SettingError(f"validate by {by!r}: use one of {', '.join(BY)}")
     begun = [u for u in history if not u.from_scratch and not at_start(u.features, target_accuracy) and u.cost.steps]
@@ -123,9 +125,9 @@ def validate(
     usable = tasks if 2 * len(tasks) > len(begun) else [u for u in begun if u.features.task_index is None]
     folds = list(dict.fromkeys(BY[by](update) for update in usable))
     if len(folds) < FEWEST:
+        several = f"{len(folds)} different {by}{'s' * (len(folds) != 1)}"
         raise TooFewUpdatesError(
-            f"{len(folds)} different {by}s in the ledger began below accuracy {target_accuracy:g}; "
-            f"leaving one out at a time needs {FEWEST}"
+            f"{several} in the ledger began below accuracy {target_accuracy:g}; leaving out needs {FEWEST}"
         )
     longest = max(update.cost.steps for update in usable)
     said: dict[str, list[Said]] = {}
