@@ -281,9 +281,7 @@ def test_a_forecast_is_not_settled_by_another_update(cnn, job):
     check_settles(cnn, job, said)
     with pytest.raises(SettingError, match="made for target accuracy 0.9, not 0.8"):
         check_settles(cnn, dataclasses.replace(job, target_accuracy=0.8), said)
-    with pytest.raises(
-        SettingError, match="made for recipe batch_size 32, max_epochs 100, not batch_size 7"
-    ):
+    with pytest.raises(SettingError, match="made for recipe batch_size 32, max_epochs 100, not batch_size 7"):
         check_settles(cnn, dataclasses.replace(job, recipe=Recipe(batch_size=7)), said)
     with pytest.raises(SettingError, match="made for kind gaussian, not fog"):
         check_settles(cnn, dataclasses.replace(job, kind="fog"), said)

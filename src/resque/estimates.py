@@ -66,8 +66,9 @@ def pace_of(history: Sequence[Update]) -> Pace | None:
 
 
 def until_seen(steps: Estimate, job: Retraining) -> Estimate:
-    """Steps of a run that ends where its test data are looked at, and nowhere else."""
-    return _each(steps, lambda value: float(job.ends_at(value)))
+    """Steps of a run that ends where its test data are looked at, or after the epochs that are fixed."""
+    fixed = job.recipe.fixed_epochs is not None
+    return _each(steps, lambda value: float(job.max_steps if fixed else job.ends_at(value)))
 
 
 def times(steps: Estimate, factor: float) -> Estimate:

@@ -114,18 +114,14 @@ def forecast(
         return _nothing_to_do(common, predictor, grid, step_cost, level)
     names = chosen(history, question, prior) if predictor == ALL else (predictor,)
     steps = learn(history, prior, "steps", question, names, level)
-    longest = math.log(job.max_steps)
-    chance = (reaching(history, prior, question) or steps.outlook).chance(longest)
-    steps = dataclasses.replace(steps, outlook=steps.outlook.until(longest, chance, level))
-    if job.recipe.fixed_epochs is not None:
-        steps = dataclasses.replace(steps, outlook=_certain(steps.outlook, longest))
+    chance = (reaching(history, prior, question) or steps.outlook).chance(math.log(job.max_steps))
     learned = {"steps": steps}
     for cost in LEARNED[1:] if job.recipe.fixed_epochs is None else ():
         with contextlib.suppress(TooFewUpdatesError):  # a history from elsewhere may tell of steps alone
             learned[cost] = learn(history, prior, cost, question, names, level)
     mine = [row for row in steps.rows if row.own]
     interval, pace = _promise(level, steps), pace_of(history)
-    estimates = {cost: _estimate(found, job, interval) for cost, found in learned.items()}
+    estimates = {cost: _estimate(found, job, chance, interval) for cost, found in learned.items()}
     estimates["steps"] = until_seen(estimates["steps"], job)
     estimates["epochs"] = times(estimates["steps"], 1.0 / job.steps_per_epoch)
     for name, factor in _factors(step_cost, grid).items():
@@ -154,11 +150,6 @@ def check_level(level: float) -> None:
     """Refuse a nominal coverage that is none."""
     if not 0.0 < level < 1.0:
         raise SettingError(f"level (--confidence) {level:g}: expected a share between 0 and 1, e.g. 0.8 for 80 %")
-
-
-def _certain(outlook: Outlook, log_steps: float) -> Outlook:
-    """A recipe of a fixed number of epochs goes on whatever it sees."""
-    return dataclasses.replace(outlook, center=log_steps, low=log_steps, high=log_steps, upper=log_steps)
 
 
 def reaching(history: Sequence[Update], prior: Sequence[Update], question: Question) -> Outlook | None:
@@ -239,14 +230,14 @@ def _factors(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
     return factors
 
 
-def _estimate(learned: Learned, job: Retraining, interval: Interval) -> Estimate:
+def _estimate(learned: Learned, job: Retraining, chance: float, interval: Interval) -> Estimate:
     """Back from the log scale, and never beyond the recipe's longest run.
 
     A gradient norm or parameter change is bounded by that run at the largest one per step in the history.
     """
     longest = job.max_steps * max(row.per_step for row in learned.rows)
-    found = learned.outlook
-    value, low, high, upper = (min(longest, _exp(log)) for log in (found.center, found.low, found.high, found.upper))
+    found = learned.outlook.until(math.log(longest), chance, interval.level)
+    value, low, high, upper = map(_exp, (found.center, found.low, found.high, found.upper))
     return Estimate(value, dataclasses.replace(interval, low=low, high=high), upper)
 
 
