@@ -217,9 +217,10 @@ def _show_plan(planned: "Plan", grid: "Grid | None", default: str) -> None:
     if not planned.at_most.runs:
         console.out.print("nothing is left to be done: the ledger holds them all")
     console.out.print(
-        f"planning took {wording.quantity('wall_s', planned.asking.wall_s)}; a step: "
-        f"{wording.quantity('wall_s', planned.step_cost.wall_s)}, {wording.energy_line(planned.step_cost.reading)} for "
-        f"{planned.step_cost.steps} of them; {wording.grid_line(grid)}"
+        f"planning took {wording.quantity('wall_s', planned.asking.wall_s)}; a step takes "
+        f"{wording.quantity('wall_s', planned.step_cost.wall_s)} and "
+        f"{wording.quantity('energy_kwh', planned.step_cost.energy_kwh)}, by {planned.step_cost.steps} that were tried "
+        f"({wording.methods_of(planned.step_cost.reading)}); {wording.grid_line(grid)}"
     )
 
 
