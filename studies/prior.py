@@ -60,8 +60,9 @@ def update_of(run: Run) -> Update:
 
 
 def named(data: str) -> str:
-    """A specification without the folders of this machine."""
-    return re.sub(r"[^:,+/]*/", "", data.replace("idx:", "").replace("npz:", ""))
+    """A specification without the folders of this machine; the parts of a mixture have slashes, too."""
+    source, *steps = re.split(r"(?=[@+])", data, maxsplit=1)
+    return "".join([re.sub(r"[^:,/]*/", "", source.replace("idx:", "").replace("npz:", "")), *steps])
 
 
 def task_update_of(study: TaskStudy, run: Run) -> Update:

@@ -172,3 +172,15 @@ def test_the_history_that_ships_is_that_of_the_published_rows(studies):
     found = studies("runs").rows("cpu", missing=False)
     text = (STUDIES.parent / "src" / "resque" / "prior.jsonl").read_text(encoding="utf-8")
     assert text.splitlines() == list(studies("prior").lines("cpu", found))
+
+
+def test_each_condition_of_the_history_has_a_name_of_its_own(studies):
+    """Repeats of a condition are told by its name; the parts of a mixture once lost their levels with the folders."""
+    named = studies("prior").named
+    assert named("idx:/data/sets/a.gz,b/c.gz@400@shifted+blur:5/none") == "a.gz,c.gz@400@shifted+blur:5/none"
+    assert named("npz:studies/cache/latin.npz@shifted") == "latin.npz@shifted"
+    assert named("digits@16px+gaussian:5") == "digits@16px+gaussian:5"
+    text = (STUDIES.parent / "src" / "resque" / "prior.jsonl").read_text(encoding="utf-8")
+    updates = [json.loads(line) for line in text.splitlines()]
+    runs = {(u["parent"], u["train_data"], json.dumps(u["recipe"])) for u in updates}
+    assert len(runs) == len(updates)
