@@ -48,8 +48,9 @@ class Outlook:
     def until(self, log_longest: float, chance: float, level: float) -> "Outlook":
         """Of a run that ends there, whether or not it has arrived.
 
-        What arrives goes by this law, and what does not lasts longest: one distribution, whoever tells the chance. Its
-        middle is that of the runs that arrive; its ends are of all runs.
+        What arrives goes by this law, and what does not lasts longest, whoever tells the chance. The middle is that of
+        the runs that arrive; the ends are of all runs, the lower one never above what this law alone would say. The
+        ends of jackknife+ stay, but where the chance leaves more than their tail to the longest run they reach it.
 
         Args:
             log_longest: Log cost of the longest run.
@@ -73,7 +74,7 @@ class Outlook:
             high = log_longest if two_sided >= chance else min(self.high, log_longest)
             upper = log_longest if level >= chance else min(self.upper, log_longest)
         else:
-            low, high, upper = of_all(1 - two_sided), of_all(two_sided), of_all(level)
+            low, high, upper = min(at(1 - two_sided), of_all(1 - two_sided)), of_all(two_sided), of_all(level)
         return dataclasses.replace(
             self,
             center=middle,
