@@ -177,8 +177,10 @@ def show_forecast(
     kinds = ", ".join(made.kinds_history) or "none"
     shipped = f" and {made.n_shipped} of resque's own studies" if made.n_shipped else ""
     out.print("of training alone, evaluation comes on top; the forecast is of runs that get there, the interval of all")
-    out.print(f"learned from {made.n_history} updates (kinds: {kinds}){shipped} by {made.predictor}; {level.guarantee}")
-    out.print(f"time and energy: {made.estimates['wall_s'].interval.guarantee}")
+    if made.alternatives:
+        learned = f"{made.n_history} update{'s' * (made.n_history != 1)} (kinds: {kinds}){shipped}"
+        out.print(f"learned from {learned} by {made.predictor}; {level.guarantee}")
+        out.print(f"time and energy: {made.estimates['wall_s'].interval.guarantee}")
     if "index" in made.alternatives:
         out.print(f"by the index alone: {quantity('steps', made.alternatives['index'])} steps")
     out.print(

@@ -17,6 +17,7 @@ from resque.recipes import Retraining
 from resque.records import Estimate, Update
 
 _FEWEST_FREEDOM = 4
+_LEAST = 0.05  # a probe of a second is hardly nearer
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,11 @@ class Pace:
             end: Below or above it.
             share: That the new end has below it.
         """
+        if value <= 0.0 or end <= 0.0:  # what is free stays free
+            return end
         away = float(special.stdtrit(self.freedom, share)) * self.deviation
-        return value * math.exp(math.copysign(math.hypot(math.log(end / value), away), share - 0.5))
+        side = end - value or share - 0.5
+        return value * math.exp(math.copysign(math.hypot(math.log(end / value), away), side))
 
     @property
     def factor(self) -> float:
@@ -62,13 +66,33 @@ def pace_of(history: Sequence[Update]) -> Pace | None:
     if freedom < _FEWEST_FREEDOM:
         return None
     squares = sum(float(np.var(logs)) * len(logs) for logs in found.values())
-    return Pace(math.sqrt(2.0 * squares / freedom), freedom)
+    return Pace(max(_LEAST, math.sqrt(2.0 * squares / freedom)), freedom)
 
 
-def until_seen(steps: Estimate, job: Retraining) -> Estimate:
-    """Steps of a run that ends where its test data are looked at, or after the epochs that are fixed."""
-    fixed = job.recipe.fixed_epochs is not None
-    return _each(steps, lambda value: float(job.max_steps if fixed else job.ends_at(value)))
+def until_seen(steps: Estimate, job: Retraining, lag: float) -> Estimate:
+    """Steps of a run that ends where its test data are looked at, or after the epochs that are fixed.
+
+    Args:
+        steps: By a history whose runs were seen to arrive at a look, and may have arrived since the one before.
+        job: With the looks of this run.
+        lag: Of those runs, the typical share of their steps that lay between the two looks.
+    """
+    if job.recipe.fixed_epochs is not None:
+        return _each(steps, lambda _: float(job.max_steps))
+    arrived, longest = 1.0 - lag / 2.0, float(job.max_steps)
+    return _each(steps, lambda value: longest if value > 0.999999 * longest else float(job.ends_at(arrived * value)))
+
+
+def along(cost: Estimate, before: Estimate, after: Estimate) -> Estimate:
+    """What grows with the steps, when these change: its middle as theirs, its ends as theirs."""
+
+    def grown(mine: float | None, old: float | None, new: float | None) -> float | None:
+        return None if mine is None or old is None or new is None else mine * new / old
+
+    of_cost, old, new = cost.interval, before.interval, after.interval
+    low, high = of_cost.low * new.low / old.low, grown(of_cost.high, old.high, new.high)
+    changed, upper = dataclasses.replace(of_cost, low=low, high=high), grown(cost.upper, before.upper, after.upper)
+    return Estimate(cost.value * after.value / before.value, changed, upper)
 
 
 def times(steps: Estimate, factor: float) -> Estimate:

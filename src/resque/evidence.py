@@ -80,11 +80,13 @@ class Past:
         example: For the law.
         per_step: The cost over the steps it went with.
         own: Whether it is the user's, and not another's.
+        lag: Share of its steps since the evaluation before the last.
     """
 
     example: Example
     per_step: float
     own: bool
+    lag: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,8 @@ def pasts(
             update.train_data,
             update.parent,
         )
-        rows.append(Past(example, per_step, own))
+        before = max((step for step in update.curve.steps if step < spent.steps), default=0)
+        rows.append(Past(example, per_step, own, 1.0 - before / spent.steps))
     return rows
 
 

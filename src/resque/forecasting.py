@@ -12,6 +12,7 @@ shape the law where own ones are few, and are outweighed by them.
 import contextlib
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 
 from resque.difficulty import Law
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.estimates import pace_of, taking, times, until_seen
+from resque.estimates import along, pace_of, taking, times, until_seen
 from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, knows, of_reaching, pasts
 from resque.outlook import Outlook, look
 from resque.readings import EnergyReading, Grid, Interval
@@ -122,7 +123,10 @@ def forecast(
     mine = [row for row in steps.rows if row.own]
     interval, pace = _promise(level, steps), pace_of(history)
     estimates = {cost: _estimate(found, job, chance, interval) for cost, found in learned.items()}
-    estimates["steps"] = until_seen(estimates["steps"], job)
+    seen, lag = estimates["steps"], _lag(steps.rows)
+    estimates["steps"] = until_seen(seen, job, lag)
+    for cost in learned.keys() - {"steps"}:  # they grow until the run is seen to have arrived
+        estimates[cost] = along(estimates[cost], seen, estimates["steps"])
     estimates["epochs"] = times(estimates["steps"], 1.0 / job.steps_per_epoch)
     for name, factor in _factors(step_cost, grid).items():
         estimates[name] = taking(times(estimates["steps"], factor), pace)
@@ -215,10 +219,16 @@ def steps_by(
 ) -> float | None:
     """The steps that another predictor would foretell, by the same method; None where it cannot."""
     try:
-        outlook, longest = learn(history, prior, "steps", question, (name,)).outlook, math.log(job.max_steps)
+        learned, longest = learn(history, prior, "steps", question, (name,)), math.log(job.max_steps)
     except (TooFewUpdatesError, SettingError):
         return None
-    return job.ends_at(_exp(outlook.until(longest, outlook.chance(longest), LEVEL).center))
+    arriving = _exp(learned.outlook.until(longest, learned.outlook.chance(longest), LEVEL).center)
+    return job.ends_at(arriving * (1.0 - _lag(learned.rows) / 2.0))
+
+
+def _lag(rows: Sequence[Past]) -> float:
+    """Typical share of a run's steps since the look before the one at which it was seen to have arrived."""
+    return statistics.median(row.lag for row in rows)
 
 
 def _factors(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
@@ -281,7 +291,7 @@ def _doubts(
         found.append(f"all {len(kin)} own updates are repeats of one")
     elif len(different) < _needed(level):
         found.append(
-            f"to be {level:.0%} sure takes {_needed(level)} different own updates, and there are {len(different)}"
+            f"to be {100 * level:g}% sure takes {_needed(level)} different own updates, and there are {len(different)}"
         )
     for name in dict.fromkeys((*names, *reach)):
         (given,) = question.values([name])

@@ -29,6 +29,7 @@ class Score:
         median_error: Median of ``|forecast - measured| / measured``.
         median_factor: Median of the larger of forecast and measured over the smaller.
         within_factor_2: Share within a factor of two.
+        forecast_factor: The median factor of the forecast itself, on the same updates.
     """
 
     predictor: str
@@ -36,21 +37,24 @@ class Score:
     median_error: float
     median_factor: float
     within_factor_2: float
+    forecast_factor: float
 
 
 def score_predictors(settled: Sequence[tuple[Forecast, Update]]) -> list[Score]:
     """Each predictor's errors on updates that were forecast, then done; the best (smallest factor) first."""
-    pairs: dict[str, list[tuple[float, int]]] = {}
+    pairs: dict[str, list[tuple[float, int, float]]] = {}
     for said, update in settled:
         if update.reached and update.cost.steps and said.alternatives:
-            for name, steps in {FORECAST: said.estimates["steps"].value, **said.alternatives}.items():
-                pairs.setdefault(name, []).append((steps, update.cost.steps))
+            own = said.estimates["steps"].value
+            for name, steps in {FORECAST: own, **said.alternatives}.items():
+                pairs.setdefault(name, []).append((steps, update.cost.steps, own))
     scores = []
     for name, both in pairs.items():
-        said_steps, done = np.array(both, dtype=float).T
-        factors = np.exp(np.abs(np.log(said_steps / done)))
+        said_steps, done, own_steps = np.array(both, dtype=float).T
+        factors, own_factors = (np.exp(np.abs(np.log(each / done))) for each in (said_steps, own_steps))
         error = float(np.median(np.abs(said_steps - done) / done))
-        scores.append(Score(name, len(both), error, float(np.median(factors)), float((factors <= 2).mean())))
+        middles = float(np.median(factors)), float(np.median(own_factors))
+        scores.append(Score(name, len(both), error, middles[0], float((factors <= 2).mean()), middles[1]))
     return sorted(scores, key=lambda score: score.median_factor)
 
 

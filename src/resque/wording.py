@@ -225,8 +225,13 @@ def verdict(summary: Settlement) -> str:
     scores = {score.predictor: score for score in summary.scores}
     own = scores.get(FORECAST, summary.scores[0])
     equal = {name: score for name, score in scores.items() if score.n == own.n}  # others were asked about other updates
-    best, index, alone = next(iter(equal.values())), equal.get("index"), ""
-    if index is not None:
+    best, index, alone = next(iter(equal.values())), scores.get("index"), ""
+    if index is not None and index.n < own.n:
+        alone = (
+            f" On the {index.n} that the index could speak of, the forecast was off by {index.forecast_factor:.1f}, "
+            f"and the RESQUE index alone would have been by {index.median_factor:.1f}."
+        )
+    elif index is not None:
         alone = f" The RESQUE index alone would have been off by {index.median_factor:.1f}"
         alone += "." if best in (own, index) else f", {best.predictor} by {best.median_factor:.1f}."
     doing = f"{quantity('wall_s', summary.doing_s)} and {quantity('energy_kwh', summary.doing_kwh)}"
