@@ -15,6 +15,7 @@ from resque.recipes import Recipe, Retraining
 from resque.records import COSTS, Estimate, Features, LearningCurve, StepCost
 from resque.report import write_report
 from resque.settling import FORECAST, Chances, check_settles, held, score_predictors, settlement
+from resque.wording import verdict
 
 READING = EnergyReading(1.0, 2e-6, {"cpu": 2e-6}, {"cpu": "measured"}, "replay")
 STEP_COST = StepCost(wall_s=0.02, energy_kwh=1e-7, steps=50, reading=READING)
@@ -272,6 +273,17 @@ def test_scores_coverage_and_totals(job):
     said = [pair[0].estimates["steps"].value for pair in settled[:2]]
     factors = [max(a / b, b / a) for a, b in zip(said, (240, 900), strict=True)]
     assert scores[FORECAST].median_factor == pytest.approx(np.median(factors))
+
+
+def test_the_verdict_compares_on_the_same_updates(job):
+    """One update that has no index, and that the forecast missed, must not speak for the index."""
+    settled = settled_updates(job)[:2]
+    without = dataclasses.replace(settled[1][0], alternatives={"initial loss": 900.0})
+    said = verdict(settlement([settled[0], (without, settled[1][1])]))
+    only = settlement(settled[:1]).scores
+    own, index = (next(each for each in only if each.predictor == name) for name in (FORECAST, "index"))
+    assert f"On the 1 that the index could speak of, the forecast was off by {own.median_factor:.1f}, and" in said
+    assert f"the RESQUE index alone would have been by {index.median_factor:.1f}." in said
 
 
 def test_a_forecast_is_not_settled_by_another_update(cnn, job):

@@ -69,18 +69,22 @@ def pace_of(history: Sequence[Update]) -> Pace | None:
     return Pace(max(_LEAST, math.sqrt(2.0 * squares / freedom)), freedom)
 
 
-def until_seen(steps: Estimate, job: Retraining, lag: float) -> Estimate:
+def until_seen(steps: Estimate, job: Retraining, lag: Callable[[float], float]) -> Estimate:
     """Steps of a run that ends where its test data are looked at, or after the epochs that are fixed.
 
     Args:
         steps: By a history whose runs were seen to arrive at a look, and may have arrived since the one before.
         job: With the looks of this run.
-        lag: Of those runs, the typical share of their steps that lay between the two looks.
+        lag: Of those runs that took about so many steps, the share of them that lay between the two looks.
     """
     if job.recipe.fixed_epochs is not None:
         return _each(steps, lambda _: float(job.max_steps))
-    arrived, longest = 1.0 - lag / 2.0, float(job.max_steps)
-    return _each(steps, lambda value: longest if value > 0.999999 * longest else float(job.ends_at(arrived * value)))
+
+    def seen(value: float) -> float:
+        longest = value > 0.999999 * job.max_steps
+        return float(job.max_steps if longest else job.ends_at(value * (1.0 - lag(value) / 2.0)))
+
+    return _each(steps, seen)
 
 
 def along(cost: Estimate, before: Estimate, after: Estimate) -> Estimate:

@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ ALL = "the chosen ones"
 CONSTANT = "constant median"
 INDEX = "index"
 _LARGEST_LOG = 700.0
+_NEAR = 5
 _BEYOND = 0.1  # of the history's range
 
 
@@ -223,12 +224,18 @@ def steps_by(
     except (TooFewUpdatesError, SettingError):
         return None
     arriving = _exp(learned.outlook.until(longest, learned.outlook.chance(longest), LEVEL).center)
-    return job.ends_at(arriving * (1.0 - _lag(learned.rows) / 2.0))
+    return job.ends_at(arriving * (1.0 - _lag(learned.rows)(arriving) / 2.0))
 
 
-def _lag(rows: Sequence[Past]) -> float:
-    """Typical share of a run's steps since the look before the one at which it was seen to have arrived."""
-    return statistics.median(row.lag for row in rows)
+def _lag(rows: Sequence[Past]) -> Callable[[float], float]:
+    """Typical share of their steps since the look before, in runs that were seen to arrive after about as many."""
+    seen = [row for row in rows if row.own and not row.example.censored] or list(rows)
+
+    def of(steps: float) -> float:
+        near = sorted(seen, key=lambda row: abs(row.example.log_cost - math.log(steps)))
+        return statistics.median(row.lag for row in near[:_NEAR])
+
+    return of
 
 
 def _factors(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
