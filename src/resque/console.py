@@ -176,7 +176,9 @@ def show_forecast(
     out.print(f"chance of reaching the target within {made.max_steps:,} steps: {chance(made.probability_reached)}")
     kinds = ", ".join(made.kinds_history) or "none"
     shipped = f" and {made.n_shipped} of resque's own studies" if made.n_shipped else ""
-    out.print("of training alone, evaluation comes on top; the forecast is of runs that get there, the interval of all")
+    fixed = made.recipe.get("fixed_epochs") is not None or not made.alternatives
+    runs = "" if fixed else "; the forecast is of runs that get there, the interval of all"
+    out.print(f"of training alone, evaluation comes on top{runs}")
     if made.alternatives:
         learned = f"{made.n_history} update{'s' * (made.n_history != 1)} (kinds: {kinds}){shipped}"
         out.print(f"learned from {learned} by {made.predictor}; {level.guarantee}")
