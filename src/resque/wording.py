@@ -55,7 +55,13 @@ def median_of(cost: str, updates: Sequence[Update]) -> str:
 
 
 def interval(cost: str, estimate: Estimate | None) -> str:
-    """The interval of a forecast, in the unit in which its value reads best: ``5.1–44 mWh``."""
+    """The interval of a forecast, in the unit in which its value reads best.
+
+    Example:
+        >>> from resque.readings import Interval
+        >>> interval("energy_kwh", Estimate(2e-5, Interval(5.1e-6, 9.96e-5, 0.8, "")))
+        '5.1–100 mWh'
+    """
     if estimate is None:
         return NOT_MEASURED
     (low, high), (scale, unit) = (estimate.interval.low, estimate.interval.high), _scale(cost, estimate.value)
@@ -253,7 +259,7 @@ def _scale(cost: str, value: float) -> tuple[float, str]:
 
 def _short(value: float) -> str:
     """Two digits are enough for a bound."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.2g}"
+    return f"{value:,.0f}" if value >= 99.5 else f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.2g}"
 
 
 def _number(value: float) -> str:
