@@ -4,6 +4,7 @@ import dataclasses
 import math
 import tomllib
 import typing
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,8 +283,7 @@ class Retraining:
         """Where a run ends that has arrived after so many steps: it is not seen before the next look."""
         if steps >= self.max_steps:
             return self.max_steps
-        *_, last = looks(steps, self.steps_per_epoch, self.recipe)
-        return last
+        return deque(looks(steps, self.steps_per_epoch, self.recipe), maxlen=1).pop()
 
 
 def steps_per_epoch(n: int, batch_size: int) -> int:
