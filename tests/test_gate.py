@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from resque.estimates import price_of
 from resque.gate import Budget, decide, summary
 from resque.readings import EnergyReading, Interval, Tariff
 from resque.records import Estimate, Features, Forecast, StepCost
@@ -76,8 +77,9 @@ def test_the_summary_says_what_was_held_against_what():
     assert text.startswith("### Update forecast: beyond budget")
     assert "| energy | 250 Wh | 0–9,000,000,000,000 Wh | 500 Wh | 0.2 kWh |" in text
     assert "- energy_kwh stays below 0.5 kWh with 80% confidence; the budget is 0.2" in text
-    paid = Budget(max_price=21.0, tariff=Tariff(per_kwh=0.2, per_hour=10.0))
-    priced = summary(made(), decide(made(), paid))
+    tariff = Tariff(per_kwh=0.2, per_hour=10.0)
+    decision = decide(made(), Budget(max_price=21.0, tariff=tariff))
+    priced = summary(made(), decision, price_of(made().estimates, tariff), "EUR")
     assert "| price of training | 10.1 EUR | 0–1,825,000,000 | 20.1 EUR | 21 EUR |" in priced
     fine = dataclasses.replace(made(), estimates={})
     assert "within budget" in summary(fine, decide(fine, Budget()))

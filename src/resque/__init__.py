@@ -57,6 +57,7 @@ Data flows one way; a module imports only from those above it in this list::
     forecasting      history + one pass + probe → every cost with an interval
     renewal          a forecast renewed while its update runs
     validation       what forecasts from a history would have been worth
+    wording          numbers and verdicts in words
     gate             budgets held against a forecast
     settling         forecasts beside what happened
     campaign         many runs as tasks, each done once, whatever is killed
@@ -64,7 +65,6 @@ Data flows one way; a module imports only from those above it in this list::
     calibration      a history from synthetic shifts of the user's own data
     doctor           what this machine offers
     demo             the main job on embedded data
-    wording          numbers and verdicts in words
     console          tables and progress for a terminal
     report           one self-contained HTML file
     inputs           what a user may type, and the objects it names

@@ -175,7 +175,7 @@ def forecast(
         if decision is not None:
             console.show_decision(decision)
     if decision is not None:
-        _append(page, in_markdown(made, decision))
+        _append(page, in_markdown(made, decision, paid, currency))
     raise typer.Exit(code_of(made, decision))
 
 

@@ -58,15 +58,11 @@ class Decision:
         code: 0 within budget, 3 beyond it, 4 not reliable enough to decide.
         reasons: Why not 0; one sentence each.
         held: What was held against what: ``(cost, its one-sided value, budget, unit)``.
-        price: Of its training; None without a tariff.
-        currency: Of the price.
     """
 
     code: int
     reasons: tuple[str, ...]
     held: tuple[tuple[str, float, float, str], ...]
-    price: Estimate | None = None
-    currency: str = ""
 
     @property
     def verdict(self) -> str:
@@ -87,10 +83,9 @@ def decide(made: Forecast, budget: Budget) -> Decision:
             missing.append(f"{name} is given and the forecast has no {cost}: name what it needs (meter, region, price)")
         else:
             held.append((cost, value, limit, unit))
-    paid = price_of(made.estimates, budget.tariff), budget.tariff.currency
     doubts = (*made.doubts, *missing)
     if doubts:
-        return Decision(UNSURE, doubts, tuple(held), *paid)
+        return Decision(UNSURE, doubts, tuple(held))
     reasons = [
         f"{cost} stays below {value:.3g} {unit} with {made.level:.0%} confidence; the budget is {limit:g}"
         for cost, value, limit, unit in held
@@ -101,7 +96,7 @@ def decide(made: Forecast, budget: Budget) -> Decision:
             f"the chance of reaching accuracy {made.target_accuracy:g} within {made.max_steps:,} steps is "
             f"{chance(made.probability_reached)}, below {made.level:.0%}"
         )
-    return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(held), *paid)
+    return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(held))
 
 
 def _compared(made: Forecast, budget: Budget) -> Iterator[tuple[str, str, float, float | None, str]]:
@@ -134,7 +129,7 @@ def undecided(reason: str) -> str:
     return f"{_HEADING}{_VERDICTS[UNSURE]}\n\n- {reason}\n"
 
 
-def summary(made: Forecast, decision: Decision) -> str:
+def summary(made: Forecast, decision: Decision, paid: Estimate | None = None, currency: str = "") -> str:
     """The decision as Markdown, for a CI job's step summary."""
     lines = [
         f"{_HEADING}{decision.verdict}",
@@ -149,8 +144,7 @@ def summary(made: Forecast, decision: Decision) -> str:
     for cost, estimate in made.estimates.items():
         cells = quantity(cost, estimate.value), interval(cost, estimate), quantity(cost, estimate.upper)
         lines.append(f"| {NAMES[cost]} | {' | '.join(cells)} | {budgets.get(cost, '')} |")
-    if decision.price is not None:
-        paid = decision.price
-        cells = price(paid.value, decision.currency), interval("", paid), price(paid.upper, decision.currency)
+    if paid is not None:
+        cells = price(paid.value, currency), interval("", paid), price(paid.upper, currency)
         lines.append(f"| price of training | {' | '.join(cells)} | {budgets.get('price', '')} |")
     return "\n".join([*lines, "", *(f"- {reason}" for reason in decision.reasons), ""])
