@@ -203,6 +203,29 @@ def test_what_the_law_rules_out_comes_as_late_as_it_can():
     assert found.until(-5.0, 0.9, 0.8).center == -5.0
 
 
+def test_what_hardly_varied_does_not_lead_far_away():
+    """A head of 24 or 26 outputs is all that differs in size; a slope along that once said e^-134 steps."""
+    sizes = 11.0, 11.001, 11.002
+    past = [Example((x,), 5.0 + 200.0 * (x - 11.0) + 0.1 * z, kind=k, condition=(x, k)) for x, k, z in (
+        (sizes[0], "a", 0.3), (sizes[0], "b", -0.5), (sizes[1], "c", 0.1), (sizes[1], "d", 0.6), (sizes[2], "e", -0.2),
+        (sizes[2], "f", -0.4))]  # fmt: skip
+    law = Law(past)
+    near, far = (law.expected(Example((x,), kind="new", condition="new")) for x in (10.998, 10.3))
+    assert far == near
+    assert 4.0 < far.mean < 5.0 < law.expected(Example((11.003,), kind="new", condition="new")).mean
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_law_of_given_variances_says_what_the_law_says_that_found_them(share):
+    past = simulated(6, 4)
+    past = [dataclasses.replace(row, censored=number < share * len(past)) for number, row in enumerate(past)]
+    found = Law(past)
+    given = Law(past, found.amplitudes)
+    asked = Example((0.5, -0.5), kind="new", group="g")
+    assert (given.amplitudes == found.amplitudes).all()
+    assert given.expected(asked).mean == pytest.approx(found.expected(asked).mean, abs=1e-9 if not share else 0.05)
+
+
 def test_costs_without_any_noise_can_be_learned():
     """Repeats that agree to the last step once made a covariance that could not be inverted."""
     past = [Example((x,), 2.0 + x, False, "g", k, f"{k}{x}") for x in (0.0, 1.0, 2.0) for k in "abcd" for _ in range(3)]

@@ -11,14 +11,14 @@ from doubles import synthetic_update
 from resque.checkpoints import Checkpoint
 from resque.energy import ClockMeter
 from resque.evidence import Question, group_of
-from resque.forecasting import forecast
+from resque.forecasting import forecast, reaching
 from resque.ledger import Ledger
 from resque.networks import small_cnn
 from resque.readings import EnergyReading
-from resque.recipes import Recipe, Retraining
+from resque.recipes import Recipe, Retraining, looks
 from resque.recording import record
 from resque.records import Features, LearningCurve, StepCost
-from resque.renewal import EVERY, FIRST, Renewing, renew, standing
+from resque.renewal import FIRST, Renewing, renew, standing
 from resque.retraining import retrain
 
 
@@ -101,17 +101,37 @@ def test_a_plateau_makes_the_target_doubtful():
     assert chances[0] > chances[1] + 0.1
 
 
-def test_it_is_renewed_whenever_the_steps_have_doubled():
+def test_it_is_renewed_at_each_evaluation():
     run = update("asked", 200.0)
-    renewing = Renewing(history(), question(run))
-    at = []
-    for step in run.curve.steps:
-        if renewing(run.curve.until(step), at[-1] if at else 0) is not None:
-            at.append(step)
-    assert at[0] >= FIRST
-    assert all(b >= EVERY * a for a, b in zip(at, at[1:], strict=False))
-    assert len(at) >= 4
-    assert max(at) < run.cost_at(0.9).steps
+    renewing = Renewing(history(60), question(run))
+    at = [step for step in run.curve.steps if renewing(run.curve.until(step)) is not None]
+    assert at == [step for step in run.curve.steps if FIRST <= step < run.cost_at(0.9).steps]
+
+
+def test_between_doublings_only_the_variances_are_older():
+    """Variances are found at 8, 16, 34 … steps; who is asked at one step alone says the same as who saw them all."""
+    run = update("asked", 200.0, blur=0.01)
+    renewing = Renewing(past := history(blur=0.01), question(run))
+    within = reaching(past, (), question(run))
+    for step in (step for step in run.curve.steps if FIRST <= step < 400):
+        curve = run.curve.until(step)
+        said, anew = renewing(curve), renew(past, question(run), curve, within_reach=within)
+        assert said == Renewing(past, question(run))(curve)
+        assert said.steps.value == pytest.approx(anew.steps.value, rel=1e-9 if step in (8, 16, 34) else 0.25)
+
+
+def test_a_run_ends_at_one_of_its_looks(said, small):
+    ledger, made = said
+    job = Retraining(*small, 0.9, Recipe(max_epochs=200, evaluate_every=7), kind="k0")
+    ends = set(looks(job.max_steps, job.steps_per_epoch, job.recipe))
+    by_job, bare = (Renewing.of_forecast(made, ledger.updates(), of) for of in (job, None))
+    run = curve_of(100.0)
+    for step in (8, 33, 64):
+        renewal = by_job(run.until(step))
+        for end in (renewal.steps.value, renewal.steps.interval.low, renewal.steps.interval.high):
+            assert end in ends
+            assert end > step
+        assert bare(run.until(step)).steps.value not in ends
 
 
 @pytest.fixture
@@ -141,7 +161,7 @@ def test_a_loop_of_the_users_own_is_told_on_the_way(said):
         for step, accuracy in zip(curve.steps, curve.accuracy, strict=True):
             if accuracy < 0.9:
                 run.evaluated(step=step, accuracy=accuracy)
-    assert [renewal.step for renewal in run.renewals][:2] == [8, 16]
+    assert [renewal.step for renewal in run.renewals][:3] == [8, 9, 10]
     total = curve.steps[curve.first_at(0.9)]
     first, last = (abs(math.log(renewal.steps.value / total)) for renewal in (run.renewals[0], run.renewals[-1]))
     assert last < max(first, 0.3)
@@ -167,4 +187,4 @@ def test_an_interrupted_run_keeps_its_renewals(said, cnn, small, tmp_path):
         run(Checkpoint(tmp_path / "c", 0.0, False), stop_at=24)
     resumed = run(Checkpoint(tmp_path / "c", 0.0, True))
     assert resumed.resumed == 1
-    assert [renewal.step for renewal in resumed.renewals] == [renewal.step for renewal in whole.renewals]
+    assert resumed.renewals == whole.renewals

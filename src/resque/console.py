@@ -276,8 +276,8 @@ def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
             )
         out.print(rows)
         out.print(f"  {arrived(said, update)}")
-        for renewal in update.renewals:
-            out.print(f"  {renewed(renewal)}")
+        for line in renewed(update):
+            out.print(f"  {line}")
     out.print("  forgot: accuracy on the original data, before and after")
     if any(not update.reached for _, update in settled):
         out.print("  + the target was not reached, so the cost of reaching it is larger than this")

@@ -203,6 +203,6 @@ def _retrain_copy(
         step_cost=measured.step_cost,
         model_name=MODEL,
         forecast_id=None if made is None else made.id,
-        renew=None if made is None else Renewing.of_forecast(made, ledger.updates()),
+        renew=None if made is None else Renewing.of_forecast(made, ledger.updates(), job),
     )
     ledger.add(update)

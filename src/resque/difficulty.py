@@ -86,6 +86,8 @@ class Law:
 
     Args:
         examples: The history, at least two.
+        amplitudes: Logs of the standard deviations of slopes, bend, offsets and noise, as another law of the same
+            features found them; None finds them here.
 
     Example:
         >>> past = [Example((x,), 1.0 + 2.0 * x, kind=k, condition=(x, k)) for x in (0.0, 1.0, 2.0, 3.0) for k in "ab"]
@@ -94,9 +96,11 @@ class Law:
         (True, True)
     """
 
-    def __init__(self, examples: Sequence[Example]) -> None:
+    def __init__(self, examples: Sequence[Example], amplitudes: np.ndarray | None = None) -> None:
         self.examples = list(examples)
         rows = _rows_of(examples)
+        spread = np.ptp(rows, axis=0)  # a slope along what hardly varied would lead anywhere, sure of itself
+        self._furthest = rows.min(0) - spread, rows.max(0) + spread
         self._center, self._scale = rows.mean(0), rows.std(0)
         self._scale[self._scale < _SMALLEST] = 1.0
         self._bound = np.array([example.log_cost for example in examples])
@@ -104,10 +108,10 @@ class Law:
         self._matrices = self._parts(self.examples, self.examples)
         own = ["slope"] * rows.shape[1] + (["bend"] if rows.shape[1] else [])
         self._usual = np.array([*(_USUAL[name] for name in (*own, *NAMES)), _USUAL_NOISE])
-        self.amplitudes = self._usual.copy()
+        self.amplitudes = self._usual.copy() if amplitudes is None else amplitudes
         self._shift = float(np.median(self._bound))
         self._values = self._bound - self._shift
-        self._fit()
+        self._fit(search=amplitudes is None)
 
     def expected(self, asked: Example) -> Expected:
         """What an update will cost."""
@@ -142,10 +146,14 @@ class Law:
 
     def _across(self, asked: Example) -> tuple[np.ndarray, float]:
         """Covariance of an update with the examples, and its own variance with noise."""
-        weights = np.exp(2.0 * self.amplitudes)
-        across = _MEAN_VARIANCE + np.tensordot(weights[:-1], self._parts([asked], self.examples), 1)[0]
-        own = _MEAN_VARIANCE + np.tensordot(weights[:-1], self._parts([asked], [asked]), 1)[0, 0] + weights[-1]
-        return across, float(own)
+        noise = math.exp(2.0 * self.amplitudes[-1])
+        return self._shared([asked], self.examples)[0], float(self._shared([asked], [asked])[0, 0]) + noise
+
+    def _shared(self, rows: Sequence[Example], columns: Sequence[Example]) -> np.ndarray:
+        """``(rows, columns)`` covariance, without noise."""
+        weights = np.exp(2.0 * self.amplitudes[:-1])
+        found: np.ndarray = _MEAN_VARIANCE + np.tensordot(weights, self._parts(rows, columns), 1)
+        return found
 
     def _found(self, across: np.ndarray, own: float, inverse: np.ndarray) -> Expected:
         mean = self._shift + across @ inverse @ self._values
@@ -153,7 +161,8 @@ class Law:
 
     def _parts(self, rows: Sequence[Example], columns: Sequence[Example]) -> np.ndarray:
         """``(slopes, bend and names, rows, columns)``: who shares what."""
-        a, b = ((_rows_of(side) - self._center) / self._scale for side in (rows, columns))
+        sides = (np.clip(_rows_of(side), *self._furthest) for side in (rows, columns))
+        a, b = ((side - self._center) / self._scale for side in sides)
         smooth = [np.outer(x, y) for x, y in zip(a.T, b.T, strict=True)]
         if smooth:  # a deviation of every feature away, two updates still share e^-1/2 of the bend
             smooth.append(np.exp(-0.5 * ((a[:, None] - b) ** 2).mean(-1)))
@@ -161,16 +170,17 @@ class Law:
         shared = [np.equal.outer(codes[: len(rows)], codes[len(rows) :]) for codes in map(_codes, named)]
         return np.array([*smooth, *np.array(shared, dtype=float)])
 
-    def _fit(self) -> None:
+    def _fit(self, search: bool) -> None:
         """Variances by marginal likelihood, censored values by their expectation above their bound, in turn."""
         rounds = _ROUNDS if self._censored.any() else 1
-        search = {"jac": True, "method": "L-BFGS-B", "bounds": [_BOUNDS] * len(self._usual), "options": {"maxiter": 60}}
+        how = {"jac": True, "method": "L-BFGS-B", "bounds": [_BOUNDS] * len(self._usual), "options": {"maxiter": 60}}
         with _libraries().limit(limits=1, user_api="blas"):  # matrices this small: threads wait for each other
-            self._start()
+            self._start(search)
             for number in range(rounds):
-                if number % 4 == 0:
-                    self.amplitudes = optimize.minimize(self._cost, self.amplitudes, **search).x
-                self._inverse = np.linalg.inv(self._covariance(self.amplitudes))
+                if search and number % 4 == 0:
+                    self.amplitudes = optimize.minimize(self._cost, self.amplitudes, **how).x
+                if number == 0 or (search and number % 4 == 0):
+                    self._inverse = np.linalg.inv(self._covariance(self.amplitudes))
                 if number < rounds - 1:
                     self._fill()
 
@@ -192,13 +202,13 @@ class Law:
         slopes = np.append(np.tensordot(self._matrices, sensitive, 2), np.trace(sensitive)) * weights
         return float(cost), slopes + away / _HELD
 
-    def _start(self) -> None:
+    def _start(self, search: bool) -> None:
         """Censored values where the others point to; from their bounds, a bend would follow the bounds."""
         seen = [example for example in self.examples if not example.censored]
         if self._censored.any() and len(seen) > 1:
-            others = Law(seen)
-            said = [others.expected(example).mean if example.censored else -math.inf for example in self.examples]
-            self._values = np.maximum(self._values, np.array(said) - self._shift)
+            others = Law(seen, None if search else self.amplitudes)
+            said = others._shift + others._shared(self.examples, seen) @ others._inverse @ others._values
+            self._values = np.where(self._censored, np.maximum(self._values, said - self._shift), self._values)
 
     def _fill(self) -> None:
         """Schmee and Hahn's step, each censored value seen from all others."""

@@ -69,34 +69,35 @@ def pace_of(history: Sequence[Update]) -> Pace | None:
     return Pace(max(_LEAST, math.sqrt(2.0 * squares / freedom)), freedom)
 
 
-def until_seen(steps: Estimate, job: Retraining, lag: Callable[[float], float]) -> Estimate:
+def until_seen(steps: Estimate, job: Retraining, lag: Callable[[float], float], earliest: int = 0) -> Estimate:
     """Steps of a run that ends where its test data are looked at, or after the epochs that are fixed.
 
     Args:
         steps: By a history whose runs were seen to arrive at a look, and may have arrived since the one before.
         job: With the looks of this run.
         lag: Of those runs that took about so many steps, the share of them that lay between the two looks.
+        earliest: First step that it can still end at.
     """
     if job.recipe.fixed_epochs is not None:
         return _each(steps, lambda _: float(job.max_steps))
 
     def seen(value: float) -> float:
         longest = value > 0.999999 * job.max_steps
-        return float(job.max_steps if longest else job.ends_at(value * (1.0 - lag(value) / 2.0)))
+        return float(job.max_steps if longest else job.ends_at(max(earliest, value * (1.0 - lag(value) / 2.0))))
 
     return _each(steps, seen)
 
 
 def along(cost: Estimate, before: Estimate, after: Estimate) -> Estimate:
-    """What grows with the steps, when these change: its middle as theirs, its ends as theirs."""
+    """What grows with the steps, when these change: its middle as theirs, its ends as theirs, on their side of it."""
+    value, of_cost, old, new = cost.value * after.value / before.value, cost.interval, before.interval, after.interval
 
     def grown(mine: float | None, old: float | None, new: float | None) -> float | None:
         return None if mine is None or old is None or new is None else mine * new / old
 
-    of_cost, old, new = cost.interval, before.interval, after.interval
-    low, high = of_cost.low * new.low / old.low, grown(of_cost.high, old.high, new.high)
-    changed, upper = dataclasses.replace(of_cost, low=low, high=high), grown(cost.upper, before.upper, after.upper)
-    return Estimate(cost.value * after.value / before.value, changed, upper)
+    low, high = min(value, of_cost.low * new.low / old.low), grown(of_cost.high, old.high, new.high)
+    changed = dataclasses.replace(of_cost, low=low, high=None if high is None else max(value, high))
+    return Estimate(value, changed, grown(cost.upper, before.upper, after.upper))
 
 
 def times(steps: Estimate, factor: float) -> Estimate:

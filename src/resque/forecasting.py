@@ -12,8 +12,7 @@ shape the law where own ones are few, and are outweighed by them.
 import contextlib
 import dataclasses
 import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +21,7 @@ import numpy as np
 from resque.difficulty import Law
 from resque.errors import SettingError, TooFewUpdatesError
 from resque.estimates import along, pace_of, taking, times, until_seen
-from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, knows, of_reaching, pasts
+from resque.evidence import PREDICTORS, Past, Question, at_start, chosen, knows, lag_of, of_reaching, pasts
 from resque.outlook import Outlook, look
 from resque.readings import EnergyReading, Grid, Interval
 from resque.recipes import Retraining, plain_recipe
@@ -36,7 +35,6 @@ ALL = "the chosen ones"
 CONSTANT = "constant median"
 INDEX = "index"
 _LARGEST_LOG = 700.0
-_NEAR = 5
 _BEYOND = 0.1  # of the history's range
 
 
@@ -124,7 +122,7 @@ def forecast(
     mine = [row for row in steps.rows if row.own]
     interval, pace = _promise(level, steps), pace_of(history)
     estimates = {cost: _estimate(found, job, chance, interval) for cost, found in learned.items()}
-    seen, lag = estimates["steps"], _lag(steps.rows)
+    seen, lag = estimates["steps"], lag_of(steps.rows)
     estimates["steps"] = until_seen(seen, job, lag)
     for cost in learned.keys() - {"steps"}:  # they grow until the run is seen to have arrived
         estimates[cost] = along(estimates[cost], seen, estimates["steps"])
@@ -224,18 +222,7 @@ def steps_by(
     except (TooFewUpdatesError, SettingError):
         return None
     arriving = _exp(learned.outlook.until(longest, learned.outlook.chance(longest), LEVEL).center)
-    return job.ends_at(arriving * (1.0 - _lag(learned.rows)(arriving) / 2.0))
-
-
-def _lag(rows: Sequence[Past]) -> Callable[[float], float]:
-    """Typical share of their steps since the look before, in runs that were seen to arrive after about as many."""
-    seen = [row for row in rows if row.own and not row.example.censored] or list(rows)
-
-    def of(steps: float) -> float:
-        near = sorted(seen, key=lambda row: abs(row.example.log_cost - math.log(steps)))
-        return statistics.median(row.lag for row in near[:_NEAR])
-
-    return of
+    return job.ends_at(arriving * (1.0 - lag_of(learned.rows)(arriving) / 2.0))
 
 
 def _factors(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:

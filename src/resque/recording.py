@@ -105,8 +105,7 @@ class Recording:
         self._samples = samples
         self._rows.append((step, accuracy, loss, self._training_s(), *totals))
         with self.evaluating():
-            latest = self.renewals[-1].step if self.renewals else 0
-            renewal = None if self._renewing is None else self._renewing(self._curve(), latest)
+            renewal = None if self._renewing is None else self._renewing(self._curve())
         if renewal is not None:
             self.renewals.append(renewal)
 

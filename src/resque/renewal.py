@@ -3,24 +3,29 @@
 Landmarking (van Houwelingen 2007): at a step, every run of the history that was still below its target then is an
 example. What it knew is the gap that was left and how far the slope of its latest evaluations would have to be
 followed; what it teaches is how many more steps it took. Nothing of it depends on the kind of update.
+
+Each evaluation renews. The law's variances, which take most of the time, are found when the steps have doubled.
 """
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from resque.difficulty import Example, Law
-from resque.evidence import Question, as_asked, at_start, knows, lasted
+from resque.estimates import until_seen
+from resque.evidence import Question, as_asked, at_start, knows, lag_of, lasted, pasts
 from resque.forecasting import reaching
 from resque.outlook import Outlook, look
 from resque.prior import shipped
 from resque.readings import Interval
+from resque.recipes import Retraining
 from resque.records import Estimate, Forecast, LearningCurve, Renewal, Update
 
 FEWEST = 5
-EVERY, FIRST = 2.0, 8
+FIRST, _EVERY = 8, 2.0
 _WINDOW = 0.25  # of the steps so far, from where on evaluations are recent
 _SMALLEST_GAP, _SMALLEST_SLOPE = 3e-3, 3e-3
 _FURTHEST = 6.0  # log steps that a slope is followed
@@ -63,6 +68,7 @@ def renew(
     prior: Sequence[Update] = (),
     level: float = 0.8,
     within_reach: Outlook | None = None,
+    like: Law | None = None,
 ) -> Renewal | None:
     """What an update that is under way will cost in all.
 
@@ -76,21 +82,19 @@ def renew(
         prior: Updates of others, see :func:`resque.forecasting.forecast`.
         level: Nominal coverage of the interval.
         within_reach: See :func:`resque.forecasting.reaching`; None asks the runs that stood there.
+        like: Law of this step, or of an earlier one, whose variances are then taken; None finds them here.
 
     Returns:
         None where fewer than five runs of the history stood there.
     """
-    step, target = curve.steps[-1], question.target_accuracy
-    stands = standing(curve, step, target)
-    rows = [(_landmark(update, question, step, own=True), True) for update in history]
-    rows += [(_landmark(update, question, step, own=False), False) for update in prior]
-    known = [(example, own) for example, own in rows if example is not None]
-    if stands is None or len(known) < FEWEST or step >= question.max_steps:
+    step, stands = curve.steps[-1], standing(curve, curve.steps[-1], question.target_accuracy)
+    examples, own = _stood_there(history, prior, question, step)
+    if stands is None or len(examples) < FEWEST or step >= question.max_steps:
         return None
     asked = Example(stands, math.nan, False, question.group, question.kind, question.condition, question.parent)
-    seen = knows((row for row, own in known if own), question)
-    own = [mine for _, mine in known]
-    found = look(Law([example for example, _ in known]), asked, own, seen, level)
+    seen = knows((row for row, mine in zip(examples, own, strict=True) if mine), question)
+    law = like if like and like.examples == examples else Law(examples, like.amplitudes if like else None)
+    found = look(law, asked, own, seen, level)
     chance = _chance(within_reach, found, step, question.max_steps)
     to_go = found.until(math.log(question.max_steps - step), chance, level)
     return Renewal(
@@ -103,39 +107,78 @@ def renew(
 
 
 class Renewing:
-    """Renews a forecast at evaluations: at the first after a few steps, and then whenever the steps have doubled.
+    """Renews a forecast at each evaluation after the first few steps.
 
     Args:
         history: Finished updates.
         question: What was asked.
         prior: Updates of others.
         level: Nominal coverage.
+        job: What is done, if its looks at the test data are to end it; None where nobody knows when there will be one.
     """
 
     def __init__(
-        self, history: Sequence[Update], question: Question, prior: Sequence[Update] = (), level: float = 0.8
+        self,
+        history: Sequence[Update],
+        question: Question,
+        prior: Sequence[Update] = (),
+        level: float = 0.8,
+        job: Retraining | None = None,
     ) -> None:
-        self._history, self._question, self._prior, self._level = history, question, prior, level
+        self._history, self._question, self._prior, self._level, self._job = history, question, prior, level, job
         self._within_reach = reaching(history, prior, question)
+        self._lag = lag_of(pasts(history, "steps", question, ()) + pasts(prior, "steps", question, (), own=False))
+        self._laws: dict[int, Law | None] = {}
 
     @classmethod
-    def of_forecast(cls, said: Forecast, history: Sequence[Update]) -> "Renewing":
+    def of_forecast(cls, said: Forecast, history: Sequence[Update], job: Retraining | None = None) -> "Renewing":
         """As the forecast was made: with the history that ships with the package, if it was shaped by that."""
-        return cls(history, Question.of_forecast(said), shipped() if said.n_shipped else (), said.level)
+        return cls(history, Question.of_forecast(said), shipped() if said.n_shipped else (), said.level, job)
 
-    def __call__(self, curve: LearningCurve, latest: int) -> Renewal | None:
-        """The renewal that is due; None where none is, or where none can be given.
+    def __call__(self, curve: LearningCurve) -> Renewal | None:
+        """The forecast as it stands; None where the run has just begun, or arrived, or where none can be given.
 
         Args:
             curve: Of the run, up to now.
-            latest: Step of the last renewal; 0 where there was none.
         """
         step = curve.steps[-1]
-        if step < max(FIRST, EVERY * latest) or curve.accuracy[-1] >= self._question.target_accuracy:
+        if step < FIRST or curve.accuracy[-1] >= self._question.target_accuracy:
             return None
         with contextlib.suppress(np.linalg.LinAlgError):  # no forecast is worth a training that ends in the middle
-            return renew(self._history, self._question, curve, self._prior, self._level, self._within_reach)
+            of = self._history, self._question, curve, self._prior, self._level, self._within_reach
+            return self._until_seen(renew(*of, self._law_at(_latest_doubling(curve))))
         return None
+
+    def _law_at(self, step: int) -> Law | None:
+        """Fitted once for each step; None where too few runs stood there."""
+        if step not in self._laws:
+            examples, _ = _stood_there(self._history, self._prior, self._question, step)
+            self._laws[step] = Law(examples) if len(examples) >= FEWEST else None
+        return self._laws[step]
+
+    def _until_seen(self, said: Renewal | None) -> Renewal | None:
+        """Of a run that ends at its next look, or later."""
+        if said is None or self._job is None:
+            return said
+        return dataclasses.replace(said, steps=until_seen(said.steps, self._job, self._lag, said.step + 1))
+
+
+def _latest_doubling(curve: LearningCurve) -> int:
+    """Of those evaluations that lie twice as far as the one before, from the first few steps on, the last."""
+    latest = 0
+    for step in curve.steps:
+        if step >= max(FIRST, _EVERY * latest):
+            latest = step
+    return latest
+
+
+def _stood_there(
+    history: Sequence[Update], prior: Sequence[Update], question: Question, step: int
+) -> tuple[list[Example], list[bool]]:
+    """The runs that had not arrived by that step, and which of them are the user's."""
+    rows = [(_landmark(update, question, step, own=True), True) for update in history]
+    rows += [(_landmark(update, question, step, own=False), False) for update in prior]
+    return [row for row, _ in rows if row is not None], [own for row, own in rows if row is not None]
 
 
 def _landmark(update: Update, question: Question, step: int, own: bool) -> Example | None:

@@ -26,7 +26,7 @@ from resque.records import Cost, Features, LearningCurve, Renewal, StepCost, Upd
 from resque.representations import device_of
 from resque.trainer import Trainer, clock
 
-Renew = Callable[[LearningCurve, int], Renewal | None]
+Renew = Callable[[LearningCurve], Renewal | None]
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def retrain(
             stays after the run, until :meth:`resque.checkpoints.Checkpoint.remove` says that the update has been kept.
         tariff: What it is paid by.
         watch: Called after each evaluation.
-        renew: Renews the forecast by the curve so far and the step of the last renewal, see
-            :class:`resque.renewal.Renewing`; asked after each evaluation, in nobody's time but the whole run's.
+        renew: Renews the forecast by the curve so far, see :class:`resque.renewal.Renewing`; asked after each
+            evaluation, in nobody's time but the whole run's.
 
     Returns:
         The update, complete whether or not it reached its target.
@@ -225,7 +225,7 @@ class _Run:
         self.evaluation_s += clock(self._model) - start
         totals = trainer.tally.totals(trainer.within_epoch)
         self._rows.append((trainer.step_count, accuracy, loss, self._training_s, *totals))
-        renewal = self._renew(self.curve, self.renewals[-1].step if self.renewals else 0) if self._renew else None
+        renewal = self._renew(self.curve) if self._renew else None
         if renewal is not None:
             self.renewals.append(renewal)
         if self._watch:

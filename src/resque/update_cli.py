@@ -188,7 +188,7 @@ def retrain(
             with_files if asked_for else measured.entered,
             features=None if own_job.from_scratch else features,
             forecast_id=said.id if said is not None and asked_for else None,
-            renew=Renewing.of_forecast(said, history.updates()) if said is not None and asked_for else None,
+            renew=Renewing.of_forecast(said, history.updates(), own_job) if said is not None and asked_for else None,
         )
 
     if fresh is not None:

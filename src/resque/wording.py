@@ -81,8 +81,16 @@ def chance(probability: float) -> str:
     return ">99%" if 0.99 < probability < 1.0 else f"{math.floor(100.0 * probability + 1e-9)}%"
 
 
-def renewed(renewal: Renewal) -> str:
-    """A renewed forecast in a line."""
+def renewed(update: Update) -> list[str]:
+    """Its forecast as it was renewed on the way: whenever the steps had doubled, and last."""
+    shown: list[Renewal] = []
+    for renewal in update.renewals:
+        if not shown or renewal.step >= 2 * shown[-1].step or renewal is update.renewals[-1]:
+            shown.append(renewal)
+    return [_renewed(renewal) for renewal in shown]
+
+
+def _renewed(renewal: Renewal) -> str:
     steps = f"{quantity('steps', renewal.steps.value)} ({interval('steps', renewal.steps)})"
     at = f"after {renewal.step:,} steps, at accuracy {renewal.accuracy:.3f}"
     return f"renewed {at}: {steps} steps in all, chance of reaching the target {chance(renewal.probability_reached)}"
