@@ -20,7 +20,7 @@ import numpy as np
 
 from agreement import EARLY_TO_LATE, Run, markdown, runs
 from presets import PRESETS, ShiftStudy, TaskStudy
-from prior import task_update_of, update_of
+from prior import task_update_of, thinned, update_of
 from publish import Rows, publish
 from resque.evidence import at_start
 from resque.judging import FEWEST, Judged, Said, judged
@@ -45,12 +45,12 @@ the task that is asked about. No updates of others."""
 
 
 def histories(preset: str, found: Rows) -> Iterator[tuple[ShiftStudy, list[Update], list[Update]]]:
-    """Each study with original models of its own: its updates, and those of the others."""
+    """Each study with original models of its own: its updates, and those of the others as they are shipped."""
     studies = [study for study in PRESETS[preset].shifts if not study.originals]
     of = {study.name: [update_of(run) for run in runs(found[study.name])] for study in studies}
     for study in studies:
-        others = [update for name, own in of.items() if name != study.name for update in own]
-        yield study, of[study.name], [update for update in others if update.cost.steps]
+        others = [update for name, own in of.items() if name != study.name for update in own if update.cost.steps]
+        yield study, of[study.name], [thinned(update) for update in others]
 
 
 def cells(each: Judged) -> tuple[str, ...]:

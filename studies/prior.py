@@ -20,7 +20,7 @@ from agreement import TASK_INDEX, Run, runs
 from presets import PRESETS, TaskStudy
 from publish import Rows
 from resque.plain import to_plain
-from resque.records import LearningCurve, Update
+from resque.records import Update
 from resque.tasks import NEW_TASK
 from runs import RESULTS, rows
 from shift_rows import rounded
@@ -31,23 +31,8 @@ DIGITS = 4
 USED = ("neighbours", "shrunk H-score", "LogME")  # of the rivals, by the predictors
 
 
-def thinned(curve: LearningCurve) -> LearningCurve:
-    """Every evaluation at 1.5 times the steps of the one kept before, and the last."""
-    kept = [0]
-    for place in range(1, len(curve.steps)):
-        if curve.steps[place] >= APART * curve.steps[kept[-1]] or place == len(curve.steps) - 1:
-            kept.append(place)
-    columns = {
-        field.name: tuple(getattr(curve, field.name)[place] for place in kept)
-        for field in dataclasses.fields(curve)
-        if field.name != "steps_per_epoch"
-    }
-    unknown = (None,) * len(kept)
-    return dataclasses.replace(curve, **columns | {"loss": unknown, "gradient_norm_last_batch": unknown})
-
-
 def update_of(run: Run) -> Update:
-    """An update as the history wants it."""
+    """An update with what the predictors take, its whole curve, and no folders in its name."""
     features = dataclasses.replace(
         run.update.features,
         samples=run.row["n"],
@@ -56,7 +41,7 @@ def update_of(run: Run) -> Update:
         scores={name: run.row["rivals"][name][0] for name in USED} | run.row.get("scores", {}),
     )
     names = {name: named(getattr(run.update, name)) for name in ("train_data", "test_data")}
-    return dataclasses.replace(run.update, features=features, curve=thinned(run.update.curve), **names)
+    return dataclasses.replace(run.update, features=features, **names)
 
 
 def named(data: str) -> str:
@@ -67,7 +52,7 @@ def named(data: str) -> str:
 
 def task_update_of(study: TaskStudy, run: Run) -> Update:
     """A new task as an update to its middle accuracy; the parent is the model before it got its head."""
-    target, curve = study.cutoffs[run.row["target"]][1], thinned(run.update.curve)
+    target = study.cutoffs[run.row["target"]][1]
     features = dataclasses.replace(
         run.update.features,
         samples=run.row["n"],
@@ -80,9 +65,8 @@ def task_update_of(study: TaskStudy, run: Run) -> Update:
     return dataclasses.replace(
         run.update,
         features=features,
-        curve=curve,
         target_accuracy=target,
-        reached=curve.first_at(target) is not None,
+        reached=run.update.curve.first_at(target) is not None,
         kind=NEW_TASK,
         parent=f"{run.row['source'] or 'none'} {run.seed}",
         train_data=named(run.update.train_data),
@@ -100,9 +84,26 @@ def lines(preset: str, found: Rows) -> Iterator[str]:
             yield line(task_update_of(tasks, run))
 
 
+def thinned(update: Update) -> Update:
+    """With every evaluation at 1.5 times the steps of the one kept before, and the last, as far as they tell."""
+    curve, kept = update.curve, [0]
+    for place in range(1, len(curve.steps)):
+        if curve.steps[place] >= APART * curve.steps[kept[-1]] or place == len(curve.steps) - 1:
+            kept.append(place)
+    columns = {
+        field.name: tuple(getattr(curve, field.name)[place] for place in kept)
+        for field in dataclasses.fields(curve)
+        if field.name != "steps_per_epoch"
+    }
+    unknown = (None,) * len(kept)
+    short = dataclasses.replace(curve, **columns | {"loss": unknown, "gradient_norm_last_batch": unknown})
+    return dataclasses.replace(update, curve=short, reached=short.first_at(update.target_accuracy) is not None)
+
+
 def line(update: Update) -> str:
     """As a ledger keeps it."""
-    short = dataclasses.replace(update, energy=dataclasses.replace(update.energy, components_kwh={}, note=""))
+    energy = dataclasses.replace(update.energy, components_kwh={}, note="")
+    short = dataclasses.replace(thinned(update), energy=energy)
     return json.dumps(rounded(to_plain(short), DIGITS), separators=(",", ":"))
 
 
