@@ -211,8 +211,17 @@ def test_what_hardly_varied_does_not_lead_far_away():
         (sizes[2], "f", -0.4))]  # fmt: skip
     law = Law(past)
     near, far = (law.expected(Example((x,), kind="new", condition="new")) for x in (10.998, 10.3))
-    assert far == near
+    assert far.mean == near.mean
     assert 4.0 < far.mean < 5.0 < law.expected(Example((11.003,), kind="new", condition="new")).mean
+    assert far.deviation > 3.0 * near.deviation
+
+
+def test_far_from_what_never_varied_less_is_known():
+    past = [Example((1.0,), 3.0 + 0.1 * z, kind=k, condition=k) for k, z in zip("abcd", (1, -1, 0, 2), strict=True)]
+    law = Law(past)
+    here, there = (law.expected(Example((x,), kind="new", condition="new")) for x in (1.0, 5.0))
+    assert there.mean == pytest.approx(here.mean)
+    assert there.deviation > 2.0 * here.deviation
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])

@@ -6,7 +6,7 @@ import pytest
 
 from doubles import synthetic_update
 from resque.errors import LedgerError, SettingError, TooFewUpdatesError
-from resque.estimates import Pace, pace_of, taking
+from resque.estimates import Pace, along, pace_of, taking
 from resque.evidence import Question
 from resque.forecasting import CONSTANT, forecast, learn
 from resque.ledger import Ledger
@@ -219,6 +219,27 @@ def test_wrong_settings_are_refused(job):
 def test_outside_the_range_of_the_history_it_says_so(job):
     assert ask(history(), job, index=1.4).doubts == ("its index lies outside the history's: extrapolated",)
     assert ask(history(), job).doubts == ()
+
+
+def test_a_shift_far_beyond_the_history_is_outside_whatever_decides(job):
+    """A log gap that hardly any shift can exceed once hid it, and the index beside the forecast was not looked at."""
+    past = [dataclasses.replace(u, features=dataclasses.replace(u.features, index_rad=0.5)) for u in history()]
+    far = ask(past, job, index=1.2, accuracy=0.5, predictor="accuracy gap").doubts
+    assert far == ("its index lies outside the history's: extrapolated",)
+    start = [Features(0.5, 0.2 + 0.04 * place, 1.0) for place in range(len(past))]
+    lower = [dataclasses.replace(u, features=features) for u, features in zip(past, start, strict=True)]
+    assert ask(lower, job, accuracy=0.06, predictor="accuracy gap").doubts == (
+        "its accuracy gap lies outside the history's: extrapolated",
+    )
+
+
+def test_what_grows_with_steps_stays_below_no_less_than_its_middle():
+    def estimate(value, low, high, upper):
+        return Estimate(value, Interval(low, high, 0.8, ""), upper)
+
+    grown = along(estimate(10, 5, 18.5, 18), estimate(18, 10, 33.5, 33), estimate(34, 17, 34, 34))
+    assert grown.interval.low <= grown.value <= grown.upper
+    assert grown.value <= grown.interval.high
 
 
 def test_forecasts_are_settled_by_the_first_update_that_names_them(folder, job):

@@ -63,7 +63,7 @@ def test_doubts_go_before_budgets():
 def test_a_cost_that_nobody_knows_cannot_be_decided_on():
     decision = decide(made(without=("carbon_kg",)), Budget(max_kg=1.0, max_kwh=1.0))
     assert decision.code == 4
-    assert "--max-kg is given and the forecast has no carbon_kg" in decision.reasons[0]
+    assert "--max-kg is given and the forecast has no CO2e: name a region" in decision.reasons[0]
     assert decision.held == (("energy_kwh", 0.5, 1.0, "kWh"),)
 
 
@@ -76,7 +76,7 @@ def test_the_summary_says_what_was_held_against_what():
     text = summary(made(), decide(made(), Budget(max_kwh=0.2)))
     assert text.startswith("### Update forecast: beyond budget")
     assert "| energy | 250 Wh | 0–9,000,000,000,000 Wh | 500 Wh | 0.2 kWh |" in text
-    assert "- energy_kwh stays below 0.5 kWh with 80% confidence; the budget is 0.2" in text
+    assert "- energy stays below 0.5 kWh with 80% confidence; the budget is 0.2" in text
     tariff = Tariff(per_kwh=0.2, per_hour=10.0)
     decision = decide(made(), Budget(max_price=21.0, tariff=tariff))
     priced = summary(made(), decision, price_of(made().estimates, tariff), "EUR")

@@ -94,6 +94,21 @@ def test_those_that_had_arrived_by_then_are_no_examples():
     assert renew(few[:-1], question(run), run.curve.until(100)) is None
 
 
+def test_new_tasks_learn_from_new_tasks_and_shifts_from_shifts():
+    """A user's shifts, read at the target of a task, once told what the task would take."""
+
+    def task(u):
+        return dataclasses.replace(u, id=f"t{u.id}", features=dataclasses.replace(u.features, task_index=0.3))
+
+    shifts, tasks = history(20), [task(u) for u in history(9, seed=1)]
+    run = update("asked", 90.0)
+    for asked, alike in ((question(run), shifts), (question(task(run)), tasks)):
+        curve = run.curve.until(100)
+        alone = renew(alike, asked, curve)
+        assert renew([*shifts, *tasks], asked, curve) == alone
+        assert renew(alike, asked, curve, prior=[u for u in shifts + tasks if u not in alike]) == alone
+
+
 def test_a_plateau_makes_the_target_doubtful():
     going, standing_still = update("going", 400.0), update("still", 400.0, ceiling=0.7)
     past = history(16) + [update(f"never{i}", 60.0, ceiling=0.7 + 0.01 * i) for i in range(6)]

@@ -114,6 +114,17 @@ def test_where_the_index_adds_nothing_it_says_so():
     assert validate(history(useful=False), 0.9).index_adds is False
 
 
+@pytest.mark.parametrize(("error", "score", "helps"), [(0.2, 1.0, False), (0.2, 9.0, True), (0.9, 1.0, True)])
+def test_where_updates_of_others_mislead_it_says_so(error, score, helps):
+    alone = validate(history(), 0.9)
+    assert alone.others_help is None
+    whole = dataclasses.replace(alone.judged[0], median_error=0.5, interval_score=3.0)
+    own = dataclasses.replace(whole, predictor=OWN, median_error=error, interval_score=score)
+    found = dataclasses.replace(alone, judged=(whole, own))
+    assert found.others_help is helps
+    assert any("--no-prior" in said for said in found.advice) is not helps
+
+
 def test_nothing_of_a_kind_helps_when_the_kind_is_left_out():
     """An offset of a kind is learned from its other levels, and from them alone."""
     slow = [

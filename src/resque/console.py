@@ -215,7 +215,8 @@ def show_update(update: Update, carbon: Intensity | None = None) -> None:
     rows.add_row(NAMES["flops"], quantity("flops", update.cost.flops))
     if update.tariff is not None:
         rows.add_row("price (whole run)", price(update.price, update.tariff.currency))
-    rows.add_row("evaluation (apart)", quantity("wall_s", update.evaluation_s))
+    apart = "evaluation, renewals (apart)" if update.renewals else "evaluation (apart)"
+    rows.add_row(apart, quantity("wall_s", update.evaluation_s))
     rows.add_row("forgotten", forgotten(update))
     out.print(rows)
     out.print(f"whole run with evaluation: {energy_line(update.energy)}; {grid_line(update.grid)}")
@@ -343,10 +344,8 @@ def show_validation(found: "Validation") -> None:
         )
     if found.curve_error is not None:
         out.print(f"forecast learning curves are typically {100 * found.curve_error:.1f} points of accuracy off")
-    if found.index_adds is False:
-        out.print(
-            "The RESQUE index adds nothing here that could be told from chance: a forecast without it does as well."
-        )
+    for sentence in found.advice:
+        out.print(sentence)
 
 
 def show_ledger(

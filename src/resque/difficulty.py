@@ -9,6 +9,7 @@ never seen. The bend is smooth: cost may hardly depend on a gap that is all but 
 It knows logarithms, features and names, and nothing of where they come from.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Hashable, Sequence
@@ -99,7 +100,7 @@ class Law:
     def __init__(self, examples: Sequence[Example], amplitudes: np.ndarray | None = None) -> None:
         self.examples = list(examples)
         rows = _rows_of(examples)
-        spread = np.ptp(rows, axis=0)  # a slope along what hardly varied would lead anywhere, sure of itself
+        spread = np.ptp(rows, axis=0)
         self._furthest = rows.min(0) - spread, rows.max(0) + spread
         self._center, self._scale = rows.mean(0), rows.std(0)
         self._scale[self._scale < _SMALLEST] = 1.0
@@ -124,12 +125,12 @@ class Law:
             folds: Each ``(n,)``, True for the examples to be left out.
             asked: The update.
         """
-        (across, own), found = self._across(asked), []
+        across, found = self._across(asked), []
         for fold in folds:
             cut = self._inverse - self._inverse[:, fold] @ np.linalg.solve(
                 self._inverse[np.ix_(fold, fold)], self._inverse[fold]
             )
-            found.append(self._found(across, own, cut))
+            found.append(self._found(*across, cut))
         return found
 
     def held_out(self, folds: Sequence[Hashable]) -> list[Expected]:
@@ -144,10 +145,17 @@ class Law:
                 found[place] = Expected(float(mean), math.sqrt(max(float(variance), _SMALLEST)))
         return [each for each in found if each is not None]
 
-    def _across(self, asked: Example) -> tuple[np.ndarray, float]:
-        """Covariance of an update with the examples, and its own variance with noise."""
-        noise = math.exp(2.0 * self.amplitudes[-1])
-        return self._shared([asked], self.examples)[0], float(self._shared([asked], [asked])[0, 0]) + noise
+    def _across(self, asked: Example) -> tuple[np.ndarray, np.ndarray, float]:
+        """Covariance of an update with the examples, within their reach and where it lies, and its variance there."""
+        near, there = self._shared([self._within_reach(asked), asked], self.examples)
+        return near, there, float(self._shared([asked], [asked])[0, 0]) + math.exp(2.0 * self.amplitudes[-1])
+
+    def _within_reach(self, asked: Example) -> Example:
+        """Where the slopes end: as far beyond the examples as these lie apart.
+
+        A slope along what hardly varied would lead anywhere. How little is known of so far away stays as it is.
+        """
+        return dataclasses.replace(asked, features=tuple(np.clip(asked.features, *self._furthest)))
 
     def _shared(self, rows: Sequence[Example], columns: Sequence[Example]) -> np.ndarray:
         """``(rows, columns)`` covariance, without noise."""
@@ -155,14 +163,13 @@ class Law:
         found: np.ndarray = _MEAN_VARIANCE + np.tensordot(weights, self._parts(rows, columns), 1)
         return found
 
-    def _found(self, across: np.ndarray, own: float, inverse: np.ndarray) -> Expected:
-        mean = self._shift + across @ inverse @ self._values
-        return Expected(float(mean), math.sqrt(max(own - float(across @ inverse @ across), _SMALLEST)))
+    def _found(self, near: np.ndarray, there: np.ndarray, own: float, inverse: np.ndarray) -> Expected:
+        mean = self._shift + near @ inverse @ self._values
+        return Expected(float(mean), math.sqrt(max(own - float(there @ inverse @ there), _SMALLEST)))
 
     def _parts(self, rows: Sequence[Example], columns: Sequence[Example]) -> np.ndarray:
         """``(slopes, bend and names, rows, columns)``: who shares what."""
-        sides = (np.clip(_rows_of(side), *self._furthest) for side in (rows, columns))
-        a, b = ((side - self._center) / self._scale for side in sides)
+        a, b = ((_rows_of(side) - self._center) / self._scale for side in (rows, columns))
         smooth = [np.outer(x, y) for x, y in zip(a.T, b.T, strict=True)]
         if smooth:  # a deviation of every feature away, two updates still share e^-1/2 of the bend
             smooth.append(np.exp(-0.5 * ((a[:, None] - b) ** 2).mean(-1)))
@@ -207,7 +214,8 @@ class Law:
         seen = [example for example in self.examples if not example.censored]
         if self._censored.any() and len(seen) > 1:
             others = Law(seen, None if search else self.amplitudes)
-            said = others._shift + others._shared(self.examples, seen) @ others._inverse @ others._values
+            near = [others._within_reach(example) for example in self.examples]
+            said = others._shift + others._shared(near, seen) @ others._inverse @ others._values
             self._values = np.where(self._censored, np.maximum(self._values, said - self._shift), self._values)
 
     def _fill(self) -> None:

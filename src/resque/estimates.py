@@ -89,7 +89,7 @@ def until_seen(steps: Estimate, job: Retraining, lag: Callable[[float], float], 
 
 
 def along(cost: Estimate, before: Estimate, after: Estimate) -> Estimate:
-    """What grows with the steps, when these change: its middle as theirs, its ends as theirs, on their side of it."""
+    """What grows with the steps, when these change: its middle as theirs, its ends as theirs, on their sides of it."""
     value, of_cost, old, new = cost.value * after.value / before.value, cost.interval, before.interval, after.interval
 
     def grown(mine: float | None, old: float | None, new: float | None) -> float | None:
@@ -97,7 +97,8 @@ def along(cost: Estimate, before: Estimate, after: Estimate) -> Estimate:
 
     low, high = min(value, of_cost.low * new.low / old.low), grown(of_cost.high, old.high, new.high)
     changed = dataclasses.replace(of_cost, low=low, high=None if high is None else max(value, high))
-    return Estimate(value, changed, grown(cost.upper, before.upper, after.upper))
+    upper = grown(cost.upper, before.upper, after.upper)
+    return Estimate(value, changed, max(value, upper) if upper is not None and of_cost.level >= 0.5 else upper)
 
 
 def times(steps: Estimate, factor: float) -> Estimate:

@@ -161,7 +161,7 @@ def pasts(
             continue
         if "index" in names and not _same_index(update.features, question.features, own):
             continue
-        if (update.features.task_index is None) != (question.features.task_index is None):
+        if not same_change(update, question):
             continue
         spent = update.cost_at(target) or update.cost
         per_step = getattr(spent, cost) / spent.steps
@@ -251,6 +251,11 @@ def _seen(
 
 def _enough(seen: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
     return tuple(name for name, found in seen.items() if len(found) >= FEW and max(found) - min(found) > _TINY)
+
+
+def same_change(update: Update, question: Question) -> bool:
+    """New tasks learn from new tasks, shifts from shifts."""
+    return (update.features.task_index is None) == (question.features.task_index is None)
 
 
 def at_start(features: Features, target_accuracy: float) -> bool:

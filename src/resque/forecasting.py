@@ -35,7 +35,7 @@ ALL = "the chosen ones"
 CONSTANT = "constant median"
 INDEX = "index"
 _LARGEST_LOG = 700.0
-_BEYOND = 0.1  # of the history's range
+_BEYOND = 0.1  # of the history's range, and of a number of which the logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -287,10 +287,11 @@ def _doubts(
         found.append(
             f"to be {100 * level:g}% sure takes {_needed(level)} different own updates, and there are {len(different)}"
         )
-    for name in dict.fromkeys((*names, *reach)):
+    shown = [INDEX] if question.values([INDEX]) != (None,) else []
+    for name in dict.fromkeys((*names, *reach, *shown)):
         (given,) = question.values([name])
         seen = [row.example.features[0] for row in pasts(history, "steps", question, [name])]
-        slack = _BEYOND * (max(seen) - min(seen)) if seen else 0.0
+        slack = _BEYOND * min(1.0, max(seen) - min(seen)) if seen else 0.0
         if given is None or not seen or not min(seen) - slack - 1e-9 <= given <= max(seen) + slack + 1e-9:
             found.append(f"its {name} lies outside the history's: extrapolated")
     return found

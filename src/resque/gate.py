@@ -14,6 +14,13 @@ from resque.records import Estimate, Forecast
 from resque.wording import NAMES, chance, interval, price, quantity
 
 WITHIN, BEYOND, UNSURE = 0, 3, 4
+_NEEDS = {
+    "energy_kwh": "`resque doctor` says which meter this machine has",
+    "carbon_kg": "name a region with --country or --intensity",
+    "wall_s": "no step was probed",
+    "epochs": "no steps were learned",
+    "price": "give --price-per-kwh or --price-per-hour",
+}
 _VERDICTS = {WITHIN: "within budget", BEYOND: "beyond budget", UNSURE: "not reliable enough to decide"}
 _HEADING = "### Update forecast: "
 _COSTS = {
@@ -80,14 +87,14 @@ def decide(made: Forecast, budget: Budget) -> Decision:
     held, missing = [], []
     for name, cost, limit, value, unit in _compared(made, budget):
         if value is None:
-            missing.append(f"{name} is given and the forecast has no {cost}: name what it needs (meter, region, price)")
+            missing.append(f"{name} is given and the forecast has no {_said(cost)}: {_NEEDS[cost]}")
         else:
             held.append((cost, value, limit, unit))
     doubts = (*made.doubts, *missing)
     if doubts:
         return Decision(UNSURE, doubts, tuple(held))
     reasons = [
-        f"{cost} stays below {value:.3g} {unit} with {made.level:.0%} confidence; the budget is {limit:g}"
+        f"{_said(cost)} stays below {value:.3g} {unit} with {made.level:.0%} confidence; the budget is {limit:g}"
         for cost, value, limit, unit in held
         if value > limit * (1.0 + 1e-9)
     ]
@@ -109,6 +116,10 @@ def _compared(made: Forecast, budget: Budget) -> Iterator[tuple[str, str, float,
     if budget.max_price is not None:
         paid = price_of(made.estimates, budget.tariff)
         yield "--max-price", "price", budget.max_price, None if paid is None else paid.upper, budget.tariff.currency
+
+
+def _said(cost: str) -> str:
+    return NAMES.get(cost, cost)
 
 
 def code_of(made: Forecast, decision: Decision | None) -> int:

@@ -150,13 +150,16 @@ def _runs(ledger: Ledger, path: Path, said: Said) -> Imported:
             updates[run.id] = of_run(run, said)
         except Unusable as reason:
             skipped[f"{run.name} ({run.id[:6]})"] = str(reason)
-    without = 0
+    without, notes = 0, []
     if said.energy is not None:
         joined = paired([run for run in runs if run.id in updates], read_emissions(said.energy))
         without = len(updates) - len(joined)
         updates |= {name: with_energy(updates[name], row) for name, row in joined.items()}
-    note = f"{without} have no row in {said.energy}, so their energy stays unknown" if without else ""
-    return _keep(ledger, "mlflow", list(updates.values()), skipped, note)
+        partly = [updates[name] for name in joined if updates[name].cost.energy_kwh is None]
+        notes += [f"{update.id}: {update.energy.note}" for update in partly]
+    if without:
+        notes.append(f"{without} have no row in {said.energy}, so their energy stays unknown")
+    return _keep(ledger, "mlflow", list(updates.values()), skipped, *notes)
 
 
 def _is_chosen(run: LoggedRun, named: str | None) -> bool:

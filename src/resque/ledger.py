@@ -133,7 +133,7 @@ class Ledger:
         """
         found = self.forecast(forecast_id)
         if any(update.forecast_id == found.id for update in self.updates()):
-            raise LedgerError(f"forecast {found.id} is settled already: make a new one, or leave --forecast out")
+            raise LedgerError(f"forecast {found.id} is settled already: make a new one, or name none")
         return found
 
     def settled(self) -> list[tuple[Forecast, Update]]:

@@ -108,7 +108,7 @@ def ledger_validate(
             watch=lambda done, total: show(done, total, by),
         )
     if as_json:
-        console.print_json({**console.plain(found), "index_adds": found.index_adds})
+        console.print_json({**console.plain(found), "index_adds": found.index_adds, "others_help": found.others_help})
         return
     console.show_validation(found)
 

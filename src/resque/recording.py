@@ -298,7 +298,8 @@ def _as_forecast(said: Forecast, about: Mapping[str, Any]) -> dict[str, Any]:
         if setting in said.recipe and said.recipe[setting] != mine:
             theirs = said.recipe[setting]
             raise SettingError(f"forecast {said.id} was made for {setting} {theirs}, not {mine}: make a new forecast")
-    return {"model": about["model"] or said.model, "recipe": {**said.recipe, **about["recipe"]}} | {
+    ours = {setting: value for setting, value in said.recipe.items() if not setting.startswith("evaluate_")}
+    return {"model": about["model"] or said.model, "recipe": ours | about["recipe"]} | {
         what: getattr(said, what) for what in names
     }
 

@@ -183,7 +183,8 @@ class Update:
         features: What was known before.
         curve: Every evaluation.
         cost: What it took.
-        evaluation_s: Seconds spent evaluating, not part of the cost; None where they were not told apart and are.
+        evaluation_s: Seconds spent evaluating and renewing a forecast, not part of the cost; None where they were not
+            told apart and are.
         energy: The meter's reading for the whole run (training and evaluation).
         grid: The electricity it ran on, None if not named.
         original_accuracy_before: Accuracy on the original data before the update, None if not measured.

@@ -2,7 +2,7 @@
 
 Landmarking (van Houwelingen 2007): at a step, every run of the history that was still below its target then is an
 example. What it knew is the gap that was left and how far the slope of its latest evaluations would have to be
-followed; what it teaches is how many more steps it took. Nothing of it depends on the kind of update.
+followed; what it teaches is how many more steps it took. New tasks learn from new tasks, shifts from shifts.
 
 Each evaluation renews. The law's variances, which take most of the time, are found when the steps have doubled.
 """
@@ -10,13 +10,14 @@ Each evaluation renews. The law's variances, which take most of the time, are fo
 import contextlib
 import dataclasses
 import math
+import statistics
 from collections.abc import Sequence
 
 import numpy as np
 
 from resque.difficulty import Example, Law
 from resque.estimates import until_seen
-from resque.evidence import Question, as_asked, at_start, knows, lag_of, lasted, pasts
+from resque.evidence import Question, as_asked, at_start, knows, lag_of, lasted, pasts, same_change
 from resque.forecasting import reaching
 from resque.outlook import Outlook, look
 from resque.prior import shipped
@@ -55,8 +56,8 @@ def standing(curve: LearningCurve, step: int, target_accuracy: float) -> tuple[f
     places = recent if len(recent) > 1 else past[-2:]
     if len(places) < 2 or curve.steps[places[-1]] < step / 2:
         return None
-    logs = np.log1p([curve.steps[place] for place in places])
-    slope, level = np.polyfit(logs, [curve.accuracy[place] for place in places], 1)
+    logs = [math.log1p(curve.steps[place]) for place in places]
+    slope, level = statistics.linear_regression(logs, [curve.accuracy[place] for place in places])
     gap = max(target_accuracy - (level + slope * math.log1p(step)), _SMALLEST_GAP)
     return math.log(gap), math.log1p(min(gap / max(slope, _SMALLEST_SLOPE), _FURTHEST))
 
@@ -100,7 +101,7 @@ def renew(
     return Renewal(
         step=step,
         accuracy=curve.accuracy[-1],
-        steps=_in_all(to_go, step, level),
+        steps=_in_all(to_go, step, level, question.max_steps),
         probability_reached=chance,
         n_history=sum(own),
     )
@@ -184,7 +185,7 @@ def _stood_there(
 def _landmark(update: Update, question: Question, step: int, own: bool) -> Example | None:
     """A run of the history at that step; None where it was over by then, or did not look."""
     target = question.target_accuracy if own else update.target_accuracy
-    if update.from_scratch or at_start(update.features, target):
+    if update.from_scratch or not same_change(update, question) or at_start(update.features, target):
         return None
     value, censored = lasted(update, target, "steps", question.max_steps)
     stands = standing(update.curve, step, target)
@@ -202,9 +203,9 @@ def _chance(within_reach: Outlook | None, found: Outlook, step: int, longest: in
     return (whole - so_far) / (1.0 - so_far) if so_far < 1.0 else 0.0
 
 
-def _in_all(to_go: Outlook, step: int, level: float) -> Estimate:
+def _in_all(to_go: Outlook, step: int, level: float, longest: int) -> Estimate:
     """Steps so far and steps to come."""
     logs = to_go.center, to_go.low, to_go.high, to_go.upper
-    value, low, high, upper = (step + math.exp(log) for log in logs)
+    value, low, high, upper = (min(step + math.exp(log), longest) for log in logs)
     promise = "jackknife+" if to_go.conformal else "empirical only, no guarantee"
     return Estimate(value, Interval(low, high, level, f"{promise}; renewed after {step} steps"), upper)

@@ -75,7 +75,7 @@ def retrain(
         tariff: What it is paid by.
         watch: Called after each evaluation.
         renew: Renews the forecast by the curve so far, see :class:`resque.renewal.Renewing`; asked after each
-            evaluation, in nobody's time but the whole run's.
+            evaluation, as a part of it.
 
     Returns:
         The update, complete whether or not it reached its target.
@@ -222,12 +222,12 @@ class _Run:
     def _look(self) -> None:
         job, trainer, start = self._job, self._trainer, clock(self._model)
         accuracy, loss = evaluate(self._model, self._test.batches(EVALUATION_BATCH, device_of(self._model)))
-        self.evaluation_s += clock(self._model) - start
         totals = trainer.tally.totals(trainer.within_epoch)
         self._rows.append((trainer.step_count, accuracy, loss, self._training_s, *totals))
         renewal = self._renew(self.curve) if self._renew else None
         if renewal is not None:
             self.renewals.append(renewal)
+        self.evaluation_s += clock(self._model) - start
         if self._watch:
             latest = self.renewals[-1] if self.renewals else None
             self._watch(Progress(trainer.step_count, job.max_steps, accuracy, latest))

@@ -92,6 +92,23 @@ class Validation:
         """Whether the index surely brings forecasts nearer than no predictor; None where it could not be judged."""
         return None if self.index_gain is None else self.index_gain.low > 0.0
 
+    @property
+    def others_help(self) -> bool | None:
+        """Whether updates of others brought the forecast nearer, or made its intervals better; None without any."""
+        said = {each.predictor: each for each in self.judged}
+        whole, alone = said.get(FORECAST), said.get(OWN)
+        if whole is None or alone is None or whole.interval_score is None or alone.interval_score is None:
+            return None
+        return whole.median_error < alone.median_error or whole.interval_score < alone.interval_score
+
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What forecasts could do without, a sentence each."""
+        index = "The RESQUE index adds nothing here that could be told from chance: a forecast without it does as well."
+        others = "Updates of others do not help here: by own updates alone forecasts came nearer; see --no-prior."
+        useless = (index, self.index_adds is False), (others, self.others_help is False)
+        return tuple(sentence for sentence, holds in useless if holds)
+
 
 def validate(
     history: Sequence[Update],

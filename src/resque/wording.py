@@ -93,7 +93,7 @@ def renewed(update: Update) -> list[str]:
 def _renewed(renewal: Renewal) -> str:
     steps = f"{quantity('steps', renewal.steps.value)} ({interval('steps', renewal.steps)})"
     at = f"after {renewal.step:,} steps, at accuracy {renewal.accuracy:.3f}"
-    return f"renewed {at}: {steps} steps in all, chance of reaching the target {chance(renewal.probability_reached)}"
+    return f"renewed {at}: {steps} steps in all if it arrives; chance of that {chance(renewal.probability_reached)}"
 
 
 def standing(accuracy: float, renewal: Renewal | None) -> str:
