@@ -141,6 +141,8 @@ def test_it_settles_a_forecast_and_serves_the_next_one(history, cnn, small, mete
     assert ledger.settled() == [(made, update)]
     assert (update.train_data, update.target_accuracy, update.kind) == (made.train_data, 0.4, "kind 1")
     assert update.features == made.features
+    assert made.recipe["evaluate_every"] == 2
+    assert "evaluate_every" not in update.recipe  # this loop looks when it likes
     with pytest.raises(LedgerError, match="settled already"), resque.record(ledger, made.id):
         pass
 
