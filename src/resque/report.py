@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from resque import __version__, wording
 from resque.errors import DataError
 from resque.files import replacing
-from resque.records import COSTS, Forecast, Update
+from resque.records import COSTS, Estimate, Forecast, Update
 from resque.settling import Settlement, held, relative_error
 from resque.wording import NAMES
 
@@ -177,14 +177,21 @@ def _renewals(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
     figure, axes = _grid(len(settled))
     for axis, (said, update) in zip(axes, settled, strict=True):
         steps = [(1, said.estimates["steps"]), *((renewal.step, renewal.steps) for renewal in update.renewals)]
-        for at, estimate in steps:
-            top = estimate.value * 100 if estimate.interval.high is None else estimate.interval.high
-            axis.plot([at] * 2, [max(estimate.interval.low, 1.0), top], color=_COLOURS[0], lw=2, alpha=0.4)
-            axis.plot(at, estimate.value, "o", ms=4, color=_COLOURS[0])
+        at, middle, low, high = zip(*((at, each.value, *_ends(each)) for at, each in steps), strict=True)
+        axis.vlines(at[:2], low[:2], high[:2], color=_COLOURS[0], lw=2, alpha=0.4)
+        axis.fill_between(at[1:], low[1:], high[1:], color=_COLOURS[0], lw=0, alpha=0.2)
+        axis.plot(at[:1], middle[:1], "o", ms=4, color=_COLOURS[0])
+        axis.plot(at[1:], middle[1:], ".-", ms=4, lw=0.8, color=_COLOURS[0])
         axis.axhline(update.cost.steps, color="#444444", lw=0.8, ls="--" if update.reached else ":")
         axis.set(title=_literal(wording.shift_of(update)), xlabel="optimizer steps taken", ylabel="steps in all")
         _logarithmic(axis, "x", "y")
     return figure
+
+
+def _ends(steps: Estimate) -> tuple[float, float]:
+    """Of its interval, where one can be drawn."""
+    within = steps.interval
+    return max(within.low, 1.0), steps.value * 100 if within.high is None else within.high
 
 
 def _running(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
