@@ -224,8 +224,11 @@ def test_outside_the_range_of_the_history_it_says_so(job):
 def test_a_shift_far_beyond_the_history_is_outside_whatever_decides(job):
     """A log gap that hardly any shift can exceed once hid it, and the index beside the forecast was not looked at."""
     past = [dataclasses.replace(u, features=dataclasses.replace(u.features, index_rad=0.5)) for u in history()]
-    far = ask(past, job, index=1.2, accuracy=0.5, predictor="accuracy gap").doubts
-    assert far == ("its index lies outside the history's: extrapolated",)
+    asked = {"accuracy": 0.5, "predictor": "accuracy gap"}
+    assert ask(past, job, index=1.2, **asked).doubts == ("its index lies beyond the history's: extrapolated",)
+    assert ask(past, job, index=0.504, **asked).doubts == ask(past, job, index=0.1, **asked).doubts == ()
+    elsewhere = [dataclasses.replace(u, features=dataclasses.replace(u.features, layer="other")) for u in past]
+    assert ask(elsewhere, job, index=1.2, **asked).doubts == ()
     start = [Features(0.5, 0.2 + 0.04 * place, 1.0) for place in range(len(past))]
     lower = [dataclasses.replace(u, features=features) for u, features in zip(past, start, strict=True)]
     assert ask(lower, job, accuracy=0.06, predictor="accuracy gap").doubts == (

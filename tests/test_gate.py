@@ -67,6 +67,14 @@ def test_a_cost_that_nobody_knows_cannot_be_decided_on():
     assert decision.held == (("energy_kwh", 0.5, 1.0, "kWh"),)
 
 
+def test_what_is_missing_is_what_it_says():
+    bare = made(without=("carbon_kg", "energy_kwh"))
+    paid = Tariff(per_kwh=0.3)
+    for budget in (Budget(max_kg=1.0), Budget(max_kwh=1.0), Budget(max_price=5.0, tariff=paid)):
+        assert "no meter told the energy" in decide(bare, budget).reasons[0]
+    assert "give --price-per-kwh" in decide(bare, Budget(max_price=5.0)).reasons[0]
+
+
 def test_no_limit_is_no_gate():
     assert not Budget().is_given
     assert Budget(max_price=0.0).is_given

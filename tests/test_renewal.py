@@ -1,7 +1,9 @@
 """Forecasts renewed while an update runs, judged by runs whose course is known."""
 
 import dataclasses
+import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from doubles import synthetic_update
 from resque.checkpoints import Checkpoint
+from resque.console import show_update
 from resque.energy import ClockMeter
 from resque.evidence import Question, group_of
 from resque.forecasting import forecast, reaching
@@ -147,6 +150,50 @@ def test_a_run_ends_at_one_of_its_looks(said, small):
             assert end in ends
             assert end > step
         assert bare(run.until(step)).steps.value not in ends
+
+
+def test_renewing_is_evaluation_and_no_training(small, capsys):
+    """Counted, not timed: what it spends is at least what the callback saw itself spend."""
+    spent = []
+
+    def busily(curve):
+        start = time.perf_counter()
+        assert sum(range(400_000))
+        spent.append(time.perf_counter() - start)
+        return renew(past, question(run), run.curve.until(16)) if len(spent) == 3 else None
+
+    past, run = history(12), update("asked", 90.0)
+    job = Retraining(*small, 0.9999, Recipe(max_epochs=1, evaluate_every=2))
+    done = retrain(small_cnn(), job, meter=ClockMeter(), renew=busily)
+    assert done.evaluation_s > sum(spent)
+    assert len(done.renewals) == 1
+    show_update(done)
+    assert "evaluation, renewals (apart)" in capsys.readouterr().out
+
+
+def test_no_end_lies_beyond_the_longest_run():
+    run = update("asked", 200.0, blur=0.01)
+    past = [*history(24, blur=0.01), *(update(f"n{i}", 60.0, ceiling=0.7 + 0.01 * i, blur=0.01) for i in range(6))]
+    for step in (step for step in run.curve.steps if 8 <= step < 60):
+        steps = renew(past, question(run), run.curve.until(step)).steps
+        assert max(steps.value, steps.interval.high, steps.upper) <= 4000
+
+
+def test_the_chance_of_a_task_is_its_forecasts_given_that_it_has_not_arrived():
+    """It falls from step to step; each step's own law let it rise without anything having been reached."""
+
+    def task(of, index, accuracy):
+        scores = {"warm-up accuracy": accuracy}
+        return dataclasses.replace(of, features=Features(None, 0.5, 1.0, task_index=index, scores=scores))
+
+    random = np.random.default_rng(2)
+    past = [task(u, 0.3 + 0.3 * random.random(), 0.5 + 0.3 * random.random()) for u in history(20, blur=0.01)]
+    run = task(update("asked", 150.0), 0.4, 0.6)
+    renewing = Renewing(past, question(run))
+    said = [renewing(run.curve.until(step)) for step in run.curve.steps if FIRST <= step < 200]
+    chances = [each.probability_reached for each in said if each is not None]
+    assert len(chances) > 10
+    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(chances))
 
 
 @pytest.fixture

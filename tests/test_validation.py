@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from doubles import synthetic_update
+from resque.console import show_validation
 from resque.errors import SettingError, TooFewUpdatesError
 from resque.validation import BARE, BY, CONSTANT, FORECAST, LONGEST, OWN, Rest, question_of, replicate_error, validate
 
@@ -123,6 +124,29 @@ def test_where_updates_of_others_mislead_it_says_so(error, score, helps):
     found = dataclasses.replace(alone, judged=(whole, own))
     assert found.others_help is helps
     assert any("--no-prior" in said for said in found.advice) is not helps
+
+
+def test_of_others_nothing_is_said_that_was_not_judged_on_the_same_updates():
+    alone = validate(history(), 0.9)
+    whole = dataclasses.replace(alone.judged[0], median_error=0.5, interval_score=3.0)
+    for own, helps in (
+        (dataclasses.replace(whole, predictor=OWN), True),
+        (dataclasses.replace(whole, predictor=OWN, n=2, median_error=0.1, interval_score=1.0), None),
+    ):
+        assert dataclasses.replace(alone, judged=(whole, own)).others_help is helps
+    never = dataclasses.replace(whole, reached=0, median_error=math.nan)
+    own = dataclasses.replace(never, predictor=OWN)
+    assert dataclasses.replace(alone, judged=(never, own)).others_help is None
+
+
+def test_what_it_advises_is_printed(capsys):
+    found = validate(history(useful=False), 0.9)
+    whole = dataclasses.replace(found.judged[0], median_error=0.5, interval_score=3.0)
+    own = dataclasses.replace(whole, predictor=OWN, median_error=0.0, interval_score=1.0)
+    show_validation(dataclasses.replace(found, judged=(whole, own)))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "see --no-prior" in said
+    assert "index adds nothing" in said
 
 
 def test_nothing_of_a_kind_helps_when_the_kind_is_left_out():

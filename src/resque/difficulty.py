@@ -125,12 +125,12 @@ class Law:
             folds: Each ``(n,)``, True for the examples to be left out.
             asked: The update.
         """
-        across, found = self._across(asked), []
+        (across, own), found = self._across(asked), []
         for fold in folds:
             cut = self._inverse - self._inverse[:, fold] @ np.linalg.solve(
                 self._inverse[np.ix_(fold, fold)], self._inverse[fold]
             )
-            found.append(self._found(*across, cut))
+            found.append(self._found(across, own, cut))
         return found
 
     def held_out(self, folds: Sequence[Hashable]) -> list[Expected]:
@@ -145,16 +145,13 @@ class Law:
                 found[place] = Expected(float(mean), math.sqrt(max(float(variance), _SMALLEST)))
         return [each for each in found if each is not None]
 
-    def _across(self, asked: Example) -> tuple[np.ndarray, np.ndarray, float]:
-        """Covariance of an update with the examples, within their reach and where it lies, and its variance there."""
-        near, there = self._shared([self._within_reach(asked), asked], self.examples)
-        return near, there, float(self._shared([asked], [asked])[0, 0]) + math.exp(2.0 * self.amplitudes[-1])
+    def _across(self, asked: Example) -> tuple[np.ndarray, float]:
+        """Covariance of an update with the examples, and its own variance with noise."""
+        near, noise = [self._nearest(asked)], math.exp(2.0 * self.amplitudes[-1])
+        return self._shared(near, self.examples)[0], float(self._shared(near, near)[0, 0]) + noise
 
-    def _within_reach(self, asked: Example) -> Example:
-        """Where the slopes end: as far beyond the examples as these lie apart.
-
-        A slope along what hardly varied would lead anywhere. How little is known of so far away stays as it is.
-        """
+    def _nearest(self, asked: Example) -> Example:
+        """As far beyond the examples as these lie apart: a slope along what hardly varied would lead anywhere."""
         return dataclasses.replace(asked, features=tuple(np.clip(asked.features, *self._furthest)))
 
     def _shared(self, rows: Sequence[Example], columns: Sequence[Example]) -> np.ndarray:
@@ -163,9 +160,9 @@ class Law:
         found: np.ndarray = _MEAN_VARIANCE + np.tensordot(weights, self._parts(rows, columns), 1)
         return found
 
-    def _found(self, near: np.ndarray, there: np.ndarray, own: float, inverse: np.ndarray) -> Expected:
-        mean = self._shift + near @ inverse @ self._values
-        return Expected(float(mean), math.sqrt(max(own - float(there @ inverse @ there), _SMALLEST)))
+    def _found(self, across: np.ndarray, own: float, inverse: np.ndarray) -> Expected:
+        mean = self._shift + across @ inverse @ self._values
+        return Expected(float(mean), math.sqrt(max(own - float(across @ inverse @ across), _SMALLEST)))
 
     def _parts(self, rows: Sequence[Example], columns: Sequence[Example]) -> np.ndarray:
         """``(slopes, bend and names, rows, columns)``: who shares what."""
@@ -214,7 +211,7 @@ class Law:
         seen = [example for example in self.examples if not example.censored]
         if self._censored.any() and len(seen) > 1:
             others = Law(seen, None if search else self.amplitudes)
-            near = [others._within_reach(example) for example in self.examples]
+            near = [others._nearest(example) for example in self.examples]
             said = others._shift + others._shared(near, seen) @ others._inverse @ others._values
             self._values = np.where(self._censored, np.maximum(self._values, said - self._shift), self._values)
 

@@ -202,7 +202,7 @@ def lag_of(rows: Sequence[Past]) -> Callable[[float], float]:
     seen = [row for row in rows if row.own and not row.example.censored] or list(rows)
 
     def of(steps: float) -> float:
-        near = sorted(seen, key=lambda row: abs(row.example.log_cost - math.log(steps)))
+        near = sorted(seen, key=lambda row: abs(row.example.log_cost - math.log(max(steps, 1.0))))
         return statistics.median(row.lag for row in near[:_NEAR]) if near else 0.0
 
     return of

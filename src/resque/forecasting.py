@@ -35,7 +35,7 @@ ALL = "the chosen ones"
 CONSTANT = "constant median"
 INDEX = "index"
 _LARGEST_LOG = 700.0
-_BEYOND = 0.1  # of the history's range, and of a number of which the logarithm is taken
+_BEYOND = 0.1
 
 
 @dataclass(frozen=True)
@@ -164,6 +164,14 @@ def reaching(history: Sequence[Update], prior: Sequence[Update], question: Quest
     return None
 
 
+def chances(history: Sequence[Update], prior: Sequence[Update], question: Question) -> Outlook | None:
+    """What the chance of reaching the target rests on in a forecast; None where there is none."""
+    with contextlib.suppress(TooFewUpdatesError, SettingError):
+        by_steps = chosen(history, question, prior)
+        return reaching(history, prior, question) or learn(history, prior, "steps", question, by_steps).outlook
+    return None
+
+
 def learn(
     history: Sequence[Update],
     prior: Sequence[Update],
@@ -287,14 +295,26 @@ def _doubts(
         found.append(
             f"to be {100 * level:g}% sure takes {_needed(level)} different own updates, and there are {len(different)}"
         )
-    shown = [INDEX] if question.values([INDEX]) != (None,) else []
-    for name in dict.fromkeys((*names, *reach, *shown)):
-        (given,) = question.values([name])
-        seen = [row.example.features[0] for row in pasts(history, "steps", question, [name])]
-        slack = _BEYOND * min(1.0, max(seen) - min(seen)) if seen else 0.0
-        if given is None or not seen or not min(seen) - slack - 1e-9 <= given <= max(seen) + slack + 1e-9:
+    for name in dict.fromkeys((*names, *reach)):
+        (given,), seen = question.values([name]), _seen(history, question, name)
+        if not seen:
+            found.append(f"no own update that can be compared has its {name}")
+        elif given is None or not min(seen) - _slack(seen) <= given <= max(seen) + _slack(seen):
             found.append(f"its {name} lies outside the history's: extrapolated")
+    (index,), seen = question.values([INDEX]), _seen(history, question, INDEX)
+    beside = INDEX not in (*names, *reach) and len(seen) >= FEWEST_UPDATES
+    if beside and index is not None and index > max(seen) + _slack(seen):  # it decides nothing; nor was it ever seen
+        found.append(f"its {INDEX} lies beyond the history's: extrapolated")
     return found
+
+
+def _seen(history: Sequence[Update], question: Question, name: str) -> list[float]:
+    return [row.example.features[0] for row in pasts(history, "steps", question, [name])]
+
+
+def _slack(seen: Sequence[float]) -> float:
+    """A tenth of the range; at most a tenth of a number that is a logarithm, and at least a hundredth."""
+    return min(_BEYOND, max(_BEYOND * (max(seen) - min(seen)), _BEYOND**2))
 
 
 def _needed(level: float) -> int:

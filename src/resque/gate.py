@@ -15,10 +15,8 @@ from resque.wording import NAMES, chance, interval, price, quantity
 
 WITHIN, BEYOND, UNSURE = 0, 3, 4
 _NEEDS = {
-    "energy_kwh": "`resque doctor` says which meter this machine has",
+    "energy_kwh": "no meter told the energy of a step (`resque doctor` says which this machine has)",
     "carbon_kg": "name a region with --country or --intensity",
-    "wall_s": "no step was probed",
-    "epochs": "no steps were learned",
     "price": "give --price-per-kwh or --price-per-hour",
 }
 _VERDICTS = {WITHIN: "within budget", BEYOND: "beyond budget", UNSURE: "not reliable enough to decide"}
@@ -87,7 +85,7 @@ def decide(made: Forecast, budget: Budget) -> Decision:
     held, missing = [], []
     for name, cost, limit, value, unit in _compared(made, budget):
         if value is None:
-            missing.append(f"{name} is given and the forecast has no {_said(cost)}: {_NEEDS[cost]}")
+            missing.append(f"{name} is given and the forecast has no {_said(cost)}: {_need(made, cost, budget)}")
         else:
             held.append((cost, value, limit, unit))
     doubts = (*made.doubts, *missing)
@@ -116,6 +114,11 @@ def _compared(made: Forecast, budget: Budget) -> Iterator[tuple[str, str, float,
     if budget.max_price is not None:
         paid = price_of(made.estimates, budget.tariff)
         yield "--max-price", "price", budget.max_price, None if paid is None else paid.upper, budget.tariff.currency
+
+
+def _need(made: Forecast, cost: str, budget: Budget) -> str:
+    by_energy = cost != "price" or budget.tariff.per_kwh
+    return _NEEDS["energy_kwh" if by_energy and "energy_kwh" not in made.estimates else cost]
 
 
 def _said(cost: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from resque.difficulty import Example, Law
 from resque.estimates import until_seen
 from resque.evidence import Question, as_asked, at_start, knows, lag_of, lasted, pasts, same_change
-from resque.forecasting import reaching
+from resque.forecasting import chances
 from resque.outlook import Outlook, look
 from resque.prior import shipped
 from resque.readings import Interval
@@ -82,7 +82,7 @@ def renew(
         curve: What has been seen of it, up to now.
         prior: Updates of others, see :func:`resque.forecasting.forecast`.
         level: Nominal coverage of the interval.
-        within_reach: See :func:`resque.forecasting.reaching`; None asks the runs that stood there.
+        within_reach: See :func:`resque.forecasting.chances`; None asks the runs that stood there.
         like: Law of this step, or of an earlier one, whose variances are then taken; None finds them here.
 
     Returns:
@@ -127,7 +127,7 @@ class Renewing:
         job: Retraining | None = None,
     ) -> None:
         self._history, self._question, self._prior, self._level, self._job = history, question, prior, level, job
-        self._within_reach = reaching(history, prior, question)
+        self._within_reach = chances(history, prior, question)
         self._lag = lag_of(pasts(history, "steps", question, ()) + pasts(prior, "steps", question, (), own=False))
         self._laws: dict[int, Law | None] = {}
 

@@ -94,12 +94,14 @@ class Validation:
 
     @property
     def others_help(self) -> bool | None:
-        """Whether updates of others brought the forecast nearer, or made its intervals better; None without any."""
+        """Whether updates of others spoil neither errors nor intervals; None where own ones speak of fewer updates."""
         said = {each.predictor: each for each in self.judged}
         whole, alone = said.get(FORECAST), said.get(OWN)
-        if whole is None or alone is None or whole.interval_score is None or alone.interval_score is None:
+        if whole is None or alone is None or whole.n != alone.n or not whole.reached:
             return None
-        return whole.median_error < alone.median_error or whole.interval_score < alone.interval_score
+        if whole.interval_score is None or alone.interval_score is None:
+            return None
+        return whole.median_error <= alone.median_error or whole.interval_score <= alone.interval_score
 
     @property
     def advice(self) -> tuple[str, ...]:
