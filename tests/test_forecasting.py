@@ -216,8 +216,19 @@ def test_wrong_settings_are_refused(job):
         ask(history(), job, index=None, predictor="index")
 
 
+HAD = "all that this model's own updates by this recipe had"
+
+
+def test_what_another_recipe_has_seen_this_one_has_not(job):
+    """One failed run by another recipe once made any shift ordinary."""
+    far = synthetic_update("far", index=1.4, steps=300, reached=False)
+    other = dataclasses.replace(far, recipe={**far.recipe, "optimizer": "sgd"})
+    assert ask([*history(), other], job, index=1.4).doubts == (f"extrapolated: index above {HAD}",)
+
+
 def test_outside_the_range_of_the_history_it_says_so(job):
-    assert ask(history(), job, index=1.4).doubts == ("its index lies outside the history's: extrapolated",)
+    assert ask(history(), job, index=1.4).doubts == (f"extrapolated: index above {HAD}",)
+    assert ask(history(), job, index=0.01).doubts == (f"extrapolated: index below {HAD}",)
     assert ask(history(), job).doubts == ()
 
 
@@ -225,14 +236,14 @@ def test_a_shift_far_beyond_the_history_is_outside_whatever_decides(job):
     """A log gap that hardly any shift can exceed once hid it, and the index beside the forecast was not looked at."""
     past = [dataclasses.replace(u, features=dataclasses.replace(u.features, index_rad=0.5)) for u in history()]
     asked = {"accuracy": 0.5, "predictor": "accuracy gap"}
-    assert ask(past, job, index=1.2, **asked).doubts == ("its index lies beyond the history's: extrapolated",)
+    assert ask(past, job, index=1.2, **asked).doubts == (f"extrapolated: index above {HAD}",)
     assert ask(past, job, index=0.504, **asked).doubts == ask(past, job, index=0.1, **asked).doubts == ()
     elsewhere = [dataclasses.replace(u, features=dataclasses.replace(u.features, layer="other")) for u in past]
     assert ask(elsewhere, job, index=1.2, **asked).doubts == ()
     start = [Features(0.5, 0.2 + 0.04 * place, 1.0) for place in range(len(past))]
     lower = [dataclasses.replace(u, features=features) for u, features in zip(past, start, strict=True)]
     assert ask(lower, job, accuracy=0.06, predictor="accuracy gap").doubts == (
-        "its accuracy gap lies outside the history's: extrapolated",
+        f"extrapolated: accuracy gap above {HAD}",
     )
 
 

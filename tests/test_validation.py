@@ -9,7 +9,21 @@ import pytest
 from doubles import synthetic_update
 from resque.console import show_validation
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.validation import BARE, BY, CONSTANT, FORECAST, LONGEST, OWN, Rest, question_of, replicate_error, validate
+from resque.records import LearningCurve
+from resque.validation import (
+    BARE,
+    BEFORE,
+    BY,
+    CONSTANT,
+    FORECAST,
+    LONGEST,
+    OWN,
+    RENEWED,
+    Rest,
+    question_of,
+    replicate_error,
+    validate,
+)
 
 
 def history(kinds=4, levels=4, seeds=2, spread=0.2, useful=True):
@@ -73,6 +87,28 @@ def test_a_mixture_tells_nothing_of_its_kinds_that_are_left_out():
         slow, fast = (said_of_gaussian(pace, patch) for pace in (30, 1))
     assert slow == fast
     assert len(slow) == 8
+
+
+def test_renewed_tasks_are_judged_by_the_chance_that_a_run_would_tell(monkeypatch):
+    """The forecast's, given that nothing was reached by then: it cannot have risen."""
+    tasks = []
+    for place, update in enumerate(history()):
+        scores = {"warm-up accuracy": 0.5 + 0.01 * place}
+        features = dataclasses.replace(update.features, task_index=0.2 + 0.02 * place, index_rad=None, scores=scores)
+        whole = 10 * update.cost.steps
+        steps = tuple(range(0, whole + 1, 10))
+        rising = tuple(float(x) for x in np.interp(steps, [0, whole], [0.5, 0.9]))
+        unknown = (None,) * len(steps)
+        curve = LearningCurve(steps, rising, unknown, tuple(map(float, steps)), *[unknown] * 3, steps_per_epoch=100)
+        cost = dataclasses.replace(update.cost, steps=whole)
+        tasks.append(dataclasses.replace(update, features=features, curve=curve, cost=cost))
+    found = {}
+    monkeypatch.setattr("resque.validation.judged", lambda name, words, level: found.update({name: words}))
+    validate(tasks, 0.9, "condition")
+    pairs = list(zip(found[BEFORE], found[RENEWED], strict=True))
+    assert len(pairs) > 10
+    assert all(after.chance <= before.chance for before, after in pairs)
+    assert any(after.chance < before.chance for before, after in pairs)
 
 
 def test_the_updates_of_others_change_the_forecast_and_nothing_that_is_judged_beside_it():

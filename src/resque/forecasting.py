@@ -295,25 +295,27 @@ def _doubts(
         found.append(
             f"to be {100 * level:g}% sure takes {_needed(level)} different own updates, and there are {len(different)}"
         )
-    for name in dict.fromkeys((*names, *reach)):
+    for name in dict.fromkeys((*names, *reach) if kin else ()):
         (given,), seen = question.values([name]), _seen(history, question, name)
         if not seen:
-            found.append(f"no own update that can be compared has its {name}")
+            found.append(f"no own update of this model and recipe has its {name}")
         elif given is None or not min(seen) - _slack(seen) <= given <= max(seen) + _slack(seen):
-            found.append(f"its {name} lies outside the history's: extrapolated")
+            side = "below" if given is not None and given < min(seen) else "above"
+            found.append(f"extrapolated: {name} {side} all that this model's own updates by this recipe had")
     (index,), seen = question.values([INDEX]), _seen(history, question, INDEX)
     beside = INDEX not in (*names, *reach) and len(seen) >= FEWEST_UPDATES
     if beside and index is not None and index > max(seen) + _slack(seen):  # it decides nothing; nor was it ever seen
-        found.append(f"its {INDEX} lies beyond the history's: extrapolated")
+        found.append(f"extrapolated: {INDEX} above all that this model's own updates by this recipe had")
     return found
 
 
 def _seen(history: Sequence[Update], question: Question, name: str) -> list[float]:
-    return [row.example.features[0] for row in pasts(history, "steps", question, [name])]
+    rows = pasts(history, "steps", question, [name])
+    return [row.example.features[0] for row in rows if row.example.group == question.group]
 
 
 def _slack(seen: Sequence[float]) -> float:
-    """A tenth of the range; at most a tenth of a number that is a logarithm, and at least a hundredth."""
+    """A tenth of the range; at most .1, which of a logarithm is a tenth of the number, and at least .01."""
     return min(_BEYOND, max(_BEYOND * (max(seen) - min(seen)), _BEYOND**2))
 
 

@@ -73,8 +73,8 @@ def renew(
 ) -> Renewal | None:
     """What an update that is under way will cost in all.
 
-    The curve so far says little of where it ends: the chance of reaching the target is that of the forecast, given that
-    the target was not reached by now.
+    The curve so far says little of where it ends: the chance of reaching the target is that of the forecast, by the
+    history as it is now, given that the target was not reached by now.
 
     Args:
         history: Finished updates.

@@ -310,7 +310,8 @@ def _renewals(fold: Rest, update: Update, question: Question) -> Iterator[tuple[
     epoch, reached = update.curve.steps_per_epoch, update.cost_at(question.target_accuracy)
     if epoch is None or (reached or update.cost).steps <= epoch:
         return
-    before, within_reach = fold.forecast(question), fold.reaching(question)
+    before = fold.forecast(question)
+    within_reach = fold.reaching(question) or before
     at = max(step for step in update.curve.steps if step <= epoch)
     if before is None or not at:
         return
