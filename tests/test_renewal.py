@@ -13,14 +13,15 @@ from doubles import synthetic_update
 from resque.checkpoints import Checkpoint
 from resque.console import show_update
 from resque.energy import ClockMeter
+from resque.estimates import until_seen
 from resque.evidence import Question, group_of
 from resque.forecasting import forecast, reaching
 from resque.ledger import Ledger
 from resque.networks import small_cnn
-from resque.readings import EnergyReading
+from resque.readings import EnergyReading, Interval
 from resque.recipes import Recipe, Retraining, looks
 from resque.recording import record
-from resque.records import Features, LearningCurve, StepCost
+from resque.records import Estimate, Features, LearningCurve, StepCost
 from resque.renewal import FIRST, Renewing, renew, standing
 from resque.retraining import retrain
 
@@ -150,6 +151,23 @@ def test_a_run_ends_at_one_of_its_looks(said, small):
             assert end in ends
             assert end > step
         assert bare(run.until(step)).steps.value not in ends
+
+
+def test_it_ends_no_earlier_than_it_still_can(small):
+    """Where runs were seen long after they arrived, half of that is taken off; not what this run has behind it."""
+    job = Retraining(*small, 0.9, Recipe(max_epochs=200, evaluate_every=5))
+    steps = Estimate(22.0, Interval(20.5, 40.0, 0.8, ""), 30.0)
+    before, now = (until_seen(steps, job, lambda _: 0.8, earliest) for earliest in (0, 21))
+    assert before.interval.low <= before.value < 20
+    assert min(now.interval.low, now.value) > 20
+
+
+def test_renewing_asks_for_ends_beyond_its_step(said, small, monkeypatch):
+    ledger, made = said
+    asked = []
+    monkeypatch.setattr("resque.renewal.until_seen", lambda steps, job, lag, earliest: asked.append(earliest) or steps)
+    Renewing.of_forecast(made, ledger.updates(), Retraining(*small, 0.9))(curve_of(100.0).until(33))
+    assert asked == [33]  # its last evaluation was at 32
 
 
 def test_renewing_is_evaluation_and_no_training(small, capsys):

@@ -167,8 +167,8 @@ def reaching(history: Sequence[Update], prior: Sequence[Update], question: Quest
 def chances(history: Sequence[Update], prior: Sequence[Update], question: Question) -> Outlook | None:
     """What the chance of reaching the target rests on in a forecast; None where there is none."""
     with contextlib.suppress(TooFewUpdatesError, SettingError):
-        by_steps = chosen(history, question, prior)
-        return reaching(history, prior, question) or learn(history, prior, "steps", question, by_steps).outlook
+        within_reach = reaching(history, prior, question)
+        return within_reach or learn(history, prior, "steps", question, chosen(history, question, prior)).outlook
     return None
 
 
@@ -300,13 +300,16 @@ def _doubts(
         if not seen:
             found.append(f"no own update of this model and recipe has its {name}")
         elif given is None or not min(seen) - _slack(seen) <= given <= max(seen) + _slack(seen):
-            side = "below" if given is not None and given < min(seen) else "above"
-            found.append(f"extrapolated: {name} {side} all that this model's own updates by this recipe had")
+            found.append(_extrapolated(name, "below" if given is not None and given < min(seen) else "above"))
     (index,), seen = question.values([INDEX]), _seen(history, question, INDEX)
     beside = INDEX not in (*names, *reach) and len(seen) >= FEWEST_UPDATES
     if beside and index is not None and index > max(seen) + _slack(seen):  # it decides nothing; nor was it ever seen
-        found.append(f"extrapolated: {INDEX} above all that this model's own updates by this recipe had")
+        found.append(_extrapolated(INDEX, "above"))
     return found
+
+
+def _extrapolated(name: str, side: str) -> str:
+    return f"extrapolated: {name} {side} all that this model's own updates by this recipe had"
 
 
 def _seen(history: Sequence[Update], question: Question, name: str) -> list[float]:
