@@ -166,8 +166,9 @@ def test_renewing_asks_for_ends_beyond_its_step(said, small, monkeypatch):
     ledger, made = said
     asked = []
     monkeypatch.setattr("resque.renewal.until_seen", lambda steps, job, lag, earliest: asked.append(earliest) or steps)
-    Renewing.of_forecast(made, ledger.updates(), Retraining(*small, 0.9))(curve_of(100.0).until(33))
-    assert asked == [33]  # its last evaluation was at 32
+    run = curve_of(100.0).until(33)
+    Renewing.of_forecast(made, ledger.updates(), Retraining(*small, 0.9))(run)
+    assert asked == [run.steps[-1] + 1]
 
 
 def test_renewing_is_evaluation_and_no_training(small, capsys):
