@@ -3,7 +3,8 @@
 The plain loop does what the authors' code does: a ``DataLoader`` of PIL images that are changed one by one, float32,
 the optimizer as PyTorch builds it, a copy of the whole model at the end of each epoch and the parameter change from two
 such copies. It is timed with the loader in the same process (PyTorch's default) and with two worker processes. Ours is
-``resque.trainer.Trainer``, which an update runs on, with its measures. Each variant runs once per round, in a new order
+``resque.training.trainer.Trainer``, which an update runs on, with its measures. Each variant runs once per round, in a
+new order
 each round; a ratio is taken within its round; shown are the median over rounds and the range. What is neither forward
 nor backward pass is timed apart, and so are the measures (gradient norm, parameter change). Both loops then train on
 for a few epochs, over several seeds, to see that they reach the same accuracy. Run it with ``make bench``.
@@ -27,12 +28,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from resque.data import load_data
-from resque.labelled import LabelledData
-from resque.measures import evaluate, parameter_change
-from resque.preparation import Preparation
-from resque.recipes import Recipe, named_recipe
-from resque.trainer import Trainer
+from resque.data.dataset import LabeledDataset
+from resque.data.loading import load_data
+from resque.data.preprocessing import ImagePreprocessing
+from resque.training.cost_tracking import parameter_change
+from resque.training.evaluation import evaluate
+from resque.training.recipe import Recipe, named_recipe
+from resque.training.trainer import Trainer
 
 FASHION = "/usr/share/datasets/fashion-mnist"
 RECIPE = "train-adam,augmentation=paper"
@@ -86,7 +88,7 @@ def now(device: torch.device) -> float:
 class Pictures(Dataset[tuple[Tensor, int]]):
     """PIL images, changed one by one."""
 
-    def __init__(self, data: LabelledData) -> None:
+    def __init__(self, data: LabeledDataset) -> None:
         self._images, self._labels = data.images, data.labels
         self._change = transforms.Compose(
             [
@@ -110,7 +112,7 @@ class Pictures(Dataset[tuple[Tensor, int]]):
 class Plain:
     """The loop that most people write."""
 
-    def __init__(self, model: nn.Module, data: LabelledData, seed: int, workers: int, clocked: Clocked) -> None:
+    def __init__(self, model: nn.Module, data: LabeledDataset, seed: int, workers: int, clocked: Clocked) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._loader = DataLoader(
             Pictures(data), BATCH, shuffle=True, num_workers=workers, drop_last=True, generator=generator
@@ -140,7 +142,7 @@ class Plain:
 class Ours:
     """The loop of an update."""
 
-    def __init__(self, model: nn.Module, data: LabelledData, seed: int, recipe: Recipe, clocked: Clocked) -> None:
+    def __init__(self, model: nn.Module, data: LabeledDataset, seed: int, recipe: Recipe, clocked: Clocked) -> None:
         self._trainer = Trainer(model, data, recipe, seed)
         self._trainer.forward_and_backward = clocked(self._trainer.forward_and_backward)
 
@@ -152,7 +154,7 @@ class Ours:
         self._trainer.tally.totals(within_epoch=False)
 
 
-def made(variant: str, build: Callable[[], nn.Module], data: LabelledData, seed: int, clocked: Clocked) -> Any:
+def made(variant: str, build: Callable[[], nn.Module], data: LabeledDataset, seed: int, clocked: Clocked) -> Any:
     """A network with random weights of that seed, and the loop that trains it."""
     torch.manual_seed(seed)
     model = build().to(clocked._device)
@@ -162,7 +164,9 @@ def made(variant: str, build: Callable[[], nn.Module], data: LabelledData, seed:
     return Plain(model, data, seed, 2 if "workers" in variant else 0, clocked), model
 
 
-def timed_epoch(variant: str, build: Callable[[], nn.Module], data: LabelledData, device: torch.device) -> list[float]:
+def timed_epoch(
+    variant: str, build: Callable[[], nn.Module], data: LabeledDataset, device: torch.device
+) -> list[float]:
     """``[seconds of an epoch, of them outside forward and backward, processor seconds of this process]``."""
     clocked = Clocked(device)
     loop, _ = made(variant, build, data.take(torch.arange(4 * BATCH)), 0, clocked)
@@ -175,7 +179,7 @@ def timed_epoch(variant: str, build: Callable[[], nn.Module], data: LabelledData
     return [whole, whole - clocked.seconds, cpu]
 
 
-def measures_share(build: Callable[[], nn.Module], data: LabelledData, device: torch.device) -> float:
+def measures_share(build: Callable[[], nn.Module], data: LabeledDataset, device: torch.device) -> float:
     """The share of an epoch that gradient norm and parameter change take."""
     loop, _ = made("resque", build, data, 0, Clocked(device))
     clocked, tally = Clocked(device), loop._trainer.tally
@@ -186,7 +190,7 @@ def measures_share(build: Callable[[], nn.Module], data: LabelledData, device: t
     return clocked.seconds / (now(device) - start)
 
 
-def changed(data: LabelledData) -> tuple[Tensor, Tensor]:
+def changed(data: LabeledDataset) -> tuple[Tensor, Tensor]:
     """Test images changed as training images are, one by one, the same ones for everybody."""
     torch.manual_seed(0)
     pictures = Pictures(data)
@@ -230,7 +234,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     device = torch.device(asked.device)
-    normal = Preparation(mean=(0.5,), std=(0.5,))
+    normal = ImagePreprocessing(mean=(0.5,), std=(0.5,))
     train, test = (
         load_data(
             f"idx:{asked.folder}/{part}-images-idx3-ubyte.gz,{asked.folder}/{part}-labels-idx1-ubyte.gz",

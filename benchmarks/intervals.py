@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 
 import resque
-from resque.readings import Index
+from resque.indices.results import DistributionIndex
 
 LEVEL = 0.9
 
@@ -65,7 +65,7 @@ class World:
         self.spread = case.noise * spread / np.sqrt((spread**2).mean())
         self.own = np.exp(0.4 * generator.normal(size=case.classes))
 
-    def indices(self, generator: np.random.Generator) -> tuple[Index, Index]:
+    def indices(self, generator: np.random.Generator) -> tuple[DistributionIndex, DistributionIndex]:
         """The plain and the debiased index of freshly drawn samples."""
         sides = (self.original, self.case.n_original), (self.shifted, self.case.n_shifted)
         one, other = (self._profile(directions, n, generator) for directions, n in sides)

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import resque
-from resque.indices import to_class_means
-from resque.representations import observing
+from resque.indices.task import nearest_mean_assignment
+from resque.models.feature_extraction import capture_features
 
 BATCH, SIDE = 128, 32
 KEEPING = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
@@ -95,8 +95,8 @@ def pooled(model: nn.Module, loader: Loader, classes: int) -> None:
 
 def nearest(model: nn.Module, loader: Loader, classes: int) -> None:
     """RESQUE_task by nearest class means: two passes, to be compared with two."""
-    assignment = to_class_means(resque.profile(model, loader, layer=_layer(model), classes=classes))
-    with observing(model, _layer(model)) as observe:
+    assignment = nearest_mean_assignment(resque.profile(model, loader, layer=_layer(model), classes=classes))
+    with capture_features(model, _layer(model)) as observe:
         for images, labels in loader:
             assignment.add(observe(images)[0], labels)
     assert 0.0 <= assignment.disagreement < 2.0

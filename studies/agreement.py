@@ -16,11 +16,12 @@ import numpy as np
 from scipy import stats
 
 from presets import TaskStudy
-from resque.campaign import Row
-from resque.judging import correlation_interval
-from resque.plain import from_plain
-from resque.records import Cost, Update
-from resque.validation import replicate_error
+from resque.forecasting.evaluation.cross_validation import seed_to_seed_error
+from resque.forecasting.evaluation.metrics import correlation_interval
+from resque.ledger.migration import modernize
+from resque.ledger.records import Cost, Update
+from resque.ledger.serialization import from_dict
+from resque.workflows.engine import Row
 
 COSTS: dict[str, Callable[[Cost], float | None]] = {
     "steps": lambda cost: cost.steps,
@@ -78,8 +79,8 @@ def runs(rows: Iterable[Row]) -> list[Run]:
     found = []
     for row in rows:
         if "error" not in row:
-            group = (row.get("source"), row["target"]) if "target" in row else (row["kind"], row["level"])
-            found.append(Run((row["study"], *group), row["seed"], row, from_plain(Update, row["update"])))
+            group = (row.get("source"), row["target"]) if "target" in row else (row["shift_type"], row["level"])
+            found.append(Run((row["study"], *group), row["seed"], row, from_dict(Update, modernize(row["update"]))))
     return found
 
 
@@ -154,7 +155,7 @@ def replicates(of: Sequence[Run], target: float) -> Replicates:
         return Replicates(0, None, None, None)
     freedom = sum(len(found) - 1 for found in several)
     index, steps = np.sqrt(sum(((found - found.mean(0)) ** 2).sum(0) for found in several) / freedom)
-    error, _ = replicate_error([run.update for run in of], target)
+    error, _ = seed_to_seed_error([run.update for run in of], target)
     return Replicates(len(several), float(index), math.exp(float(steps)), error)
 
 

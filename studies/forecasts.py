@@ -22,11 +22,12 @@ from agreement import EARLY_TO_LATE, Run, markdown, runs
 from presets import PRESETS, ShiftStudy, TaskStudy
 from prior import task_update_of, thinned, update_of
 from publish import Rows, publish
-from resque.evidence import at_start
-from resque.judging import FEWEST, Judged, Said, judged
-from resque.records import Update
-from resque.validation import BY, Rest, Validation, question_of, validate, words
-from resque.wording import correlation
+from resque.forecasting.evaluation.cross_validation import BY, CrossValidation, cross_validate
+from resque.forecasting.evaluation.folds import TrainingFolds, fold_predictions, query_for_update
+from resque.forecasting.evaluation.metrics import FEWEST_GROUPS, PredictorReport, ScoredForecast, evaluate_predictor
+from resque.forecasting.history import starts_at_target
+from resque.ledger.records import Update
+from resque.reporting.sentences import format_correlation
 
 LEVEL = 0.8
 DRAWS, ASKED = 12, 12
@@ -53,7 +54,7 @@ def histories(preset: str, found: Rows) -> Iterator[tuple[ShiftStudy, list[Updat
         yield study, of[study.name], [thinned(update) for update in others]
 
 
-def cells(each: Judged) -> tuple[str, ...]:
+def cells(each: PredictorReport) -> tuple[str, ...]:
     """A line of the table."""
     held = each.coverage_interval
     return (
@@ -61,7 +62,7 @@ def cells(each: Judged) -> tuple[str, ...]:
         f"{each.reached}/{each.n}",
         f"{each.median_error:.0%}",
         f"{each.within_factor_2:.0%}",
-        correlation(each),
+        format_correlation(each),
         "–" if each.brier is None else f"{each.brier:.3f}",
         "–" if held is None else f"{each.coverage:.0%} [{held.low:.0%}, {held.high:.0%}]",
         "–" if each.log_width is None else f"×{math.exp(each.log_width):.3g}",
@@ -69,23 +70,27 @@ def cells(each: Judged) -> tuple[str, ...]:
     )
 
 
-def validated(found: Validation, name: str) -> str:
+def validated(found: CrossValidation, name: str) -> str:
     """One validation as a table with a sentence above it."""
-    error = "unknown" if found.replicate_error is None else f"{found.replicate_error:.0%} (n = {found.replicate_pairs})"
+    error = (
+        "unknown"
+        if found.seed_to_seed_error is None
+        else f"{found.seed_to_seed_error:.0%} (n = {found.replicate_pairs})"
+    )
     curves = "" if found.curve_error is None else f"; forecast curves are {100 * found.curve_error:.1f} points off"
     title = f"### {name} target {found.target_accuracy:g}, {found.by}s left out"
     said = f"{found.updates} updates, {found.folds} {found.by}s; replicate error {error}{curves}."
-    return f"{title}\n\n{said}\n\n{markdown(HEAD, map(cells, (*found.judged, *found.renewed)))}"
+    return f"{title}\n\n{said}\n\n{markdown(HEAD, map(cells, (*found.reports, *found.renewed)))}"
 
 
 def validations(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) -> Iterator[str]:
     """Kinds at every target, conditions and seeds at the middle one; what has too few to leave out is not there."""
     yield f"## {study.name}"
     for name, target in zip(EARLY_TO_LATE, study.targets, strict=True):
-        for by in ("kind", "condition", "seed") if name == "middle" else ("kind",):
-            begun = [update for update in own if not at_start(update.features, target)]
-            if len({BY[by](update) for update in begun}) >= FEWEST:
-                yield validated(validate(own, target, by, LEVEL, others), name)
+        for by in ("shift-type", "condition", "seed") if name == "middle" else ("shift-type",):
+            begun = [update for update in own if not starts_at_target(update.features, target)]
+            if len({BY[by](update) for update in begun}) >= FEWEST_GROUPS:
+                yield validated(cross_validate(own, target, by, LEVEL, others), name)
 
 
 LEFT_OUT: Mapping[str, Callable[[Run], object]] = {
@@ -99,17 +104,17 @@ def of_tasks(study: TaskStudy, found: Sequence[Run]) -> Iterator[tuple[str, ...]
     learned = [(run, task_update_of(study, run)) for run in found]
     longest = max((update.cost.steps for _, update in learned), default=1)
     for (what, left_out), (place, name) in itertools.product(LEFT_OUT.items(), enumerate(EARLY_TO_LATE)):
-        said: dict[str, list[Said]] = {}
+        said: dict[str, list[ScoredForecast]] = {}
         for fold in dict.fromkeys(left_out(run) for run in found):
-            rest = Rest([update for run, update in learned if left_out(run) != fold], (), LEVEL)
+            rest = TrainingFolds([update for run, update in learned if left_out(run) != fold], (), LEVEL)
             for run, update in learned:
                 target = study.cutoffs[run.row["target"]][place]
-                if left_out(run) != fold or at_start(update.features, target):
+                if left_out(run) != fold or starts_at_target(update.features, target):
                     continue
-                for predictor, word in words(rest, update, question_of(update, target, longest)):
-                    said.setdefault(predictor, []).append(dataclasses.replace(word, kind=left_out(run)))
+                for predictor, word in fold_predictions(rest, update, query_for_update(update, target, longest)):
+                    said.setdefault(predictor, []).append(dataclasses.replace(word, shift_type=left_out(run)))
         for predictor, each in said.items():
-            yield f"{what}, {name} cutoff", *cells(judged(predictor, each, LEVEL))
+            yield f"{what}, {name} cutoff", *cells(evaluate_predictor(predictor, each, LEVEL))
 
 
 def new_tasks(preset: str, found: Rows) -> str:
@@ -130,28 +135,30 @@ def early(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) ->
                 found = [word for draw in range(DRAWS) for word in drawn(own, prior, target, size, draw)]
                 if not found:
                     continue
-                each = judged(f"{size} own updates{', and others' if prior else ''}", found, LEVEL)
+                each = evaluate_predictor(f"{size} own updates{', and others' if prior else ''}", found, LEVEL)
                 ratio = "–"
                 if noise and each.log_width is not None:
                     ratio = f"{each.log_width / (2 * 1.2816 * noise):.2f}"
                 yield (study.name, f"{name}, {target:g}", *cells(each), ratio)
 
 
-def drawn(own: Sequence[Update], prior: Sequence[Update], target: float, size: int, draw: int) -> list[Said]:
+def drawn(own: Sequence[Update], prior: Sequence[Update], target: float, size: int, draw: int) -> list[ScoredForecast]:
     """What so many updates of one seed, drawn at random, say of others of the same seed."""
     random = np.random.default_rng(draw)
     seeds = sorted({update.seed for update in own})
     pool = [
         update
         for update in own
-        if update.seed == seeds[draw % len(seeds)] and update.cost.steps and not at_start(update.features, target)
+        if update.seed == seeds[draw % len(seeds)]
+        and update.cost.steps
+        and not starts_at_target(update.features, target)
     ]
     order = random.permutation(len(pool))
     known, asked = [pool[i] for i in order[:size]], [pool[i] for i in order[size : size + ASKED]]
-    rest = Rest(known, prior, LEVEL)
+    rest = TrainingFolds(known, prior, LEVEL)
     longest = max((update.cost.steps for update in pool), default=1)
-    words = (rest.said(update, question_of(update, target, longest)) for update in asked)
-    return [word for word in words if word is not None]
+    fold_predictions = (rest.said(update, query_for_update(update, target, longest)) for update in asked)
+    return [word for word in fold_predictions if word is not None]
 
 
 def replicate_deviation(own: Sequence[Update], target: float) -> float | None:

@@ -21,7 +21,14 @@ from signal import SIG_DFL, Signals
 from signal import signal as signal_handler
 
 RUN = [
-    *(sys.executable, "-c", "from resque.cli import main; main()", "retrain", "--model", "resque.networks:small_cnn"),
+    *(
+        sys.executable,
+        "-c",
+        "from resque.cli import main; main()",
+        "retrain",
+        "--model",
+        "resque.networks:small_cnn",
+    ),
     *("--train", "digits@16px@train", "--test", "digits@16px@test", "--target-accuracy", "1"),
     *("--recipe", "train-adam,augmentation=flip,evaluate_every=20", "--max-epochs", "12"),
     *("--checkpoint-every", "0.2", "--json"),

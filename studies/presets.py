@@ -18,13 +18,13 @@ class Shifted:
     """One condition of a shift.
 
     Attributes:
-        kind: Of the shift.
+        shift_type: Of the shift.
         level: How strong; for renderings no more than a number.
         train: Data of the retraining.
         test: Held out.
     """
 
-    kind: str
+    shift_type: str
     level: int
     train: str
     test: str

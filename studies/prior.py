@@ -19,16 +19,16 @@ from pathlib import Path
 from agreement import TASK_INDEX, Run, runs
 from presets import PRESETS, TaskStudy
 from publish import Rows
-from resque.plain import to_plain
-from resque.records import Update
-from resque.tasks import NEW_TASK
+from resque.ledger.records import Update
+from resque.ledger.serialization import to_dict
+from resque.training.new_task import NEW_TASK
 from runs import RESULTS, rows
 from shift_rows import rounded
 
-PRIOR = Path("src/resque/prior.jsonl")
+PRIOR = Path("src/resque/ledger/bundled.jsonl")
 APART = 1.5
 DIGITS = 4
-USED = ("neighbours", "shrunk H-score", "LogME")  # of the rivals, by the predictors
+USED = ("k-NN accuracy", "shrunk H-score", "LogME")  # of the rivals, by the predictors
 
 
 def update_of(run: Run) -> Update:
@@ -67,7 +67,7 @@ def task_update_of(study: TaskStudy, run: Run) -> Update:
         features=features,
         target_accuracy=target,
         reached=run.update.curve.first_at(target) is not None,
-        kind=NEW_TASK,
+        shift_type=NEW_TASK,
         parent=f"{run.row['source'] or 'none'} {run.seed}",
         train_data=named(run.update.train_data),
         test_data=named(run.update.test_data),
@@ -104,7 +104,7 @@ def line(update: Update) -> str:
     """As a ledger keeps it."""
     energy = dataclasses.replace(update.energy, components_kwh={}, note="")
     short = dataclasses.replace(thinned(update), energy=energy)
-    return json.dumps(rounded(to_plain(short), DIGITS), separators=(",", ":"))
+    return json.dumps(rounded(to_dict(short), DIGITS), separators=(",", ":"))
 
 
 def main() -> None:

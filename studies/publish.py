@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from presets import PRESETS
-from resque.campaign import Row
+from resque.workflows.engine import Row
 from runs import PARTS, RESULTS, rows
 
 Rows = Mapping[str, list[Row]]

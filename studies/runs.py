@@ -21,14 +21,15 @@ from rich.progress import Progress
 
 from glyphs import render
 from presets import PILOT_SEEDS, PRESETS, Preset, ShiftStudy, TaskStudy
-from resque.campaign import Row, Task, rows_of, run_all
+from resque.ledger.migration import SCORES
+from resque.workflows.engine import ExperimentTask, Row, read_rows, run_tasks
 from shift_rows import original, passed, retrained, scratched
 from task_rows import from_scratch, learned, source_model
 
 RESULTS, CACHE = Path("studies/results"), Path("studies/cache")
 ORIGINALS, PASSES = "originals", "-passes"
 PARTS = ("shifts", "tasks")
-Planned = Iterator[tuple[str, list[Task]]]
+Planned = Iterator[tuple[str, list[ExperimentTask]]]
 
 
 def shift_tasks(study: ShiftStudy, cache: Path) -> Planned:
@@ -36,10 +37,10 @@ def shift_tasks(study: ShiftStudy, cache: Path) -> Planned:
     weights = {seed: str(cache / f"{study.originals or study.name}-{seed}.safetensors") for seed in study.seeds}
     conditions = [(seed, shift) for seed in study.seeds for shift in study.shifts]
 
-    def task(work: Any, seed: int, shift: Any = None, **more: Any) -> Task:
+    def task(work: Any, seed: int, shift: Any = None, **more: Any) -> ExperimentTask:
         given = {"study": study, "seed": seed} | ({"shift": shift} if shift else {}) | more
-        name = f"{study.name} {seed}" + (f" {shift.kind}:{shift.level}" if shift else "")
-        return Task(name, work, given)
+        name = f"{study.name} {seed}" + (f" {shift.shift_type}:{shift.level}" if shift else "")
+        return ExperimentTask(name, work, given)
 
     if not study.originals:
         yield f"{ORIGINALS}-{study.name}", [task(original, seed, weights=weights[seed]) for seed in study.seeds]
@@ -47,7 +48,7 @@ def shift_tasks(study: ShiftStudy, cache: Path) -> Planned:
     if not study.originals:
         looks = [task(passed, seed, shift, weights=weights[seed]) for seed, shift in conditions]
         yield f"{study.name}{PASSES}", looks
-    chosen = [(seed, shift) for seed, shift in conditions if (shift.kind, shift.level) in study.scratch]
+    chosen = [(seed, shift) for seed, shift in conditions if (shift.shift_type, shift.level) in study.scratch]
     yield f"{study.name}-scratch", [task(scratched, seed, shift) for seed, shift in chosen]
 
 
@@ -59,9 +60,9 @@ def task_tasks(study: TaskStudy, cache: Path) -> Planned:
         for seed in study.seeds
     }
 
-    def task(work: Any, seed: int, *names: str, **given: Any) -> Task:
+    def task(work: Any, seed: int, *names: str, **given: Any) -> ExperimentTask:
         said = " > ".join(name or "none" for name in names)
-        return Task(f"{study.name} {seed} {said}", work, {"study": study, "seed": seed, **given})
+        return ExperimentTask(f"{study.name} {seed} {said}", work, {"study": study, "seed": seed, **given})
 
     yield (
         f"{ORIGINALS}-{study.name}",
@@ -143,7 +144,7 @@ def rows(
         if file.removeprefix(f"{ORIGINALS}-").startswith(only)
     ]
     if not missing:
-        there = {file: rows_of(where) for file, _, where in plan}
+        there = {file: read_rows(where) for file, _, where in plan}
         made = {file: [there[file][task.key] for task in tasks if task.key in there[file]] for file, tasks, _ in plan}
         return with_passes(made, preset)
     render(specs(preset))
@@ -155,13 +156,14 @@ def rows(
             def watch(done: int, total: int, key: str, bar: Any = bar) -> None:
                 progress.update(bar, completed=done, description=key)
 
-            made[file] = list(run_all(tasks, where, workers, watch=watch).values())
+            made[file] = list(run_tasks(tasks, where, workers, watch=watch).values())
             progress.update(bar, completed=len(tasks), description=file)
     return with_passes(made, preset)
 
 
 def with_passes(made: dict[str, list[Row]], preset: Preset) -> dict[str, list[Row]]:
     """Rows of retrainings with what the later passes said of the same shift and original model."""
+    made = {file: [modern(row) for row in found] for file, found in made.items()}
     for study in preset.shifts:
         looked = {
             _run(row): row["scores"]
@@ -174,9 +176,18 @@ def with_passes(made: dict[str, list[Row]], preset: Preset) -> dict[str, list[Ro
     return made
 
 
+def modern(row: Row) -> Row:
+    """Return a row with today's names; published rows keep those that they were written with."""
+    row = {{"kind": "shift_type"}.get(name, name): value for name, value in row.items()}
+    for part in ("rivals", "scores"):
+        if part in row:
+            row[part] = {SCORES.get(name, name): value for name, value in row[part].items()}
+    return row
+
+
 def _run(row: Row) -> tuple[int, str, int] | None:
     """A row's seed and shift; a run that failed has none."""
-    return (row["seed"], row["kind"], row["level"]) if "error" not in row else None
+    return (row["seed"], row["shift_type"], row["level"]) if "error" not in row else None
 
 
 def main() -> None:

@@ -11,23 +11,27 @@ import torch
 from torch import nn
 
 from presets import Shifted, ShiftStudy
-from resque.asking import known_before, probe, recalibrated_scores
-from resque.campaign import Row
-from resque.data import load_data
-from resque.energy import EnergyMeter, open_meter
+from resque.data.dataset import LabeledDataset
+from resque.data.loading import load_data
+from resque.energy.meters import EnergyMeter, open_meter
 from resque.errors import ResqueError
-from resque.indices import resque_dist
-from resque.labelled import LabelledData
-from resque.measures import evaluate
-from resque.models import load_model, save_weights
-from resque.plain import to_plain
-from resque.profiles import Profile, profile
-from resque.recipes import Retraining, named_recipe
-from resque.records import Update
-from resque.representations import device_of
-from resque.retraining import retrain
-from resque.rivals import rivals
-from resque.views import View, view
+from resque.indices.baselines.model_outputs import ModelOutputs, collect_outputs
+from resque.indices.baselines.scores import baseline_scores
+from resque.indices.compute_profile import profile
+from resque.indices.distribution import resque_dist
+from resque.indices.profile import Profile
+from resque.indices.shift_features import batchnorm_adapted_scores, shift_features
+from resque.ledger.records import Update
+from resque.ledger.serialization import to_dict
+from resque.models.feature_extraction import device_of
+from resque.models.loading import load_model
+from resque.models.weights import save_weights
+from resque.training.evaluation import evaluate
+from resque.training.job import RetrainingJob
+from resque.training.probe import probe
+from resque.training.recipe import named_recipe
+from resque.training.retrain import retrain
+from resque.workflows.engine import Row
 
 DIGITS = 6
 SCRATCH_EPOCHS = 60
@@ -38,7 +42,7 @@ def original(study: ShiftStudy, seed: int, weights: str) -> Row:
     torch.set_num_threads(1)
     model = on_device(load_model(study.model, seed=seed, classes=load_data(study.test).outputs))
     clean, test = load_data(f"{study.train}@original"), load_data(study.test)
-    job = Retraining(clean, test, study.clean_accuracy, named_recipe(study.clean_recipe), seed)
+    job = RetrainingJob(clean, test, study.clean_accuracy, named_recipe(study.clean_recipe), seed)
     update = retrain(model, job, meter=meter(), model_name=study.model)
     save_weights(model, Path(weights))
     return {"study": study.name, "seed": seed, "accuracy": update.accuracy, "update": row_of(update)}
@@ -50,10 +54,12 @@ def retrained(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row
     model, train = on_device(load_model(study.model, Path(weights))), load_data(shift.train)
     recipe, held_out = named_recipe(study.recipe), load_data(study.test)
     test = load_data(shift.test)
-    job = Retraining(train, test, study.targets[-1], recipe, seed, original_test=held_out, kind=shift.kind)
-    features, _, passes_s = known_before(model, job, clean_profile(study, weights, *study.forms[0]))
+    job = RetrainingJob(
+        train, test, study.targets[-1], recipe, seed, original_test=held_out, shift_type=shift.shift_type
+    )
+    features, _, passes_s = shift_features(model, job, clean_profile(study, weights, *study.forms[0]))
     found = dict(indices(study, model, weights, train))
-    others = rivals(view(model, train), clean_view(study, weights))
+    others = baseline_scores(collect_outputs(model, train), clean_view(study, weights))
     cost = probe(model, train, recipe, meter())
     update = retrain(model, job, meter=meter(), features=features, step_cost=cost, model_name=study.model)
     return {
@@ -72,7 +78,7 @@ def retrained(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row
 
 def named(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
     """Which run a row is of."""
-    return {"study": study.name, "seed": seed, "kind": shift.kind, "level": shift.level}
+    return {"study": study.name, "seed": seed, "shift_type": shift.shift_type, "level": shift.level}
 
 
 def passed(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
@@ -83,9 +89,9 @@ def passed(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
         load_data(shift.train),
         load_data(shift.test),
     )
-    job = Retraining(train, test, study.targets[-1], named_recipe(study.recipe), seed)
+    job = RetrainingJob(train, test, study.targets[-1], named_recipe(study.recipe), seed)
     accuracy, loss = evaluate(model, test.batches())
-    scores = rounded(recalibrated_scores(model, job, accuracy, loss))
+    scores = rounded(batchnorm_adapted_scores(model, job, accuracy, loss))
     return {**named(study, seed, shift), "scores": scores}
 
 
@@ -95,7 +101,7 @@ def scratched(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
     train, test = load_data(shift.train), load_data(shift.test)
     model = on_device(load_model(study.model, seed=seed + 1000, classes=test.outputs))
     recipe = dataclasses.replace(named_recipe(study.recipe).from_scratch(), max_epochs=SCRATCH_EPOCHS)
-    job = Retraining(train, test, study.targets[-1], recipe, seed, kind=shift.kind, from_scratch=True)
+    job = RetrainingJob(train, test, study.targets[-1], recipe, seed, shift_type=shift.shift_type, from_scratch=True)
     update = retrain(model, job, meter=meter(), model_name=study.model)
     return {
         **named(study, seed, shift),
@@ -104,7 +110,7 @@ def scratched(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
     }
 
 
-def indices(study: ShiftStudy, model: nn.Module, weights: str, train: LabelledData) -> Iterator[tuple[str, Any]]:
+def indices(study: ShiftStudy, model: nn.Module, weights: str, train: LabeledDataset) -> Iterator[tuple[str, Any]]:
     """Every form of the index: by layer, reduction, labels and sample size, plain and debiased."""
     for layer, reduction in study.forms:
         before = clean_profile(study, weights, layer, reduction)
@@ -139,9 +145,9 @@ def clean_profile(study: ShiftStudy, weights: str, layer: str | None, reduction:
 
 
 @functools.lru_cache(maxsize=1)
-def clean_view(study: ShiftStudy, weights: str) -> View:
+def clean_view(study: ShiftStudy, weights: str) -> ModelOutputs:
     """What the model sees in original data held out, once a process."""
-    return view(on_device(load_model(study.model, Path(weights))), load_data(study.test))
+    return collect_outputs(on_device(load_model(study.model, Path(weights))), load_data(study.test))
 
 
 @functools.lru_cache(maxsize=1)
@@ -152,7 +158,7 @@ def meter() -> EnergyMeter:
 
 def row_of(update: Update) -> Row:
     """An update as a row keeps it: six digits of every number."""
-    found: Row = rounded(to_plain(update))
+    found: Row = rounded(to_dict(update))
     return found
 
 

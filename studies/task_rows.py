@@ -9,19 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from presets import TaskStudy
-from resque.campaign import Row
-from resque.data import load_data
+from resque.data.dataset import LabeledDataset
+from resque.data.loading import load_data
 from resque.errors import ResqueError
-from resque.indices import resque_task
-from resque.labelled import LabelledData
-from resque.layers import representation_layer
-from resque.models import load_model, save_weights
-from resque.recipes import Retraining, named_recipe
-from resque.representations import device_of, observing
-from resque.retraining import retrain
-from resque.rivals import rivals
-from resque.tasks import with_head
-from resque.views import view
+from resque.indices.baselines.model_outputs import collect_outputs
+from resque.indices.baselines.scores import baseline_scores
+from resque.indices.task import resque_task
+from resque.models.feature_extraction import capture_features, device_of
+from resque.models.layers import representation_layer
+from resque.models.loading import load_model
+from resque.models.weights import save_weights
+from resque.training.job import RetrainingJob
+from resque.training.new_task import with_new_head
+from resque.training.recipe import named_recipe
+from resque.training.retrain import retrain
+from resque.workflows.engine import Row
 from shift_rows import meter, on_device, rounded, row_of
 
 STARTS = 1000  # samples for the three starts beside one another: twenty random ones take a while
@@ -35,7 +37,7 @@ def source_model(study: TaskStudy, source: str, seed: int, weights: str) -> Row:
         return {"study": study.name, "seed": seed, "source": source}
     train, test = (load_data(spec) for spec in study.tasks[source])
     model = on_device(load_model(study.model, seed=seed, classes=train.outputs))
-    job = Retraining(train, test, 1.0, named_recipe(study.clean_recipe), seed)
+    job = RetrainingJob(train, test, 1.0, named_recipe(study.clean_recipe), seed)
     update = retrain(model, job, meter=meter(), model_name=study.model)
     save_weights(model, Path(weights))
     return {"study": study.name, "seed": seed, "source": source, "accuracy": update.accuracy, "update": row_of(update)}
@@ -48,14 +50,14 @@ def learned(study: TaskStudy, source: str, target: str, seed: int, weights: str)
     model = load_model(study.model, Path(weights))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        learner, task = with_head(model, train)
+        learner, task = with_new_head(model, train)
     learner, recipe = on_device(learner), named_recipe(study.recipe)
-    before = rivals(view(learner, task))
+    before = baseline_scores(collect_outputs(learner, task))
     warmed = copy.deepcopy(learner)
     epoch = dataclasses.replace(recipe, fixed_epochs=1)
-    warm_up = retrain(warmed, Retraining(task, test, 1.0, epoch, seed), meter=meter(), model_name=study.model)
-    after = rivals(view(warmed, task))
-    update = retrain(learner, Retraining(task, test, 1.0, recipe, seed), meter=meter(), model_name=study.model)
+    warm_up = retrain(warmed, RetrainingJob(task, test, 1.0, epoch, seed), meter=meter(), model_name=study.model)
+    after = baseline_scores(collect_outputs(warmed, task))
+    update = retrain(learner, RetrainingJob(task, test, 1.0, recipe, seed), meter=meter(), model_name=study.model)
     return {
         "study": study.name,
         "seed": seed,
@@ -78,12 +80,12 @@ def from_scratch(study: TaskStudy, target: str, seed: int) -> Row:
     train, test = (load_data(spec) for spec in study.tasks[target])
     model = on_device(load_model(study.model, seed=seed + 1000, classes=train.outputs))
     recipe = named_recipe(study.recipe).from_scratch()
-    job = Retraining(train, test, 1.0, recipe, seed, from_scratch=True)
+    job = RetrainingJob(train, test, 1.0, recipe, seed, from_scratch=True)
     update = retrain(model, job, meter=meter(), model_name=study.model)
     return {"study": study.name, "seed": seed, "target": target, "n": len(train), "update": row_of(update)}
 
 
-def task_indices(model: nn.Module, task: LabelledData, seed: int) -> Row:
+def task_indices(model: nn.Module, task: LabeledDataset, seed: int) -> Row:
     """RESQUE_task in every form: layers and reductions, with and without Lloyd, and the three starts side by side."""
     found: Row = {}
     for layer, reduction in ((None, "flatten"), (None, "mean"), ("penultimate", "flatten")):
@@ -102,7 +104,7 @@ def task_indices(model: nn.Module, task: LabelledData, seed: int) -> Row:
     return found | {"starts": dict(together.by_init), "agreement": dict(together.agreement)}
 
 
-def represented(model: nn.Module, data: LabelledData, layer: str | None, reduction: str) -> Tensor:
+def represented(model: nn.Module, data: LabeledDataset, layer: str | None, reduction: str) -> Tensor:
     """``(n, width)`` representations."""
-    with observing(model, representation_layer(model, layer), reduction) as observe:
+    with capture_features(model, representation_layer(model, layer), reduction) as observe:
         return torch.cat([observe(inputs)[0].cpu() for inputs, _ in data.batches(device=device_of(model))])

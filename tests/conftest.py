@@ -15,9 +15,9 @@ from torch import nn
 
 from doubles import ReplayMeter, environment_of_a_user, shell
 from resque.cli import main
-from resque.data import load_data
-from resque.labelled import LabelledData
-from resque.networks import small_cnn
+from resque.data.dataset import LabeledDataset
+from resque.data.loading import load_data
+from resque.models.networks import small_cnn
 from warm import possible, served
 
 torch.set_num_threads(1)  # small networks; two busy cores make threads wait for each other
@@ -31,12 +31,12 @@ def meter() -> ReplayMeter:
 
 
 @pytest.fixture(scope="session")
-def digits() -> LabelledData:
+def digits() -> LabeledDataset:
     return load_data("digits@16px")
 
 
 @pytest.fixture(scope="session")
-def small(digits: LabelledData) -> tuple[LabelledData, LabelledData]:
+def small(digits: LabeledDataset) -> tuple[LabeledDataset, LabeledDataset]:
     return digits.part("train").take(torch.arange(320)), digits.part("test").take(torch.arange(200))
 
 

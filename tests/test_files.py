@@ -2,13 +2,13 @@ import os
 
 import pytest
 
+from resque._files import write_atomically
 from resque.errors import DataError
-from resque.files import replacing
 
 
 def test_what_fails_leaves_the_old_file_and_no_scratch(folder):
     (folder / "a").write_text("old")
-    with pytest.raises(UnicodeEncodeError), replacing("a") as scratch:
+    with pytest.raises(UnicodeEncodeError), write_atomically("a") as scratch:
         scratch.write_bytes(b"half") and scratch.write_text("é", encoding="ascii")
     assert (folder / "a").read_text() == "old"
     assert [path.name for path in folder.iterdir()] == ["a"]
@@ -17,7 +17,7 @@ def test_what_fails_leaves_the_old_file_and_no_scratch(folder):
 def test_a_link_is_followed_and_stays_one(folder):
     (folder / "real").write_text("old")
     os.symlink("real", folder / "link")
-    with replacing("link") as scratch:
+    with write_atomically("link") as scratch:
         scratch.write_text("new")
     assert (folder / "link").is_symlink()
     assert (folder / "real").read_text() == "new"
@@ -29,6 +29,6 @@ def test_what_is_no_plain_file_is_refused(folder, place):
     os.mkfifo(folder / "pipe")
     (folder / "file").touch()
     before = sorted(folder.rglob("*"))
-    with pytest.raises(DataError, match="cannot write"), replacing(place) as scratch:
+    with pytest.raises(DataError, match="cannot write"), write_atomically(place) as scratch:
         scratch.write_text("x")
     assert sorted(folder.rglob("*")) == before

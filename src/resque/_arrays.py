@@ -1,0 +1,43 @@
+"""Check and convert representations and labels from any array library."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from resque.errors import RepresentationError
+
+
+def as_tensor(values: Any) -> Tensor:
+    """An array of any layout, a list of numbers or tensors, or a tensor, as a dense tensor without history.
+
+    Raises:
+        RepresentationError: Not numbers, or rows of several lengths.
+    """
+    if isinstance(values, Tensor):
+        return values.detach() if values.layout == torch.strided else values.detach().to_dense()
+    try:
+        if isinstance(values, list | tuple) and values and all(isinstance(value, Tensor) for value in values):
+            return torch.stack([value.detach() for value in values])
+        array = np.asarray(values)
+        return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))  # writable, native
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise RepresentationError(
+            f"expected numbers in rows of one length, and labels below 2**63: {reason}"
+        ) from error
+
+
+def as_labels(values: Any, n: int) -> Tensor:
+    """``n`` class numbers as int64; anything else is refused."""
+    labels = as_tensor(values)
+    if labels.shape[:1] == (n,) == (0,):
+        return labels.to(torch.int64)
+    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+        raise RepresentationError(f"labels are {labels.dtype}; expected integers, one class number a sample")
+    if labels.shape != (n,):
+        raise RepresentationError(f"{n} representations with labels of shape {tuple(labels.shape)}; expected ({n},)")
+    if labels.dtype == torch.uint64 and bool((labels.view(torch.int64) < 0).any()):
+        raise RepresentationError("a label exceeds 2**63 - 1, the largest one that can be kept")
+    return labels.to(torch.int64)

@@ -1,0 +1,1 @@
+"""Data specifications, readers, the dataset, shifts, preprocessing and augmentation."""

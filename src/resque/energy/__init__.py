@@ -1,0 +1,1 @@
+"""Energy meters and readings, grid intensity, embodied emissions of hardware, price."""

@@ -1,0 +1,1 @@
+"""Cost forecasts: cost model, prediction intervals, budget and evaluation."""

@@ -1,0 +1,1 @@
+"""Evaluate forecasts: metrics, settlement against measured updates, cross-validation."""

@@ -1,0 +1,1 @@
+"""Baselines of the index: transferability scores and shift distances."""

@@ -1,0 +1,1 @@
+"""The stored records, the SQLite ledger, export, import and the bundled history."""

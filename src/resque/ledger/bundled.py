@@ -1,0 +1,27 @@
+"""The history that ships with this package: what the project's own studies measured, one update a line.
+
+It was made by ``studies/prior.py`` from the published rows of the studies: small networks on Fashion-MNIST, on glyphs
+and on scanned digits. It shapes the law where own updates are few, and promises nothing: see
+:func:`resque.forecasting.forecaster.forecast`.
+"""
+
+import functools
+import json
+from importlib import resources
+
+from resque.ledger.migration import modernize
+from resque.ledger.records import Update
+from resque.ledger.serialization import from_dict
+
+
+@functools.cache
+def bundled_updates() -> tuple[Update, ...]:
+    """Updates of the studies, in their order.
+
+    Example:
+        >>> kinds = {update.shift_type for update in bundled_updates()}
+        >>> {"gaussian", "blur", "salt_pepper"} <= kinds
+        True
+    """
+    text = resources.files("resque.ledger").joinpath("bundled.jsonl").read_text(encoding="utf-8")
+    return tuple(from_dict(Update, modernize(json.loads(line))) for line in text.splitlines())

@@ -1,0 +1,1 @@
+"""Import records of other tools: MLflow runs and codecarbon files."""

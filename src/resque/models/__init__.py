@@ -1,0 +1,1 @@
+"""Classifiers by name, weights, layers and heads, feature extraction."""

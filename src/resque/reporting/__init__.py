@@ -1,0 +1,1 @@
+"""Numbers and sentences for people: terminal tables, HTML, Markdown, Software Carbon Intensity."""

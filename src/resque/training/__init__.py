@@ -1,0 +1,1 @@
+"""Recipe, job, training loop, cost tracking, stopping rule and measured retraining."""

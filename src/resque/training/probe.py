@@ -1,0 +1,77 @@
+"""Measure the cost of one training step on this machine, on a copy of the model."""
+
+import copy
+
+import torch
+from torch import nn
+
+from resque.data.dataset import LabeledDataset
+from resque.energy.meters import EnergyMeter
+from resque.energy.reading import EnergyReading, energy_share
+from resque.errors import DataError
+from resque.ledger.records import StepCost
+from resque.models.feature_extraction import device_of, eval_mode, forward
+from resque.training.recipe import Recipe
+from resque.training.trainer import Trainer, clock
+
+WARM_UP_STEPS = 2
+_MIN_PROBE_STEPS = 5
+
+
+def forecast_overhead(passes_s: float, step_cost: StepCost, forecasts: int = 1) -> EnergyReading:
+    """What one forecast took: its passes, at the probe's power, and its share of the probe.
+
+    Args:
+        passes_s: Seconds of the forward passes; as a rule too short for a meter's own window.
+        step_cost: The probe.
+        forecasts: How many forecasts share the probe.
+    """
+    probed = step_cost.reading
+    wall_s = passes_s + probed.wall_s / forecasts
+    energy_kwh = energy_share(probed, wall_s)
+    parts = {device: kwh * wall_s / probed.wall_s for device, kwh in probed.components_kwh.items()}
+    note = f"passes {passes_s:.2f} s at the probe's power, and 1/{forecasts} of the probe"
+    return EnergyReading(wall_s, energy_kwh, parts, probed.methods, probed.meter, note)
+
+
+def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyMeter) -> StepCost:
+    """What one training step costs on this machine: a few real steps on a copy; the model stays untouched."""
+    trainer = Trainer(copy.deepcopy(model), data, recipe, seed=0)
+    with torch.random.fork_rng():
+        length_s = 1.2 * meter.shortest_s
+        with meter.window() as window:
+            block = trainer.steps_per_block
+            _take(trainer, -(-WARM_UP_STEPS // block) * block)  # they pay for imports, allocation and thread start
+            steps, start = 0, clock(model)
+            while clock(model) - start < length_s or steps < _MIN_PROBE_STEPS:
+                _take(trainer, block)
+                steps += block
+            wall_s = clock(model) - start
+    energy_kwh = energy_share(window.reading, wall_s)
+    per_step = None if energy_kwh is None else energy_kwh / steps
+    return StepCost(wall_s / steps, per_step, steps, window.reading)
+
+
+def _take(trainer: Trainer, steps: int) -> None:
+    for _ in range(steps):
+        trainer.step()
+
+
+def check_data_fits_model(model: nn.Module, data: LabeledDataset) -> None:
+    """Refuse data that this classifier cannot learn from.
+
+    Raises:
+        DataError: Fewer samples than classes, or a label that is no output of the model.
+        ModelError: The model does not take these images.
+    """
+    with eval_mode(model):
+        inputs, _ = next(data.batches(2, device_of(model)))
+        classes = forward(model, inputs).shape[1]
+    if len(data) < classes:
+        raise DataError(f"{data.name}: {len(data)} samples for {classes} classes; expected at least one a class")
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"{data.name}: labels run from {low} to {high}, the model has {classes} outputs; "
+            f"expected labels 0 to {classes - 1}, or a model with more outputs (--classes)"
+        )

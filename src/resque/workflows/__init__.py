@@ -1,0 +1,1 @@
+"""Whole jobs: forecasts, updates, calibration runs, recording, the demo, many runs at once."""

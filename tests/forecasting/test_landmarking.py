@@ -1,0 +1,280 @@
+"""Forecasts renewed while an update runs, judged by runs whose course is known."""
+
+import dataclasses
+import itertools
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from doubles import synthetic_update
+from resque.energy.meters import ClockMeter
+from resque.energy.reading import EnergyReading
+from resque.forecasting.costs import round_up_to_evaluation
+from resque.forecasting.forecaster import forecast, success_distribution
+from resque.forecasting.history import ForecastQuery, update_group
+from resque.forecasting.landmarking import FIRST_LANDMARK, ForecastReviser, landmark_state, revise_forecast
+from resque.ledger.records import Estimate, Features, LearningCurve, StepCost
+from resque.ledger.store import Ledger
+from resque.models.networks import small_cnn
+from resque.reporting.tables import show_update
+from resque.training.checkpoint import Checkpoint
+from resque.training.job import RetrainingJob, evaluation_steps
+from resque.training.recipe import Recipe
+from resque.training.retrain import retrain
+from resque.types import Interval
+from resque.workflows.recording import record
+
+
+def curve_of(pace, ceiling=0.95, start=0.5, longest=4000, blur=0.0, seed=0):
+    """``ceiling - (ceiling - start) / (1 + step / pace)`` at steps 10 % apart, with noise of that deviation."""
+    random = np.random.default_rng(seed)
+    steps = [0, *sorted({round(1.1**i) for i in range(1, 90) if 1.1**i <= longest})]
+    rising = [ceiling - (ceiling - start) / (1 + step / pace) + blur * random.normal() for step in steps]
+    nothing = (None,) * len(steps)
+    times = tuple(0.01 * step for step in steps)
+    return LearningCurve(tuple(steps), tuple(rising), nothing, times, nothing, nothing, nothing, 10)
+
+
+def update(name, pace, shift_type="gaussian", **more):
+    made = synthetic_update(name, index=0.5, steps=10, shift_type=shift_type)
+    curve = curve_of(pace, **more)
+    cost = dataclasses.replace(made.cost, steps=curve.steps[-1])
+    return dataclasses.replace(made, curve=curve, cost=cost, stopped_by="max")
+
+
+def history(n=12, seed=0, blur=0.0):
+    random = np.random.default_rng(seed)
+    return [
+        update(f"u{i}", float(np.exp(random.normal(4.0, 1.0))), shift_type=f"k{i % 4}", blur=blur, seed=i)
+        for i in range(n)
+    ]
+
+
+def question(of, target=0.9, shift_type="new"):
+    return ForecastQuery(of.features, target, update_group(of), shift_type, of.parent, "d+new", 4000)
+
+
+def test_a_line_is_followed_to_its_target():
+    steps = (0, 9, 99)
+    line = LearningCurve(steps, tuple(0.5 + 0.05 * math.log1p(s) for s in steps), *[(None,) * 3] * 5, None)
+    gap, to_go = landmark_state(line, 99, 0.9)
+    assert math.exp(gap) == pytest.approx(0.4 - 0.05 * math.log(100))
+    assert math.expm1(to_go) == pytest.approx(0.4 / 0.05 - math.log(100))
+
+
+def test_what_comes_later_is_not_looked_at():
+    whole = curve_of(50.0)
+    assert landmark_state(whole, 40, 0.9) == landmark_state(whole.until(40), 40, 0.9)
+
+
+def test_a_run_that_was_not_looked_at_does_not_stand_anywhere():
+    rare = LearningCurve((0, 10), (0.5, 0.6), *[(None,) * 2] * 5, None)
+    assert landmark_state(rare, 21, 0.9) is None
+    assert landmark_state(rare, 20, 0.9) is not None
+    assert landmark_state(rare.until(5), 5, 0.9) is None
+
+
+def test_on_the_way_a_forecast_comes_nearer():
+    """The pace of a run is not known before it; a few steps on, its curve has told it."""
+    random = np.random.default_rng(7)
+    errors = {10: [], 160: []}
+    for number in range(12):
+        pace = float(np.exp(random.normal(4.5, 0.7)))
+        run = update("asked", pace, shift_type="new", blur=0.01, seed=100 + number)
+        total = run.cost_at(0.9).steps
+        for step, found in errors.items():
+            if total > 2 * step:
+                said = revise_forecast(history(24, number, blur=0.01), question(run), run.curve.until(step))
+                found.append(abs(math.log(said.steps.value / total)))
+                assert said.steps.interval.low > step - 1e-9
+    assert np.median(errors[160]) < 0.6 * np.median(errors[10])
+
+
+def test_those_that_had_arrived_by_then_are_no_examples():
+    few = [update(f"fast{i}", 1.0) for i in range(9)] + [update(f"slow{i}", 100.0 + i) for i in range(5)]
+    run = update("asked", 90.0)
+    said = revise_forecast(few, question(run), run.curve.until(100))
+    assert said.n_history == 5
+    assert revise_forecast(few[:-1], question(run), run.curve.until(100)) is None
+
+
+def test_new_tasks_learn_from_new_tasks_and_shifts_from_shifts():
+    """A user's shifts, read at the target of a task, once told what the task would take."""
+
+    def task(u):
+        return dataclasses.replace(u, id=f"t{u.id}", features=dataclasses.replace(u.features, task_index=0.3))
+
+    shifts, tasks = history(20), [task(u) for u in history(9, seed=1)]
+    run = update("asked", 90.0)
+    for asked, alike in ((question(run), shifts), (question(task(run)), tasks)):
+        curve = run.curve.until(100)
+        alone = revise_forecast(alike, asked, curve)
+        assert revise_forecast([*shifts, *tasks], asked, curve) == alone
+        assert revise_forecast(alike, asked, curve, prior=[u for u in shifts + tasks if u not in alike]) == alone
+
+
+def test_a_plateau_makes_the_target_doubtful():
+    going, standing_still = update("going", 400.0), update("still", 400.0, ceiling=0.7)
+    past = history(16) + [update(f"never{i}", 60.0, ceiling=0.7 + 0.01 * i) for i in range(6)]
+    chances = [
+        revise_forecast(past, question(run), run.curve.until(1000)).probability_reached
+        for run in (going, standing_still)
+    ]
+    assert chances[0] > chances[1] + 0.1
+
+
+def test_it_is_renewed_at_each_evaluation():
+    run = update("asked", 200.0)
+    renewing = ForecastReviser(history(60), question(run))
+    at = [step for step in run.curve.steps if renewing(run.curve.until(step)) is not None]
+    assert at == [step for step in run.curve.steps if FIRST_LANDMARK <= step < run.cost_at(0.9).steps]
+
+
+def test_between_doublings_only_the_variances_are_older():
+    """Variances are found at 8, 16, 34 … steps; who is asked at one step alone says the same as who saw them all."""
+    run = update("asked", 200.0, blur=0.01)
+    renewing = ForecastReviser(past := history(blur=0.01), question(run))
+    within = success_distribution(past, (), question(run))
+    for step in (step for step in run.curve.steps if FIRST_LANDMARK <= step < 400):
+        curve = run.curve.until(step)
+        said, anew = renewing(curve), revise_forecast(past, question(run), curve, within_reach=within)
+        assert said == ForecastReviser(past, question(run))(curve)
+        assert said.steps.value == pytest.approx(anew.steps.value, rel=1e-9 if step in (8, 16, 34) else 0.25)
+
+
+def test_a_run_ends_at_one_of_its_looks(said, small):
+    ledger, made = said
+    job = RetrainingJob(*small, 0.9, Recipe(max_epochs=200, evaluate_every=7), shift_type="k0")
+    ends = set(evaluation_steps(job.max_steps, job.steps_per_epoch, job.recipe))
+    by_job, bare = (ForecastReviser.of_forecast(made, ledger.updates(), of) for of in (job, None))
+    run = curve_of(100.0)
+    for step in (8, 33, 64):
+        renewal = by_job(run.until(step))
+        for end in (renewal.steps.value, renewal.steps.interval.low, renewal.steps.interval.high):
+            assert end in ends
+            assert end > step
+        assert bare(run.until(step)).steps.value not in ends
+
+
+def test_it_ends_no_earlier_than_it_still_can(small):
+    """Where runs were seen long after they arrived, half of that is taken off; not what this run has behind it."""
+    job = RetrainingJob(*small, 0.9, Recipe(max_epochs=200, evaluate_every=5))
+    steps = Estimate(22.0, Interval(20.5, 40.0, 0.8, ""), 30.0)
+    before, now = (round_up_to_evaluation(steps, job, lambda _: 0.8, earliest) for earliest in (0, 21))
+    assert before.interval.low <= before.value < 20
+    assert min(now.interval.low, now.value) > 20
+
+
+def test_renewing_asks_for_ends_beyond_its_step(said, small, monkeypatch):
+    ledger, made = said
+    asked = []
+    monkeypatch.setattr(
+        "resque.forecasting.landmarking.round_up_to_evaluation",
+        lambda steps, job, lag, earliest: asked.append(earliest) or steps,
+    )
+    run = curve_of(100.0).until(33)
+    ForecastReviser.of_forecast(made, ledger.updates(), RetrainingJob(*small, 0.9))(run)
+    assert asked == [run.steps[-1] + 1]
+
+
+def test_renewing_is_evaluation_and_no_training(small, capsys):
+    """Counted, not timed: what it spends is at least what the callback saw itself spend."""
+    spent = []
+
+    def busily(curve):
+        start = time.perf_counter()
+        assert sum(range(400_000))
+        spent.append(time.perf_counter() - start)
+        return revise_forecast(past, question(run), run.curve.until(16)) if len(spent) == 3 else None
+
+    past, run = history(12), update("asked", 90.0)
+    job = RetrainingJob(*small, 0.9999, Recipe(max_epochs=1, evaluate_every=2))
+    done = retrain(small_cnn(), job, meter=ClockMeter(), renew=busily)
+    assert done.evaluation_s > sum(spent)
+    assert len(done.revisions) == 1
+    show_update(done)
+    assert "evaluation, revisions (apart)" in capsys.readouterr().out
+
+
+def test_no_end_lies_beyond_the_longest_run():
+    run = update("asked", 200.0, blur=0.01)
+    past = [*history(24, blur=0.01), *(update(f"n{i}", 60.0, ceiling=0.7 + 0.01 * i, blur=0.01) for i in range(6))]
+    for step in (step for step in run.curve.steps if 8 <= step < 60):
+        steps = revise_forecast(past, question(run), run.curve.until(step)).steps
+        assert max(steps.value, steps.interval.high, steps.upper) <= 4000
+
+
+def test_the_chance_of_a_task_is_its_forecasts_given_that_it_has_not_arrived():
+    """It falls from step to step; each step's own law let it rise without anything having been reached."""
+
+    def task(of, index, accuracy):
+        scores = {"warm-up accuracy": accuracy}
+        return dataclasses.replace(of, features=Features(None, 0.5, 1.0, task_index=index, scores=scores))
+
+    random = np.random.default_rng(2)
+    past = [task(u, 0.3 + 0.3 * random.random(), 0.5 + 0.3 * random.random()) for u in history(20, blur=0.01)]
+    run = task(update("asked", 150.0), 0.4, 0.6)
+    renewing = ForecastReviser(past, question(run))
+    said = [renewing(run.curve.until(step)) for step in run.curve.steps if FIRST_LANDMARK <= step < 200]
+    chances = [each.probability_reached for each in said if each is not None]
+    assert len(chances) > 10
+    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(chances))
+
+
+@pytest.fixture
+def said(tmp_path, small):
+    """A forecast in a ledger with the history it rests on."""
+    ledger = Ledger(tmp_path / "resque.db")
+    for past in history(20):
+        ledger.add(past)
+    reading = EnergyReading(1.0, None, {}, {}, "clock")
+    made = forecast(
+        ledger.updates(),
+        RetrainingJob(*small, 0.9, Recipe(max_epochs=200), shift_type="k0"),
+        Features(0.5, 0.5, 1.0),
+        step_cost=StepCost(0.01, None, 10, reading),
+        overhead=reading,
+        parent="p",
+        predictor="accuracy gap",
+    )
+    ledger.add(made)
+    return ledger, made
+
+
+def test_a_loop_of_the_users_own_is_told_on_the_way(said):
+    ledger, made = said
+    curve = curve_of(100.0)
+    with record(ledger, made.id, meter=ClockMeter()) as run:
+        for step, accuracy in zip(curve.steps, curve.accuracy, strict=True):
+            if accuracy < 0.9:
+                run.evaluated(step=step, accuracy=accuracy)
+    assert [renewal.step for renewal in run.revisions][:3] == [8, 9, 10]
+    total = curve.steps[curve.first_at(0.9)]
+    first, last = (abs(math.log(renewal.steps.value / total)) for renewal in (run.revisions[0], run.revisions[-1]))
+    assert last < max(first, 0.3)
+    assert ledger.updates()[-1].revisions == tuple(run.revisions)
+
+
+def test_an_interrupted_run_keeps_its_renewals(said, cnn, small, tmp_path):
+    """The first revisions come from before the interruption, the others from after it."""
+    ledger, made = said
+    job = RetrainingJob(*small, 0.9999, Recipe(max_epochs=4, evaluate_every=2), shift_type="k0")
+
+    def run(checkpoint, stop_at=None):
+        def watch(at):
+            if at.step == stop_at:
+                raise KeyboardInterrupt
+
+        revise_forecast = ForecastReviser.of_forecast(made, ledger.updates())
+        torch.manual_seed(0)
+        return retrain(small_cnn(), job, meter=ClockMeter(), checkpoint=checkpoint, watch=watch, renew=revise_forecast)
+
+    whole = run(None)
+    with pytest.raises(KeyboardInterrupt):
+        run(Checkpoint(tmp_path / "c", 0.0, False), stop_at=24)
+    resumed = run(Checkpoint(tmp_path / "c", 0.0, True))
+    assert resumed.resumed == 1
+    assert resumed.revisions == whole.revisions

@@ -1,0 +1,225 @@
+"""Every rival against its own definition on all samples at once, and the traps that others ran into."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from scipy.optimize import minimize
+from scipy.stats import multivariate_normal
+from sklearn.covariance import LedoitWolf
+from sklearn.metrics import mutual_info_score
+from sklearn.neighbors import KNeighborsClassifier
+
+from resque.data.shifts import parse_shift
+from resque.errors import RepresentationError
+from resque.indices.baselines.model_outputs import collect_outputs
+from resque.indices.baselines.moments import Moments
+from resque.indices.baselines.scores import SHIFT_DISTANCES, TRANSFERABILITY, baseline_scores
+from resque.indices.baselines.transferability import (
+    average_thresholded_confidence,
+    frechet_distance,
+    gbc,
+    h_score,
+    knn_accuracy,
+    leep,
+    linear_mmd,
+    logme,
+    nce,
+    shrunk_h_score,
+    transrate,
+)
+from resque.training.evaluation import evaluate
+from resque.training.job import RetrainingJob
+from resque.training.recipe import RECIPES
+from resque.training.retrain import retrain
+
+
+def drawn(n=120, d=6, classes=3, apart=1.0, seed=0):
+    generator = np.random.default_rng(seed)
+    labels = np.array([0, 1, 4, 9])[generator.integers(0, classes, n)]
+    directions = generator.normal(0, apart, (10, d))
+    return generator.normal(0, 1, (n, d)) * generator.uniform(0.3, 2, d) + directions[labels] + 3.0, labels
+
+
+def moments_of(rows, labels):
+    made = Moments(np.unique(labels))
+    for part in np.array_split(np.arange(len(rows)), 4):
+        made.update(rows[part], labels[part])
+    return made
+
+
+def means_of(rows, labels):
+    return np.stack([rows[labels == label].mean(0) for label in labels])
+
+
+@pytest.fixture
+def data():
+    return drawn()
+
+
+def test_the_h_score(data):
+    rows, _ = data
+    between, whole = np.cov(means_of(*data).T, bias=True), np.cov(rows.T, bias=True)
+    assert h_score(moments_of(*data)) == pytest.approx(np.trace(np.linalg.pinv(whole) @ between), rel=1e-9)
+
+
+def test_plain_h_score_is_blind_to_noise_of_few_samples_and_the_shrunk_one_is_not():
+    rows, _ = drawn(n=30, d=40)
+    labels = np.arange(30) % 3
+    assert h_score(moments_of(rows, labels)) == pytest.approx(2.0, abs=1e-6)
+    assert shrunk_h_score(moments_of(rows, labels)) < 1.0
+
+
+def test_the_shrunk_h_score(data):
+    rows, labels = data
+    fitted = LedoitWolf().fit(rows)
+    between = (1 - fitted.shrinkage_) * np.cov(means_of(rows, labels).T, bias=True)
+    assert shrunk_h_score(moments_of(*data)) == pytest.approx(np.trace(np.linalg.inv(fitted.covariance_) @ between))
+
+
+@pytest.mark.parametrize(("n", "d"), [(120, 6), (20, 30)])
+def test_logme_is_the_largest_evidence_there_is(n, d):
+    """Oracle: the marginal likelihood y ~ N(0, I / beta + F F^T / alpha), maximised numerically."""
+    rows, labels = drawn(n=n, d=d)
+
+    def best(y):
+        def lost(logs):
+            covariance = np.eye(n) / np.exp(logs[1]) + rows @ rows.T / np.exp(logs[0])
+            return -multivariate_normal(np.zeros(n), covariance).logpdf(y) / n
+
+        starts = ([0.0, 0.0], [3.0, 3.0], [1.0, 5.0])
+        return -min(minimize(lost, start, method="Nelder-Mead", options={"maxiter": 600}).fun for start in starts)
+
+    expected = np.mean([best((labels == label).astype(float)) for label in np.unique(labels)])
+    assert logme(moments_of(rows, labels)) == pytest.approx(expected, abs=2e-3)
+
+
+def test_logme_needs_no_labels_without_gaps(data):
+    rows, labels = data
+    renumbered = np.unique(labels, return_inverse=True)[1]
+    assert logme(moments_of(rows, labels)) == logme(moments_of(rows, renumbered))
+
+
+def test_transrate(data):
+    rows, labels = data
+    centred = rows - rows.mean(0)
+
+    def rate(part):
+        return 0.5 * np.linalg.slogdet(np.eye(6) + part.T @ part / (len(part) * 1e-4))[1]
+
+    expected = rate(centred) - sum(np.mean(labels == k) * rate(centred[labels == k]) for k in np.unique(labels))
+    assert transrate(moments_of(*data)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_gbc_orders_as_published_and_does_not_underflow(data):
+    rows, labels = data
+    total = 0.0
+    for one in np.unique(labels):
+        for other in np.unique(labels):
+            if one != other:
+                a, b = rows[labels == one], rows[labels == other]
+                variance = (a.var(0) + b.var(0)) / 2
+                distance = ((a.mean(0) - b.mean(0)) ** 2 / variance).sum() / 8
+                distance += 0.5 * np.log(variance / np.sqrt(a.var(0) * b.var(0))).sum()
+                total += np.exp(-distance)
+    assert gbc(moments_of(*data)) == pytest.approx(-np.log(total), rel=1e-9)
+    far, farther = (gbc(moments_of(*drawn(apart=apart))) for apart in (100.0, 1000.0))
+    assert np.isfinite(farther)
+    assert farther > far > 745  # where exp underflows
+    with pytest.raises(RepresentationError, match="two classes"):
+        gbc(moments_of(rows, np.zeros(len(rows), dtype=int)))
+
+
+def test_distances_of_two_sets(data):
+    one, other = data, drawn(seed=1, n=90)
+    a, b = np.cov(one[0].T, bias=True), np.cov(other[0].T, bias=True)
+    shift = ((one[0].mean(0) - other[0].mean(0)) ** 2).sum()
+    expected = shift + np.trace(a + b - 2 * sqrtm(a @ b).real)
+    assert frechet_distance(moments_of(*one), moments_of(*other)) == pytest.approx(expected, rel=1e-8)
+    assert linear_mmd(moments_of(*one), moments_of(*other)) == pytest.approx(shift)
+    assert frechet_distance(moments_of(*one), moments_of(*one)) == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(RepresentationError, match="widths 6 and 5"):
+        linear_mmd(moments_of(*one), moments_of(*drawn(d=5)))
+
+
+def test_nce_is_a_conditional_entropy():
+    generator = np.random.default_rng(0)
+    labels, predicted = generator.integers(0, 4, 300), generator.integers(0, 3, 300) * 7
+    shares = np.bincount(labels) / 300
+    expected = mutual_info_score(labels, predicted) + (shares * np.log(shares)).sum()
+    assert nce(predicted, labels) == pytest.approx(expected, rel=1e-9)
+
+
+def test_leep_with_certain_predictions_is_nce_and_empty_classes_do_no_harm():
+    generator = np.random.default_rng(0)
+    labels, predicted = generator.integers(0, 4, 300), generator.integers(0, 3, 300)
+    certain = np.eye(5, dtype=np.float32)[predicted]
+    assert leep(certain, labels) == pytest.approx(nce(predicted, labels), rel=1e-9)
+    soft = generator.dirichlet(np.ones(5), 300)
+    joint = np.stack([soft[labels == k].sum(0) for k in range(4)]) / 300
+    expected = np.log((joint / joint.sum(0) @ soft.T)[labels, np.arange(300)]).mean()
+    assert leep(soft, labels) == pytest.approx(expected, rel=1e-9)
+
+
+def test_confidence_tells_an_accuracy_where_it_is_calibrated():
+    generator = np.random.default_rng(0)
+    source, target = generator.uniform(0, 1, 20_000), generator.uniform(0, 0.8, 20_000) ** 1.3
+    sure = lambda confidence: generator.uniform(0, 1, len(confidence)) < confidence  # noqa: E731
+    correct = sure(source)
+    estimated = average_thresholded_confidence(source, correct, source)
+    assert estimated == pytest.approx(correct.mean(), abs=1e-3)
+    assert average_thresholded_confidence(source, correct, target) < estimated
+    assert average_thresholded_confidence([0.5, 0.6], [True, True], [0.1]) == 1.0
+
+
+def test_neighbours_are_scikit_learns(data):
+    rows, labels = data
+    counts = [
+        KNeighborsClassifier(5).fit(np.delete(rows, i, 0), np.delete(labels, i)).predict(rows[i : i + 1])[0]
+        == labels[i]
+        for i in range(len(rows))
+    ]
+    assert knn_accuracy(rows, labels) == pytest.approx(np.mean(counts), abs=1 / len(rows))
+    with pytest.raises(RepresentationError, match="two samples"):
+        knn_accuracy(rows[:1], labels[:1])
+
+
+def test_one_pass_tells_them_all_and_each_its_direction(small, cnn, meter):
+    job = RetrainingJob(*small, 0.9, dataclasses.replace(RECIPES["train-adam"], max_epochs=15))
+    retrain(cnn, job, meter=meter)
+    clean = collect_outputs(cnn, small[1])
+    state = copy.deepcopy(cnn.state_dict())
+    mild, hard = (
+        baseline_scores(collect_outputs(cnn, small[1].shifted(parse_shift(f"gaussian:{level}"))), clean)
+        for level in (1, 10)
+    )
+    assert all(torch.equal(value, state[name]) for name, value in cnn.state_dict().items())
+    assert set(mild) == {
+        *TRANSFERABILITY,
+        *SHIFT_DISTANCES,
+        "loss",
+        "accuracy drop",
+        "NCE",
+        "LEEP",
+        "k-NN accuracy",
+        "ATC",
+        "mean confidence",
+    }
+    accuracy, loss = evaluate(cnn, small[1].batches())
+    assert (clean.accuracy, clean.loss) == (pytest.approx(accuracy), pytest.approx(loss, rel=1e-5))
+    for name in (
+        "loss",
+        "accuracy drop",
+        "Fréchet distance",
+        "linear MMD",
+        "NCE",
+        "LEEP",
+        "k-NN accuracy",
+        "shrunk H-score",
+    ):
+        assert (hard[name].value > mild[name].value) == hard[name].grows_with_cost, name
+    assert mild["LogME"].note.startswith("200 samples of 64 features")
+    assert set(baseline_scores(clean)) == set(mild) - {"accuracy drop", "ATC", *SHIFT_DISTANCES}

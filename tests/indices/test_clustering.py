@@ -1,0 +1,240 @@
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
+
+from resque.errors import RepresentationError, SettingError
+from resque.indices.clustering import (
+    INITS,
+    Means,
+    NearestMeanAssignment,
+    adjusted_rand_index,
+    cluster_representations,
+    disagreement,
+)
+from resque.indices.profile import Profile
+from resque.indices.task import nearest_mean_assignment, resque_task
+
+partitions = st.integers(2, 60).flatmap(
+    lambda n: st.tuples(*[st.lists(st.integers(-2, 6), min_size=n, max_size=n) for _ in range(2)])
+)
+
+
+@given(partitions)
+def test_the_adjusted_rand_index_is_scikit_learns(pair):
+    assert adjusted_rand_index(*pair) == pytest.approx(adjusted_rand_score(*pair), abs=1e-12)
+
+
+def test_it_is_right_where_products_of_pair_counts_overflow():
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 10, 200_000)
+    clusters = np.where(generator.random(200_000) < 0.7, labels, generator.integers(0, 10, 200_000))
+    assert adjusted_rand_index(labels, clusters) == pytest.approx(adjusted_rand_score(labels, clusters), abs=1e-12)
+    table = np.array([[400_000_000, 100_000_000], [100_000_000, 400_000_000]])
+    small = np.array([[4, 1], [1, 4]])
+    a, n = table / 1e9, 1e9
+    joint, rows = (a**2).sum() - 1 / n, 2 * 0.25 - 1 / n
+    expected = 1 - (joint - rows**2 / (1 - 1 / n)) / (rows - rows**2 / (1 - 1 / n))
+    assert disagreement(table) == pytest.approx(expected, abs=1e-8)
+    assert disagreement(small) != pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "clusters", "expected"),
+    [([0, 0, 0], [1, 1, 1], 1.0), ([0, 1, 2], [5, 3, 4], 1.0), ([0], [0], 1.0), ([0, 1, 0, 1], [0, 0, 1, 1], -0.5)],
+)
+def test_borders(labels, clusters, expected):
+    assert adjusted_rand_index(labels, clusters) == expected
+
+
+def blobs(seed, n=300, k=4, width=8, spread=1.5):
+    generator = np.random.default_rng(seed)
+    y = generator.integers(0, k, n)
+    return spread * generator.normal(size=(k, width))[y] + generator.normal(size=(n, width)), y
+
+
+@given(seed=st.integers(0, 10**6))
+def test_class_means_with_lloyd_is_scikit_learns_kmeans_from_them(seed):
+    z, y = blobs(seed)
+    means = np.stack([z[y == label].mean(0) for label in np.unique(y)])
+    oracle = KMeans(len(means), init=means, n_init=1, max_iter=300, tol=0).fit_predict(z)
+    assert resque_task(z, y).value == pytest.approx(1 - adjusted_rand_score(y, oracle), abs=1e-12)
+    nearest = np.argmin(((z[:, None] - means[None]) ** 2).sum(2), axis=1)
+    assert resque_task(z, y, lloyd=False).value == pytest.approx(1 - adjusted_rand_score(y, nearest), abs=1e-12)
+
+
+@pytest.mark.parametrize("init", INITS)
+def test_a_clustering_does_not_depend_on_names_or_on_where_zero_is(init):
+    z, y = blobs(3, spread=4.0)
+    value = resque_task(z, y, init=init).value
+    assert resque_task(z, y * 11 - 7, init=init).value == value
+    assert resque_task(z + 1e6, y, init=init).value == pytest.approx(value, abs=1e-9)
+    assert resque_task(z * 3, y, init=init).value == pytest.approx(value, abs=1e-9)
+    assert value < 0.05 or init == "random"  # least entropy of sizes prefers lopsided clusters
+
+
+def test_the_random_start_keeps_the_least_entropy_of_20():
+    z, y = blobs(5, spread=0.4)
+    kept = cluster_representations(z.copy(), y, "random", seed=2)
+
+    others = [
+        entropy(np.bincount(cluster_representations(z.copy(), y, "k-means++", seed=seed)) / 300) for seed in range(10)
+    ]
+    assert entropy(np.bincount(kept) / 300) <= min(others) + 0.05
+    assert np.array_equal(kept, cluster_representations(z.copy(), y, "random", seed=2))
+
+
+def test_representations_that_are_all_the_same_and_single_samples():
+    assert resque_task(np.ones((6, 2)), [0, 0, 1, 1, 2, 2]).value == pytest.approx(1.0)
+    assert resque_task([[1.0], [2.0], [3.0]], [0, 1, 2]).value == 0.0
+    assert resque_task([[1.0], [2.0]], [4, 4]).value == 0.0
+
+
+def test_maps_are_reduced_and_the_result_says_how():
+    z, y = blobs(0, width=12)
+    index = resque_task(z.reshape(-1, 3, 2, 2), y, reduction="mean")
+    assert index.value == resque_task(z.reshape(-1, 3, 4).mean(2), y).value
+    assert (index.unit, index.reduction, index.n, index.classes) == ("1 - ARI", "mean", 300, 4)
+
+
+def test_nonsense_is_refused():
+    z, y = blobs(0)
+    with pytest.raises(SettingError, match="use one of class-means"):
+        resque_task(z, y, init="best")
+    with pytest.raises(SettingError, match="without Lloyd"):
+        resque_task(z, y, init="random", lloyd=False)
+    with pytest.raises(RepresentationError, match="NaN or infinity"):
+        resque_task(np.full_like(z, np.nan), y)
+    with pytest.raises(RepresentationError, match="expected integers"):
+        resque_task(z, y + 0.5)
+    with pytest.raises(RepresentationError, match="empty"):
+        resque_task(np.zeros((0, 2)), [])
+    with pytest.raises(RepresentationError, match="partitions of shapes"):
+        adjusted_rand_index([0, 1], [0])
+
+
+@given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 90), max_size=4))
+def test_nearest_means_stream_and_merge(seed, cuts):
+    z, y = blobs(seed, n=90, k=3)
+    means = Profile.from_arrays(z, y)
+    whole, streamed, merged = (nearest_mean_assignment(means) for _ in range(3))
+    whole.add(torch.from_numpy(z), torch.from_numpy(y))
+    edges = [0, *sorted(cuts), 90]
+    for start, stop in zip(edges, edges[1:], strict=False):
+        part = torch.from_numpy(z[start:stop]), torch.from_numpy(y[start:stop])
+        streamed.add(*part)
+        alone = nearest_mean_assignment(means)
+        alone.add(*part)
+        merged = merged + alone
+    assert torch.equal(streamed.table, whole.table)
+    assert torch.equal(merged.table, whole.table)
+    assert whole.disagreement == resque_task(z, y, lloyd=False).value
+
+
+def test_assignments_to_other_means_do_not_add_up():
+    z, y = blobs(0)
+    one, other = (nearest_mean_assignment(Profile.from_arrays(z + shift, y)) for shift in (0, 1))
+    with pytest.raises(RepresentationError, match="different class means"):
+        one + other
+    one.add(torch.from_numpy(z[:2]), torch.tensor([y[0], 99]))
+    with pytest.raises(RepresentationError, match="1 sample with NaN or infinity, or of none"):
+        _ = one.disagreement
+
+
+@given(seed=st.integers(0, 10**6), offset=st.sampled_from([0.0, 1.0, 1e8]))
+def test_the_nearest_mean_is_exact_also_among_near_ties(seed, offset):
+    """Rows on a grid, many exactly halfway between two means: the first of equals counts."""
+    generator = np.random.default_rng(seed)
+    means = generator.integers(-2, 3, size=(6, 3)).astype(float) + offset
+    rows = generator.integers(-4, 5, size=(80, 3)) / 2 + offset
+    exact = ((rows[:, None] - means[None]) ** 2).sum(2).argmin(1)
+    assert np.array_equal(Means(torch.from_numpy(means)).nearest(torch.from_numpy(rows)).numpy(), exact)
+
+
+def test_the_three_starts_and_how_well_they_agree():
+    z, y = blobs(1, spread=1.0)
+    found = resque_task(z, y, init="all")
+    assert found.by_init == {init: resque_task(z, y, init=init).value for init in INITS}
+    assert found.value == found.by_init["class-means"]
+    clusters = {init: cluster_representations(z.copy(), y, init) for init in INITS}
+    for pair, agreement in found.agreement.items():
+        one, other = pair.split(" / ")
+        assert agreement == pytest.approx(adjusted_rand_score(clusters[one], clusters[other]), abs=1e-12)
+    assert len(found.agreement) == 3
+
+
+def test_random_clusterings_are_kept_by_sizes_or_by_labels():
+    z, y = blobs(5, spread=0.6)
+    by_sizes, by_labels = (cluster_representations(z.copy(), y, "random", keep=keep) for keep in ("sizes", "labels"))
+
+    def within(clusters):
+        return np.mean([entropy(np.bincount(clusters[y == label]) / (y == label).sum()) for label in y])
+
+    assert within(by_labels) < within(by_sizes)
+    assert entropy(np.bincount(by_sizes) / 300) <= entropy(np.bincount(by_labels) / 300)
+    assert resque_task(z, y, init="random", keep="labels").keep == "labels"
+    assert resque_task(z, y).keep == ""
+    with pytest.raises(SettingError, match="use 'sizes' or 'labels'"):
+        resque_task(z, y, init="random", keep="best")
+
+
+def entropy(share):
+    return -(share[share > 0] * np.log(share[share > 0])).sum()
+
+
+def test_the_callers_representations_are_left_alone():
+    z, y = blobs(2)
+    before = z.copy()
+    for options in ({}, {"lloyd": False}, {"init": "all"}):
+        resque_task(z, y, **options)
+        assert np.array_equal(z, before)
+
+
+@pytest.mark.parametrize("lloyd", [True, False])
+@pytest.mark.parametrize("exponent", [-1000, -300, 300, 1000])
+def test_scale_means_nothing_however_far_it_goes(lloyd, exponent):
+    generator = np.random.default_rng(5)
+    rows, labels = generator.normal(size=(60, 5)) + np.arange(60)[:, None] % 3, np.arange(60) % 3
+    assert resque_task(np.ldexp(rows, exponent), labels, lloyd=lloyd) == resque_task(rows, labels, lloyd=lloyd)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("points", [[[0.0, 0.0]], [[0.0, 0.0], [5.0, 5.0]]])
+def test_an_assignment_of_what_is_not_finite_is_refused_when_it_is_read(points, value):
+    apart = NearestMeanAssignment.to_means(torch.arange(len(points)), torch.tensor(points, dtype=torch.float64))
+    apart.add(torch.tensor([[1.0, 1.0], [value, 0.0]]), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(RepresentationError, match="1 sample.*NaN"):
+        _ = apart.disagreement
+
+
+def test_an_assignment_of_nothing_has_no_index():
+    apart = NearestMeanAssignment.to_means(torch.tensor([0, 1]), torch.tensor([[0.0], [5.0]], dtype=torch.float64))
+    with pytest.raises(RepresentationError, match="no sample"):
+        _ = apart.disagreement
+    with pytest.raises(RepresentationError, match="width 2.*width 1"):
+        apart.add(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_no_generator_takes_is_refused(seed):
+    with pytest.raises(SettingError, match="seed"):
+        resque_task([[0.0], [1.0]], [0, 1], init="k-means++", seed=seed)
+
+
+@given(seed=st.integers(0, 10**6), values=st.integers(2, 4), init=st.sampled_from(["class-means", "k-means++"]))
+def test_on_ties_it_is_still_scikit_learns(seed, values, init):
+    generator = np.random.default_rng(seed)
+    rows, labels = generator.integers(0, values, (24, 2)).astype(float), np.arange(24) % 3
+    start = np.stack([rows[labels == c].mean(0) for c in range(3)]) if init == "class-means" else init
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer distinct samples than clusters
+        expected = KMeans(3, init=start, n_init=1, max_iter=300, tol=0, random_state=0).fit_predict(rows)
+    assert resque_task(rows, labels, init=init).value == pytest.approx(
+        1 - adjusted_rand_score(labels, expected), abs=1e-12
+    )

@@ -1,0 +1,99 @@
+"""Streamed second moments against numpy and scikit-learn on all samples at once."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.covariance import ledoit_wolf_shrinkage
+
+from resque.errors import RepresentationError
+from resque.indices.baselines.moments import Moments
+
+
+def drawn(n, d, classes, seed, offset=0.0):
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, classes, n) * 3 - 1
+    scales = generator.uniform(0.2, 3.0, d)
+    return generator.normal(0, 1, (n, d)) * scales + labels[:, None] * 0.3 + offset, labels
+
+
+def streamed(rows, labels, cuts=()):
+    moments = Moments(np.unique(labels))
+    for part in np.split(np.arange(len(rows)), sorted(cuts)):
+        moments.update(rows[part], labels[part])
+    return moments
+
+
+def check(moments, rows, labels, rel=1e-9):
+    seen = np.unique(labels)
+    assert moments.mean == pytest.approx(rows.mean(0), rel=rel)
+    assert moments.means == pytest.approx(np.stack([rows[labels == k].mean(0) for k in seen]), rel=rel)
+    variances = np.stack([rows[labels == k].var(0) for k in seen])
+    assert moments.variances == pytest.approx(variances, rel=rel, abs=1e-9)
+    covariance = np.cov(rows.T, bias=True)
+    assert np.abs(moments.covariance - covariance).max() <= rel * np.abs(covariance).max()
+    means = np.stack([rows[labels == k].mean(0) for k in labels])
+    between = np.cov(means.T, bias=True)
+    assert np.abs(moments.covariance_of_means - between).max() <= rel * max(1.0, np.abs(between).max())
+    about = np.full(rows.shape[1], 0.7)
+    products = np.stack([(rows[labels == k] - about).T @ (rows[labels == k] - about) for k in seen])
+    assert np.abs(moments.products_about(about) - products).max() <= rel * np.abs(products).max()
+    assert moments.shrinkage == pytest.approx(ledoit_wolf_shrinkage(rows), rel=1e-6, abs=1e-9)
+
+
+@given(st.integers(6, 60), st.integers(2, 8), st.integers(1, 4), st.integers(0, 10**6), st.lists(st.integers(1, 59)))
+def test_any_cut_of_the_stream_gives_the_whole(n, d, classes, seed, cuts):
+    rows, labels = drawn(n, d, classes, seed)
+    moments = Moments(np.unique(labels))
+    for part in np.split(np.arange(n), sorted({cut for cut in cuts if cut < n})):
+        moments.update(rows[part], labels[part])
+    check(moments, rows, labels)
+
+
+@given(st.integers(4, 40), st.integers(4, 40), st.integers(2, 6), st.integers(0, 10**6))
+def test_parts_add_up_though_each_is_about_its_own_mean(n, m, d, seed):
+    one, two = drawn(n, d, 3, seed), drawn(m, d, 4, seed + 1, offset=5.0)
+    whole = streamed(*one) + streamed(*two)
+    rows, labels = np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]])
+    assert whole.n == n + m
+    check(whole, rows, labels, rel=1e-8)
+
+
+def test_a_large_mean_costs_no_digits_of_the_spread():
+    rows, labels = drawn(500, 4, 3, 0)
+    near, far = streamed(rows, labels, (100, 300)), streamed(rows + 1e8, labels, (100, 300))
+    assert np.abs(near.covariance - far.covariance).max() < 1e-6
+    assert near.shrinkage == pytest.approx(far.shrinkage, rel=1e-5)
+
+
+def test_nothing_added_is_nothing():
+    rows, labels = drawn(10, 2, 2, 0)
+    moments = streamed(rows, labels)
+    assert (moments + Moments([1])) is moments
+    assert (Moments([1]) + moments) is moments
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels", "message"),
+    [
+        ([[1.0, np.nan]], [0], "finite"),
+        ([1.0, 2.0], [0, 1], "finite|expected"),
+        ([[1.0, 2.0]], [9], "none of the classes"),
+    ],
+)
+def test_nonsense_is_refused(rows, labels, message):
+    with pytest.raises(RepresentationError, match=message):
+        Moments([0, 1]).update(rows, labels)
+
+
+def test_widths_and_emptiness():
+    moments = Moments([0])
+    with pytest.raises(RepresentationError, match="no representations yet"):
+        moments.mean  # noqa: B018
+    moments.update([[1.0, 2.0]], [0])
+    with pytest.raises(RepresentationError, match="width 3 after some of width 2"):
+        moments.update([[1.0, 2.0, 3.0]], [0])
+    other = Moments([0])
+    other.update([[1.0]], [0])
+    with pytest.raises(RepresentationError, match="widths 2 and 1"):
+        moments + other

@@ -1,0 +1,241 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from resque.errors import DataError, ProfileMismatchError, RepresentationError
+from resque.indices.compute_profile import profile
+from resque.indices.profile import Origin, Profile
+
+
+def sample(seed, n=60, width=5, classes=4):
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(n, width)), generator.integers(0, classes, n)
+
+
+@given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 60), max_size=5))
+def test_any_cut_of_the_stream_gives_the_whole(seed, cuts):
+    z, y = sample(seed)
+    whole, streamed = Profile.from_arrays(z, y), Profile()
+    merged = Profile()
+    edges = [0, *sorted(cuts), 60]
+    for start, stop in zip(edges, edges[1:], strict=False):
+        streamed.update(z[start:stop], y[start:stop])
+        merged = merged + Profile.from_arrays(z[start:stop], y[start:stop])
+    for label, total in whole.sums.items():
+        assert np.allclose(streamed.sides[label].halves, whole.sides[label].halves, rtol=0, atol=1e-12)
+        assert np.allclose(merged.sums[label], total, rtol=0, atol=1e-12)
+        assert np.allclose(total, z[y == label].sum(0))
+    assert streamed.counts == merged.counts == whole.counts == {k: int((y == k).sum()) for k in set(y.tolist())}
+
+
+@given(seed=st.integers(0, 10**6))
+def test_with_indices_the_order_does_not_matter(seed):
+    z, y = sample(seed)
+    order = np.random.default_rng(seed + 1).permutation(60)
+    one, other = Profile(), Profile()
+    one.update(z, y, indices=np.arange(60))
+    other.update(z[order], y[order], indices=order)
+    assert all(np.allclose(one.sides[k].halves, other.sides[k].halves, rtol=0, atol=1e-12) for k in one.counts)
+
+
+def test_the_halves_are_about_equal_and_together_the_whole():
+    z, y = sample(0, n=4000, classes=2)
+    made = Profile.from_arrays(np.ones_like(z), y)
+    first, second = made.sides[0].halves[:, 0]
+    assert first + second == made.counts[0]
+    assert abs(first - second) < 5 * np.sqrt(made.counts[0])
+
+
+def test_sums_are_exact_in_float32_and_half_precision():
+    z = torch.full((100_000, 1), 0.1, dtype=torch.float32)
+    made = Profile.from_arrays(z, torch.zeros(100_000, dtype=torch.int64))
+    assert made.sums[0][0] == pytest.approx(100_000 * float(np.float32(0.1)), rel=1e-12)
+    half = Profile.from_arrays(
+        torch.full((70_000, 1), 1.0, dtype=torch.bfloat16), torch.zeros(70_000, dtype=torch.long)
+    )
+    assert half.sums[0][0] == 70_000
+
+
+def test_a_profile_of_100_classes_and_512_features_is_below_1_mb_and_comes_back(folder):
+    z, y = sample(0, n=1200, width=512)[0], np.arange(1200) % 100
+    made = Profile.from_arrays(z, y)
+    made.save("p.safetensors")
+    assert (folder / "p.safetensors").stat().st_size < 1_000_000
+    back = Profile.load("p.safetensors")
+    assert back.counts == made.counts
+    assert all(np.array_equal(back.sides[k].halves, made.sides[k].halves) for k in made.counts)
+    assert vars(back.origin) == vars(made.origin)
+    with safe_open("p.safetensors", "pt") as file:
+        assert set(file.keys()) == {"labels", "sums", "counts"}
+        assert set(json.loads(file.metadata()["origin"])) == {"model", "layer", "preprocessing", "reduction"}
+    assert sum(back.counts.values()) == back.n == 1200
+
+
+def test_a_loaded_profile_goes_on(folder):
+    z, y = sample(0)
+    first = Profile.from_arrays(z[:30], y[:30])
+    first.save("p.safetensors")
+    back = Profile.load("p.safetensors")
+    back.update(z[30:], y[30:])
+    assert back.counts == Profile.from_arrays(z, y).counts
+
+
+def test_pseudo_labels_are_the_models_own(cnn, small):
+    made = profile(cnn, small[0].batches(), labels="pseudo")
+    cnn.eval()
+    with torch.no_grad():
+        predicted = torch.cat([cnn(x).argmax(1) for x, _ in small[0].batches()])
+    assert made.counts == {int(k): int((predicted == k).sum()) for k in predicted.unique()}
+    assert made.labels_from == "pseudo"
+
+
+@pytest.mark.parametrize(
+    ("origin", "message"),
+    [
+        (Origin(model="b", layer="l"), "differ in model: 'a' and 'b'"),
+        (Origin(model="a", layer="k"), "differ in layer"),
+        (Origin(model="a", layer="l", reduction="mean"), "differ in reduction"),
+        (Origin(model="a", layer="l", preprocessing="x"), "differ in preprocessing"),
+    ],
+)
+def test_profiles_of_different_origin_do_not_add_up(origin, message):
+    with pytest.raises(ProfileMismatchError, match=message):
+        Profile(Origin(model="a", layer="l")) + Profile(origin)
+
+
+def test_nonsense_is_refused():
+    z, y = sample(0)
+    for bad, labels, message in [
+        (np.full_like(z, np.nan), y, "NaN or infinity"),
+        (np.full_like(z, np.inf), y, "NaN or infinity"),
+        (z, y.astype(float), "expected integers"),
+        (z, y > 1, "expected integers"),
+        (z, y[:-1], r"shape \(59,\); expected \(60,\)"),
+    ]:
+        with pytest.raises(RepresentationError, match=message):
+            Profile.from_arrays(bad, labels)
+    with pytest.raises(RepresentationError, match="width 4 after width 5"):
+        Profile.from_arrays(z, y).update(z[:, :4], y)
+    with pytest.raises(RepresentationError, match="declared classes"):
+        Profile.from_arrays(z, y, classes=2)
+    with pytest.raises(ProfileMismatchError, match="width"):
+        Profile.from_arrays(z, y) + Profile.from_arrays(z[:, :4], y)
+
+
+def test_a_refused_batch_leaves_the_profile_as_it_was():
+    z, y = sample(0)
+    made = Profile.from_arrays(z, y)
+    with pytest.raises(RepresentationError):
+        made.update(np.full((1, 5), np.nan), [9])
+    assert made.counts == Profile.from_arrays(z, y).counts
+
+
+def test_files_that_are_no_profiles_are_refused(folder, cnn):
+    from resque.models.weights import save_weights
+
+    save_weights(cnn, folder / "weights.safetensors")
+    (folder / "text.safetensors").write_text("x")
+    for name, message in {
+        "none": "no such profile",
+        "weights.safetensors": "but no profile",
+        "text.safetensors": "is no profile",
+    }.items():
+        with pytest.raises(DataError, match=message):
+            Profile.load(folder / name)
+    with pytest.raises(RepresentationError, match="empty"):
+        Profile().save("p.safetensors")
+
+
+def test_small_classes_are_named(tmp_path):
+    made = Profile.from_arrays(np.ones((9, 2)), [0] * 5 + [1] * 4)
+    assert made.exposed_classes == [1]
+    with pytest.warns(UserWarning, match="classes of fewer than 5 samples: 1; their sums tell"):
+        made.save(tmp_path / "p.safetensors")
+
+
+def test_a_profile_with_impossible_sums_is_refused(folder):
+    z, y = sample(0)
+    made = Profile.from_arrays(z, y)
+    made.save("p.safetensors")
+    with safe_open("p.safetensors", "pt") as file:
+        about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors["sums"][0, 0, 0] = float("nan")
+    save_file(tensors, "p.safetensors", about)
+    with pytest.raises(DataError, match="no profile can have"):
+        Profile.load("p.safetensors")
+
+
+def test_arrays_of_any_layout_are_taken():
+    z, y = sample(0)
+    whole = Profile.from_arrays(z, y)
+    for layout in (z[::-1][::-1], z.astype(">f8"), np.asfortranarray(z)):
+        assert np.allclose(Profile.from_arrays(layout, y).sums[0], whole.sums[0])
+    z.setflags(write=False)
+    assert np.allclose(Profile.from_arrays(z, y.astype(">i4")).sums[0], whole.sums[0])
+    assert Profile.from_arrays(np.zeros((0, 3)), []).n == 0
+    with pytest.raises(RepresentationError, match="complex"):
+        Profile.from_arrays(z.astype(complex), y)
+    with pytest.raises(RepresentationError, match="exceeds"):
+        Profile.from_arrays(z[:2], np.array([1, 2**63], dtype=np.uint64))
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([[1.0], [1.0, 2.0]], [0, 1]),
+        ([["a"], ["b"]], [0, 1]),
+        ([[None], [1.0]], [0, 1]),
+        ([[1.0], [2.0]], [0, 10**30]),
+        ([[1.0], [2.0]], ["cat", "dog"]),
+        (np.ones((2, 0)), [0, 1]),
+        (np.ones((2, 2)) * 1j, [0, 1]),
+        (1.0, [0]),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused_in_our_own_words(values, labels):
+    with pytest.raises(RepresentationError):
+        Profile.from_arrays(values, labels)
+
+
+def test_tensors_of_any_kind_are_taken():
+    rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    for form in (rows, list(rows), rows.detach().to_sparse(), [[True, False], [False, True]]):
+        assert Profile.from_arrays(form, [0, 1]).n == 2
+    assert Profile.from_arrays(rows, [0, 3], classes=np.int64(4)).counts == {0: 1, 3: 1}
+
+
+def test_sums_beyond_float64_are_told():
+    with pytest.raises(RepresentationError, match="too large"):
+        _ = Profile.from_arrays([[1e308], [1e308]], [0, 0]).sums
+
+
+def test_a_profile_made_in_inference_mode_goes_on_outside():
+    with torch.inference_mode():
+        made = Profile.from_arrays(torch.ones(3, 2), [0, 1, 1])
+    made.update(torch.ones(1, 2), [0])
+    assert (made + made).counts == {0: 4, 1: 4}
+
+
+def test_declared_classes_outlive_saving_and_adding(tmp_path):
+    made = Profile.from_arrays([[1.0]] * 5, [0] * 5, classes=3)
+    made.save(tmp_path / "p.safetensors")
+    for same in (Profile.load(tmp_path / "p.safetensors"), made + Profile(), Profile() + made, made + made):
+        with pytest.raises(RepresentationError, match="not among the declared classes"):
+            same.update([[1.0]], [7])
+    assert sum([made, made]).n == 10
+    free = made + Profile.from_arrays([[1.0]], [7])
+    free.update([[1.0]], [9])
+    assert free.counts == {0: 5, 7: 1, 9: 1}
+
+
+def test_pseudo_labels_need_inputs_alone(cnn):
+    images = torch.rand(6, 1, 16, 16)
+    forms = ([images], [(images,)], [(images, None)], [images.numpy()])
+    made = [profile(cnn, form, labels="pseudo") for form in forms]
+    assert all(one.counts == made[0].counts for one in made)

@@ -1,0 +1,188 @@
+"""The smallest run of the studies: rows are made once, every table and figure is read off them."""
+
+import dataclasses
+import importlib
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from doubles import ReplayMeter
+from resque.data.shifts import parse_shift
+from resque.ledger.migration import modernize
+from resque.training.recipe import named_recipe
+
+STUDIES = Path(__file__).parents[2] / "studies"
+SCRIPTS = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "beyond", "forecasts")
+
+
+@pytest.fixture(scope="module")
+def studies():
+    """The scripts as modules, as ``python studies/SCRIPT.py`` sees them."""
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(STUDIES))
+        patch.setenv("PYTHONPATH", str(STUDIES))
+        patch.chdir(STUDIES.parent)
+        yield importlib.import_module
+        for name in set(sys.modules) - before:
+            if (STUDIES / f"{name}.py").is_file():
+                del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def made(studies, tmp_path_factory):
+    """``(place, rows)`` of a preset that is smaller than the smallest."""
+    presets, runs = studies("presets"), studies("runs")
+    quick = presets.PRESETS["quick"]
+    shifts = dataclasses.replace(
+        quick.shifts[0],
+        train="digits@16px@train@200",
+        test="digits@16px@test@100",
+        clean_recipe="train-adam,max_epochs=3",
+        recipe="train-adam,evaluate_every=2,max_epochs=4",
+        targets=(0.3, 0.4, 0.5),
+        shifts=presets.levels("digits@16px@train@200", "digits@16px@test@100", ("gaussian", "desaturate"), (3, 9)),
+        seeds=(0,),
+        sizes=(40,),
+        scratch=(("gaussian", 9),),
+    )
+    other = dataclasses.replace(
+        shifts,
+        name="digits-head",
+        recipe=f"{shifts.recipe},trains=head",
+        shifts=shifts.shifts[1:2],
+        originals="digits",
+        scratch=(),
+    )
+    tasks = dataclasses.replace(
+        quick.tasks[0],
+        tasks={name: tuple(f"{spec}@120" for spec in pair) for name, pair in quick.tasks[0].tasks.items()},
+        clean_recipe="train-adam,fixed_epochs=2",
+        recipe="train-adam,evaluate_every=1,fixed_epochs=3",
+        sources=("", "low"),
+        cutoffs={"high": (0.25, 0.3, 0.35), "parity": (0.5, 0.52, 0.54)},
+        seeds=(0,),
+    )
+    place = tmp_path_factory.mktemp("studies")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(presets.PRESETS, "quick", presets.Preset((shifts, other), (tasks,)))
+        patch.setattr(studies("shift_rows"), "open_meter", ReplayMeter)  # the real one would have half a second a probe
+        rows = runs.rows("quick", 0, place / "results", place / "work")
+        written = {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()}
+        assert runs.rows("quick", 0, place / "results", place / "work") == rows
+        assert {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()} == written
+        yield place, rows
+
+
+def test_rows_of_a_shift_hold_all_that_the_tables_need(made):
+    rows = {row["key"]: row for row in made[1]["digits"]}
+    assert list(rows) == [f"digits 0 {kind}:{level}" for kind in ("gaussian", "desaturate") for level in (3, 9)]
+    assert rows["digits 0 desaturate:3"]["error"].startswith("DataError: desaturate needs colour")
+    mild, strong = (rows[f"digits 0 gaussian:{level}"] for level in (3, 9))
+    assert len(strong["indices"]) == 2 * 3 + 2 + 2
+    assert strong["indices"]["paper layer, flatten, true labels"] > mild["indices"]["paper layer, flatten, true labels"]
+    assert strong["update"]["cost"]["steps"] > 0
+    assert {"LogME", "accuracy drop"} <= set(strong["rivals"])
+    assert made[1]["digits-scratch"][0]["update"]["from_scratch"]
+
+
+def test_rows_of_a_task_hold_the_index_after_one_epoch(made):
+    rows = {row["key"]: row for row in made[1]["tasks"]}
+    assert list(rows) == [
+        f"tasks 0 {source} > {target}" for target, source in itertools.product(("high", "parity"), ("none", "low"))
+    ]
+    one = rows["tasks 0 low > high"]
+    assert (one["classes"], one["update"]["stopped_by"]) == (5, "epochs")
+    first = one["update"]["curve"]["steps"].index(one["update"]["curve"]["steps_per_epoch"])
+    assert one["accuracy_after_one_epoch"] == one["update"]["curve"]["accuracy"][first]
+    assert len(one["indices"]["agreement"]) == 3
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_table_and_figure_comes_of_the_rows(made, studies, script, monkeypatch):
+    place, rows = made
+    monkeypatch.setattr(studies(script), "DRAWN", ("steps", "energy"), raising=False)
+    publish = studies("publish")
+    found = studies(script).make("quick", rows)
+    assert found
+    for name, thing in found.items():
+        publish.write(thing, place / name)
+        assert (place / name).with_suffix(".md" if isinstance(thing, str) else ".svg").stat().st_size > 200
+
+
+def test_the_same_rows_give_the_same_files(made, studies):
+    place, rows = made
+    of_figure = studies("fig5")
+    (study,) = studies("presets").PRESETS["quick"].tasks
+    for name in ("first", "second"):
+        known = of_figure.points(studies("agreement").runs(rows["tasks"]))
+        studies("publish").write(of_figure.figure(study, known), place / name)
+    assert (place / "first.svg").read_bytes() == (place / "second.svg").read_bytes()
+
+
+def test_a_run_that_failed_is_in_no_table_and_stays_in_the_rows(made, studies):
+    assert sum("error" in row for row in made[1]["digits"]) == 2
+    assert len(studies("agreement").runs(made[1]["digits"])) == 2
+
+
+def test_correlations_have_their_intervals(studies):
+    agreement = studies("agreement").agreement
+    assert str(agreement([1, 2, 3], [1, 2, 3])) == "– (n = 3)"
+    assert str(agreement([1, 2, 3, 4, 5, 6], [1, 2, 3, 5, 4, 6])) == "0.94 [0.38, 1.00]"
+    assert agreement([1, 2, 3, 4, 5], [1, 1, 1, 1, 1]).value is None
+    # at r = .86 and n = 7 Fisher's interval is wide
+    x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+    found = agreement(x, [1.0, 3.1, 2.0, 2.4, 6.0, 4.0, 7.0], ranks=False)
+    assert found.low < 0.4 < found.value < found.high
+
+
+def test_every_preset_names_what_there_is(studies):
+    presets = studies("presets")
+    from resque._callables import load_callable
+
+    for preset in presets.PRESETS.values():
+        for study in preset.shifts:
+            named_recipe(study.recipe)
+            named_recipe(study.clean_recipe)
+            assert callable(load_callable(study.model))
+            assert list(study.targets) == sorted(study.targets)
+            assert len({(shift.shift_type, shift.level) for shift in study.shifts}) == len(study.shifts)
+            assert set(study.scratch) <= {(shift.shift_type, shift.level) for shift in study.shifts}
+            for shift in study.shifts:
+                for step in shift.train.split("+")[1:]:
+                    parse_shift(step)
+        for study in preset.tasks:
+            named_recipe(study.recipe)
+            assert set(study.cutoffs) <= set(study.tasks)
+            assert set(study.sources) - {""} <= set(study.tasks)
+
+
+def test_the_published_rows_are_whole(studies):
+    """What is in the repository: each line a row, each run once, of seeds that no pilot used."""
+    presets = studies("presets")
+    for path in sorted((STUDIES / "results" / "cpu").glob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert len({row["key"] for row in rows}) == len(rows)
+        assert not {row["seed"] for row in rows if "seed" in row} & set(presets.PILOT_SEEDS)
+
+
+def test_the_history_that_ships_is_that_of_the_published_rows(studies):
+    found = studies("runs").rows("cpu", missing=False)
+    text = (STUDIES.parent / "src" / "resque" / "ledger" / "bundled.jsonl").read_text(encoding="utf-8")
+    shipped = [modernize(json.loads(line)) for line in text.splitlines()]
+    assert shipped == [json.loads(line) for line in studies("prior").lines("cpu", found)]
+
+
+def test_each_condition_of_the_history_has_a_name_of_its_own(studies):
+    """Repeats of a condition are told by its name; the parts of a mixture once lost their levels with the folders."""
+    named = studies("prior").named
+    assert named("idx:/data/sets/a.gz,b/c.gz@400@shifted+blur:5/none") == "a.gz,c.gz@400@shifted+blur:5/none"
+    assert named("npz:studies/cache/latin.npz@shifted") == "latin.npz@shifted"
+    assert named("digits@16px+gaussian:5") == "digits@16px+gaussian:5"
+    text = (STUDIES.parent / "src" / "resque" / "ledger" / "bundled.jsonl").read_text(encoding="utf-8")
+    updates = [json.loads(line) for line in text.splitlines()]
+    runs = {(u["parent"], u["train_data"], json.dumps(u["recipe"])) for u in updates}
+    assert len(runs) == len(updates)

@@ -1,0 +1,75 @@
+"""Batch normalisation that follows other data, and nothing else of the model."""
+
+import copy
+
+import torch
+from torch import nn
+
+from resque.indices.compute_profile import profile
+from resque.indices.shift_features import model_knn_accuracy, shift_features
+from resque.models.batchnorm import adapt_batchnorm
+from resque.training.job import RetrainingJob
+from resque.training.recipe import Recipe
+
+
+def test_the_first_normalisation_has_the_statistics_of_the_data():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+    batches = [(torch.randn(20, 3, 8, 8) * 3 + 5, None) for _ in range(4)]
+    state = copy.deepcopy(net.state_dict())
+    new = adapt_batchnorm(net.train(), batches)
+    inputs = torch.cat([images for images, _ in batches])
+    assert torch.allclose(new[0].running_mean, inputs.mean((0, 2, 3)), atol=1e-4)
+    assert torch.allclose(new[0].running_var, inputs.var((0, 2, 3)), rtol=0.02)
+    hidden = new[1](new[0](inputs))
+    assert torch.allclose(new[2].running_var, hidden.var((0, 2, 3)), rtol=0.05)
+    assert (new.training, new[0].training, new[0].momentum) == (False, False, 0.1)
+    assert net.training
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in state.items())
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), new.parameters(), strict=True))
+
+
+def test_a_batch_of_one_says_nothing_of_a_variance():
+    net = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2))
+    new = adapt_batchnorm(net, [(torch.tensor([[0.0], [2.0]]), None), (torch.tensor([[100.0]]), None)])
+    assert float(new[0].running_mean) == 1.0
+
+
+def test_a_model_without_it_stays_itself():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
+    assert adapt_batchnorm(net, []) is net
+    frozen = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 2))
+    assert adapt_batchnorm(frozen, []) is frozen
+
+
+def test_what_is_known_before_has_both_views(cnn, small):
+    train, test = small
+    job = RetrainingJob(train, test, 0.9, Recipe())
+    before = profile(cnn, train.batches(), preprocessing=train.preprocessing)
+    features, _, _ = shift_features(cnn, job, before)
+    assert {"BN-adapted accuracy", "BN-adapted loss", "BN-adapted k-NN", "LogME"} <= set(features.scores)
+    assert (features.samples, features.classes) == (len(train), len(train.classes))
+    assert features.parameters == sum(p.numel() for p in cnn.parameters())
+    assert "LogME" not in shift_features(cnn, job)[0].scores
+    assert shift_features(cnn, job, labels="pseudo")[0].scores == {}
+
+
+class OfTokens(nn.Module):
+    """A classifier whose head sees a row a token, of as many tokens as the batch needs."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Conv2d(1, 8, 4, 4), nn.Linear(8, 10)
+
+    def forward(self, images):
+        rows = self.embed(images).flatten(2).transpose(1, 2)
+        return self.head(rows[:, : 8 + len(images) % 7]).mean(1)
+
+
+def test_a_head_that_sees_tokens_has_no_neighbours_and_no_rivals(small):
+    job = RetrainingJob(*small, 0.9)
+    torch.manual_seed(0)
+    model = OfTokens()
+    assert model_knn_accuracy(model, job.train) is None
+    features, _, _ = shift_features(model, job, None)
+    assert set(features.scores) == {"BN-adapted accuracy", "BN-adapted loss"}

@@ -1,0 +1,114 @@
+import pytest
+import torch
+from torch import nn
+
+from resque.errors import ModelError
+from resque.models.layers import representation_layer
+from resque.models.loading import load_model, move_to_device
+from resque.models.networks import small_cnn
+from resque.models.weights import fingerprint, load_weights, save_weights
+
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8))
+
+
+class Encoder(nn.Module):
+    """A vision transformer's skeleton: patches by a convolution, blocks, a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(1, 8, 4, 4)
+        self.blocks = nn.ModuleList([Block(), Block()])
+        self.head = nn.Linear(8, 3)
+
+
+def test_the_layer_is_the_papers(cnn):
+    assert representation_layer(cnn) == "7"  # the last convolution, raw
+    assert representation_layer(Encoder()) == "blocks.1.mlp.2"  # the last dense layer of the last block
+    assert representation_layer(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))) == "0"
+    assert representation_layer(cnn, "3") == "3"
+    assert representation_layer(cnn, "penultimate") == "penultimate"
+
+
+def test_a_wrong_layer_lists_candidates(cnn):
+    with pytest.raises(ModelError, match=r"no layer 'nine', .*: use one of penultimate, 0, 3, 7, 12"):
+        representation_layer(cnn, "nine")
+    with pytest.raises(ModelError, match="name the representation with --layer"):
+        representation_layer(nn.Linear(3, 2))
+
+
+def test_models_come_from_files_and_modules(folder):
+    (folder / "net.py").write_text(
+        "from torch import nn\ndef build():\n    return nn.Linear(2, 2)\n"
+        "def text():\n    return 'no module'\ndef broken():\n    raise KeyError('x')\n"
+    )
+    (folder / "bad.py").write_text("import no_such_thing")
+    assert isinstance(load_model("net.py:build"), nn.Linear)
+    assert isinstance(load_model("resque.networks:small_cnn"), nn.Sequential)
+    for spec, message in {
+        "net.py:none": "no callable 'none' in net.py; it offers: broken, build, text",
+        "net.py:text": "returned str; expected a torch.nn.Module",
+        "net.py:broken": "failed: KeyError",
+        "bad.py:build": "cannot be imported: ModuleNotFoundError",
+        "none.py:build": "no such file: none.py",
+        "no_module_here:build": "cannot import",
+        "net": "expected FILE.py:CALLABLE",
+    }.items():
+        with pytest.raises(ModelError, match=message):
+            load_model(spec)
+
+
+def test_two_commands_that_name_a_model_get_the_same_one():
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    one, other, third = (fingerprint(load_model("resque.networks:small_cnn", seed=seed)) for seed in (0, 0, 1))
+    assert one == other != third
+    assert torch.equal(torch.rand(2), expected)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
+def test_weights_come_back(folder, cnn, name):
+    path = folder / name
+    save_weights(cnn, path) if name.endswith("safetensors") else torch.save(cnn.state_dict(), path)
+    torch.manual_seed(1)
+    other = small_cnn()
+    assert fingerprint(other) != fingerprint(cnn)
+    load_weights(other, path)
+    assert fingerprint(other) == fingerprint(cnn)
+    assert not list(folder.glob("*.part"))
+
+
+def test_weights_that_do_not_fit_are_refused(folder, cnn):
+    save_weights(nn.Linear(2, 2), folder / "other.safetensors")
+    torch.save(cnn, folder / "pickled.pt")
+    (folder / "text.safetensors").write_text("no weights")
+    (folder / "text.pt").write_text("no weights")
+    torch.save([1, 2], folder / "list.pt")
+    for name, message in {
+        "none.pt": "no such weights file",
+        "other.safetensors": "do not fit the model",
+        "pickled.pt": "never run here",
+        "text.safetensors": "can be read",
+        "text.pt": "never run here|can be read",
+        "list.pt": "expected a state dict",
+    }.items():
+        with pytest.raises(ModelError, match=message):
+            load_weights(cnn, folder / name)
+
+
+def test_the_fingerprint_sees_names_shapes_and_values(cnn):
+    before = fingerprint(cnn)
+    assert before == fingerprint(cnn)
+    with torch.no_grad():
+        cnn[0].weight[0, 0, 0, 0] += 1e-3
+    assert fingerprint(cnn) != before
+
+
+def test_a_device_that_is_not_there_is_refused(cnn):
+    with pytest.raises(ModelError, match="device 'abacus' cannot be used"):
+        move_to_device(cnn, "abacus")

@@ -1,0 +1,152 @@
+"""Models by name: built, told what classes, and given the inputs that they want."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from resque.data.loading import load_data
+from resque.data.preprocessing import ImagePreprocessing, Tokenization
+from resque.errors import DataError, ModelError
+from resque.models.feature_extraction import forward
+from resque.models.layers import head
+from resque.models.loading import load_model
+from resque.models.registry import preprocessing_for
+from resque.models.weights import save_weights
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "very", "film"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "side", "fixed"),
+    [
+        ("timm:resnet18", 224, False),
+        ("timm:vit_tiny_patch16_224", 224, True),
+        ("torchvision:resnet18", 224, False),
+        ("torchvision:vit_b_16", 224, True),
+    ],
+)
+def test_a_library_knows_what_its_models_want(spec, side, fixed):
+    pytest.importorskip(spec.partition(":")[0])
+    wanted = preprocessing_for(spec)
+    assert (wanted.side, wanted.fixed, wanted.channels, len(wanted.mean)) == (side, fixed, 3, 3)
+
+
+@pytest.mark.parametrize("spec", ["timm:resnet10t", "torchvision:squeezenet1_1", "resque.networks:resnet18"])
+def test_a_gray_image_goes_through_a_model_of_a_library(spec):
+    for library in ("timm", "torchvision"):
+        pytest.importorskip(library)
+    data = load_data("digits@32px@4", preparation=preprocessing_for(spec))
+    data = data if preprocessing_for(spec).channels else data.with_channels(3)
+    inputs, _ = next(data.batches(2))
+    with torch.no_grad():
+        assert forward(load_model(spec, classes=7), inputs).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vgg16", "vit"])
+def test_the_papers_networks_take_small_images(name):
+    for library in ("timm", "torchvision"):
+        pytest.importorskip(library)
+    model = load_model(f"resque.networks:{name}", classes=6)
+    with torch.no_grad():
+        assert model(torch.rand(2, 3, 32, 32)).shape == (2, 6)
+
+
+def test_weights_say_how_many_classes_there_are(folder):
+    pytest.importorskip("timm")
+    model = load_model("timm:resnet10t", classes=3, seed=1)
+    save_weights(model, folder / "w.safetensors")
+    same = load_model("timm:resnet10t", folder / "w.safetensors")
+    assert torch.equal(head(same).weight, head(model).weight)
+    with pytest.raises(ModelError, match="do not fit"):
+        load_model("timm:resnet10t", folder / "w.safetensors", classes=4)
+
+
+def test_names_that_there_are_not():
+    for library in ("timm", "torchvision", "transformers"):
+        pytest.importorskip(library)
+    for spec, message in {
+        "timm:resnet19": "timm has no model 'resnet19'; similar ones: .*resnet18",
+        "torchvision:resnet19": "torchvision has no classifier 'resnet19'; similar ones: .*resnet18",
+        "torchvision:fasterrcnn_resnet50_fpn": "no classifier",
+        "hf:./nowhere": "cannot be built",
+    }.items():
+        with pytest.raises(ModelError, match=message):
+            load_model(spec)
+
+
+@pytest.fixture
+def text_model(folder):
+    """A folder as transformers leaves it: a small classifier of texts and its tokenizer."""
+    transformers = pytest.importorskip("transformers")
+    (folder / "vocab.txt").write_text("\n".join(WORDS))
+    config = transformers.BertConfig(**SMALL, vocab_size=len(WORDS), num_labels=2, max_position_embeddings=12)
+    torch.manual_seed(0)
+    transformers.BertForSequenceClassification(config).save_pretrained(folder / "bert")
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder / "bert")
+    return "hf:bert"
+
+
+@pytest.fixture
+def image_model(folder):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(**SMALL, image_size=16, patch_size=8, num_labels=10)
+    torch.manual_seed(0)
+    transformers.ViTForImageClassification(config).save_pretrained(folder / "vit")
+    wanted = {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 16}}
+    shown = {"do_normalize": True, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.2, 0.2]}
+    (folder / "vit" / "preprocessor_config.json").write_text(json.dumps(wanted | shown))
+    return "hf:vit"
+
+
+def test_a_saved_image_classifier(image_model):
+    wanted = preprocessing_for(image_model)
+    assert wanted == ImagePreprocessing(16, True, 3, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
+    inputs, _ = next(load_data("digits", preparation=wanted).batches(3))
+    assert inputs.shape == (3, 3, 16, 16)
+    with torch.no_grad():
+        assert forward(load_model(image_model), inputs).shape == (3, 10)
+        assert forward(load_model(image_model, classes=4), inputs).shape == (3, 4)
+
+
+def texts(folder):
+    datasets = pytest.importorskip("datasets")
+    rows = {"text": ["good film", "very bad film", "very very good"] * 4, "label": [1, 0, 1] * 4}
+    datasets.Dataset.from_dict(rows).to_parquet(folder / "texts.parquet")
+    return "parquet:texts.parquet"
+
+
+def test_a_saved_text_classifier(folder, text_model):
+    wanted = preprocessing_for(text_model)
+    assert isinstance(wanted, Tokenization)
+    assert str(wanted) == "tokens of bert, at most 12"
+    data = load_data(texts(folder), preparation=wanted)
+    inputs, _ = next(data.batches(5))
+    assert inputs["input_ids"].shape == (5, 5)
+    assert inputs["attention_mask"][0].tolist() == [1, 1, 1, 1, 0]
+    with torch.no_grad():
+        assert forward(load_model(text_model), inputs).shape == (5, 2)
+    with pytest.raises(DataError, match="holds texts, which a text classifier reads"):
+        load_data("parquet:texts.parquet")
+    with pytest.raises(DataError, match="holds images, and the model reads texts"):
+        load_data("digits", preparation=wanted)
+
+
+def test_pickled_weights_are_not_read(folder, image_model):
+    (folder / "vit" / "model.safetensors").unlink()
+    torch.save({}, folder / "vit" / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="cannot be built"):
+        load_model(image_model)
+
+
+def test_preparations_differ_in_words():
+    images = torch.rand(2, 3, 8, 8)
+    one, other = ImagePreprocessing(), ImagePreprocessing(mean=(0.5,) * 3, std=(0.25,) * 3)
+    assert str(one) != str(other)
+    assert torch.allclose(other(images), (images - 0.5) / 0.25)
+    assert np.isclose(
+        float(ImagePreprocessing(channels=1)(images)[0, 0, 0, 0]),
+        float(images[0, :, 0, 0] @ torch.tensor([0.299, 0.587, 0.114])),
+    )

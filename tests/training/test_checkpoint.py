@@ -1,0 +1,220 @@
+"""A run that is interrupted and goes on: the same curve, and no half entry."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from resque.data.loading import load_data
+from resque.energy.meters import ClockMeter
+from resque.errors import DataError
+from resque.ledger.serialization import to_dict
+from resque.ledger.store import Ledger
+from resque.models.loading import load_model
+from resque.models.weights import fingerprint, save_weights
+from resque.training.checkpoint import Checkpoint, load_checkpoint
+from resque.training.job import RetrainingJob
+from resque.training.recipe import named_recipe
+from resque.training.retrain import retrain
+
+JOB = "augmentation=flip+jitter,schedule=cosine,max_epochs=4"
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_at(step):
+    def watch(progress):
+        if progress.step >= step:
+            raise KilledError
+
+    return watch
+
+
+@pytest.fixture
+def job(small):
+    pytest.importorskip("kornia")
+    return RetrainingJob(*small, 1.0, named_recipe(f"train-adam,{JOB}"), seed=1)
+
+
+def curve_of(update):
+    return {key: value for key, value in vars(update.curve).items() if key != "wall_s"}
+
+
+@pytest.mark.parametrize("step", [15, 20, 35])
+def test_it_goes_on_to_the_same_curve_bit_for_bit(tmp_path, job, meter, step):
+    from resque.models.networks import small_cnn
+
+    def model():
+        torch.manual_seed(0)
+        return small_cnn()
+
+    job = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, evaluate_every=5))
+    whole, kept = model(), model()
+    expected = retrain(whole, job, meter=meter)
+    at = Checkpoint(tmp_path, every_s=0.0)
+    with pytest.raises(KilledError):
+        retrain(model(), job, meter=meter, checkpoint=at, watch=killed_at(step))
+    (file,) = tmp_path.glob("*.checkpoint")
+    energy = sum(reading["energy_kwh"] for reading in load_checkpoint(file)["readings"])
+    update = retrain(kept, job, meter=meter, checkpoint=dataclasses.replace(at, resume=True))
+    assert curve_of(update) == curve_of(expected)
+    assert fingerprint(kept) == fingerprint(whole)
+    assert (update.resumed, expected.resumed) == (1, 0)
+    assert update.energy.energy_kwh > energy > 0
+    assert at.started_utc(update.parent, job) == update.started_utc
+    at.remove(update.parent, job)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_ended_and_was_not_kept_is_what_it_was(tmp_path, cnn, job, meter):
+    from resque.models.networks import small_cnn
+
+    at = Checkpoint(tmp_path, every_s=0.0, resume=True)
+    job = dataclasses.replace(job, target_accuracy=0.3, recipe=dataclasses.replace(job.recipe, evaluate_every=3))
+    first = small_cnn()
+    first.load_state_dict(cnn.state_dict())
+    update = retrain(first, job, meter=meter, checkpoint=at)
+    steps = []
+    again = retrain(cnn, job, meter=meter, checkpoint=at, watch=lambda progress: steps.append(progress.step))
+    assert update.reached
+    assert update.cost.steps % 10 != 0
+    assert (again.id, again.curve, again.child, steps) == (update.id, update.curve, update.child, [])
+    assert fingerprint(cnn) == fingerprint(first)
+
+
+def test_without_resume_it_begins_anew(tmp_path, cnn, job, meter):
+    from resque.models.networks import small_cnn
+
+    at = Checkpoint(tmp_path, every_s=0.0)
+    with pytest.raises(KilledError):
+        retrain(small_cnn(), job, meter=meter, checkpoint=at, watch=killed_at(20))
+    assert retrain(cnn, job, meter=meter, checkpoint=at).resumed == 0
+
+
+def test_another_run_has_another_file(tmp_path, job):
+    at = Checkpoint(tmp_path)
+    changed = dataclasses.replace(job.train, labels=job.train.labels.roll(1))  # under the same name
+    changes = (
+        {"seed": 2},
+        {"target_accuracy": 0.9},
+        {"shift_type": "x"},
+        {"train": changed},
+        {"original_test": job.test},
+    )
+    others = [dataclasses.replace(job, **change) for change in changes]
+    assert len({at.path("a", job), at.path("b", job), *(at.path("a", other) for other in others)}) == 7
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path, cnn, job, meter):
+    at = Checkpoint(tmp_path, resume=True)
+    path = at.path(fingerprint(cnn), job)
+    path.write_text("no checkpoint")
+    with pytest.raises(DataError, match="no checkpoint that can be read"):
+        retrain(cnn, job, meter=meter, checkpoint=at)
+    torch.save({"format": "other"}, path)
+    with pytest.raises(DataError, match="holds no checkpoint"):
+        retrain(cnn, job, meter=meter, checkpoint=at)
+
+
+DATA = ["--train", "npz:d.npz@train", "--test", "npz:d.npz@test", "--target-accuracy", "1", "--max-epochs", "6"]
+COMMAND = ["retrain", "--model", "resque.networks:small_cnn", *DATA, "--recipe", "train-adam"]
+TELLING = """
+import sys
+from resque.training import run as retraining
+from resque.cli import main
+
+def save(*what, kept=retraining.save_checkpoint):
+    kept(*what)
+    print("kept", flush=True)
+
+retraining.save_checkpoint = save
+sys.argv[0] = "resque"
+main()
+"""
+
+
+def test_a_killed_process_leaves_no_half_entry_and_goes_on(cli, folder):
+    generator = np.random.default_rng(0)
+    x = generator.integers(0, 256, (300, 16, 16), dtype=np.uint8)
+    np.savez(folder / "d.npz", x=x, y=np.arange(300) % 10)
+    data, recipe = load_data("npz:d.npz"), named_recipe("train-adam", max_epochs=6)
+    job = RetrainingJob(data.part("train"), data.part("test"), 1.0, recipe)
+    expected = to_dict(retrain(load_model("resque.networks:small_cnn"), job, meter=ClockMeter()).curve)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    line = [*COMMAND, "--checkpoint-every", "0", "--json", "--out", "killed"]
+    command = [sys.executable, "-c", TELLING, *line]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout.readline() == b"kept\n"
+        process.kill()
+    assert process.returncode != 0
+    assert list(folder.glob("updates/checkpoints/*.checkpoint"))
+    assert not (folder / "killed" / "model.safetensors").exists()
+    _, out, err = cli(" ".join([*line, "--resume"]))
+    update = json.loads(out)
+    assert update["resumed"] == 1, err
+    assert {**update["curve"], "wall_s": 0} == {**expected, "wall_s": 0}
+    assert not list(folder.glob("updates/checkpoints/*"))
+    assert [entry["id"] for entry in json.loads(cli("ledger list --json")[1])["updates"]] == [update["id"]]
+
+
+def one_epoch(folder):
+    """A command line of one epoch, and the job that it describes."""
+    np.savez(
+        folder / "d.npz", x=np.random.default_rng(0).integers(0, 256, (60, 16, 16), np.uint8), y=np.arange(60) % 10
+    )
+    data, recipe = load_data("npz:d.npz"), named_recipe("train-adam", max_epochs=1)
+    line = " ".join(COMMAND).replace("--max-epochs 6", "--max-epochs 1")
+    return line, RetrainingJob(data.part("train"), data.part("test"), 1.0, recipe)
+
+
+def test_what_has_ended_is_not_resumed(cli, folder):
+    line, _ = one_epoch(folder)
+    assert cli(f"{line} --out one")[0] == 0
+    code, _, err = cli(f"{line} --out two --resume")
+    assert (code, "this very run has ended, as update" in err) == (1, True)
+    assert cli(f"{line} --out two")[0] == 0
+
+
+def test_a_kill_before_the_entry_is_kept_whole(cli, folder):
+    """What a kill between the end of the run and its entry leaves: the last state, and some of the files."""
+    line, job = one_epoch(folder)
+    model, at = load_model("resque.networks:small_cnn"), Checkpoint(folder / "updates" / "checkpoints")
+    killed = retrain(model, job, meter=ClockMeter(), checkpoint=at)
+    save_weights(model, folder / "out" / "model.safetensors")
+    code, out, err = cli(f"{line} --out out --resume --json")
+    assert code == 0, err
+    assert json.loads(out)["id"] == killed.id
+    assert sorted(path.name for path in (folder / "out").iterdir()) == ["model.safetensors", "profile.safetensors"]
+    assert not list(folder.glob("updates/checkpoints/*"))
+
+
+def test_a_kill_after_the_entry_leaves_one_entry(cli, folder):
+    line, job = one_epoch(folder)
+    at = Checkpoint(folder / "updates" / "checkpoints")
+    update = retrain(load_model("resque.networks:small_cnn"), job, meter=ClockMeter(), checkpoint=at)
+    Ledger(folder / "resque.db").add(update)
+    code, _, err = cli(f"{line} --resume")
+    assert (code, f"has ended, as update {update.id}" in err) == (1, True)
+    assert not list(folder.glob("updates/checkpoints/*"))
+
+
+def test_a_spoiled_checkpoint_is_in_nobodys_way_who_begins_anew(cli, folder):
+    line, job = one_epoch(folder)
+    path = Checkpoint(folder / "updates" / "checkpoints").path(
+        fingerprint(load_model("resque.networks:small_cnn")), job
+    )
+    path.parent.mkdir(parents=True)
+    path.write_text("spoiled")
+    code, _, err = cli(f"{line} --resume")
+    assert code == 1
+    assert "begin anew without --resume" in err
+    code, _, err = cli(line)
+    assert code == 0, err
+    assert not path.exists()
