@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from agreement import EARLY_TO_LATE, Run, markdown, runs
+from bundled_history import task_update_of, thinned, update_of
 from presets import PRESETS, ShiftStudy, TaskStudy
-from prior import task_update_of, thinned, update_of
 from publish import Rows, publish
 from resque.forecasting.evaluation.cross_validation import BY, CrossValidation, cross_validate
 from resque.forecasting.evaluation.folds import TrainingFolds, fold_predictions, query_for_update
@@ -131,18 +131,20 @@ def early(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) ->
     for name, target in list(zip(EARLY_TO_LATE, study.targets, strict=True))[1:]:
         noise = replicate_deviation(own, target)
         for size in SIZES:
-            for prior in ((), others):
-                found = [word for draw in range(DRAWS) for word in drawn(own, prior, target, size, draw)]
+            for bundled in ((), others):
+                found = [word for draw in range(DRAWS) for word in drawn(own, bundled, target, size, draw)]
                 if not found:
                     continue
-                each = evaluate_predictor(f"{size} own updates{', and others' if prior else ''}", found, LEVEL)
+                each = evaluate_predictor(f"{size} own updates{', and others' if bundled else ''}", found, LEVEL)
                 ratio = "–"
                 if noise and each.log_width is not None:
                     ratio = f"{each.log_width / (2 * 1.2816 * noise):.2f}"
                 yield (study.name, f"{name}, {target:g}", *cells(each), ratio)
 
 
-def drawn(own: Sequence[Update], prior: Sequence[Update], target: float, size: int, draw: int) -> list[ScoredForecast]:
+def drawn(
+    own: Sequence[Update], bundled: Sequence[Update], target: float, size: int, draw: int
+) -> list[ScoredForecast]:
     """What so many updates of one seed, drawn at random, say of others of the same seed."""
     random = np.random.default_rng(draw)
     seeds = sorted({update.seed for update in own})
@@ -155,7 +157,7 @@ def drawn(own: Sequence[Update], prior: Sequence[Update], target: float, size: i
     ]
     order = random.permutation(len(pool))
     known, asked = [pool[i] for i in order[:size]], [pool[i] for i in order[size : size + ASKED]]
-    rest = TrainingFolds(known, prior, LEVEL)
+    rest = TrainingFolds(known, bundled, LEVEL)
     longest = max((update.cost.steps for update in pool), default=1)
     fold_predictions = (rest.said(update, query_for_update(update, target, longest)) for update in asked)
     return [word for word in fold_predictions if word is not None]

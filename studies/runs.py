@@ -153,10 +153,10 @@ def rows(
         for file, tasks, where in plan:
             bar = progress.add_task(file, total=len(tasks))
 
-            def watch(done: int, total: int, key: str, bar: Any = bar) -> None:
+            def on_progress(done: int, total: int, key: str, bar: Any = bar) -> None:
                 progress.update(bar, completed=done, description=key)
 
-            made[file] = list(run_tasks(tasks, where, workers, watch=watch).values())
+            made[file] = list(run_tasks(tasks, where, workers, on_progress=on_progress).values())
             progress.update(bar, completed=len(tasks), description=file)
     return with_passes(made, preset)
 

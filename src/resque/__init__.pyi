@@ -19,7 +19,7 @@ from .energy.meters import (
 from .energy.price import Tariff as Tariff
 from .energy.reading import EnergyReading as EnergyReading
 from .errors import ResqueError as ResqueError
-from .forecasting.forecaster import forecast as forecast
+from .forecasting.forecaster import forecast_from_features as forecast_from_features
 from .indices.compute_profile import profile as profile
 from .indices.distribution import resque_dist as resque_dist
 from .indices.profile import Profile as Profile

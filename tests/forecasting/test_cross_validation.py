@@ -117,7 +117,7 @@ def test_the_updates_of_others_change_the_forecast_and_nothing_that_is_judged_be
         dataclasses.replace(update, shift_type=f"other {update.shift_type}", model="other")
         for update in history(seeds=3)
     ]
-    bare, shaped = cross_validate(history(), 0.9), cross_validate(history(), 0.9, prior=slower)
+    bare, shaped = cross_validate(history(), 0.9), cross_validate(history(), 0.9, bundled=slower)
     assert [each.predictor for each in shaped.reports][:2] == [FORECAST, OWN]
     assert dataclasses.replace(shaped.reports[1], predictor=FORECAST) == bare.reports[0]
     assert shaped.reports[2:] == bare.reports[1:]

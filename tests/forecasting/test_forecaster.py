@@ -17,7 +17,7 @@ from resque.forecasting.evaluation.settlement import (
     score_predictors,
     summarize_settlements,
 )
-from resque.forecasting.forecaster import CONSTANT, fit_cost, forecast
+from resque.forecasting.forecaster import CONSTANT, fit_cost, forecast_from_features
 from resque.forecasting.history import ForecastQuery
 from resque.ledger.records import COSTS, Estimate, Features, LearningCurve, StepCost
 from resque.ledger.store import Ledger
@@ -59,7 +59,7 @@ def job(small):
 def ask(updates, job, index=0.5, accuracy=0.6, **options):
     features = Features(index, accuracy, 1.0)
     given = {"step_cost": STEP_COST, "overhead": READING, "parent": "p", "grid": GRID, **options}
-    return forecast(updates, job, features, **given)
+    return forecast_from_features(updates, job, features, **given)
 
 
 def test_a_power_law_without_noise_is_found_for_every_cost(job):
@@ -108,21 +108,21 @@ def test_the_interval_covers_as_often_as_it_says(job):
     for seed in range(300):
         generator = np.random.default_rng(1000 + seed)
         index = float(generator.uniform(0.25, 0.85))
-        question = ForecastQuery.of(job, Features(index, 0.6, 1.0), "p", "m")
+        query = ForecastQuery.of(job, Features(index, 0.6, 1.0), "p", "m")
         past = history(n=12, spread=0.3, kinds=("gaussian",), seed=seed)
-        found = fit_cost(past, (), "steps", question, ("index",)).outlook
+        found = fit_cost(past, (), "steps", query, ("index",)).outlook
         hits += found.low <= math.log(power_law(index, 0.3 * generator.normal())) <= found.high
     assert 0.74 < hits / 300 < 0.92
 
 
 def test_updates_of_others_shape_the_law_and_promise_nothing(job):
     others = [dataclasses.replace(u, model="x", parent="q") for u in history(12, spread=0.0)]
-    made = ask([], job, prior=others)
+    made = ask([], job, bundled=others)
     assert (made.n_history, made.n_bundled) == (0, 12)
     assert made.reliability_issues[0].startswith("it rests on updates of others alone")
     assert "no guarantee" in made.estimates["steps"].interval.guarantee
     few = history(4, spread=0.0, kinds=("gaussian",))
-    shaped = ask(few, job, prior=others)
+    shaped = ask(few, job, bundled=others)
     assert (shaped.n_history, shaped.reliability_issues[0]) == (
         4,
         "4 own updates of this model and recipe; 5 are needed",
@@ -133,11 +133,13 @@ def test_updates_of_others_shape_the_law_and_promise_nothing(job):
 def test_what_own_updates_do_not_bear_out_is_doubted_whatever_others_teach(job):
     others = [dataclasses.replace(u, model="x", parent="q") for u in history(12, spread=0.0)]
     repeats = [dataclasses.replace(u, train_data="one", id=f"r{i}") for i, u in enumerate(history(6))]
-    assert "repeats of one" in ask(repeats, job, prior=others).reliability_issues[0]
-    assert "0 of 6 own updates ever reached" in ask(history(6, never=range(6)), job, prior=others).reliability_issues[0]
+    assert "repeats of one" in ask(repeats, job, bundled=others).reliability_issues[0]
+    assert (
+        "0 of 6 own updates ever reached" in ask(history(6, never=range(6)), job, bundled=others).reliability_issues[0]
+    )
     foreign = [dataclasses.replace(u, model="another", parent="q") for u in history(8)]
     assert "0 own updates of this model" in ask(foreign, job).reliability_issues[0]
-    assert ask(history(8), job, prior=others).reliability_issues == ()
+    assert ask(history(8), job, bundled=others).reliability_issues == ()
 
 
 def test_a_fixed_number_of_epochs_costs_what_it_costs(job):
@@ -403,7 +405,7 @@ def test_an_index_of_the_models_own_labels_is_another_quantity(job):
     """By pseudo-labels it is smaller, and what true labels taught would be read at the wrong place."""
     features = Features(0.5, 0.6, 1.0, labels="pseudo")
     given = {"step_cost": STEP_COST, "overhead": READING, "parent": "p"}
-    made = forecast(history(), job, features, **given)
+    made = forecast_from_features(history(), job, features, **given)
     assert "index" not in made.predictor.split(", ")
     assert "index" not in made.alternatives
 

@@ -13,7 +13,7 @@ from doubles import synthetic_update
 from resque.energy.meters import ClockMeter
 from resque.energy.reading import EnergyReading
 from resque.forecasting.costs import round_up_to_evaluation
-from resque.forecasting.forecaster import forecast, success_distribution
+from resque.forecasting.forecaster import forecast_from_features, success_distribution
 from resque.forecasting.history import ForecastQuery, update_group
 from resque.forecasting.landmarking import FIRST_LANDMARK, ForecastReviser, landmark_state, revise_forecast
 from resque.ledger.records import Estimate, Features, LearningCurve, StepCost
@@ -53,7 +53,7 @@ def history(n=12, seed=0, blur=0.0):
     ]
 
 
-def question(of, target=0.9, shift_type="new"):
+def query(of, target=0.9, shift_type="new"):
     return ForecastQuery(of.features, target, update_group(of), shift_type, of.parent, "d+new", 4000)
 
 
@@ -87,7 +87,7 @@ def test_on_the_way_a_forecast_comes_nearer():
         total = run.cost_at(0.9).steps
         for step, found in errors.items():
             if total > 2 * step:
-                said = revise_forecast(history(24, number, blur=0.01), question(run), run.curve.until(step))
+                said = revise_forecast(history(24, number, blur=0.01), query(run), run.curve.until(step))
                 found.append(abs(math.log(said.steps.value / total)))
                 assert said.steps.interval.low > step - 1e-9
     assert np.median(errors[160]) < 0.6 * np.median(errors[10])
@@ -96,9 +96,9 @@ def test_on_the_way_a_forecast_comes_nearer():
 def test_those_that_had_arrived_by_then_are_no_examples():
     few = [update(f"fast{i}", 1.0) for i in range(9)] + [update(f"slow{i}", 100.0 + i) for i in range(5)]
     run = update("asked", 90.0)
-    said = revise_forecast(few, question(run), run.curve.until(100))
+    said = revise_forecast(few, query(run), run.curve.until(100))
     assert said.n_history == 5
-    assert revise_forecast(few[:-1], question(run), run.curve.until(100)) is None
+    assert revise_forecast(few[:-1], query(run), run.curve.until(100)) is None
 
 
 def test_new_tasks_learn_from_new_tasks_and_shifts_from_shifts():
@@ -109,26 +109,25 @@ def test_new_tasks_learn_from_new_tasks_and_shifts_from_shifts():
 
     shifts, tasks = history(20), [task(u) for u in history(9, seed=1)]
     run = update("asked", 90.0)
-    for asked, alike in ((question(run), shifts), (question(task(run)), tasks)):
+    for asked, alike in ((query(run), shifts), (query(task(run)), tasks)):
         curve = run.curve.until(100)
         alone = revise_forecast(alike, asked, curve)
         assert revise_forecast([*shifts, *tasks], asked, curve) == alone
-        assert revise_forecast(alike, asked, curve, prior=[u for u in shifts + tasks if u not in alike]) == alone
+        assert revise_forecast(alike, asked, curve, bundled=[u for u in shifts + tasks if u not in alike]) == alone
 
 
 def test_a_plateau_makes_the_target_doubtful():
     going, standing_still = update("going", 400.0), update("still", 400.0, ceiling=0.7)
     past = history(16) + [update(f"never{i}", 60.0, ceiling=0.7 + 0.01 * i) for i in range(6)]
     chances = [
-        revise_forecast(past, question(run), run.curve.until(1000)).probability_reached
-        for run in (going, standing_still)
+        revise_forecast(past, query(run), run.curve.until(1000)).probability_reached for run in (going, standing_still)
     ]
     assert chances[0] > chances[1] + 0.1
 
 
 def test_it_is_renewed_at_each_evaluation():
     run = update("asked", 200.0)
-    renewing = ForecastReviser(history(60), question(run))
+    renewing = ForecastReviser(history(60), query(run))
     at = [step for step in run.curve.steps if renewing(run.curve.until(step)) is not None]
     assert at == [step for step in run.curve.steps if FIRST_LANDMARK <= step < run.cost_at(0.9).steps]
 
@@ -136,12 +135,12 @@ def test_it_is_renewed_at_each_evaluation():
 def test_between_doublings_only_the_variances_are_older():
     """Variances are found at 8, 16, 34 … steps; who is asked at one step alone says the same as who saw them all."""
     run = update("asked", 200.0, blur=0.01)
-    renewing = ForecastReviser(past := history(blur=0.01), question(run))
-    within = success_distribution(past, (), question(run))
+    renewing = ForecastReviser(past := history(blur=0.01), query(run))
+    within = success_distribution(past, (), query(run))
     for step in (step for step in run.curve.steps if FIRST_LANDMARK <= step < 400):
         curve = run.curve.until(step)
-        said, anew = renewing(curve), revise_forecast(past, question(run), curve, within_reach=within)
-        assert said == ForecastReviser(past, question(run))(curve)
+        said, anew = renewing(curve), revise_forecast(past, query(run), curve, reach_distribution=within)
+        assert said == ForecastReviser(past, query(run))(curve)
         assert said.steps.value == pytest.approx(anew.steps.value, rel=1e-9 if step in (8, 16, 34) else 0.25)
 
 
@@ -152,8 +151,8 @@ def test_a_run_ends_at_one_of_its_looks(said, small):
     by_job, bare = (ForecastReviser.of_forecast(made, ledger.updates(), of) for of in (job, None))
     run = curve_of(100.0)
     for step in (8, 33, 64):
-        renewal = by_job(run.until(step))
-        for end in (renewal.steps.value, renewal.steps.interval.low, renewal.steps.interval.high):
+        revision = by_job(run.until(step))
+        for end in (revision.steps.value, revision.steps.interval.low, revision.steps.interval.high):
             assert end in ends
             assert end > step
         assert bare(run.until(step)).steps.value not in ends
@@ -188,11 +187,11 @@ def test_renewing_is_evaluation_and_no_training(small, capsys):
         start = time.perf_counter()
         assert sum(range(400_000))
         spent.append(time.perf_counter() - start)
-        return revise_forecast(past, question(run), run.curve.until(16)) if len(spent) == 3 else None
+        return revise_forecast(past, query(run), run.curve.until(16)) if len(spent) == 3 else None
 
     past, run = history(12), update("asked", 90.0)
     job = RetrainingJob(*small, 0.9999, Recipe(max_epochs=1, evaluate_every=2))
-    done = retrain(small_cnn(), job, meter=ClockMeter(), renew=busily)
+    done = retrain(small_cnn(), job, meter=ClockMeter(), revise=busily)
     assert done.evaluation_s > sum(spent)
     assert len(done.revisions) == 1
     show_update(done)
@@ -203,7 +202,7 @@ def test_no_end_lies_beyond_the_longest_run():
     run = update("asked", 200.0, blur=0.01)
     past = [*history(24, blur=0.01), *(update(f"n{i}", 60.0, ceiling=0.7 + 0.01 * i, blur=0.01) for i in range(6))]
     for step in (step for step in run.curve.steps if 8 <= step < 60):
-        steps = revise_forecast(past, question(run), run.curve.until(step)).steps
+        steps = revise_forecast(past, query(run), run.curve.until(step)).steps
         assert max(steps.value, steps.interval.high, steps.upper) <= 4000
 
 
@@ -217,7 +216,7 @@ def test_the_chance_of_a_task_is_its_forecasts_given_that_it_has_not_arrived():
     random = np.random.default_rng(2)
     past = [task(u, 0.3 + 0.3 * random.random(), 0.5 + 0.3 * random.random()) for u in history(20, blur=0.01)]
     run = task(update("asked", 150.0), 0.4, 0.6)
-    renewing = ForecastReviser(past, question(run))
+    renewing = ForecastReviser(past, query(run))
     said = [renewing(run.curve.until(step)) for step in run.curve.steps if FIRST_LANDMARK <= step < 200]
     chances = [each.probability_reached for each in said if each is not None]
     assert len(chances) > 10
@@ -231,7 +230,7 @@ def said(tmp_path, small):
     for past in history(20):
         ledger.add(past)
     reading = EnergyReading(1.0, None, {}, {}, "clock")
-    made = forecast(
+    made = forecast_from_features(
         ledger.updates(),
         RetrainingJob(*small, 0.9, Recipe(max_epochs=200), shift_type="k0"),
         Features(0.5, 0.5, 1.0),
@@ -251,9 +250,9 @@ def test_a_loop_of_the_users_own_is_told_on_the_way(said):
         for step, accuracy in zip(curve.steps, curve.accuracy, strict=True):
             if accuracy < 0.9:
                 run.evaluated(step=step, accuracy=accuracy)
-    assert [renewal.step for renewal in run.revisions][:3] == [8, 9, 10]
+    assert [revision.step for revision in run.revisions][:3] == [8, 9, 10]
     total = curve.steps[curve.first_at(0.9)]
-    first, last = (abs(math.log(renewal.steps.value / total)) for renewal in (run.revisions[0], run.revisions[-1]))
+    first, last = (abs(math.log(revision.steps.value / total)) for revision in (run.revisions[0], run.revisions[-1]))
     assert last < max(first, 0.3)
     assert ledger.updates()[-1].revisions == tuple(run.revisions)
 
@@ -264,13 +263,15 @@ def test_an_interrupted_run_keeps_its_renewals(said, cnn, small, tmp_path):
     job = RetrainingJob(*small, 0.9999, Recipe(max_epochs=4, evaluate_every=2), shift_type="k0")
 
     def run(checkpoint, stop_at=None):
-        def watch(at):
+        def on_progress(at):
             if at.step == stop_at:
                 raise KeyboardInterrupt
 
         revise_forecast = ForecastReviser.of_forecast(made, ledger.updates())
         torch.manual_seed(0)
-        return retrain(small_cnn(), job, meter=ClockMeter(), checkpoint=checkpoint, watch=watch, renew=revise_forecast)
+        return retrain(
+            small_cnn(), job, meter=ClockMeter(), checkpoint=checkpoint, on_progress=on_progress, revise=revise_forecast
+        )
 
     whole = run(None)
     with pytest.raises(KeyboardInterrupt):

@@ -173,12 +173,12 @@ def test_the_history_that_ships_is_that_of_the_published_rows(studies):
     found = studies("runs").rows("cpu", missing=False)
     text = (STUDIES.parent / "src" / "resque" / "ledger" / "bundled.jsonl").read_text(encoding="utf-8")
     shipped = [modernize(json.loads(line)) for line in text.splitlines()]
-    assert shipped == [json.loads(line) for line in studies("prior").lines("cpu", found)]
+    assert shipped == [json.loads(line) for line in studies("bundled_history").lines("cpu", found)]
 
 
 def test_each_condition_of_the_history_has_a_name_of_its_own(studies):
     """Repeats of a condition are told by its name; the parts of a mixture once lost their levels with the folders."""
-    named = studies("prior").named
+    named = studies("bundled_history").named
     assert named("idx:/data/sets/a.gz,b/c.gz@400@shifted+blur:5/none") == "a.gz,c.gz@400@shifted+blur:5/none"
     assert named("npz:studies/cache/latin.npz@shifted") == "latin.npz@shifted"
     assert named("digits@16px+gaussian:5") == "digits@16px+gaussian:5"

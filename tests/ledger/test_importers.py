@@ -428,8 +428,8 @@ def test_forecasts_learn_from_what_was_imported_and_nothing_that_shows_it_breaks
         (copy / "params" / "max_epochs").write_text("30")
     told(cli, "ledger import mlruns --steps-per-epoch 20 --energy emissions.csv")
     history = Ledger("resque.db").updates()
-    question = ForecastQuery(Features(None, 0.3, None), 0.7, update_group(history[0]), None, "p", "d", 600)
-    assert len(history_rows(history, "steps", question, ["accuracy gap"])) == len(history) == 8
+    query = ForecastQuery(Features(None, 0.3, None), 0.7, update_group(history[0]), None, "p", "d", 600)
+    assert len(history_rows(history, "steps", query, ["accuracy gap"])) == len(history) == 8
     assert sum(update.cost.energy_kwh is not None for update in history) == 2
     found = told(cli, "ledger validate --target-accuracy 0.7 --by condition")
     assert found["updates"] == 8

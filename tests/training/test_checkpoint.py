@@ -30,11 +30,11 @@ class KilledError(Exception):
 
 
 def killed_at(step):
-    def watch(progress):
+    def on_progress(progress):
         if progress.step >= step:
             raise KilledError
 
-    return watch
+    return on_progress
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_it_goes_on_to_the_same_curve_bit_for_bit(tmp_path, job, meter, step):
     expected = retrain(whole, job, meter=meter)
     at = Checkpoint(tmp_path, every_s=0.0)
     with pytest.raises(KilledError):
-        retrain(model(), job, meter=meter, checkpoint=at, watch=killed_at(step))
+        retrain(model(), job, meter=meter, checkpoint=at, on_progress=killed_at(step))
     (file,) = tmp_path.glob("*.checkpoint")
     energy = sum(reading["energy_kwh"] for reading in load_checkpoint(file)["readings"])
     update = retrain(kept, job, meter=meter, checkpoint=dataclasses.replace(at, resume=True))
@@ -82,7 +82,7 @@ def test_a_run_that_ended_and_was_not_kept_is_what_it_was(tmp_path, cnn, job, me
     first.load_state_dict(cnn.state_dict())
     update = retrain(first, job, meter=meter, checkpoint=at)
     steps = []
-    again = retrain(cnn, job, meter=meter, checkpoint=at, watch=lambda progress: steps.append(progress.step))
+    again = retrain(cnn, job, meter=meter, checkpoint=at, on_progress=lambda progress: steps.append(progress.step))
     assert update.reached
     assert update.cost.steps % 10 != 0
     assert (again.id, again.curve, again.child, steps) == (update.id, update.curve, update.child, [])
@@ -94,7 +94,7 @@ def test_without_resume_it_begins_anew(tmp_path, cnn, job, meter):
 
     at = Checkpoint(tmp_path, every_s=0.0)
     with pytest.raises(KilledError):
-        retrain(small_cnn(), job, meter=meter, checkpoint=at, watch=killed_at(20))
+        retrain(small_cnn(), job, meter=meter, checkpoint=at, on_progress=killed_at(20))
     assert retrain(cnn, job, meter=meter, checkpoint=at).resumed == 0
 
 

@@ -212,11 +212,11 @@ def test_history_from_scratch_teaches_a_forecast_nothing(learned):
     from resque.forecasting.history import ForecastQuery, history_rows
     from resque.ledger.records import Features
 
-    question = ForecastQuery(Features(0.5, 0.1, 2.0), 0.9, ("m",), "gaussian", "p", "d", 100)
+    query = ForecastQuery(Features(0.5, 0.1, 2.0), 0.9, ("m",), "gaussian", "p", "d", 100)
     update = synthetic_update("u", index=0.5, steps=10)
-    assert len(history_rows([update], "steps", question, ["index"])) == 1
+    assert len(history_rows([update], "steps", query, ["index"])) == 1
     scratch = dataclasses.replace(update, from_scratch=True)
-    assert not history_rows([scratch], "steps", question, ["index"])
+    assert not history_rows([scratch], "steps", query, ["index"])
 
 
 def test_the_callers_model_is_as_it_was(learned, small, meter):

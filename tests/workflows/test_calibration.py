@@ -162,7 +162,7 @@ def test_a_plan_says_beforehand_what_it_would_do_and_cost(made, meter):
 def test_a_campaign_that_was_killed_goes_on_and_can_be_made_longer(model, made, meter, tmp_path):
     before, ledger, asked = fingerprint(model), Ledger(tmp_path / "resque.db"), made.asked
     with pytest.raises(KeyboardInterrupt):
-        run_calibration(model, made, ledger, meter=meter, watch=interrupt(run=2, step=1))
+        run_calibration(model, made, ledger, meter=meter, on_progress=interrupt(run=2, step=1))
     first = ledger.updates()
     assert [update.train_data for update in first] == [asked.job(each.shift).train.name for each in made.runs[:2]]
     done = run_calibration(model, made, ledger, meter=meter)
@@ -187,7 +187,7 @@ def test_a_run_that_was_killed_goes_on_within_its_epochs(model, made, meter, tmp
     second_epoch = made.asked.job("blur:1").steps_per_epoch + 1
     with pytest.raises(KeyboardInterrupt):
         run_calibration(
-            model, hard, ledger, meter=meter, checkpoint=checkpoint, watch=interrupt(run=0, step=second_epoch)
+            model, hard, ledger, meter=meter, checkpoint=checkpoint, on_progress=interrupt(run=0, step=second_epoch)
         )
     assert list(folder.glob("*"))
     (update,) = run_calibration(model, hard, ledger, meter=meter, checkpoint=checkpoint)
@@ -198,11 +198,11 @@ def test_a_run_that_was_killed_goes_on_within_its_epochs(model, made, meter, tmp
 def interrupt(run: int, step: int):
     """Press Ctrl-C in this run, at its first look from this step on."""
 
-    def watch(done: int, total: int, detail: str) -> None:
+    def on_progress(done: int, total: int, detail: str) -> None:
         if done == run and int(detail.split(", ")[1].removeprefix("step ")) >= step:
             raise KeyboardInterrupt
 
-    return watch
+    return on_progress
 
 
 def test_what_cannot_be_calibrated_is_refused(model, made, meter):

@@ -38,7 +38,7 @@ def test_every_task_once_in_order_and_failures_stay(tmp_path):
     path, log, seen = tmp_path / "deep" / "rows.jsonl", tmp_path / "log", []
     first = run_tasks(tasks(log, range(2)), path, workers=2)
     assert [row["square"] for row in first.values()] == [0, 1]
-    rows = run_tasks(tasks(log), path, workers=2, watch=lambda done, total, key: seen.append((done, total)))
+    rows = run_tasks(tasks(log), path, workers=2, on_progress=lambda done, total, key: seen.append((done, total)))
     assert list(rows) == [f"n{number}" for number in range(5)]
     assert seen == [(3, 5), (4, 5), (5, 5)]
     assert rows["n3"]["error"] == "ValueError: three is too many"

@@ -127,7 +127,7 @@ def history(tmp_path, cnn, small, meter):
         )
     job = RetrainingJob(small[0], small[1], 0.4, recipe, 9, shift_type="kind 1")
     step_cost = resque.probe(cnn, job.train, recipe, meter)
-    made = resque.forecast(
+    made = resque.forecast_from_features(
         ledger.updates(), job, Features(0.2, 0.1, 2.3), step_cost=step_cost, overhead=step_cost.reading,
         parent=fingerprint(cnn),
     )  # fmt: skip

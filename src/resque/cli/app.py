@@ -76,7 +76,7 @@ def demo(
             open_meter(),
             grid,
             seed=seed,
-            watch=lambda stage: show(stage.done, stage.total, f"{stage.name} {stage.detail}"),
+            on_progress=lambda stage: show(stage.done, stage.total, f"{stage.name} {stage.detail}"),
         )
     updates, settled = outcome.ledger.updates(), outcome.ledger.settled()
     summary = summarize_settlements(settled)

@@ -128,7 +128,7 @@ def calibrate(
         model_name=model,
     )
     with console.progress("planning") as show:
-        planned = plan_calibration(network, asked, meter=meter, grid=grid, history=history.updates(), watch=show)
+        planned = plan_calibration(network, asked, meter=meter, grid=grid, history=history.updates(), on_progress=show)
     reasons = _beyond(planned.at_most, max_hours, max_kwh)
     if not as_json:
         _show_plan(planned, grid, "3 % below the " if target_accuracy is None else "")
@@ -138,7 +138,9 @@ def calibrate(
     if not dry_run and not reasons:
         checkpoint = Checkpoint(CHECKPOINTS, resume=True)
         with console.progress("calibrating") as show:
-            done = run_calibration(network, planned, history, meter=meter, grid=grid, checkpoint=checkpoint, watch=show)
+            done = run_calibration(
+                network, planned, history, meter=meter, grid=grid, checkpoint=checkpoint, on_progress=show
+            )
     if as_json:
         console.print_json(_plain(planned, done, reasons, ledger))
     elif done:

@@ -72,7 +72,7 @@ def forecast(
     summary: Annotated[
         Path | None, typer.Option(help="Append the decision to this file, as Markdown.", envvar="GITHUB_STEP_SUMMARY")
     ] = None,
-    prior: Annotated[
+    bundled: Annotated[
         bool,
         typer.Option(
             "--bundled-history/--no-bundled-history", help="Let the history that ships with resque shape the forecast."
@@ -98,7 +98,7 @@ def forecast(
     Example: resque forecast --model net.py:build --original net.profile --shifted npz:new.npz
     --test npz:new-test.npz --target-accuracy 0.9
     """
-    from resque import forecast as make_forecast
+    from resque import forecast_from_features as make_forecast
     from resque.energy.grid import named_grid
     from resque.energy.hardware import embodied_emissions
     from resque.energy.meters import open_meter
@@ -168,7 +168,7 @@ def forecast(
             grid=grid,
             model_name=model,
             level=confidence,
-            prior=bundled_updates() if prior else (),
+            bundled=bundled_updates() if bundled else (),
         )
     except TooFewUpdatesError as error:
         _append(page, undecided_markdown(str(error)))

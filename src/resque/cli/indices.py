@@ -123,10 +123,10 @@ def task(
     from resque.training.recipe import named_recipe
 
     chosen = named_recipe(recipe, None, None)
-    question = TaskIndexSettings(extend, warmup_steps, chosen, init, lloyd, keep, layer, reduction, seed)
+    query = TaskIndexSettings(extend, warmup_steps, chosen, init, lloyd, keep, layer, reduction, seed)
     grid = named_grid(country, intensity, pue)
     reader = InputLoader(model, weights, device, None, limit, data_root)
     network, new_task = reader.network(seed=seed), reader.data(data)
     with console.progress("resque task") as show:
-        index = task_index(network, new_task, question, meter=open_meter(), grid=grid, watch=show)
+        index = task_index(network, new_task, query, meter=open_meter(), grid=grid, on_progress=show)
     console.print_json(console.to_json(index)) if as_json else tables.show_task(index, grid)

@@ -92,7 +92,7 @@ def ledger_validate(
         str, typer.Option(help="Left out: shift-type, condition (a level of one), seed or model.")
     ] = "shift-type",
     confidence: Annotated[float, typer.Option(help="Nominal coverage of the intervals.")] = 0.8,
-    prior: Annotated[
+    bundled: Annotated[
         bool, typer.Option("--bundled-history/--no-bundled-history", help="Shape forecasts as `forecast` does.")
     ] = True,
     ledger: LedgerFile = LEDGER,
@@ -113,8 +113,8 @@ def ledger_validate(
             target_accuracy,
             "shift-type" if by == "kind" else by,
             confidence,
-            bundled_updates() if prior else (),
-            watch=lambda done, total: show(done, total, by),
+            bundled_updates() if bundled else (),
+            on_progress=lambda done, total: show(done, total, by),
         )
     if as_json:
         console.print_json({**console.to_json(found), "index_adds": found.index_adds, "others_help": found.others_help})

@@ -57,7 +57,7 @@ class InputLoader:
                 preparation=wanted,
                 root=self.data_root,
                 for_training=for_training,
-                watch=lambda done, total: show(done, total or done, ""),
+                on_progress=lambda done, total: show(done, total or done, ""),
             )
 
     def network(self, data: "LabeledDataset | None" = None, seed: int = 0) -> "nn.Module":
@@ -156,9 +156,9 @@ def task_features_with_progress(
     from resque.reporting import console
 
     how = reduction or "flatten"
-    question = TaskIndexSettings(extend=extend, recipe=job.recipe, layer=layer, reduction=how, seed=job.seed)
+    query = TaskIndexSettings(extend=extend, recipe=job.recipe, layer=layer, reduction=how, seed=job.seed)
     with console.progress("an epoch on a copy") as show:
-        return task_features(network, job, question, meter=open_meter(), watch=show)
+        return task_features(network, job, query, meter=open_meter(), on_progress=show)
 
 
 def open_existing_ledger(path: Path) -> "Ledger":

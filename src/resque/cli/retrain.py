@@ -197,7 +197,7 @@ def retrain(
             with_files if asked_for else measured.entered,
             features=None if own_job.from_scratch else features,
             forecast_id=said.id if said is not None and asked_for else None,
-            renew=ForecastReviser.of_forecast(said, history.updates(), own_job)
+            revise=ForecastReviser.of_forecast(said, history.updates(), own_job)
             if said is not None and asked_for
             else None,
         )
@@ -258,7 +258,7 @@ class _Measured:
                 model_name=self.model,
                 checkpoint=self.checkpoint,
                 tariff=self.tariff,
-                watch=lambda at: show(at.step, at.max_steps, progress_text(at.accuracy, at.renewal)),
+                on_progress=lambda at: show(at.step, at.max_steps, progress_text(at.accuracy, at.revision)),
                 **known,
             )
         kept = keep(update)

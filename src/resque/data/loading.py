@@ -55,7 +55,7 @@ def load_data(
     preparation: ImagePreprocessing | Tokenization | None = None,
     root: str | Path = "data",
     for_training: bool = True,
-    watch: Watch = lambda done, total: None,
+    on_progress: Watch = lambda done, total: None,
 ) -> LabeledDataset:
     """Read a data set from its specification.
 
@@ -66,7 +66,7 @@ def load_data(
         preparation: What the model wants, see :func:`resque.models.registry.preprocessing_for`; texts need one.
         root: Where torchvision's data sets lie.
         for_training: False takes a single class, too, and samples without labels, which are then all 0.
-        watch: Called with ``(samples read, samples in all or None)`` now and then.
+        on_progress: Called with ``(samples read, samples in all or None)`` now and then.
 
     Returns:
         The data in memory.
@@ -82,7 +82,7 @@ def load_data(
         resque.errors.DataError: unknown shift 'fog': use one of gaussian, blur, salt_pepper, rotation, contrast, jpeg,
         bit_depth, desaturate, relabel, exchange, imbalance
     """
-    common: dict[str, Any] = {"limit": limit, "seed": seed, "root": Path(root), "watch": watch}
+    common: dict[str, Any] = {"limit": limit, "seed": seed, "root": Path(root), "on_progress": on_progress}
     wanted = preparation or NO_PREPROCESSING
     parts = [_loaded(part, wanted=wanted, for_training=for_training, **common) for part in mixture_parts(spec)]
     data = parts[0] if len(parts) == 1 else _joined(parts)
@@ -99,7 +99,7 @@ def _loaded(
     wanted: ImagePreprocessing | Tokenization,
     root: Path,
     for_training: bool,
-    watch: Watch,
+    on_progress: Watch,
 ) -> LabeledDataset:
     """The data of one source after its steps."""
     steps: list[str] = []
@@ -113,7 +113,7 @@ def _loaded(
         if step.startswith("+"):
             parse_shift(step[1:])  # refuse before the data are read
     sides = [int(step[1:-2]) for step in steps if step.endswith("px")]
-    samples = read_source(source, root, limit, watch)
+    samples = read_source(source, root, limit, on_progress)
     if for_training and not samples.labelled:
         raise DataError(
             f"{source} has no labels, and nothing can be trained or tested without; what needs none is "

@@ -56,7 +56,7 @@ class RawSamples:
 
 
 def read_source(
-    source: str, root: Path = Path("data"), limit: int | None = None, watch: Watch = lambda done, total: None
+    source: str, root: Path = Path("data"), limit: int | None = None, on_progress: Watch = lambda done, total: None
 ) -> RawSamples:
     """Read a source.
 
@@ -64,7 +64,7 @@ def read_source(
         source: A specification without its steps.
         root: Where torchvision's data sets lie.
         limit: Stop after this many samples where the source is a stream; such sources cannot be drawn from at random.
-        watch: Called with ``(samples read, samples in all or None)`` now and then.
+        on_progress: Called with ``(samples read, samples in all or None)`` now and then.
 
     Raises:
         DataError: Missing, or not in the form that it should have.
@@ -80,15 +80,15 @@ def read_source(
     if kind == "idx" and rest:
         return _without_labels(_idx(Path(rest)))
     if kind == "folder" and rest:
-        return _folder(Path(rest), watch)
+        return _folder(Path(rest), on_progress)
     if kind == "parquet" and rest:
-        return _parquet(Path(rest), limit, watch)
+        return _parquet(Path(rest), limit, on_progress)
     if kind == "hf" and rest:
-        return _hugging_face(rest, limit, watch)
+        return _hugging_face(rest, limit, on_progress)
     if kind == "torchvision" and rest:
-        return _torchvision(rest, root, watch)
+        return _torchvision(rest, root, on_progress)
     if source.rpartition(":")[0].endswith(".py"):
-        return _own(source, limit, watch)
+        return _own(source, limit, on_progress)
     suffix = Path(source).suffix.lstrip(".")
     hint = f"; did you mean {suffix}:{source}?" if suffix in ("npz", "parquet") else ""
     raise DataError(f"cannot read data {source!r}{hint}: expected {SOURCES}, then e.g. @test or +gaussian:5")
@@ -152,7 +152,7 @@ def _idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, dtype, offset=4 + 4 * rank).reshape(shape)
 
 
-def _folder(path: Path, watch: Watch) -> RawSamples:
+def _folder(path: Path, on_progress: Watch) -> RawSamples:
     """One folder a class, the classes in the order of their names."""
     if not path.is_dir():
         raise DataError(f"no such folder: {path}; expected one folder a class in it, with images inside")
@@ -165,7 +165,7 @@ def _folder(path: Path, watch: Watch) -> RawSamples:
     ]
     if not files:
         raise DataError(f"{path} holds no images in folders of their classes ({', '.join(_PICTURES)})")
-    images = [_opened(file) for file in _shown((file for file, _ in files), len(files), watch)]
+    images = [_opened(file) for file in _shown((file for file, _ in files), len(files), on_progress)]
     return RawSamples(_alike(images), np.array([label for _, label in files]), tuple(names))
 
 
@@ -193,17 +193,17 @@ def _alike(images: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
     return np.stack(images) if len({image.shape for image in images}) == 1 else images
 
 
-def _parquet(path: Path, limit: int | None, watch: Watch) -> RawSamples:
+def _parquet(path: Path, limit: int | None, on_progress: Watch) -> RawSamples:
     if not path.is_file():
         raise DataError(f"no such file: {path}; expected a Parquet file with an image or a text and a label a row")
     data = import_optional("datasets", "data")
     with _reading(path):
         return _rows(
-            data.load_dataset("parquet", data_files=str(path), split="train", streaming=True), path, limit, watch
+            data.load_dataset("parquet", data_files=str(path), split="train", streaming=True), path, limit, on_progress
         )
 
 
-def _hugging_face(rest: str, limit: int | None, watch: Watch) -> RawSamples:
+def _hugging_face(rest: str, limit: int | None, on_progress: Watch) -> RawSamples:
     """``NAME`` or ``NAME:SPLIT``, NAME a folder or a data set on the hub; streamed, so that no copy is cached."""
     name, _, split = rest.partition(":")
     data = import_optional("datasets", "data")
@@ -217,7 +217,7 @@ def _hugging_face(rest: str, limit: int | None, watch: Watch) -> RawSamples:
             if split not in found:
                 raise DataError(f"hf:{name} has no part {split!r}: use one of {', '.join(found)}, e.g. hf:{name}:test")
             found = found[split]
-        return _rows(found, f"hf:{rest}", limit, watch)
+        return _rows(found, f"hf:{rest}", limit, on_progress)
 
 
 @contextmanager
@@ -232,7 +232,7 @@ def _reading(name: Any) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: {type(error).__name__}: {reason}") from error
 
 
-def _rows(rows: Any, name: Any, limit: int | None, watch: Watch) -> RawSamples:
+def _rows(rows: Any, name: Any, limit: int | None, on_progress: Watch) -> RawSamples:
     """RawSamples of a Hugging Face data set: an image or a text, and a label, found by their columns' names.
 
     Labels that are words are numbered in their order.
@@ -250,7 +250,7 @@ def _rows(rows: Any, name: Any, limit: int | None, watch: Watch) -> RawSamples:
             f"{name} has the columns {', '.join(first)}; expected a label ({', '.join(_LABELS)}) and an image "
             f"({', '.join(_IMAGES)}) or a text ({', '.join(_TEXTS)})"
         )
-    taken = itertools.islice(_shown(rows, total, watch), limit if total is None else None)
+    taken = itertools.islice(_shown(rows, total, on_progress), limit if total is None else None)
     values, labels = zip(*((row[content], row[label] if label else 0) for row in taken), strict=True)
     feature = (getattr(rows, "features", None) or {}).get(label) if label else None
     names = tuple(getattr(feature, "names", None) or ())
@@ -276,7 +276,7 @@ def _decoded(value: Any, name: Any) -> np.ndarray:
     raise DataError(f"{name}: an image is a {type(value).__name__}; expected encoded bytes, or pixels from 0 to 255")
 
 
-def _torchvision(rest: str, root: Path, watch: Watch) -> RawSamples:
+def _torchvision(rest: str, root: Path, on_progress: Watch) -> RawSamples:
     """``NAME`` or ``NAME:SPLIT`` of torchvision.datasets, train by default; nothing is downloaded."""
     name, _, split = rest.partition(":")
     split = split or "train"
@@ -301,10 +301,10 @@ def _torchvision(rest: str, root: Path, watch: Watch) -> RawSamples:
             f"or fetch it there: torchvision.datasets.{name}({str(root)!r}, …, download=True)"
         ) from error
     names = tuple(map(str, getattr(found, "classes", ()) or ()))
-    return _of_pairs(_shown((found[i] for i in range(len(found))), len(found), watch), rest, names)
+    return _of_pairs(_shown((found[i] for i in range(len(found))), len(found), on_progress), rest, names)
 
 
-def _own(source: str, limit: int | None, watch: Watch) -> RawSamples:
+def _own(source: str, limit: int | None, on_progress: Watch) -> RawSamples:
     """A user's function that returns a data set of pairs (x, y), by index or one after the other."""
     try:
         found: Any = load_callable(source)()
@@ -319,7 +319,7 @@ def _own(source: str, limit: int | None, watch: Watch) -> RawSamples:
         pairs = itertools.islice(iter(found), limit)
     else:
         raise DataError(f"{source} returned a {type(found).__name__}; expected a data set of pairs (x, y)")
-    return _of_pairs(_shown(pairs, total, watch), source, ())
+    return _of_pairs(_shown(pairs, total, on_progress), source, ())
 
 
 def _of_pairs(pairs: Iterable[Any], name: str, class_names: tuple[str, ...]) -> RawSamples:
@@ -350,8 +350,8 @@ def _joined(values: list[Any], name: str) -> Any:
         raise DataError(f"{name}: samples cannot be put together ({reason}); expected one shape") from error
 
 
-def _shown(values: Iterable[Any], total: int | None, watch: Watch) -> Iterator[Any]:
+def _shown(values: Iterable[Any], total: int | None, on_progress: Watch) -> Iterator[Any]:
     for done, value in enumerate(values, start=1):
         yield value
         if done % _ROWS == 0 or done == total:
-            watch(done, total)
+            on_progress(done, total)

@@ -75,7 +75,7 @@ class FittedCost:
     known: bool
 
 
-def forecast(
+def forecast_from_features(
     history: Sequence[Update],
     job: RetrainingJob,
     features: Features,
@@ -87,7 +87,7 @@ def forecast(
     model_name: str = "",
     predictor: str = ALL,
     level: float = LEVEL,
-    prior: Sequence[Update] = (),
+    bundled: Sequence[Update] = (),
 ) -> Forecast:
     """What an update will cost, before anything is trained.
 
@@ -102,7 +102,7 @@ def forecast(
         model_name: For the record, and to know whose costs are of one size.
         predictor: One of :data:`resque.forecasting.predictors.PREDICTORS` alone, or all of the chosen ones.
         level: Nominal coverage of the intervals.
-        prior: Updates of others, read at targets of their own; they shape the law and promise nothing.
+        bundled: Updates of others, read at targets of their own; they shape the law and promise nothing.
 
     Returns:
         Every cost that can be told, with its interval and what that promises.
@@ -114,7 +114,7 @@ def forecast(
     if predictor not in (ALL, *PREDICTORS):
         raise SettingError(f"unknown predictor {predictor!r}: use one of {', '.join(PREDICTORS)}")
     check_level(level)
-    question = ForecastQuery.of(job, features, parent, model_name)
+    query = ForecastQuery.of(job, features, parent, model_name)
     common: dict[str, Any] = {
         "id": new_id(),
         "created_utc": utc_now(),
@@ -134,13 +134,13 @@ def forecast(
     }
     if starts_at_target(features, job.target_accuracy):
         return _nothing_to_do(common, predictor, grid, step_cost, level)
-    names = choose_predictors(history, question, prior) if predictor == ALL else (predictor,)
-    steps = fit_cost(history, prior, "steps", question, names, level)
-    chance = (success_distribution(history, prior, question) or steps.outlook).chance(math.log(job.max_steps))
+    names = choose_predictors(history, query, bundled) if predictor == ALL else (predictor,)
+    steps = fit_cost(history, bundled, "steps", query, names, level)
+    chance = (success_distribution(history, bundled, query) or steps.outlook).chance(math.log(job.max_steps))
     learned = {"steps": steps}
     for cost in LEARNED[1:] if job.recipe.fixed_epochs is None else ():
         with contextlib.suppress(TooFewUpdatesError):  # a history from elsewhere may tell of steps alone
-            learned[cost] = fit_cost(history, prior, cost, question, names, level)
+            learned[cost] = fit_cost(history, bundled, cost, query, names, level)
     mine = [row for row in steps.rows if row.own]
     interval, pace = _promise(level, steps), step_time_spread(history)
     estimates = {cost: _estimate(found, job, chance, interval) for cost, found in learned.items()}
@@ -151,9 +151,9 @@ def forecast(
     estimates["epochs"] = scale(estimates["steps"], 1.0 / job.steps_per_epoch)
     for name, factor in _factors(step_cost, grid).items():
         estimates[name] = widen_by_step_time(scale(estimates["steps"], factor), pace)
-    others = {name: steps_by_predictor(history, (), question, name, job) for name in PREDICTORS}
+    others = {name: steps_by_predictor(history, (), query, name, job) for name in PREDICTORS}
     if others[INDEX] is None:
-        others[INDEX] = steps_by_predictor(history, prior, question, INDEX, job)
+        others[INDEX] = steps_by_predictor(history, bundled, query, INDEX, job)
     return Forecast(
         **common,
         predictor=", ".join(names),
@@ -168,9 +168,7 @@ def forecast(
         },
         notes=(*history_notes(mine), *foreign_history_notes(history, mine, job, parent)),
         reliability_issues=tuple(
-            unreliability_reasons(
-                mine, history, question, names, predictors_of_success(history, question, prior), level
-            )
+            unreliability_reasons(mine, history, query, names, predictors_of_success(history, query, bundled), level)
         ),
     )
 
@@ -182,34 +180,34 @@ def check_level(level: float) -> None:
 
 
 def success_distribution(
-    history: Sequence[Update], prior: Sequence[Update], question: ForecastQuery
+    history: Sequence[Update], bundled: Sequence[Update], query: ForecastQuery
 ) -> PredictiveDistribution | None:
     """The steps by what sees which accuracy is within reach: for chances alone; None where too few updates know it."""
-    names = predictors_of_success(history, question, prior)
+    names = predictors_of_success(history, query, bundled)
     if names:
         with contextlib.suppress(TooFewUpdatesError):
-            return fit_cost(history, prior, "steps", question, names).outlook
+            return fit_cost(history, bundled, "steps", query, names).outlook
     return None
 
 
 def reach_distribution(
-    history: Sequence[Update], prior: Sequence[Update], question: ForecastQuery
+    history: Sequence[Update], bundled: Sequence[Update], query: ForecastQuery
 ) -> PredictiveDistribution | None:
     """What the chance of reaching the target rests on in a forecast; None where there is none."""
     with contextlib.suppress(TooFewUpdatesError, SettingError):
-        within_reach = success_distribution(history, prior, question)
+        reach_distribution = success_distribution(history, bundled, query)
         return (
-            within_reach
-            or fit_cost(history, prior, "steps", question, choose_predictors(history, question, prior)).outlook
+            reach_distribution
+            or fit_cost(history, bundled, "steps", query, choose_predictors(history, query, bundled)).outlook
         )
     return None
 
 
 def fit_cost(
     history: Sequence[Update],
-    prior: Sequence[Update],
+    bundled: Sequence[Update],
     cost: str,
-    question: ForecastQuery,
+    query: ForecastQuery,
     names: Sequence[str],
     level: float = LEVEL,
 ) -> FittedCost:
@@ -219,36 +217,36 @@ def fit_cost(
         TooFewUpdatesError: The history teaches nothing of it.
         SettingError: A predictor is not known of the update.
     """
-    if None in question.values(names):
+    if None in query.values(names):
         raise SettingError(f"not known of this update: {', '.join(names)}; let the forecast choose its predictors")
-    mine = history_rows(history, cost, question, names)
-    rows = mine + history_rows(prior, cost, question, names, own=False)
-    _check_enough(mine, rows, question, names)
-    known = has_shift_type((row.example for row in mine), question)
+    mine = history_rows(history, cost, query, names)
+    rows = mine + history_rows(bundled, cost, query, names, own=False)
+    _check_enough(mine, rows, query, names)
+    known = has_shift_type((row.example for row in mine), query)
     law = CostModel([row.example for row in rows])
-    outlook = predict(law, question.example(names), [row.own for row in rows], known, level)
+    outlook = predict(law, query.example(names), [row.own for row in rows], known, level)
     return FittedCost(rows, outlook, known)
 
 
 def _check_enough(
-    mine: Sequence[HistoryRow], rows: Sequence[HistoryRow], question: ForecastQuery, names: Sequence[str]
+    mine: Sequence[HistoryRow], rows: Sequence[HistoryRow], query: ForecastQuery, names: Sequence[str]
 ) -> None:
     if len(rows) > len(mine):
         return
     reached = sum(not row.example.censored for row in mine)
     if mine and reached < FEWEST_REACHED:
         raise TooFewUpdatesError(
-            f"{reached} of {len(mine)} updates in the ledger ever reached accuracy {question.target_accuracy:g}; "
+            f"{reached} of {len(mine)} updates in the ledger ever reached accuracy {query.target_accuracy:g}; "
             f"a forecast needs {FEWEST_REACHED}: ask for a lower target, or let them run longer"
         )
-    if len(mine) < FEWEST_UPDATES and question.features.task_index is not None:
+    if len(mine) < FEWEST_UPDATES and query.features.task_index is not None:
         raise TooFewUpdatesError(
-            f"{len(mine)} new tasks in the ledger started below accuracy {question.target_accuracy:g}; a forecast "
+            f"{len(mine)} new tasks in the ledger started below accuracy {query.target_accuracy:g}; a forecast "
             f"needs {FEWEST_UPDATES}: learn other tasks with `resque retrain --new-head` (or --extend)"
         )
     if len(mine) < FEWEST_UPDATES:
         raise TooFewUpdatesError(
-            f"{len(mine)} updates in the ledger started below accuracy {question.target_accuracy:g} and have the "
+            f"{len(mine)} updates in the ledger started below accuracy {query.target_accuracy:g} and have the "
             f"predictor ({', '.join(names)}); a forecast needs {FEWEST_UPDATES}: run `resque calibrate`, or "
             "`resque retrain` with --original"
         )
@@ -257,11 +255,11 @@ def _check_enough(
 
 
 def steps_by_predictor(
-    history: Sequence[Update], prior: Sequence[Update], question: ForecastQuery, name: str, job: RetrainingJob
+    history: Sequence[Update], bundled: Sequence[Update], query: ForecastQuery, name: str, job: RetrainingJob
 ) -> float | None:
     """The steps that another predictor would foretell, by the same method; None where it cannot."""
     try:
-        learned, longest = fit_cost(history, prior, "steps", question, (name,)), math.log(job.max_steps)
+        learned, longest = fit_cost(history, bundled, "steps", query, (name,)), math.log(job.max_steps)
     except (TooFewUpdatesError, SettingError):
         return None
     arriving = _exp(learned.outlook.until(longest, learned.outlook.chance(longest), LEVEL).center)

@@ -86,7 +86,7 @@ class ForecastQuery:
 
 
 def history_rows(
-    history: Sequence[Update], cost: str, question: ForecastQuery, names: Sequence[str], own: bool = True
+    history: Sequence[Update], cost: str, query: ForecastQuery, names: Sequence[str], own: bool = True
 ) -> list[HistoryRow]:
     """The history's rows for one cost: every retraining that began below the target, read off its curve.
 
@@ -97,21 +97,21 @@ def history_rows(
     Args:
         history: Finished updates.
         cost: A field of :class:`resque.ledger.records.Cost`.
-        question: What is asked.
+        query: What is asked.
         names: The predictors; an update without one of them is left out.
         own: Whether the history is the user's.
     """
     rows = []
     for update in history:
-        target = question.target_accuracy if own else update.target_accuracy
+        target = query.target_accuracy if own else update.target_accuracy
         values = [PREDICTORS[name](update.features, target) for name in names]
-        value, censored = cost_or_lower_bound(update, target, cost, question.max_steps)
+        value, censored = cost_or_lower_bound(update, target, cost, query.max_steps)
         known = tuple(each for each in values if each is not None)
         if update.from_scratch or len(known) < len(values) or not value or starts_at_target(update.features, target):
             continue
-        if "index" in names and not _same_index(update.features, question.features, own):
+        if "index" in names and not _same_index(update.features, query.features, own):
             continue
-        if not is_same_change(update, question):
+        if not is_same_change(update, query):
             continue
         spent = update.cost_at(target) or update.cost
         per_step = getattr(spent, cost) / spent.steps
@@ -119,7 +119,7 @@ def history_rows(
             known,
             math.log(value),
             censored,
-            group_for_query(update, question),
+            group_for_query(update, query),
             update.shift_type,
             update.train_data,
             update.parent,
@@ -158,9 +158,9 @@ def evaluation_lag(rows: Sequence[HistoryRow]) -> Callable[[float], float]:
     return of
 
 
-def is_same_change(update: Update, question: ForecastQuery) -> bool:
+def is_same_change(update: Update, query: ForecastQuery) -> bool:
     """New tasks learn from new tasks, shifts from shifts."""
-    return (update.features.task_index is None) == (question.features.task_index is None)
+    return (update.features.task_index is None) == (query.features.task_index is None)
 
 
 def starts_at_target(features: Features, target_accuracy: float) -> bool:
@@ -182,16 +182,16 @@ def index_definition(features: Features) -> tuple[str, str, str]:
     return features.layer, features.reduction, features.labels
 
 
-def group_for_query(update: Update, question: ForecastQuery) -> tuple[object, ...]:
+def group_for_query(update: Update, query: ForecastQuery) -> tuple[object, ...]:
     """Its group; the very same model may have had another name."""
     named, *recipe = update_group(update)
-    return (question.group[0] if update.parent == question.parent else named, *recipe)
+    return (query.group[0] if update.parent == query.parent else named, *recipe)
 
 
-def has_shift_type(examples: Iterable[TrainingExample], question: ForecastQuery) -> bool:
+def has_shift_type(examples: Iterable[TrainingExample], query: ForecastQuery) -> bool:
     """Whether these hold the kind that is asked about, on the same model and by the same recipe."""
-    asked = question.shift_type, question.parent, question.group
-    return question.shift_type is not None and any(
+    asked = query.shift_type, query.parent, query.group
+    return query.shift_type is not None and any(
         (each.shift_type, each.parent, each.group) == asked for each in examples
     )
 

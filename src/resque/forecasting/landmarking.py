@@ -73,11 +73,11 @@ def landmark_state(curve: LearningCurve, step: int, target_accuracy: float) -> t
 
 def revise_forecast(
     history: Sequence[Update],
-    question: ForecastQuery,
+    query: ForecastQuery,
     curve: LearningCurve,
-    prior: Sequence[Update] = (),
+    bundled: Sequence[Update] = (),
     level: float = 0.8,
-    within_reach: PredictiveDistribution | None = None,
+    reach_distribution: PredictiveDistribution | None = None,
     like: CostModel | None = None,
 ) -> ForecastRevision | None:
     """What an update that is under way will cost in all.
@@ -87,32 +87,30 @@ def revise_forecast(
 
     Args:
         history: Finished updates.
-        question: What was asked before it began.
+        query: What was asked before it began.
         curve: What has been seen of it, up to now.
-        prior: Updates of others, see :func:`resque.forecasting.forecaster.forecast`.
+        bundled: Updates of others, see :func:`resque.forecasting.forecaster.forecast_from_features`.
         level: Nominal coverage of the interval.
-        within_reach: See :func:`resque.forecasting.forecaster.reach_distribution`; None asks the runs that stood there.
+        reach_distribution: See :func:`resque.forecasting.forecaster.reach_distribution`; None uses the risk set.
         like: Law of this step, or of an earlier one, whose variances are then taken; None finds them here.
 
     Returns:
         None where fewer than five runs of the history stood there.
     """
-    step, stands = curve.steps[-1], landmark_state(curve, curve.steps[-1], question.target_accuracy)
-    examples, own = _stood_there(history, prior, question, step)
-    if stands is None or len(examples) < FEWEST_AT_RISK or step >= question.max_steps:
+    step, stands = curve.steps[-1], landmark_state(curve, curve.steps[-1], query.target_accuracy)
+    examples, own = _stood_there(history, bundled, query, step)
+    if stands is None or len(examples) < FEWEST_AT_RISK or step >= query.max_steps:
         return None
-    asked = TrainingExample(
-        stands, math.nan, False, question.group, question.shift_type, question.condition, question.parent
-    )
-    seen = has_shift_type((row for row, mine in zip(examples, own, strict=True) if mine), question)
+    asked = TrainingExample(stands, math.nan, False, query.group, query.shift_type, query.condition, query.parent)
+    seen = has_shift_type((row for row, mine in zip(examples, own, strict=True) if mine), query)
     law = like if like and like.examples == examples else CostModel(examples, like.amplitudes if like else None)
     found = predict(law, asked, own, seen, level)
-    chance = _chance(within_reach, found, step, question.max_steps)
-    to_go = found.until(math.log(question.max_steps - step), chance, level)
+    chance = _chance(reach_distribution, found, step, query.max_steps)
+    to_go = found.until(math.log(query.max_steps - step), chance, level)
     return ForecastRevision(
         step=step,
         accuracy=curve.accuracy[-1],
-        steps=_in_all(to_go, step, level, question.max_steps),
+        steps=_in_all(to_go, step, level, query.max_steps),
         probability_reached=chance,
         n_history=sum(own),
     )
@@ -123,8 +121,8 @@ class ForecastReviser:
 
     Args:
         history: Finished updates.
-        question: What was asked.
-        prior: Updates of others.
+        query: What was asked.
+        bundled: Updates of others.
         level: Nominal coverage.
         job: What is done, if its looks at the test data are to end it; None where nobody knows when there will be one.
     """
@@ -132,15 +130,15 @@ class ForecastReviser:
     def __init__(
         self,
         history: Sequence[Update],
-        question: ForecastQuery,
-        prior: Sequence[Update] = (),
+        query: ForecastQuery,
+        bundled: Sequence[Update] = (),
         level: float = 0.8,
         job: RetrainingJob | None = None,
     ) -> None:
-        self._history, self._question, self._prior, self._level, self._job = history, question, prior, level, job
-        self._within_reach = reach_distribution(history, prior, question)
+        self._history, self._query, self._bundled, self._level, self._job = history, query, bundled, level, job
+        self._reach = reach_distribution(history, bundled, query)
         self._lag = evaluation_lag(
-            history_rows(history, "steps", question, ()) + history_rows(prior, "steps", question, (), own=False)
+            history_rows(history, "steps", query, ()) + history_rows(bundled, "steps", query, (), own=False)
         )
         self._laws: dict[int, CostModel | None] = {}
 
@@ -160,17 +158,17 @@ class ForecastReviser:
             curve: Of the run, up to now.
         """
         step = curve.steps[-1]
-        if step < FIRST_LANDMARK or curve.accuracy[-1] >= self._question.target_accuracy:
+        if step < FIRST_LANDMARK or curve.accuracy[-1] >= self._query.target_accuracy:
             return None
         with contextlib.suppress(np.linalg.LinAlgError):  # no forecast is worth a training that ends in the middle
-            of = self._history, self._question, curve, self._prior, self._level, self._within_reach
+            of = self._history, self._query, curve, self._bundled, self._level, self._reach
             return self._until_seen(revise_forecast(*of, self._law_at(_latest_doubling(curve))))
         return None
 
     def _law_at(self, step: int) -> CostModel | None:
         """Fitted once for each step; None where too few runs stood there."""
         if step not in self._laws:
-            examples, _ = _stood_there(self._history, self._prior, self._question, step)
+            examples, _ = _stood_there(self._history, self._bundled, self._query, step)
             self._laws[step] = CostModel(examples) if len(examples) >= FEWEST_AT_RISK else None
         return self._laws[step]
 
@@ -191,36 +189,36 @@ def _latest_doubling(curve: LearningCurve) -> int:
 
 
 def _stood_there(
-    history: Sequence[Update], prior: Sequence[Update], question: ForecastQuery, step: int
+    history: Sequence[Update], bundled: Sequence[Update], query: ForecastQuery, step: int
 ) -> tuple[list[TrainingExample], list[bool]]:
     """The runs that had not arrived by that step, and which of them are the user's."""
-    rows = [(_landmark(update, question, step, own=True), True) for update in history]
-    rows += [(_landmark(update, question, step, own=False), False) for update in prior]
+    rows = [(_landmark(update, query, step, own=True), True) for update in history]
+    rows += [(_landmark(update, query, step, own=False), False) for update in bundled]
     return [row for row, _ in rows if row is not None], [own for row, own in rows if row is not None]
 
 
-def _landmark(update: Update, question: ForecastQuery, step: int, own: bool) -> TrainingExample | None:
+def _landmark(update: Update, query: ForecastQuery, step: int, own: bool) -> TrainingExample | None:
     """A run of the history at that step; None where it was over by then, or did not look."""
-    target = question.target_accuracy if own else update.target_accuracy
-    if update.from_scratch or not is_same_change(update, question) or starts_at_target(update.features, target):
+    target = query.target_accuracy if own else update.target_accuracy
+    if update.from_scratch or not is_same_change(update, query) or starts_at_target(update.features, target):
         return None
-    value, censored = cost_or_lower_bound(update, target, "steps", question.max_steps)
+    value, censored = cost_or_lower_bound(update, target, "steps", query.max_steps)
     stands = landmark_state(update.curve, step, target)
     if not value or value <= step or stands is None:
         return None
-    group = group_for_query(update, question)
+    group = group_for_query(update, query)
     return TrainingExample(
         stands, math.log(value - step), censored, group, update.shift_type, update.train_data, update.parent
     )
 
 
 def _chance(
-    within_reach: PredictiveDistribution | None, found: PredictiveDistribution, step: int, longest: int
+    reach_distribution: PredictiveDistribution | None, found: PredictiveDistribution, step: int, longest: int
 ) -> float:
     """Of reaching the target in the longest run, given that it was not reached yet."""
-    if within_reach is None:
+    if reach_distribution is None:
         return found.chance(math.log(longest - step))
-    so_far, whole = within_reach.chance(math.log(step)), within_reach.chance(math.log(longest))
+    so_far, whole = reach_distribution.chance(math.log(step)), reach_distribution.chance(math.log(longest))
     return (whole - so_far) / (1.0 - so_far) if so_far < 1.0 else 0.0
 
 

@@ -17,17 +17,17 @@ _BEYOND = 0.1
 def unreliability_reasons(
     mine: Sequence[HistoryRow],
     history: Sequence[Update],
-    question: ForecastQuery,
+    query: ForecastQuery,
     names: Sequence[str],
     reach: Sequence[str],
     level: float,
 ) -> list[str]:
     """Why nobody should decide by this forecast: whatever others teach, own updates must bear it out."""
     if not mine:
-        task = question.features.task_index is not None
+        task = query.features.task_index is not None
         advice = "learn a few new tasks of your own" if task else "run `resque calibrate`, or a few updates of your own"
         return [f"it rests on updates of others alone: {advice}"]
-    kin = [row for row in mine if row.example.group == question.group]
+    kin = [row for row in mine if row.example.group == query.group]
     reached = sum(not row.example.censored for row in kin)
     found = []
     if len(kin) < FEWEST_UPDATES:
@@ -41,12 +41,12 @@ def unreliability_reasons(
             f"to be {100 * level:g}% sure takes {_needed(level)} different own updates, and there are {len(different)}"
         )
     for name in dict.fromkeys((*names, *reach) if kin else ()):
-        (given,), seen = question.values([name]), _seen(history, question, name)
+        (given,), seen = query.values([name]), _seen(history, query, name)
         if not seen:
             found.append(f"no own update of this model and recipe has its {name}")
         elif given is None or not min(seen) - _slack(seen) <= given <= max(seen) + _slack(seen):
             found.append(_extrapolated(name, "below" if given is not None and given < min(seen) else "above"))
-    (index,), seen = question.values([INDEX]), _seen(history, question, INDEX)
+    (index,), seen = query.values([INDEX]), _seen(history, query, INDEX)
     beside = INDEX not in (*names, *reach) and len(seen) >= FEWEST_UPDATES
     if beside and index is not None and index > max(seen) + _slack(seen):  # it decides nothing; nor was it ever seen
         found.append(_extrapolated(INDEX, "above"))
@@ -57,9 +57,9 @@ def _extrapolated(name: str, side: str) -> str:
     return f"extrapolated: {name} {side} all that this model's own updates by this recipe had"
 
 
-def _seen(history: Sequence[Update], question: ForecastQuery, name: str) -> list[float]:
-    rows = history_rows(history, "steps", question, [name])
-    return [row.example.features[0] for row in rows if row.example.group == question.group]
+def _seen(history: Sequence[Update], query: ForecastQuery, name: str) -> list[float]:
+    rows = history_rows(history, "steps", query, [name])
+    return [row.example.features[0] for row in rows if row.example.group == query.group]
 
 
 def _slack(seen: Sequence[float]) -> float:

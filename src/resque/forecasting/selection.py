@@ -10,7 +10,7 @@ FEWEST_FOR_SELECTION = 10
 
 
 def choose_predictors(
-    history: Sequence[Update], question: ForecastQuery, prior: Sequence[Update] = ()
+    history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update] = ()
 ) -> tuple[str, ...]:
     """The predictors that a forecast rests on: of a set, those that enough updates know, and in which they differ.
 
@@ -18,12 +18,12 @@ def choose_predictors(
 
     Args:
         history: The user's updates.
-        question: What is asked.
-        prior: Updates of others.
+        query: What is asked.
+        bundled: Updates of others.
     """
     counts: dict[str, int] = {}
     for names in CHOSEN:
-        seen = _seen(names, history, question, prior)
+        seen = _seen(names, history, query, bundled)
         enough = _enough(seen)
         if enough and (enough[0] == names[0] or names is CHOSEN[-1]):
             return enough
@@ -33,23 +33,23 @@ def choose_predictors(
 
 
 def predictors_of_success(
-    history: Sequence[Update], question: ForecastQuery, prior: Sequence[Update] = ()
+    history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update] = ()
 ) -> tuple[str, ...]:
     """The predictors that the chance of reaching the target rests on; none where too few updates know them."""
-    return _enough(_seen(REACHING, history, question, prior))
+    return _enough(_seen(REACHING, history, query, bundled))
 
 
 def _seen(
-    names: Sequence[str], history: Sequence[Update], question: ForecastQuery, prior: Sequence[Update]
+    names: Sequence[str], history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update]
 ) -> dict[str, list[float]]:
     """Those that are known of the question, each with its values in the updates that know it."""
     return {
         name: [
             row.example.features[0]
-            for updates, own in ((history, True), (prior, False))
-            for row in history_rows(updates, "steps", question, [name], own)
+            for updates, own in ((history, True), (bundled, False))
+            for row in history_rows(updates, "steps", query, [name], own)
         ]
-        for name, value in zip(names, question.values(names), strict=True)
+        for name, value in zip(names, query.values(names), strict=True)
         if value is not None
     }
 

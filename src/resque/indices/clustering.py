@@ -87,7 +87,7 @@ def cluster_representations(
     init: str = "class-means",
     seed: int = 0,
     keep: str = "sizes",
-    watch: Watch = lambda done, total: None,
+    on_progress: Watch = lambda done, total: None,
 ) -> np.ndarray:
     """One cluster per class, by Lloyd's iterations to convergence (scikit-learn's KMeans).
 
@@ -99,7 +99,7 @@ def cluster_representations(
         seed: Of the random starts.
         keep: Of the 20, the one with the least entropy of its cluster ``"sizes"``, or the one with the least entropy of
             the clusters within each class of the ``"labels"``.
-        watch: Called with ``(done, total)`` after each of the 20.
+        on_progress: Called with ``(done, total)`` after each of the 20.
 
     Returns:
         ``(n,)`` cluster of each sample.
@@ -116,7 +116,7 @@ def cluster_representations(
     for start in range(RANDOM_STARTS):
         assignment = _assignment(np.random.default_rng([seed, start]), len(own), k)
         tries.append(_kmeans(representations, _means(representations, assignment, k)))
-        watch(start + 1, RANDOM_STARTS)
+        on_progress(start + 1, RANDOM_STARTS)
     return min(tries, key=_size_entropy if keep == "sizes" else lambda clusters: _entropy_within(own, clusters))
 
 

@@ -78,11 +78,11 @@ def index_of_clustering(
     reduction: str,
     seed: int = 0,
     keep: str = "sizes",
-    watch: Watch = lambda done, total: None,
+    on_progress: Watch = lambda done, total: None,
 ) -> TaskIndex:
     """RESQUE_task of finite float64 rows ``(n, width)``, which are overwritten: no second copy is made."""
     starts = INITS if init == ALL else (init,)
-    found = {start: cluster_representations(rows, target, start, seed, keep, watch) for start in starts}
+    found = {start: cluster_representations(rows, target, start, seed, keep, on_progress) for start in starts}
     values = {start: disagreement(contingency(target, clusters)) for start, clusters in found.items()}
     pairs = itertools.combinations(starts, 2)
     return TaskIndex(

@@ -71,11 +71,11 @@ class TaskIndexSettings:
 def task_index(
     model: nn.Module,
     data: LabeledDataset,
-    question: TaskIndexSettings | None = None,
+    query: TaskIndexSettings | None = None,
     *,
     meter: EnergyMeter,
     grid: Grid | None = None,
-    watch: Watch = lambda done, total, what: None,
+    on_progress: Watch = lambda done, total, what: None,
 ) -> TaskIndex:
     """How well a model's representations already tell the classes of a new task apart, and what asking took.
 
@@ -85,10 +85,10 @@ def task_index(
     Args:
         model: The classifier as it is now.
         data: The new task.
-        question: How to ask; None is the paper's way.
+        query: How to ask; None is the paper's way.
         meter: Measures the asking.
         grid: The electricity it runs on; without it carbon is None.
-        watch: Called with ``(done, total, what)`` as it goes on.
+        on_progress: Called with ``(done, total, what)`` as it goes on.
 
     Returns:
         RESQUE_task with its layer and the cost of asking.
@@ -110,35 +110,35 @@ def task_index(
         >>> found.classes, found.layer, found.overhead.head, found.overhead.steps
         (10, 'penultimate', 'new', 5)
     """
-    index, asking, _, _ = _asked(model, data, question or TaskIndexSettings(), meter, grid, watch)
+    index, asking, _, _ = _asked(model, data, query or TaskIndexSettings(), meter, grid, on_progress)
     return dataclasses.replace(index, overhead=asking)
 
 
 def task_features(
     model: nn.Module,
     job: RetrainingJob,
-    question: TaskIndexSettings | None = None,
+    query: TaskIndexSettings | None = None,
     *,
     meter: EnergyMeter,
-    watch: Watch = lambda done, total, what: None,
+    on_progress: Watch = lambda done, total, what: None,
 ) -> tuple[Features, EnergyReading]:
     """What the warm-up tells of a change of task, for a forecast: RESQUE_task, accuracy and neighbours after it.
 
     Args:
         model: As it is now, with its old head.
         job: To be learned, with the labels of the data.
-        question: How to ask; None is the paper's way.
+        query: How to ask; None is the paper's way.
         meter: Measures the asking.
-        watch: Called with ``(done, total, what)``.
+        on_progress: Called with ``(done, total, what)``.
 
     Returns:
         What is known, and what asking took, which is about one epoch of the update.
     """
-    ask = question or TaskIndexSettings()
+    ask = query or TaskIndexSettings()
     start = clock(model)
     learner, to_do = prepare_new_task(model, job, ask.extend)
     before, loss = evaluate(learner, to_do.test.batches(EVALUATION_BATCH, device_of(learner)))
-    index, asking, warmed, task = _asked(model, job.train, ask, meter, None, watch)
+    index, asking, warmed, task = _asked(model, job.train, ask, meter, None, on_progress)
     after, loss_after = evaluate(warmed, to_do.test.batches(EVALUATION_BATCH, device_of(warmed)))
     scores = {"warm-up accuracy": after, "warm-up loss": loss_after}
     near = model_knn_accuracy(warmed, task.limited(KNN_SAMPLES))
@@ -170,7 +170,12 @@ def _longer(reading: EnergyReading, wall_s: float) -> EnergyReading:
 
 
 def _asked(
-    model: nn.Module, data: LabeledDataset, ask: TaskIndexSettings, meter: EnergyMeter, grid: Grid | None, watch: Watch
+    model: nn.Module,
+    data: LabeledDataset,
+    ask: TaskIndexSettings,
+    meter: EnergyMeter,
+    grid: Grid | None,
+    on_progress: Watch,
 ) -> tuple[TaskIndex, TaskIndexOverhead, nn.Module, LabeledDataset]:
     """The index, what asking took, and the learner after its warm-up with the task as it saw it."""
     with torch.random.fork_rng():
@@ -180,9 +185,9 @@ def _asked(
         _prepare_process(learner, task, ask)
         with meter.window() as window:
             times = [clock(learner)]
-            epochs = _warm_up(learner, task, ask, watch)
+            epochs = _warm_up(learner, task, ask, on_progress)
             times.append(clock(learner))
-            index, accuracy, passed = (_clustered if ask.lloyd else _assigned)(learner, task, ask, watch)
+            index, accuracy, passed = (_clustered if ask.lloyd else _assigned)(learner, task, ask, on_progress)
             times += [passed, clock(learner)]
     warm_up_s, pass_s, clustering_s = np.diff(times).tolist()
     overhead = TaskIndexOverhead(
@@ -210,24 +215,24 @@ def _prepare_process(learner: nn.Module, task: LabeledDataset, ask: TaskIndexSet
             Trainer(copy.deepcopy(learner), task, ask.recipe, ask.seed).step()
 
 
-def _warm_up(model: nn.Module, data: LabeledDataset, ask: TaskIndexSettings, watch: Watch) -> tuple[int, int]:
+def _warm_up(model: nn.Module, data: LabeledDataset, ask: TaskIndexSettings, on_progress: Watch) -> tuple[int, int]:
     """``(steps taken, steps per epoch)``."""
     trainer = Trainer(model, data, ask.recipe, ask.seed)
     steps = trainer.steps_per_epoch if ask.warmup_steps is None else ask.warmup_steps
     while trainer.step_count < steps:
         trainer.step()
-        watch(trainer.step_count, steps, "warm-up")
+        on_progress(trainer.step_count, steps, "warm-up")
     trainer.end()
     return steps, trainer.steps_per_epoch
 
 
 def _clustered(
-    model: nn.Module, data: LabeledDataset, ask: TaskIndexSettings, watch: Watch
+    model: nn.Module, data: LabeledDataset, ask: TaskIndexSettings, on_progress: Watch
 ) -> tuple[TaskIndex, float, float]:
     """Lloyd's form, with the representations of all samples in memory; ``(index, accuracy, end of the pass)``."""
     kept, done, correct = np.empty((0, 0)), 0, 0
     with capture_features(model, ask.layer or "", ask.reduction) as observe:
-        for images, labels in _shown(model, data, watch, "pass"):
+        for images, labels in _shown(model, data, on_progress, "pass"):
             rows, logits = observe(images)
             kept = kept if done else _room(len(data), rows.shape[1])
             kept[done : done + len(rows)] = rows.cpu().double().numpy()
@@ -236,36 +241,36 @@ def _clustered(
     passed = clock(model)
     if not bool(np.isfinite(kept).all()):
         raise RepresentationError("representations hold NaN or infinity: did the warm-up diverge?")
-    watch(0, 1, "clustering")
+    on_progress(0, 1, "clustering")
 
     def clustering(done: int, total: int) -> None:
-        watch(done, total, "clustering")
+        on_progress(done, total, "clustering")
 
     index = index_of_clustering(kept, data.labels.numpy(), ask.init, ask.reduction, ask.seed, ask.keep, clustering)
     return index, correct / len(data), passed
 
 
 def _assigned(
-    model: nn.Module, data: LabeledDataset, ask: TaskIndexSettings, watch: Watch
+    model: nn.Module, data: LabeledDataset, ask: TaskIndexSettings, on_progress: Watch
 ) -> tuple[TaskIndex, float, float]:
     """The streaming form, class means in one pass and nearest means in a second; returns as :func:`_clustered`."""
-    first = _shown(model, data, watch, "first pass")
+    first = _shown(model, data, on_progress, "first pass")
     assignment = nearest_mean_assignment(profile(model, first, ask.layer, ask.reduction, classes=data.classes))
     correct = torch.zeros((), dtype=torch.int64, device=device_of(model))
     with capture_features(model, ask.layer or "", ask.reduction) as observe:
-        for images, labels in _shown(model, data, watch, "second pass"):
+        for images, labels in _shown(model, data, on_progress, "second pass"):
             rows, logits = observe(images)
             assignment.add(rows, labels)
             correct += (logits.argmax(1) == labels).sum()
     return index_of_assignment(assignment, ask.reduction), int(correct) / len(data), clock(model)
 
 
-def _shown(model: nn.Module, data: LabeledDataset, watch: Watch, what: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _shown(model: nn.Module, data: LabeledDataset, on_progress: Watch, what: str) -> Iterator[tuple[Tensor, Tensor]]:
     done = 0
     for images, labels in data.batches(device=device_of(model)):
         yield images, labels
         done += len(labels)
-        watch(done, len(data), what)
+        on_progress(done, len(data), what)
 
 
 def _room(n: int, width: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 It was made by ``studies/prior.py`` from the published rows of the studies: small networks on Fashion-MNIST, on glyphs
 and on scanned digits. It shapes the law where own updates are few, and promises nothing: see
-:func:`resque.forecasting.forecaster.forecast`.
+:func:`resque.forecasting.forecaster.forecast_from_features`.
 """
 
 import functools

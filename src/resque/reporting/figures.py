@@ -119,7 +119,7 @@ def draw_revisions(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
     """Draw how forecasts changed during their updates."""
     figure, axes = _grid(len(settled))
     for axis, (said, update) in zip(axes, settled, strict=True):
-        steps = [(1, said.estimates["steps"]), *((renewal.step, renewal.steps) for renewal in update.revisions)]
+        steps = [(1, said.estimates["steps"]), *((revision.step, revision.steps) for revision in update.revisions)]
         at, middle, low, high = zip(*((at, each.value, *_ends(each)) for at, each in steps), strict=True)
         axis.vlines(at[:2], low[:2], high[:2], color=_COLOURS[0], lw=2, alpha=0.4)
         axis.fill_between(at[1:], low[1:], high[1:], color=_COLOURS[0], lw=0, alpha=0.2)

@@ -44,25 +44,25 @@ def format_interval(cost: str, estimate: Estimate | None) -> str:
 def revision_lines(update: Update) -> list[str]:
     """Its forecast as it was renewed on the way: whenever the steps had doubled, and last."""
     shown: list[ForecastRevision] = []
-    for renewal in update.revisions:
-        if not shown or renewal.step >= 2 * shown[-1].step or renewal is update.revisions[-1]:
-            shown.append(renewal)
-    return [_renewed(renewal) for renewal in shown]
+    for revision in update.revisions:
+        if not shown or revision.step >= 2 * shown[-1].step or revision is update.revisions[-1]:
+            shown.append(revision)
+    return [_renewed(revision) for revision in shown]
 
 
-def _renewed(renewal: ForecastRevision) -> str:
-    steps = f"{format_cost('steps', renewal.steps.value)} ({format_interval('steps', renewal.steps)})"
-    at = f"after {renewal.step:,} steps, at accuracy {renewal.accuracy:.3f}"
-    chance = format_probability(renewal.probability_reached)
+def _renewed(revision: ForecastRevision) -> str:
+    steps = f"{format_cost('steps', revision.steps.value)} ({format_interval('steps', revision.steps)})"
+    at = f"after {revision.step:,} steps, at accuracy {revision.accuracy:.3f}"
+    chance = format_probability(revision.probability_reached)
     return f"renewed {at}: {steps} steps in all if it arrives; chance of that {chance}"
 
 
-def progress_text(accuracy: float, renewal: ForecastRevision | None) -> str:
+def progress_text(accuracy: float, revision: ForecastRevision | None) -> str:
     """Where a run stands, with its forecast as it was renewed last."""
     said = f"accuracy {accuracy:.4f}"
-    if renewal is None:
+    if revision is None:
         return said
-    return f"{said}, of {format_cost('steps', renewal.steps.value)} ({format_interval('steps', renewal.steps)})"
+    return f"{said}, of {format_cost('steps', revision.steps.value)} ({format_interval('steps', revision.steps)})"
 
 
 def format_error(said: Forecast, update: Update, cost: str) -> str:

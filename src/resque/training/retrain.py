@@ -38,8 +38,8 @@ def retrain(
     forecast_id: str | None = None,
     checkpoint: Checkpoint | None = None,
     tariff: Tariff | None = None,
-    watch: Callable[[RunProgress], None] | None = None,
-    renew: ReviseForecast | None = None,
+    on_progress: Callable[[RunProgress], None] | None = None,
+    revise: ReviseForecast | None = None,
 ) -> Update:
     """Retrain a model until it reaches its target, and measure what that takes.
 
@@ -61,8 +61,8 @@ def retrain(
             stays after the run, until :meth:`resque.training.checkpoint.Checkpoint.remove` says that the update has
             been kept.
         tariff: What it is paid by.
-        watch: Called after each evaluation.
-        renew: Renews the forecast by the curve so far, see :class:`resque.forecasting.landmarking.ForecastReviser`;
+        on_progress: Called after each evaluation.
+        revise: Renews the forecast by the curve so far, see :class:`resque.forecasting.landmarking.ForecastReviser`;
             asked after each evaluation, as a part of it.
 
     Returns:
@@ -96,7 +96,7 @@ def retrain(
         torch.manual_seed(job.seed)
         trainer = Trainer(model, job.train, job.recipe, job.seed)
         try:
-            run = Run(model, trainer, job, step_cost, watch, renew)
+            run = Run(model, trainer, job, step_cost, on_progress, revise)
             run_to_end(run, meter, None if checkpoint is None else checkpoint.path(parent, job), checkpoint)
         finally:
             trainer.end()

@@ -30,7 +30,7 @@ class RunProgress:
     step: int
     max_steps: int
     accuracy: float
-    renewal: ForecastRevision | None = None
+    revision: ForecastRevision | None = None
 
 
 class Run:
@@ -42,8 +42,8 @@ class Run:
         trainer: Trainer,
         job: RetrainingJob,
         step_cost: StepCost | None,
-        watch: Callable[[RunProgress], None] | None,
-        renew: ReviseForecast | None,
+        on_progress: Callable[[RunProgress], None] | None,
+        revise: ReviseForecast | None,
     ) -> None:
         self.revisions: list[ForecastRevision] = []
         self.readings: list[EnergyReading] = []
@@ -52,7 +52,13 @@ class Run:
         self.id, self.started_utc, self.resumed = new_id(), utc_now(), 0
         self._rows: list[tuple[float, ...]] = []
         self._by_epoch: list[float] = []
-        self._model, self._trainer, self._job, self._watch, self._renew = model, trainer, job, watch, renew
+        self._model, self._trainer, self._job, self._on_progress, self._revise = (
+            model,
+            trainer,
+            job,
+            on_progress,
+            revise,
+        )
         self._test = job.test.resident(device_of(model))
         self._step_kwh = None if step_cost is None else step_cost.energy_kwh
 
@@ -79,13 +85,13 @@ class Run:
         accuracy, loss = evaluate(self._model, self._test.batches(EVALUATION_BATCH, device_of(self._model)))
         totals = trainer.tally.totals(trainer.within_epoch)
         self._rows.append((trainer.step_count, accuracy, loss, self._training_s, *totals))
-        renewal = self._renew(self.curve) if self._renew else None
-        if renewal is not None:
-            self.revisions.append(renewal)
+        revision = self._revise(self.curve) if self._revise else None
+        if revision is not None:
+            self.revisions.append(revision)
         self.evaluation_s += clock(self._model) - start
-        if self._watch:
+        if self._on_progress:
             latest = self.revisions[-1] if self.revisions else None
-            self._watch(RunProgress(trainer.step_count, job.max_steps, accuracy, latest))
+            self._on_progress(RunProgress(trainer.step_count, job.max_steps, accuracy, latest))
         if trainer.step_count and not trainer.within_epoch:
             self._by_epoch.append(accuracy)
         self.stopped_by = self._verdict(accuracy, loss)
@@ -129,7 +135,7 @@ class Run:
             "started_utc": self.started_utc,
             "resumed": self.resumed,
             "readings": [to_dict(reading) for reading in self.readings],
-            "revisions": [to_dict(renewal) for renewal in self.revisions],
+            "revisions": [to_dict(revision) for revision in self.revisions],
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -142,7 +148,7 @@ class Run:
         self.started_utc, self.resumed = state["started_utc"], state["resumed"] + 1
         self.readings = [from_dict(EnergyReading, reading) for reading in state["readings"]]
         self.revisions = [
-            from_dict(ForecastRevision, renewal) for renewal in state.get("revisions", state.get("renewals", ()))
+            from_dict(ForecastRevision, revision) for revision in state.get("revisions", state.get("renewals", ()))
         ]
 
 

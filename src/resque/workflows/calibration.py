@@ -214,7 +214,7 @@ def plan_calibration(
     meter: EnergyMeter,
     grid: Grid | None = None,
     history: Sequence[Update] = (),
-    watch: Watch = lambda done, total, detail: None,
+    on_progress: Watch = lambda done, total, detail: None,
 ) -> CalibrationPlan:
     """Look at every shift, choose, and say what the retrainings cost.
 
@@ -224,7 +224,7 @@ def plan_calibration(
         meter: Measures the probe.
         grid: The electricity that it is priced with; without it there is no carbon figure.
         history: Updates in the ledger: what is among them is not done again, and they say what is typical.
-        watch: Called with ``(done, all, detail)``.
+        on_progress: Called with ``(done, all, detail)``.
 
     Raises:
         DataError: The data hold no images, or images outside [0, 1].
@@ -237,8 +237,8 @@ def plan_calibration(
     clean, _ = evaluate(model, asked.test.batches(EVALUATION_BATCH, device_of(model)))
     look_s = clock(model) - began
     _check_knows(clean, asked)
-    found = candidates(model, asked.train, asked.test, asked.original, asked.target_accuracy, watch)
-    runs = _chosen(model, asked, found, history, watch)
+    found = candidates(model, asked.train, asked.test, asked.original, asked.target_accuracy, on_progress)
+    runs = _chosen(model, asked, found, history, on_progress)
     passes_s = clock(model) - start
     first = asked.job(runs[0].shift)
     step_cost = probe(model, first.train, asked.recipe, meter)
@@ -274,7 +274,7 @@ def run_calibration(
     meter: EnergyMeter,
     grid: Grid | None = None,
     checkpoint: Checkpoint | None = None,
-    watch: Watch = lambda done, total, detail: None,
+    on_progress: Watch = lambda done, total, detail: None,
 ) -> tuple[Update, ...]:
     """Do the retrainings of a plan, each from the same model and into the ledger as soon as it has ended.
 
@@ -285,7 +285,7 @@ def run_calibration(
         meter: Measures every run.
         grid: The electricity it runs on.
         checkpoint: Where an interrupted run goes on from; None begins such a one anew.
-        watch: Called with ``(done, all, detail)``.
+        on_progress: Called with ``(done, all, detail)``.
 
     Returns:
         The plan's updates in its order, those that were done before among them.
@@ -294,7 +294,7 @@ def run_calibration(
     for number, each in enumerate(planned.runs):
 
         def show(at: RunProgress, number: int = number, shift: str = each.shift) -> None:
-            watch(number, len(planned.runs), f"{shift}, step {at.step:,}, accuracy {at.accuracy:.3f}")
+            on_progress(number, len(planned.runs), f"{shift}, step {at.step:,}, accuracy {at.accuracy:.3f}")
 
         job = planned.asked.job(each.shift)
         update = _already(ledger.updates(), parent, job)
@@ -308,7 +308,7 @@ def run_calibration(
                 step_cost=planned.step_cost,
                 model_name=planned.asked.model_name,
                 checkpoint=checkpoint,
-                watch=show,
+                on_progress=show,
             )
             ledger.add(update)
         if checkpoint is not None:
@@ -342,7 +342,7 @@ def _chosen(
     asked: CalibrationRequest,
     below: Sequence[Candidate],
     history: Sequence[Update],
-    watch: Watch,
+    on_progress: Watch,
 ) -> tuple[PlannedRun, ...]:
     """Choose, look at all of the data, and choose again without what begins at the target there after all."""
     seen: dict[Candidate, PlannedRun] = {}
@@ -351,7 +351,7 @@ def _chosen(
         found = select_spread(left, asked.updates)
         _check_enough(found, left, asked)
         for done, candidate in enumerate(found):
-            watch(done, len(found), f"passing {candidate.shift}")
+            on_progress(done, len(found), f"passing {candidate.shift}")
             if candidate not in seen:
                 seen[candidate] = _known(model, asked, candidate.shift, history)
         above = [each for each in found if starts_at_target(seen[each].features, asked.target_accuracy)]
@@ -375,10 +375,10 @@ def _known(model: nn.Module, asked: CalibrationRequest, shift: str, history: Seq
     done = _already(history, parent, job)
     features = done.features if done is not None else shift_features(model, job, asked.original)[0]
     own = [update for update in history if update.parent == parent]
-    question = ForecastQuery.of(job, features, parent, asked.model_name)
+    query = ForecastQuery.of(job, features, parent, asked.model_name)
     expected: float | None = None
     with contextlib.suppress(TooFewUpdatesError):
-        center = fit_cost(own, (), "steps", question, choose_predictors(own, question)).outlook.center
+        center = fit_cost(own, (), "steps", query, choose_predictors(own, query)).outlook.center
         expected = math.exp(min(center, math.log(job.max_steps)))
     return PlannedRun(shift, features, None if done is None else done.id, expected, job.max_steps)
 

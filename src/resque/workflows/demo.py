@@ -19,7 +19,7 @@ from resque.data.loading import load_data
 from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
 from resque.errors import ResqueError
-from resque.forecasting.forecaster import forecast
+from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.landmarking import ForecastReviser
 from resque.indices.compute_profile import profile
 from resque.indices.profile import Profile
@@ -120,7 +120,7 @@ def run_demo(
     grid: Grid | None,
     *,
     seed: int = 0,
-    watch: Callable[[DemoStage], None] = lambda stage: None,
+    on_progress: Callable[[DemoStage], None] = lambda stage: None,
 ) -> DemoOutcome:
     """Run the demo into a new folder.
 
@@ -129,44 +129,44 @@ def run_demo(
         meter: Measures every retraining.
         grid: The electricity that carbon is computed with.
         seed: Of the original model; the retrainings have their own.
-        watch: Called at every stage.
+        on_progress: Called at every stage.
     """
     if (folder / "resque.db").exists():
         raise ResqueError(f"{folder} holds a ledger already: name another folder, or remove it for a fresh demo")
     ledger = Ledger(folder / "resque.db")
-    model, clean_accuracy = _train_original(seed, meter, watch)
+    model, clean_accuracy = _train_original(seed, meter, on_progress)
     save_weights(model, folder / "model.safetensors")
     clean = load_data(ORIGINAL)
     original = profile(model, clean.batches(), preprocessing=clean.preprocessing)
     original.save(folder / "profile.safetensors")
 
-    watch(DemoStage("probing this machine", 0, 1))
+    on_progress(DemoStage("probing this machine", 0, 1))
     measured = DemoMeter(meter, grid, probe(model, load_data(SHIFTED), RECIPE, meter))
     jobs = [_job(shift, seed=job_seed) for job_seed in HISTORY_SEEDS for shift in HISTORY]
     for done, job in enumerate(jobs):
-        watch(DemoStage("history", done, len(jobs), job.train.name))
+        on_progress(DemoStage("history", done, len(jobs), job.train.name))
         features, _, _ = shift_features(model, job, original)
         _retrain_copy(model, job, ledger, measured, features)
 
     jobs = [_job(shift, seed=UPDATE_SEED) for shift in UPDATES]
     ids = []
     for done, job in enumerate(jobs):
-        watch(DemoStage("forecasts", done, len(jobs), job.train.name))
+        on_progress(DemoStage("forecasts", done, len(jobs), job.train.name))
         ids.append(_forecast(model, job, original, ledger, measured))
     for done, (job, made) in enumerate(zip(jobs, ids, strict=True)):
-        watch(DemoStage("updates", done, len(jobs), job.train.name))
+        on_progress(DemoStage("updates", done, len(jobs), job.train.name))
         _retrain_copy(model, job, ledger, measured, made=ledger.forecast(made))
-    watch(DemoStage("updates", len(jobs), len(jobs)))
+    on_progress(DemoStage("updates", len(jobs), len(jobs)))
     return DemoOutcome(folder, clean_accuracy)
 
 
-def _train_original(seed: int, meter: EnergyMeter, watch: Callable[[DemoStage], None]) -> tuple[nn.Module, float]:
+def _train_original(seed: int, meter: EnergyMeter, on_progress: Callable[[DemoStage], None]) -> tuple[nn.Module, float]:
     def show(progress: RunProgress) -> None:
-        watch(DemoStage("original model", progress.step, progress.max_steps, f"accuracy {progress.accuracy:.3f}"))
+        on_progress(DemoStage("original model", progress.step, progress.max_steps, f"accuracy {progress.accuracy:.3f}"))
 
     model = load_model(MODEL, seed=seed)
     job = RetrainingJob(load_data(ORIGINAL), load_data(TEST), CLEAN_ACCURACY, CLEAN_RECIPE, seed)
-    update = retrain(model, job, meter=meter, watch=show)
+    update = retrain(model, job, meter=meter, on_progress=show)
     return model, update.accuracy
 
 
@@ -177,7 +177,7 @@ def _job(shift: str, seed: int) -> RetrainingJob:
 
 def _forecast(model: nn.Module, job: RetrainingJob, original: Profile, ledger: Ledger, measured: DemoMeter) -> str:
     features, _, passes_s = shift_features(model, job, original)
-    made = forecast(
+    made = forecast_from_features(
         ledger.updates(),
         job,
         features,
@@ -208,6 +208,6 @@ def _retrain_copy(
         step_cost=measured.step_cost,
         model_name=MODEL,
         forecast_id=None if made is None else made.id,
-        renew=None if made is None else ForecastReviser.of_forecast(made, ledger.updates(), job),
+        revise=None if made is None else ForecastReviser.of_forecast(made, ledger.updates(), job),
     )
     ledger.add(update)

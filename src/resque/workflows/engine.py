@@ -60,7 +60,7 @@ def run_tasks(
     path: Path,
     workers: int = 1,
     again: bool = False,
-    watch: Callable[[int, int, str], None] = lambda done, total, key: None,
+    on_progress: Callable[[int, int, str], None] = lambda done, total, key: None,
 ) -> dict[str, Row]:
     """Do every task that has no row yet.
 
@@ -69,7 +69,7 @@ def run_tasks(
         path: The rows.
         workers: Processes side by side, each of which should use one thread; 0 works in this process.
         again: Whether what failed is done again.
-        watch: Called with ``(done, all, key)`` as tasks end.
+        on_progress: Called with ``(done, all, key)`` as tasks end.
 
     Returns:
         Key → row of these tasks, in their order. A row has the task's ``key``, its seconds (``task_s``) and processor
@@ -91,7 +91,7 @@ def run_tasks(
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-                watch(len(planned) - sum(task.key not in done for task in planned), len(planned), row["key"])
+                on_progress(len(planned) - sum(task.key not in done for task in planned), len(planned), row["key"])
     return {task.key: done[task.key] for task in planned}
 
 
@@ -120,13 +120,13 @@ def _mend(path: Path) -> None:
 def _end_with_the_campaign() -> None:
     """A worker whose campaign was killed has nobody to give its row to."""
 
-    def watch() -> None:
+    def on_progress() -> None:
         campaign = multiprocessing.parent_process()
         if campaign is not None:
             campaign.join()
             os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=on_progress, daemon=True).start()
 
 
 def _done(task: ExperimentTask) -> Row:

@@ -117,9 +117,9 @@ class Recording:
         self._samples = samples
         self._rows.append((step, accuracy, loss, self._training_s(), *totals))
         with self.evaluating():
-            renewal = None if self._renewing is None else self._renewing(self._curve())
-        if renewal is not None:
-            self.revisions.append(renewal)
+            revision = None if self._renewing is None else self._renewing(self._curve())
+        if revision is not None:
+            self.revisions.append(revision)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

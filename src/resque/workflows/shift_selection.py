@@ -78,7 +78,7 @@ def candidates(
     test: LabeledDataset,
     original: Profile,
     target_accuracy: float,
-    watch: Watch = lambda done, total, detail: None,
+    on_progress: Watch = lambda done, total, detail: None,
 ) -> list[Candidate]:
     """Which shifts begin below the target.
 
@@ -88,13 +88,13 @@ def candidates(
         test: To be shifted, for the accuracy.
         original: Profile of the data that the model was trained on.
         target_accuracy: Of the retrainings.
-        watch: Called with ``(done, all, detail)``.
+        on_progress: Called with ``(done, all, detail)``.
     """
     most = max(_SAMPLES, _PER_CLASS * len(train.classes))
     some, tested, origin, found = train.limited(most), test.limited(most), original.origin, []
     names = all_shifts(train)
     for done, name in enumerate(names):
-        watch(done, len(names), f"looking at {name}")
+        on_progress(done, len(names), f"looking at {name}")
         shift = parse_shift(name)
         accuracy, _ = evaluate(model, tested.shifted(shift).batches(EVALUATION_BATCH, device_of(model)))
         if accuracy >= target_accuracy:

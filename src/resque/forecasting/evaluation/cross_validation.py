@@ -124,8 +124,8 @@ def cross_validate(
     target_accuracy: float,
     by: str = "shift-type",
     level: float = 0.8,
-    prior: Sequence[Update] = (),
-    watch: Callable[[int, int], None] = lambda done, total: None,
+    bundled: Sequence[Update] = (),
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CrossValidation:
     """Leave each fold of a history out in turn and ask the rest about it.
 
@@ -134,9 +134,8 @@ def cross_validate(
         target_accuracy: At which steps are read off every curve.
         by: One of :data:`BY`.
         level: Nominal coverage of the intervals.
-        prior: Others' updates, which shape the forecast as in :func:`resque.forecasting.forecaster.forecast`, and no
-            predictor alone; of a kind left out none are used, nor mixtures that have it.
-        watch: Called with ``(folds done, all)``.
+        bundled: Updates from other models, which shape the forecast and no predictor alone; of a kind left out none
+            are used, nor mixtures that have it.
 
     Raises:
         SettingError: Nothing of that name to leave out, or a level outside (0, 1).
@@ -162,18 +161,18 @@ def cross_validate(
     renewed: dict[str, list[ScoredForecast]] = {}
     distances: list[float] = []
     for done, left_out in enumerate(folds):
-        watch(done, len(folds))
+        on_progress(done, len(folds))
         asked = [(u, query_for_update(u, target_accuracy, longest)) for u in usable if BY[by](u) == left_out]
         rest = [update for update in usable if not _akin(update, left_out, by)]
-        others = [update for update in prior if by != "shift-type" or not _akin(update, left_out, by)]
+        others = [update for update in bundled if by != "shift-type" or not _akin(update, left_out, by)]
         fold = TrainingFolds(rest, others, level)
-        for update, question in asked:
-            for name, word in fold_predictions(fold, update, question):
+        for update, query in asked:
+            for name, word in fold_predictions(fold, update, query):
                 said.setdefault(name, []).append(word)
-            for name, word in _renewals(fold, update, question):
+            for name, word in _renewals(fold, update, query):
                 renewed.setdefault(name, []).append(word)
         distances += _curve_errors(fold, asked)
-    watch(len(folds), len(folds))
+    on_progress(len(folds), len(folds))
     error, pairs = seed_to_seed_error(usable, target_accuracy)
     return CrossValidation(
         by=by,
@@ -221,23 +220,23 @@ def seed_to_seed_error(history: Sequence[Update], target_accuracy: float) -> tup
     return (statistics.median(errors) if errors else None), len(errors)
 
 
-def _renewals(fold: TrainingFolds, update: Update, question: ForecastQuery) -> Iterator[tuple[str, ScoredForecast]]:
+def _renewals(fold: TrainingFolds, update: Update, query: ForecastQuery) -> Iterator[tuple[str, ScoredForecast]]:
     """The forecast before and after an epoch, of a run that was not over by then."""
-    epoch, reached = update.curve.steps_per_epoch, update.cost_at(question.target_accuracy)
+    epoch, reached = update.curve.steps_per_epoch, update.cost_at(query.target_accuracy)
     if epoch is None or (reached or update.cost).steps <= epoch:
         return
-    before = fold.forecast(question)
-    within_reach = fold.reaching(question) or before
+    before = fold.forecast(query)
+    reach_distribution = fold.reaching(query) or before
     at = max(step for step in update.curve.steps if step <= epoch)
     if before is None or not at:
         return
-    after = revise_forecast(fold.rest, question, update.curve.until(at), fold.prior, fold.level, within_reach)
+    after = revise_forecast(fold.rest, query, update.curve.until(at), fold.bundled, fold.level, reach_distribution)
     if after is None:
         return
-    yield BEFORE, score_distribution(before, update, question, fold.level, within_reach)
+    yield BEFORE, score_distribution(before, update, query, fold.level, reach_distribution)
     ends = after.steps.interval
     low, high = math.log(max(ends.low, 1.0)), math.inf if ends.high is None else math.log(ends.high)
-    yield RENEWED, score_forecast(update, question, math.log(after.steps.value), low, high, after.probability_reached)
+    yield RENEWED, score_forecast(update, query, math.log(after.steps.value), low, high, after.probability_reached)
 
 
 def _curve_errors(fold: TrainingFolds, asked: Sequence[tuple[Update, ForecastQuery]]) -> Iterator[float]:
@@ -251,10 +250,10 @@ def _curve_errors(fold: TrainingFolds, asked: Sequence[tuple[Update, ForecastQue
     if not starts:
         return
     goals = np.linspace(min(starts), asked[0][1].target_accuracy, _GOALS + 1)[1:]
-    for update, question in asked:
+    for update, query in asked:
         course = [(0.0, update.curve.accuracy[0])]
         for goal in map(float, goals):
-            at_goal = dataclasses.replace(question, target_accuracy=goal)
+            at_goal = dataclasses.replace(query, target_accuracy=goal)
             outlook = None if starts_at_target(update.features, goal) else fold.forecast(at_goal)
             if outlook is not None:
                 course.append((max(course[-1][0] + 1e-6, outlook.center), goal))

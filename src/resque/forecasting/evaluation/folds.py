@@ -31,107 +31,103 @@ class TrainingFolds:
 
     Args:
         rest: The user's updates.
-        prior: Those of others.
+        bundled: Those of others.
         level: Nominal coverage of the intervals.
     """
 
-    def __init__(self, rest: Sequence[Update], prior: Sequence[Update], level: float) -> None:
-        self.rest, self.prior, self.level = rest, prior, level
-        self.alone = TrainingFolds(rest, (), level) if prior else None
+    def __init__(self, rest: Sequence[Update], bundled: Sequence[Update], level: float) -> None:
+        self.rest, self.bundled, self.level = rest, bundled, level
+        self.alone = TrainingFolds(rest, (), level) if bundled else None
         self._laws: dict[Hashable, tuple[CostModel, list[HistoryRow]] | None] = {}
         self._chosen: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
-    def choose_predictors(self, question: ForecastQuery) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def choose_predictors(self, query: ForecastQuery) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The predictors of the forecast and of its chance; what is known of a question decides."""
-        key = *_asked(question), tuple(value is None for value in question.values(list(PREDICTORS)))
+        key = *_asked(query), tuple(value is None for value in query.values(list(PREDICTORS)))
         if key not in self._chosen:
-            of = self.rest, question, self.prior
+            of = self.rest, query, self.bundled
             self._chosen[key] = choose_predictors(*of), predictors_of_success(*of)
         return self._chosen[key]
 
     def outlook(
-        self, question: ForecastQuery, names: tuple[str, ...], prior: Sequence[Update] = ()
+        self, query: ForecastQuery, names: tuple[str, ...], bundled: Sequence[Update] = ()
     ) -> PredictiveDistribution | None:
         """What the rest says; None where it says nothing."""
-        if None in question.values(names):
+        if None in query.values(names):
             return None
-        fitted = self._fitted(question, names, prior)
+        fitted = self._fitted(query, names, bundled)
         if fitted is None:
             return None
         law, rows = fitted
-        known = has_shift_type((row.example for row in rows if row.own), question)
-        return predict(law, question.example(names), [row.own for row in rows], known, self.level)
+        known = has_shift_type((row.example for row in rows if row.own), query)
+        return predict(law, query.example(names), [row.own for row in rows], known, self.level)
 
-    def median(self, question: ForecastQuery) -> float | None:
+    def median(self, query: ForecastQuery) -> float | None:
         """Of the log steps, whatever is known; None where the rest says nothing."""
-        fitted = self._fitted(question, ())
+        fitted = self._fitted(query, ())
         return None if fitted is None else statistics.median(row.example.log_cost for row in fitted[1])
 
     def _fitted(
-        self, question: ForecastQuery, names: tuple[str, ...], prior: Sequence[Update] = ()
+        self, query: ForecastQuery, names: tuple[str, ...], bundled: Sequence[Update] = ()
     ) -> tuple[CostModel, list[HistoryRow]] | None:
-        key = names, bool(prior), *_asked(question)
+        key = names, bool(bundled), *_asked(query)
         if key not in self._laws:
-            rows = history_rows(self.rest, "steps", question, names) + history_rows(
-                prior, "steps", question, names, own=False
+            rows = history_rows(self.rest, "steps", query, names) + history_rows(
+                bundled, "steps", query, names, own=False
             )
             self._laws[key] = (CostModel([row.example for row in rows]), rows) if len(rows) >= FEWEST_GROUPS else None
         return self._laws[key]
 
-    def said(self, update: Update, question: ForecastQuery) -> ScoredForecast | None:
+    def said(self, update: Update, query: ForecastQuery) -> ScoredForecast | None:
         """What a forecast would have said of an update, and what came."""
-        whole = self.forecast(question)
-        return (
-            None if whole is None else score_distribution(whole, update, question, self.level, self.reaching(question))
-        )
+        whole = self.forecast(query)
+        return None if whole is None else score_distribution(whole, update, query, self.level, self.reaching(query))
 
-    def forecast(self, question: ForecastQuery) -> PredictiveDistribution | None:
+    def forecast(self, query: ForecastQuery) -> PredictiveDistribution | None:
         """As a forecast would say it."""
-        names = self.choose_predictors(question)[0]
-        return self.outlook(question, names, self.prior) if names else None
+        names = self.choose_predictors(query)[0]
+        return self.outlook(query, names, self.bundled) if names else None
 
-    def reaching(self, question: ForecastQuery) -> PredictiveDistribution | None:
+    def reaching(self, query: ForecastQuery) -> PredictiveDistribution | None:
         """What the chance of reaching the target rests on, where it does not rest on the forecast of steps."""
-        names = self.choose_predictors(question)[1]
-        return self.outlook(question, names, self.prior) if names else None
+        names = self.choose_predictors(query)[1]
+        return self.outlook(query, names, self.bundled) if names else None
 
 
-def _asked(question: ForecastQuery) -> tuple[Hashable, ...]:
+def _asked(query: ForecastQuery) -> tuple[Hashable, ...]:
     """What of a question decides which updates teach it, and how they are read."""
-    features = question.features
+    features = query.features
     task = features.task_index is not None
     return (
         task,
         index_definition(features),
-        question.group,
-        question.parent,
-        question.target_accuracy,
-        question.max_steps,
+        query.group,
+        query.parent,
+        query.target_accuracy,
+        query.max_steps,
     )
 
 
-def fold_predictions(
-    rest: TrainingFolds, update: Update, question: ForecastQuery
-) -> Iterator[tuple[str, ScoredForecast]]:
+def fold_predictions(rest: TrainingFolds, update: Update, query: ForecastQuery) -> Iterator[tuple[str, ScoredForecast]]:
     """``(name, what it would have said)``: the forecast, each predictor alone and the simplest rules.
 
     Args:
         rest: Of the history.
         update: Which is not in it.
-        question: That could have been asked before it.
+        query: That could have been asked before it.
     """
     for name, history in (FORECAST, rest), (OWN, rest.alone):
-        word = None if history is None else history.said(update, question)
+        word = None if history is None else history.said(update, query)
         if word is not None:
             yield name, word
     for name, names in {**{name: (name,) for name in PREDICTORS}, BARE: ()}.items():
-        outlook = rest.outlook(question, names)
+        outlook = rest.outlook(query, names)
         if outlook is not None:
-            yield name, score_distribution(outlook, update, question, rest.level)
-    constant = rest.median(question)
+            yield name, score_distribution(outlook, update, query, rest.level)
+    constant = rest.median(query)
     if constant is not None:
-        yield CONSTANT, score_forecast(update, question, constant)
-    yield LONGEST, score_forecast(update, question, math.log(question.max_steps))
+        yield CONSTANT, score_forecast(update, query, constant)
+    yield LONGEST, score_forecast(update, query, math.log(query.max_steps))
 
 
 def query_for_update(update: Update, target: float, longest: int) -> ForecastQuery:
@@ -153,27 +149,27 @@ def query_for_update(update: Update, target: float, longest: int) -> ForecastQue
 def score_distribution(
     found: PredictiveDistribution,
     update: Update,
-    question: ForecastQuery,
+    query: ForecastQuery,
     level: float,
-    within_reach: PredictiveDistribution | None = None,
+    reach_distribution: PredictiveDistribution | None = None,
 ) -> ScoredForecast:
     """Score a predictive distribution of log steps against a finished update."""
-    longest = math.log(question.max_steps)
-    chance = (within_reach or found).chance(longest)
+    longest = math.log(query.max_steps)
+    chance = (reach_distribution or found).chance(longest)
     said = found.until(longest, chance, level)
-    return score_forecast(update, question, said.center, said.low, said.high, chance)
+    return score_forecast(update, query, said.center, said.low, said.high, chance)
 
 
 def score_forecast(
     update: Update,
-    question: ForecastQuery,
+    query: ForecastQuery,
     center: float,
     low: float | None = None,
     high: float | None = None,
     chance: float | None = None,
 ) -> ScoredForecast:
     """Nothing is said beyond the longest run."""
-    at_target, longest = update.cost_at(question.target_accuracy), math.log(question.max_steps)
+    at_target, longest = update.cost_at(query.target_accuracy), math.log(query.max_steps)
     steps = math.log((at_target or update.cost).steps or 1)
     return ScoredForecast(
         update=update.id,

@@ -25,7 +25,7 @@ from resque.training.new_task import NEW_TASK
 from runs import RESULTS, rows
 from shift_rows import rounded
 
-PRIOR = Path("src/resque/ledger/bundled.jsonl")
+BUNDLED = Path("src/resque/ledger/bundled.jsonl")
 APART = 1.5
 DIGITS = 4
 USED = ("k-NN accuracy", "shrunk H-score", "LogME")  # of the rivals, by the predictors
@@ -112,7 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--out", type=Path, default=PRIOR)
+    parser.add_argument("--out", type=Path, default=BUNDLED)
     options = parser.parse_args()
     made = list(lines(options.preset, rows(options.preset, results=options.results, missing=False)))
     options.out.write_text("\n".join(made) + "\n", encoding="utf-8")
