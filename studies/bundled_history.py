@@ -6,7 +6,7 @@ are thinned to evaluations at least 1.5 times their steps apart (and the last), 
 digits; what a machine of the studies spent is kept in one sum, because it was measured, and is never used for another
 machine.
 
-    python studies/prior.py --preset cpu
+    python studies/bundled_history.py --preset cpu
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""The history that ships with this package: what the project's own studies measured, one update a line.
+"""The bundled history: updates that the project's own studies measured, one JSON line each.
 
-It was made by ``studies/prior.py`` from the published rows of the studies: small networks on Fashion-MNIST, on glyphs
-and on scanned digits. It shapes the law where own updates are few, and promises nothing: see
+``studies/bundled_history.py`` made it from the published rows: small networks on Fashion-MNIST, on glyphs and on
+scanned digits. It shapes the cost model where own updates are few, and carries no coverage guarantee: see
 :func:`resque.forecasting.forecaster.forecast_from_features`.
 """
 

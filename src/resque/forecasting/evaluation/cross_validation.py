@@ -136,6 +136,7 @@ def cross_validate(
         level: Nominal coverage of the intervals.
         bundled: Updates from other models, which shape the forecast and no predictor alone; of a kind left out none
             are used, nor mixtures that have it.
+        on_progress: Called with ``(folds done, all)``.
 
     Raises:
         SettingError: Nothing of that name to leave out, or a level outside (0, 1).
