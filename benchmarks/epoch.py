@@ -31,6 +31,7 @@ from torchvision import transforms
 from resque.data.dataset import LabeledDataset
 from resque.data.loading import load_data
 from resque.data.preprocessing import ImagePreprocessing
+from resque.energy.clock import now
 from resque.training.cost_tracking import parameter_change
 from resque.training.evaluation import evaluate
 from resque.training.recipe import Recipe, named_recipe
@@ -76,13 +77,6 @@ class Clocked:
                 self.seconds += now(self._device) - start
 
         return timed
-
-
-def now(device: torch.device) -> float:
-    """A clock that waits for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):

@@ -10,14 +10,12 @@ import logging
 import math
 import re
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
+from resque.energy.clock import now
 from resque.energy.reading import EnergyReading
 
 SHORTEST_CPU_S, SHORTEST_GPU_S = 0.5, 2.0
@@ -70,12 +68,12 @@ class ClockMeter:
     @contextmanager
     def window(self) -> Iterator[Window]:
         """Time a block of work."""
-        window, start = Window(), _now()
+        window, start = Window(), now()
         try:
             yield window
         finally:
             note = "no energy meter: install resque[energy]"
-            window.reading = EnergyReading(_now() - start, None, {}, {}, self.name, note)
+            window.reading = EnergyReading(now() - start, None, {}, {}, self.name, note)
 
 
 class CodecarbonMeter:
@@ -110,14 +108,13 @@ class CodecarbonMeter:
         window = Window()
         self._windows += 1
         task = f"window {self._windows}"
-        _synchronize()
+        now()  # nothing pending may be billed to this window
         self._tracker.start_task(task)
-        start = time.perf_counter()
+        start = now()
         try:
             yield window
         finally:
-            _synchronize()
-            wall_s = time.perf_counter() - start
+            wall_s = now() - start
             window.reading = self._reading(self._tracker.stop_task(task), wall_s)
 
     def _reading(self, data: Any, wall_s: float) -> EnergyReading:
@@ -184,13 +181,3 @@ def _name_at_hand() -> Iterator[None]:
         yield
     finally:
         library.get_cpu_info = whole
-
-
-def _synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def _now() -> float:
-    _synchronize()
-    return time.perf_counter()

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from resque.data.dataset import LabeledDataset
+from resque.energy.clock import now
 from resque.errors import ModelError
 from resque.indices.baselines.model_outputs import KNN_SAMPLES, OutputCollector
 from resque.indices.baselines.scores import baseline_scores
@@ -18,7 +19,6 @@ from resque.models.feature_extraction import capture_features, device_of
 from resque.models.layers import PENULTIMATE, head
 from resque.training.evaluation import EVALUATION_BATCH, evaluate
 from resque.training.job import RetrainingJob
-from resque.training.trainer import clock
 
 _LARGEST_PRODUCTS = 2**30  # bytes
 
@@ -44,7 +44,7 @@ def shift_features(
         ProfileMismatchError: The profile belongs to another model, layer or preprocessing.
         UndefinedDirectionError: A class has no samples on one side.
     """
-    start, index = clock(model), None
+    start, index = now(device_of(model)), None
     labelled = labels == "true" and job.train.labelled
     seen = _viewing(model, job.train) if labelled and original is not None else None
     if original is not None:
@@ -79,7 +79,7 @@ def shift_features(
         parameters=sum(p.numel() for p in model.parameters()),
         scores=scores,
     )
-    return features, index, clock(model) - start
+    return features, index, now(device_of(model)) - start
 
 
 def batchnorm_adapted_scores(

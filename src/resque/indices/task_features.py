@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from resque.data.dataset import LabeledDataset
+from resque.energy.clock import now
 from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading
@@ -29,7 +30,7 @@ from resque.training.evaluation import EVALUATION_BATCH, evaluate
 from resque.training.job import RetrainingJob
 from resque.training.new_task import count_outputs, prepare_new_task, with_new_head
 from resque.training.recipe import RECIPES, Recipe, recipe_to_dict
-from resque.training.trainer import Trainer, clock
+from resque.training.trainer import Trainer
 
 Watch = Callable[[int, int, str], None]
 _SHARE_OF_MEMORY = 0.8
@@ -135,7 +136,7 @@ def task_features(
         What is known, and what asking took, which is about one epoch of the update.
     """
     ask = query or TaskIndexSettings()
-    start = clock(model)
+    start = now(device_of(model))
     learner, to_do = prepare_new_task(model, job, ask.extend)
     before, loss = evaluate(learner, to_do.test.batches(EVALUATION_BATCH, device_of(learner)))
     index, asking, warmed, task = _asked(model, job.train, ask, meter, None, on_progress)
@@ -155,7 +156,7 @@ def task_features(
         scores=scores if near is None else scores | {"warm-up k-NN": near},
         task_index=index.value,
     )
-    return features, _longer(asking.energy, clock(model) - start)
+    return features, _longer(asking.energy, now(device_of(model)) - start)
 
 
 def _longer(reading: EnergyReading, wall_s: float) -> EnergyReading:
@@ -184,11 +185,11 @@ def _asked(
         ask = dataclasses.replace(ask, layer=representation_layer(learner, ask.layer))
         _prepare_process(learner, task, ask)
         with meter.window() as window:
-            times = [clock(learner)]
+            times = [now(device_of(learner))]
             epochs = _warm_up(learner, task, ask, on_progress)
-            times.append(clock(learner))
+            times.append(now(device_of(learner)))
             index, accuracy, passed = (_clustered if ask.lloyd else _assigned)(learner, task, ask, on_progress)
-            times += [passed, clock(learner)]
+            times += [passed, now(device_of(learner))]
     warm_up_s, pass_s, clustering_s = np.diff(times).tolist()
     overhead = TaskIndexOverhead(
         head="widened" if ask.extend else "new",
@@ -238,7 +239,7 @@ def _clustered(
             kept[done : done + len(rows)] = rows.cpu().double().numpy()
             correct += int((logits.argmax(1) == labels).sum())
             done += len(rows)
-    passed = clock(model)
+    passed = now(device_of(model))
     if not bool(np.isfinite(kept).all()):
         raise RepresentationError("representations hold NaN or infinity: did the warm-up diverge?")
     on_progress(0, 1, "clustering")
@@ -262,7 +263,7 @@ def _assigned(
             rows, logits = observe(images)
             assignment.add(rows, labels)
             correct += (logits.argmax(1) == labels).sum()
-    return index_of_assignment(assignment, ask.reduction), int(correct) / len(data), clock(model)
+    return index_of_assignment(assignment, ask.reduction), int(correct) / len(data), now(device_of(model))
 
 
 def _shown(model: nn.Module, data: LabeledDataset, on_progress: Watch, what: str) -> Iterator[tuple[Tensor, Tensor]]:

@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 from resque.data.dataset import LabeledDataset
+from resque.energy.clock import now
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading, energy_share
 from resque.errors import DataError
 from resque.ledger.records import StepCost
 from resque.models.feature_extraction import device_of, eval_mode, forward
 from resque.training.recipe import Recipe
-from resque.training.trainer import Trainer, clock
+from resque.training.trainer import Trainer
 
 WARM_UP_STEPS = 2
 _MIN_PROBE_STEPS = 5
@@ -42,11 +43,11 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
         with meter.window() as window:
             block = trainer.steps_per_block
             _take(trainer, -(-WARM_UP_STEPS // block) * block)  # they pay for imports, allocation and thread start
-            steps, start = 0, clock(model)
-            while clock(model) - start < length_s or steps < _MIN_PROBE_STEPS:
+            steps, start = 0, now(device_of(model))
+            while now(device_of(model)) - start < length_s or steps < _MIN_PROBE_STEPS:
                 _take(trainer, block)
                 steps += block
-            wall_s = clock(model) - start
+            wall_s = now(device_of(model)) - start
     energy_kwh = energy_share(window.reading, wall_s)
     per_step = None if energy_kwh is None else energy_kwh / steps
     return StepCost(wall_s / steps, per_step, steps, window.reading)

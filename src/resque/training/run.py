@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from resque.energy.clock import now
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading
 from resque.ledger.records import ForecastRevision, LearningCurve, StepCost, new_id, utc_now
@@ -18,7 +19,7 @@ from resque.training.checkpoint import Checkpoint, load_checkpoint, save_checkpo
 from resque.training.evaluation import EVALUATION_BATCH, evaluate
 from resque.training.job import RetrainingJob
 from resque.training.stopping import stop_epoch
-from resque.training.trainer import Trainer, clock
+from resque.training.trainer import Trainer
 
 ReviseForecast = Callable[[LearningCurve], ForecastRevision | None]
 
@@ -71,24 +72,24 @@ class Run:
 
     def proceed(self, for_s: float) -> None:
         """Evaluate and train until the run ends, or until the end of the first epoch after so many seconds."""
-        start, first = clock(self._model), self._trainer.step_count
+        start, first = now(device_of(self._model)), self._trainer.step_count
         while self.stopped_by is None:
             if not self._rows or self._rows[-1][0] != self._trainer.step_count:
                 self._look()
             at_end = self._trainer.step_count > first and not self._trainer.within_epoch
-            if self.stopped_by is not None or (at_end and clock(self._model) - start >= for_s):
+            if self.stopped_by is not None or (at_end and now(device_of(self._model)) - start >= for_s):
                 return
             self._train()
 
     def _look(self) -> None:
-        job, trainer, start = self._job, self._trainer, clock(self._model)
+        job, trainer, start = self._job, self._trainer, now(device_of(self._model))
         accuracy, loss = evaluate(self._model, self._test.batches(EVALUATION_BATCH, device_of(self._model)))
         totals = trainer.tally.totals(trainer.within_epoch)
         self._rows.append((trainer.step_count, accuracy, loss, self._training_s, *totals))
         revision = self._revise(self.curve) if self._revise else None
         if revision is not None:
             self.revisions.append(revision)
-        self.evaluation_s += clock(self._model) - start
+        self.evaluation_s += now(device_of(self._model)) - start
         if self._on_progress:
             latest = self.revisions[-1] if self.revisions else None
             self._on_progress(RunProgress(trainer.step_count, job.max_steps, accuracy, latest))
@@ -97,13 +98,13 @@ class Run:
         self.stopped_by = self._verdict(accuracy, loss)
 
     def _train(self) -> None:
-        trainer, start = self._trainer, clock(self._model)
+        trainer, start = self._trainer, now(device_of(self._model))
         every = self._job.recipe.evaluate_every or trainer.steps_per_epoch
         earliest = trainer.step_count * (1.0 + self._job.recipe.evaluate_growth)
         trainer.step()
         while trainer.within_epoch and (trainer.step_count % every or trainer.step_count < earliest):
             trainer.step()
-        self._training_s += clock(self._model) - start
+        self._training_s += now(device_of(self._model)) - start
 
     def _verdict(self, accuracy: float, loss: float) -> str | None:
         recipe, target = self._job.recipe, self._job.target_accuracy

@@ -1,6 +1,5 @@
-"""Optimizer steps, one at a time, counted with the paper's measures; the clock they are timed by."""
+"""Optimizer steps, one at a time, counted with the paper's measures."""
 
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -128,10 +127,3 @@ class Trainer:
                     reason = " ".join(str(error.__cause__).split())[:160]
                     raise ModelError(f"the model cannot be compiled: {reason}; leave compile=true out") from error
                 raise
-
-
-def clock(model: nn.Module) -> float:
-    """Seconds on a clock that waits for the model's device."""
-    if device_of(model).type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()

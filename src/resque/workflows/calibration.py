@@ -17,6 +17,7 @@ from torch import nn
 
 from resque.data.dataset import LabeledDataset
 from resque.data.shifts import parse_shift
+from resque.energy.clock import now
 from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading
@@ -39,7 +40,6 @@ from resque.training.recipe import Recipe
 from resque.training.retrain import retrain
 from resque.training.run import RunProgress
 from resque.training.stopping import MAX_EPOCHS
-from resque.training.trainer import clock
 from resque.workflows.shift_selection import Candidate, Watch, all_shifts, candidates, select_spread
 
 UPDATES = 12
@@ -231,15 +231,15 @@ def plan_calibration(
         ModelError: The model knows nothing of the data.
         SettingError: Fewer updates than a forecast needs, or too few shifts begin below the target.
     """
-    start = clock(model)
+    start = now(device_of(model))
     _check(model, asked)
-    began = clock(model)
+    began = now(device_of(model))
     clean, _ = evaluate(model, asked.test.batches(EVALUATION_BATCH, device_of(model)))
-    look_s = clock(model) - began
+    look_s = now(device_of(model)) - began
     _check_knows(clean, asked)
     found = candidates(model, asked.train, asked.test, asked.original, asked.target_accuracy, on_progress)
     runs = _chosen(model, asked, found, history, on_progress)
-    passes_s = clock(model) - start
+    passes_s = now(device_of(model)) - start
     first = asked.job(runs[0].shift)
     step_cost = probe(model, first.train, asked.recipe, meter)
     left = [run_calibration for run_calibration in runs if run_calibration.done is None]

@@ -3,7 +3,6 @@
 Nothing is trained here, and nothing is written before the block has ended well. What the loop does not tell is None.
 """
 
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from resque.energy.clock import now
 from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter, open_meter
 from resque.energy.price import Tariff
@@ -84,7 +84,7 @@ class Recording:
             self.trained = sum(p.numel() for p in parameters if p.requires_grad)
             if steps_per_epoch is not None:
                 self._tally = CostTracker(parameters, steps_per_epoch)
-        self._start = self._now()
+        self._start = now(self._device)
 
     def evaluated(self, step: int, accuracy: Any, loss: Any = None, samples: int | None = None) -> None:
         """Say what an evaluation on the new test data found; best also before the first step, as step 0.
@@ -127,11 +127,11 @@ class Recording:
         if self._evaluating_since is not None:
             yield  # in such a block already
             return
-        self._evaluating_since = self._now()
+        self._evaluating_since = now(self._device)
         try:
             yield
         finally:
-            self.evaluation_s += self._now() - self._evaluating_since
+            self.evaluation_s += now(self._device) - self._evaluating_since
             self._evaluating_since = None
 
     def end(self, said: Forecast | None, about: Mapping[str, Any], energy: EnergyReading, grid: Grid | None) -> Update:
@@ -197,13 +197,8 @@ class Recording:
         if self._tally is not None and self._steps_per_epoch and self._count % self._steps_per_epoch == 0:
             self._tally.end_epoch()
 
-    def _now(self) -> float:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        return time.perf_counter()
-
     def _training_s(self) -> float:
-        until = self._now() if self._evaluating_since is None else self._evaluating_since
+        until = now(self._device) if self._evaluating_since is None else self._evaluating_since
         return until - self._start - self.evaluation_s
 
 
