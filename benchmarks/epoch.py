@@ -233,7 +233,7 @@ def main() -> None:
         load_data(
             f"idx:{asked.folder}/{part}-images-idx3-ubyte.gz,{asked.folder}/{part}-labels-idx1-ubyte.gz",
             limit=limit,
-            preparation=normal,
+            preprocessing=normal,
         )
         for part, limit in (("train", asked.samples), ("t10k", 2000))
     )

@@ -54,7 +54,7 @@ def test_images_of_several_sizes_and_kinds_are_brought_to_one(folder, rng):
         load_data("folder:set")
     assert load_data("folder:set@8px").inputs.shape == (3, 3, 8, 8)
     wanted = ImagePreprocessing(side=5, channels=1)
-    ((inputs, _),) = load_data("folder:set", preparation=wanted).batches()
+    ((inputs, _),) = load_data("folder:set", preprocessing=wanted).batches()
     assert inputs.shape == (3, 1, 5, 5)
 
 

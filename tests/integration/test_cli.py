@@ -310,12 +310,12 @@ def test_the_ledger_keeps_every_number_whole_at_80_columns(cli, files, monkeypat
 
 def test_pseudo_labels_need_no_labels(cli, files):
     with np.load("ok.npz") as archive:
-        np.savez("unlabelled.npz", x=archive["x"])
-    line = DIST.replace("--shifted npz:ok", "--shifted npz:unlabelled") + " --undefined skip"
+        np.savez("unlabeled.npz", x=archive["x"])
+    line = DIST.replace("--shifted npz:ok", "--shifted npz:unlabeled") + " --undefined skip"
     code, out, _ = cli(line + " --labels pseudo --json")
     assert (code, json.loads(out)["labels"]) == (0, "pseudo")
     assert "--labels pseudo" in cli(line)[2]
-    assert "has no labels" in cli(RETRAIN.replace("--train npz:ok", "--train npz:unlabelled"))[2]
+    assert "has no labels" in cli(RETRAIN.replace("--train npz:ok", "--train npz:unlabeled"))[2]
 
 
 def test_embodied_emissions_can_be_named(cli, files):

@@ -38,7 +38,7 @@ def test_a_library_knows_what_its_models_want(spec, side, fixed):
 def test_a_gray_image_goes_through_a_model_of_a_library(spec):
     for library in ("timm", "torchvision"):
         pytest.importorskip(library)
-    data = load_data("digits@32px@4", preparation=preprocessing_for(spec))
+    data = load_data("digits@32px@4", preprocessing=preprocessing_for(spec))
     data = data if preprocessing_for(spec).channels else data.with_channels(3)
     inputs, _ = next(data.batches(2))
     with torch.no_grad():
@@ -104,7 +104,7 @@ def image_model(folder):
 def test_a_saved_image_classifier(image_model):
     wanted = preprocessing_for(image_model)
     assert wanted == ImagePreprocessing(16, True, 3, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
-    inputs, _ = next(load_data("digits", preparation=wanted).batches(3))
+    inputs, _ = next(load_data("digits", preprocessing=wanted).batches(3))
     assert inputs.shape == (3, 3, 16, 16)
     with torch.no_grad():
         assert forward(load_model(image_model), inputs).shape == (3, 10)
@@ -122,7 +122,7 @@ def test_a_saved_text_classifier(folder, text_model):
     wanted = preprocessing_for(text_model)
     assert isinstance(wanted, Tokenization)
     assert str(wanted) == "tokens of bert, at most 12"
-    data = load_data(texts(folder), preparation=wanted)
+    data = load_data(texts(folder), preprocessing=wanted)
     inputs, _ = next(data.batches(5))
     assert inputs["input_ids"].shape == (5, 5)
     assert inputs["attention_mask"][0].tolist() == [1, 1, 1, 1, 0]
@@ -131,7 +131,7 @@ def test_a_saved_text_classifier(folder, text_model):
     with pytest.raises(DataError, match="holds texts, which a text classifier reads"):
         load_data("parquet:texts.parquet")
     with pytest.raises(DataError, match="holds images, and the model reads texts"):
-        load_data("digits", preparation=wanted)
+        load_data("digits", preprocessing=wanted)
 
 
 def test_pickled_weights_are_not_read(folder, image_model):

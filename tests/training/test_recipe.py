@@ -196,7 +196,7 @@ def test_samples_are_augmented_in_blocks_each_once(short):
 
 
 def test_large_images_are_augmented_a_batch_at_a_time(short):
-    large = dataclasses.replace(short.train, preparation=ImagePreprocessing(side=224, fixed=True, channels=3))
+    large = dataclasses.replace(short.train, transform=ImagePreprocessing(side=224, fixed=True, channels=3))
     assert large.batches_per_block(32) == 1
 
 

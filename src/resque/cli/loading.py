@@ -54,7 +54,7 @@ class InputLoader:
             return load_data(
                 spec,
                 limit=self.limit,
-                preparation=wanted,
+                preprocessing=wanted,
                 root=self.data_root,
                 for_training=for_training,
                 on_progress=lambda done, total: show(done, total or done, ""),
@@ -139,7 +139,7 @@ def profile_with_progress(
     from resque.models.feature_extraction import device_of
     from resque.reporting import console
 
-    if labels == "true" and not data.labelled:
+    if labels == "true" and not data.labeled:
         raise DataError(f"{data.name} has no labels: let the model's own predictions stand in, --labels pseudo")
     batches = data.batches(device=device_of(network))
     shown = console.tracked(batches, -(-len(data) // BATCH), f"passing {data.name}")

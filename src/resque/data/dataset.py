@@ -38,9 +38,9 @@ class LabeledDataset:
         labels: ``(n,)`` int64.
         indices: ``(n,)`` int64, each sample's own number in its source; seeds its noise.
         shifts: The shifts already applied, in order.
-        preparation: What the model wants of the inputs; done batch by batch.
+        transform: What the model wants of the inputs; done batch by batch.
         class_names: What the labels 0, 1, … are called, where the source says so.
-        labelled: Whether the source has labels; without, they are all 0 and mean nothing.
+        labeled: Whether the source has labels; without, they are all 0 and mean nothing.
         mixed: Of data that come from several sources, the kind of shift of each.
 
     Example:
@@ -55,9 +55,9 @@ class LabeledDataset:
     labels: Tensor
     indices: Tensor
     shifts: tuple[Shift, ...] = ()
-    preparation: ImagePreprocessing | Tokenization = NO_PREPROCESSING
+    transform: ImagePreprocessing | Tokenization = NO_PREPROCESSING
     class_names: tuple[str, ...] = ()
-    labelled: bool = True
+    labeled: bool = True
     mixed: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class LabeledDataset:
     @property
     def preprocessing(self) -> str:
         """What is done to the inputs before the model, in words; two profiles must agree in it."""
-        return str(self.preparation)
+        return str(self.transform)
 
     @property
     def images(self) -> Tensor:
@@ -171,8 +171,8 @@ class LabeledDataset:
         for start in range(0, len(self), block):
             rows = slice(start, start + block) if order is None else order[start : start + block]
             inputs = _each(self.inputs, functools.partial(_placed, rows=rows, device=device))
-            if isinstance(inputs, Tensor) and isinstance(self.preparation, ImagePreprocessing):
-                inputs = self.preparation(as_float(inputs), augment)
+            if isinstance(inputs, Tensor) and isinstance(self.transform, ImagePreprocessing):
+                inputs = self.transform(as_float(inputs), augment)
             labels = self.labels[rows].to(device)
             for first in range(0, len(labels), batch_size):
                 part = slice(first, first + batch_size)
@@ -181,8 +181,8 @@ class LabeledDataset:
     def batches_per_block(self, batch_size: int) -> int:
         """How many batches are augmented at once: that costs a fraction of one at a time, and memory for a block."""
         shape = tuple(self.inputs.shape[1:]) if isinstance(self.inputs, Tensor) else (_BLOCK_VALUES,)
-        if isinstance(self.preparation, ImagePreprocessing) and self.preparation.fixed and self.preparation.side:
-            shape = (shape[0], self.preparation.side, self.preparation.side)
+        if isinstance(self.transform, ImagePreprocessing) and self.transform.fixed and self.transform.side:
+            shape = (shape[0], self.transform.side, self.transform.side)
         return min(_MOST_BATCHES, max(1, _BLOCK_VALUES // (batch_size * math.prod(shape))))
 
     def resident(self, device: torch.device) -> "LabeledDataset":

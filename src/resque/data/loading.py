@@ -1,4 +1,4 @@
-"""Data specifications → labelled samples in memory, and the paper's overlapping split.
+"""Data specifications → labeled samples in memory, and the paper's overlapping split.
 
 A specification is a source, then any number of steps that are applied from left to right::
 
@@ -52,7 +52,7 @@ def load_data(
     *,
     limit: int | None = None,
     seed: int = 0,
-    preparation: ImagePreprocessing | Tokenization | None = None,
+    preprocessing: ImagePreprocessing | Tokenization | None = None,
     root: str | Path = "data",
     for_training: bool = True,
     on_progress: Watch = lambda done, total: None,
@@ -63,7 +63,7 @@ def load_data(
         spec: A source, then steps such as ``@test`` or ``+blur:5``; see :mod:`resque.data.loading`.
         limit: The same as ``@LIMIT`` right after the source.
         seed: Seed of splits and noise; the command line always uses 0.
-        preparation: What the model wants, see :func:`resque.models.registry.preprocessing_for`; texts need one.
+        preprocessing: What the model wants, see :func:`resque.models.registry.preprocessing_for`; texts need one.
         root: Where torchvision's data sets lie.
         for_training: False takes a single class, too, and samples without labels, which are then all 0.
         on_progress: Called with ``(samples read, samples in all or None)`` now and then.
@@ -83,7 +83,7 @@ def load_data(
         bit_depth, desaturate, relabel, exchange, imbalance
     """
     common: dict[str, Any] = {"limit": limit, "seed": seed, "root": Path(root), "on_progress": on_progress}
-    wanted = preparation or NO_PREPROCESSING
+    wanted = preprocessing or NO_PREPROCESSING
     parts = [_loaded(part, wanted=wanted, for_training=for_training, **common) for part in mixture_parts(spec)]
     data = parts[0] if len(parts) == 1 else _joined(parts)
     if for_training and len(data.classes) < 2:
@@ -114,7 +114,7 @@ def _loaded(
             parse_shift(step[1:])  # refuse before the data are read
     sides = [int(step[1:-2]) for step in steps if step.endswith("px")]
     samples = read_source(source, root, limit, on_progress)
-    if for_training and not samples.labelled:
+    if for_training and not samples.labeled:
         raise DataError(
             f"{source} has no labels, and nothing can be trained or tested without; what needs none is "
             "`resque dist --labels pseudo`"
@@ -132,7 +132,7 @@ def _loaded(
 def _joined(parts: list[LabeledDataset]) -> LabeledDataset:
     """Data from several sources as one; each must have the same form and classes."""
     first, name = parts[0], "~".join(part.name for part in parts)
-    if not all(part.class_names == first.class_names and part.labelled == first.labelled for part in parts):
+    if not all(part.class_names == first.class_names and part.labeled == first.labeled for part in parts):
         raise DataError(f"{name}: not all of these number the same classes alike, so they cannot be mixed")
     shapes = [tuple(part.inputs.shape[1:]) if isinstance(part.inputs, Tensor) else None for part in parts]
     if None in shapes or len(set(shapes)) > 1:
@@ -165,11 +165,11 @@ def _apply(data: LabeledDataset, step: str, seed: int) -> LabeledDataset:
 
 
 def _checked(
-    source: str, samples: RawSamples, preparation: ImagePreprocessing | Tokenization, side: int | None
+    source: str, samples: RawSamples, preprocessing: ImagePreprocessing | Tokenization, side: int | None
 ) -> LabeledDataset:
     """Labels and inputs of one form each, images with their channels first; anything else is refused."""
     labels = _checked_labels(source, samples.labels)
-    inputs = _as_inputs(source, samples.inputs, preparation, side)
+    inputs = _as_inputs(source, samples.inputs, preprocessing, side)
     n = len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
     if labels.shape != (n,):
         raise DataError(
@@ -183,9 +183,9 @@ def _checked(
         inputs,
         labels,
         torch.arange(n),
-        preparation=preparation,
+        transform=preprocessing,
         class_names=samples.class_names,
-        labelled=samples.labelled,
+        labeled=samples.labeled,
     )
 
 
@@ -197,17 +197,17 @@ def _checked_labels(source: str, labels: np.ndarray) -> Tensor:
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def _as_inputs(source: str, inputs: Any, preparation: ImagePreprocessing | Tokenization, side: int | None) -> Inputs:
+def _as_inputs(source: str, inputs: Any, preprocessing: ImagePreprocessing | Tokenization, side: int | None) -> Inputs:
     if isinstance(inputs, Mapping | Tensor):
         return inputs
     if isinstance(inputs, list) and isinstance(inputs[0], str):
-        if not isinstance(preparation, Tokenization):
+        if not isinstance(preprocessing, Tokenization):
             raise DataError(f"{source} holds texts, which a text classifier reads: --model hf:PATH_OR_ID")
-        return preparation.encode(inputs)
-    if isinstance(preparation, Tokenization):
+        return preprocessing.encode(inputs)
+    if isinstance(preprocessing, Tokenization):
         raise DataError(f"{source} holds images, and the model reads texts: name a data set with a column of texts")
     if isinstance(inputs, list):
-        return _of_one_size(source, inputs, side or preparation.side)
+        return _of_one_size(source, inputs, side or preprocessing.side)
     return _as_images(source, inputs)
 
 

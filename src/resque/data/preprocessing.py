@@ -1,7 +1,7 @@
 """How samples become what a model takes: images to its size, channels and scale, texts to its tokens.
 
 Applied batch by batch on the model's device, so that what stays in memory is small. Two profiles are comparable only
-when their data were prepared alike, so each preparation says in words what it does.
+when their data were prepared alike, so each preprocessing says in words what it does.
 """
 
 from collections.abc import Callable, Sequence

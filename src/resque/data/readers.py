@@ -1,4 +1,4 @@
-"""Where labelled samples come from: arrays, files, folders, libraries and a user's own code, read into memory.
+"""Where labeled samples come from: arrays, files, folders, libraries and a user's own code, read into memory.
 
 Images come as uint8, channels last, of one size or of several; texts as strings; a user's own data set may give tensors
 that are ready. Nothing is downloaded, except what ``hf:NAME`` names on the hub.
@@ -46,13 +46,13 @@ class RawSamples:
             or tensors that are ready for a model.
         labels: ``(n,)``.
         class_names: What the labels 0, 1, … are called, where the source says so.
-        labelled: Whether there are labels; without, they are all 0.
+        labeled: Whether there are labels; without, they are all 0.
     """
 
     inputs: np.ndarray | list[Any] | Tensor | Mapping[str, Tensor]
     labels: np.ndarray
     class_names: tuple[str, ...] = ()
-    labelled: bool = True
+    labeled: bool = True
 
 
 def read_source(
@@ -136,7 +136,7 @@ def _npz(path: Path) -> RawSamples:
 
 
 def _without_labels(inputs: Any) -> RawSamples:
-    return RawSamples(inputs, np.zeros(len(inputs), dtype=np.int64), labelled=False)
+    return RawSamples(inputs, np.zeros(len(inputs), dtype=np.int64), labeled=False)
 
 
 def _idx(path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Energy of a window of work, honestly labelled, and the grid it was drawn from.
+"""Energy of a window of work, honestly labeled, and the grid it was drawn from.
 
 A meter measures windows. Each reading says per component whether it was ``measured`` (a hardware
 counter), ``modelled`` (from load and a table) or ``assumed`` (a constant). What is not known is None.

@@ -45,8 +45,8 @@ def shift_features(
         UndefinedDirectionError: A class has no samples on one side.
     """
     start, index = now(device_of(model)), None
-    labelled = labels == "true" and job.train.labelled
-    seen = _viewing(model, job.train) if labelled and original is not None else None
+    labeled = labels == "true" and job.train.labeled
+    seen = _viewing(model, job.train) if labeled and original is not None else None
     if original is not None:
         origin = original.origin
         shifted = profile(
@@ -64,7 +64,7 @@ def shift_features(
     scores: dict[str, float] = {}
     if seen is not None:
         scores |= {name: score.value for name, score in baseline_scores(seen.outputs()).items()}
-    if labelled:
+    if labeled:
         scores |= batchnorm_adapted_scores(model, job, accuracy, loss, scores.get("k-NN accuracy"))
     features = Features(
         None if index is None else index.value,

@@ -245,25 +245,25 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def iterate_batches(
-    loader: Iterable[Any], device: torch.device, labelled: bool = True
+    loader: Iterable[Any], device: torch.device, labeled: bool = True
 ) -> Iterator[tuple[Inputs, Tensor | None]]:
     """Inputs on the model's device, with labels where they are.
 
     Args:
         loader: Yields pairs, or mappings with ``labels`` in them; where no labels are wanted also inputs alone.
         device: The model's.
-        labelled: Whether labels are wanted; else they are None.
+        labeled: Whether labels are wanted; else they are None.
     """
     inputs: Any
     for batch in loader:
-        if isinstance(batch, Mapping) and ("labels" in batch or not labelled):
+        if isinstance(batch, Mapping) and ("labels" in batch or not labeled):
             inputs = dict(batch)
             labels = inputs.pop("labels", None)
         elif isinstance(batch, tuple | list) and len(batch) == 2:
             inputs, labels = batch
-        elif not labelled and isinstance(batch, Tensor | np.ndarray):
+        elif not labeled and isinstance(batch, Tensor | np.ndarray):
             inputs, labels = batch, None
-        elif not labelled and isinstance(batch, tuple | list) and len(batch) == 1:
+        elif not labeled and isinstance(batch, tuple | list) and len(batch) == 1:
             inputs, labels = batch[0], None
         else:
             raise RepresentationError(
@@ -273,4 +273,4 @@ def iterate_batches(
             moved: Inputs = {key: as_tensor(value).to(device, non_blocking=True) for key, value in inputs.items()}
         else:
             moved = as_tensor(inputs).to(device, non_blocking=True)
-        yield moved, as_tensor(labels) if labelled else None
+        yield moved, as_tensor(labels) if labeled else None
