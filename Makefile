@@ -1,12 +1,13 @@
 # Two commands on a fresh machine (Python 3.11 or later and make): `make demo` and `make test`.
+# `make test PYTHON=python3.13` builds and uses an environment of its own, `.venv-3.13`.
 PYTHON ?= python3
-VENV := .venv
+VENV := .venv$(addprefix -,$(patsubst python%,%,$(filter-out python python3,$(notdir $(PYTHON)))))
 BIN := $(VENV)/bin
 COUNTRY ?= DEU
 PRESET ?= quick
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench studies lint clean
+.PHONY: demo test coverage bench studies lint clean
 
 demo: $(VENV)/installed
 	rm -rf demo-run
@@ -14,6 +15,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile
+
+coverage: $(VENV)/installed
+	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/passes.py --out benchmarks/passes.md
@@ -40,4 +44,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-run report.html .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv .venv-* demo-run report.html .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
