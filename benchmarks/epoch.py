@@ -145,7 +145,7 @@ class Ours:
         self._trainer.step()
         while self._trainer.within_epoch:
             self._trainer.step()
-        self._trainer.tally.totals(within_epoch=False)
+        self._trainer.cost_tracker.totals(within_epoch=False)
 
 
 def made(variant: str, build: Callable[[], nn.Module], data: LabeledDataset, seed: int, clocked: Clocked) -> Any:
@@ -176,7 +176,7 @@ def timed_epoch(
 def measures_share(build: Callable[[], nn.Module], data: LabeledDataset, device: torch.device) -> float:
     """The share of an epoch that gradient norm and parameter change take."""
     loop, _ = made("resque", build, data, 0, Clocked(device))
-    clocked, tally = Clocked(device), loop._trainer.tally
+    clocked, tally = Clocked(device), loop._trainer.cost_tracker
     for name in ("after_backward", "end_epoch", "totals"):
         setattr(tally, name, clocked(getattr(tally, name)))
     start = now(device)

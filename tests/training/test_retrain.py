@@ -20,8 +20,9 @@ from resque.ledger.records import Update
 from resque.ledger.serialization import from_dict, to_dict
 from resque.models.weights import fingerprint
 from resque.training.cost_tracking import parameter_change
+from resque.training.evaluation import check_data_fits_model
 from resque.training.job import RetrainingJob, steps_per_epoch
-from resque.training.probe import check_data_fits_model, forecast_overhead, probe
+from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import RECIPES, Recipe, named_recipe
 from resque.training.retrain import retrain
 

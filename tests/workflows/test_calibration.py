@@ -146,21 +146,21 @@ def test_looks_are_counted_as_a_run_makes_them(recipe, model, meter):
 
 def test_a_plan_says_beforehand_what_it_would_do_and_cost(made, meter):
     assert made.clean_accuracy > TARGET
-    assert {candidate.shift for candidate in made.candidates} < set(all_shifts(made.asked.train))
+    assert {candidate.shift for candidate in made.candidates} < set(all_shifts(made.request.train))
     assert len(made.runs) == 5
     assert len({each.shift.split(":")[0] for each in made.runs}) >= 3
     assert all(each.features.accuracy < TARGET and each.features.index_rad > 0 for each in made.runs)
     assert all(each.done is None and each.expected_steps is None for each in made.runs)
     assert made.typical is None
     bill = made.at_most
-    assert (bill.runs, bill.steps) == (5, 5 * made.asked.job("blur:1").max_steps)
+    assert (bill.runs, bill.steps) == (5, 5 * made.request.job("blur:1").max_steps)
     assert bill.training_s == pytest.approx(bill.steps * made.step_cost.wall_s)
     assert bill.energy_kwh == pytest.approx(meter.watts * bill.wall_s / 3.6e6)
     assert bill.carbon_kg == pytest.approx(0.05 * bill.energy_kwh)
 
 
 def test_a_campaign_that_was_killed_goes_on_and_can_be_made_longer(model, made, meter, tmp_path):
-    before, ledger, asked = fingerprint(model), Ledger(tmp_path / "resque.db"), made.asked
+    before, ledger, asked = fingerprint(model), Ledger(tmp_path / "resque.db"), made.request
     with pytest.raises(KeyboardInterrupt):
         run_calibration(model, made, ledger, meter=meter, on_progress=interrupt(run=2, step=1))
     first = ledger.updates()
@@ -183,8 +183,8 @@ def test_a_campaign_that_was_killed_goes_on_and_can_be_made_longer(model, made, 
 def test_a_run_that_was_killed_goes_on_within_its_epochs(model, made, meter, tmp_path):
     ledger, folder = Ledger(tmp_path / "resque.db"), tmp_path / "checkpoints"
     checkpoint = Checkpoint(folder, every_s=0.0, resume=True)
-    hard = dataclasses.replace(made, asked=dataclasses.replace(made.asked, target_accuracy=1.0), runs=made.runs[:1])
-    second_epoch = made.asked.job("blur:1").steps_per_epoch + 1
+    hard = dataclasses.replace(made, request=dataclasses.replace(made.request, target_accuracy=1.0), runs=made.runs[:1])
+    second_epoch = made.request.job("blur:1").steps_per_epoch + 1
     with pytest.raises(KeyboardInterrupt):
         run_calibration(
             model, hard, ledger, meter=meter, checkpoint=checkpoint, on_progress=interrupt(run=0, step=second_epoch)
@@ -206,7 +206,7 @@ def interrupt(run: int, step: int):
 
 
 def test_what_cannot_be_calibrated_is_refused(model, made, meter):
-    asked = made.asked
+    asked = made.request
 
     def refused(**changes) -> str:
         kinds = (DataError, ModelError, SettingError)

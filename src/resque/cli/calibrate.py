@@ -89,11 +89,9 @@ def calibrate(
     from resque.energy.meters import open_meter
     from resque.forecasting.budget import BEYOND
     from resque.ledger.store import Ledger
-    from resque.models.feature_extraction import device_of
     from resque.reporting import console
     from resque.training.checkpoint import Checkpoint
-    from resque.training.evaluation import EVALUATION_BATCH, evaluate
-    from resque.training.probe import check_data_fits_model
+    from resque.training.evaluation import check_data_fits_model, evaluate_dataset
     from resque.training.recipe import named_recipe
     from resque.workflows.calibration import (
         CalibrationRequest,
@@ -116,8 +114,8 @@ def calibrate(
     network = reader.network(parts[1], seed)
     for part in parts[1:]:
         check_data_fits_model(network, part)
-    clean, _ = evaluate(network, parts[2].batches(EVALUATION_BATCH, device_of(network)))
-    asked = CalibrationRequest(
+    clean, _ = evaluate_dataset(network, parts[2])
+    request = CalibrationRequest(
         train=parts[1],
         test=parts[2],
         original=_profile(reader, network, original, parts[0], layer, reduction),
@@ -128,11 +126,13 @@ def calibrate(
         model_name=model,
     )
     with console.progress("planning") as show:
-        planned = plan_calibration(network, asked, meter=meter, grid=grid, history=history.updates(), on_progress=show)
+        planned = plan_calibration(
+            network, request, meter=meter, grid=grid, history=history.updates(), on_progress=show
+        )
     reasons = _beyond(planned.at_most, max_hours, max_kwh)
     if not as_json:
         _show_plan(planned, grid, "3 % below the " if target_accuracy is None else "")
-    if asked.target_accuracy > clean:
+    if request.target_accuracy > clean:
         console.warn(f"the target lies above the clean accuracy {clean:.3f}: many runs may never reach it")
     done: Sequence[Update] = ()
     if not dry_run and not reasons:
@@ -146,7 +146,7 @@ def calibrate(
     elif done:
         _show_updates(done)
         new = {"original": original or parts[0].name, "shifted": "NEW", "test": "NEW-HELD-OUT"}
-        options = {"model": model, "weights": weights, **new, "target-accuracy": asked.target_accuracy}
+        options = {"model": model, "weights": weights, **new, "target-accuracy": request.target_accuracy}
         longest = "" if max_epochs is None else f",max_epochs={max_epochs}"  # --max-epochs would make it a gate
         more: dict[str, Any] = {
             "recipe": f"{recipe}{longest}",
@@ -201,7 +201,7 @@ def _show_plan(planned: "CalibrationPlan", grid: "Grid | None", default: str) ->
     from resque import _format
     from resque.reporting import console, sentences
 
-    asked, rows = planned.asked, console.table("<shift", "index", "accuracy", "at most", "typically", "<done")
+    request, rows = planned.request, console.table("<shift", "index", "accuracy", "at most", "typically", "<done")
     for run in planned.runs:
         rows.add_row(
             run.shift,
@@ -212,13 +212,13 @@ def _show_plan(planned: "CalibrationPlan", grid: "Grid | None", default: str) ->
             run.done or "",
         )
     console.out.print(
-        f"Calibration to accuracy {asked.target_accuracy:g} ({default}clean accuracy {planned.clean_accuracy:.3f}): "
+        f"Calibration to accuracy {request.target_accuracy:g} ({default}clean accuracy {planned.clean_accuracy:.3f}): "
         f"{len(planned.candidates)} of {planned.shifts} synthetic shifts begin below it, {len(planned.runs)} are chosen"
     )
     console.out.print(rows)
     console.out.print(
-        f"training: {sentences.shorten_data(asked.train.name)}, at most {asked.recipe.max_epochs} epochs; "
-        f"test: {sentences.shorten_data(asked.test.name)}; index in rad"
+        f"training: {sentences.shorten_data(request.train.name)}, at most {request.recipe.max_epochs} epochs; "
+        f"test: {sentences.shorten_data(request.test.name)}; index in rad"
     )
     for name, bill in (("at most", planned.at_most), ("typically, by the ledger", planned.typical)):
         if bill is not None and bill.runs:
@@ -278,13 +278,13 @@ def _show_next(updates: "Sequence[Update]", options: dict[str, Any]) -> None:
 def _plain(planned: "CalibrationPlan", updates: "Sequence[Update]", reasons: list[str], ledger: Path) -> dict[str, Any]:
     from resque.reporting import console
 
-    asked = planned.asked
+    request = planned.request
     said = {name: console.to_json(getattr(planned, name)) for name in ("step_cost", "at_most", "typical", "overhead")}
     return {
-        "target_accuracy": asked.target_accuracy,
+        "target_accuracy": request.target_accuracy,
         "clean_accuracy": planned.clean_accuracy,
-        "train_data": asked.train.name,
-        "test_data": asked.test.name,
+        "train_data": request.train.name,
+        "test_data": request.test.name,
         "shifts": planned.shifts,
         "candidates": console.to_json(list(planned.candidates)),
         "runs": console.to_json(list(planned.runs)),

@@ -117,8 +117,9 @@ def forecast(
     from resque.reporting.markdown import decision_markdown as in_markdown
     from resque.reporting.markdown import undecided_markdown
     from resque.training.environment import describe_host
+    from resque.training.evaluation import check_data_fits_model
     from resque.training.new_task import prepare_new_task
-    from resque.training.probe import check_data_fits_model, forecast_overhead, probe
+    from resque.training.probe import forecast_overhead, probe
 
     history, grid = Ledger(ledger), named_grid(country, intensity, pue)
     history.check_writable()

@@ -122,9 +122,9 @@ def retrain(
     from resque.reporting.carbon_intensity import software_carbon_intensity
     from resque.training.checkpoint import Checkpoint
     from resque.training.environment import describe_host
+    from resque.training.evaluation import check_data_fits_model
     from resque.training.from_scratch import compare_with_scratch
     from resque.training.new_task import prepare_new_task
-    from resque.training.probe import check_data_fits_model
     from resque.training.recipe import named_recipe
     from resque.workflows.artifacts import Lineage, save_update
 

@@ -86,7 +86,9 @@ def round_up_to_evaluation(
 
     def seen(value: float) -> float:
         longest = value > 0.999999 * job.max_steps
-        return float(job.max_steps if longest else job.ends_at(max(earliest, value * (1.0 - lag(value) / 2.0))))
+        return float(
+            job.max_steps if longest else job.evaluation_at_or_after(max(earliest, value * (1.0 - lag(value) / 2.0)))
+        )
 
     return _each(steps, seen)
 

@@ -164,7 +164,9 @@ def forecast_from_features(
         shift_types_history=tuple(sorted({str(row.example.shift_type or "unnamed") for row in mine})),
         alternatives={
             **{name: said for name, said in others.items() if said is not None},
-            CONSTANT: job.ends_at(_exp(float(np.median([row.example.log_cost for row in mine or steps.rows])))),
+            CONSTANT: job.evaluation_at_or_after(
+                _exp(float(np.median([row.example.log_cost for row in mine or steps.rows])))
+            ),
         },
         notes=(*history_notes(mine), *foreign_history_notes(history, mine, job, parent)),
         reliability_issues=tuple(
@@ -263,7 +265,7 @@ def steps_by_predictor(
     except (TooFewUpdatesError, SettingError):
         return None
     arriving = _exp(learned.outlook.until(longest, learned.outlook.chance(longest), LEVEL).center)
-    return job.ends_at(arriving * (1.0 - evaluation_lag(learned.rows)(arriving) / 2.0))
+    return job.evaluation_at_or_after(arriving * (1.0 - evaluation_lag(learned.rows)(arriving) / 2.0))
 
 
 def _factors(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:

@@ -17,7 +17,7 @@ from resque.ledger.records import Features
 from resque.models.batchnorm import adapt_batchnorm
 from resque.models.feature_extraction import capture_features, device_of
 from resque.models.layers import PENULTIMATE, head
-from resque.training.evaluation import EVALUATION_BATCH, evaluate
+from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
 
 _LARGEST_PRODUCTS = 2**30  # bytes
@@ -60,7 +60,7 @@ def shift_features(
             beside=seen.update if seen else None,
         )
         index = resque_dist(original, shifted)
-    accuracy, loss = evaluate(model, job.test.batches(EVALUATION_BATCH, device_of(model)))
+    accuracy, loss = evaluate_dataset(model, job.test)
     scores: dict[str, float] = {}
     if seen is not None:
         scores |= {name: score.value for name, score in baseline_scores(seen.outputs()).items()}
@@ -96,7 +96,7 @@ def batchnorm_adapted_scores(
     """
     other = adapt_batchnorm(model, job.train.batches(device=device_of(model)))
     if other is not model:
-        accuracy, loss = evaluate(other, job.test.batches(EVALUATION_BATCH, device_of(other)))
+        accuracy, loss = evaluate_dataset(other, job.test)
     if other is not model or near is None:
         near = model_knn_accuracy(other, job.train.limited(KNN_SAMPLES))
     found = {"BN-adapted accuracy": accuracy, "BN-adapted loss": loss}

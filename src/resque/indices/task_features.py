@@ -26,9 +26,9 @@ from resque.indices.task import index_of_assignment, index_of_clustering, neares
 from resque.ledger.records import Features
 from resque.models.feature_extraction import capture_features, device_of
 from resque.models.layers import representation_layer
-from resque.training.evaluation import EVALUATION_BATCH, evaluate
+from resque.training.evaluation import count_outputs, evaluate_dataset
 from resque.training.job import RetrainingJob
-from resque.training.new_task import count_outputs, prepare_new_task, with_new_head
+from resque.training.new_task import prepare_new_task, with_new_head
 from resque.training.recipe import RECIPES, Recipe, recipe_to_dict
 from resque.training.trainer import Trainer
 
@@ -138,9 +138,9 @@ def task_features(
     ask = query or TaskIndexSettings()
     start = now(device_of(model))
     learner, to_do = prepare_new_task(model, job, ask.extend)
-    before, loss = evaluate(learner, to_do.test.batches(EVALUATION_BATCH, device_of(learner)))
+    before, loss = evaluate_dataset(learner, to_do.test)
     index, asking, warmed, task = _asked(model, job.train, ask, meter, None, on_progress)
-    after, loss_after = evaluate(warmed, to_do.test.batches(EVALUATION_BATCH, device_of(warmed)))
+    after, loss_after = evaluate_dataset(warmed, to_do.test)
     scores = {"warm-up accuracy": after, "warm-up loss": loss_after}
     near = model_knn_accuracy(warmed, task.limited(KNN_SAMPLES))
     features = Features(

@@ -1,4 +1,4 @@
-"""Evaluate accuracy and loss of a classifier."""
+"""Evaluate a classifier on a dataset, and check that the two fit together."""
 
 from collections.abc import Iterable
 
@@ -6,13 +6,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resque.models.feature_extraction import eval_mode, forward
+from resque.data.dataset import LabeledDataset
+from resque.errors import DataError
+from resque.models.feature_extraction import device_of, eval_mode, forward
 
-EVALUATION_BATCH = 1024
+__all__ = ["check_data_fits_model", "count_outputs", "evaluate", "evaluate_dataset"]
+
+_BATCH_SIZE = 1024
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """``(accuracy, mean cross-entropy in nats)`` of a classifier, which is left as it was found."""
+    """Compute accuracy and mean cross-entropy of a classifier over batches.
+
+    Args:
+        model: Classifier; its training flags are the same before and after.
+        batches: Pairs of inputs and labels, on the model's device.
+
+    Returns:
+        Accuracy in [0, 1], and mean cross-entropy in nats.
+
+    Example:
+        >>> inputs, labels = torch.eye(2), torch.tensor([0, 1])
+        >>> evaluate(nn.Identity(), [(100.0 * inputs, labels)])
+        (1.0, 0.0)
+    """
     correct = loss = torch.zeros((), dtype=torch.float64)
     n = 0
     with eval_mode(model):
@@ -22,3 +39,37 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
             loss = loss.to(logits.device) + F.cross_entropy(logits.float(), labels, reduction="sum").double()
             n += len(labels)
     return float(correct) / n, float(loss) / n
+
+
+def evaluate_dataset(model: nn.Module, data: LabeledDataset) -> tuple[float, float]:
+    """Compute accuracy and mean cross-entropy of a classifier on a dataset, see :func:`evaluate`."""
+    return evaluate(model, data.batches(_BATCH_SIZE, device_of(model)))
+
+
+def count_outputs(model: nn.Module, data: LabeledDataset) -> int:
+    """Return the number of outputs of a classifier, from a forward pass over two samples.
+
+    Raises:
+        ModelError: The model does not accept these inputs.
+    """
+    with eval_mode(model):
+        inputs, _ = next(data.batches(2, device_of(model)))
+        return forward(model, inputs).shape[1]
+
+
+def check_data_fits_model(model: nn.Module, data: LabeledDataset) -> None:
+    """Raise an error unless this classifier can learn from the data.
+
+    Raises:
+        DataError: There are fewer samples than classes, or a label is not an output of the model.
+        ModelError: The model does not accept these inputs.
+    """
+    classes = count_outputs(model, data)
+    if len(data) < classes:
+        raise DataError(f"{data.name}: {len(data)} samples for {classes} classes; expected at least one per class")
+    low, high = int(data.labels.min()), int(data.labels.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"{data.name}: labels run from {low} to {high}, the model has {classes} outputs; "
+            f"expected labels 0 to {classes - 1}, or a model with more outputs (--classes)"
+        )

@@ -82,7 +82,7 @@ class RetrainingJob:
         """Optimizer steps of the longest run."""
         return self.steps_per_epoch * (self.recipe.fixed_epochs or self.recipe.max_epochs)
 
-    def ends_at(self, steps: float) -> int:
+    def evaluation_at_or_after(self, steps: float) -> int:
         """Where a run ends that has arrived after so many steps: it is not seen before the next look."""
         if steps >= self.max_steps:
             return self.max_steps

@@ -13,8 +13,8 @@ from resque.models.feature_extraction import device_of, eval_mode, forward
 from resque.models.heads import replace_head, widen_head
 from resque.models.layers import head_name
 from resque.models.weights import fingerprint
+from resque.training.evaluation import check_data_fits_model, count_outputs
 from resque.training.job import RetrainingJob
-from resque.training.probe import check_data_fits_model
 
 NEW_TASK, EXTENSION = "new task", "extension"
 """Kinds of update that are no shift."""
@@ -78,11 +78,6 @@ def _numbered(data: LabeledDataset, outputs: Mapping[int, int]) -> LabeledDatase
     """With outputs in the place of labels."""
     own = torch.tensor([outputs[label] for label in data.classes])
     return dataclasses.replace(data, labels=own[torch.searchsorted(torch.tensor(data.classes), data.labels)])
-
-
-def count_outputs(model: nn.Module, data: LabeledDataset) -> int:
-    """Return the number of outputs of a classifier."""
-    return _some_logits(model, data).shape[1]
 
 
 def _some_logits(model: nn.Module, data: LabeledDataset) -> Tensor:

@@ -9,9 +9,8 @@ from resque.data.dataset import LabeledDataset
 from resque.energy.clock import now
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading, energy_share
-from resque.errors import DataError
 from resque.ledger.records import StepCost
-from resque.models.feature_extraction import device_of, eval_mode, forward
+from resque.models.feature_extraction import device_of
 from resque.training.recipe import Recipe
 from resque.training.trainer import Trainer
 
@@ -56,23 +55,3 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
 def _take(trainer: Trainer, steps: int) -> None:
     for _ in range(steps):
         trainer.step()
-
-
-def check_data_fits_model(model: nn.Module, data: LabeledDataset) -> None:
-    """Refuse data that this classifier cannot learn from.
-
-    Raises:
-        DataError: Fewer samples than classes, or a label that is no output of the model.
-        ModelError: The model does not take these images.
-    """
-    with eval_mode(model):
-        inputs, _ = next(data.batches(2, device_of(model)))
-        classes = forward(model, inputs).shape[1]
-    if len(data) < classes:
-        raise DataError(f"{data.name}: {len(data)} samples for {classes} classes; expected at least one a class")
-    low, high = int(data.labels.min()), int(data.labels.max())
-    if low < 0 or high >= classes:
-        raise DataError(
-            f"{data.name}: labels run from {low} to {high}, the model has {classes} outputs; "
-            f"expected labels 0 to {classes - 1}, or a model with more outputs (--classes)"
-        )

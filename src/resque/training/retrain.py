@@ -18,9 +18,9 @@ from resque.models.feature_extraction import device_of
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
 from resque.training.environment import describe_host
-from resque.training.evaluation import EVALUATION_BATCH, evaluate
+from resque.training.evaluation import check_data_fits_model, evaluate_dataset
 from resque.training.job import RetrainingJob
-from resque.training.probe import WARM_UP_STEPS, check_data_fits_model, probe
+from resque.training.probe import WARM_UP_STEPS, probe
 from resque.training.recipe import recipe_to_dict
 from resque.training.run import ReviseForecast, Run, RunProgress, run_to_end
 from resque.training.trainer import Trainer
@@ -196,4 +196,4 @@ def _cost(
 def _original_accuracy(model: nn.Module, job: RetrainingJob) -> float | None:
     if job.original_test is None:
         return None
-    return evaluate(model, job.original_test.batches(EVALUATION_BATCH, device_of(model)))[0]
+    return evaluate_dataset(model, job.original_test)[0]

@@ -16,7 +16,7 @@ from resque.ledger.records import ForecastRevision, LearningCurve, StepCost, new
 from resque.ledger.serialization import from_dict, to_dict
 from resque.models.feature_extraction import device_of
 from resque.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from resque.training.evaluation import EVALUATION_BATCH, evaluate
+from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.stopping import stop_epoch
 from resque.training.trainer import Trainer
@@ -83,8 +83,8 @@ class Run:
 
     def _look(self) -> None:
         job, trainer, start = self._job, self._trainer, now(device_of(self._model))
-        accuracy, loss = evaluate(self._model, self._test.batches(EVALUATION_BATCH, device_of(self._model)))
-        totals = trainer.tally.totals(trainer.within_epoch)
+        accuracy, loss = evaluate_dataset(self._model, self._test)
+        totals = trainer.cost_tracker.totals(trainer.within_epoch)
         self._rows.append((trainer.step_count, accuracy, loss, self._training_s, *totals))
         revision = self._revise(self.curve) if self._revise else None
         if revision is not None:

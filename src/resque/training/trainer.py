@@ -32,7 +32,7 @@ class Trainer:
         self.step_count = 0
         self.steps_per_epoch = steps_per_epoch(len(data), recipe.batch_size)
         self.tuning = FineTuningScope(model, recipe.trains, recipe.rank)
-        self.tally = CostTracker(model.parameters(), self.steps_per_epoch)
+        self.cost_tracker = CostTracker(model.parameters(), self.steps_per_epoch)
         self._model, self._data, self._recipe = model, data.resident(device_of(model)), recipe
         self._channels_last = recipe.channels_last and {4} == {p.ndim for p in model.parameters() if p.ndim > 3}
         if self._channels_last:
@@ -75,11 +75,11 @@ class Trainer:
         inputs, labels = next(self._batches)
         self._optimizer.zero_grad(set_to_none=True)
         self.forward_and_backward(inputs, labels)
-        self.tally.after_backward()
+        self.cost_tracker.after_backward()
         self._optimizer.step()
         self.step_count += 1
         if not self.within_epoch:
-            self.tally.end_epoch()
+            self.cost_tracker.end_epoch()
             self._schedule.step()
 
     def forward_and_backward(self, inputs: Any, labels: Tensor) -> None:
@@ -101,7 +101,7 @@ class Trainer:
             "schedule": self._schedule.state_dict(),
             "order": self._generator.get_state(),
             "random": torch.get_rng_state(),
-            "tally": self.tally.state(),
+            "tally": self.cost_tracker.state(),
             "step_count": self.step_count,
         }
 
@@ -112,7 +112,7 @@ class Trainer:
         self._schedule.load_state_dict(state["schedule"])
         self._generator.set_state(state["order"])
         torch.set_rng_state(state["random"])
-        self.tally.restore(state["tally"])
+        self.cost_tracker.restore(state["tally"])
         self.step_count = state["step_count"]
 
     def _loss(self, inputs: Any, labels: Tensor) -> Tensor:

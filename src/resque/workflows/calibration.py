@@ -33,9 +33,9 @@ from resque.ledger.store import Ledger
 from resque.models.feature_extraction import device_of
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
-from resque.training.evaluation import EVALUATION_BATCH, evaluate
+from resque.training.evaluation import check_data_fits_model, evaluate_dataset
 from resque.training.job import RetrainingJob, evaluation_steps, is_update_of, steps_per_epoch
-from resque.training.probe import check_data_fits_model, forecast_overhead, probe
+from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import Recipe
 from resque.training.retrain import retrain
 from resque.training.run import RunProgress
@@ -131,7 +131,7 @@ class CalibrationPlan:
     """What a calibration would do, and what that costs, before anything is trained.
 
     Attributes:
-        asked: What was asked for.
+        request: The request that the plan answers.
         clean_accuracy: Of the model on the clean test data.
         shifts: How many shifts were looked at.
         candidates: Those that begin below the target.
@@ -142,7 +142,7 @@ class CalibrationPlan:
         overhead: What making the plan took.
     """
 
-    asked: CalibrationRequest
+    request: CalibrationRequest
     clean_accuracy: float
     shifts: int
     candidates: tuple[Candidate, ...]
@@ -234,7 +234,7 @@ def plan_calibration(
     start = now(device_of(model))
     _check(model, asked)
     began = now(device_of(model))
-    clean, _ = evaluate(model, asked.test.batches(EVALUATION_BATCH, device_of(model)))
+    clean, _ = evaluate_dataset(model, asked.test)
     look_s = now(device_of(model)) - began
     _check_knows(clean, asked)
     found = candidates(model, asked.train, asked.test, asked.original, asked.target_accuracy, on_progress)
@@ -296,7 +296,7 @@ def run_calibration(
         def show(at: RunProgress, number: int = number, shift: str = each.shift) -> None:
             on_progress(number, len(planned.runs), f"{shift}, step {at.step:,}, accuracy {at.accuracy:.3f}")
 
-        job = planned.asked.job(each.shift)
+        job = planned.request.job(each.shift)
         update = _already(ledger.updates(), parent, job)
         if update is None:
             update = retrain(
@@ -306,7 +306,7 @@ def run_calibration(
                 grid=grid,
                 features=each.features,
                 step_cost=planned.step_cost,
-                model_name=planned.asked.model_name,
+                model_name=planned.request.model_name,
                 checkpoint=checkpoint,
                 on_progress=show,
             )

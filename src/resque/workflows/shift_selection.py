@@ -17,7 +17,7 @@ from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
 from resque.indices.profile import Profile
 from resque.models.feature_extraction import device_of
-from resque.training.evaluation import EVALUATION_BATCH, evaluate
+from resque.training.evaluation import evaluate_dataset
 
 _SAMPLES, _PER_CLASS = 256, 5
 _CHANNELS = {"jpeg": (1, 3), "desaturate": (3, 4)}
@@ -96,7 +96,7 @@ def candidates(
     for done, name in enumerate(names):
         on_progress(done, len(names), f"looking at {name}")
         shift = parse_shift(name)
-        accuracy, _ = evaluate(model, tested.shifted(shift).batches(EVALUATION_BATCH, device_of(model)))
+        accuracy, _ = evaluate_dataset(model, tested.shifted(shift))
         if accuracy >= target_accuracy:
             continue
         seen = profile(
