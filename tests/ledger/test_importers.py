@@ -245,7 +245,7 @@ def test_energy_is_joined_by_name_and_shared_out_by_time(cli, store):
         whole = float(row["energy_consumed"])
         assert update.energy.energy_kwh == whole == pytest.approx(sum(update.energy.components_kwh.values()))
         assert update.cost.energy_kwh == pytest.approx(whole * update.cost.wall_s / float(row["duration"]))
-        assert update.energy.methods == {"cpu": "not told", "ram": "assumed"}
+        assert update.energy.methods == {"cpu": "unknown", "ram": "assumed"}
         assert update.grid.region == "FRA"
         assert update.grid.carbon_kg(whole) == pytest.approx(float(row["emissions"]))
         assert update.cost.carbon_kg == pytest.approx(update.grid.carbon_kg(update.cost.energy_kwh))

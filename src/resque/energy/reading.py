@@ -14,7 +14,7 @@ class EnergyReading:
         wall_s: Length of the window.
         energy_kwh: Sum of the components, None if any is unknown.
         components_kwh: Device → energy.
-        methods: Device → ``measured``, ``modelled``, ``assumed``, or ``not told`` by the file that it is from.
+        methods: Device → ``measured``, ``modelled``, ``assumed``, or ``unknown``.
         meter: The meter's name and settings.
         note: Why energy is None, or how it was obtained; empty where there is nothing to say.
     """

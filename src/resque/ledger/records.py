@@ -1,6 +1,7 @@
-"""The nouns of an update that travel between modules: frozen, with the unit in the field's name.
+"""Records of updates and of their forecasts, as the ledger stores them.
 
-A field is None when it was not measured; zero means zero.
+Every record is a frozen dataclass with the unit in the field's name. A field that was not measured is None; zero
+means zero.
 """
 
 import dataclasses
@@ -15,6 +16,11 @@ from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
 from resque.types import Interval
 
+__all__ = [
+    "BY_USER", "COSTS", "Cost", "Estimate", "Features", "Forecast", "ForecastRevision", "LearningCurve", "StepCost",
+    "Update", "new_id", "utc_now",
+]  # fmt: skip
+
 COSTS = {
     "epochs": "epochs",
     "steps": "optimizer steps",
@@ -24,28 +30,31 @@ COSTS = {
     "energy_kwh": "kWh",
     "carbon_kg": "kg CO2e",
 }
-"""The costs that are measured and forecast, each with its unit."""
+"""Measured and forecast costs: name of the field in :class:`Cost` → unit."""
 BY_USER = "the user"
-"""What stopped an update that no rule of ours did."""
+"""Value of :attr:`Update.stopped_by` for a run that the user's own training loop ended."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a retraining took, training only (evaluation is counted apart).
+    """The measured cost of a retraining: training only, without evaluation.
 
     Attributes:
-        epochs: Steps over steps per epoch; the paper's whole epochs are its ceiling. None where that is not known.
-        steps: Optimizer steps.
-        samples: Training samples passed, counting repeats; None where the batch size is not known.
-        gradient_norm: Global L2 norm of the gradient, mean over an epoch's steps, summed over epochs; None where it was
-            not measured, as the two below.
-        gradient_norm_last_batch: The same from the last batch of each epoch alone, as the authors' code does.
-        parameter_change: Eq. 5 summed over epochs, averaged over named parameters.
+        epochs: Number of epochs, steps over steps per epoch; the paper's whole epochs are its ceiling. None if the
+            length of an epoch is unknown.
+        steps: Number of optimizer steps.
+        samples: Number of training samples processed, repeats included; None if the batch size is unknown.
+        gradient_norm: Global L2 norm of the gradient: mean over the steps of an epoch, summed over epochs; None if not
+            measured.
+        gradient_norm_last_batch: Global L2 norm of the gradient of each epoch's last batch, summed over epochs, as the
+            authors' code computes it; None if not measured.
+        parameter_change: Parameter change (eq. 5) summed over epochs, averaged over named parameters; None if not
+            measured.
         wall_s: Seconds spent in training steps.
-        energy_kwh: Energy of the training steps.
-        carbon_kg: Its emissions, None without a region.
-        flops: Floating point operations of forward and backward passes, counted by PyTorch on one step (products and
-            convolutions) and multiplied by the samples; None where it was not counted.
+        energy_kwh: Energy of the training steps; None if not measured.
+        carbon_kg: Emissions of the training steps, kg CO2e; None without a grid.
+        flops: Floating point operations of forward and backward passes, counted by PyTorch for one step (products and
+            convolutions) and scaled by the number of samples; None if not counted.
     """
 
     epochs: float | None
@@ -62,17 +71,17 @@ class Cost:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """Every evaluation of a retraining; all tuples have one entry per evaluation, the first before any step.
+    """The evaluations of a retraining; every tuple has one entry per evaluation, the first before any step.
 
     Attributes:
-        steps: Optimizer steps taken before the evaluation.
-        accuracy: Share of the test data classified correctly.
-        loss: Mean cross-entropy on the test data, nats; None where it was not told.
-        wall_s: Seconds of training so far.
-        gradient_norm: Total so far, as in ``Cost``.
-        gradient_norm_last_batch: Total so far, as in ``Cost``.
-        parameter_change: Total so far, as in ``Cost``.
-        steps_per_epoch: Optimizer steps in an epoch; None where that is not known.
+        steps: Optimizer steps taken before each evaluation.
+        accuracy: Accuracy on the test data, in [0, 1].
+        loss: Mean cross-entropy on the test data, nats; None where unknown.
+        wall_s: Seconds of training before each evaluation.
+        gradient_norm: Running total of :attr:`Cost.gradient_norm`.
+        gradient_norm_last_batch: Running total of :attr:`Cost.gradient_norm_last_batch`.
+        parameter_change: Running total of :attr:`Cost.parameter_change`.
+        steps_per_epoch: Optimizer steps in an epoch; None if unknown.
     """
 
     steps: tuple[int, ...]
@@ -85,11 +94,11 @@ class LearningCurve:
     steps_per_epoch: int | None
 
     def first_at(self, target_accuracy: float) -> int | None:
-        """Position of the first evaluation at or above the target; None if there is none."""
+        """Return the position of the first evaluation at or above the target; None if there is none."""
         return next((i for i, a in enumerate(self.accuracy) if a >= target_accuracy), None)
 
     def until(self, step: int) -> "LearningCurve":
-        """What had been seen by then."""
+        """Return the evaluations up to and including a step."""
         kept = sum(at <= step for at in self.steps)
         columns = [field.name for field in dataclasses.fields(self) if field.name != "steps_per_epoch"]
         return dataclasses.replace(self, **{name: getattr(self, name)[:kept] for name in columns})
@@ -97,21 +106,22 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class Features:
-    """What one forward pass tells before an update, and what a forecast may use.
+    """The features of an update, known before it starts: from forward passes, without training.
 
     Attributes:
-        index_rad: RESQUE_dist in radians, None without an original side.
-        accuracy: Accuracy of the model on the new test data, before the update; None where nobody looked.
-        loss: Mean cross-entropy there, nats; None where it was not told.
-        floor_rad: What the index would be without a shift, None where it cannot be told.
-        layer: Where the index was taken, empty without an index.
-        reduction: How a representation was made flat, empty without an index.
-        labels: ``"true"`` or ``"pseudo"``, empty without an index.
-        samples: Of the new training data; None where nobody said, as the two below.
-        classes: Of them.
-        parameters: Of the model.
-        scores: What else the pass tells, by the names of :func:`resque.indices.baselines.scores.baseline_scores`.
-        task_index: RESQUE_task in [0, 1] after the warm-up; None where no new task was asked about.
+        index_rad: RESQUE_dist in radians; None without original data.
+        accuracy: Accuracy of the model on the new test data before the update; None if not evaluated.
+        loss: Mean cross-entropy on the new test data before the update, nats; None if unknown.
+        floor_rad: Noise floor: expected index without a shift; None if it cannot be estimated.
+        layer: Layer whose representations the index uses; empty without an index.
+        reduction: Method that flattens a representation; empty without an index.
+        labels: Source of the labels, ``"true"`` or ``"pseudo"``; empty without an index.
+        samples: Number of new training samples; None if unknown.
+        classes: Number of classes in the new training data; None if unknown.
+        parameters: Number of parameters of the model; None if unknown.
+        scores: Baseline scores, by the names of :func:`resque.indices.baselines.scores.baseline_scores`; a score that
+            is not finite is read back from a ledger as None.
+        task_index: RESQUE_task in [0, 1] after the warm-up; None unless the update is a new task.
     """
 
     index_rad: float | None
@@ -130,13 +140,13 @@ class Features:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A forecast cost.
+    """The forecast of one cost.
 
     Attributes:
-        value: The middle of runs that reach the target.
-        interval: Of what a run will cost, whether it gets there or not.
-        upper: What the cost stays below with the interval's level, one-sided: what a budget is held against. None in
-            what was written before there was one.
+        value: Median of the cost, given that the target is reached.
+        interval: Prediction interval of the cost, whether or not the target is reached.
+        upper: One-sided upper prediction bound at the interval's level, which a budget is compared with; None in
+            records of versions that had no such bound.
     """
 
     value: float
@@ -146,14 +156,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ForecastRevision:
-    """A forecast renewed while its update ran.
+    """An in-run forecast update: the forecast revised after an evaluation of the running update.
 
     Attributes:
-        step: Optimizer steps taken by then.
-        accuracy: On the test data then.
-        steps: What it will take in all.
-        probability_reached: Chance of reaching the target within the recipe's longest run.
-        n_history: Own updates that stood there too.
+        step: Optimizer steps taken before the revision.
+        accuracy: Accuracy on the test data at that step.
+        steps: Forecast of the total number of optimizer steps.
+        probability_reached: Probability of reaching the target within the step budget.
+        n_history: Number of earlier updates that were still below the target at that step (the risk set).
     """
 
     step: int
@@ -165,44 +175,46 @@ class ForecastRevision:
 
 @dataclass(frozen=True)
 class Update:
-    """One retraining, complete whether or not it reached its target.
+    """A measured update of a model: one retraining, complete whether or not it reached its target.
 
     Attributes:
-        id: Unique name in the ledger.
-        started_utc: When it began, ISO 8601.
-        created_utc: When it ended.
-        model: Model specification or name.
+        id: Unique id in the ledger.
+        started_utc: Start time, ISO 8601.
+        created_utc: End time, ISO 8601.
+        model: Specification or name of the model.
         parent: Fingerprint of the model before the update.
-        child: Fingerprint of the model after it.
+        child: Fingerprint of the model after the update.
         train_data: Specification of the training data.
         test_data: Specification of the test data.
-        shift_type: Kind of shift, None if unknown.
-        recipe: The recipe's settings.
-        seed: Seed of the order of the training samples.
-        target_accuracy: What had to be reached on the test data.
-        reached: Whether it was.
-        stopped_by: ``target``, ``tolerance 0.005``, ``tolerance 0.01``, ``max``, ``epochs`` (a fixed number),
-            ``max hours``, ``max kWh``, ``diverged``, or ``the user`` in a loop of their own.
-        features: What was known before.
-        curve: Every evaluation.
-        cost: What it took.
-        evaluation_s: Seconds spent evaluating and renewing a forecast, not part of the cost; None where they were not
-            told apart and are.
-        energy: The meter's reading for the whole run (training and evaluation).
-        grid: The electricity it ran on, None if not named.
-        original_accuracy_before: Accuracy on the original data before the update, None if not measured.
-        original_accuracy_after: The same afterwards: what was forgotten is the difference.
-        forecast_id: The forecast that this update settles, None if there was none.
-        host: Processor, device and versions.
-        trainable_share: Share of the parameters that were trained, adapters included; None where that is not known.
-        resumed: How often the run was interrupted and went on.
-        tariff: What it was paid by, None if not named.
-        from_scratch: Whether it began with new random weights, to stand beside a retraining.
-        angle_to_parent_rad: Mean angle between the class sums of the parent's profile, of its data in its own space,
-            and of the new model's; None where there is no profile of the parent. Two models are no RESQUE_dist.
-        angle_to_root_rad: The same from the first model of the line.
-        digest: Of the training and the test data, whatever their names; empty where they were not seen.
-        revisions: Its forecast, as it was renewed on the way.
+        shift_type: Name of the shift type; None if unknown.
+        recipe: Settings of the training recipe.
+        seed: Seed of the data order.
+        target_accuracy: Target accuracy on the test data.
+        reached: Whether the target was reached.
+        stopped_by: Stopping reason: ``target``, ``tolerance 0.005``, ``tolerance 0.01``, ``max``, ``epochs`` (a fixed
+            number), ``max hours``, ``max kWh``, ``diverged``, or ``the user`` (a custom training loop).
+        features: Features known before the update.
+        curve: Learning curve.
+        cost: Measured cost of the training steps.
+        evaluation_s: Seconds of evaluation and of in-run forecast updates, excluded from the cost; None where they
+            were not measured separately and the cost includes them.
+        energy: Meter reading of the whole run, training and evaluation.
+        grid: Grid whose carbon intensity the emissions use; None if not specified.
+        original_accuracy_before: Accuracy on the original data before the update; None if not measured.
+        original_accuracy_after: Accuracy on the original data after the update; None if not measured.
+        forecast_id: Id of the forecast that this update settles; None without a forecast.
+        host: Processor, device and software versions.
+        trainable_share: Share of the parameters that were trained, adapters included; None if unknown.
+        resumed: Number of times the run was interrupted and resumed.
+        tariff: Tariff that the price uses; None if not specified.
+        from_scratch: Whether training started from new random weights, for comparison with a retraining.
+        angle_to_parent_rad: Mean angle between the class sums of the parent's profile and of the new model's, each on
+            its own data in its own representation space. It compares two models, so it is not RESQUE_dist. None
+            without a profile of the parent.
+        angle_to_root_rad: Mean angle between the class sums of the root model's profile and of the new model's; None
+            without a profile of the root.
+        digest: Hash of the training and test data, independent of their names; empty if the data were not read.
+        revisions: In-run forecast updates, oldest first.
     """
 
     id: str
@@ -240,30 +252,33 @@ class Update:
 
     @property
     def whole_energy_kwh(self) -> float | None:
-        """Energy of the whole run, evaluation included; of one too short for the meter at its probed steps' power."""
+        """Energy of the whole run, evaluation included; None if unknown.
+
+        A run that is too short for the meter gets the mean power of its training steps.
+        """
         if self.energy.energy_kwh is not None or self.cost.energy_kwh is None or not self.cost.wall_s:
             return self.energy.energy_kwh
         return self.cost.energy_kwh * self.energy.wall_s / self.cost.wall_s
 
     @property
     def price(self) -> float | None:
-        """What the whole run costs, evaluation included, in the tariff's currency; None without one."""
+        """Price of the whole run, evaluation included, in the tariff's currency; None without a tariff."""
         return None if self.tariff is None else self.tariff.price(self.whole_energy_kwh, self.energy.wall_s)
 
     @property
     def accuracy(self) -> float:
-        """Accuracy on the test data when it ended."""
+        """Accuracy on the test data at the last evaluation."""
         return self.curve.accuracy[-1]
 
     @property
     def peak_accuracy(self) -> float:
-        """The best accuracy on the test data at any evaluation."""
+        """Highest accuracy on the test data at any evaluation."""
         return max(self.curve.accuracy)
 
     def cost_at(self, target_accuracy: float) -> Cost | None:
-        """The cost of having stopped at another target, read off the stored curve.
+        """Return the cost of stopping at another target, from the learning curve; None if the curve never reaches it.
 
-        Energy is shared out by training time. None when the curve never reaches the target.
+        Energy is proportional to training time, samples and floating point operations to steps.
         """
         at = self.curve.first_at(target_accuracy)
         if at is None:
@@ -289,13 +304,13 @@ class Update:
 
 @dataclass(frozen=True)
 class StepCost:
-    """What one training step takes on this machine, from a probe of real steps on a copy of the model.
+    """The measured cost of one training step on this machine, from a probe of real steps on a copy of the model.
 
     Attributes:
         wall_s: Seconds per step.
-        energy_kwh: Energy per step, None where the meter knows none.
-        steps: Steps the probe took.
-        reading: The meter's reading of the probe itself: part of the price of asking.
+        energy_kwh: Energy per step; None if the meter does not measure energy.
+        steps: Number of steps in the probe.
+        reading: Meter reading of the probe, part of the forecasting overhead.
     """
 
     wall_s: float
@@ -306,33 +321,34 @@ class StepCost:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What an update will cost, said before anything is trained.
+    """A forecast of what an update will cost, made before any training.
 
     Attributes:
-        id: Unique name in the ledger.
-        created_utc: When it was made, ISO 8601.
-        model: Model specification or name.
-        parent: Fingerprint of the model that would be updated.
-        train_data: Specification of the data it would be trained on.
-        test_data: Specification of the data it would be tested on.
-        shift_type: Kind of shift, None if unknown.
-        recipe: The recipe's settings.
-        target_accuracy: What the update has to reach.
-        features: What one forward pass said.
-        predictor: The features that the forecast rests on, with commas between them.
-        estimates: Cost → estimate; a cost that cannot be told is missing.
-        probability_reached: Chance of reaching the target within the recipe's longest run.
-        n_history: Updates it was learned from.
-        shift_types_history: Kinds of shift among them.
-        max_steps: Length of the recipe's longest run.
-        step_cost: The probe.
-        overhead: What making the forecast took: the passes and the probe.
-        grid: The electricity it is priced with.
-        alternatives: Predictor → the steps it would have foretold alone, for the comparison afterwards.
-        notes: What the reader has to know.
-        reliability_issues: Why it is not reliable enough to decide by; none where it is.
-        n_bundled: Updates of others that it was learned from, too.
-        level: Nominal coverage of the intervals.
+        id: Unique id in the ledger.
+        created_utc: Time of the forecast, ISO 8601.
+        model: Specification or name of the model.
+        parent: Fingerprint of the model before the update.
+        train_data: Specification of the training data.
+        test_data: Specification of the test data.
+        shift_type: Name of the shift type; None if unknown.
+        recipe: Settings of the training recipe.
+        target_accuracy: Target accuracy on the test data.
+        features: Features of the update.
+        predictor: Names of the predictors that the forecast uses, separated by commas.
+        estimates: Name of a cost → its forecast; a cost that cannot be forecast is missing.
+        probability_reached: Probability of reaching the target within the step budget.
+        n_history: Number of the user's own updates in the history.
+        shift_types_history: Shift types of those updates.
+        max_steps: Step budget of the recipe.
+        step_cost: Measured cost of one training step.
+        overhead: Meter reading of computing the forecast: forward passes and probe.
+        grid: Grid whose carbon intensity the emissions use; None if not specified.
+        alternatives: Predictor → the steps it would forecast alone, for a later comparison with the outcome; a
+            number that is not finite is read back from a ledger as None.
+        notes: Remarks for the reader.
+        reliability_issues: Reasons why the forecast is not reliable enough for a decision; empty if it is.
+        n_bundled: Number of bundled updates in the history.
+        level: Nominal coverage of the prediction intervals.
     """
 
     id: str
@@ -362,10 +378,10 @@ class Forecast:
 
 
 def new_id() -> str:
-    """A fresh name for a ledger entry."""
+    """Return a new random id for a ledger entry: 12 hexadecimal digits."""
     return uuid.uuid4().hex[:12]
 
 
 def utc_now() -> str:
-    """The time now, ISO 8601, in milliseconds."""
+    """Return the current time in UTC, ISO 8601, to the millisecond."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

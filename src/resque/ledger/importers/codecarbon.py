@@ -19,10 +19,10 @@ from resque.ledger.importers.mlflow import LoggedRun
 FILE = "emissions.csv"
 _NEEDED = "timestamp", "duration", "emissions", "energy_consumed"
 _METHODS = {
-    "cpu": "not told",  # a counter, its load or a constant: the file does not say
+    "cpu": "unknown",  # a counter, its load or a constant: the file does not say
     "gpu": "measured",  # codecarbon knows a GPU's power from its driver alone
     "ram": "assumed",  # codecarbon takes a constant for each module
-    "whole": "not told",
+    "whole": "unknown",
 }
 
 
