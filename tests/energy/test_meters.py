@@ -102,7 +102,7 @@ def test_the_processor_is_not_timed_to_learn_its_name(unknown_machine, monkeypat
 def test_a_processor_that_the_kernel_does_not_name_is_looked_up(unknown_machine, monkeypatch):
     import cpuinfo
 
-    monkeypatch.setattr("resque.energy.meters._CPUINFO", Path("none"))
+    monkeypatch.setattr("resque.energy._codecarbon._CPUINFO", Path("none"))
     monkeypatch.setattr(cpuinfo, "get_cpu_info", lambda: {"brand_raw": "a name of its own"})
     assert CodecarbonMeter()._tracker._conf["cpu_model"] == "a name of its own"
 

@@ -1,1 +1,1 @@
-"""Energy meters and readings, grid intensity, embodied emissions of hardware, price."""
+"""Energy meters and readings, carbon intensity of grids, embodied emissions of hardware, and prices."""

@@ -1,25 +1,25 @@
-"""The electricity grid that carbon is computed with: region, carbon intensity, facility overhead (PUE)."""
+"""Electricity grids: region, carbon intensity and facility overhead (PUE)."""
 
-import json
 import math
 from dataclasses import dataclass
-from importlib import resources
-from typing import Any
 
+from resque.energy._codecarbon import energy_mix
 from resque.errors import MeterError, SettingError
+
+__all__ = ["LARGEST_PUE", "Grid", "named_grid"]
 
 LARGEST_PUE = 10.0
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The electricity that a machine runs on.
+    """The electricity grid that a machine draws from.
 
     Attributes:
-        region: ISO 3166 alpha-3 code, or ``"given"`` for an intensity named by the user.
-        intensity_g_per_kwh: Carbon intensity, grams of CO2 equivalent per kWh, location based.
-        source: Where the intensity comes from.
-        pue: Power usage effectiveness of the site: what it draws in all for each kWh of the machine.
+        region: ISO 3166 alpha-3 code, or ``"given"`` if the user names only an intensity.
+        intensity_g_per_kwh: Location-based carbon intensity in grams of CO2 equivalent per kWh.
+        source: Origin of the intensity.
+        pue: Power usage effectiveness: energy of the whole facility per unit of IT energy.
     """
 
     region: str
@@ -35,11 +35,11 @@ class Grid:
 
     @property
     def kg_per_kwh(self) -> float:
-        """Emissions of a kWh of the machine, with the site's share."""
+        """Emissions per kWh of IT energy, facility overhead included, in kg of CO2 equivalent."""
         return self.pue * self.intensity_g_per_kwh / 1000.0
 
     def carbon_kg(self, energy_kwh: float | None) -> float | None:
-        """Emissions of that much energy of the machine, with the site's share; None for None.
+        """Return the emissions of an amount of IT energy, in kg; None if the energy is None.
 
         Example:
             >>> round(Grid("DEU", 400.0, "given", pue=1.5).carbon_kg(2.0), 9)
@@ -49,16 +49,17 @@ class Grid:
 
 
 def named_grid(country: str | None = None, intensity: float | None = None, pue: float = 1.0) -> Grid | None:
-    """The grid that carbon is computed with; None when neither country nor intensity is named.
+    """Return the grid of a country or of a given intensity; None without both, so that no carbon is reported.
 
     Args:
-        country: ISO 3166 alpha-3 code, e.g. ``"FRA"``; yearly mean intensity from codecarbon's table.
-        intensity: Grams of CO2 equivalent per kWh; goes before the country's.
-        pue: Power usage effectiveness of the site; energy stays the machine's own, carbon is the site's.
+        country: ISO 3166 alpha-3 code, e.g. ``"FRA"``; selects the yearly mean intensity in codecarbon's table.
+        intensity: Grams of CO2 equivalent per kWh; overrides the country's intensity.
+        pue: Power usage effectiveness of the facility; it multiplies carbon, not energy.
 
     Raises:
-        MeterError: Unknown country, negative intensity, a PUE without a grid, or no table installed.
-        SettingError: A PUE that is none.
+        MeterError: If the country is unknown, the intensity is negative, a PUE comes without a grid, or no table is
+            installed.
+        SettingError: If the PUE is outside 1 to 10.
 
     Example:
         >>> named_grid(intensity=44.0).carbon_kg(2.0)
@@ -74,18 +75,11 @@ def named_grid(country: str | None = None, intensity: float | None = None, pue: 
         if pue != 1.0:
             raise MeterError("a power usage effectiveness has no grid to multiply: add --country or --intensity")
         return None
-    table, code = _intensities(), country.upper()
-    if code not in table:
-        raise MeterError(f"unknown country {country!r}: use an ISO alpha-3 code such as FRA or USA, or --intensity")
-    entry = table[code]
-    source = f"yearly mean {entry['year']}, Our World in Data by way of codecarbon"
-    return Grid(code, float(entry["carbon_intensity"]), source, pue)
-
-
-def _intensities() -> dict[str, dict[str, Any]]:
     try:
-        table = resources.files("codecarbon") / "data/private_infra/global_energy_mix.json"
-        found: dict[str, dict[str, Any]] = json.loads(table.read_text())
+        entry = energy_mix().get(country.upper())
     except (ImportError, OSError) as error:
         raise MeterError("no table of countries: install resque[energy], or give --intensity") from error
-    return found
+    if entry is None:
+        raise MeterError(f"unknown country {country!r}: use an ISO alpha-3 code such as FRA or USA, or --intensity")
+    source = f"yearly mean {entry['year']}, Our World in Data by way of codecarbon"
+    return Grid(country.upper(), float(entry["carbon_intensity"]), source, pue)

@@ -1,4 +1,4 @@
-"""Embodied emissions of the hardware: a range for manufacturing, shared out by time used."""
+"""Embodied emissions of hardware: a range for its manufacture, amortized over its lifespan."""
 
 import dataclasses
 import math
@@ -7,20 +7,22 @@ from dataclasses import dataclass
 
 from resque.errors import SettingError
 
-_HOURS_PER_YEAR = 8766.0
+__all__ = ["CPU_EMISSIONS", "GPU_EMISSIONS", "G_PER_KG", "EmbodiedEmissions", "embodied_emissions"]
+
 G_PER_KG = 1000.0
+_HOURS_PER_YEAR = 8766.0
 
 
 @dataclass(frozen=True)
 class EmbodiedEmissions:
-    """Emissions of making the hardware, as a range, because published figures differ by an order of magnitude.
+    """Emissions of manufacturing the hardware, as a range: published figures differ by an order of magnitude.
 
     Attributes:
-        low_kg: Least plausible total, kg CO2e.
-        high_kg: Greatest plausible total.
-        life_years: Expected lifespan.
-        share: Of the hardware's resources that the run reserved, in (0, 1].
-        source: Where the figures come from.
+        low_kg: Lower end of the total, in kg of CO2 equivalent.
+        high_kg: Upper end of the total, in kg of CO2 equivalent.
+        life_years: Expected lifespan in years.
+        share: Share of the hardware's resources that the run reserves, in (0, 1].
+        source: Origin of the figures.
     """
 
     low_kg: float
@@ -29,8 +31,19 @@ class EmbodiedEmissions:
     share: float = 1.0
     source: str = "given by the user"
 
+    def __post_init__(self) -> None:
+        valid = 0.0 <= self.low_kg <= self.high_kg < math.inf and 0.0 < self.life_years < math.inf
+        if not (valid and 0.0 < self.share <= 1.0):
+            total = " to ".join(dict.fromkeys((f"{self.low_kg:g}", f"{self.high_kg:g}")))
+            raise SettingError(
+                f"embodied emissions {total} kg over {self.life_years:g} years, share "
+                f"{self.share:g}: expected a range from 0 on, a lifespan, and a share in (0, 1]"
+            )
+
     def during(self, wall_s: float) -> tuple[float, float]:
-        """Grams of CO2e, least and greatest, that so much time of the hardware's life takes.
+        """Return the lower and upper amortized emissions of ``wall_s`` seconds of use, in grams of CO2 equivalent.
+
+        This is M of the Software Carbon Intensity: total × time reserved / lifespan × share of resources.
 
         Example:
             >>> low, high = EmbodiedEmissions(100.0, 1000.0, life_years=4.0).during(3600.0)
@@ -39,15 +52,6 @@ class EmbodiedEmissions:
         """
         reserved = wall_s / 3600.0 / (self.life_years * _HOURS_PER_YEAR) * self.share
         return self.low_kg * G_PER_KG * reserved, self.high_kg * G_PER_KG * reserved
-
-    def __post_init__(self) -> None:
-        sound = 0.0 <= self.low_kg <= self.high_kg < math.inf and 0.0 < self.life_years < math.inf
-        if not (sound and 0.0 < self.share <= 1.0):
-            both = " to ".join(dict.fromkeys((f"{self.low_kg:g}", f"{self.high_kg:g}")))
-            raise SettingError(
-                f"embodied emissions {both} kg over {self.life_years:g} years, share "
-                f"{self.share:g}: expected a range from 0 on, a lifespan, and a share in (0, 1]"
-            )
 
 
 CPU_EMISSIONS = EmbodiedEmissions(
@@ -61,21 +65,21 @@ GPU_EMISSIONS = EmbodiedEmissions(
 def embodied_emissions(
     host: Mapping[str, str], kg: float | None = None, life_years: float | None = None
 ) -> EmbodiedEmissions:
-    """What making a machine emitted: as the user says, else the published range for a processor or a GPU.
+    """Return the user's figure for the embodied emissions, or the published range for a processor or GPU.
 
     Args:
-        host: Of an update.
-        kg: Total, kg CO2e.
-        life_years: Lifespan.
+        host: Description of the machine in an update; its ``"device"`` selects the range.
+        kg: Total emissions in kg of CO2 equivalent; None takes the published range.
+        life_years: Lifespan in years; None takes the default of 4 years.
 
     Example:
         >>> embodied_emissions({"device": "cpu"}, kg=300.0).high_kg
         300.0
     """
-    made = GPU_EMISSIONS if host.get("device", "").startswith("cuda") else CPU_EMISSIONS
+    emissions = GPU_EMISSIONS if host.get("device", "").startswith("cuda") else CPU_EMISSIONS
     if kg is not None:
-        made = EmbodiedEmissions(kg, kg, made.life_years)
+        emissions = EmbodiedEmissions(kg, kg, emissions.life_years)
     if life_years is not None:
-        source = made.source if kg is not None else made.source.replace("4 years", f"{life_years:g} years as given")
-        made = dataclasses.replace(made, life_years=life_years, source=source)
-    return made
+        source = emissions.source.replace("4 years", f"{life_years:g} years as given")
+        emissions = dataclasses.replace(emissions, life_years=life_years, source=source)
+    return emissions

@@ -1,19 +1,21 @@
-"""Prices of energy and machine time."""
+"""Price of energy and machine time."""
 
 import math
 from dataclasses import dataclass
 
 from resque.errors import SettingError
 
+__all__ = ["Tariff"]
+
 
 @dataclass(frozen=True)
 class Tariff:
-    """What a run is paid for.
+    """Prices by which a run is billed.
 
     Attributes:
-        per_kwh: Price of a kWh.
-        per_hour: Price of an hour of the machine.
-        currency: Of both.
+        per_kwh: Price per kWh of energy.
+        per_hour: Price per hour of machine time.
+        currency: Currency of both prices.
     """
 
     per_kwh: float = 0.0
@@ -25,7 +27,11 @@ class Tariff:
             raise SettingError(f"prices {self.per_kwh:g} per kWh and {self.per_hour:g} per hour: expected 0 or more")
 
     def price(self, energy_kwh: float | None, wall_s: float) -> float | None:
-        """What that costs; None where energy is paid for and not known.
+        """Return the price of a run; None if energy has a price but its amount is unknown.
+
+        Args:
+            energy_kwh: Energy of the run; None if unknown.
+            wall_s: Machine time in seconds.
 
         Example:
             >>> Tariff(per_kwh=0.3, per_hour=2.0).price(0.5, 1800.0)

@@ -1,22 +1,24 @@
-"""Energy readings of a measured window, and arithmetic on them."""
+"""Energy readings of measured windows, and arithmetic on them."""
 
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+__all__ = ["EnergyReading", "energy_share", "join_readings"]
+
 
 @dataclass(frozen=True)
 class EnergyReading:
-    """What a meter says of one window.
+    """Wall time and energy of a measured window.
 
     Attributes:
-        wall_s: Length of the window.
-        energy_kwh: Sum of the components, None if any is unknown.
-        components_kwh: Device → energy.
-        methods: Device → ``measured``, ``modelled``, ``assumed``, or ``unknown``.
-        meter: The meter's name and settings.
-        note: Why energy is None, or how it was obtained; empty where there is nothing to say.
+        wall_s: Length of the window in seconds.
+        energy_kwh: Total energy of the components in kWh; None if it is unknown.
+        components_kwh: Device → energy in kWh.
+        methods: Device → ``measured``, ``modelled``, ``assumed`` or ``unknown``.
+        meter: Name and settings of the meter.
+        note: Reason why the energy is None, or how it was obtained; may be empty.
     """
 
     wall_s: float
@@ -28,20 +30,25 @@ class EnergyReading:
 
 
 def energy_share(reading: EnergyReading, share_s: float) -> float | None:
-    """Energy of ``share_s`` seconds out of a window, by time; None where the window's is."""
+    """Return the energy of ``share_s`` seconds of a window at its mean power; None if the energy is unknown.
+
+    Example:
+        >>> energy_share(EnergyReading(10.0, 2.0, {"cpu": 2.0}, {"cpu": "modelled"}, "meter"), 4.0)
+        0.8
+    """
     if reading.energy_kwh is None:
         return None
     return reading.energy_kwh * share_s / reading.wall_s if reading.wall_s else 0.0
 
 
 def join_readings(readings: Sequence[EnergyReading]) -> EnergyReading:
-    """Windows one after the other as one; one too short for the meter is priced at the power of the others.
+    """Join consecutive windows into one; windows without energy are imputed from the mean power of the others.
 
     Example:
         >>> parts = EnergyReading(2.0, 4.0, {"cpu": 4.0}, {}, "m"), EnergyReading(0.5, None, {}, {}, "m", "short")
         >>> whole = join_readings(parts)
-        >>> whole.wall_s, whole.energy_kwh
-        (2.5, 5.0)
+        >>> whole.wall_s, whole.energy_kwh, whole.note
+        (2.5, 5.0, 'energy of 1 of 2 windows imputed from the mean power of the others')
     """
     if len(readings) == 1:
         return readings[0]
@@ -52,11 +59,12 @@ def join_readings(readings: Sequence[EnergyReading]) -> EnergyReading:
     if not known_s:
         return dataclasses.replace(last, wall_s=wall_s)
     factor = wall_s / known_s
-    parts = {
-        device: factor * math.fsum(r.components_kwh.get(device, 0.0) for r in known)
+    components = {
+        device: factor * math.fsum(reading.components_kwh.get(device, 0.0) for reading in known)
         for device in known[0].components_kwh
     }
-    total = factor * math.fsum(r.energy_kwh or 0.0 for r in known)
-    notes = [f"{len(readings) - len(known)} of {len(readings)} windows priced at the others' power", known[-1].note]
-    note = "; ".join(filter(None, notes if len(known) < len(readings) else notes[1:]))
-    return EnergyReading(wall_s, total, parts, known[0].methods, last.meter, note)
+    total = factor * math.fsum(reading.energy_kwh or 0.0 for reading in known)
+    missing = len(readings) - len(known)
+    imputed = f"energy of {missing} of {len(readings)} windows imputed from the mean power of the others"
+    note = "; ".join(filter(None, [imputed if missing else "", known[-1].note]))
+    return EnergyReading(wall_s, total, components, known[0].methods, last.meter, note)
