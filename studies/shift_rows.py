@@ -23,7 +23,7 @@ from resque.indices.profile import Profile
 from resque.indices.shift_features import batchnorm_adapted_scores, shift_features
 from resque.ledger.records import Update
 from resque.ledger.serialization import to_dict
-from resque.models.feature_extraction import device_of
+from resque.models.inference import device_of
 from resque.models.loading import load_model
 from resque.models.weights import save_weights
 from resque.training.evaluation import evaluate

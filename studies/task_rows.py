@@ -15,7 +15,8 @@ from resque.errors import ResqueError
 from resque.indices.baselines.model_outputs import collect_outputs
 from resque.indices.baselines.scores import baseline_scores
 from resque.indices.task import resque_task
-from resque.models.feature_extraction import capture_features, device_of
+from resque.models.feature_extraction import capture_features
+from resque.models.inference import device_of
 from resque.models.layers import representation_layer
 from resque.models.loading import load_model
 from resque.models.weights import save_weights

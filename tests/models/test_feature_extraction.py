@@ -5,7 +5,8 @@ from torch import nn
 
 from resque.errors import ModelError, RepresentationError
 from resque.indices.compute_profile import profile
-from resque.models.feature_extraction import capture_features, forward, reduce_features
+from resque.models.feature_extraction import capture_features, capture_features_at, reduce_features
+from resque.models.inference import forward
 
 
 def state_of(model):
@@ -36,6 +37,13 @@ def test_the_model_is_left_as_it_was_after_a_failure(cnn, small):
         profile(cnn, [(torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 0, 1]))])
     with pytest.raises(RepresentationError, match="NaN or infinity"):
         profile(cnn, [(torch.full((4, 1, 16, 16), float("nan")), torch.tensor([0, 1, 0, 1]))])
+    assert_same(before, state_of(cnn))
+
+
+def test_no_hook_stays_when_the_second_layer_has_none(cnn):
+    before = state_of(cnn)
+    with pytest.raises(AttributeError), capture_features_at(cnn, [("0", "flatten"), ("nine", "flatten")]):
+        raise AssertionError("the block was entered")
     assert_same(before, state_of(cnn))
 
 

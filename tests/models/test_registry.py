@@ -9,7 +9,7 @@ import torch
 from resque.data.loading import load_data
 from resque.data.preprocessing import ImagePreprocessing, Tokenization
 from resque.errors import DataError, ModelError
-from resque.models.feature_extraction import forward
+from resque.models.inference import forward
 from resque.models.layers import head
 from resque.models.loading import load_model
 from resque.models.registry import preprocessing_for

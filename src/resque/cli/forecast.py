@@ -111,7 +111,7 @@ def forecast(
     from resque.indices.shift_features import shift_features
     from resque.ledger.bundled import bundled_updates
     from resque.ledger.store import Ledger
-    from resque.models.feature_extraction import device_of
+    from resque.models.inference import device_of
     from resque.models.weights import fingerprint
     from resque.reporting import console, tables
     from resque.reporting.markdown import decision_markdown as in_markdown

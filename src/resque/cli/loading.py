@@ -136,7 +136,7 @@ def profile_with_progress(
     """One pass over a data set, with a progress bar."""
     from resque import profile as make_profile
     from resque.data.dataset import BATCH
-    from resque.models.feature_extraction import device_of
+    from resque.models.inference import device_of
     from resque.reporting import console
 
     if labels == "true" and not data.labeled:

@@ -115,7 +115,7 @@ def retrain(
     from resque.forecasting.landmarking import ForecastReviser
     from resque.indices.shift_features import shift_features
     from resque.ledger.store import Ledger
-    from resque.models.feature_extraction import device_of
+    from resque.models.inference import device_of
     from resque.models.layers import representation_layer
     from resque.models.weights import fingerprint
     from resque.reporting import console, tables

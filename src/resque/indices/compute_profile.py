@@ -10,7 +10,8 @@ from resque._arrays import as_labels
 from resque.errors import RepresentationError
 from resque.indices.class_sums import ScratchBuffers
 from resque.indices.profile import Origin, Profile, check_finite
-from resque.models.feature_extraction import capture_features_at, device_of, iterate_batches
+from resque.models.feature_extraction import capture_features_at
+from resque.models.inference import device_of, iterate_batches
 from resque.models.layers import PENULTIMATE, representation_layer
 from resque.models.weights import fingerprint
 

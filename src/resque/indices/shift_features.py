@@ -15,7 +15,8 @@ from resque.indices.profile import Profile
 from resque.indices.results import DistributionIndex
 from resque.ledger.records import Features
 from resque.models.batchnorm import adapt_batchnorm
-from resque.models.feature_extraction import capture_features, device_of
+from resque.models.feature_extraction import capture_features
+from resque.models.inference import device_of
 from resque.models.layers import PENULTIMATE, head
 from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob

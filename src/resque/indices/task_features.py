@@ -24,7 +24,8 @@ from resque.indices.results import TaskIndex, TaskIndexOverhead
 from resque.indices.shift_features import model_knn_accuracy
 from resque.indices.task import index_of_assignment, index_of_clustering, nearest_mean_assignment
 from resque.ledger.records import Features
-from resque.models.feature_extraction import capture_features, device_of
+from resque.models.feature_extraction import capture_features
+from resque.models.inference import device_of
 from resque.models.layers import representation_layer
 from resque.training.evaluation import count_outputs, evaluate_dataset
 from resque.training.job import RetrainingJob

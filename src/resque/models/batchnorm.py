@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from resque.models.feature_extraction import forward
+from resque.models.inference import forward
 
 
 def adapt_batchnorm(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> nn.Module:

@@ -1,276 +1,187 @@
-"""One forward pass with a hook: representations and logits, and the model left as it was found.
+"""Extract the representations of named layers, and the logits, in one forward pass.
 
-Gradients are off, the model is in evaluation mode, every sample is passed once. Whatever happens, the
-hook is removed and each module's ``training`` flag is put back. Inputs are a tensor, or a mapping of tensors as
-transformers models take them.
+A hook is a function that PyTorch calls with the output of a layer each time the layer runs. A forward hook on each
+named layer records that output; for the penultimate features, a pre-hook records the input of the head. The hooks
+exist only inside a ``with`` block. There, gradients are off and the model is in evaluation mode; afterwards its hooks,
+flags and buffers are as they were before.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from resque._arrays import as_tensor
-from resque.errors import ModelError, RepresentationError, ResqueError
+from resque.data.dataset import Inputs
+from resque.errors import ModelError, RepresentationError
+from resque.models.inference import eval_mode, forward
 from resque.models.layers import PENULTIMATE, head
 
+__all__ = ["REDUCTIONS", "capture_features", "capture_features_at", "reduce_features"]
+
 REDUCTIONS = ("flatten", "mean", "token-mean")
-Inputs = Tensor | Mapping[str, Tensor]
-Observe = Callable[[Inputs], tuple[Tensor, Tensor]]
 _CHUNK = 64
 
 
 def reduce_features(representations: Tensor, reduction: str = "flatten", mask: Tensor | None = None) -> Tensor:
-    """A batch of representations as one row a sample.
+    """Reduce a batch of representations to one row per sample.
 
     Args:
-        representations: ``(n, …)``.
+        representations: ``(n, …)`` output of a layer.
         reduction: ``flatten``; ``mean`` over everything after the channel axis; ``token-mean`` over axis 1.
-        mask: ``(n, tokens)``, 0 where a token only fills up: ``token-mean`` leaves those out.
+        mask: ``(n, tokens)`` attention mask, 0 for padding, which ``token-mean`` leaves out.
 
     Returns:
-        ``(n, width)``; for ``flatten`` of the same type (a view where it can be), for means float64.
+        ``(n, width)``. ``flatten`` keeps the type and returns a view where possible; means are float64.
+
+    Raises:
+        RepresentationError: The reduction is unknown or does not fit the shape, or the numbers are complex.
 
     Example:
         >>> import torch
         >>> reduce_features(torch.ones(2, 3, 4, 4), "mean").shape
         torch.Size([2, 3])
     """
+    shape = tuple(representations.shape)
     if reduction not in REDUCTIONS:
         raise RepresentationError(f"unknown reduction {reduction!r}: use one of {', '.join(REDUCTIONS)}")
     if representations.dtype.is_complex:
         raise RepresentationError("representations are complex; expected real numbers")
-    if 0 in representations.shape[1:]:
-        raise RepresentationError(f"representations of shape {tuple(representations.shape)} have no width")
-    if representations.ndim < 1 or (reduction == "token-mean" and representations.ndim != 3):
-        shape = tuple(representations.shape)
+    if 0 in shape[1:]:
+        raise RepresentationError(f"representations of shape {shape} have no width")
+    if not shape or (reduction == "token-mean" and len(shape) != 3):
         raise RepresentationError(f"{reduction} cannot reduce shape {shape}: token-mean needs (n, tokens, width)")
-    if reduction == "flatten" or (reduction == "mean" and representations.ndim <= 2):
-        return representations.reshape(representations.shape[0], math.prod(representations.shape[1:]))
-    chunks = torch.split(representations, _CHUNK)  # float64 for a part of the batch at a time
+    if reduction == "flatten" or (reduction == "mean" and len(shape) <= 2):
+        return representations.reshape(shape[0], math.prod(shape[1:]))
+    chunks = torch.split(representations, _CHUNK)  # only a part of the batch is in float64 at a time
     if reduction == "mean":
         return torch.cat([chunk.flatten(2).double().mean(2) for chunk in chunks])
-    if mask is None or mask.shape != representations.shape[:2]:
+    if mask is None or mask.shape != shape[:2]:
         return torch.cat([chunk.double().mean(1) for chunk in chunks])
     weights = torch.split((mask.double() / mask.sum(1, keepdim=True)).unsqueeze(1), _CHUNK)
     return torch.cat([(part @ chunk.double()).squeeze(1) for part, chunk in zip(weights, chunks, strict=True)])
 
 
 @contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; afterwards flags and buffers of every module are as they were before."""
-    training = {module: module.training for module in model.modules()}
-    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules() if module._buffers]
-    values = [(buffer, buffer.clone()) for _, own in buffers for buffer in own.values() if buffer is not None]
-    try:
-        model.eval()
-        with torch.no_grad():
-            yield
-    finally:
-        for module, flag in training.items():
-            module.training = flag
-        for place, own in buffers:  # a forward pass may count, or average, in evaluation mode too
-            place.update(own)
-        with torch.no_grad():
-            for buffer, value in values:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
+def capture_features(
+    model: nn.Module, layer: str, reduction: str = "flatten"
+) -> Iterator[Callable[[Inputs], tuple[Tensor, Tensor]]]:
+    """Yield a function that maps a batch to ``(representations, logits)`` of one layer.
+
+    The function works inside the ``with`` block only. Representations have shape ``(n, width)`` and the values that
+    the layer returned, even if a later layer changes them in place. If a layer runs several times in one pass, its
+    last output counts.
+
+    Args:
+        model: Classifier, unchanged after the block.
+        layer: Name of a module, or ``"penultimate"`` for the input of the head.
+        reduction: See :func:`reduce_features`; ``token-mean`` leaves out what an ``attention_mask`` masks.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> with capture_features(net, "0") as extract:
+        ...     representations, logits = extract(torch.ones(5, 4))
+        >>> representations.shape, logits.shape
+        (torch.Size([5, 8]), torch.Size([5, 3]))
+    """
+    with capture_features_at(model, [(layer, reduction)]) as extract_all:
+
+        def extract(batch: Inputs) -> tuple[Tensor, Tensor]:
+            (representations,), logits = extract_all(batch)
+            return representations, logits
+
+        yield extract
 
 
-class _Kept:
-    """What a layer put out last: by reference where it stays intact, else as a copy.
+@contextmanager
+def capture_features_at(
+    model: nn.Module, layers: Sequence[tuple[str, str]]
+) -> Iterator[Callable[[Inputs], tuple[list[Tensor], Tensor]]]:
+    """Yield a function that maps a batch to the representations of several layers, and the logits.
 
-    Copying every output would cost as much as summing it. A later layer that works in place changes the tensor's
-    version, or at least its values, so the first batch, which is always copied, tells whether that is needed.
+    Args:
+        model: Classifier, unchanged after the block.
+        layers: ``(layer, reduction)`` of each, as for :func:`capture_features`.
+
+    Raises:
+        ModelError: A layer does not run, or does not return one row per sample.
+    """
+    recorders = [_OutputRecorder(layer, reduction) for layer, reduction in layers]
+
+    def extract(batch: Inputs) -> tuple[list[Tensor], Tensor]:
+        for recorder in recorders:
+            recorder.mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+        logits = forward(model, batch)
+        lost = [recorder.lost_output() for recorder in recorders]
+        if any(lost):  # the model works in place on this batch, and did not on the first
+            logits = forward(model, batch)
+        return [recorder.take(len(logits)) for recorder in recorders], logits
+
+    with ExitStack() as hooks:  # removes those that are attached, also if the next cannot be
+        for recorder in recorders:
+            hooks.enter_context(recorder.attach(model))
+        with eval_mode(model):
+            yield extract
+
+
+class _OutputRecorder:
+    """Last output of one layer, reduced; a copy only for models that overwrite it.
+
+    A copy of each output would cost as much as the sums over it. So the first batch is always copied, and compared
+    with the output after the pass: a later layer that works in place changes the tensor's version, or at least its
+    values. From then on outputs are kept by reference, or copied if they were changed.
     """
 
-    def __init__(self, reduction: str) -> None:
-        self.rows: Tensor | None = None
+    def __init__(self, layer: str, reduction: str) -> None:
         self.mask: Tensor | None = None
-        self._reduction = reduction
-        self._output: Tensor | None = None
-        self._version = 0
-        self._copies = self._unsure = True
-        self._shared = False
+        self._layer, self._reduction = layer, reduction
+        self._rows: Tensor | None = None
+        self._shared: tuple[Tensor, int] | None = None  # output whose memory the rows shared, and its version
+        self._copies: bool | None = None  # None before the first batch
 
-    def keep(self, output: Any) -> None:
+    def attach(self, model: nn.Module) -> RemovableHandle:
+        if self._layer == PENULTIMATE:
+            return head(model).register_forward_pre_hook(
+                lambda module, inputs, named: self._record([*inputs, *named.values()]), with_kwargs=True
+            )
+        return model.get_submodule(self._layer).register_forward_hook(
+            lambda module, inputs, output: self._record(output)
+        )
+
+    def _record(self, output: Any) -> None:
         tensor = output[0] if isinstance(output, tuple | list) else output
         if not isinstance(tensor, Tensor):
             raise ModelError(
                 f"the layer puts out a {type(output).__name__}, not a tensor: name another one with --layer"
             )
-        rows = reduce_features(tensor.detach(), self._reduction, self.mask)
-        if tensor.is_inference():  # such tensors have no version to go by
-            self._output, self._copies = None, True
-        else:
-            self._output, self._version = tensor.detach(), tensor._version
-        self._shared = rows.data_ptr() == tensor.data_ptr()
-        self.rows = rows.clone() if self._copies and self._shared else rows
+        tensor = tensor.detach()
+        rows = reduce_features(tensor, self._reduction, self.mask)
+        shares_memory, has_version = rows.data_ptr() == tensor.data_ptr(), not tensor.is_inference()
+        self._shared = (tensor, tensor._version) if shares_memory and has_version else None
+        copy = shares_memory and (self._copies is not False or not has_version)
+        self._rows = rows.clone() if copy else rows
 
-    def spoiled(self) -> bool:
-        """Whether the kept rows were changed behind our back; from then on copies are kept."""
-        changed = self._output is not None and self._output._version != self._version
-        if self._unsure and self.rows is not None and self._output is not None and self._shared:
-            changed = changed or not torch.equal(self.rows, self._output.reshape(self.rows.shape))
-        lost = changed and not self._copies
-        if self._unsure or changed:
-            self._copies, self._unsure = changed, False
+    def lost_output(self) -> bool:
+        """Return whether the model overwrote rows that were not copied; later batches are copied then."""
+        if self._rows is None or self._shared is None:
+            return False
+        tensor, version = self._shared
+        changed = tensor._version != version
+        if self._copies is None:  # some models change values past the version counter
+            changed = changed or not torch.equal(self._rows, tensor.reshape(self._rows.shape))
+        lost = changed and self._copies is False
+        if changed or self._copies is None:
+            self._copies = changed
         return lost
 
-    def take(self) -> Tensor | None:
-        rows, self.rows, self._output = self.rows, None, None
+    def take(self, n: int) -> Tensor:
+        """Return the recorded rows of ``n`` samples and let go of them."""
+        rows, self._rows, self._shared = self._rows, None, None
+        if rows is None:
+            raise ModelError(f"layer {self._layer!r} did not run in the forward pass: name another one with --layer")
+        if len(rows) != n:
+            raise ModelError(f"layer {self._layer!r} gave {len(rows)} rows for {n} samples: name another one")
         return rows
-
-
-@contextmanager
-def capture_features(model: nn.Module, layer: str, reduction: str = "flatten") -> Iterator[Observe]:
-    """A function ``batch → (representations, logits)`` for one layer, valid inside the block.
-
-    Representations are ``(n, width)``, as the layer put them out: what later layers do in place is not seen. The
-    last call counts when a forward pass runs the layer more than once.
-
-    Args:
-        model: The classifier.
-        layer: A module's name, or ``"penultimate"`` for the input of the head.
-        reduction: See :func:`reduce`; padding that an ``attention_mask`` names is left out of ``token-mean``.
-    """
-    with capture_features_at(model, [(layer, reduction)]) as observe:
-
-        def first(batch: Inputs) -> tuple[Tensor, Tensor]:
-            (rows,), logits = observe(batch)
-            return rows, logits
-
-        yield first
-
-
-@contextmanager
-def capture_features_at(
-    model: nn.Module, places: Sequence[tuple[str, str]]
-) -> Iterator[Callable[[Inputs], tuple[list[Tensor], Tensor]]]:
-    """A function ``batch → (representations of each place, logits)``: several layers in one forward pass.
-
-    Args:
-        model: The classifier.
-        places: ``(layer, reduction)`` each, as :func:`observing` takes them.
-    """
-    kept = [_Kept(reduction) for _, reduction in places]
-    handles = [_hook(model, layer, each) for (layer, _), each in zip(places, kept, strict=True)]
-
-    def observe(batch: Inputs) -> tuple[list[Tensor], Tensor]:
-        for each in kept:
-            each.mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-        logits = forward(model, batch)
-        spoiled = [each.spoiled() for each in kept]  # each has to look
-        if any(spoiled):  # a model that works in place on some batches and not on the first
-            logits = forward(model, batch)
-        return [_rows_of(each, layer, logits) for (layer, _), each in zip(places, kept, strict=True)], logits
-
-    try:
-        with eval_mode(model):
-            yield observe
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _hook(model: nn.Module, layer: str, kept: _Kept) -> RemovableHandle:
-    if layer == PENULTIMATE:
-        return head(model).register_forward_pre_hook(
-            lambda module, inputs, named: kept.keep([*inputs, *named.values()]), with_kwargs=True
-        )
-    return model.get_submodule(layer).register_forward_hook(lambda module, inputs, output: kept.keep(output))
-
-
-def _rows_of(kept: _Kept, layer: str, logits: Tensor) -> Tensor:
-    rows = kept.take()
-    if rows is None:
-        raise ModelError(f"layer {layer!r} did not run in the forward pass: name another one with --layer")
-    if rows.shape[0] != logits.shape[0]:
-        came, expected = rows.shape[0], logits.shape[0]
-        raise ModelError(f"layer {layer!r} gave {came} rows for {expected} samples: name another one")
-    return rows
-
-
-def forward(model: nn.Module, batch: Inputs) -> Tensor:
-    """Logits ``(n, classes)`` of one batch.
-
-    Inputs of a float type take the model's own. A model may return the logits, an object or a mapping that has them
-    under ``logits``, or a tuple in which they come first.
-    """
-    n = len(next(iter(batch.values()))) if isinstance(batch, Mapping) else len(batch)
-    try:
-        if isinstance(batch, Mapping):
-            output = model(**{key: _as_taken(model, value) for key, value in batch.items()})
-        else:
-            output = model(_as_taken(model, batch))
-    except (ResqueError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # a user's own model may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        if isinstance(batch, Mapping):
-            raise ModelError(f"the model does not take the inputs {', '.join(batch)}: {reason}") from error
-        shape = tuple(batch.shape[1:])
-        if not isinstance(error, RuntimeError | ValueError | AssertionError | IndexError):
-            raise ModelError(f"the model failed on inputs of shape {shape}: {reason}") from error
-        raise ModelError(
-            f"the model does not take images of shape {shape} (channels, height, width): {reason}; "
-            "make the data what the model was trained on (@32px, @gray, @rgb), or check the model's input"
-        ) from error
-    logits = _logits(output)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
-        came = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError(f"the model returned {came}; expected logits of shape ({n}, classes)")
-    return logits
-
-
-def _as_taken(model: nn.Module, values: Tensor) -> Tensor:
-    own = (p.dtype for p in model.parameters() if p.is_floating_point())
-    return values.to(next(own, values.dtype)) if values.is_floating_point() else values
-
-
-def _logits(output: Any) -> Any:
-    if isinstance(output, Mapping) and "logits" in output:
-        return output["logits"]
-    return getattr(output, "logits", output[0] if isinstance(output, tuple | list) and output else output)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the model's parameters are; the CPU for a model without any."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-
-
-def iterate_batches(
-    loader: Iterable[Any], device: torch.device, labeled: bool = True
-) -> Iterator[tuple[Inputs, Tensor | None]]:
-    """Inputs on the model's device, with labels where they are.
-
-    Args:
-        loader: Yields pairs, or mappings with ``labels`` in them; where no labels are wanted also inputs alone.
-        device: The model's.
-        labeled: Whether labels are wanted; else they are None.
-    """
-    inputs: Any
-    for batch in loader:
-        if isinstance(batch, Mapping) and ("labels" in batch or not labeled):
-            inputs = dict(batch)
-            labels = inputs.pop("labels", None)
-        elif isinstance(batch, tuple | list) and len(batch) == 2:
-            inputs, labels = batch
-        elif not labeled and isinstance(batch, Tensor | np.ndarray):
-            inputs, labels = batch, None
-        elif not labeled and isinstance(batch, tuple | list) and len(batch) == 1:
-            inputs, labels = batch[0], None
-        else:
-            raise RepresentationError(
-                f"a batch is a {type(batch).__name__}; expected a pair (inputs, labels), or a mapping with labels"
-            )
-        if isinstance(inputs, Mapping):
-            moved: Inputs = {key: as_tensor(value).to(device, non_blocking=True) for key, value in inputs.items()}
-        else:
-            moved = as_tensor(inputs).to(device, non_blocking=True)
-        yield moved, as_tensor(labels) if labeled else None

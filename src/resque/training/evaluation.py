@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from resque.data.dataset import LabeledDataset
 from resque.errors import DataError
-from resque.models.feature_extraction import device_of, eval_mode, forward
+from resque.models.inference import device_of, eval_mode, forward
 
 __all__ = ["check_data_fits_model", "count_outputs", "evaluate", "evaluate_dataset"]
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from resque.data.dataset import LabeledDataset
 from resque.errors import ModelError, SettingError
-from resque.models.feature_extraction import device_of, eval_mode, forward
 from resque.models.heads import replace_head, widen_head
+from resque.models.inference import device_of, eval_mode, forward
 from resque.models.layers import head_name
 from resque.models.weights import fingerprint
 from resque.training.evaluation import check_data_fits_model, count_outputs

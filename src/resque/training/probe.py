@@ -10,7 +10,7 @@ from resque.energy.clock import now
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading, energy_share
 from resque.ledger.records import StepCost
-from resque.models.feature_extraction import device_of
+from resque.models.inference import device_of
 from resque.training.recipe import Recipe
 from resque.training.trainer import Trainer
 

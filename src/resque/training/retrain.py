@@ -14,7 +14,7 @@ from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading, energy_share, join_readings
 from resque.errors import SettingError
 from resque.ledger.records import Cost, Features, LearningCurve, StepCost, Update, utc_now
-from resque.models.feature_extraction import device_of
+from resque.models.inference import device_of
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
 from resque.training.environment import describe_host

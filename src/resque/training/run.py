@@ -14,7 +14,7 @@ from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading
 from resque.ledger.records import ForecastRevision, LearningCurve, StepCost, new_id, utc_now
 from resque.ledger.serialization import from_dict, to_dict
-from resque.models.feature_extraction import device_of
+from resque.models.inference import device_of
 from resque.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from resque.data.augmentation import build_augmentation
 from resque.data.dataset import LabeledDataset
 from resque.errors import ModelError, ResqueWarning
-from resque.models.feature_extraction import device_of, forward
+from resque.models.inference import device_of, forward
 from resque.training.cost_tracking import CostTracker
 from resque.training.finetuning import FineTuningScope
 from resque.training.job import steps_per_epoch

@@ -30,7 +30,7 @@ from resque.indices.profile import Profile
 from resque.indices.shift_features import shift_features
 from resque.ledger.records import Features, StepCost, Update
 from resque.ledger.store import Ledger
-from resque.models.feature_extraction import device_of
+from resque.models.inference import device_of
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
 from resque.training.evaluation import check_data_fits_model, evaluate_dataset

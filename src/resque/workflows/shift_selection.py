@@ -16,7 +16,7 @@ from resque.errors import DataError
 from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
 from resque.indices.profile import Profile
-from resque.models.feature_extraction import device_of
+from resque.models.inference import device_of
 from resque.training.evaluation import evaluate_dataset
 
 _SAMPLES, _PER_CLASS = 256, 5

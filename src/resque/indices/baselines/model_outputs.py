@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from resque.data.dataset import LabeledDataset
 from resque.indices.baselines.moments import Moments
-from resque.models.feature_extraction import capture_features, device_of
+from resque.models.feature_extraction import capture_features
+from resque.models.inference import device_of
 from resque.models.layers import PENULTIMATE
 
 KNN_SAMPLES = 2000
