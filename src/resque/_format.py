@@ -1,6 +1,20 @@
-"""Format numbers for people: each with the unit in which it reads best."""
+"""Numbers for people: each with the unit in which it reads best."""
 
 import math
+
+from resque.types import Interval
+
+__all__ = [
+    "COST_NAMES",
+    "NOT_MEASURED",
+    "format_cost",
+    "format_estimate",
+    "format_interval",
+    "format_number",
+    "format_price",
+    "format_probability",
+    "format_share",
+]
 
 _SCALES = {
     "energy_kwh": ((1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh"), (1e-9, "µWh")),
@@ -22,7 +36,7 @@ NOT_MEASURED = "–"
 
 
 def format_cost(cost: str, value: float | None) -> str:
-    """A cost with its unit; a dash where it was not measured.
+    """Return a cost with its unit; a dash where it was not measured.
 
     Example:
         >>> format_cost("energy_kwh", 0.0000124), format_cost("wall_s", 95.0), format_cost("steps", 1400.0)
@@ -32,12 +46,32 @@ def format_cost(cost: str, value: float | None) -> str:
     """
     if value is None:
         return NOT_MEASURED
-    scale, unit = unit_scale(cost, value)
+    scale, unit = _scale_and_unit(cost, value)
     return f"{format_number(value / scale)} {unit}".rstrip()
 
 
+def format_interval(cost: str, value: float, interval: Interval) -> str:
+    """Return the interval of a cost, in the unit in which the value itself reads best.
+
+    Example:
+        >>> format_interval("energy_kwh", 2e-5, Interval(5.1e-6, 9.96e-5, 0.8, ""))
+        '5.1–100 mWh'
+        >>> format_interval("steps", 40, Interval(10, None, 0.8, ""))
+        'over 10'
+    """
+    scale, unit = _scale_and_unit(cost, value)
+    low = _format_bound(interval.low / scale)
+    bounds = f"over {low}" if interval.high is None else f"{low}–{_format_bound(interval.high / scale)}"
+    return f"{bounds} {unit}".rstrip()
+
+
+def format_estimate(cost: str, value: float, interval: Interval, upper: float | None) -> tuple[str, str, str]:
+    """Return the cells of a forecast cost: its median, its interval and its one-sided upper bound."""
+    return format_cost(cost, value), format_interval(cost, value, interval), format_cost(cost, upper)
+
+
 def format_probability(probability: float) -> str:
-    """A chance in whole percent, never rounded up to what is sure, or to a level that it does not reach.
+    """Return a probability in whole percent, rounded down so that it never seems certain or above a level.
 
     Example:
         >>> format_probability(0.7999), format_probability(0.9985), format_probability(1.0), format_probability(0.004)
@@ -49,28 +83,30 @@ def format_probability(probability: float) -> str:
 
 
 def format_share(part: int, whole: int) -> str:
-    """``7 of 8``."""
+    """Return a count out of a total: ``7 of 8``."""
     return f"{part} of {whole}"
 
 
 def format_price(amount: float | None, currency: str) -> str:
-    """``0.0123 EUR``; a dash where it is not known."""
+    """Return a price with its currency, ``0.0123 EUR``; a dash where it is unknown."""
     return NOT_MEASURED if amount is None else f"{format_number(amount)} {currency}"
 
 
-def unit_scale(cost: str, value: float) -> tuple[float, str]:
+def format_number(value: float) -> str:
+    """Return a number with three significant digits, or as a whole number from 100 on."""
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1e}"
+
+
+def _format_bound(value: float) -> str:
+    """Return an interval bound with two digits, which is all that a bound is known to."""
+    return f"{value:,.0f}" if value >= 99.5 else f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.2g}"
+
+
+def _scale_and_unit(cost: str, value: float) -> tuple[float, str]:
+    """Return the largest unit that is no larger than the value, with its size in the stored unit."""
     scales = _SCALES.get(cost, ((1.0, ""),))
     if value == 0:
         return next((scale, unit) for scale, unit in scales if scale == 1.0)
     return next(((scale, unit) for scale, unit in scales if abs(value) >= scale), scales[-1])
-
-
-def format_bound(value: float) -> str:
-    """Two digits are enough for a bound."""
-    return f"{value:,.0f}" if value >= 99.5 else f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.2g}"
-
-
-def format_number(value: float) -> str:
-    if value == 0 or abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1e}"

@@ -199,6 +199,7 @@ def _beyond(at_most: "CalibrationCost", max_hours: float | None, max_kwh: float 
 
 def _show_plan(planned: "CalibrationPlan", grid: "Grid | None", default: str) -> None:
     from resque import _format
+    from resque.data.spec import shorten_data
     from resque.reporting import console, sentences
 
     request, rows = planned.request, console.table("<shift", "index", "accuracy", "at most", "typically", "<done")
@@ -217,8 +218,8 @@ def _show_plan(planned: "CalibrationPlan", grid: "Grid | None", default: str) ->
     )
     console.out.print(rows)
     console.out.print(
-        f"training: {sentences.shorten_data(request.train.name)}, at most {request.recipe.max_epochs} epochs; "
-        f"test: {sentences.shorten_data(request.test.name)}; index in rad"
+        f"training: {shorten_data(request.train.name)}, at most {request.recipe.max_epochs} epochs; "
+        f"test: {shorten_data(request.test.name)}; index in rad"
     )
     for name, bill in (("at most", planned.at_most), ("typically, by the ledger", planned.typical)):
         if bill is not None and bill.runs:

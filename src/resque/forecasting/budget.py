@@ -7,6 +7,7 @@ not reliable enough to decide goes before what is too dear.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from resque._display import Display, Displayable
 from resque._format import COST_NAMES, format_probability
 from resque.energy.price import Tariff
 from resque.forecasting.costs import price_estimate
@@ -55,7 +56,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Decision:
+class Decision(Displayable):
     """What the gate says.
 
     Attributes:
@@ -72,6 +73,17 @@ class Decision:
     def verdict(self) -> str:
         """The code in words."""
         return VERDICTS[self.code]
+
+    def _display(self) -> Display:
+        return Display(
+            f"Budget decision: {self.verdict}",
+            ("cost", "upper bound", "budget"),
+            [
+                (COST_NAMES.get(cost, cost), f"{value:.3g} {unit}", f"{limit:g} {unit}")
+                for cost, value, limit, unit in self.held
+            ],
+            self.reasons,
+        )
 
 
 def decide(made: Forecast, budget: Budget) -> Decision:

@@ -48,7 +48,8 @@ from resque.forecasting.reliability import (
     unreliability_reasons,
 )
 from resque.forecasting.selection import choose_predictors, predictors_of_success
-from resque.ledger.records import COSTS, Estimate, Features, Forecast, StepCost, Update, new_id, utc_now
+from resque.ledger.identifiers import new_id, utc_now
+from resque.ledger.records import COSTS, Estimate, Features, Forecast, StepCost, Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 from resque.types import Interval

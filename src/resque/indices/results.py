@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from resque._display import Display, Displayable
+from resque._format import NOT_MEASURED
 from resque.energy.reading import EnergyReading
 from resque.types import Interval
 
 
 @dataclass(frozen=True)
-class DistributionIndex:
+class DistributionIndex(Displayable):
     """A RESQUE index, which never travels without its unit and how it was made.
 
     Attributes:
@@ -45,6 +47,28 @@ class DistributionIndex:
     labels_original: str = "true"
     skipped: int = 0
 
+    def _display(self) -> Display:
+        bounds = self.interval
+        interval = "unknown" if bounds is None else f"{bounds.low:.4f} to {bounds.high:.4f} ({bounds.level:.0%})"
+        floor = "unknown" if self.floor is None else f"{self.floor:.4f} {self.unit}"
+        lines = [
+            f"confidence interval: {interval}; noise floor: {floor}",
+            f"samples: {self.n_original:,} original ({self.labels_original} labels), "
+            f"{self.n_shifted:,} shifted ({self.labels} labels)",
+        ]
+        if self.skipped:
+            classes = len(self.per_class)
+            lines.append(f"mean over {classes - self.skipped} of {classes} classes; the others have no angle")
+        return Display(
+            f"RESQUE_dist {self.value:.4f} {self.unit}, layer {self.layer}, {self.reduction}",
+            ("class", f"angle [{self.unit}]"),
+            [
+                (str(label), NOT_MEASURED if angle is None else f"{angle:.4f}")
+                for label, angle in self.per_class.items()
+            ],
+            lines,
+        )
+
 
 @dataclass(frozen=True)
 class TaskIndexOverhead:
@@ -78,7 +102,7 @@ class TaskIndexOverhead:
 
 
 @dataclass(frozen=True)
-class TaskIndex:
+class TaskIndex(Displayable):
     """RESQUE_task, and how it was made.
 
     Attributes:
@@ -108,3 +132,15 @@ class TaskIndex:
     by_init: Mapping[str, float] = dataclasses.field(default_factory=dict)
     agreement: Mapping[str, float] = dataclasses.field(default_factory=dict)
     overhead: TaskIndexOverhead | None = None
+
+    def _display(self) -> Display:
+        form = "Lloyd to convergence" if self.lloyd else "each sample to its nearest class mean"
+        return Display(
+            f"RESQUE_task {self.value:.4f} (0 is best, 1 is chance level)",
+            ("start of the clustering", "RESQUE_task"),
+            [(init, f"{value:.4f}") for init, value in self.by_init.items()],
+            [
+                f"unit {self.unit}; {self.n:,} samples, {self.classes} classes; start {self.init}, {form}",
+                f"representation: {f'layer {self.layer}, ' if self.layer else ''}{self.reduction}",
+            ],
+        )

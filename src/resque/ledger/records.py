@@ -5,12 +5,13 @@ means zero.
 """
 
 import dataclasses
-import datetime
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from resque._display import Display, Displayable
+from resque._format import COST_NAMES, format_cost, format_estimate, format_price, format_probability
+from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
@@ -174,7 +175,7 @@ class ForecastRevision:
 
 
 @dataclass(frozen=True)
-class Update:
+class Update(Displayable):
     """A measured update of a model: one retraining, complete whether or not it reached its target.
 
     Attributes:
@@ -301,6 +302,19 @@ class Update:
             flops=None if self.cost.flops is None else self.cost.flops * share,
         )
 
+    def _display(self) -> Display:
+        outcome = "reached" if self.reached else f"not reached, stopped by {self.stopped_by}"
+        rows = [(COST_NAMES[cost], format_cost(cost, getattr(self.cost, cost))) for cost in (*COSTS, "flops")]
+        if self.tariff is not None:
+            rows.append(("price of the whole run", format_price(self.price, self.tariff.currency)))
+        rows.append(("evaluation (extra)", format_cost("wall_s", self.evaluation_s)))
+        return Display(
+            f"Update {self.id}: {shorten_data(self.train_data)}",
+            ("cost", "measured"),
+            rows,
+            [f"test accuracy {self.accuracy:.4f}; target {self.target_accuracy:g} {outcome}"],
+        )
+
 
 @dataclass(frozen=True)
 class StepCost:
@@ -320,7 +334,7 @@ class StepCost:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class Forecast(Displayable):
     """A forecast of what an update will cost, made before any training.
 
     Attributes:
@@ -376,12 +390,14 @@ class Forecast:
     n_bundled: int = 0
     level: float = 0.8
 
-
-def new_id() -> str:
-    """Return a new random id for a ledger entry: 12 hexadecimal digits."""
-    return uuid.uuid4().hex[:12]
-
-
-def utc_now() -> str:
-    """Return the current time in UTC, ISO 8601, to the millisecond."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    def _display(self) -> Display:
+        level = f"{next((each.interval.level for each in self.estimates.values()), self.level):.0%}"
+        probability = format_probability(self.probability_reached)
+        lines = [f"probability of reaching the target within {self.max_steps:,} steps: {probability}"]
+        lines += [f"not reliable enough for a decision: {issue}" for issue in self.reliability_issues]
+        return Display(
+            f"Forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}",
+            ("cost", "forecast", f"{level} interval", f"{level} upper bound"),
+            [(COST_NAMES[c], *format_estimate(c, e.value, e.interval, e.upper)) for c, e in self.estimates.items()],
+            lines,
+        )

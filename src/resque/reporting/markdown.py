@@ -1,9 +1,8 @@
 """The decision of a budget gate as Markdown, for the step summary of a CI job."""
 
-from resque._format import COST_NAMES, format_cost, format_price, format_probability
+from resque._format import COST_NAMES, format_estimate, format_interval, format_price, format_probability
 from resque.forecasting.budget import UNSURE, VERDICTS, Decision
 from resque.ledger.records import Estimate, Forecast
-from resque.reporting.sentences import format_interval
 
 _HEADING = "### Update forecast: "
 
@@ -26,9 +25,13 @@ def decision_markdown(made: Forecast, decision: Decision, paid: Estimate | None 
     ]
     budgets = {cost: f"{limit:g} {unit}" for cost, _, limit, unit in decision.held}
     for cost, estimate in made.estimates.items():
-        cells = format_cost(cost, estimate.value), format_interval(cost, estimate), format_cost(cost, estimate.upper)
+        cells = format_estimate(cost, estimate.value, estimate.interval, estimate.upper)
         lines.append(f"| {COST_NAMES[cost]} | {' | '.join(cells)} | {budgets.get(cost, '')} |")
     if paid is not None:
-        cells = format_price(paid.value, currency), format_interval("", paid), format_price(paid.upper, currency)
+        cells = (
+            format_price(paid.value, currency),
+            format_interval("", paid.value, paid.interval),
+            format_price(paid.upper, currency),
+        )
         lines.append(f"| price of training | {' | '.join(cells)} | {budgets.get('price', '')} |")
     return "\n".join([*lines, "", *(f"- {reason}" for reason in decision.reasons), ""])

@@ -4,12 +4,12 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resque._format import NOT_MEASURED, format_bound, format_cost, format_probability, format_share, unit_scale
-from resque.data.spec import mixture_parts
+from resque._format import NOT_MEASURED, format_cost, format_interval, format_probability, format_share
+from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
 from resque.forecasting.evaluation.settlement import FORECAST, Settlement, is_covered, relative_error
-from resque.ledger.records import Estimate, Forecast, ForecastRevision, Update
+from resque.ledger.records import Forecast, ForecastRevision, Update
 from resque.reporting.carbon_intensity import SoftwareCarbonIntensity, software_carbon_intensity
 
 if TYPE_CHECKING:
@@ -22,25 +22,6 @@ def format_median(cost: str, updates: Sequence[Update]) -> str:
     return format_cost(cost, None if None in values else statistics.median(values))
 
 
-def format_interval(cost: str, estimate: Estimate | None) -> str:
-    """The interval of a forecast, in the unit in which its value reads best.
-
-    Example:
-        >>> from resque.types import Interval
-        >>> format_interval("energy_kwh", Estimate(2e-5, Interval(5.1e-6, 9.96e-5, 0.8, "")))
-        '5.1–100 mWh'
-    """
-    if estimate is None:
-        return NOT_MEASURED
-    (low, high), (scale, unit) = (estimate.interval.low, estimate.interval.high), unit_scale(cost, estimate.value)
-    bounds = (
-        f"over {format_bound(low / scale)}"
-        if high is None
-        else f"{format_bound(low / scale)}–{format_bound(high / scale)}"
-    )
-    return f"{bounds} {unit}".rstrip()
-
-
 def revision_lines(update: Update) -> list[str]:
     """Its forecast as it was renewed on the way: whenever the steps had doubled, and last."""
     shown: list[ForecastRevision] = []
@@ -51,10 +32,16 @@ def revision_lines(update: Update) -> list[str]:
 
 
 def _renewed(revision: ForecastRevision) -> str:
-    steps = f"{format_cost('steps', revision.steps.value)} ({format_interval('steps', revision.steps)})"
+    steps = _steps(revision)
     at = f"after {revision.step:,} steps, at accuracy {revision.accuracy:.3f}"
     chance = format_probability(revision.probability_reached)
     return f"renewed {at}: {steps} steps in all if it arrives; chance of that {chance}"
+
+
+def _steps(revision: ForecastRevision) -> str:
+    """Return the total steps of an in-run forecast with their interval."""
+    total = revision.steps
+    return f"{format_cost('steps', total.value)} ({format_interval('steps', total.value, total.interval)})"
 
 
 def progress_text(accuracy: float, revision: ForecastRevision | None) -> str:
@@ -62,7 +49,7 @@ def progress_text(accuracy: float, revision: ForecastRevision | None) -> str:
     said = f"accuracy {accuracy:.4f}"
     if revision is None:
         return said
-    return f"{said}, of {format_cost('steps', revision.steps.value)} ({format_interval('steps', revision.steps)})"
+    return f"{said}, of {_steps(revision)}"
 
 
 def format_error(said: Forecast, update: Update, cost: str) -> str:
@@ -89,23 +76,6 @@ def format_accuracies(update: Update, digits: int = 3, arrow: str = " → ") -> 
     """Accuracy on the new test data before and after: ``0.612 → 0.941``."""
     before = update.features.accuracy
     return f"{NOT_MEASURED if before is None else f'{before:.{digits}f}'}{arrow}{update.accuracy:.{digits}f}"
-
-
-def shorten_data(spec: str) -> str:
-    """A data specification without the folders of its files.
-
-    Example:
-        >>> shorten_data("idx:/data/mnist/t10k-images.gz,/data/mnist/t10k-labels.gz@test+blur:3")
-        'idx:t10k-images.gz,t10k-labels.gz@test+blur:3'
-        >>> shorten_data("npz:/data/new.npz@700~npz:/data/old.npz")
-        'npz:new.npz@700~npz:old.npz'
-    """
-    if len(parts := mixture_parts(spec)) > 1:
-        return "~".join(map(shorten_data, parts))
-    kind, colon, rest = spec.partition(":")
-    if kind not in ("npz", "idx"):
-        return spec
-    return kind + colon + ",".join(part.rsplit("/", 1)[-1] for part in rest.split(","))
 
 
 def format_index(update: Update) -> str:

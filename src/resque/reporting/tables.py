@@ -4,7 +4,16 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from resque._format import COST_NAMES, NOT_MEASURED, format_cost, format_price, format_probability, format_share
+from resque._format import (
+    COST_NAMES,
+    NOT_MEASURED,
+    format_cost,
+    format_interval,
+    format_price,
+    format_probability,
+    format_share,
+)
+from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import EmbodiedEmissions
 from resque.indices.results import DistributionIndex, TaskIndex
@@ -20,14 +29,12 @@ from resque.reporting.sentences import (
     format_error,
     format_forgetting,
     format_index,
-    format_interval,
     format_median,
     format_shift,
     grid_sentence,
     outcome_sentence,
     probability_sentence,
     revision_lines,
-    shorten_data,
 )
 
 if TYPE_CHECKING:
@@ -98,9 +105,13 @@ def show_forecast(
     level = made.estimates["steps"].interval
     rows = table("<cost", "forecast", f"{level.level:.0%} interval")
     for cost, estimate in made.estimates.items():
-        rows.add_row(COST_NAMES[cost], format_cost(cost, estimate.value), format_interval(cost, estimate))
+        rows.add_row(
+            COST_NAMES[cost],
+            format_cost(cost, estimate.value),
+            format_interval(cost, estimate.value, estimate.interval),
+        )
     if paid is not None:
-        rows.add_row("price", format_price(paid.value, currency), format_interval("", paid))
+        rows.add_row("price", format_price(paid.value, currency), format_interval("", paid.value, paid.interval))
     out.print(f"Forecast {made.id}: {made.train_data} to accuracy {made.target_accuracy:g}")
     out.print(rows)
     now = made.features
@@ -216,7 +227,7 @@ def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
             rows.add_row(
                 COST_NAMES[cost],
                 format_cost(cost, estimate.value),
-                format_interval(cost, estimate),
+                format_interval(cost, estimate.value, estimate.interval),
                 format_cost(cost, measured) + ("" if update.reached else "+"),
                 format_error(said, update, cost),
                 covered_mark(said, update, cost),
@@ -324,7 +335,7 @@ def show_ledger(
         steps = made.estimates["steps"]
         out.print(
             f"  {made.id}  {made.train_data}: {format_cost('steps', steps.value)} steps "
-            f"({format_interval('steps', steps)})"
+            f"({format_interval('steps', steps.value, steps.interval)})"
         )
 
 

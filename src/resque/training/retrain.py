@@ -13,7 +13,8 @@ from resque.energy.meters import EnergyMeter
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading, energy_share, join_readings
 from resque.errors import SettingError
-from resque.ledger.records import Cost, Features, LearningCurve, StepCost, Update, utc_now
+from resque.ledger.identifiers import utc_now
+from resque.ledger.records import Cost, Features, LearningCurve, StepCost, Update
 from resque.models.inference import device_of
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint

@@ -12,7 +12,8 @@ from torch import nn
 from resque.energy.clock import now
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading
-from resque.ledger.records import ForecastRevision, LearningCurve, StepCost, new_id, utc_now
+from resque.ledger.identifiers import new_id, utc_now
+from resque.ledger.records import ForecastRevision, LearningCurve, StepCost
 from resque.ledger.serialization import from_dict, to_dict
 from resque.models.inference import device_of
 from resque.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint

@@ -19,6 +19,7 @@ from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading, energy_share
 from resque.errors import ResqueWarning, SettingError
 from resque.forecasting.landmarking import ForecastReviser
+from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.records import (
     BY_USER,
     Cost,
@@ -27,8 +28,6 @@ from resque.ledger.records import (
     ForecastRevision,
     LearningCurve,
     Update,
-    new_id,
-    utc_now,
 )
 from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from resque._display import Display, Displayable
+from resque._format import NOT_MEASURED
 from resque.data.shifts import SHIFT_TYPES, UNCHANGED
 from resque.errors import SettingError, TooFewUpdatesError
 from resque.forecasting.evaluation.folds import (
@@ -57,7 +59,7 @@ _GOALS = 4  # accuracies at which a learning curve is forecast
 
 
 @dataclass(frozen=True)
-class CrossValidation:
+class CrossValidation(Displayable):
     """How forecasts from this history would have done.
 
     Attributes:
@@ -117,6 +119,38 @@ class CrossValidation:
         )
         useless = (index, self.index_adds is False), (others, self.others_help is False)
         return tuple(sentence for sentence, holds in useless if holds)
+
+    def _display(self) -> Display:
+        columns = "predictor", "n", "median error", "within 2×", "ρ", "Brier", "coverage", "width", "score"
+        return Display(
+            f"Leave-one-{self.by}-out cross-validation of {self.updates} updates to accuracy {self.target_accuracy:g}",
+            columns,
+            [_report_row(report) for report in self.reports],
+            [
+                "n: updates that reached the target, of all; errors and ρ (Spearman) are theirs",
+                f"coverage of the {self.level:.0%} intervals; width: upper over lower bound; score: interval score",
+                *self.advice,
+            ],
+        )
+
+
+def _report_row(report: PredictorReport) -> tuple[str, ...]:
+    """Return one predictor's cells of the printed table."""
+
+    def cell(value: float | None, form: str, prefix: str = "") -> str:
+        return NOT_MEASURED if value is None or math.isnan(value) else f"{prefix}{value:{form}}"
+
+    return (
+        report.predictor,
+        f"{report.reached}/{report.n}",
+        cell(report.median_error, ".0%"),
+        cell(report.within_factor_2, ".0%"),
+        cell(report.spearman_value, ".2f"),
+        cell(report.brier, ".3f"),
+        cell(report.coverage, ".0%"),
+        cell(None if report.log_width is None else math.exp(report.log_width), ".3g", "×"),
+        cell(report.interval_score, ".2f"),
+    )
 
 
 def cross_validate(

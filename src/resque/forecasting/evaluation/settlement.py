@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resque._display import Display, Displayable
+from resque._format import COST_NAMES, NOT_MEASURED, format_probability, format_share
 from resque.errors import SettingError
 from resque.ledger.records import COSTS, Forecast, Update
 
@@ -111,7 +113,7 @@ class ProbabilityScore:
 
 
 @dataclass(frozen=True)
-class Settlement:
+class Settlement(Displayable):
     """Forecasts beside what happened, summed up.
 
     Attributes:
@@ -135,6 +137,27 @@ class Settlement:
     doing_s: float
     doing_kwh: float | None
     chances: ProbabilityScore | None = None
+
+    def _display(self) -> Display:
+        lines = []
+        if self.chances is not None:
+            lines.append(
+                f"probability of reaching the target: forecast {format_probability(self.chances.said)} on average, "
+                f"reached {format_share(self.chances.reached, self.chances.n)} (Brier score {self.chances.brier:.3f})"
+            )
+        return Display(
+            f"Forecast accuracy over {self.n} settled update{'s' * (self.n != 1)}",
+            ("cost", "intervals that covered", "median error"),
+            [
+                (
+                    COST_NAMES[cost],
+                    format_share(*counts),
+                    f"{self.median_error[cost]:.0%}" if cost in self.median_error else NOT_MEASURED,
+                )
+                for cost, counts in self.covered.items()
+            ],
+            lines,
+        )
 
 
 def summarize_settlements(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:

@@ -1,0 +1,129 @@
+"""Results that print themselves: one description, shown as text in a terminal and as HTML in a notebook."""
+
+import abc
+import html
+import itertools
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+__all__ = ["Display", "Displayable", "describe"]
+
+WIDTH = 80
+MAX_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Display:
+    """A title, an aligned table and a few sentences.
+
+    Attributes:
+        title: First line of the text, caption of the HTML table.
+        columns: Headers of the table.
+        rows: Cells of the table, as text, one sequence per row.
+        lines: Sentences below the table.
+        text_columns: Number of leading columns that are left-aligned; the others hold numbers.
+    """
+
+    title: str
+    columns: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    lines: Sequence[str] = ()
+    text_columns: int = 1
+
+    def to_text(self, width: int = WIDTH, max_rows: int | None = None) -> str:
+        """Return the description as lines of at most ``width`` characters.
+
+        Args:
+            width: Length of the longest line; wide columns and sentences are wrapped.
+            max_rows: Number of rows to show; None shows all of them.
+
+        Example:
+            >>> print(Display("Two costs", ("cost", "forecast"), [("steps", "180"), ("time", "338 ms")]).to_text())
+            Two costs
+            <BLANKLINE>
+            cost   forecast
+            ───────────────
+            steps       180
+            time     338 ms
+        """
+        blocks = [textwrap.wrap(self.title, width)]
+        if self.rows:
+            blocks.append(list(self._table_lines(width, max_rows)))
+        if self.lines:
+            blocks.append([part for line in self.lines for part in textwrap.wrap(line, width)])
+        return "\n\n".join("\n".join(block) for block in blocks if block)
+
+    def to_html(self, max_rows: int | None = None) -> str:
+        """Return the description as an HTML table with every text escaped.
+
+        Example:
+            >>> print(Display("A <b>", ["cost"], [["1 s"]]).to_html())  # doctest: +ELLIPSIS
+            <table><caption>A &lt;b&gt;</caption><thead><tr><th>cost</th></tr></thead>...
+        """
+        caption = f"<caption>{html.escape(self.title)}</caption>"
+        head = _html_row(self.columns, "th")
+        body = "".join(_html_row(row, "td") for row in self._shown_rows(max_rows))
+        lines = "".join(f"<p>{html.escape(line)}</p>" for line in self.lines)
+        return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>{lines}"
+
+    def _shown_rows(self, max_rows: int | None) -> list[Sequence[str]]:
+        """Return the rows, with a last one that counts those left out."""
+        if max_rows is None or len(self.rows) <= max_rows:
+            return list(self.rows)
+        more = f"… {len(self.rows) - max_rows:,} more"
+        return [*self.rows[:max_rows], (more, *[""] * (len(self.columns) - 1))]
+
+    def _table_lines(self, width: int, max_rows: int | None) -> Iterator[str]:
+        """Align the cells; in too wide a table, headers are wrapped first, then the widest columns."""
+        table = [self.columns, *self._shown_rows(max_rows)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        unbroken = [max(len(word) for word in [*header.split(), *cells]) for header, *cells in zip(*table, strict=True)]
+        gaps = 2 * (len(widths) - 1)
+        while sum(widths) + gaps > width and max(widths) > 1:
+            narrowed = [i for i in range(len(widths)) if widths[i] > unbroken[i]] or range(len(widths))
+            widths[max(narrowed, key=widths.__getitem__)] -= 1
+        for number, row in enumerate(table):
+            wrapped = [textwrap.wrap(cell, at_most) for cell, at_most in zip(row, widths, strict=True)]
+            for parts in itertools.zip_longest(*wrapped, fillvalue=""):
+                yield "  ".join(map(self._align, range(len(parts)), parts, widths)).rstrip()
+            if number == 0:
+                yield "─" * (sum(widths) + gaps)
+
+    def _align(self, column: int, cell: str, width: int) -> str:
+        return cell.ljust(width) if column < self.text_columns else cell.rjust(width)
+
+
+def _html_row(cells: Sequence[str], tag: str) -> str:
+    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+class Displayable(abc.ABC):
+    """Mixin of results: ``print(result)``, an HTML table in a notebook, and ``result.to_dict()``."""
+
+    @abc.abstractmethod
+    def _display(self) -> Display:
+        """Describe this result for people."""
+
+    def __str__(self) -> str:
+        return self._display().to_text(max_rows=MAX_ROWS)
+
+    def _repr_html_(self) -> str:
+        """Return the table that Jupyter shows."""
+        return self._display().to_html(max_rows=MAX_ROWS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every field as plain dictionaries, lists and scalars, ready for JSON.
+
+        A number that is not finite becomes None.
+        """
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return plain
+
+
+def describe(result: Displayable) -> Display:
+    """Return the description that ``print(result)`` shows, to be extended."""
+    return result._display()
