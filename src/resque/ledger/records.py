@@ -19,7 +19,7 @@ from resque.types import Interval
 
 __all__ = [
     "BY_USER", "COSTS", "Cost", "Estimate", "Features", "Forecast", "ForecastRevision", "LearningCurve", "StepCost",
-    "Update", "new_id", "utc_now",
+    "Update",
 ]  # fmt: skip
 
 COSTS = {
@@ -308,12 +308,8 @@ class Update(Displayable):
         if self.tariff is not None:
             rows.append(("price of the whole run", format_price(self.price, self.tariff.currency)))
         rows.append(("evaluation (extra)", format_cost("wall_s", self.evaluation_s)))
-        return Display(
-            f"Update {self.id}: {shorten_data(self.train_data)}",
-            ("cost", "measured"),
-            rows,
-            [f"test accuracy {self.accuracy:.4f}; target {self.target_accuracy:g} {outcome}"],
-        )
+        line = f"test accuracy {self.accuracy:.4f}; target {self.target_accuracy:g} {outcome}"
+        return Display(f"Update {self.id}: {shorten_data(self.train_data)}", ("cost", "measured"), rows, [line])
 
 
 @dataclass(frozen=True)
@@ -395,9 +391,6 @@ class Forecast(Displayable):
         probability = format_probability(self.probability_reached)
         lines = [f"probability of reaching the target within {self.max_steps:,} steps: {probability}"]
         lines += [f"not reliable enough for a decision: {issue}" for issue in self.reliability_issues]
-        return Display(
-            f"Forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}",
-            ("cost", "forecast", f"{level} interval", f"{level} upper bound"),
-            [(COST_NAMES[c], *format_estimate(c, e.value, e.interval, e.upper)) for c, e in self.estimates.items()],
-            lines,
-        )
+        title = f"Forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}"
+        rows = [(COST_NAMES[c], *format_estimate(c, e.value, e.interval, e.upper)) for c, e in self.estimates.items()]
+        return Display(title, ("cost", "forecast", f"{level} interval", f"{level} upper bound"), rows, lines)
