@@ -25,20 +25,24 @@ same samples. This module knows nothing of models but what they want of their in
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from resque.data.dataset import CHANNELS, Inputs, LabeledDataset, as_float, check_side
-from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization, resize
-from resque.data.readers import RawSamples, Watch, read_source
+from resque.data.dataset import CHANNELS, LabeledDataset, as_float
+from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization
+from resque.data.readers import Watch, read_source
+from resque.data.samples import samples_from_arrays, to_dataset
 from resque.data.shifts import parse_shift
 from resque.data.spec import mixture_parts
 from resque.errors import DataError
+
+__all__ = ["DataLike", "load_data"]
+
+DataLike = str | LabeledDataset | tuple[Any, Any]
+"""What :func:`load_data` accepts: a specification, a dataset, or a pair ``(x, y)``."""
 
 _PART = r"(?:[a-z_]+:-?\d+|none)"
 _STEP = re.compile(
@@ -48,8 +52,9 @@ _DOUBTFUL = re.compile(r"\+[a-z_]+:[^:/+@]*$")
 
 
 def load_data(
-    spec: str,
+    data: DataLike,
     *,
+    name: str = "array",
     limit: int | None = None,
     seed: int = 0,
     preprocessing: ImagePreprocessing | Tokenization | None = None,
@@ -57,51 +62,79 @@ def load_data(
     for_training: bool = True,
     on_progress: Watch = lambda done, total: None,
 ) -> LabeledDataset:
-    """Read a data set from its specification.
+    """Load a dataset from a specification, or from objects in memory.
 
     Args:
-        spec: A source, then steps such as ``@test`` or ``+blur:5``; see :mod:`resque.data.loading`.
-        limit: The same as ``@LIMIT`` right after the source.
+        data: A specification: a source, then steps such as ``@test`` or ``+blur:5``, see :mod:`resque.data.loading`.
+            Or a pair ``(x, y)``: an array of images ``(n, h, w)`` or ``(n, h, w, c)``, uint8 or floats in [0, 1]; a
+            tensor of images ``(n, c, h, w)`` or of other inputs; or a list of texts; with integer labels ``(n,)``, or
+            None without labels. Or a dataset, which keeps its own preprocessing if it has one.
+        name: Name of the dataset made from a pair.
+        limit: Largest number of samples, drawn at random; same as ``@LIMIT`` right after the source.
         seed: Seed of splits and noise; the command line always uses 0.
-        preprocessing: What the model wants, see :func:`resque.models.registry.preprocessing_for`; texts need one.
-        root: Where torchvision's data sets lie.
-        for_training: False takes a single class, too, and samples without labels, which are then all 0.
-        on_progress: Called with ``(samples read, samples in all or None)`` now and then.
+        preprocessing: Preprocessing of the model, see :func:`resque.models.registry.preprocessing_for`; texts need it.
+        root: Folder of torchvision's datasets.
+        for_training: Whether labels of at least two classes are required; without, missing labels are all 0.
+        on_progress: Called with ``(samples read, samples in all or None)`` from time to time.
 
     Returns:
-        The data in memory.
+        The dataset, in memory.
 
     Raises:
-        DataError: The source is missing, or what it holds cannot be used; the message says what was expected.
+        DataError: If the source is missing, or its samples cannot be used.
 
     Example:
         >>> load_data("digits").classes
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+        >>> tuple(load_data((torch.zeros(4, 1, 8, 8), [0, 1, 0, 1])).images.shape)
+        (4, 1, 8, 8)
         >>> load_data("digits+fog:3")
         Traceback (most recent call last):
         resque.errors.DataError: unknown shift 'fog': use one of gaussian, blur, salt_pepper, rotation, contrast, jpeg,
         bit_depth, desaturate, relabel, exchange, imbalance
     """
-    common: dict[str, Any] = {"limit": limit, "seed": seed, "root": Path(root), "on_progress": on_progress}
-    wanted = preprocessing or NO_PREPROCESSING
-    parts = [_loaded(part, wanted=wanted, for_training=for_training, **common) for part in mixture_parts(spec)]
-    data = parts[0] if len(parts) == 1 else _joined(parts)
-    if for_training and len(data.classes) < 2:
-        raise DataError(f"{data.name}: only class {data.classes} is left; a classifier needs at least two classes")
-    return data
+    if isinstance(data, str):
+        wanted = preprocessing or NO_PREPROCESSING
+        parts = [_load_source(part, limit, seed, wanted, Path(root), on_progress) for part in mixture_parts(data)]
+    else:
+        loaded = _from_objects(data, name, preprocessing)
+        parts = [loaded if limit is None else loaded.limited(limit, seed)]
+    if for_training and (unlabeled := [part.name for part in parts if not part.labeled]):
+        raise DataError(
+            f"{unlabeled[0]} has no labels, and nothing can be trained or tested without; what needs none is "
+            "`resque dist --labels pseudo`"
+        )
+    dataset = parts[0] if len(parts) == 1 else _joined(parts)
+    if for_training and len(dataset.classes) < 2:
+        raise DataError(
+            f"{dataset.name}: only class {dataset.classes} is left; a classifier needs at least two classes"
+        )
+    return dataset
 
 
-def _loaded(
+def _from_objects(data: Any, name: str, preprocessing: ImagePreprocessing | Tokenization | None) -> LabeledDataset:
+    """Return a dataset as it is, or the samples of a pair as a dataset."""
+    if isinstance(data, LabeledDataset):
+        if isinstance(preprocessing, ImagePreprocessing) and data.transform == NO_PREPROCESSING:
+            return dataclasses.replace(data, transform=preprocessing)
+        return data
+    if isinstance(data, tuple | list) and len(data) == 2:
+        return to_dataset(name, samples_from_arrays(name, *data), preprocessing or NO_PREPROCESSING)
+    raise DataError(
+        f"data is a {type(data).__name__}; expected a specification such as 'digits@test', a LabeledDataset, or a "
+        "pair (x, y) of arrays"
+    )
+
+
+def _load_source(
     spec: str,
-    *,
     limit: int | None,
     seed: int,
-    wanted: ImagePreprocessing | Tokenization,
+    preprocessing: ImagePreprocessing | Tokenization,
     root: Path,
-    for_training: bool,
     on_progress: Watch,
 ) -> LabeledDataset:
-    """The data of one source after its steps."""
+    """Load the data of one source and apply its steps."""
     steps: list[str] = []
     source = spec
     while match := _STEP.match(source):
@@ -114,12 +147,7 @@ def _loaded(
             parse_shift(step[1:])  # refuse before the data are read
     sides = [int(step[1:-2]) for step in steps if step.endswith("px")]
     samples = read_source(source, root, limit, on_progress)
-    if for_training and not samples.labeled:
-        raise DataError(
-            f"{source} has no labels, and nothing can be trained or tested without; what needs none is "
-            "`resque dist --labels pseudo`"
-        )
-    data = _checked(source, samples, wanted, sides[0] if sides else None)
+    data = to_dataset(source, samples, preprocessing, sides[0] if sides else None)
     if limit is not None:
         data = data.limited(limit, seed)
     if limit == len(data) and data.name == source:  # a stream that ended there
@@ -162,77 +190,3 @@ def _apply(data: LabeledDataset, step: str, seed: int) -> LabeledDataset:
     if step[1:].isdigit():
         return data.limited(int(step[1:]), seed)
     return data.part(step[1:], seed)
-
-
-def _checked(
-    source: str, samples: RawSamples, preprocessing: ImagePreprocessing | Tokenization, side: int | None
-) -> LabeledDataset:
-    """Labels and inputs of one form each, images with their channels first; anything else is refused."""
-    labels = _checked_labels(source, samples.labels)
-    inputs = _as_inputs(source, samples.inputs, preprocessing, side)
-    n = len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
-    if labels.shape != (n,):
-        raise DataError(
-            f"{source}: labels have shape {tuple(labels.shape)}; expected ({n},), one a sample "
-            "(one-hot: argmax(1); a column: ravel())"
-        )
-    if n == 0:
-        raise DataError(f"{source}: no samples; expected at least two")
-    return LabeledDataset(
-        source,
-        inputs,
-        labels,
-        torch.arange(n),
-        transform=preprocessing,
-        class_names=samples.class_names,
-        labeled=samples.labeled,
-    )
-
-
-def _checked_labels(source: str, labels: np.ndarray) -> Tensor:
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{source}: labels are {labels.dtype}; expected integers, one class number a sample")
-    if labels.dtype == np.uint64 and labels.size and labels.max() > np.iinfo(np.int64).max:
-        raise DataError(f"{source}: label {labels.max()} exceeds 2**63 - 1, the largest one that can be kept")
-    return torch.from_numpy(labels.astype(np.int64))
-
-
-def _as_inputs(source: str, inputs: Any, preprocessing: ImagePreprocessing | Tokenization, side: int | None) -> Inputs:
-    if isinstance(inputs, Mapping | Tensor):
-        return inputs
-    if isinstance(inputs, list) and isinstance(inputs[0], str):
-        if not isinstance(preprocessing, Tokenization):
-            raise DataError(f"{source} holds texts, which a text classifier reads: --model hf:PATH_OR_ID")
-        return preprocessing.encode(inputs)
-    if isinstance(preprocessing, Tokenization):
-        raise DataError(f"{source} holds images, and the model reads texts: name a data set with a column of texts")
-    if isinstance(inputs, list):
-        return _of_one_size(source, inputs, side or preprocessing.side)
-    return _as_images(source, inputs)
-
-
-def _of_one_size(source: str, images: list[np.ndarray], side: int | None) -> Tensor:
-    sizes = sorted({image.shape[:2] for image in images})
-    if side is None:
-        shown = ", ".join(f"{h}×{w}" for h, w in (sizes[0], sizes[-1]))
-        raise DataError(f"{source}: images of {len(sizes)} sizes ({shown}, …); bring them to one, e.g. {source}@64px")
-    check_side(side, f"{source}@{side}px")
-    made = torch.empty(len(images), images[0].shape[2], side, side, dtype=torch.uint8)
-    for place, image in zip(made, images, strict=True):
-        stacked = torch.from_numpy(np.array(np.moveaxis(image, -1, 0)))[None]
-        place.copy_((resize(as_float(stacked), side)[0] * 255.0).round())
-    return made
-
-
-def _as_images(source: str, images: np.ndarray) -> Tensor:
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in (1, 3, 4)):
-        raise DataError(
-            f"{source}: images have shape {images.shape}; expected (n, h, w) or "
-            "(n, h, w, c) with 1, 3 or 4 channels (in idx: the images come first)"
-        )
-    if images.dtype != np.uint8:
-        raise DataError(f"{source}: images are {images.dtype}; expected uint8, 0 to 255 (scale and .astype('uint8'))")
-    if len(images) == 0 or 0 in images.shape:
-        raise DataError(f"{source}: no images, shape {images.shape}; expected at least two samples")
-    stacked = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
-    return torch.from_numpy(np.array(stacked, order="C"))

@@ -12,16 +12,15 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from resque._callables import load_callable
 from resque._optional import import_optional
+from resque.data.samples import RawSamples
 from resque.errors import DataError, ModelError
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4"}
@@ -35,24 +34,6 @@ Watch = Callable[[int, int | None], None]
 SOURCES = (
     "digits, npz:FILE, idx:IMAGES,LABELS, folder:PATH, parquet:FILE, hf:NAME, torchvision:NAME or FILE.py:CALLABLE"
 )
-
-
-@dataclass(frozen=True, eq=False)
-class RawSamples:
-    """What a source holds.
-
-    Attributes:
-        inputs: Images ``(n, h, w)`` or ``(n, h, w, c)`` uint8, a list of such images of several sizes, a list of texts,
-            or tensors that are ready for a model.
-        labels: ``(n,)``.
-        class_names: What the labels 0, 1, … are called, where the source says so.
-        labeled: Whether there are labels; without, they are all 0.
-    """
-
-    inputs: np.ndarray | list[Any] | Tensor | Mapping[str, Tensor]
-    labels: np.ndarray
-    class_names: tuple[str, ...] = ()
-    labeled: bool = True
 
 
 def read_source(
@@ -78,7 +59,7 @@ def read_source(
         images, labels = rest.split(",")
         return RawSamples(_idx(Path(images)), _idx(Path(labels)))
     if kind == "idx" and rest:
-        return _without_labels(_idx(Path(rest)))
+        return RawSamples(_idx(Path(rest)), None)
     if kind == "folder" and rest:
         return _folder(Path(rest), on_progress)
     if kind == "parquet" and rest:
@@ -124,19 +105,13 @@ def _npz(path: Path) -> RawSamples:
         with np.load(path, allow_pickle=False) as archive:
             if "x" not in archive.files:
                 raise DataError(f"{path} holds {sorted(archive.files)}: expected arrays x (images) and y (labels)")
-            if "y" not in archive.files:
-                return _without_labels(archive["x"])
-            return RawSamples(archive["x"], archive["y"])
+            return RawSamples(archive["x"], archive["y"] if "y" in archive.files else None)
     except DataError:
         raise
     except Exception as error:  # numpy's reader raises many kinds on a file that is none
         raise DataError(
             f"{path} is no .npz archive of plain arrays ({type(error).__name__}); write it with numpy.savez(x=…, y=…)"
         ) from error
-
-
-def _without_labels(inputs: Any) -> RawSamples:
-    return RawSamples(inputs, np.zeros(len(inputs), dtype=np.int64), labeled=False)
 
 
 def _idx(path: Path) -> np.ndarray:
@@ -258,7 +233,7 @@ def _rows(rows: Any, name: Any, limit: int | None, on_progress: Watch) -> RawSam
         words, numbers = np.unique(np.array(labels), return_inverse=True)
         names, labels = tuple(map(str, words)), tuple(numbers.tolist())
     inputs: Any = list(values) if isinstance(values[0], str) else _alike([_decoded(value, name) for value in values])
-    return RawSamples(inputs, np.array(labels), names, label is not None)
+    return RawSamples(inputs, np.array(labels) if label else None, names)
 
 
 def _decoded(value: Any, name: Any) -> np.ndarray:
