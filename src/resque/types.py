@@ -1,6 +1,15 @@
 """Interval: the range that a prediction or confidence statement covers, with its nominal level."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+__all__ = ["Interval", "StoredFloat"]
+
+if TYPE_CHECKING:
+    StoredFloat = float
+else:
+    StoredFloat = float | None
+    """A float that may not be finite: JSON stores it as null then, which is read back as None."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +23,7 @@ class Interval:
         guarantee: What is promised of what, and under which condition.
     """
 
-    low: float
+    low: StoredFloat
     high: float | None
     level: float
     guarantee: str

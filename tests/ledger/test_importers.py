@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import math
+import re
 import shutil
 import sqlite3
 import time
@@ -24,7 +25,7 @@ from resque.errors import DataError, LedgerError
 from resque.forecasting.history import ForecastQuery, history_rows, update_group
 from resque.ledger.export import csv_lines, json_lines, read_json_lines
 from resque.ledger.records import Estimate, Features, Forecast, StepCost, Update
-from resque.ledger.serialization import from_dict, misfit, to_dict
+from resque.ledger.serialization import from_dict, from_dict_strict, to_dict
 from resque.ledger.store import Ledger
 from resque.types import Interval
 
@@ -163,21 +164,22 @@ WHOLE = {
 def test_a_record_fits_its_class_and_no_longer_when_a_value_is_of_another_type(data):
     shift_type = data.draw(st.sampled_from(list(WHOLE)))
     plain = json.loads(json.dumps(WHOLE[shift_type]))
-    assert misfit(shift_type, plain) is None
+    assert from_dict_strict(shift_type, plain) == from_dict(shift_type, plain)
     path = data.draw(st.sampled_from([path for path in places(plain) if path[0] != "recipe"]))
     holder = plain
     for key in path[:-1]:
         holder = holder[key]
     old = holder[path[-1]]
     holder[path[-1]] = "a text" if not isinstance(old, str) and old is not None else {"an": ["object"]}
-    wrong = misfit(shift_type, plain)
-    assert wrong is not None
-    assert str(path[-1]) in wrong
+    with pytest.raises(ValueError, match=re.escape(str(path[-1]))):
+        from_dict_strict(shift_type, plain)
 
 
 def test_what_a_newer_version_wrote_is_not_dropped_silently():
-    assert "'hue', which this version" in misfit(Update, WHOLE[Update] | {"hue": 1})
-    assert "features has 'hue'" in misfit(Update, WHOLE[Update] | {"features": WHOLE[Update]["features"] | {"hue": 1}})
+    with pytest.raises(ValueError, match="it has 'hue', which this version"):
+        from_dict_strict(Update, WHOLE[Update] | {"hue": 1})
+    with pytest.raises(ValueError, match="features has 'hue'"):
+        from_dict_strict(Update, WHOLE[Update] | {"features": WHOLE[Update]["features"] | {"hue": 1}})
 
 
 @pytest.mark.parametrize("place", ["mlruns", "mlflow.db"])

@@ -1,3 +1,4 @@
+import dataclasses
 import multiprocessing
 import sqlite3
 
@@ -116,3 +117,12 @@ def test_an_entry_that_is_none_is_named(ledger):
     connection.close()
     with pytest.raises(LedgerError, match="entry b cannot be read"):
         ledger.updates()
+
+
+def test_an_entry_that_could_not_be_read_back_is_not_written(ledger):
+    ledger.add(synthetic_update("a", index=0.1, steps=40))
+    broken = dataclasses.replace(synthetic_update("b", index=0.1, steps=40), shift_type=5)
+    for call in (ledger.add, lambda entry: ledger.extend([entry])):
+        with pytest.raises(LedgerError, match=r"update b has a value of a wrong type: .*shift_type"):
+            call(broken)
+    assert [update.id for update in ledger.updates()] == ["a"]

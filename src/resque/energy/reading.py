@@ -5,6 +5,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from resque.types import StoredFloat
+
 __all__ = ["EnergyReading", "energy_share", "join_readings"]
 
 
@@ -23,7 +25,7 @@ class EnergyReading:
 
     wall_s: float
     energy_kwh: float | None
-    components_kwh: Mapping[str, float]
+    components_kwh: Mapping[str, StoredFloat]
     methods: Mapping[str, str]
     meter: str
     note: str = ""

@@ -6,12 +6,10 @@ scanned digits. It shapes the cost model where own updates are few, and carries 
 """
 
 import functools
-import json
 from importlib import resources
 
-from resque.ledger.migration import modernize
 from resque.ledger.records import Update
-from resque.ledger.serialization import from_dict
+from resque.ledger.serialization import decode
 
 
 @functools.cache
@@ -24,4 +22,4 @@ def bundled_updates() -> tuple[Update, ...]:
         True
     """
     text = resources.files("resque.ledger").joinpath("bundled.jsonl").read_text(encoding="utf-8")
-    return tuple(from_dict(Update, modernize(json.loads(line))) for line in text.splitlines())
+    return tuple(decode(Update, line) for line in text.splitlines())

@@ -15,7 +15,7 @@ from resque._files import write_atomically
 from resque.errors import DataError, SettingError
 from resque.ledger.migration import modernize
 from resque.ledger.records import Forecast, LearningCurve, Update
-from resque.ledger.serialization import from_dict, misfit, to_dict
+from resque.ledger.serialization import from_dict_strict, to_dict
 from resque.ledger.store import Ledger
 
 _KINDS: Mapping[str, type[Update] | type[Forecast]] = {"forecast": Forecast, "update": Update}
@@ -158,11 +158,10 @@ def _entry(line: str) -> Update | Forecast:
     if not (isinstance(plain, dict) and len(plain) == 1 and set(plain) <= set(_KINDS)):
         raise ValueError('expected {"update": {…}} or {"forecast": {…}}')
     ((kind, content),) = plain.items()
-    content = modernize(content) if isinstance(content, dict) else content
-    wrong = misfit(_KINDS[kind], content)
-    if wrong is not None:
-        raise ValueError(f"{kind}: {wrong}")
-    entry = from_dict(_KINDS[kind], content)
+    try:
+        entry = from_dict_strict(_KINDS[kind], modernize(content))
+    except ValueError as error:
+        raise ValueError(f"{kind}: {error}") from error
     if isinstance(entry, Update):
         _check_curve(entry.curve)
     elif "steps" not in entry.estimates:

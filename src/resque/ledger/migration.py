@@ -29,7 +29,7 @@ PREDICTORS = SCORES | {"recalibrated gap": "BN-adapted gap"}
 """Former name of a predictor in :class:`resque.ledger.records.Forecast` → today's."""
 
 
-def modernize(record: dict[str, Any]) -> dict[str, Any]:
+def modernize(record: Any) -> Any:
     """Return an update or a forecast with today's names; one that has them already comes back as it is.
 
     Args:
@@ -39,7 +39,7 @@ def modernize(record: dict[str, Any]) -> dict[str, Any]:
         >>> modernize({"kind": "blur", "features": {"scores": {"neighbours": 0.9}}})
         {'shift_type': 'blur', 'features': {'scores': {'k-NN accuracy': 0.9}}}
     """
-    if "shift_type" in record:
+    if not isinstance(record, dict) or "shift_type" in record:
         return record
     record = {FIELDS.get(name, name): value for name, value in record.items()}
     features = record.get("features")

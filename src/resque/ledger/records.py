@@ -15,7 +15,7 @@ from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
-from resque.types import Interval
+from resque.types import Interval, StoredFloat
 
 __all__ = [
     "BY_USER", "COSTS", "Cost", "Estimate", "Features", "Forecast", "ForecastRevision", "LearningCurve", "StepCost",
@@ -135,7 +135,7 @@ class Features:
     samples: int | None = None
     classes: int | None = None
     parameters: int | None = None
-    scores: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    scores: Mapping[str, StoredFloat] = dataclasses.field(default_factory=dict)
     task_index: float | None = None
 
 
@@ -150,7 +150,7 @@ class Estimate:
             records of versions that had no such bound.
     """
 
-    value: float
+    value: StoredFloat
     interval: Interval
     upper: float | None = None
 
@@ -170,7 +170,7 @@ class ForecastRevision:
     step: int
     accuracy: float
     steps: Estimate
-    probability_reached: float
+    probability_reached: StoredFloat
     n_history: int
 
 
@@ -373,14 +373,14 @@ class Forecast(Displayable):
     features: Features
     predictor: str
     estimates: Mapping[str, Estimate]
-    probability_reached: float
+    probability_reached: StoredFloat
     n_history: int
     shift_types_history: tuple[str, ...]
     max_steps: int
     step_cost: StepCost
     overhead: EnergyReading
     grid: Grid | None
-    alternatives: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    alternatives: Mapping[str, StoredFloat] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     reliability_issues: tuple[str, ...] = ()
     n_bundled: int = 0

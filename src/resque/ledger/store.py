@@ -4,7 +4,6 @@ Each entry is one row, written in one transaction: it is there whole or not at a
 changes and deletions. A forecast is settled by the first update that names it; nothing is rewritten.
 """
 
-import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -13,9 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from resque.errors import LedgerError
-from resque.ledger.migration import modernize
 from resque.ledger.records import Forecast, Update
-from resque.ledger.serialization import from_dict, to_dict
+from resque.ledger.serialization import decode, encode
 
 _BUSY_MS = 10_000
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -147,13 +145,18 @@ class Ledger:
         return [(forecast, first[forecast.id]) for forecast in self.forecasts() if forecast.id in first]
 
     def _insert(self, connection: sqlite3.Connection, entry: Update | Forecast) -> None:
+        record = encode(entry)
+        try:
+            decode(type(entry), record)  # an append-only file must not hold what cannot be read back; takes 10 µs
+        except ValueError as error:
+            raise LedgerError(f"{_name(entry)} has a value of a wrong type: {error}; nothing written") from error
         values: dict[str, object] = {
             "id": entry.id,
             "created_utc": entry.created_utc,
             "model": entry.model,
             "shift_type": entry.shift_type,
             "target_accuracy": entry.target_accuracy,
-            "record": json.dumps(to_dict(entry)),
+            "record": record,
         }
         if isinstance(entry, Update):
             values |= {"reached": int(entry.reached), "forecast_id": entry.forecast_id}
@@ -185,8 +188,8 @@ class Ledger:
 
     def _revived(self, kind: type[Entry], name: str, record: str) -> Entry:
         try:
-            return from_dict(kind, modernize(json.loads(record)))
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return decode(kind, record)
+        except (ValueError, RecursionError) as error:
             raise LedgerError(
                 f"{self.path}: entry {name} cannot be read ({error!s:.80}); was it written by resque?"
             ) from error
