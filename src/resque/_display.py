@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
+from resque._plain import to_plain
 
 __all__ = ["Display", "Displayable", "describe"]
 
@@ -120,8 +120,7 @@ class Displayable(abc.ABC):
 
         A number that is not finite becomes None.
         """
-        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
-        return plain
+        return to_plain(self)
 
 
 def describe(result: Displayable) -> Display:

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from pathlib import PosixPath
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,15 @@ def test_number_that_is_not_finite_comes_back_as_none(number):
     estimate = Estimate(number, Interval(number, number, 0.8, "none"), number)
     assert decode(Estimate, encode(estimate)) == Estimate(None, Interval(None, None, 0.8, "none"), None)
     assert from_dict_strict(Estimate, to_dict(estimate)) == decode(Estimate, encode(estimate))
+
+
+def test_subclasses_of_built_in_types_are_stored_as_these_and_other_objects_are_refused():
+    class Version(str):
+        pass
+
+    assert type(to_dict(Sample({}, (), Version("2.11")))["extra"]) is str
+    with pytest.raises(TypeError, match="is a PosixPath, which has no place in JSON"):
+        to_dict(Sample({}, (), PosixPath("x")))
 
 
 def test_unknown_keys_are_ignored_on_every_level():

@@ -7,13 +7,13 @@ read through :func:`resque.ledger.migration.modernize`.
 import dataclasses
 import functools
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
+from resque._plain import to_plain
 from resque.errors import ResqueError
 from resque.ledger.migration import modernize
 
@@ -28,23 +28,8 @@ _PATH_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
 
 
 def to_dict(record: Any) -> dict[str, Any]:
-    """Return a record as dictionaries, lists and scalars; a number that is not finite becomes None.
-
-    Example:
-        >>> from resque.types import Interval
-        >>> to_dict(Interval(1.0, float("inf"), 0.8, "none"))
-        {'low': 1.0, 'high': None, 'level': 0.8, 'guarantee': 'none'}
-    """
-    plain: dict[str, Any] = _jsonable(msgspec.to_builtins(record, enc_hook=lambda number: number.item()))
-    return plain
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _jsonable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    """Return a record as dictionaries, lists and scalars; a number that is not finite becomes None."""
+    return to_plain(record)
 
 
 def from_dict(cls: type[Record], mapping: Mapping[str, Any]) -> Record:
