@@ -1,4 +1,4 @@
-"""Check and convert representations and labels from any array library."""
+"""Convert representations and labels of any array library to tensors."""
 
 from typing import Any
 
@@ -8,12 +8,18 @@ from torch import Tensor
 
 from resque.errors import RepresentationError
 
+__all__ = ["as_labels", "as_tensor"]
+
 
 def as_tensor(values: Any) -> Tensor:
-    """An array of any layout, a list of numbers or tensors, or a tensor, as a dense tensor without history.
+    """Return a tensor, array, or list of numbers or tensors as a dense tensor without gradient.
 
     Raises:
-        RepresentationError: Not numbers, or rows of several lengths.
+        RepresentationError: If the values are no numbers, or rows differ in length.
+
+    Example:
+        >>> as_tensor([[1.0, 2.0], [3.0, 4.0]]).shape
+        torch.Size([2, 2])
     """
     if isinstance(values, Tensor):
         return values.detach() if values.layout == torch.strided else values.detach().to_dense()
@@ -30,7 +36,15 @@ def as_tensor(values: Any) -> Tensor:
 
 
 def as_labels(values: Any, n: int) -> Tensor:
-    """``n`` class numbers as int64; anything else is refused."""
+    """Return ``n`` class numbers as an int64 tensor.
+
+    Raises:
+        RepresentationError: If the values are no ``n`` integers, or exceed int64.
+
+    Example:
+        >>> as_labels([2, 0, 1], 3)
+        tensor([2, 0, 1])
+    """
     labels = as_tensor(values)
     if labels.shape[:1] == (n,) == (0,):
         return labels.to(torch.int64)

@@ -1,4 +1,4 @@
-"""Load a callable that a user names: ``FILE.py:CALLABLE`` or ``package.module:CALLABLE``."""
+"""Load a callable that the user names: ``FILE.py:CALLABLE`` or ``package.module:CALLABLE``."""
 
 import hashlib
 import importlib.util
@@ -10,12 +10,25 @@ from typing import Any
 
 from resque.errors import ModelError
 
+__all__ = ["FORMER_MODULES", "load_callable"]
+
 FORMER_MODULES = {"resque.networks": "resque.models.networks"}
-"""Former name of a module that specifications may name → today's; valid for good."""
+"""Former name of a module → its name today; specifications in old ledgers stay valid for good."""
 
 
 def load_callable(spec: str) -> Callable[..., Any]:
-    """The callable of ``FILE.py:CALLABLE`` or ``package.module:CALLABLE``."""
+    """Import a file or module and return one of its callables.
+
+    Args:
+        spec: ``FILE.py:CALLABLE`` or ``package.module:CALLABLE``.
+
+    Raises:
+        ModelError: If the module cannot be imported, or has no such callable.
+
+    Example:
+        >>> load_callable("math:sqrt")(9.0)
+        3.0
+    """
     place, _, name = spec.rpartition(":")
     place = FORMER_MODULES.get(place, place)
     if not place or not name:
@@ -24,20 +37,21 @@ def load_callable(spec: str) -> Callable[..., Any]:
             "a model may also be timm:NAME, torchvision:NAME or hf:PATH_OR_ID"
         )
     if place.endswith(".py"):
-        module = _module_from_file(Path(place))
+        module = _import_file(Path(place))
     else:
         try:
             module = importlib.import_module(place)
         except Exception as error:
             raise ModelError(f"cannot import {place!r} ({error}); for a file write {place}.py:{name}") from error
-    found: Callable[..., Any] | None = getattr(module, name, None)
-    if found is None or not callable(found):
+    member: Callable[..., Any] | None = getattr(module, name, None)
+    if not callable(member):
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ModelError(f"no callable {name!r} in {place}; it offers: {', '.join(sorted(offered)) or 'none'}")
-    return found
+    return member
 
 
-def _module_from_file(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
+    """Import a Python file under a module name of its own, which depends on its path."""
     if not path.is_file():
         raise ModelError(f"no such file: {path}; expected a Python file with a callable that returns an nn.Module")
     name = f"resque_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"

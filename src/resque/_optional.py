@@ -1,13 +1,27 @@
-"""Import libraries of optional extras when they are needed."""
+"""Import libraries of optional extras."""
 
 import importlib
 from types import ModuleType
 
 from resque.errors import ModelError
 
+__all__ = ["import_optional"]
+
 
 def import_optional(name: str, extra: str) -> ModuleType:
-    """A library of an extra, imported when it is needed."""
+    """Import a library that an optional extra installs.
+
+    Args:
+        name: Module to import, e.g. ``"timm.models"``.
+        extra: Name of the extra, for the error message.
+
+    Raises:
+        ModelError: If the library is not installed.
+
+    Example:
+        >>> import_optional("json", "models").dumps([])
+        '[]'
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -1,65 +1,84 @@
-"""Every way this package says no.
+"""Exception hierarchy.
 
 ::
 
     ResqueError
-    ├── DataError                 a data set that cannot be read or used        (ValueError)
-    ├── ModelError                a model, layer or weights file that does not fit (ValueError)
-    ├── RepresentationError       labels or representations without a meaning   (ValueError)
-    ├── ProfileMismatchError      two profiles that cannot be compared          (ValueError)
-    ├── UndefinedDirectionError   a class without a direction on one side       (ValueError)
-    ├── SettingError              a setting outside its range                   (ValueError)
-    ├── MeterError                a meter, region or intensity that is unknown  (RuntimeError)
-    ├── LedgerError               a ledger that cannot be read or written       (RuntimeError)
-    └── TooFewUpdatesError        too little history to forecast from           (RuntimeError)
+    ├── DataError                 (ValueError)    unusable data
+    ├── ModelError                (ValueError)    unusable model, layer or weights
+    ├── RepresentationError       (ValueError)    invalid representations or labels
+    ├── ProfileMismatchError      (ValueError)    profiles that cannot be compared
+    ├── UndefinedDirectionError   (ValueError)    class without a mean direction
+    ├── SettingError              (ValueError)    setting out of range
+    ├── MeterError                (RuntimeError)  unusable meter, region or carbon intensity
+    ├── LedgerError               (RuntimeError)  unusable ledger or missing entry
+    └── TooFewUpdatesError        (RuntimeError)  history too short for a forecast
+    ResqueWarning                 (UserWarning)   result that needs care
 
-A message is one line: what was expected, what came, what to do. ``ResqueWarning`` is what goes on all the same.
+Every message is one line that tells what was expected, what was found, and what to do.
 """
+
+__all__ = [
+    "DataError",
+    "LedgerError",
+    "MeterError",
+    "ModelError",
+    "ProfileMismatchError",
+    "RepresentationError",
+    "ResqueError",
+    "ResqueWarning",
+    "SettingError",
+    "TooFewUpdatesError",
+    "UndefinedDirectionError",
+]
 
 
 class ResqueError(Exception):
-    """Root of the tree; ``exit_code`` is what the command line returns."""
+    """Base class of all errors of this package.
+
+    Attributes:
+        exit_code: Exit status of the command line for this error.
+    """
 
     exit_code = 1
 
 
 class DataError(ResqueError, ValueError):
-    """A data set cannot be read, or cannot be used for classification."""
+    """Raised if a data set or file cannot be read, written, or used for classification."""
 
 
 class ModelError(ResqueError, ValueError):
-    """A model specification, layer name or weights file does not fit."""
+    """Raised if a model, layer or weights file is unknown, does not fit, or needs a missing library."""
 
 
 class RepresentationError(ResqueError, ValueError):
-    """Representations or labels have no meaning here: NaN, infinity, wrong shape or type."""
+    """Raised if representations or labels hold NaN or infinity, or have a wrong shape or type."""
 
 
 class ProfileMismatchError(ResqueError, ValueError):
-    """Two profiles come from different models, layers, reductions, preprocessings or widths."""
+    """Raised if two profiles differ in model, layer, reduction, preprocessing or width."""
 
 
 class UndefinedDirectionError(ResqueError, ValueError):
-    """A class has no samples, or a zero sum, on one side."""
+    """Raised if a class has no samples, or representations that sum to zero, in one of two profiles."""
 
 
 class SettingError(ResqueError, ValueError):
-    """A setting is outside the range in which it means something."""
+    """Raised if a setting is outside its valid range."""
 
 
 class MeterError(ResqueError, RuntimeError):
-    """The meter, the country or the carbon intensity is unknown or cannot be used."""
+    """Raised if a meter, country or carbon intensity is unknown or cannot be used."""
 
 
 class LedgerError(ResqueError, RuntimeError):
-    """The ledger file cannot be read or written, or holds no such entry."""
+    """Raised if a ledger cannot be read or written, or has no such entry."""
 
 
 class TooFewUpdatesError(ResqueError, RuntimeError):
-    """The ledger holds too few usable updates for an interval that means something."""
+    """Raised if the history holds too few usable updates for a forecast."""
 
     exit_code = 4
 
 
 class ResqueWarning(UserWarning):
-    """Nothing is refused, but whoever reads the result should know."""
+    """Warning category for results that need care."""

@@ -1,4 +1,4 @@
-"""Interval: the range that a prediction or confidence statement covers, with its nominal level."""
+"""Types shared by all packages."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,16 +11,22 @@ else:
     StoredFloat = float | None
     """A float that may not be finite: JSON stores it as null then, which is read back as None."""
 
+__all__ = ["Interval"]
+
 
 @dataclass(frozen=True)
 class Interval:
     """A prediction interval of a cost, or a confidence interval of an index.
 
     Attributes:
-        low: Lower bound, in the unit of the value it belongs to.
-        high: Upper bound; None when the history cannot bound it from above.
-        level: Nominal coverage, e.g. 0.8.
-        guarantee: What is promised of what, and under which condition.
+        low: Lower bound, in the unit of the value.
+        high: Upper bound, in the unit of the value; None if the history cannot bound it from above.
+        level: Nominal coverage in (0, 1), e.g. 0.8.
+        guarantee: Coverage guarantee and its conditions, in words.
+
+    Example:
+        >>> 3.0 in Interval(2.0, None, 0.8, "none")
+        True
     """
 
     low: StoredFloat

@@ -288,7 +288,7 @@ class Profile:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in found.items()}
         about = {"format": _FORMAT, "labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
         about["classes"] = "open" if self._declared is None else "declared"
-        with write_atomically(path, own=_is_profile) as scratch:
+        with write_atomically(path, may_replace=_is_profile) as scratch:
             save_file(tensors, scratch, about)
         if self.exposed_classes:
             few = f"classes of fewer than {_PRIVATE} samples: {', '.join(map(str, self.exposed_classes))}"

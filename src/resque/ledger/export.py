@@ -88,7 +88,7 @@ def export(history: Ledger, form: str, out: Path | None = None) -> Iterator[str]
     if out is None:
         return lines
     with (
-        write_atomically(out, own=lambda path: _begins(path, _FIRST[form])) as scratch,
+        write_atomically(out, may_replace=lambda path: _begins(path, _FIRST[form])) as scratch,
         scratch.open("w", encoding="utf-8") as file,
     ):
         file.writelines(lines)

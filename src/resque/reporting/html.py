@@ -65,7 +65,7 @@ def write_report(
         words={**vars(_format), **vars(sentences)},
         sources=_sources(updates),
     )
-    with write_atomically(path, own=_is_page) as scratch:
+    with write_atomically(path, may_replace=_is_page) as scratch:
         scratch.write_text(page, encoding="utf-8")
 
 
