@@ -5,7 +5,7 @@ from torch import nn
 
 from resque.errors import ModelError, RepresentationError
 from resque.indices.compute_profile import profile
-from resque.models.feature_extraction import capture_features, capture_features_at, reduce_features
+from resque.models.feature_extraction import capture_features, reduce_features
 from resque.models.inference import forward
 
 
@@ -42,7 +42,7 @@ def test_the_model_is_left_as_it_was_after_a_failure(cnn, small):
 
 def test_no_hook_stays_when_the_second_layer_has_none(cnn):
     before = state_of(cnn)
-    with pytest.raises(AttributeError), capture_features_at(cnn, [("0", "flatten"), ("nine", "flatten")]):
+    with pytest.raises(AttributeError), capture_features(cnn, "0", also=[("nine", "flatten")]):
         raise AssertionError("the block was entered")
     assert_same(before, state_of(cnn))
 

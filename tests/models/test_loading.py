@@ -2,11 +2,13 @@ import pytest
 import torch
 from torch import nn
 
+from resque.data.preprocessing import ImagePreprocessing
 from resque.errors import ModelError
 from resque.models.layers import representation_layer
 from resque.models.loading import load_model, move_to_device
 from resque.models.networks import small_cnn
-from resque.models.weights import fingerprint, load_weights, save_weights
+from resque.models.registry import has_random_weights, preprocessing_for
+from resque.models.weights import fingerprint, save_weights
 
 
 class Block(nn.Module):
@@ -71,6 +73,27 @@ def test_two_commands_that_name_a_model_get_the_same_one():
     assert torch.equal(torch.rand(2), expected)
 
 
+def test_a_module_is_taken_as_it_is_and_weights_are_loaded_into_it(folder, cnn):
+    save_weights(cnn, folder / "w.safetensors")
+    torch.manual_seed(1)
+    other = small_cnn().train()
+    before = fingerprint(other)
+    assert load_model(other) is other
+    assert not other.training
+    assert fingerprint(other) == before
+    assert load_model(other, folder / "w.safetensors", classes=10) is other
+    assert fingerprint(other) == fingerprint(cnn)
+    with pytest.raises(ModelError, match="the model has 10 outputs; expected 4"):
+        load_model(other, classes=4)
+    with pytest.raises(ModelError, match="do not fit"):
+        load_model(nn.Linear(2, 2), folder / "w.safetensors")
+
+
+def test_a_module_has_no_library():
+    assert preprocessing_for(nn.Linear(2, 2)) == ImagePreprocessing()
+    assert not has_random_weights(nn.Linear(2, 2))
+
+
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
 def test_weights_come_back(folder, cnn, name):
     path = folder / name
@@ -78,7 +101,7 @@ def test_weights_come_back(folder, cnn, name):
     torch.manual_seed(1)
     other = small_cnn()
     assert fingerprint(other) != fingerprint(cnn)
-    load_weights(other, path)
+    load_model(other, path)
     assert fingerprint(other) == fingerprint(cnn)
     assert not list(folder.glob("*.part"))
 
@@ -98,7 +121,7 @@ def test_weights_that_do_not_fit_are_refused(folder, cnn):
         "list.pt": "expected a state dict",
     }.items():
         with pytest.raises(ModelError, match=message):
-            load_weights(cnn, folder / name)
+            load_model(cnn, folder / name)
 
 
 def test_the_fingerprint_sees_names_shapes_and_values(cnn):

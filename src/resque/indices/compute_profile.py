@@ -10,7 +10,7 @@ from resque._arrays import as_labels
 from resque.errors import RepresentationError
 from resque.indices.class_sums import ScratchBuffers
 from resque.indices.profile import Origin, Profile, check_finite
-from resque.models.feature_extraction import capture_features_at
+from resque.models.feature_extraction import capture_features
 from resque.models.inference import device_of, iterate_batches
 from resque.models.layers import PENULTIMATE, representation_layer
 from resque.models.weights import fingerprint
@@ -53,10 +53,10 @@ def profile(
         raise RepresentationError(f"labels={labels!r}: use 'true' or 'pseudo'")
     name = representation_layer(model, layer)
     made = Profile(Origin(fingerprint(model), name, preprocessing, reduction), classes, labels)
-    places = [(name, reduction)] if beside is None else [(name, reduction), (PENULTIMATE, "mean")]
-    with capture_features_at(model, places) as observe:
+    also = [] if beside is None else [(PENULTIMATE, "mean")]
+    with capture_features(model, name, reduction, also) as observe:
         for inputs, target in iterate_batches(loader, device_of(model), labels == "true"):
-            (rows, *others), logits = observe(inputs)
+            rows, *others, logits = observe(inputs)
             if made.empty:  # a broken model shows it in its first batch: no need to pass all the data
                 check_finite(torch.isfinite(logits).all())
             if labels == "pseudo":

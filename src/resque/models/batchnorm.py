@@ -1,7 +1,7 @@
-"""A model whose batch normalisation has the statistics of other data: a pass without labels, and nothing is trained.
+"""Adapt the batch normalization of a model to new data, without labels and without training.
 
-Much of what a shift costs a network with batch normalisation is gone after a few steps, as soon as its running
-statistics follow the new data. What is left after a recalibration is the part that has to be learned.
+Much of the accuracy that a shift costs a network with batch normalization returns after a few steps, as soon as the
+running statistics follow the new data. What is still missing after the adaptation has to be learned.
 """
 
 import copy
@@ -12,15 +12,18 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from resque.models.inference import forward
+from resque.models.inference import count_samples, forward
+
+__all__ = ["adapt_batchnorm"]
 
 
 def adapt_batchnorm(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> nn.Module:
-    """A copy that normalises by the mean and variance of these batches; the model itself where it has none to change.
+    """Return a copy of a model whose running means and variances are re-estimated on new data.
 
     Args:
-        model: Left as it is.
-        batches: ``(inputs, labels)`` of the new data; the labels are not looked at, a batch of one sample is left out.
+        model: Classifier, left unchanged; it is returned itself if it has no running statistics.
+        batches: ``(inputs, labels)`` of the new data. Labels are ignored, and so are batches of one sample, which
+            have no variance.
 
     References:
         Schneider et al., Improving robustness against common corruptions by covariate shift adaptation, NeurIPS 2020.
@@ -31,30 +34,27 @@ def adapt_batchnorm(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> nn.
         >>> float(new[0].running_mean), float(net[0].running_mean)
         (4.0, 0.0)
     """
-    norms = [name for name, module in model.named_modules() if _follows(module)]
-    if not norms:
+    if not _running_norms(model):
         return model
-    made = copy.deepcopy(model)
-    momenta = {}
-    made.eval()
-    for name in norms:
-        norm: Any = made.get_submodule(name)
-        momenta[name], norm.momentum = norm.momentum, None  # the plain average over batches
+    adapted = copy.deepcopy(model).eval()
+    norms = [(norm, norm.momentum) for norm in _running_norms(adapted)]
+    for norm, _ in norms:
+        norm.momentum = None  # the plain average over batches
         norm.reset_running_stats()
         norm.train()
     with torch.no_grad():
         for inputs, _ in batches:
-            if _size(inputs) > 1:
-                forward(made, inputs)
-    for name, momentum in momenta.items():
-        norm = made.get_submodule(name)
+            if count_samples(inputs) > 1:
+                forward(adapted, inputs)
+    for norm, momentum in norms:
         norm.momentum = momentum
-    return made.eval()
+    return adapted.eval()
 
 
-def _follows(module: nn.Module) -> bool:
-    return isinstance(module, _BatchNorm) and module.track_running_stats and module.running_mean is not None
-
-
-def _size(inputs: Any) -> int:
-    return len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
+def _running_norms(model: nn.Module) -> list[_BatchNorm]:
+    """Return the batch normalization layers that keep running statistics."""
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats and module.running_mean is not None
+    ]

@@ -20,7 +20,7 @@ from resque.errors import ModelError, RepresentationError
 from resque.models.inference import eval_mode, forward
 from resque.models.layers import PENULTIMATE, head
 
-__all__ = ["REDUCTIONS", "capture_features", "capture_features_at", "reduce_features"]
+__all__ = ["REDUCTIONS", "capture_features", "reduce_features"]
 
 REDUCTIONS = ("flatten", "mean", "token-mean")
 _CHUNK = 64
@@ -67,18 +67,21 @@ def reduce_features(representations: Tensor, reduction: str = "flatten", mask: T
 
 @contextmanager
 def capture_features(
-    model: nn.Module, layer: str, reduction: str = "flatten"
-) -> Iterator[Callable[[Inputs], tuple[Tensor, Tensor]]]:
-    """Yield a function that maps a batch to ``(representations, logits)`` of one layer.
+    model: nn.Module, layer: str, reduction: str = "flatten", also: Sequence[tuple[str, str]] = ()
+) -> Iterator[Callable[[Inputs], tuple[Tensor, ...]]]:
+    """Yield a function that maps a batch to ``(representations, logits)``; it works inside the ``with`` block only.
 
-    The function works inside the ``with`` block only. Representations have shape ``(n, width)`` and the values that
-    the layer returned, even if a later layer changes them in place. If a layer runs several times in one pass, its
-    last output counts.
+    Representations have shape ``(n, width)`` and the values that the layer returned, even if a later layer changes
+    them in place. If a layer runs several times in one pass, its last output counts.
 
     Args:
         model: Classifier, unchanged after the block.
         layer: Name of a module, or ``"penultimate"`` for the input of the head.
         reduction: See :func:`reduce_features`; ``token-mean`` leaves out what an ``attention_mask`` masks.
+        also: Further pairs ``(layer, reduction)``, whose representations stand between the first and the logits.
+
+    Raises:
+        ModelError: In the pass, a layer does not run, or does not return one row per sample.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
@@ -87,38 +90,16 @@ def capture_features(
         >>> representations.shape, logits.shape
         (torch.Size([5, 8]), torch.Size([5, 3]))
     """
-    with capture_features_at(model, [(layer, reduction)]) as extract_all:
+    recorders = [_OutputRecorder(*each) for each in ((layer, reduction), *also)]
 
-        def extract(batch: Inputs) -> tuple[Tensor, Tensor]:
-            (representations,), logits = extract_all(batch)
-            return representations, logits
-
-        yield extract
-
-
-@contextmanager
-def capture_features_at(
-    model: nn.Module, layers: Sequence[tuple[str, str]]
-) -> Iterator[Callable[[Inputs], tuple[list[Tensor], Tensor]]]:
-    """Yield a function that maps a batch to the representations of several layers, and the logits.
-
-    Args:
-        model: Classifier, unchanged after the block.
-        layers: ``(layer, reduction)`` of each, as for :func:`capture_features`.
-
-    Raises:
-        ModelError: A layer does not run, or does not return one row per sample.
-    """
-    recorders = [_OutputRecorder(layer, reduction) for layer, reduction in layers]
-
-    def extract(batch: Inputs) -> tuple[list[Tensor], Tensor]:
+    def extract(batch: Inputs) -> tuple[Tensor, ...]:
         for recorder in recorders:
             recorder.mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
         logits = forward(model, batch)
         lost = [recorder.lost_output() for recorder in recorders]
         if any(lost):  # the model works in place on this batch, and did not on the first
             logits = forward(model, batch)
-        return [recorder.take(len(logits)) for recorder in recorders], logits
+        return *(recorder.take(len(logits)) for recorder in recorders), logits
 
     with ExitStack() as hooks:  # removes those that are attached, also if the next cannot be
         for recorder in recorders:

@@ -1,6 +1,5 @@
-"""Find, replace and widen the classification head of a model."""
+"""Replace or widen the head of a classifier, wherever the model uses it."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,20 +7,32 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from resque.errors import ModelError
-from resque.models.layers import CONVOLUTION, head_name
+from resque.models.layers import head_name
+
+__all__ = ["replace_head", "widen_head"]
+
+_Head = nn.Linear | nn.Conv2d
+_CONVOLUTION_SETTINGS = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
 
 
 def replace_head(model: nn.Module, outputs: int) -> None:
-    """Put a new, untrained head of ``outputs`` classes in place of the old one, wherever it is used.
+    """Replace the head of a model by a new, untrained one with ``outputs`` classes.
 
     Raises:
         ModelError: The head is neither a plain ``nn.Linear`` nor a plain ``nn.Conv2d``, or it is the whole model.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 3))
+        >>> replace_head(net, 2)
+        >>> net[0].out_features
+        2
     """
-    _change_head(model, lambda old: _like(old, outputs))
+    old = _find_head(model)
+    _substitute(model, old, _new_head(old, outputs))
 
 
 def widen_head(model: nn.Module, outputs: int) -> None:
-    """Give the head more outputs; what it has learned for the old ones stays, bit for bit.
+    """Add outputs to the head of a model; the weights of the old outputs stay bit for bit.
 
     Raises:
         ModelError: As for :func:`replace_head`, or the head has as many outputs already.
@@ -34,52 +45,54 @@ def widen_head(model: nn.Module, outputs: int) -> None:
         >>> new.shape, bool((new[:, :3] == old).all())
         (torch.Size([1, 5]), True)
     """
-
-    def widened(old: nn.Linear | nn.Conv2d) -> nn.Module:
-        kept = len(old.weight)
-        if outputs <= kept:
-            raise ModelError(f"the head has {kept} outputs already; expected more than that, not {outputs}")
-        new = _like(old, outputs)
-        with torch.no_grad():
-            new.weight[:kept] = old.weight
-            if old.bias is not None and new.bias is not None:
-                new.bias[:kept] = old.bias
-        return new
-
-    _change_head(model, widened)
+    old = _find_head(model)
+    n = len(old.weight)
+    if outputs <= n:
+        raise ModelError(f"the head has {n} outputs already; expected more than that, not {outputs}")
+    new = _new_head(old, outputs)
+    with torch.no_grad():
+        new.weight[:n] = old.weight
+        if old.bias is not None and new.bias is not None:
+            new.bias[:n] = old.bias
+    _substitute(model, old, new)
 
 
-def _change_head(model: nn.Module, change: Callable[[nn.Linear | nn.Conv2d], nn.Module]) -> None:
+def _find_head(model: nn.Module) -> _Head:
+    """Return the head if a new layer of its type would do the same: no parametrization, hook or own ``forward``."""
     name = head_name(model)
-    old = model.get_submodule(name)
+    head = model.get_submodule(name)
     if not name:
         raise ModelError("the model is a single layer: put it into nn.Sequential, so that its head can be replaced")
-    if not isinstance(old, nn.Linear | nn.Conv2d) or not _is_plain(old):
-        found = "parametrized" if is_parametrized(old) else f"{type(old).__name__}, or has hooks of its own"
+    plain = type(head).forward in (nn.Linear.forward, nn.Conv2d.forward)
+    if (
+        not isinstance(head, _Head)
+        or not plain
+        or is_parametrized(head)
+        or head._forward_pre_hooks
+        or head._forward_hooks
+    ):
+        found = "parametrized" if is_parametrized(head) else f"{type(head).__name__}, or has hooks of its own"
         raise ModelError(f"the head {name!r} is {found}; only a plain nn.Linear or nn.Conv2d can be made anew")
-    new = change(old)
-    new.train(old.training)
-    for parent in list(model.modules()):
-        for own, child in list(parent._modules.items()):  # a head may go by several names, also in one parent
-            if child is old:
-                setattr(parent, own, new)
+    return head
 
 
-def _is_plain(layer: nn.Module) -> bool:
-    """Whether a new layer of its kind would do what it does: no parametrization, hook or ``forward`` of its own."""
-    own_forward = type(layer).forward not in (nn.Linear.forward, nn.Conv2d.forward)
-    return not (own_forward or is_parametrized(layer) or layer._forward_pre_hooks or layer._forward_hooks)
-
-
-def _like(old: nn.Linear | nn.Conv2d, outputs: int) -> nn.Linear | nn.Conv2d:
-    """An untrained layer like the old one, with its initialisation, and another number of outputs."""
-    common: dict[str, Any] = {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
+def _new_head(old: _Head, outputs: int) -> _Head:
+    """Return an untrained layer with the settings of the old one and another number of outputs."""
     if outputs < 1:
         raise ModelError(f"a head of {outputs} outputs; expected one or more")
+    common: dict[str, Any] = {"bias": old.bias is not None, "device": old.weight.device, "dtype": old.weight.dtype}
     if isinstance(old, nn.Linear):
         return nn.Linear(old.in_features, outputs, **common)
-    settings = {name: getattr(old, name) for name in CONVOLUTION}
+    settings = {name: getattr(old, name) for name in _CONVOLUTION_SETTINGS}
     try:
         return nn.Conv2d(old.in_channels, outputs, **settings, **common)
     except ValueError as error:
         raise ModelError(f"the head, a convolution of {old.groups} groups, cannot have {outputs} outputs") from error
+
+
+def _substitute(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    new.train(old.training)
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):  # a head may have several names, also in one parent
+            if child is old:
+                setattr(parent, name, new)

@@ -15,7 +15,7 @@ from resque._arrays import as_tensor
 from resque.data.dataset import Inputs
 from resque.errors import ModelError, RepresentationError, ResqueError
 
-__all__ = ["device_of", "eval_mode", "forward", "iterate_batches"]
+__all__ = ["count_samples", "device_of", "eval_mode", "forward", "iterate_batches"]
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -26,6 +26,16 @@ def device_of(model: nn.Module) -> torch.device:
         device(type='cpu')
     """
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def count_samples(batch: Inputs) -> int:
+    """Return the number of samples of a batch.
+
+    Example:
+        >>> count_samples({"input_ids": torch.ones(4, 7)})
+        4
+    """
+    return len(next(iter(batch.values()))) if isinstance(batch, Mapping) else len(batch)
 
 
 @contextmanager
@@ -86,7 +96,7 @@ def forward(model: nn.Module, batch: Inputs) -> Tensor:
     except Exception as error:  # a user's own model may raise anything
         raise ModelError(_describe_failure(batch, error)) from error
     logits = _find_logits(output)
-    n = len(next(iter(batch.values()))) if isinstance(batch, Mapping) else len(batch)
+    n = count_samples(batch)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != n:
         actual = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(f"the model returned {actual}; expected logits of shape ({n}, classes)")

@@ -1,120 +1,118 @@
-"""Model specifications → ``nn.Module``, its weights, its device, and a fingerprint of what it has learned.
+"""Load a classifier: from its specification to a model with weights on a device.
 
-``FILE.py:CALLABLE`` or ``package.module:CALLABLE`` names a function that returns an ``nn.Module``; ``timm:``,
-``torchvision:`` and ``hf:`` name models of those libraries (:mod:`resque.models.registry`). Weights come from
-``.safetensors``, or from ``.pt`` read without executing pickled code.
+:mod:`resque.models.registry` builds what a specification names, :mod:`resque.models.weights` reads the weights and
+fingerprints the result, :mod:`resque.models.layers` finds its representation layer and its head. A specification is
+
+* ``FILE.py:CALLABLE`` or ``package.module:CALLABLE``, a function that returns an ``nn.Module``, or
+* ``timm:NAME``, ``torchvision:NAME`` or ``hf:PATH_OR_ID``, a model of those libraries.
 """
 
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from resque._callables import load_callable
 from resque.errors import ModelError
-from resque.models import registry
 from resque.models.layers import head_name
-from resque.models.registry import library_of
-from resque.models.weights import fingerprint, put_weights, read_weights
+from resque.models.registry import build_model
+from resque.models.weights import fingerprint, load_state, read_weights
+
+__all__ = ["fresh_model", "load_model", "move_to_device"]
 
 
-def load_model(spec: str, weights: str | Path | None = None, seed: int = 0, classes: int | None = None) -> nn.Module:
-    """Build a model from its specification and load its weights.
+def load_model(
+    model: str | nn.Module, weights: str | Path | None = None, seed: int = 0, classes: int | None = None
+) -> nn.Module:
+    """Build the model that a specification names, or take one that is built, and load weights into it.
 
     Args:
-        spec: ``timm:NAME``, ``torchvision:NAME``, ``hf:PATH_OR_ID``, ``FILE.py:CALLABLE`` or
-            ``package.module:CALLABLE``.
-        weights: ``.safetensors`` or ``.pt`` file of a state dict; None keeps those that the specification gives.
-        seed: Of random initial weights, so that two commands that name the same model get the same one.
-        classes: Outputs; None takes the number that the weights have, or else the specification's own. A callable is
-            told if it takes ``num_classes``.
+        model: Specification, or an ``nn.Module``, which is changed in place.
+        weights: ``.safetensors`` or ``.pt`` file of a state dict; None keeps the weights that the model has.
+        seed: Seed of random initial weights, so that one specification always gives the same model.
+        classes: Number of outputs; None takes that of the weights, or else the specification's own. A callable gets
+            it if it has a parameter ``num_classes``.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        ModelError: No such file, callable or architecture, it is no ``nn.Module``, or the weights do not fit.
+        ModelError: The specification names no ``nn.Module``, the weights do not fit, or a model that is passed has
+            another number of outputs than ``classes``.
 
     Example:
         >>> type(load_model("resque.networks:small_cnn")).__name__
         'Sequential'
+        >>> load_model(nn.Linear(2, 3)).training
+        False
     """
     state = None if weights is None else read_weights(Path(weights))
-    model = _built(spec, seed, classes)
+    if isinstance(model, nn.Module):
+        network, outputs = model, _count_outputs(model.state_dict(), model)
+        if classes not in (None, outputs):
+            raise ModelError(
+                f"the model has {outputs} outputs; expected {classes}: replace its head, or leave classes out"
+            )
+    else:
+        network = build_model(model, seed, classes)
+        outputs = None if state is None else _count_outputs(state, network)
+        if classes is None and outputs not in (None, _count_outputs(network.state_dict(), network)):
+            network = build_model(model, seed, outputs)
     if state is not None:
-        outputs = _outputs(state, model)
-        if classes is None and outputs not in (None, _outputs(model.state_dict(), model)):
-            model = _built(spec, seed, outputs)
-        put_weights(model, state, weights)
-    return model.eval()
+        load_state(network, state, weights)
+    return network.eval()
 
 
 def fresh_model(spec: str, like: nn.Module, seed: int = 0) -> nn.Module:
-    """The same architecture with new random weights.
+    """Build the architecture of a model with new random weights.
 
     Args:
-        spec: Of the model.
-        like: The model, which says how many outputs.
-        seed: Of the weights.
+        spec: Specification of the model.
+        like: The model, whose number of outputs is taken.
+        seed: Seed of the weights.
 
     Raises:
-        ModelError: What the specification names has weights of its own, or is another architecture.
+        ModelError: The specification always gives the same weights, or another architecture.
 
     Example:
         >>> model = load_model("resque.networks:small_cnn", seed=1)
         >>> fingerprint(fresh_model("resque.networks:small_cnn", model, seed=1)) == fingerprint(model)
         True
     """
-    outputs = _outputs(like.state_dict(), like)
-    model = _built(spec, seed, outputs, trained=False)
-    if fingerprint(model) == fingerprint(_built(spec, seed + 1, outputs, trained=False)):
+    outputs = _count_outputs(like.state_dict(), like)
+    model, other = (build_model(spec, each, outputs, trained=False) for each in (seed, seed + 1))
+    if fingerprint(model) == fingerprint(other):
         raise ModelError(
             f"{spec} has the same weights whatever the seed, so none to begin from scratch with: "
             "let it leave them random, and name the trained ones with --weights"
         )
-    shapes = [{name: tensor.shape for name, tensor in each.state_dict().items()} for each in (like, model)]
-    if shapes[0] != shapes[1]:
+    shapes, expected = ({name: t.shape for name, t in each.state_dict().items()} for each in (model, like))
+    if shapes != expected:
         raise ModelError(f"{spec} builds another architecture than the model that is retrained")
     return model.eval()
 
 
-def _built(spec: str, seed: int, classes: int | None, trained: bool = True) -> nn.Module:
-    family = library_of(spec)
-    build = None if family else load_callable(spec)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        if build is None:
-            assert family is not None
-            return registry.build_from_library(*family, classes, trained)
-        try:
-            takes = inspect.signature(build).parameters
-            model = build(num_classes=classes) if classes is not None and "num_classes" in takes else build()
-        except (Exception, SystemExit) as error:  # a user's own code may raise anything
-            reason = f"{type(error).__name__}: {error}"
-            raise ModelError(f"{spec} failed: {reason}; it must run without arguments") from error
-    if isinstance(model, nn.Module) and any(is_lazy(p) for p in (*model.parameters(), *model.buffers())):
-        raise ModelError(f"{spec} has lazy layers without a size: pass one batch through the model before returning it")
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"{spec} returned {type(model).__name__}; expected a torch.nn.Module")
-    return model
-
-
-def _outputs(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
-    """How many classes a state dict has, by the name of the model's head; None if it does not say."""
-    try:
-        there = state.get(f"{head_name(model)}.weight")
-    except ModelError:
-        return None
-    return None if there is None else len(there)
-
-
 def move_to_device(model: nn.Module, device: str) -> nn.Module:
-    """Move the model; a device that is not there is refused."""
+    """Move a model to a device.
+
+    Raises:
+        ModelError: The device is unknown or not available.
+
+    Example:
+        >>> move_to_device(nn.Linear(2, 2), "cpu").weight.device
+        device(type='cpu')
+    """
     try:
         return model.to(torch.device(device))
-    except Exception as error:  # each backend has its own
+    except Exception as error:  # each backend raises errors of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(f"device {device!r} cannot be used: {reason}; `resque doctor` shows the devices") from error
+
+
+def _count_outputs(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
+    """Return the number of classes of a state dict, read from the weight of the model's head; None if unknown."""
+    try:
+        weight = state.get(f"{head_name(model)}.weight")
+    except ModelError:
+        return None
+    return None if weight is None else len(weight)

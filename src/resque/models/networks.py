@@ -1,16 +1,19 @@
-"""The paper's networks for small images, on torchvision's and timm's blocks, and the demo's classifier.
+"""Build the demo's classifier and the paper's networks for images of 32 × 32 pixels.
 
-Functions that a model specification can name: ``resque.networks:resnet18``. Those of the paper take the number of
-classes; their departures from the libraries' models are the ones that images of 32 × 32 pixels need.
+A model specification can name these functions: ``resque.networks:resnet18``. The paper's networks take the number of
+classes. They consist of torchvision's and timm's blocks; where they depart from those libraries' models, the small
+images require it.
 """
 
 from torch import nn
 
 from resque._optional import import_optional
 
+__all__ = ["resnet18", "small_cnn", "vgg16", "vit"]
+
 
 def small_cnn() -> nn.Module:
-    """The demo's classifier: three convolutions, 24,000 parameters, gray images, ten classes.
+    """Build the demo's classifier: three convolutions, 24,000 parameters, gray images, ten classes.
 
     Example:
         >>> import torch
@@ -19,11 +22,7 @@ def small_cnn() -> nn.Module:
     """
 
     def block(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-        return [
-            nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(),
-        ]
+        return [nn.Conv2d(inputs, outputs, 3, stride, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
 
     return nn.Sequential(
         *block(1, 16, stride=2),
@@ -37,7 +36,7 @@ def small_cnn() -> nn.Module:
 
 
 def resnet18(num_classes: int = 10) -> nn.Module:
-    """ResNet18 with a stem of 3 × 3 and no pooling after it, as the authors' code has it; 11 million parameters."""
+    """Build ResNet18 with a 3 × 3 stem and no pooling after it, as in the authors' code; 11 million parameters."""
     model: nn.Module = import_optional("torchvision.models", "models").resnet18(num_classes=num_classes)
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -46,10 +45,10 @@ def resnet18(num_classes: int = 10) -> nn.Module:
 
 
 def vgg16(num_classes: int = 10) -> nn.Module:
-    """VGG16 with batch normalisation, as the authors' code has it; 15 million parameters.
+    """Build VGG16 with batch normalization, as in the authors' code; 15 million parameters.
 
-    At 32 × 32 pixels one position is left after the last pooling, so the two wide layers of the ImageNet classifier,
-    nine tenths of its parameters, have nothing to do; one dense layer is the head.
+    At 32 × 32 pixels one position is left after the last pooling. So one dense layer is the head, instead of the
+    ImageNet classifier, whose two wide layers hold nine tenths of its parameters.
     """
     model: nn.Module = import_optional("torchvision.models", "models").vgg16_bn(num_classes=num_classes)
     model.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -58,9 +57,9 @@ def vgg16(num_classes: int = 10) -> nn.Module:
 
 
 def vit(num_classes: int = 10) -> nn.Module:
-    """The paper's vision transformer for 32 × 32 pixels: patches of 4, 8 blocks of width 512, 8 heads, MLP 1024."""
-    form = import_optional("timm.models.vision_transformer", "models").VisionTransformer
-    model: nn.Module = form(
+    """Build the paper's vision transformer: patches of 4 pixels, 8 blocks of width 512, 8 heads, MLP of 1,024."""
+    vision_transformer = import_optional("timm.models.vision_transformer", "models").VisionTransformer
+    model: nn.Module = vision_transformer(
         img_size=32, patch_size=4, embed_dim=512, depth=8, num_heads=8, mlp_ratio=2.0, num_classes=num_classes
     )
     return model

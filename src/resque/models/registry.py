@@ -1,191 +1,227 @@
-"""Models of timm, torchvision and transformers: built by name, and what each wants of its data.
+"""Build what a model specification names, and tell what preprocessing its inputs need.
 
-``timm:NAME`` and ``torchvision:NAME`` are architectures with random weights; a timm name with a tag
-(``timm:resnet18.a1_in1k``) has the weights that the tag names, which timm downloads. ``hf:PATH_OR_ID`` is a classifier
-that transformers saved, read from a folder or, where there is none of that name, from the hub.
+``timm:NAME`` and ``torchvision:NAME`` are architectures with random weights. A timm name with a tag, as in
+``timm:resnet18.a1_in1k``, has the weights of the tag, which timm downloads. ``hf:PATH_OR_ID`` is a classifier that
+transformers saved, in a folder or else on the hub. Anything else names a function of the user's.
 """
 
 import difflib
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from resque._callables import load_callable
 from resque._optional import import_optional
 from resque.data.preprocessing import ImagePreprocessing, Tokenization
 from resque.errors import ModelError, ResqueError
 
-LIBRARIES = ("timm", "torchvision", "hf")
+__all__ = ["build_model", "has_random_weights", "preprocessing_for"]
+
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_FIXED = ("vit", "maxvit")
-_SIMILAR = 8
-_LONGEST = 512
+_FIXED_SIZE = ("vit", "maxvit")
+_SUGGESTIONS = 8
+_MOST_TOKENS = 512
 
 
-def library_of(spec: str) -> tuple[str, str] | None:
-    """``(family, name)`` of a specification, None if it is none of a family's."""
-    family, colon, name = spec.partition(":")
-    return (family, name) if colon and name and family in LIBRARIES else None
-
-
-def has_random_weights(spec: str) -> bool:
-    """Whether a specification names an architecture of a library with random weights.
+def has_random_weights(spec: str | nn.Module) -> bool:
+    """Return whether a specification names an architecture of a library with random weights.
 
     Example:
         >>> has_random_weights("timm:resnet18"), has_random_weights("timm:resnet18.a1_in1k")
         (True, False)
     """
-    match library_of(spec):
-        case ("torchvision", _):
-            return True
-        case ("timm", name):
-            return "." not in name
-    return False
+    library, name = _split(spec)
+    return library == "torchvision" or (library == "timm" and "." not in name)
 
 
-def build_from_library(family: str, name: str, classes: int | None = None, trained: bool = True) -> nn.Module:
-    """The model, with the weights that its name stands for.
-
-    Args:
-        family: One of :data:`FAMILIES`.
-        name: In that family.
-        classes: Outputs; None takes as many as the family gives it.
-        trained: False leaves all weights random.
+def preprocessing_for(spec: str | nn.Module) -> ImagePreprocessing | Tokenization:
+    """Return the preprocessing that a model of a library needs; other models take images as they are.
 
     Raises:
-        ModelError: No such model (the message lists some with a similar name), or the library is not installed.
-    """
-    make = {"timm": _timm, "torchvision": _torchvision, "hf": _transformers}[family]
-    try:
-        return make(name, classes, trained)
-    except ResqueError:
-        raise
-    except Exception as error:  # each library has its own
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise ModelError(f"{family}:{name} cannot be built: {type(error).__name__}: {reason}") from error
-
-
-def preprocessing_for(spec: str) -> ImagePreprocessing | Tokenization:
-    """What a model's data must be like, from its specification alone; a user's own model takes images as they are.
+        ModelError: A folder of transformers does not describe its inputs, or a library is not installed.
 
     Example:
         >>> preprocessing_for("net.py:build")
         ImagePreprocessing(side=None, fixed=False, channels=None, mean=(), std=())
     """
-    match library_of(spec):
-        case ("timm", name):
-            return _timm_preparation(name)
-        case ("torchvision", name):
-            return _torchvision_preparation(name)
-        case ("hf", name):
-            return _transformers_preparation(name)
-    return ImagePreprocessing()
+    library, name = _split(spec)
+    return _LIBRARIES[library][1](name) if library else ImagePreprocessing()
 
 
-def _timm(name: str, classes: int | None, trained: bool) -> nn.Module:
+def build_model(spec: str, seed: int = 0, classes: int | None = None, trained: bool = True) -> nn.Module:
+    """Build the model that a specification names; the global random state stays as it is.
+
+    Args:
+        spec: See the module's description.
+        seed: Seed of random initial weights.
+        classes: Number of outputs; None takes the specification's own. A callable gets it if it has a parameter
+            ``num_classes``.
+        trained: Whether a model of a library gets the weights that its name stands for; if not, all are random.
+
+    Raises:
+        ModelError: There is no such model (the message lists similar names), it cannot be built, or its library is
+            not installed.
+
+    Example:
+        >>> build_model("resque.networks:small_cnn")[0]
+        Conv2d(1, 16, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
+    """
+    library, name = _split(spec)
+    function = None if library else load_callable(spec)  # before the seed is set: an import may draw random numbers
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        if function is None:
+            return _build_from_library(library, name, classes, trained)
+        return _build_from_callable(spec, function, classes)
+
+
+def _split(spec: str | nn.Module) -> tuple[str, str]:
+    """Return the library and the model's name in it; two empty strings for a user's own model."""
+    library, _, name = spec.partition(":") if isinstance(spec, str) else ("", "", "")
+    return (library, name) if name and library in _LIBRARIES else ("", "")
+
+
+def _build_from_callable(spec: str, function: Callable[..., Any], classes: int | None) -> nn.Module:
+    try:
+        takes_classes = classes is not None and "num_classes" in inspect.signature(function).parameters
+        model = function(num_classes=classes) if takes_classes else function()
+    except (Exception, SystemExit) as error:  # a user's own code may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{spec} failed: {reason}; it must run without arguments") from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{spec} returned {type(model).__name__}; expected a torch.nn.Module")
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        raise ModelError(f"{spec} has lazy layers without a size: pass one batch through the model before returning it")
+    return model
+
+
+def _build_from_library(library: str, name: str, classes: int | None, trained: bool) -> nn.Module:
+    try:
+        return _LIBRARIES[library][0](name, classes, trained)
+    except ResqueError:
+        raise
+    except Exception as error:  # each library raises errors of its own
+        raise ModelError(f"{library}:{name} cannot be built: {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _build_timm(name: str, classes: int | None, trained: bool) -> nn.Module:
     timm = import_optional("timm", "models")
     if not timm.is_model(name):
-        raise ModelError(f"timm has no model {name!r}{_similar(name, timm.list_models())}")
-    more = {} if classes is None else {"num_classes": classes}
-    model: nn.Module = timm.create_model(name, pretrained=trained and "." in name, **more)
+        raise ModelError(f"timm has no model {name!r}{_suggest(name, timm.list_models())}")
+    options = {} if classes is None else {"num_classes": classes}
+    model: nn.Module = timm.create_model(name, pretrained=trained and "." in name, **options)
     return model
 
 
-def _timm_preparation(name: str) -> ImagePreprocessing:
+def _timm_preprocessing(name: str) -> ImagePreprocessing:
     timm = import_optional("timm", "models")
-    found = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    if found is None:
+    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if config is None:
         return ImagePreprocessing(None, False, 3, *_IMAGENET)
-    channels, side, _ = found.input_size
-    return ImagePreprocessing(side, bool(found.fixed_input_size), channels, tuple(found.mean), tuple(found.std))
+    channels, side, _ = config.input_size
+    return ImagePreprocessing(side, bool(config.fixed_input_size), channels, tuple(config.mean), tuple(config.std))
 
 
-def _torchvision(name: str, classes: int | None, trained: bool) -> nn.Module:
+def _build_torchvision(name: str, classes: int | None, trained: bool) -> nn.Module:
     models = import_optional("torchvision.models", "models")
-    if name not in (offered := models.list_models(module=models)):
-        raise ModelError(f"torchvision has no classifier {name!r}{_similar(name, offered)}")
-    more: dict[str, Any] = {} if classes is None else {"num_classes": classes}
+    classifiers = models.list_models(module=models)
+    if name not in classifiers:
+        raise ModelError(f"torchvision has no classifier {name!r}{_suggest(name, classifiers)}")
+    options: dict[str, Any] = {} if classes is None else {"num_classes": classes}
     if name in ("googlenet", "inception_v3"):
-        more["init_weights"] = True  # else it warns that this default will change
-    model: nn.Module = models.get_model(name, weights=None, **more)
+        options["init_weights"] = True  # else it warns that this default will change
+    model: nn.Module = models.get_model(name, weights=None, **options)
     return model
 
 
-def _torchvision_preparation(name: str) -> ImagePreprocessing:
+def _torchvision_preprocessing(name: str) -> ImagePreprocessing:
     models = import_optional("torchvision.models", "models")
     try:
-        wanted = models.get_model_weights(name).DEFAULT.transforms()
-        side = int(wanted.crop_size[0])
+        side = int(models.get_model_weights(name).DEFAULT.transforms().crop_size[0])
     except (ValueError, AttributeError):
         side = 224
-    return ImagePreprocessing(side, name.startswith(_FIXED), 3, *_IMAGENET)
+    return ImagePreprocessing(side, name.startswith(_FIXED_SIZE), 3, *_IMAGENET)
 
 
-def _transformers(name: str, classes: int | None, trained: bool) -> nn.Module:
+def _build_transformers(name: str, classes: int | None, trained: bool) -> nn.Module:
     transformers = import_optional("transformers", "models")
-    config = transformers.AutoConfig.from_pretrained(name, **_where(name))
-    form = _form(transformers, config)
+    config = transformers.AutoConfig.from_pretrained(name, **_source_options(name))
+    auto_class = _auto_class(transformers, config)
     if not trained:
         config.num_labels = config.num_labels if classes is None else classes
-        random: nn.Module = form.from_config(config)
-        return random
-    more: dict[str, Any] = {}
-    if classes is not None and classes != config.num_labels:
-        more = {"num_labels": classes, "ignore_mismatched_sizes": True}
-    say = transformers.utils.logging
-    shown = say.is_progress_bar_enabled()
-    say.disable_progress_bar()  # a bar for a local file is gone before it is read
+        untrained: nn.Module = auto_class.from_config(config)
+        return untrained
+    options: dict[str, Any] = {"use_safetensors": True, **_source_options(name)}
+    if classes not in (None, config.num_labels):
+        options |= {"num_labels": classes, "ignore_mismatched_sizes": True}
+    logging = transformers.utils.logging
+    bar_enabled = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # for a local file the bar vanishes before it can be read
     try:
-        model: nn.Module = form.from_pretrained(name, use_safetensors=True, **_where(name), **more)
+        model: nn.Module = auto_class.from_pretrained(name, **options)
     finally:
-        if shown:
-            say.enable_progress_bar()
+        if bar_enabled:
+            logging.enable_progress_bar()
     return model
 
 
-def _form(transformers: ModuleType, config: Any) -> Any:
-    """The automatic class for a configuration: image classifier or sequence classifier."""
+def _transformers_preprocessing(name: str) -> ImagePreprocessing | Tokenization:
+    transformers = import_optional("transformers", "models")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, **_source_options(name))
+        if _auto_class(transformers, config) is transformers.AutoModelForSequenceClassification:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **_source_options(name))
+            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+            positions = getattr(config, "max_position_embeddings", _MOST_TOKENS)
+            return Tokenization(tokenizer, name, min(tokenizer.model_max_length, positions, _MOST_TOKENS))
+        processor, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name, **_source_options(name))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"hf:{name} does not say what its inputs are like: {_first_line(error)}") from error
+    size = processor.get("size") or {}
+    side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge")
+    scale = {} if processor.get("do_normalize", True) is False else processor
+    mean, std = (tuple(scale.get(key, ())) for key in ("image_mean", "image_std"))
+    return ImagePreprocessing(side, side is not None, getattr(config, "num_channels", 3), mean, std)
+
+
+def _auto_class(transformers: ModuleType, config: Any) -> Any:
+    """Return transformers' automatic class of image classifiers or of text classifiers, whichever has this model."""
     from transformers.models.auto import modeling_auto
 
-    known: dict[str, Any] = {
-        "AutoModelForImageClassification": modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
-        "AutoModelForSequenceClassification": modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
-    }
-    for form, names in known.items():
-        if config.model_type in names:
-            return getattr(transformers, form)
+    if config.model_type in modeling_auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES:
+        return transformers.AutoModelForImageClassification
+    if config.model_type in modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+        return transformers.AutoModelForSequenceClassification
     raise ModelError(
         f"a {config.model_type} model is neither an image nor a text classifier that transformers knows; "
         "name a function that returns it instead (FILE.py:CALLABLE)"
     )
 
 
-def _transformers_preparation(name: str) -> ImagePreprocessing | Tokenization:
-    transformers = import_optional("transformers", "models")
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, **_where(name))
-        if _form(transformers, config) is transformers.AutoModelForSequenceClassification:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(name, **_where(name))
-            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-            longest = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", _LONGEST), _LONGEST)
-            return Tokenization(tokenizer, name, longest)
-        processor, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name, **_where(name))
-    except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [""])[0][:200]
-        raise ModelError(f"hf:{name} does not say what its inputs are like: {reason}") from error
-    size, channels = processor.get("size") or {}, getattr(config, "num_channels", 3)
-    side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge")
-    shown = processor.get("do_normalize", True)
-    mean, std = (tuple(processor[key]) if shown and key in processor else () for key in ("image_mean", "image_std"))
-    return ImagePreprocessing(side, side is not None, channels, mean, std)
-
-
-def _where(name: str) -> dict[str, bool]:
-    """A folder is read as it is, without asking the hub for anything."""
+def _source_options(name: str) -> dict[str, bool]:
+    """Return the option that keeps transformers from asking the hub about a folder."""
     return {"local_files_only": Path(name).is_dir()}
 
 
-def _similar(name: str, offered: list[str]) -> str:
-    close = difflib.get_close_matches(name.partition(".")[0], offered, _SIMILAR)
+def _suggest(name: str, offered: list[str]) -> str:
+    close = difflib.get_close_matches(name.partition(".")[0], offered, _SUGGESTIONS)
     return f"; similar ones: {', '.join(close)}" if close else ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200]
+
+
+_Builder = Callable[[str, int | None, bool], nn.Module]
+_Preprocessing = Callable[[str], ImagePreprocessing | Tokenization]
+_LIBRARIES: dict[str, tuple[_Builder, _Preprocessing]] = {
+    "timm": (_build_timm, _timm_preprocessing),
+    "torchvision": (_build_torchvision, _torchvision_preprocessing),
+    "hf": (_build_transformers, _transformers_preprocessing),
+}

@@ -1,4 +1,4 @@
-"""Read and write state dicts without pickled code, and fingerprint a model."""
+"""Weights files without pickled code, and the fingerprint of a model."""
 
 import hashlib
 import pickle
@@ -11,50 +11,61 @@ from torch import Tensor, nn
 from resque._files import write_atomically
 from resque.errors import ModelError
 
+__all__ = ["fingerprint", "load_state", "read_weights", "save_weights"]
+
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file; pickled code is refused."""
+    """Read a state dict from a ``.safetensors`` or ``.pt`` file onto the CPU.
+
+    Raises:
+        ModelError: There is no such file, it holds pickled code, or it is no state dict.
+    """
     if not path.is_file():
         raise ModelError(f"no such weights file: {path}; expected a .safetensors or .pt file")
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        safe = path.suffix == ".safetensors"
+        state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} holds pickled code, which is never run here; save model.state_dict() as .safetensors"
         ) from error
-    except Exception as error:  # torch's reader raises many kinds on a file that is none
+    except Exception as error:  # torch's reader raises errors of many types on other files
         raise ModelError(f"{path} is not a weights file that can be read: {error}") from error
     if not isinstance(state, dict):
         raise ModelError(f"{path} holds a {type(state).__name__}; expected a state dict of tensors")
     return state
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Put the state dict of a file into the model; one that does not fit is refused."""
-    put_weights(model, read_weights(path), path)
+def load_state(model: nn.Module, state: dict[str, Tensor], source: str | Path | None) -> None:
+    """Load a state dict into a model; the error for one that does not fit names its source.
 
-
-def put_weights(model: nn.Module, state: dict[str, Tensor], path: str | Path | None) -> None:
-    """Load a state dict into a model; raise ModelError where it does not fit."""
+    Raises:
+        ModelError: Names or shapes differ.
+    """
     try:
         model.load_state_dict(state)
     except (RuntimeError, AttributeError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise ModelError(f"weights {path} do not fit the model: {first}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"weights {source} do not fit the model: {reason}") from error
 
 
 def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the state dict as safetensors, whole or not at all."""
+    """Write the state dict of a model as safetensors, atomically."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with write_atomically(path) as scratch:
         save_file(state, scratch)
 
 
 def fingerprint(model: nn.Module) -> str:
-    """Which model this is: a hash of the names, shapes and values of its state, 16 hex digits."""
+    """Hash the names, shapes, types and values of a model's state to 16 hexadecimal digits.
+
+    Example:
+        >>> zeros = nn.Linear(2, 1)
+        >>> for parameter in zeros.parameters():
+        ...     _ = nn.init.zeros_(parameter)
+        >>> fingerprint(zeros) == fingerprint(nn.Linear(2, 1))
+        False
+    """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

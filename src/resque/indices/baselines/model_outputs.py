@@ -111,5 +111,6 @@ def collect_outputs(
     found = OutputCollector(data.classes, len(data), seed)
     with capture_features(model, layer, reduction) as observe:
         for inputs, labels in data.batches(device=device_of(model)):
-            found.update(*observe(inputs), labels)
+            rows, logits = observe(inputs)
+            found.update(rows, logits, labels)
     return found.outputs()
