@@ -142,7 +142,7 @@ def test_low_precision_trains_float32_weights(cnn, short, meter, monkeypatch):
 
 def test_the_cosine_ends_at_zero():
     recipe = Recipe(schedule="cosine", max_epochs=5)
-    optimizer = recipe.build(nn.Linear(2, 2))
+    optimizer = recipe.build_optimizer(nn.Linear(2, 2))
     schedule = recipe.build_schedule(optimizer)
     for _ in range(5):
         optimizer.step()

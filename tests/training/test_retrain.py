@@ -210,7 +210,7 @@ def test_settings_outside_their_range_are_refused():
     with pytest.raises(SettingError, match="unknown recipe 'best': use one of retrain-adam"):
         named_recipe("best")
     with pytest.raises(ModelError, match="nothing to retrain"):
-        Recipe().build(nn.Linear(2, 2).requires_grad_(False))
+        Recipe().build_optimizer(nn.Linear(2, 2).requires_grad_(False))
 
 
 def test_the_papers_recipes():

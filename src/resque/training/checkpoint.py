@@ -1,4 +1,4 @@
-"""Where an interrupted run stands: one file, written whole or not at all, read without executing pickled code."""
+"""Checkpoints of interrupted runs: one file per run, written atomically and read without pickled code."""
 
 import hashlib
 import json
@@ -13,32 +13,50 @@ from resque.errors import DataError
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
+__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+
 _FORMAT = "resque checkpoint 2"
-EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file that a run leaves behind until it is known to be kept: :meth:`remove` it then.
+    """Settings of checkpoints: where they are written, how often, and whether to resume from them.
+
+    A run keeps its file after its end, until :meth:`remove` is called: its update may not be stored yet.
 
     Attributes:
-        folder: Where such files lie.
-        every_s: Seconds of the run between two of them; they are written at ends of epochs.
-        resume: Go on from the file if it is there.
+        folder: Folder of the checkpoint files.
+        every_s: Least number of seconds between two checkpoints, which are written at the end of an epoch.
+        resume: Whether to resume from an existing file.
+
+    Example:
+        >>> Checkpoint(Path("updates/checkpoints"), resume=True).every_s
+        30.0
     """
 
     folder: Path
-    every_s: float = EVERY_S
+    every_s: float = 30.0
     resume: bool = False
 
     def path(self, parent: str, job: RetrainingJob) -> Path:
-        """The file of this very run: the same model, data, recipe, seed and target have the same one."""
-        what = [parent, job.train.name, job.test.name, job.digest, recipe_to_dict(job.recipe), job.seed]
-        what += [job.target_accuracy, job.shift_type, job.original_test.name if job.original_test else None]
-        return self.folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.checkpoint"
+        """Return the file of a run; runs differ in model, data, shift type, recipe, seed or target.
+
+        Args:
+            parent: Fingerprint of the model before the run.
+            job: Job of the run.
+        """
+        identity = [parent, job.train.name, job.test.name, job.digest, recipe_to_dict(job.recipe), job.seed]
+        identity += [job.target_accuracy, job.shift_type, job.original_test.name if job.original_test else None]
+        return self.folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.checkpoint"
 
     def started_utc(self, parent: str, job: RetrainingJob) -> str | None:
-        """When the run began of which the file tells; None without a file, empty for one that cannot be read."""
+        """Return when the run of the file began; None without a file.
+
+        A file that cannot be read gives an empty text, and is an error only if the run is to be resumed from it.
+
+        Raises:
+            DataError: The file cannot be read, and ``resume`` is set.
+        """
         path = self.path(parent, job)
         if not path.is_file():
             return None
@@ -50,25 +68,30 @@ class Checkpoint:
             return ""
 
     def remove(self, parent: str, job: RetrainingJob) -> None:
-        """The run has been kept: nothing is left to go on with."""
+        """Delete the file of a run whose update has been stored."""
         self.path(parent, job).unlink(missing_ok=True)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write it, in place of the one before."""
+    """Write a checkpoint, in place of the previous one.
+
+    Args:
+        path: File to write.
+        state: Tensors and plain values.
+    """
     with write_atomically(path) as scratch:
         torch.save({"format": _FORMAT, **state}, scratch)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what :func:`save_checkpoint` wrote.
+    """Read the state that :func:`save_checkpoint` wrote.
 
     Raises:
-        DataError: It is no such file.
+        DataError: The file is not a checkpoint.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's reader raises many kinds on a file that is none
+    except Exception as error:  # torch raises many types of error on other files
         reason = " ".join(str(error).split())[:100]
         raise DataError(f"{path} is no checkpoint that can be read ({reason}); begin anew without --resume") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:

@@ -4,9 +4,16 @@ import platform
 
 import torch
 
+__all__ = ["describe_host"]
+
 
 def describe_host(device: torch.device) -> dict[str, str]:
-    """The machine and versions that a cost belongs to."""
+    """Return the device, the number of threads and the versions that a cost was measured with.
+
+    Example:
+        >>> sorted(describe_host(torch.device("cpu")))
+        ['device', 'python', 'threads', 'torch']
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "device": f"{device.type}: {name}",

@@ -1,4 +1,4 @@
-"""Which parameters of a model a training changes: all of them, the head alone, or low-rank adapters beside the head."""
+"""Fine-tuning scope: train all parameters, the head alone, or low-rank adapters (LoRA) and the head."""
 
 from typing import Any
 
@@ -8,76 +8,84 @@ from resque._optional import import_optional
 from resque.errors import ModelError, SettingError
 from resque.models.layers import dense_names, head, head_name
 
-SCOPES = ("all", "head", "lora")
+__all__ = ["FineTuningScope", "check_scope"]
+
+_SCOPES = ("all", "head", "lora")
 
 
 class FineTuningScope:
-    """A model made ready to train in part; :meth:`end` makes it a plain model again.
+    """A model restricted to the parameters that a recipe trains, until :meth:`end`.
 
-    Adapters (Hu et al., LoRA, 2022) go to every dense layer but the head, and are merged into its weights at the end.
+    Adapters (Hu et al., LoRA, 2022) are added to every dense layer but the head, and are merged into its weights at
+    the end.
 
     Args:
-        model: Changed in place.
+        model: Model to train; changed in place.
         trains: ``"all"``, ``"head"`` or ``"lora"``.
-        rank: Of the adapters.
+        rank: Rank of the adapters.
+
+    Attributes:
+        trainable_share: Share of the parameters that are trained, adapters included.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-        >>> tuning = FineTuningScope(model, "head")
-        >>> tuning.share, [p.requires_grad for p in model.parameters()]
+        >>> scope = FineTuningScope(model, "head")
+        >>> scope.trainable_share, [p.requires_grad for p in model.parameters()]
         (0.3103448275862069, [False, False, True, True])
-        >>> tuning.end()
+        >>> scope.end()
         >>> all(p.requires_grad for p in model.parameters())
         True
     """
 
     def __init__(self, model: nn.Module, trains: str = "all", rank: int = 8) -> None:
         self._model = model
-        self._flags = {name: p.requires_grad for name, p in model.named_parameters()}
+        self._required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         self._adapted: Any = None
         self._head = None if trains == "all" else head(model)
-        whole = sum(p.numel() for p in model.parameters())
-        if trains != "all":
-            model.requires_grad_(False)
-        if trains == "lora":
-            self._adapted = _adapted(model, rank)
+        size = sum(p.numel() for p in model.parameters())
         if self._head is not None:
+            model.requires_grad_(False)
+            if trains == "lora":
+                self._adapted = _add_adapters(model, rank)
             self._head.requires_grad_(True)
-        self.share = sum(p.numel() for p in model.parameters() if p.requires_grad) / whole if whole else 0.0
+        self.trainable_share = sum(p.numel() for p in model.parameters() if p.requires_grad) / size if size else 0.0
 
     def train(self) -> None:
-        """Training mode; what does not train stays in evaluation mode, running statistics included."""
-        self._model.train(self._head is None)
+        """Switch to training mode; frozen parts, and their running statistics, stay in evaluation mode."""
+        self._model.train(self._head is None or self._adapted is not None)
         if self._head is not None:
             self._head.train()
         if self._adapted is not None:
-            self._model.train()
             for module in self._model.modules():
                 if isinstance(module, nn.modules.batchnorm._NormBase):
                     module.eval()
 
     def end(self) -> None:
-        """Merge adapters, and let each parameter require gradients as it did before."""
+        """Merge the adapters, and restore which parameters require gradients."""
         if self._adapted is not None:
             self._adapted.merge_and_unload()
             self._adapted = None
         for name, parameter in self._model.named_parameters():
-            parameter.requires_grad_(self._flags[name])
+            parameter.requires_grad_(self._required_grad[name])
             parameter.grad = None
 
 
 def check_scope(trains: str, rank: int) -> None:
-    """Refuse what cannot be trained."""
-    if trains not in SCOPES:
-        raise SettingError(f"trains {trains!r}: use {', '.join(SCOPES)}")
+    """Raise an error unless the scope exists and the rank is positive.
+
+    Raises:
+        SettingError: The scope is unknown, or the rank is below 1.
+    """
+    if trains not in _SCOPES:
+        raise SettingError(f"trains {trains!r}: use {', '.join(_SCOPES)}")
     if rank < 1:
         raise SettingError(f"rank {rank}: expected 1 or more")
 
 
-def _adapted(model: nn.Module, rank: int) -> Any:
+def _add_adapters(model: nn.Module, rank: int) -> Any:
     peft = import_optional("peft", "lora")
-    own = head_name(model)
-    names = [name for name in dense_names(model) if name != own]
+    output_layer = head_name(model)
+    names = [name for name in dense_names(model) if name != output_layer]
     if not names:
         raise ModelError("the model has no dense layer besides its head, so none for adapters: trains=all or head")
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, bias="none")

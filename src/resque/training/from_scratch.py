@@ -1,7 +1,7 @@
-"""Retraining beside training from scratch: the same target and data, every cost as a ratio (the paper's Fig. 1 and 3).
+"""Compare retraining with training from scratch to the same target: every cost as a ratio (the paper's Fig. 1 and 3).
 
-Each pair has a seed of its own: of the order of the samples, and of the random weights of the model from scratch. A run
-that never reached the target would have cost more, so its ratio is a bound and says so.
+Each seed gives one pair of runs; it sets the data order, and the random weights of the model from scratch. A run that
+never reached the target would have cost more, so the ratio is a bound, and is marked as one.
 """
 
 import copy
@@ -17,20 +17,23 @@ from resque.ledger.records import COSTS, Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import Recipe
 
-COMPARED = (*COSTS, "flops")
+__all__ = ["CostRatio", "ScratchComparison", "compare_with_scratch"]
+
+_COMPARED = (*COSTS, "flops")
+_BOUNDS = {(True, True): "", (True, False): "at most", (False, True): "at least"}
 
 
 @dataclass(frozen=True)
 class CostRatio:
-    """A cost of retraining over the same from scratch.
+    """Ratio of a cost of retraining to the same cost from scratch.
 
     Attributes:
-        median: Over the seeds.
-        low: The least.
-        high: The greatest.
-        n: Seeds that have both costs.
-        bound: Empty; ``"at most"`` where a run from scratch never reached the target, ``"at least"`` where a retraining
-            did not.
+        median: Median over the seeds.
+        low: Minimum over the seeds.
+        high: Maximum over the seeds.
+        n: Number of seeds with both costs.
+        bound: ``"at most"`` if a run from scratch did not reach the target, ``"at least"`` if a retraining did not;
+            empty if all runs did.
     """
 
     median: float
@@ -42,11 +45,11 @@ class CostRatio:
 
 @dataclass(frozen=True)
 class ScratchComparison:
-    """Retrainings beside trainings from scratch, seed by seed.
+    """Retrainings and trainings from scratch, one pair per seed.
 
     Attributes:
-        retrained: One update a seed.
-        scratch: The same seeds from random weights.
+        retrained: Updates of the retrained model.
+        scratch: Updates from random weights, for the same seeds.
     """
 
     retrained: tuple[Update, ...]
@@ -54,17 +57,17 @@ class ScratchComparison:
 
     @property
     def ratios(self) -> dict[str, CostRatio | None]:
-        """Cost → retraining over scratch; None where it was not measured, or where both sides missed the target."""
-        missed = [not all(update.reached for update in side) for side in (self.retrained, self.scratch)]
-        bound = {(False, False): "", (False, True): "at most", (True, False): "at least"}.get((missed[0], missed[1]))
-        return {cost: None if bound is None else self._ratio(cost, bound) for cost in COMPARED}
+        """Ratio of each cost; None if it was not measured, or if neither arm always reached the target."""
+        reached = all(update.reached for update in self.retrained), all(update.reached for update in self.scratch)
+        bound = _BOUNDS.get(reached)
+        return {cost: None if bound is None else self._ratio(cost, bound) for cost in _COMPARED}
 
     def _ratio(self, cost: str, bound: str) -> CostRatio | None:
         pairs = [
             (getattr(a.cost, cost), getattr(b.cost, cost)) for a, b in zip(self.retrained, self.scratch, strict=True)
         ]
-        found = [mine / theirs for mine, theirs in pairs if mine is not None and theirs]
-        return CostRatio(statistics.median(found), min(found), max(found), len(found), bound) if found else None
+        ratios = [retrained / scratch for retrained, scratch in pairs if retrained is not None and scratch]
+        return CostRatio(statistics.median(ratios), min(ratios), max(ratios), len(ratios), bound) if ratios else None
 
 
 def compare_with_scratch(
@@ -75,18 +78,18 @@ def compare_with_scratch(
     run: Callable[[nn.Module, RetrainingJob], Update],
     recipe: Recipe | None = None,
 ) -> ScratchComparison:
-    """Retrain a model, and train the same architecture from scratch to the same target, once a seed.
+    """Retrain a model, and train its architecture from scratch to the same target, once per seed.
 
     Args:
-        model: The model as it is now; left as it is.
-        fresh: Seed → the architecture with random weights.
-        job: The retraining.
-        seeds: At least one; the spread over them is the only one that is known.
-        run: What does and measures one, e.g. ``functools.partial(resque.retrain, meter=meter)``.
-        recipe: For scratch; None takes the paper's rates for the same optimizer, see :meth:`Recipe.from_scratch`.
+        model: Model to retrain; unchanged.
+        fresh: Function of a seed that returns the architecture with random weights.
+        job: Job of the retraining.
+        seeds: Seeds, at least one.
+        run: Function that does and measures one run, e.g. ``functools.partial(resque.retrain, meter=meter)``.
+        recipe: Recipe from scratch; None takes :meth:`Recipe.from_scratch` of the job's.
 
     Raises:
-        SettingError: No seed.
+        SettingError: There is no seed.
 
     Example:
         >>> import functools
@@ -95,18 +98,18 @@ def compare_with_scratch(
         >>> digits = load_data("digits@16px")
         >>> job = RetrainingJob(digits.part("train"), digits.part("test"), 0.5)
         >>> build = functools.partial(load_model, "resque.networks:small_cnn", None)
-        >>> learned = build(7)
-        >>> _ = retrain(learned, dataclasses.replace(job, recipe=job.recipe.from_scratch()), meter=ClockMeter())
-        >>> found = compare_with_scratch(learned, build, job, [0], functools.partial(retrain, meter=ClockMeter()))
-        >>> found.ratios["steps"].median, found.scratch[0].from_scratch
+        >>> trained = build(7)
+        >>> _ = retrain(trained, dataclasses.replace(job, recipe=job.recipe.from_scratch()), meter=ClockMeter())
+        >>> comparison = compare_with_scratch(trained, build, job, [0], functools.partial(retrain, meter=ClockMeter()))
+        >>> comparison.ratios["steps"].median, comparison.scratch[0].from_scratch
         (0.0, True)
     """
     if not seeds:
         raise SettingError("no seed: expected at least one, three to see a spread")
     retrained, scratch = [], []
     for seed in seeds:
-        own = dataclasses.replace(job, seed=seed)
-        retrained.append(run(copy.deepcopy(model), own))
-        other = dataclasses.replace(own, recipe=recipe or job.recipe.from_scratch(), from_scratch=True)
-        scratch.append(run(fresh(seed), other))
+        retraining = dataclasses.replace(job, seed=seed)
+        training = dataclasses.replace(retraining, recipe=recipe or job.recipe.from_scratch(), from_scratch=True)
+        retrained.append(run(copy.deepcopy(model), retraining))
+        scratch.append(run(fresh(seed), training))
     return ScratchComparison(tuple(retrained), tuple(scratch))

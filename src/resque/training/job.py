@@ -1,4 +1,4 @@
-"""A retraining job: data, target accuracy, recipe, and the steps at which it is evaluated."""
+"""Retraining job: data, target accuracy, recipe, and the steps at which a run is evaluated."""
 
 import math
 from collections import deque
@@ -10,21 +10,34 @@ from resque.errors import DataError, SettingError
 from resque.ledger.records import Update
 from resque.training.recipe import RECIPES, Recipe, recipe_to_dict
 
+__all__ = ["RetrainingJob", "evaluation_steps", "is_update_of", "steps_per_epoch"]
+
 
 @dataclass(frozen=True)
 class RetrainingJob:
-    """What is to be done: which data, to which accuracy, by which recipe.
+    """A retraining to do: data, target accuracy and recipe.
 
     Attributes:
-        train: The new data.
-        test: New data held out, on which the target is to be reached.
-        target_accuracy: In (0, 1].
-        recipe: How to train.
-        seed: Of the order of the samples (and of dropout).
-        original_test: Original data held out, to see what is forgotten; None leaves that unmeasured.
-        shift_type: Kind of shift; None takes it from the training data.
-        from_scratch: The model has new random weights, to stand beside a retraining.
-        parent: Fingerprint of the model before it got a head for a new task; empty where it keeps its head.
+        train: New training data.
+        test: New held-out data, on which the target is to be reached.
+        target_accuracy: Accuracy to reach, in (0, 1].
+        recipe: Training recipe.
+        seed: Seed of the data order, and of dropout.
+        original_test: Held-out original data, to measure forgetting; None leaves it unmeasured.
+        shift_type: Type of shift; None takes it from the training data.
+        from_scratch: Whether the model has new random weights, for a comparison with retraining.
+        parent: Fingerprint of the model before it got a head for a new task; empty if it keeps its head.
+
+    Raises:
+        DataError: The two datasets number classes differently, or the test data has classes of its own.
+        SettingError: The target accuracy is not in (0, 1].
+
+    Example:
+        >>> from resque.data.loading import load_data
+        >>> digits = load_data("digits@16px")
+        >>> job = RetrainingJob(digits.part("train"), digits.part("test"), target_accuracy=0.9)
+        >>> job.steps_per_epoch, job.max_steps
+        (40, 10000)
     """
 
     train: LabeledDataset
@@ -53,18 +66,18 @@ class RetrainingJob:
 
     @staticmethod
     def check_target(target_accuracy: float) -> None:
-        """Refuse an accuracy that is no share."""
+        """Raise SettingError unless 0 < target_accuracy <= 1."""
         if not 0.0 < target_accuracy <= 1.0:
             raise SettingError(f"target accuracy {target_accuracy:g}: expected a share in (0, 1], e.g. 0.9 for 90 %")
 
     @property
     def digest(self) -> str:
-        """Which data these are, whatever their names."""
+        """Hash of training and test data, independent of their names."""
         return f"{self.train.digest} {self.test.digest}"
 
     @property
     def effective_shift_type(self) -> str | None:
-        """The kind of shift, as named or as the training data tells."""
+        """Type of shift: the one given, or else that of the training data."""
         return self.shift_type or self.train.shift_type
 
     @property
@@ -73,45 +86,61 @@ class RetrainingJob:
         return steps_per_epoch(len(self.train), self.recipe.batch_size)
 
     @property
-    def samples_per_epoch(self) -> int:
-        """Training samples in one pass: all, or all but a last one that would be a batch of its own."""
-        return min(len(self.train), self.steps_per_epoch * self.recipe.batch_size)
-
-    @property
     def max_steps(self) -> int:
-        """Optimizer steps of the longest run."""
+        """Step budget: optimizer steps in the maximum number of epochs."""
         return self.steps_per_epoch * (self.recipe.fixed_epochs or self.recipe.max_epochs)
 
+    def samples_after(self, steps: int) -> int:
+        """Return the number of training samples passed in so many steps, counting repeats."""
+        epochs, rest = divmod(steps, self.steps_per_epoch)
+        samples_per_epoch = min(len(self.train), self.steps_per_epoch * self.recipe.batch_size)
+        return epochs * samples_per_epoch + rest * self.recipe.batch_size
+
     def evaluation_at_or_after(self, steps: float) -> int:
-        """Where a run ends that has arrived after so many steps: it is not seen before the next look."""
+        """Return the step of the first evaluation at or after so many steps, at most the step budget.
+
+        A run that reaches its target between two evaluations ends at the later one.
+        """
         if steps >= self.max_steps:
             return self.max_steps
         return deque(evaluation_steps(steps, self.steps_per_epoch, self.recipe), maxlen=1).pop()
 
 
-def steps_per_epoch(n: int, batch_size: int) -> int:
-    """A last batch of one sample is left out: batch normalisation cannot train on it."""
-    whole, rest = divmod(n, batch_size)
+def steps_per_epoch(n_samples: int, batch_size: int) -> int:
+    """Return the optimizer steps in an epoch.
+
+    A last batch of a single sample is left out, because batch normalization cannot train on it.
+
+    Example:
+        >>> [steps_per_epoch(n, batch_size=32) for n in (64, 65, 66)]
+        [2, 2, 3]
+    """
+    whole, rest = divmod(n_samples, batch_size)
     return max(1, whole + (rest > 1))
 
 
 def evaluation_steps(steps: float, steps_per_epoch: int, recipe: Recipe) -> Iterator[int]:
-    """Steps after which a run of at least so many looks at its test data: it stops at the last, and at no other time.
+    """Iterate over the steps at which a run is evaluated, up to the first one at or after ``steps``.
+
+    A run can stop only at an evaluation.
 
     Example:
         >>> list(evaluation_steps(20, 10, Recipe())), list(evaluation_steps(9, 10, Recipe(evaluate_every=4)))
         ([0, 10, 20], [0, 4, 8, 10])
     """
-    at, every = 0, recipe.evaluate_every or steps_per_epoch
-    yield at
-    while at < steps:
-        earliest = max(at + 1, math.ceil(at * (1.0 + recipe.evaluate_growth)))
-        at = min(-(-earliest // every) * every, (at // steps_per_epoch + 1) * steps_per_epoch)
-        yield at
+    step, every = 0, recipe.evaluate_every or steps_per_epoch
+    yield step
+    while step < steps:
+        earliest = max(step + 1, math.ceil(step * (1.0 + recipe.evaluate_growth)))
+        step = min(-(-earliest // every) * every, (step // steps_per_epoch + 1) * steps_per_epoch)
+        yield step
 
 
 def is_update_of(update: Update, parent: str, job: RetrainingJob) -> bool:
-    """Whether an update is what this job would do to the model of that fingerprint."""
-    said = update.parent, update.train_data, update.test_data, dict(update.recipe), update.seed, update.target_accuracy
-    asked = parent, job.train.name, job.test.name, recipe_to_dict(job.recipe), job.seed, job.target_accuracy
-    return said == asked and update.shift_type == job.effective_shift_type and update.digest == job.digest
+    """Return whether an update is the result of this job for the model with that fingerprint."""
+    return (
+        (update.parent, update.seed, update.target_accuracy) == (parent, job.seed, job.target_accuracy)
+        and (update.train_data, update.test_data, update.digest) == (job.train.name, job.test.name, job.digest)
+        and update.shift_type == job.effective_shift_type
+        and dict(update.recipe) == recipe_to_dict(job.recipe)
+    )

@@ -1,4 +1,4 @@
-"""Prepare a model and a job for a new task: a new or widened head, labels renumbered to its outputs."""
+"""Prepare a model and a job for a new task: a new or widened head, and labels renumbered to its outputs."""
 
 import copy
 import dataclasses
@@ -16,53 +16,75 @@ from resque.models.weights import fingerprint
 from resque.training.evaluation import check_data_fits_model, count_outputs
 from resque.training.job import RetrainingJob
 
+__all__ = ["EXTENSION", "NEW_TASK", "prepare_new_task", "with_new_head"]
+
 NEW_TASK, EXTENSION = "new task", "extension"
-"""Kinds of update that are no shift."""
+"""Values of ``shift_type`` for updates that change the classes: all of them, or by additional ones."""
 
 
 def prepare_new_task(model: nn.Module, job: RetrainingJob, extend: bool = False) -> tuple[nn.Module, RetrainingJob]:
-    """The model with a head for the job's classes, and the job with the outputs' numbers as labels.
+    """Return the model with a head for the job's classes, and the job with output numbers as labels.
 
     Args:
-        model: Left as it was.
-        job: With the labels of the data; its seed is that of the new weights.
-        extend: See :class:`TaskIndexSettings`.
-    """
-    if job.original_test is not None:
-        raise SettingError("what is forgotten cannot be told beside a changed head: leave --original-test out")
-    outputs = _outputs_of(model, job.train, extend)
-    with torch.random.fork_rng():
-        torch.manual_seed(job.seed)
-        learner, task = with_new_head(model, job.train, extend)
-    shift_type = job.shift_type or (EXTENSION if extend else NEW_TASK)
-    test = _numbered(job.test, outputs)
-    return learner, dataclasses.replace(job, train=task, test=test, shift_type=shift_type, parent=fingerprint(model))
-
-
-def with_new_head(model: nn.Module, data: LabeledDataset, extend: bool = False) -> tuple[nn.Module, LabeledDataset]:
-    """A copy of the model with a head for the data's classes, and the data with the outputs' numbers as labels.
-
-    Args:
-        model: Any classifier; left as it was.
-        data: The new task.
-        extend: Widen the head and keep what it has learned, see :class:`TaskIndexSettings`.
+        model: Classifier; unchanged.
+        job: Job with the labels of the data; its seed also seeds the new weights.
+        extend: Whether to widen the head for additional classes; otherwise it is replaced.
 
     Raises:
         ModelError: The head cannot be found or replaced.
-        SettingError: To be extended by classes that the model has already.
+        SettingError: Forgetting is to be measured, or there are no additional classes.
+
+    Example:
+        >>> from resque.data.loading import load_data
+        >>> from resque.models.networks import small_cnn
+        >>> digits = load_data("digits@16px@200")
+        >>> learner, job = prepare_new_task(small_cnn(), RetrainingJob(digits, digits, 0.5))
+        >>> job.effective_shift_type
+        'new task'
     """
-    outputs = _outputs_of(model, data, extend)
-    old, learner = count_outputs(model, data), copy.deepcopy(model)
-    kept, size = (old, max(outputs.values()) + 1) if extend else (0, len(outputs))
+    if job.original_test is not None:
+        raise SettingError("forgetting cannot be measured after a change of the head: leave --original-test out")
+    outputs = _output_of_label(model, job.train, extend)
+    with torch.random.fork_rng():
+        torch.manual_seed(job.seed)
+        learner, train = with_new_head(model, job.train, extend)
+    shift_type = job.shift_type or (EXTENSION if extend else NEW_TASK)
+    test = _relabeled(job.test, outputs)
+    return learner, dataclasses.replace(job, train=train, test=test, shift_type=shift_type, parent=fingerprint(model))
+
+
+def with_new_head(model: nn.Module, data: LabeledDataset, extend: bool = False) -> tuple[nn.Module, LabeledDataset]:
+    """Return a copy of the model with a head for the data's classes, and the data with output numbers as labels.
+
+    Args:
+        model: Classifier; unchanged.
+        data: Training data of the new task.
+        extend: Whether to widen the head and keep its weights; otherwise it is replaced.
+
+    Raises:
+        ModelError: The head cannot be found or replaced.
+        SettingError: The head is to be widened, and the model has all classes already.
+
+    Example:
+        >>> from resque.data.loading import load_data
+        >>> from resque.models.networks import small_cnn
+        >>> data = load_data("digits@16px@200")
+        >>> learner, task = with_new_head(small_cnn(), dataclasses.replace(data, labels=data.labels % 3 + 40))
+        >>> count_outputs(learner, task), task.classes
+        (3, [0, 1, 2])
+    """
+    outputs = _output_of_label(model, data, extend)
+    learner = copy.deepcopy(model)
+    kept, size = (count_outputs(model, data), max(outputs.values()) + 1) if extend else (0, len(outputs))
     widen_head(learner, size) if extend else replace_head(learner, size)
     _check_head(model, learner, data, kept, size)
-    task = _numbered(data, outputs)
+    task = _relabeled(data, outputs)
     check_data_fits_model(learner, task)
     return learner, task
 
 
-def _outputs_of(model: nn.Module, data: LabeledDataset, extend: bool) -> dict[int, int]:
-    """Label → output of the head to come."""
+def _output_of_label(model: nn.Module, data: LabeledDataset, extend: bool) -> dict[int, int]:
+    """Return label → output of the new head."""
     old, classes = count_outputs(model, data), data.classes
     new = [label for label in classes if not 0 <= label < old] if extend else classes
     if not new:
@@ -74,29 +96,29 @@ def _outputs_of(model: nn.Module, data: LabeledDataset, extend: bool) -> dict[in
     return {label: label for label in classes} | {label: kept + i for i, label in enumerate(new)}
 
 
-def _numbered(data: LabeledDataset, outputs: Mapping[int, int]) -> LabeledDataset:
-    """With outputs in the place of labels."""
-    own = torch.tensor([outputs[label] for label in data.classes])
-    return dataclasses.replace(data, labels=own[torch.searchsorted(torch.tensor(data.classes), data.labels)])
+def _relabeled(data: LabeledDataset, outputs: Mapping[int, int]) -> LabeledDataset:
+    numbers = torch.tensor([outputs[label] for label in data.classes])
+    return dataclasses.replace(data, labels=numbers[torch.searchsorted(torch.tensor(data.classes), data.labels)])
 
 
-def _some_logits(model: nn.Module, data: LabeledDataset) -> Tensor:
+def _sample_logits(model: nn.Module, data: LabeledDataset) -> Tensor:
     with eval_mode(model):
-        images, _ = next(data.batches(2, device_of(model)))
-        return forward(model, images).double()
+        inputs, _ = next(data.batches(2, device_of(model)))
+        return forward(model, inputs).double()
 
 
-def _check_head(model: nn.Module, learner: nn.Module, data: LabeledDataset, kept: int, outputs: int) -> None:
-    """Refuse a learner whose changed layer was no head, or whose old classes answer otherwise than the model's."""
+def _check_head(model: nn.Module, learner: nn.Module, data: LabeledDataset, kept: int, size: int) -> None:
+    """Raise an error unless the changed layer is the head, and the first ``kept`` classes have their former logits."""
     name = head_name(learner)
-    advice = f"{name!r}, the last dense layer, is not the last thing that the model runs, so it is no head to change"
+    reason = f"{name!r}, the last dense layer, is not the last one that the model runs, so it is no head to change"
     try:
-        logits = _some_logits(learner, data)
+        logits = _sample_logits(learner, data)
     except ModelError as error:
-        raise ModelError(f"{advice}: {error.__cause__ or error}") from error
-    if logits.shape[1] != outputs:
-        raise ModelError(f"{advice}: the model still has {logits.shape[1]} outputs, expected {outputs}")
-    precision = next(p.dtype for p in learner.parameters() if p.is_floating_point())
-    slack = torch.finfo(precision).eps ** (2 / 3) * (1.0 + float(logits.abs().max()))  # a product may round otherwise
-    if kept and not torch.allclose(logits[:, :kept], _some_logits(model, data), rtol=0.0, atol=slack):
-        raise ModelError(f"after {name!r} was widened, the old classes get other logits than before: {advice}")
+        raise ModelError(f"{reason}: {error.__cause__ or error}") from error
+    if logits.shape[1] != size:
+        raise ModelError(f"{reason}: the model still has {logits.shape[1]} outputs, expected {size}")
+    dtype = next(p.dtype for p in learner.parameters() if p.is_floating_point())
+    # a matrix product of another size may round differently
+    tolerance = torch.finfo(dtype).eps ** (2 / 3) * (1.0 + float(logits.abs().max()))
+    if kept and not torch.allclose(logits[:, :kept], _sample_logits(model, data), rtol=0.0, atol=tolerance):
+        raise ModelError(f"after {name!r} was widened, the old classes get other logits than before: {reason}")

@@ -14,44 +14,71 @@ from resque.models.inference import device_of
 from resque.training.recipe import Recipe
 from resque.training.trainer import Trainer
 
+__all__ = ["WARM_UP_STEPS", "forecast_overhead", "probe"]
+
 WARM_UP_STEPS = 2
+"""Steps before a measurement: the first ones in a process also pay for imports, allocation and thread start."""
 _MIN_PROBE_STEPS = 5
 
 
-def forecast_overhead(passes_s: float, step_cost: StepCost, forecasts: int = 1) -> EnergyReading:
-    """What one forecast took: its passes, at the probe's power, and its share of the probe.
+def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyMeter) -> StepCost:
+    """Measure the cost of a training step from a few real steps on a copy of the model.
+
+    The probe takes at least five steps, and at least 1.2 times the meter's shortest window.
 
     Args:
-        passes_s: Seconds of the forward passes; as a rule too short for a meter's own window.
-        step_cost: The probe.
-        forecasts: How many forecasts share the probe.
+        model: Model to retrain; unchanged.
+        data: Training data.
+        recipe: Training recipe.
+        meter: Meter of time and energy.
+
+    Returns:
+        Seconds and energy per step, and the reading of the probe itself.
+
+    Example:
+        >>> from resque.data.loading import load_data
+        >>> from resque.energy.meters import ClockMeter
+        >>> from resque.models.networks import small_cnn
+        >>> step_cost = probe(small_cnn(), load_data("digits@16px@500"), Recipe(), ClockMeter())
+        >>> step_cost.steps >= 5, step_cost.wall_s > 0, step_cost.energy_kwh is None
+        (True, True, True)
     """
-    probed = step_cost.reading
-    wall_s = passes_s + probed.wall_s / forecasts
-    energy_kwh = energy_share(probed, wall_s)
-    parts = {device: kwh * wall_s / probed.wall_s for device, kwh in probed.components_kwh.items()}
-    note = f"passes {passes_s:.2f} s at the probe's power, and 1/{forecasts} of the probe"
-    return EnergyReading(wall_s, energy_kwh, parts, probed.methods, probed.meter, note)
-
-
-def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyMeter) -> StepCost:
-    """What one training step costs on this machine: a few real steps on a copy; the model stays untouched."""
-    trainer = Trainer(copy.deepcopy(model), data, recipe, seed=0)
-    with torch.random.fork_rng():
-        length_s = 1.2 * meter.shortest_s
-        with meter.window() as window:
-            block = trainer.steps_per_block
-            _take(trainer, -(-WARM_UP_STEPS // block) * block)  # they pay for imports, allocation and thread start
-            steps, start = 0, now(device_of(model))
-            while now(device_of(model)) - start < length_s or steps < _MIN_PROBE_STEPS:
-                _take(trainer, block)
-                steps += block
-            wall_s = now(device_of(model)) - start
+    trainer, device = Trainer(copy.deepcopy(model), data, recipe, seed=0), device_of(model)
+    with torch.random.fork_rng(), meter.window() as window:
+        block = trainer.steps_per_block
+        _take_steps(trainer, -(-WARM_UP_STEPS // block) * block)
+        steps, start = 0, now(device)
+        while now(device) - start < 1.2 * meter.shortest_s or steps < _MIN_PROBE_STEPS:
+            _take_steps(trainer, block)
+            steps += block
+        wall_s = now(device) - start
     energy_kwh = energy_share(window.reading, wall_s)
-    per_step = None if energy_kwh is None else energy_kwh / steps
-    return StepCost(wall_s / steps, per_step, steps, window.reading)
+    return StepCost(wall_s / steps, None if energy_kwh is None else energy_kwh / steps, steps, window.reading)
 
 
-def _take(trainer: Trainer, steps: int) -> None:
+def forecast_overhead(passes_s: float, step_cost: StepCost, forecasts: int = 1) -> EnergyReading:
+    """Compute the cost of making one forecast: its forward passes and its share of the probe.
+
+    Args:
+        passes_s: Seconds of the forward passes. They are usually too short for a window of their own, so they are
+            priced at the power of the probe.
+        step_cost: Result of the probe.
+        forecasts: Number of forecasts that share the probe.
+
+    Example:
+        >>> reading = EnergyReading(2.0, 0.004, {"cpu": 0.004}, {"cpu": "measured"}, "meter")
+        >>> overhead = forecast_overhead(1.0, StepCost(0.1, 0.0002, 20, reading), forecasts=2)
+        >>> overhead.wall_s, overhead.energy_kwh
+        (2.0, 0.004)
+    """
+    probe_reading = step_cost.reading
+    wall_s = passes_s + probe_reading.wall_s / forecasts
+    energy_kwh = energy_share(probe_reading, wall_s)
+    parts = {device: kwh * wall_s / probe_reading.wall_s for device, kwh in probe_reading.components_kwh.items()}
+    note = f"passes {passes_s:.2f} s at the probe's power, and 1/{forecasts} of the probe"
+    return EnergyReading(wall_s, energy_kwh, parts, probe_reading.methods, probe_reading.meter, note)
+
+
+def _take_steps(trainer: Trainer, steps: int) -> None:
     for _ in range(steps):
         trainer.step()

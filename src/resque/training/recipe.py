@@ -1,4 +1,4 @@
-"""What is to be done, as data: the recipe of a training, and the job it is used for."""
+"""Training recipe: the settings of a training as data, by name, from a file or from ``SETTING=VALUE`` pairs."""
 
 import dataclasses
 import math
@@ -8,51 +8,61 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import nn
 
 from resque.data.augmentation import PAPER, check_augmentation
 from resque.errors import ModelError, SettingError
-from resque.ledger.serialization import from_dict, to_dict
+from resque.ledger.serialization import to_dict
 from resque.training.finetuning import check_scope
 from resque.training.stopping import MAX_EPOCHS, TOLERANCES
 
-_KINDS: dict[Any, str] = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}
-_FUSED = ("cpu", "cuda")
+__all__ = ["RECIPES", "Recipe", "named_recipe", "recipe_to_dict"]
+
 _CHOICES = {
     "optimizer": ("adam", "adamw", "sgd"),
     "schedule": ("steps", "cosine"),
     "precision": ("float32", "bfloat16"),
 }
+_POSITIVE = ("learning_rate", "batch_size", "max_epochs", "fixed_epochs", "max_hours", "max_kwh")
+_MILESTONES = "epochs from 1 on, e.g. milestones=40+70"
+_FUSED = ("cpu", "cuda")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained: data, not code.
+    """Settings of a training.
 
     Attributes:
         optimizer: ``"adam"``, ``"adamw"`` or ``"sgd"``.
-        learning_rate: At the start.
-        weight_decay: L2 regularisation.
-        momentum: Of SGD.
+        learning_rate: Learning rate at the start.
+        weight_decay: L2 regularization.
+        momentum: Momentum of SGD.
         batch_size: Samples per optimizer step.
         milestones: Epochs after which the learning rate is divided by ten.
-        schedule: ``"steps"`` (the milestones), or ``"cosine"`` to zero over the longest run.
-        augmentation: Names of :data:`resque.data.augmentation.AUGMENTATIONS`; none for data as they are.
+        schedule: ``"steps"`` (at the milestones), or ``"cosine"`` (to zero over the maximum number of epochs).
+        augmentation: Names of :data:`resque.data.augmentation.AUGMENTATIONS`; empty for unchanged data.
         precision: ``"float32"``, or ``"bfloat16"`` (autocast; weights stay float32).
-        channels_last: Convolutions keep the channels of a pixel together in memory: as a rule faster.
-        compile: The model is compiled first, which the update pays for.
+        channels_last: Whether convolutions use the channels-last memory format, which is usually faster.
+        compile: Whether the model is compiled first; the time it takes is part of the cost.
         trains: ``"all"`` parameters, the ``"head"`` alone, or ``"lora"`` (adapters and the head).
-        rank: Of the adapters.
-        evaluate_every: Steps between evaluations, which come at its multiples and after each epoch; None evaluates
-            after each epoch alone.
-        evaluate_growth: The gap to the next evaluation is at least this share of the steps taken so far: at 0.1 a
-            cost is known to about 10 %, whether it is 20 steps or 20,000.
-        max_epochs: The longest run.
-        fixed_epochs: Exactly this many epochs, whatever the accuracy; None stops by the rules.
-        max_hours: Budget of training time; None for none.
-        max_kwh: Budget of training energy; None for none.
-        tolerances: When a run that comes close may end, see :func:`resque.training.stopping.stop_epoch`.
+        rank: Rank of the adapters.
+        evaluate_every: Steps between evaluations, in addition to one after each epoch; None for that one alone.
+        evaluate_growth: Least gap to the next evaluation, as a share of the steps taken so far. At 0.1, costs are known
+            to about 10 %, whether a run takes 20 steps or 20,000.
+        max_epochs: Maximum number of epochs.
+        fixed_epochs: Exact number of epochs, whatever the accuracy; None stops by the rules.
+        max_hours: Budget of training time, in hours; None for no budget.
+        max_kwh: Budget of training energy, in kWh; None for no budget.
+        tolerances: Rules that end a run close to its target, see :func:`resque.training.stopping.stop_epoch`.
+
+    Raises:
+        SettingError: A setting is out of range.
+
+    Example:
+        >>> Recipe(optimizer="sgd", learning_rate=0.01).batch_size
+        32
     """
 
     optimizer: str = "adam"
@@ -77,9 +87,9 @@ class Recipe:
     tolerances: tuple[tuple[float, int], ...] = TOLERANCES
 
     def __post_init__(self) -> None:
-        for name, offered in _CHOICES.items():
-            if getattr(self, name) not in offered:
-                raise SettingError(f"{name} {getattr(self, name)!r}: use one of {', '.join(offered)}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise SettingError(f"{name} {getattr(self, name)!r}: use one of {', '.join(choices)}")
         check_augmentation(self.augmentation)
         check_scope(self.trains, self.rank)
         if not (self.weight_decay >= 0.0 and 0.0 <= self.momentum < 1.0):
@@ -87,8 +97,8 @@ class Recipe:
                 f"weight_decay {self.weight_decay} and momentum {self.momentum}: expected 0 or more, and 0 to below 1"
             )
         if not all(isinstance(epoch, int) and epoch > 0 for epoch in self.milestones):
-            raise SettingError(f"milestones {self.milestones}: expected epochs from 1 on, e.g. milestones=40+70")
-        for name in ("learning_rate", "batch_size", "max_epochs", "fixed_epochs", "max_hours", "max_kwh"):
+            raise SettingError(f"milestones {self.milestones}: expected {_MILESTONES}")
+        for name in _POSITIVE:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SettingError(f"{name} is {value}; expected more than 0")
@@ -98,13 +108,22 @@ class Recipe:
             raise SettingError(f"evaluate_growth is {self.evaluate_growth}; expected 0 or more, e.g. 0.1")
 
     def from_scratch(self) -> "Recipe":
-        """The same for a model with random weights: all of it, at the rates that the paper trains with."""
+        """Return the recipe for random weights: all parameters, at the paper's learning rate for that.
+
+        Example:
+            >>> Recipe(trains="head").from_scratch().learning_rate
+            0.001
+        """
         base = RECIPES["train-sgd" if self.optimizer == "sgd" else "train-adam"]
         names = "learning_rate", "weight_decay", "milestones"
         return dataclasses.replace(self, trains="all", **{name: getattr(base, name) for name in names})
 
-    def build(self, model: nn.Module) -> torch.optim.Optimizer:
-        """The optimizer for a model's parameters."""
+    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        """Build the optimizer of a model's trainable parameters.
+
+        Raises:
+            ModelError: No parameter requires a gradient.
+        """
         trainable = [p for p in model.parameters() if p.requires_grad]
         if not trainable:
             raise ModelError("the model has no parameter that requires a gradient: there is nothing to retrain")
@@ -112,11 +131,10 @@ class Recipe:
         common["fused"] = all(p.device.type in _FUSED and p.is_floating_point() for p in trainable)
         if self.optimizer == "sgd":
             return torch.optim.SGD(trainable, momentum=self.momentum, **common)
-        form = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
-        return form(trainable, **common)
+        return (torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam)(trainable, **common)
 
     def build_schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-        """The schedule of the learning rate, one step an epoch."""
+        """Build the learning rate schedule, which advances once per epoch."""
         if self.schedule == "cosine":
             return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.fixed_epochs or self.max_epochs)
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, list(self.milestones), gamma=0.1)
@@ -128,20 +146,21 @@ RECIPES = {
     "train-adam": Recipe(learning_rate=1e-3, weight_decay=1e-4, milestones=()),
     "train-sgd": Recipe(optimizer="sgd", learning_rate=1e-2, weight_decay=1e-4, milestones=(70,)),
 }
-"""The paper's recipes by name; its augmentation is ``augmentation=paper``, because a production model may have none."""
+"""Recipes of the paper by name, without its augmentation (``augmentation=paper``): a model in use may have none."""
 
 
 def named_recipe(spec: str, evaluate_every: int | None = None, max_epochs: int | None = None) -> Recipe:
-    """A recipe by name or from a file, with some of its settings changed.
+    """Return a recipe by name or from a file, with some of its settings changed.
 
     Args:
-        spec: ``NAME``, or ``FILE.toml`` of settings; then any of them, after commas: ``retrain-adam,batch_size=64``.
-            Several augmentations or milestones have ``+`` between them; ``paper`` stands for the paper's augmentations.
-        evaluate_every: Goes before the recipe's.
-        max_epochs: Goes before the recipe's.
+        spec: ``NAME``, or ``FILE.toml`` with settings, followed by comma-separated settings:
+            ``retrain-adam,batch_size=64``. Augmentations and milestones are joined with ``+``; ``paper`` stands for the
+            paper's augmentations.
+        evaluate_every: Setting of that name; overrides the recipe's.
+        max_epochs: Setting of that name; overrides the recipe's.
 
     Raises:
-        SettingError: No such recipe or setting, or a value that it cannot have.
+        SettingError: The recipe or a setting does not exist, or a value is not valid.
 
     Example:
         >>> named_recipe("retrain-sgd,batch_size=64,augmentation=flip+crop").augmentation
@@ -150,7 +169,7 @@ def named_recipe(spec: str, evaluate_every: int | None = None, max_epochs: int |
     name, *changes = spec.split(",")
     settings: dict[str, Any] = {}
     if name.endswith(".toml"):
-        settings |= _from_toml(Path(name))
+        settings |= _read_toml(Path(name))
         name = str(settings.pop("base", "retrain-adam"))
     if name not in RECIPES:
         raise SettingError(f"unknown recipe {name!r}: use one of {', '.join(RECIPES)}, or a FILE.toml of settings")
@@ -158,51 +177,57 @@ def named_recipe(spec: str, evaluate_every: int | None = None, max_epochs: int |
         key, sign, value = change.partition("=")
         if not sign:
             raise SettingError(f"recipe setting {change!r}: write SETTING=VALUE, e.g. batch_size=64")
-        settings[key] = _parsed(value)
-    settings |= {"evaluate_every": evaluate_every} if evaluate_every is not None else {}
-    settings |= {"max_epochs": max_epochs} if max_epochs is not None else {}
-    try:
-        return from_dict(Recipe, to_dict(RECIPES[name]) | {key: _typed(key, value) for key, value in settings.items()})
-    except TypeError as error:
-        raise SettingError(f"recipe {spec!r} has a setting of the wrong kind: {error}") from error
+        settings[key] = _parse_value(value)
+    options = {"evaluate_every": evaluate_every, "max_epochs": max_epochs}
+    settings |= {key: value for key, value in options.items() if value is not None}
+    return dataclasses.replace(RECIPES[name], **{key: _convert(key, value) for key, value in settings.items()})
 
 
-def _from_toml(path: Path) -> dict[str, Any]:
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings of a recipe as the ledger stores them, with lists instead of tuples."""
+    return to_dict(recipe)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path} cannot be read as TOML: {error}") from error
 
 
-def _parsed(value: str) -> Any:
-    """A value as TOML has it; anything else is a word."""
+def _parse_value(text: str) -> Any:
+    """Parse a TOML value; return anything else as it is."""
     try:
-        return tomllib.loads(f"value = {value}")["value"]
+        return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        return value
+        return text
 
 
-def _typed(key: str, value: Any) -> Any:
-    """A setting's value in its own form; a name or a kind that there is not is refused."""
-    hints = typing.get_type_hints(Recipe)
-    if key not in hints:
-        raise SettingError(f"a recipe has no setting {key!r}: use one of {', '.join(hints)}")
+def _convert(key: str, value: Any) -> Any:
+    """Convert a setting to its type; raise SettingError if it does not exist or the value does not fit."""
+    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Recipe)}
+    if key not in types:
+        raise SettingError(f"a recipe has no setting {key!r}: use one of {', '.join(types)}")
     if key == "augmentation" and isinstance(value, str):
-        return () if value in ("", "none") else PAPER if value == "paper" else tuple(value.split("+"))
-    if key == "milestones" and isinstance(value, str | int):
-        return tuple(_parsed(epoch) for epoch in str(value).split("+")) if value not in ("", "none") else ()
-    if typing.get_origin(hints[key]) is tuple:
-        if not isinstance(value, list | tuple):
-            raise SettingError(f"recipe setting {key}={value}: expected a list; write it in a FILE.toml")
-        return value
-    wanted = [kind for kind in (typing.get_args(hints[key]) or (hints[key],)) if kind in _KINDS]
-    if not wanted or type(value) is wanted[0]:
-        return value
-    if type(value) in (int, float) and wanted[0] in (int, float) and wanted[0](value) == value:
-        return wanted[0](value)
-    raise SettingError(f"recipe setting {key}={value}: expected {_KINDS[wanted[0]]}")
+        value = PAPER if value == "paper" else _split(value)
+    elif key == "milestones" and isinstance(value, str | int):
+        value = [_parse_value(epoch) for epoch in _split(str(value))]
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)  # 64.0 is a whole number, too
+    try:
+        return msgspec.convert(value, types[key])
+    except msgspec.ValidationError as error:
+        expected = _MILESTONES if key == "milestones" else _describe(types[key])
+        raise SettingError(f"recipe setting {key}={value}: expected {expected}") from error
 
 
-def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """A recipe's settings as the ledger keeps them: lists for tuples."""
-    return to_dict(recipe)
+def _split(value: str) -> list[str]:
+    return [] if value in ("", "none") else value.split("+")
+
+
+def _describe(hint: Any) -> str:
+    """Describe the values of a type, for an error message."""
+    if typing.get_origin(hint) is tuple:
+        return "a list; write it in a FILE.toml"
+    words = {bool: "true or false", str: "a word", int: "a whole number", float: "a number"}
+    return next(word for kind, word in words.items() if kind is hint or kind in typing.get_args(hint))

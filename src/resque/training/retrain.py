@@ -1,4 +1,4 @@
-"""A measured update: recipe + stop rule + meter → the cost of reaching a target, with its learning curve."""
+"""Measured retraining: train to a target accuracy, and return every cost with the learning curve."""
 
 import copy
 import dataclasses
@@ -14,17 +14,20 @@ from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading, energy_share, join_readings
 from resque.errors import SettingError
 from resque.ledger.identifiers import utc_now
-from resque.ledger.records import Cost, Features, LearningCurve, StepCost, Update
+from resque.ledger.records import Features, LearningCurve, StepCost, Update
 from resque.models.inference import device_of
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
+from resque.training.cost_tracking import final_cost
 from resque.training.environment import describe_host
 from resque.training.evaluation import check_data_fits_model, evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.probe import WARM_UP_STEPS, probe
 from resque.training.recipe import recipe_to_dict
-from resque.training.run import ReviseForecast, Run, RunProgress, run_to_end
+from resque.training.run import ReviseForecast, Run, RunProgress, RunSettings, run_to_end
 from resque.training.trainer import Trainer
+
+__all__ = ["retrain"]
 
 
 def retrain(
@@ -42,37 +45,36 @@ def retrain(
     on_progress: Callable[[RunProgress], None] | None = None,
     revise: ReviseForecast | None = None,
 ) -> Update:
-    """Retrain a model until it reaches its target, and measure what that takes.
+    """Retrain a model until it reaches its target accuracy, and measure the cost.
 
-    The test accuracy is looked at before the first step and then every ``recipe.evaluate_every`` steps (or
-    after each epoch); the run ends at the first look at or above the target, or by the paper's tolerance
-    rule at the end of an epoch, or with the last epoch, or when a budget is used up. With a fixed number of epochs
-    it goes on whatever it sees. Costs are of the training steps alone.
+    The model is evaluated before the first step, then every ``recipe.evaluate_every`` steps, and after each epoch. The
+    run ends at the first evaluation at or above the target, by the paper's tolerance rules at the end of an epoch, with
+    the last epoch, or when a budget is used up. With a fixed number of epochs, accuracy does not end it. The cost
+    covers the training steps alone.
 
     Args:
-        model: Trained in place.
-        job: What is to be done.
-        meter: Measures the run; its energy is shared between training and evaluation by time.
-        grid: The electricity it runs on; without it carbon is None.
-        features: What was known beforehand; None evaluates accuracy and loss alone.
-        step_cost: Probed cost of a step, for the energy of a run too short for the meter; None probes then.
-        model_name: For the record.
-        forecast_id: The forecast that this run settles.
-        checkpoint: Where the run leaves what it takes to go on after an interruption; None leaves nothing. The file
-            stays after the run, until :meth:`resque.training.checkpoint.Checkpoint.remove` says that the update has
-            been kept.
-        tariff: What it is paid by.
-        on_progress: Called after each evaluation.
-        revise: Renews the forecast by the curve so far, see :class:`resque.forecasting.landmarking.ForecastReviser`;
-            asked after each evaluation, as a part of it.
+        model: Model to retrain, in place.
+        job: Data, target accuracy and recipe.
+        meter: Meter of time and energy. The energy of the run is shared between training and evaluation by time.
+        grid: Electricity grid; None leaves carbon unknown.
+        features: Features known before the update; None takes accuracy and loss before the first step.
+        step_cost: Probed cost of a step, for the energy of a run too short for the meter; None probes if needed.
+        model_name: Name of the model in the update; empty takes the name of its class.
+        forecast_id: Id of the forecast that the update settles.
+        checkpoint: Settings of checkpoints; None writes none. The file stays after the run, until
+            :meth:`resque.training.checkpoint.Checkpoint.remove` is called.
+        tariff: Price of energy and time.
+        on_progress: Callback after each evaluation.
+        revise: In-run forecast update, see :class:`resque.forecasting.landmarking.ForecastReviser`; called after each
+            evaluation, and timed as a part of it.
 
     Returns:
-        The update, complete whether or not it reached its target.
+        The update, complete whether or not the target was reached.
 
     Raises:
-        DataError: Fewer samples than classes, or labels that are no outputs of the model.
-        ModelError: The model does not take the data.
-        SettingError: A budget in kWh, and no meter that knows energy.
+        DataError: There are fewer samples than classes, or a label is not an output of the model.
+        ModelError: The model does not accept the data.
+        SettingError: The recipe has a budget in kWh, and the meter does not measure energy.
 
     Example:
         >>> from resque.data.loading import load_data
@@ -87,25 +89,16 @@ def retrain(
     """
     check_data_fits_model(model, job.train)
     check_data_fits_model(model, job.test)
-    parent, before = job.parent or fingerprint(model), _original_accuracy(model, job)
-    if job.recipe.max_kwh is not None and step_cost is None:
-        step_cost = probe(model, job.train, job.recipe, meter)
-    if job.recipe.max_kwh is not None and (step_cost is None or step_cost.energy_kwh is None):
-        raise SettingError("a budget in kWh needs a meter that knows energy: install resque[energy], or use max_hours")
-    with torch.random.fork_rng():
-        flops_per_step = _warm_up(copy.deepcopy(model), job)
-        torch.manual_seed(job.seed)
-        trainer = Trainer(model, job.train, job.recipe, job.seed)
-        try:
-            run = Run(model, trainer, job, step_cost, on_progress, revise)
-            run_to_end(run, meter, None if checkpoint is None else checkpoint.path(parent, job), checkpoint)
-        finally:
-            trainer.end()
-    model.eval()
-    curve, energy = run.curve, join_readings(run.readings)
-    if energy.energy_kwh is None and energy.methods and curve.steps[-1] and step_cost is None:
+    parent, accuracy_before = job.parent or fingerprint(model), _original_accuracy(model, job)
+    step_cost = _step_cost_for_budget(model, job, meter, step_cost)
+    settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise)
+    run, trainable_share, flops_per_sample = _train(model, job, parent, settings)
+    curve, reading = run.curve, join_readings(run.readings)
+    if reading.energy_kwh is None and reading.methods and curve.steps[-1] and step_cost is None:
         step_cost = probe(model, job.train, job.recipe, meter)  # a step costs the same with other weights
-    energy = _short_run_energy(energy, curve, step_cost)
+    reading, energy_kwh = _training_energy(reading, curve, step_cost)
+    samples = job.samples_after(curve.steps[-1])
+    flops = flops_per_sample * samples if flops_per_sample else None
     return Update(
         id=run.id,
         started_utc=run.started_utc,
@@ -123,15 +116,15 @@ def retrain(
         stopped_by=run.stopped_by or "",
         features=features or Features(None, curve.accuracy[0], curve.loss[0]),
         curve=curve,
-        cost=_cost(curve, job, energy, step_cost, grid, flops_per_step),
+        cost=final_cost(curve, energy_kwh, grid, samples, flops),
         evaluation_s=run.evaluation_s,
-        energy=energy,
+        energy=reading,
         grid=grid,
-        original_accuracy_before=before,
+        original_accuracy_before=accuracy_before,
         original_accuracy_after=_original_accuracy(model, job),
         forecast_id=forecast_id,
         host=describe_host(device_of(model)),
-        trainable_share=trainer.tuning.share,
+        trainable_share=trainable_share,
         resumed=run.resumed,
         tariff=tariff,
         from_scratch=job.from_scratch,
@@ -140,13 +133,41 @@ def retrain(
     )
 
 
-def _warm_up(model: nn.Module, job: RetrainingJob) -> float:
-    """Steps on a throw-away copy: what only the first ones in a process pay for is no cost of the update.
+def _step_cost_for_budget(
+    model: nn.Module, job: RetrainingJob, meter: EnergyMeter, step_cost: StepCost | None
+) -> StepCost | None:
+    """Return the cost of a step, probed if a budget in kWh needs it; raise SettingError if its energy is unknown."""
+    if job.recipe.max_kwh is None:
+        return step_cost
+    step_cost = step_cost or probe(model, job.train, job.recipe, meter)
+    if step_cost.energy_kwh is None:
+        raise SettingError(
+            "a budget in kWh needs a meter that measures energy: install resque[energy], or use max_hours"
+        )
+    return step_cost
 
-    Returns:
-        Floating point operations of one step, forward and backward.
+
+def _train(model: nn.Module, job: RetrainingJob, parent: str, settings: RunSettings) -> tuple[Run, float, float]:
+    """Train to the end; return the run, the trainable share, and the floating point operations per sample."""
+    with torch.random.fork_rng():
+        flops_per_sample = _warm_up(copy.deepcopy(model), job) / min(job.recipe.batch_size, len(job.train))
+        torch.manual_seed(job.seed)
+        trainer = Trainer(model, job.train, job.recipe, job.seed)
+        try:
+            run = Run(model, trainer, job, settings)
+            run_to_end(run, settings, settings.checkpoint.path(parent, job) if settings.checkpoint else None)
+        finally:
+            trainer.end()
+    model.eval()
+    return run, trainer.scope.trainable_share, flops_per_sample
+
+
+def _warm_up(model: nn.Module, job: RetrainingJob) -> float:
+    """Take a few steps, on a copy of the model, and return the floating point operations of one step.
+
+    The first steps in a process also pay for imports and allocation, which are not a cost of the update.
     """
-    recipe = dataclasses.replace(job.recipe, compile=False)  # compiling is paid for by the update that wants it
+    recipe = dataclasses.replace(job.recipe, compile=False)  # an update that compiles pays for it
     trainer = Trainer(model, job.train, recipe, job.seed)
     for _ in range(WARM_UP_STEPS):
         trainer.step()
@@ -156,45 +177,18 @@ def _warm_up(model: nn.Module, job: RetrainingJob) -> float:
     return float(counter.get_total_flops())
 
 
-def _short_run_energy(reading: EnergyReading, curve: LearningCurve, step_cost: StepCost | None) -> EnergyReading:
-    """Say how the energy of a run below the meter's shortest window is known."""
-    if reading.energy_kwh is not None or step_cost is None or step_cost.energy_kwh is None:
-        return reading
-    note = f"{reading.note}: {curve.steps[-1]} steps × probed energy"
-    return dataclasses.replace(reading, note=note)
-
-
-def _cost(
-    curve: LearningCurve,
-    job: RetrainingJob,
-    energy: EnergyReading,
-    step_cost: StepCost | None,
-    grid: Grid | None,
-    flops_per_step: float,
-) -> Cost:
-    steps, wall_s = curve.steps[-1], curve.wall_s[-1]
-    energy_kwh = energy_share(energy, wall_s)
-    if energy_kwh is None and energy.methods and steps == 0:
-        energy_kwh = 0.0
-    if energy_kwh is None and step_cost is not None and step_cost.energy_kwh is not None:
-        energy_kwh = steps * step_cost.energy_kwh
-    whole, rest = divmod(steps, job.steps_per_epoch)
-    samples = whole * job.samples_per_epoch + rest * job.recipe.batch_size
-    return Cost(
-        epochs=steps / job.steps_per_epoch,
-        steps=steps,
-        samples=samples,
-        gradient_norm=curve.gradient_norm[-1],
-        gradient_norm_last_batch=curve.gradient_norm_last_batch[-1],
-        parameter_change=curve.parameter_change[-1],
-        wall_s=wall_s,
-        energy_kwh=energy_kwh,
-        carbon_kg=grid.carbon_kg(energy_kwh) if grid else None,
-        flops=flops_per_step / min(job.recipe.batch_size, len(job.train)) * samples if flops_per_step else None,
-    )
+def _training_energy(
+    reading: EnergyReading, curve: LearningCurve, step_cost: StepCost | None
+) -> tuple[EnergyReading, float | None]:
+    """Return the energy of the training steps in kWh, and the reading with a note if a probe stands in for it."""
+    steps, energy_kwh = curve.steps[-1], energy_share(reading, curve.wall_s[-1])
+    if energy_kwh is not None:
+        return reading, energy_kwh
+    if step_cost is not None and step_cost.energy_kwh is not None:
+        note = f"{reading.note}: {steps} steps × probed energy"
+        return dataclasses.replace(reading, note=note), steps * step_cost.energy_kwh
+    return reading, 0.0 if reading.methods and steps == 0 else None
 
 
 def _original_accuracy(model: nn.Module, job: RetrainingJob) -> float | None:
-    if job.original_test is None:
-        return None
-    return evaluate_dataset(model, job.original_test)[0]
+    return None if job.original_test is None else evaluate_dataset(model, job.original_test)[0]

@@ -1,6 +1,5 @@
-"""A retraining run in progress: evaluations, stopping, checkpoints."""
+"""A retraining run in progress: training, evaluations, stopping rule and checkpoints."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,17 +16,28 @@ from resque.ledger.records import ForecastRevision, LearningCurve, StepCost
 from resque.ledger.serialization import from_dict, to_dict
 from resque.models.inference import device_of
 from resque.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from resque.training.cost_tracking import build_curve
 from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.stopping import stop_epoch
 from resque.training.trainer import Trainer
 
+__all__ = ["ReviseForecast", "Run", "RunProgress", "RunSettings", "run_to_end"]
+
 ReviseForecast = Callable[[LearningCurve], ForecastRevision | None]
+"""Function that revises a forecast from the learning curve so far; None if it cannot."""
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Where a run stands, for those who watch."""
+    """Progress of a run at an evaluation.
+
+    Attributes:
+        step: Optimizer steps taken so far.
+        max_steps: Step budget.
+        accuracy: Test accuracy.
+        revision: Latest in-run forecast update; None if there is none.
+    """
 
     step: int
     max_steps: int
@@ -35,103 +45,126 @@ class RunProgress:
     revision: ForecastRevision | None = None
 
 
-class Run:
-    """A run in progress: what it has seen so far, and when it ends."""
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings of a run that are not part of its job.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        trainer: Trainer,
-        job: RetrainingJob,
-        step_cost: StepCost | None,
-        on_progress: Callable[[RunProgress], None] | None,
-        revise: ReviseForecast | None,
-    ) -> None:
-        self.revisions: list[ForecastRevision] = []
-        self.readings: list[EnergyReading] = []
-        self.evaluation_s = self._training_s = 0.0
-        self.stopped_by: str | None = None
+    Attributes:
+        meter: Meter of time and energy.
+        step_cost: Probed cost of a step; None if there was no probe.
+        checkpoint: Settings of checkpoints; None writes none.
+        on_progress: Callback after each evaluation.
+        revise: In-run forecast update after each evaluation.
+    """
+
+    meter: EnergyMeter
+    step_cost: StepCost | None = None
+    checkpoint: Checkpoint | None = None
+    on_progress: Callable[[RunProgress], None] | None = None
+    revise: ReviseForecast | None = None
+
+
+class Run:
+    """A run in progress: its evaluations so far, and why it ended.
+
+    Args:
+        model: Model in training.
+        trainer: Trainer of the model.
+        job: Job of the run.
+        settings: Settings of the run.
+
+    Attributes:
+        id: Id of the update that the run becomes.
+        started_utc: Time of the start, ISO 8601.
+        resumed: Number of times the run was resumed.
+        stopped_by: Reason of the end; None while the run goes on.
+        evaluation_s: Seconds of evaluation and of in-run forecast updates.
+        readings: Meter readings, one per window.
+        revisions: In-run forecast updates, oldest first.
+    """
+
+    def __init__(self, model: nn.Module, trainer: Trainer, job: RetrainingJob, settings: RunSettings) -> None:
         self.id, self.started_utc, self.resumed = new_id(), utc_now(), 0
-        self._rows: list[tuple[float, ...]] = []
-        self._by_epoch: list[float] = []
-        self._model, self._trainer, self._job, self._on_progress, self._revise = (
-            model,
-            trainer,
-            job,
-            on_progress,
-            revise,
-        )
-        self._test = job.test.resident(device_of(model))
-        self._step_kwh = None if step_cost is None else step_cost.energy_kwh
+        self.stopped_by: str | None = None
+        self.evaluation_s = self._training_s = 0.0
+        self.readings: list[EnergyReading] = []
+        self.revisions: list[ForecastRevision] = []
+        self._evaluations: list[tuple[float, ...]] = []
+        self._epoch_accuracies: list[float] = []
+        self._model, self._trainer, self._job, self._settings = model, trainer, job, settings
+        self._device = device_of(model)
+        self._test = job.test.resident(self._device)
 
     @property
     def curve(self) -> LearningCurve:
-        """Every evaluation so far."""
-        names = [field.name for field in dataclasses.fields(LearningCurve)][:-1]
-        columns: dict[str, Any] = dict(zip(names, zip(*self._rows, strict=True), strict=True))
-        return LearningCurve(**columns, steps_per_epoch=self._trainer.steps_per_epoch)
+        """Learning curve of all evaluations so far."""
+        return build_curve(self._evaluations, self._trainer.steps_per_epoch)
 
     def proceed(self, for_s: float) -> None:
-        """Evaluate and train until the run ends, or until the end of the first epoch after so many seconds."""
-        start, first = now(device_of(self._model)), self._trainer.step_count
+        """Train and evaluate until the run ends, or until the first end of an epoch after ``for_s`` seconds."""
+        start, first_step = now(self._device), self._trainer.step_count
         while self.stopped_by is None:
-            if not self._rows or self._rows[-1][0] != self._trainer.step_count:
-                self._look()
-            at_end = self._trainer.step_count > first and not self._trainer.within_epoch
-            if self.stopped_by is not None or (at_end and now(device_of(self._model)) - start >= for_s):
+            if not self._evaluations or self._evaluations[-1][0] != self._trainer.step_count:
+                self._evaluate()
+            epoch_ended = self._trainer.step_count > first_step and not self._trainer.within_epoch
+            if self.stopped_by is not None or (epoch_ended and now(self._device) - start >= for_s):
                 return
             self._train()
 
-    def _look(self) -> None:
-        job, trainer, start = self._job, self._trainer, now(device_of(self._model))
+    def _evaluate(self) -> None:
+        trainer, settings, start = self._trainer, self._settings, now(self._device)
         accuracy, loss = evaluate_dataset(self._model, self._test)
         totals = trainer.cost_tracker.totals(trainer.within_epoch)
-        self._rows.append((trainer.step_count, accuracy, loss, self._training_s, *totals))
-        revision = self._revise(self.curve) if self._revise else None
+        self._evaluations.append((trainer.step_count, accuracy, loss, self._training_s, *totals))
+        revision = settings.revise(self.curve) if settings.revise else None
         if revision is not None:
             self.revisions.append(revision)
-        self.evaluation_s += now(device_of(self._model)) - start
-        if self._on_progress:
+        self.evaluation_s += now(self._device) - start
+        if settings.on_progress:
             latest = self.revisions[-1] if self.revisions else None
-            self._on_progress(RunProgress(trainer.step_count, job.max_steps, accuracy, latest))
+            settings.on_progress(RunProgress(trainer.step_count, self._job.max_steps, accuracy, latest))
         if trainer.step_count and not trainer.within_epoch:
-            self._by_epoch.append(accuracy)
-        self.stopped_by = self._verdict(accuracy, loss)
+            self._epoch_accuracies.append(accuracy)
+        self.stopped_by = self._stop_reason(accuracy, loss)
 
     def _train(self) -> None:
-        trainer, start = self._trainer, now(device_of(self._model))
+        """Train until the next evaluation."""
+        trainer, start = self._trainer, now(self._device)
         every = self._job.recipe.evaluate_every or trainer.steps_per_epoch
         earliest = trainer.step_count * (1.0 + self._job.recipe.evaluate_growth)
         trainer.step()
         while trainer.within_epoch and (trainer.step_count % every or trainer.step_count < earliest):
             trainer.step()
-        self._training_s += now(device_of(self._model)) - start
+        self._training_s += now(self._device) - start
 
-    def _verdict(self, accuracy: float, loss: float) -> str | None:
+    def _stop_reason(self, accuracy: float, loss: float) -> str | None:
         recipe, target = self._job.recipe, self._job.target_accuracy
         if accuracy >= target and recipe.fixed_epochs is None:
             return "target"
         if not math.isfinite(loss):
             return "diverged"
         if recipe.fixed_epochs is not None:
-            return "epochs" if len(self._by_epoch) >= recipe.fixed_epochs else self._budget()
-        return stop_epoch(self._by_epoch, target, recipe.tolerances, recipe.max_epochs)[1] or self._budget()
+            reason = "epochs" if len(self._epoch_accuracies) >= recipe.fixed_epochs else None
+        else:
+            _, reason = stop_epoch(self._epoch_accuracies, target, recipe.tolerances, recipe.max_epochs)
+        return reason or self._exceeded_budget()
 
-    def _budget(self) -> str | None:
-        recipe = self._job.recipe
+    def _exceeded_budget(self) -> str | None:
+        recipe, step_cost = self._job.recipe, self._settings.step_cost
         if recipe.max_hours is not None and self._training_s >= 3600.0 * recipe.max_hours:
             return "max hours"
-        used = None if self._step_kwh is None else self._trainer.step_count * self._step_kwh
-        return "max kWh" if recipe.max_kwh is not None and used is not None and used >= recipe.max_kwh else None
+        if recipe.max_kwh is None or step_cost is None or step_cost.energy_kwh is None:
+            return None
+        return "max kWh" if self._trainer.step_count * step_cost.energy_kwh >= recipe.max_kwh else None
 
     def state(self) -> dict[str, Any]:
-        """What :meth:`restore` needs; at the end of an epoch, or of the run."""
+        """Return the state at the end of an epoch or of the run, for :meth:`restore`."""
         return {
             "id": self.id,
             "stopped_by": self.stopped_by,
             "trainer": self._trainer.state(),
-            "rows": [list(row) for row in self._rows],
-            "by_epoch": self._by_epoch,
+            "rows": [list(row) for row in self._evaluations],
+            "by_epoch": self._epoch_accuracies,
             "training_s": self._training_s,
             "evaluation_s": self.evaluation_s,
             "started_utc": self.started_utc,
@@ -141,30 +174,38 @@ class Run:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` gave."""
+        """Continue from a state that :meth:`state` returned."""
         self._trainer.restore(state["trainer"])
         self.id, self.stopped_by = state["id"], state["stopped_by"]
-        self._rows = [tuple(row) for row in state["rows"]]
-        self._by_epoch = list(state["by_epoch"])
+        self._evaluations = [tuple(row) for row in state["rows"]]
+        self._epoch_accuracies = list(state["by_epoch"])
         self._training_s, self.evaluation_s = state["training_s"], state["evaluation_s"]
         self.started_utc, self.resumed = state["started_utc"], state["resumed"] + 1
         self.readings = [from_dict(EnergyReading, reading) for reading in state["readings"]]
-        self.revisions = [
-            from_dict(ForecastRevision, revision) for revision in state.get("revisions", state.get("renewals", ()))
-        ]
+        revisions = state.get("revisions", state.get("renewals", ()))  # its name in older checkpoints
+        self.revisions = [from_dict(ForecastRevision, revision) for revision in revisions]
 
 
-def run_to_end(run: Run, meter: EnergyMeter, path: Path | None, checkpoint: Checkpoint | None) -> None:
-    """Run to the end, in windows between which a checkpoint is written."""
+def run_to_end(run: Run, settings: RunSettings, path: Path | None) -> None:
+    """Run to the end, in measured windows between which a checkpoint is written.
+
+    Args:
+        run: Run to continue.
+        settings: Settings of the run.
+        path: File of the checkpoint; None measures the run in a single window.
+    """
+    checkpoint = settings.checkpoint
     if path is None or checkpoint is None:
-        with meter.window() as window:
-            run.proceed(math.inf)
-        run.readings.append(window.reading)
+        _measure(run, settings.meter, math.inf)
         return
     if checkpoint.resume and path.is_file():
         run.restore(load_checkpoint(path))
     while run.stopped_by is None:
-        with meter.window() as window:
-            run.proceed(checkpoint.every_s)
-        run.readings.append(window.reading)
+        _measure(run, settings.meter, checkpoint.every_s)
         save_checkpoint(path, run.state())
+
+
+def _measure(run: Run, meter: EnergyMeter, for_s: float) -> None:
+    with meter.window() as window:
+        run.proceed(for_s)
+    run.readings.append(window.reading)

@@ -1,4 +1,4 @@
-"""The stopping rule of the paper: target reached, tolerance rules, maximum number of epochs."""
+"""Stopping rule of the paper: target reached, tolerance rules, or maximum number of epochs."""
 
 import itertools
 import math
@@ -6,8 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from resque.errors import SettingError
 
+__all__ = ["MAX_EPOCHS", "TOLERANCES", "stop_epoch"]
+
 TOLERANCES = ((0.005, 25), (0.01, 50))
+"""Tolerance rules of the paper: distance to the target, and limit in epochs."""
 MAX_EPOCHS = 250
+"""Maximum number of epochs in the authors' code."""
 _ROUNDING = 1e-12
 
 
@@ -17,21 +21,25 @@ def stop_epoch(
     tolerances: Sequence[tuple[float, int]] = TOLERANCES,
     max_epochs: int = MAX_EPOCHS,
 ) -> tuple[int | None, str | None]:
-    """The epoch at which the paper's rule ends a retraining, and which rule it was.
+    """Find the epoch at which the paper's rule ends a retraining, and the rule that applied.
 
-    An epoch that reaches the target ends it. Else, per tolerance, the epochs are counted from the first one
-    within it (which is 1, and the count never resets); it ends when the count exceeds the limit. A distance that
-    exceeds a tolerance by less than 1e-12 counts as within: 0.95 - 0.945 does so by one rounding error of float64.
+    A run ends at the first epoch that reaches the target. Otherwise each tolerance counts the epochs from the first one
+    within its distance of the target; that epoch is number 1, and the count never resets. The run ends when a count
+    exceeds its limit. A distance above a tolerance by less than 1e-12 counts as within: in float64, 0.95 - 0.945
+    exceeds 0.005 by one rounding error.
 
     Args:
         accuracies: Test accuracy after each epoch, in [0, 1].
-        target: Accuracy to reach.
-        tolerances: Pairs ``(distance to the target, limit in epochs)``.
-        max_epochs: The last epoch at all.
+        target: Target accuracy.
+        tolerances: Pairs of a distance to the target and a limit in epochs.
+        max_epochs: Maximum number of epochs.
 
     Returns:
-        ``(epoch, why)``, epochs counted from 1 and why one of ``"target"``, ``"tolerance 0.005"``, …,
-        ``"max"``; ``(None, None)`` when nothing has ended it yet.
+        Epoch, counted from 1, and reason: ``"target"``, ``"tolerance 0.005"``, …, or ``"max"``. Both are None while no
+        rule applies.
+
+    Raises:
+        SettingError: A setting is out of range.
 
     Example:
         >>> stop_epoch([0.5, 0.8, 0.91], target=0.9)

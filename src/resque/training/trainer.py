@@ -1,4 +1,4 @@
-"""Optimizer steps, one at a time, counted with the paper's measures."""
+"""Training loop of an update: one optimizer step at a time, with the measures of the paper."""
 
 import warnings
 from collections.abc import Iterator, Mapping
@@ -17,38 +17,49 @@ from resque.training.finetuning import FineTuningScope
 from resque.training.job import steps_per_epoch
 from resque.training.recipe import Recipe
 
+__all__ = ["Trainer"]
+
 
 class Trainer:
-    """Optimizer steps over reshuffled data, one at a time, with the measures of the paper.
+    """Takes optimizer steps over reshuffled data, and tracks gradient norm and parameter change.
 
     Args:
-        model: Trained in place; until :meth:`end` it may hold adapters, or parameters that do not require gradients.
-        data: Training data, resident.
-        recipe: How to train.
-        seed: Of the order of the samples.
+        model: Model to train, in place. Until :meth:`end` it may hold adapters and frozen parameters.
+        data: Training data.
+        recipe: Training recipe.
+        seed: Seed of the data order.
+
+    Attributes:
+        step_count: Optimizer steps taken so far.
+        steps_per_epoch: Optimizer steps in an epoch.
+        scope: Parameters that are trained.
+        cost_tracker: Gradient norm and parameter change so far.
+
+    Example:
+        >>> from resque.data.loading import load_data
+        >>> from resque.models.networks import small_cnn
+        >>> trainer = Trainer(small_cnn(), load_data("digits@16px@100"), Recipe(batch_size=50), seed=0)
+        >>> trainer.step()
+        >>> trainer.step_count, trainer.steps_per_epoch, trainer.within_epoch
+        (1, 2, True)
     """
 
     def __init__(self, model: nn.Module, data: LabeledDataset, recipe: Recipe, seed: int) -> None:
         self.step_count = 0
         self.steps_per_epoch = steps_per_epoch(len(data), recipe.batch_size)
-        self.tuning = FineTuningScope(model, recipe.trains, recipe.rank)
+        self.scope = FineTuningScope(model, recipe.trains, recipe.rank)
         self.cost_tracker = CostTracker(model.parameters(), self.steps_per_epoch)
-        self._model, self._data, self._recipe = model, data.resident(device_of(model)), recipe
+        self._model, self._recipe, self._device = model, recipe, device_of(model)
+        self._data = data.resident(self._device)
         self._channels_last = recipe.channels_last and {4} == {p.ndim for p in model.parameters() if p.ndim > 3}
         if self._channels_last:
             model.to(memory_format=torch.channels_last)
-        if (
-            recipe.precision == "bfloat16"
-            and device_of(model).type == "cpu"
-            and not torch.cpu._is_avx512_bf16_supported()
-        ):
-            warnings.warn(
-                "this processor has no bfloat16 instructions: float32 is many times faster here",
-                ResqueWarning,
-                stacklevel=2,
-            )
+        on_cpu = self._device.type == "cpu"
+        if recipe.precision == "bfloat16" and on_cpu and not torch.cpu._is_avx512_bf16_supported():
+            message = "this processor has no bfloat16 instructions: float32 is many times faster here"
+            warnings.warn(message, ResqueWarning, stacklevel=2)
         self._network: Any = torch.compile(model) if recipe.compile else model
-        self._optimizer = recipe.build(model)
+        self._optimizer = recipe.build_optimizer(model)
         self._schedule = recipe.build_schedule(self._optimizer)
         self._generator = torch.Generator().manual_seed(seed)
         self._batches: Iterator[tuple[Any, Tensor]] = iter(())
@@ -56,9 +67,9 @@ class Trainer:
 
     @property
     def steps_per_block(self) -> int:
-        """Steps whose samples are prepared together, by the first of them."""
-        together = self._data.batches_per_block(self._recipe.batch_size) if self._augment else 1
-        return min(together, self.steps_per_epoch)
+        """Number of steps whose samples are augmented together, at the first of them."""
+        batches = self._data.batches_per_block(self._recipe.batch_size) if self._augment else 1
+        return min(batches, self.steps_per_epoch)
 
     @property
     def within_epoch(self) -> bool:
@@ -66,12 +77,11 @@ class Trainer:
         return self.step_count % self.steps_per_epoch != 0
 
     def step(self) -> None:
-        """One optimizer step; an epoch's last one closes its measures and moves the schedule."""
+        """Take one optimizer step; the last one of an epoch also updates the measures and the learning rate."""
         if not self.within_epoch:
             order = torch.randperm(len(self._data), generator=self._generator)
-            device = device_of(self._model)
-            self._batches = self._data.batches(self._recipe.batch_size, device, order, self._augment)
-            self.tuning.train()
+            self._batches = self._data.batches(self._recipe.batch_size, self._device, order, self._augment)
+            self.scope.train()
         inputs, labels = next(self._batches)
         self._optimizer.zero_grad(set_to_none=True)
         self.forward_and_backward(inputs, labels)
@@ -83,30 +93,30 @@ class Trainer:
             self._schedule.step()
 
     def forward_and_backward(self, inputs: Any, labels: Tensor) -> None:
-        """The gradient of a batch's mean cross-entropy."""
-        with torch.enable_grad():  # whatever the caller has set
+        """Compute the gradient of the mean cross-entropy of a batch."""
+        with torch.enable_grad():  # the caller may have switched gradients off
             torch.autograd.backward(self._loss(inputs, labels))
 
     def end(self) -> None:
-        """Make the model a plain one again: adapters merged, every parameter requiring gradients as it did before."""
-        self.tuning.end()
+        """Restore a plain model: adapters merged, gradients required as before, contiguous memory format."""
+        self.scope.end()
         if self._channels_last:
             self._model.to(memory_format=torch.contiguous_format)
 
     def state(self) -> dict[str, Any]:
-        """All that it takes to go on from the end of an epoch as if nothing had happened; tensors and plain values."""
+        """Return the state at the end of an epoch, for :meth:`restore`: tensors and plain values."""
         return {
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "order": self._generator.get_state(),
             "random": torch.get_rng_state(),
-            "tally": self.cost_tracker.state(),
+            "tally": self.cost_tracker.state(),  # the key of checkpoint format 2
             "step_count": self.step_count,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what :meth:`state` gave, in a trainer of the same model, data, recipe and seed."""
+        """Continue from a state that :meth:`state` returned, for the same model, data, recipe and seed."""
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
@@ -116,10 +126,9 @@ class Trainer:
         self.step_count = state["step_count"]
 
     def _loss(self, inputs: Any, labels: Tensor) -> Tensor:
-        low = self._recipe.precision == "bfloat16"
         if self._channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device_of(self._model).type, torch.bfloat16, enabled=low):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"):
             try:
                 return F.cross_entropy(forward(self._network, inputs), labels)
             except ModelError as error:
