@@ -255,7 +255,7 @@ def test_a_bug_is_one_line_unless_the_traceback_is_asked_for(cli, files, monkeyp
     def fail(*_, **__):
         raise ZeroDivisionError("secret of the house")
 
-    monkeypatch.setattr("resque.data.loading.load_data", fail)
+    monkeypatch.setattr("resque.workflows.inputs.load_data", fail)
     code, _, err = cli(DIST)
     assert (code, err.count("\n")) == (1, 1)
     assert "unexpected ZeroDivisionError: secret of the house" in err

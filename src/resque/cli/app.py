@@ -1,4 +1,4 @@
-"""The command line: parse → one call → print.
+"""The command line: parse, call, print.
 
 Only typer is imported here at the top; a command imports what it needs, so that ``--help`` is quick.
 """
@@ -7,16 +7,26 @@ import functools
 import os
 import sys
 import warnings
-from pathlib import Path
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from resque import __version__
-from resque.cli import calibrate, forecast, indices, ledger, retrain
-from resque.cli.loading import open_existing_ledger
-from resque.cli.options import LEDGER, Country, Intensity, Json, LedgerFile, Pue
+from resque.cli import ledger
+from resque.cli.calibrate import calibrate
+from resque.cli.demo import demo
+from resque.cli.dist import dist
+from resque.cli.doctor import doctor
+from resque.cli.forecast import forecast
+from resque.cli.init import init
+from resque.cli.profile import profile
+from resque.cli.report import report
+from resque.cli.retrain import retrain
+from resque.cli.task import task
 from resque.errors import ResqueError, ResqueWarning
+
+__all__ = ["app", "main"]
 
 FORMER_OPTIONS = {
     "--kind": "--shift-type",
@@ -24,155 +34,58 @@ FORMER_OPTIONS = {
     "--no-prior": "--no-bundled-history",
 }
 INTERRUPTED = 130  # what typer makes of SIGINT
+
 app = typer.Typer(
     name="resque",
-    help="What updating a deep learning classifier will cost: forecast before, measured after.",
+    help="Forecast what updating a deep learning classifier will cost, and measure what it did cost.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
 )
-app.add_typer(ledger.app, name="ledger")
+_PANELS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Start": (demo, doctor, init),
+    "Index": (profile, dist, task),
+    "Update": (calibrate, forecast, retrain, report),
+}
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
+app.add_typer(ledger.app, name="ledger", rich_help_panel="Update")
 
 
-def _say_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"resque {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def start(
-    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    """What updating a deep learning classifier will cost: forecast before, measured after."""
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="A new folder for model, profile and ledger.")] = Path("demo-run"),
-    report: Annotated[Path, typer.Option(help="The HTML report.")] = Path("report.html"),
-    country: Country = None,
-    intensity: Intensity = None,
-    pue: Pue = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the original model.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """The main job on embedded real data: history, forecasts, updates, settlement.
-
-    Example: resque demo --country FRA
-    """
-    from resque.energy.grid import named_grid
-    from resque.energy.meters import open_meter
-    from resque.forecasting.evaluation.settlement import summarize_settlements
-    from resque.reporting import console, sentences, tables
-    from resque.reporting.html import write_report
-    from resque.workflows import demo
-
-    grid = named_grid(country, intensity, pue)
-    with console.progress("resque demo") as show:
-        outcome = demo.run_demo(
-            out,
-            open_meter(),
-            grid,
-            seed=seed,
-            on_progress=lambda stage: show(stage.done, stage.total, f"{stage.name} {stage.detail}"),
-        )
-    updates, settled = outcome.ledger.updates(), outcome.ledger.settled()
-    summary = summarize_settlements(settled)
-    write_report(report, updates, settled, summary, "What updating a digit classifier costs")
-    if as_json:
-        facts = {
-            "clean_accuracy": outcome.clean_accuracy,
-            "verdict": sentences.settlement_sentence(summary),
-            "report": str(report),
-        }
-        console.print_json({**facts, "ledger": str(outcome.ledger.path), "settlement": console.to_json(summary)})
-        return
-    tables.show_settled(settled)
-    tables.show_settlement(summary)
-    console.out.print(f"energy: {sentences.energy_sentence(updates[-1].energy)}; {sentences.grid_sentence(grid)}")
-    console.out.print(f"original model: accuracy {outcome.clean_accuracy:.3f}, in {out}; report: {report}")
-    console.out.print(f"\n{sentences.settlement_sentence(summary)}", style="bold")
-
-
-@app.command()
-def doctor(country: Country = None, intensity: Intensity = None, pue: Pue = 1.0, as_json: Json = False) -> None:
-    """What meter, region, device and extras this machine offers.
-
-    Example: resque doctor --country FRA
-    """
-    from resque.energy.grid import named_grid
-    from resque.energy.meters import open_meter
-    from resque.reporting import console, sentences, tables
-    from resque.workflows import diagnostics
-
-    meter, grid = open_meter(), named_grid(country, intensity, pue)
-    facts = diagnostics.machine_facts(meter)
-    if as_json:
-        console.print_json({**facts, "region": console.to_json(grid)})
-        return
-    tables.show_facts({**facts, "region": sentences.grid_sentence(grid)})
-    for warning in diagnostics.machine_warnings(meter):
-        console.warn(warning)
-
-
-for _command in (
-    indices.profile,
-    indices.dist,
-    indices.task,
-    calibrate.calibrate,
-    forecast.forecast,
-    retrain.retrain,
-):
-    app.command()(_command)
-
-
-@app.command()
-def report(
-    out: Annotated[Path, typer.Option(help="The HTML file.")] = Path("report.html"),
-    ledger: LedgerFile = LEDGER,
-    as_json: Json = False,
-) -> None:
-    """The ledger as one self-contained HTML file.
-
-    Example: resque report --ledger demo-run/resque.db --out report.html
-    """
-    from resque.forecasting.evaluation.settlement import summarize_settlements
-    from resque.reporting import console, sentences, tables
-    from resque.reporting.html import write_report
-
-    history = open_existing_ledger(ledger)
-    updates, settled = history.updates(), history.settled()
-    summary = summarize_settlements(settled)
-    write_report(out, updates, settled, summary)
-    facts = {
-        "report": str(out),
-        "updates": len(updates),
-        "settled": len(settled),
-        "verdict": sentences.settlement_sentence(summary),
-    }
-    console.print_json(facts) if as_json else tables.show_facts(facts)
+    """Forecast what updating a deep learning classifier will cost, and measure what it did cost."""
 
 
 def main() -> None:
-    """Entry point: one line on stderr and an exit code for whatever goes wrong."""
+    """Run the command line: one line on stderr and an exit code for whatever goes wrong."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always", ResqueWarning)
             warnings.showwarning = functools.partial(_show_warning, set())
             app(args=_with_current_names(sys.argv[1:]))
     except ResqueError as error:
-        _say(str(error))
+        _print_error(str(error))
         sys.exit(error.exit_code)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            _say("interrupted; the ledger holds finished updates only")
+            _print_error("interrupted; the ledger holds finished updates only")
         raise
     except Exception as error:
         if os.environ.get("RESQUE_DEBUG"):
             raise
-        _say(f"unexpected {type(error).__name__}: {error}; this is a bug: RESQUE_DEBUG=1 shows where")
+        _print_error(f"unexpected {type(error).__name__}: {error}; this is a bug: RESQUE_DEBUG=1 shows where")
         sys.exit(1)
 
 
@@ -182,10 +95,10 @@ def _with_current_names(arguments: list[str]) -> list[str]:
     return [FORMER_OPTIONS.get(option, option) + sign + value for option, sign, value in named]
 
 
-def _show_warning(shown: set[str], message: Warning | str, kind: type[Warning], *where: Any) -> None:
-    """Our own warnings are a line for users; those of others keep their form."""
-    if not issubclass(kind, ResqueWarning):
-        sys.stderr.write(warnings.formatwarning(message, kind, *where[:2]))
+def _show_warning(shown: set[str], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """Show a warning of resque as one line, once; leave those of others as they are."""
+    if not issubclass(category, ResqueWarning):
+        sys.stderr.write(warnings.formatwarning(message, category, *where[:2]))
     elif str(message) not in shown:
         from resque.reporting import console
 
@@ -193,5 +106,5 @@ def _show_warning(shown: set[str], message: Warning | str, kind: type[Warning], 
         console.warn(str(message))
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     print(f"resque: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201

@@ -1,15 +1,19 @@
-"""The command that says what an update will cost, before anything is trained; with a budget, a gate."""
+"""``resque forecast``: what an update will cost, before anything is trained; with a budget, a gate."""
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from resque.cli.loading import InputLoader, task_features_with_progress
+from resque.cli.loading import model_options, with_former_names
 from resque.cli.options import (
+    BUDGET,
     DATA_ROOT,
     LEDGER,
+    MODEL,
+    OUTPUT,
+    RECIPE,
     Classes,
     Country,
     Currency,
@@ -30,99 +34,93 @@ from resque.cli.options import (
     OwnReduction,
     PricePerHour,
     PricePerKwh,
+    Project,
     Pue,
     RecipeName,
     Seed,
     ShiftType,
     Target,
+    Test,
     Weights,
+    is_from_project,
+    option,
 )
 from resque.errors import SettingError
 
+if TYPE_CHECKING:
+    from resque.energy.hardware import EmbodiedEmissions
+    from resque.energy.price import Tariff
+    from resque.forecasting.budget import Decision
+    from resque.ledger.records import Forecast
+
 
 def forecast(
+    context: typer.Context,
     model: Model,
-    test: Annotated[str, typer.Option(help="New data held out.")],
+    test: Test,
     target_accuracy: Target,
     original: Annotated[
-        str | None, typer.Option(help="Profile (.safetensors) or data the model was trained on, with --shifted.")
+        str | None, option(MODEL, "With --shifted: profile (.safetensors) or data that the model was trained on.")
     ] = None,
-    shifted: Annotated[str | None, typer.Option(help="The new training data, of the same classes.")] = None,
-    task: Annotated[str | None, typer.Option(help="Or: training data of a new task; costs an epoch to ask.")] = None,
+    shifted: Annotated[str | None, option(MODEL, "New training data, of the same classes.")] = None,
+    task: Annotated[str | None, option(MODEL, "Or: training data of a new task; takes one epoch to evaluate.")] = None,
     extend: Extend = False,
+    shift_type: ShiftType = None,
     weights: Weights = None,
+    classes: Classes = None,
+    device: Device = "cpu",
+    limit: Limit = None,
+    data_root: DataRoot = DATA_ROOT,
     layer: Layer = None,
     reduction: OwnReduction = None,
     labels: Labels = "true",
-    shift_type: ShiftType = None,
     recipe: RecipeName = "retrain-adam",
     evaluate_every: EvaluateEvery = None,
     max_epochs: MaxEpochs = None,
     seed: Seed = 0,
+    bundled: Annotated[
+        bool,
+        option(RECIPE, "Let the bundled history shape the forecast.", "--bundled-history/--no-bundled-history"),
+    ] = True,
     confidence: Annotated[
-        float, typer.Option(help="Of the intervals; of a budget: one-sided; of reaching the target.")
+        float, option(BUDGET, "Coverage of the intervals; probability to stay within the budget and reach the target.")
     ] = 0.8,
-    max_kwh: Annotated[float | None, typer.Option(help="Gate: budget of energy.", min=0.0)] = None,
-    max_kg: Annotated[float | None, typer.Option(help="Gate: budget of emissions, kg CO2e.", min=0.0)] = None,
-    max_hours: Annotated[float | None, typer.Option(help="Gate: budget of training time.", min=0.0)] = None,
-    max_price: Annotated[float | None, typer.Option(help="Gate: budget of money.", min=0.0)] = None,
+    max_kwh: Annotated[float | None, option(BUDGET, "Gate: limit of energy.", min=0.0)] = None,
+    max_kg: Annotated[float | None, option(BUDGET, "Gate: limit of operational emissions, kg CO2e.", min=0.0)] = None,
+    max_hours: Annotated[float | None, option(BUDGET, "Gate: limit of training time.", min=0.0)] = None,
+    max_price: Annotated[float | None, option(BUDGET, "Gate: limit of the price.", min=0.0)] = None,
     price_per_kwh: PricePerKwh = 0.0,
     price_per_hour: PricePerHour = 0.0,
     currency: Currency = "EUR",
-    summary: Annotated[
-        Path | None, typer.Option(help="Append the decision to this file, as Markdown.", envvar="GITHUB_STEP_SUMMARY")
-    ] = None,
-    bundled: Annotated[
-        bool,
-        typer.Option(
-            "--bundled-history/--no-bundled-history", help="Let the history that ships with resque shape the forecast."
-        ),
-    ] = True,
-    embodied_kg: EmbodiedKg = None,
-    life_years: LifeYears = None,
     country: Country = None,
     intensity: Intensity = None,
     pue: Pue = 1.0,
-    limit: Limit = None,
-    data_root: DataRoot = DATA_ROOT,
-    classes: Classes = None,
-    device: Device = "cpu",
+    embodied_kg: EmbodiedKg = None,
+    life_years: LifeYears = None,
     ledger: LedgerFile = LEDGER,
+    summary: Annotated[
+        Path | None, option(OUTPUT, "Append the decision to this file, as Markdown.", envvar="GITHUB_STEP_SUMMARY")
+    ] = None,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
-    """Every cost of an update with its interval, before anything is trained; with a budget, a gate.
+    """Forecast every cost of an update with its interval, before anything is trained; with a budget, decide.
 
-    Exit codes with a budget (--max-…): 0 within it, 3 beyond it, 4 not reliable enough to decide; without one 4 where
-    own updates are too few. --max-epochs is the recipe's longest run, too.
+    Exit codes with a budget (--max-…): 0 within it, 3 beyond it, 4 not reliable enough to decide. Without one: 4 where
+    too few of your own updates are known. --max-epochs is also the longest run.
 
     Example: resque forecast --model net.py:build --original net.profile --shifted npz:new.npz
     --test npz:new-test.npz --target-accuracy 0.9
     """
-    from resque import forecast_from_features as make_forecast
-    from resque.energy.grid import named_grid
     from resque.energy.hardware import embodied_emissions
-    from resque.energy.meters import open_meter
     from resque.energy.price import Tariff
-    from resque.energy.reading import join_readings
     from resque.errors import TooFewUpdatesError
     from resque.forecasting.budget import Budget, decide, exit_code
-    from resque.forecasting.costs import price_estimate
-    from resque.forecasting.forecaster import check_level
-    from resque.indices.shift_features import shift_features
-    from resque.ledger.bundled import bundled_updates
-    from resque.ledger.store import Ledger
-    from resque.models.inference import device_of
-    from resque.models.weights import fingerprint
-    from resque.reporting import console, tables
-    from resque.reporting.markdown import decision_markdown as in_markdown
-    from resque.reporting.markdown import undecided_markdown
-    from resque.training.environment import describe_host
-    from resque.training.evaluation import check_data_fits_model
-    from resque.training.new_task import prepare_new_task
-    from resque.training.probe import forecast_overhead, probe
+    from resque.reporting import markdown
+    from resque.workflows import forecast as workflow
 
-    history, grid = Ledger(ledger), named_grid(country, intensity, pue)
-    history.check_writable()
+    if task is not None and is_from_project(context, "original"):
+        original = None
     if (task is None) == (original is None) or (original is None) != (shifted is None) or (extend and not task):
         raise SettingError(
             "say what changes: --original and --shifted for new data, or --task (and --extend) for new classes"
@@ -130,67 +128,50 @@ def forecast(
     tariff = Tariff(price_per_kwh, price_per_hour, currency)
     budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
     page = summary if budget.is_given else None
-    check_level(confidence)
     _append(page, "")  # refused before anything costly is done
-    if task is not None and labels != "true":
-        raise SettingError("a new task needs its labels: leave --labels out")
-    reader = InputLoader(model, weights, device, classes, limit, data_root)
-    job = reader.job(
-        task or shifted or "",
-        test,
-        target_accuracy,
-        recipe,
-        evaluate_every,
-        max_epochs,
-        shift_type=shift_type,
-        seed=seed,
-    )
-    network = reader.network(None if task else job.train, seed)
-    if task:
-        features, warm_up = task_features_with_progress(network, job, extend, layer, reduction)
-        network, job = prepare_new_task(network, job, extend)
-        step_cost = probe(network, job.train, job.recipe, open_meter())
-        overhead = join_readings([warm_up, step_cost.reading])
-    else:
-        check_data_fits_model(network, job.train)
-        check_data_fits_model(network, job.test)
-        before = reader.original(network, original or "", layer, reduction)
-        features, _, passes_s = shift_features(network, job, before, labels)
-        step_cost = probe(network, job.train, job.recipe, open_meter())
-        overhead = forecast_overhead(passes_s, step_cost)
+    hardware = embodied_emissions({"device": device}, embodied_kg, life_years)
     try:
-        made = make_forecast(
-            history.updates(),
-            job,
-            features,
-            step_cost=step_cost,
-            overhead=overhead,
-            parent=job.parent or fingerprint(network),
-            grid=grid,
-            model_name=model,
-            level=confidence,
-            bundled=bundled_updates() if bundled else (),
-        )
+        result = workflow.forecast(
+            model, task or shifted, test, target_accuracy,
+            original=original, new_task=task is not None, extend=extend, ledger=ledger,
+            recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, labels=labels,
+            layer=layer, reduction=reduction, shift_type=shift_type, seed=seed, level=confidence,
+            bundled_history=bundled, country=country, intensity=intensity, pue=pue,
+            options=model_options(weights, classes, device, limit, data_root),
+        )  # fmt: skip
     except TooFewUpdatesError as error:
-        _append(page, undecided_markdown(str(error)))
+        _append(page, markdown.undecided_markdown(str(error)))
         raise
-    history.add(made)
-    decision = decide(made, budget) if budget.is_given else None
-    hardware = embodied_emissions(describe_host(device_of(network)), embodied_kg, life_years)
-    paid = price_estimate(made.estimates, tariff)
+    decision = decide(result, budget) if budget.is_given else None
+    _show(result, decision, hardware, tariff, as_json, page)
+    raise typer.Exit(exit_code(result, decision))
+
+
+def _show(
+    result: "Forecast",
+    decision: "Decision | None",
+    hardware: "EmbodiedEmissions",
+    tariff: "Tariff",
+    as_json: bool,
+    page: Path | None,
+) -> None:
+    """Print a forecast and its decision, and append the decision to a Markdown page."""
+    from resque.forecasting.costs import price_estimate
+    from resque.reporting import console, markdown, tables
+
+    price = price_estimate(result.estimates, tariff)
     if as_json:
-        low, high = (grams / 1000.0 for grams in hardware.during(made.estimates["wall_s"].value))
-        share = {"low_kg": low, "high_kg": high, "source": hardware.source}
-        gate = decision and dataclasses.asdict(decision)
-        money = paid and {**console.to_json(paid), "currency": currency}
-        console.print_json({**console.to_json(made), "embodied": share, "price": money, "gate": gate})
+        low, high = (grams / 1000.0 for grams in hardware.during(result.estimates["wall_s"].value))
+        more: dict[str, Any] = {"embodied": {"low_kg": low, "high_kg": high, "source": hardware.source}}
+        more["price"] = price and {**console.to_json(price), "currency": tariff.currency}
+        more["gate"] = decision and dataclasses.asdict(decision)
+        console.print_json({**with_former_names(console.to_json(result)), **more})
     else:
-        tables.show_forecast(made, hardware, paid, currency)
+        tables.show_forecast(result, hardware, price, tariff.currency)
         if decision is not None:
             tables.show_decision(decision)
     if decision is not None:
-        _append(page, in_markdown(made, decision, paid, currency))
-    raise typer.Exit(exit_code(made, decision))
+        _append(page, markdown.decision_markdown(result, decision, price, tariff.currency))
 
 
 def _append(page: Path | None, text: str) -> None:

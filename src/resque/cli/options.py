@@ -1,43 +1,87 @@
-"""Options that several commands share."""
+"""Options that several commands share, in the panels of their help; the defaults that a project file gives."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 LEDGER = Path("resque.db")
 UPDATES = Path("updates")
-CHECKPOINTS = UPDATES / "checkpoints"
 DATA_ROOT = Path("data")
-Extend = Annotated[bool, typer.Option("--extend", help="Keep the old classes and widen the head.")]
-PricePerKwh = Annotated[float, typer.Option(help="Price of a kWh.")]
-PricePerHour = Annotated[float, typer.Option(help="Price of an hour of the machine.")]
-EmbodiedKg = Annotated[float | None, typer.Option(help="kg CO2e of making the hardware; default: a published range.")]
-LifeYears = Annotated[float | None, typer.Option(help="Its lifespan; default: 4.")]
-Currency = Annotated[str, typer.Option(help="Of both prices.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.")]
+
+MODEL = "Model and data"
+INDEX = "Index"
+RECIPE = "Recipe"
+BUDGET = "Budget and price"
+ENERGY = "Energy and carbon"
+OUTPUT = "Output"
+
+
+def option(panel: str, help: str, *names: str, **more: Any) -> Any:  # noqa: A002
+    """Return a Typer option in a panel of the help."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
+def _use_project(context: typer.Context, value: Path | None) -> Path | None:
+    """Let the project file give the defaults of this command; it runs before the other options are read."""
+    from resque.workflows.project import FILE, read_project
+
+    path = value or FILE
+    if value is not None or path.is_file():
+        context.default_map = read_project(path).options(context.command.name or "")
+    return value
+
+
+def is_from_project(context: typer.Context, name: str) -> bool:
+    """Return whether a parameter has its value from the project file."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT_MAP"
+
+
+Project = Annotated[
+    Path | None,
+    option(
+        OUTPUT, "Project file with defaults of options; default: ./resque.toml.", is_eager=True, callback=_use_project
+    ),
+]
+Json = Annotated[bool, option(OUTPUT, "Print one JSON object to stdout.", "--json")]
+LedgerFile = Annotated[Path, option(OUTPUT, "History file.", "--ledger", envvar="RESQUE_LEDGER")]
+
 Model = Annotated[
-    str, typer.Option(help="FILE.py:CALLABLE, package.module:CALLABLE, timm:NAME, torchvision:NAME, hf:PATH.")
+    str, option(MODEL, "FILE.py:CALLABLE, package.module:CALLABLE, timm:NAME, torchvision:NAME or hf:PATH.")
 ]
-Classes = Annotated[int | None, typer.Option(help="Outputs of the model; default: the weights', else the data's.")]
-DataRoot = Annotated[Path, typer.Option(help="Where torchvision's data sets lie.")]
-Weights = Annotated[Path | None, typer.Option(help="State dict: .safetensors, or .pt without pickled code.")]
-Layer = Annotated[str | None, typer.Option(help="Module name, or penultimate; default: the paper's layer.")]
-Reduction = Annotated[str, typer.Option(help="flatten, mean or token-mean.")]
+Weights = Annotated[Path | None, option(MODEL, "State dict: .safetensors, or .pt without pickled code.")]
+Classes = Annotated[int | None, option(MODEL, "Outputs of the model; default: the weights', else the data's.")]
+Device = Annotated[str, option(MODEL, "cpu, cuda, cuda:1 or mps.")]
+Limit = Annotated[int | None, option(MODEL, "Maximum number of samples of each dataset.")]
+DataRoot = Annotated[Path, option(MODEL, "Folder of torchvision's datasets.")]
+Test = Annotated[str, option(MODEL, "Held-out new data.")]
+Extend = Annotated[bool, option(MODEL, "New task: keep the old classes and widen the head.", "--extend")]
+ShiftType = Annotated[str | None, option(MODEL, "Name of the shift type; default: from the data's specification.")]
+
+Layer = Annotated[str | None, option(INDEX, "Module name, or penultimate; default: the paper's layer.")]
+Reduction = Annotated[str, option(INDEX, "flatten, mean or token-mean.")]
 OwnReduction = Annotated[
-    str | None, typer.Option("--reduction", help="flatten, mean or token-mean; default: as the profile, else flatten.")
+    str | None,
+    option(INDEX, "flatten, mean or token-mean; default: the profile's, else flatten.", "--reduction"),
 ]
-Labels = Annotated[str, typer.Option(help="true, or pseudo: the model's own predictions.")]
-Limit = Annotated[int | None, typer.Option(help="Use at most this many samples of each data set.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps.")]
-Country = Annotated[str | None, typer.Option(help="ISO alpha-3 code of the grid, e.g. FRA.")]
-Intensity = Annotated[float | None, typer.Option(help="Carbon intensity in g CO2e/kWh; goes before --country.")]
-Pue = Annotated[float, typer.Option(help="Power usage effectiveness: what the site draws per kWh of the machine.")]
-LedgerFile = Annotated[Path, typer.Option("--ledger", envvar="RESQUE_LEDGER", help="The history file.")]
-Target = Annotated[float, typer.Option(help="Accuracy to reach on the test data, e.g. 0.94.")]
-ShiftType = Annotated[str | None, typer.Option(help="Name of the shift type; default: from the data's suffix.")]
-_RECIPE = "retrain-adam, retrain-sgd, train-adam, train-sgd or FILE.toml; then settings: ,batch_size=64,trains=head"
-RecipeName = Annotated[str, typer.Option("--recipe", help=_RECIPE)]
-EvaluateEvery = Annotated[int | None, typer.Option(help="Steps between evaluations; default: each epoch.")]
-MaxEpochs = Annotated[int | None, typer.Option(help="The longest run; default: the recipe's.")]
-Seed = Annotated[int, typer.Option(help="Of random initial weights and of the order of the training samples.")]
+Labels = Annotated[str, option(INDEX, "true, or pseudo: the model's own predictions.")]
+
+Target = Annotated[float, option(RECIPE, "Accuracy to reach on the test data, e.g. 0.94.")]
+_RECIPES = "retrain-adam, retrain-sgd, train-adam, train-sgd or FILE.toml; then settings: ,batch_size=64,trains=head"
+RecipeName = Annotated[str, option(RECIPE, _RECIPES, "--recipe")]
+EvaluateEvery = Annotated[int | None, option(RECIPE, "Steps between evaluations; default: once per epoch.")]
+MaxEpochs = Annotated[int | None, option(RECIPE, "Longest run, in epochs; default: the recipe's.")]
+Seed = Annotated[int, option(RECIPE, "Seed of random initial weights and of the data order.")]
+
+PricePerKwh = Annotated[float, option(BUDGET, "Price of a kWh.")]
+PricePerHour = Annotated[float, option(BUDGET, "Price of an hour of the machine.")]
+Currency = Annotated[str, option(BUDGET, "Currency of the prices.")]
+
+Country = Annotated[str | None, option(ENERGY, "ISO alpha-3 code of the electricity grid, e.g. FRA.")]
+Intensity = Annotated[float | None, option(ENERGY, "Carbon intensity in g CO2e/kWh; overrides --country.")]
+Pue = Annotated[float, option(ENERGY, "Power usage effectiveness of the site.")]
+EmbodiedKg = Annotated[
+    float | None, option(ENERGY, "Embodied emissions of the hardware, kg CO2e; default: a published range.")
+]
+LifeYears = Annotated[float | None, option(ENERGY, "Hardware lifespan in years; default: 4.")]

@@ -1,0 +1,29 @@
+"""``resque doctor``: what this machine offers."""
+
+from resque.cli.options import Country, Intensity, Json, Project, Pue
+
+
+def doctor(
+    country: Country = None,
+    intensity: Intensity = None,
+    pue: Pue = 1.0,
+    project: Project = None,
+    as_json: Json = False,
+) -> None:
+    """Show which meter, region, devices and extras this machine offers.
+
+    Example: resque doctor --country FRA
+    """
+    from resque.energy.grid import named_grid
+    from resque.energy.meters import open_meter
+    from resque.reporting import console, sentences, tables
+    from resque.workflows import diagnostics
+
+    meter, grid = open_meter(), named_grid(country, intensity, pue)
+    facts = diagnostics.machine_facts(meter)
+    if as_json:
+        console.print_json({**facts, "region": console.to_json(grid)})
+        return
+    tables.show_facts({**facts, "region": sentences.grid_sentence(grid)})
+    for warning in diagnostics.machine_warnings(meter):
+        console.warn(warning)

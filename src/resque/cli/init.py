@@ -1,0 +1,48 @@
+"""``resque init``: write and check a project file."""
+
+from pathlib import Path
+from typing import Annotated
+
+from resque.cli.options import ENERGY, MODEL, OUTPUT, RECIPE, Json, option
+
+
+def init(
+    model: Annotated[str | None, option(MODEL, "Model specification, e.g. net.py:build.")] = None,
+    weights: Annotated[str | None, option(MODEL, "State dict of the model.")] = None,
+    original: Annotated[str | None, option(MODEL, "Profile or data before the shift.")] = None,
+    test: Annotated[str | None, option(MODEL, "Held-out new data.")] = None,
+    original_test: Annotated[str | None, option(MODEL, "Held-out original data.")] = None,
+    target_accuracy: Annotated[float | None, option(RECIPE, "Accuracy to reach on the test data.")] = None,
+    recipe: Annotated[str | None, option(RECIPE, "How the model is trained.")] = None,
+    device: Annotated[str | None, option(MODEL, "cpu, cuda, cuda:1 or mps.")] = None,
+    country: Annotated[str | None, option(ENERGY, "ISO alpha-3 code of the electricity grid.")] = None,
+    ledger: Annotated[str | None, option(OUTPUT, "History file.")] = None,
+    project: Annotated[Path, option(OUTPUT, "Project file to write; an existing one is kept.")] = Path("resque.toml"),
+    as_json: Json = False,
+) -> None:
+    """Write a commented project file and check it: load the model, pass one batch, say what was found.
+
+    Every option that the file gives may then be left out of a command.
+
+    Example: resque init --model net.py:build --weights net.safetensors --test npz:new-test.npz --target-accuracy 0.9
+    """
+    from resque.reporting import console, tables
+    from resque.workflows.project import Project, write_project
+    from resque.workflows.project_check import check_project
+
+    given = {
+        ("model", "spec"): model, ("model", "weights"): weights, ("model", "original"): original,
+        ("data", "test"): test, ("data", "original_test"): original_test,
+        ("update", "target_accuracy"): target_accuracy, ("update", "recipe"): recipe, ("update", "device"): device,
+        ("cost", "country"): country, ("ledger", "path"): ledger,
+    }  # fmt: skip
+    values = {key: value for key, value in given.items() if value is not None}
+    write_project(project, values)
+    found = check_project(Project(values))
+    facts = {"project": str(project), **found}
+    if as_json:
+        console.print_json(facts)
+        return
+    tables.show_facts(facts)
+    if model is None:
+        console.out.print(f"Fill in {project}, at least the model, then leave its options out of every command.")

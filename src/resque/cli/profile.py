@@ -1,0 +1,52 @@
+"""``resque profile``: one pass over the original data."""
+
+from pathlib import Path
+from typing import Annotated
+
+from resque.cli.loading import input_loader
+from resque.cli.options import (
+    DATA_ROOT,
+    MODEL,
+    OUTPUT,
+    DataRoot,
+    Device,
+    Json,
+    Labels,
+    Layer,
+    Limit,
+    Model,
+    Project,
+    Reduction,
+    Weights,
+    option,
+)
+
+
+def profile(
+    model: Model,
+    data: Annotated[str, option(MODEL, "Original data: digits, npz:FILE, folder:PATH, …")],
+    out: Annotated[Path, option(OUTPUT, "Profile to write, .safetensors.")],
+    weights: Weights = None,
+    limit: Limit = None,
+    data_root: DataRoot = DATA_ROOT,
+    device: Device = "cpu",
+    layer: Layer = None,
+    reduction: Reduction = "flatten",
+    labels: Labels = "true",
+    project: Project = None,
+    as_json: Json = False,
+) -> None:
+    """Compute the profile of the original data in one pass; it travels with the model.
+
+    Example: resque profile --model net.py:build --weights net.safetensors --data digits@train --out net.profile
+    """
+    from resque.indices.class_sums import HALVES
+    from resque.reporting import console, tables
+
+    loader = input_loader(model, weights, device, limit, data_root)
+    original = loader.data(data, for_training=False)
+    result = loader.profile(loader.network(original), original, layer, reduction, labels)
+    result.save(out)
+    facts = {"profile": str(out), "n": result.n, "classes": sorted(result.counts), "width": result.width}
+    facts |= {**vars(result.origin), "labels": result.labels_from, "sub_sums": HALVES}
+    console.print_json(facts) if as_json else tables.show_facts(facts)

@@ -1,0 +1,30 @@
+"""``resque report``: the ledger as one HTML file."""
+
+from pathlib import Path
+from typing import Annotated
+
+from resque.cli.loading import open_existing_ledger
+from resque.cli.options import LEDGER, OUTPUT, Json, LedgerFile, Project, option
+
+
+def report(
+    out: Annotated[Path, option(OUTPUT, "HTML file to write.")] = Path("report.html"),
+    ledger: LedgerFile = LEDGER,
+    project: Project = None,
+    as_json: Json = False,
+) -> None:
+    """Write the ledger as one self-contained HTML file.
+
+    Example: resque report --ledger demo-run/resque.db --out report.html
+    """
+    from resque.forecasting.evaluation.settlement import summarize_settlements
+    from resque.reporting import console, sentences, tables
+    from resque.reporting.html import write_report
+
+    history = open_existing_ledger(ledger)
+    updates, settled = history.updates(), history.settled()
+    summary = summarize_settlements(settled)
+    write_report(out, updates, settled, summary)
+    facts = {"report": str(out), "updates": len(updates), "settled": len(settled)}
+    facts |= {"verdict": sentences.settlement_sentence(summary)}
+    console.print_json(facts) if as_json else tables.show_facts(facts)

@@ -1,0 +1,74 @@
+"""``resque task``: RESQUE_task of a new task."""
+
+from typing import Annotated
+
+from resque.cli.loading import input_loader
+from resque.cli.options import (
+    DATA_ROOT,
+    INDEX,
+    MODEL,
+    RECIPE,
+    Country,
+    DataRoot,
+    Device,
+    Extend,
+    Intensity,
+    Json,
+    Layer,
+    Limit,
+    Model,
+    Project,
+    Pue,
+    RecipeName,
+    Reduction,
+    Seed,
+    Weights,
+    option,
+)
+
+
+def task(
+    model: Model,
+    data: Annotated[str, option(MODEL, "Data of the new task; any integers as labels.")],
+    weights: Weights = None,
+    extend: Extend = False,
+    limit: Limit = None,
+    data_root: DataRoot = DATA_ROOT,
+    device: Device = "cpu",
+    init: Annotated[str, option(INDEX, "Start: class-means, k-means++, random, or all three.")] = "class-means",
+    lloyd: Annotated[bool, option(INDEX, "Lloyd's iterations, or each sample to its nearest class mean.")] = True,
+    keep: Annotated[str, option(INDEX, "Of 20 random clusterings: least entropy of sizes or labels.")] = "sizes",
+    layer: Layer = None,
+    reduction: Reduction = "flatten",
+    recipe: RecipeName = "retrain-adam",
+    warmup_steps: Annotated[int | None, option(RECIPE, "Warm-up steps; default: one epoch.")] = None,
+    seed: Seed = 0,
+    country: Country = None,
+    intensity: Intensity = None,
+    pue: Pue = 1.0,
+    project: Project = None,
+    as_json: Json = False,
+) -> None:
+    """Compute RESQUE_task: how well the model separates the classes of a new task after one epoch.
+
+    Example: resque task --model net.py:build --weights net.safetensors --data npz:signs.npz --country FRA
+    """
+    from resque.energy.grid import named_grid
+    from resque.energy.meters import open_meter
+    from resque.indices.task_features import TaskIndexSettings, task_index
+    from resque.reporting import console, tables
+    from resque.training.recipe import named_recipe
+
+    settings = TaskIndexSettings(
+        extend, warmup_steps, named_recipe(recipe, None, None), init, lloyd, keep, layer, reduction, seed
+    )
+    grid = named_grid(country, intensity, pue)
+    loader = input_loader(model, weights, device, limit, data_root)
+    network, new_task = loader.network(seed=seed), loader.data(data)
+    with console.progress("resque task") as show:
+        index = task_index(network, new_task, settings, meter=open_meter(), grid=grid, on_progress=show)
+    if as_json:
+        result = console.to_json(index)
+        console.print_json({**result, "cost_of_asking": result["overhead"]})
+    else:
+        tables.show_task(index, grid)

@@ -1,0 +1,146 @@
+"""Load what calibration runs need, plan them within a budget, and do them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from resque.data.spec import mixture_parts
+from resque.energy.grid import Grid
+from resque.energy.meters import EnergyMeter
+from resque.errors import DataError, SettingError
+from resque.ledger.records import Update
+from resque.ledger.store import Ledger
+from resque.training.checkpoint import Checkpoint
+from resque.training.evaluation import check_data_fits_model, evaluate_dataset
+from resque.training.recipe import Recipe
+from resque.workflows.calibration import (
+    UPDATES,
+    CalibrationPlan,
+    CalibrationRequest,
+    default_target,
+    plan_calibration,
+    run_calibration,
+    shorten_recipe,
+    split_for_calibration,
+)
+from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+from resque.workflows.update import CHECKPOINTS
+
+__all__ = ["Calibration", "CalibrationBudget"]
+
+
+@dataclass(frozen=True)
+class CalibrationBudget:
+    """Limits of all calibration runs together; None for no limit.
+
+    Attributes:
+        max_hours: Time, evaluations included.
+        max_kwh: Energy of the same.
+    """
+
+    max_hours: float | None = None
+    max_kwh: float | None = None
+
+    def check(self, meter: EnergyMeter) -> None:
+        """Raise SettingError for a limit of energy that the meter cannot measure."""
+        if self.max_kwh is not None and not meter.methods:
+            raise SettingError(
+                "a budget in kWh needs a meter that measures energy: install resque[energy], or use --max-hours"
+            )
+
+    def exceeded_by(self, plan: CalibrationPlan) -> list[str]:
+        """Return a sentence for each limit that the plan may exceed."""
+        cost = plan.at_most
+        limits = [("h", cost.wall_s / 3600.0, self.max_hours), ("kWh", cost.energy_kwh, self.max_kwh)]
+        return [
+            f"up to {value:.3g} {unit}, and the budget is {limit:g}; ask for fewer --updates or --max-epochs"
+            for unit, value, limit in limits
+            if value is not None and limit is not None and value > limit
+        ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calibration:
+    """Calibration runs to be planned and done.
+
+    Attributes:
+        model: Model or its specification.
+        data: Images like those that the model was trained on.
+        ledger: Ledger of the runs.
+        meter: Energy meter.
+        grid: Electricity grid; None reports no carbon.
+        original: Profile or data that the model was trained on; None takes a part of ``data``.
+        test: Such images held out; None holds out 30 % of ``data``.
+        target_accuracy: Accuracy to reach on shifted test data; None is 3 % below the clean accuracy.
+        updates: Number of runs.
+        recipe: Recipe or its specification.
+        evaluate_every: Steps between evaluations; goes before the recipe's.
+        max_epochs: Longest run; None shortens the recipe's.
+        seed: Seed of the data order.
+        layer: Module whose output is the representation.
+        reduction: How a representation is flattened.
+        options: How the model and data are loaded.
+    """
+
+    model: str | nn.Module
+    data: Any
+    ledger: Ledger
+    meter: EnergyMeter
+    grid: Grid | None = None
+    original: Any = None
+    test: Any = None
+    target_accuracy: float | None = None
+    updates: int = UPDATES
+    recipe: str | Recipe = "retrain-adam"
+    evaluate_every: int | None = None
+    max_epochs: int | None = None
+    seed: int = 0
+    layer: str | None = None
+    reduction: str | None = None
+    options: ModelOptions
+
+    def plan(self) -> tuple[nn.Module, CalibrationPlan]:
+        """Load the model and data, and choose the runs; nothing is trained."""
+        recipe = load_recipe(self.recipe, self.evaluate_every)  # refused before anything is read
+        if isinstance(self.data, str) and len(mixture_parts(self.data)) > 1:
+            raise DataError(
+                f"{self.data}: synthetic shifts are made of one source; name one, or join them in an archive"
+            )
+        loader = InputLoader(self.model, self.options)
+        held_out = None if self.test is None else loader.data(self.test)
+        original, train, test = split_for_calibration(loader.data(self.data), held_out)
+        network = loader.network(train, self.seed)
+        for part in (train, test):
+            check_data_fits_model(network, part)
+        source = original if self.original is None else self.original
+        request = CalibrationRequest(
+            train=train,
+            test=test,
+            original=loader.original_profile(network, source, self.layer, self.reduction),
+            target_accuracy=self._target(network, test),
+            recipe=shorten_recipe(recipe, len(train), self.max_epochs),
+            updates=self.updates,
+            seed=self.seed,
+            model_name=loader.name,
+        )
+        with self.options.show_progress("planning") as show:
+            history = self.ledger.updates()
+            return network, plan_calibration(
+                network, request, meter=self.meter, grid=self.grid, history=history, on_progress=show
+            )
+
+    def run(self, network: nn.Module, plan: CalibrationPlan) -> Sequence[Update]:
+        """Do the runs of a plan, or continue them after an interruption."""
+        checkpoint = Checkpoint(Path(CHECKPOINTS), resume=True)
+        with self.options.show_progress("calibrating") as show:
+            return run_calibration(
+                network, plan, self.ledger, meter=self.meter, grid=self.grid, checkpoint=checkpoint, on_progress=show
+            )
+
+    def _target(self, network: nn.Module, test: Any) -> float:
+        if self.target_accuracy is not None:
+            return self.target_accuracy
+        return default_target(evaluate_dataset(network, test)[0])

@@ -1,0 +1,181 @@
+"""Forecast the cost of an update of a model: passes over the data, a probe of the machine, one stored forecast."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from resque.energy.grid import named_grid
+from resque.energy.meters import EnergyMeter, open_meter
+from resque.energy.reading import EnergyReading, join_readings
+from resque.errors import SettingError
+from resque.forecasting.budget import Budget
+from resque.forecasting.forecaster import check_level, forecast_from_features
+from resque.indices.shift_features import shift_features
+from resque.ledger.bundled import bundled_updates
+from resque.ledger.records import Features, Forecast, StepCost
+from resque.ledger.store import Ledger
+from resque.models.weights import fingerprint
+from resque.training.evaluation import check_data_fits_model
+from resque.training.job import RetrainingJob
+from resque.training.new_task import prepare_new_task
+from resque.training.probe import forecast_overhead, probe
+from resque.training.recipe import Recipe
+from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+
+__all__ = ["forecast"]
+
+LEDGER = Path("resque.db")
+
+
+def forecast(
+    model: str | nn.Module,
+    train: Any,
+    test: Any,
+    target_accuracy: float,
+    *,
+    original: Any = None,
+    new_task: bool = False,
+    extend: bool = False,
+    ledger: Ledger | str | Path = LEDGER,
+    recipe: str | Recipe = "retrain-adam",
+    evaluate_every: int | None = None,
+    max_epochs: int | None = None,
+    labels: str = "true",
+    layer: str | None = None,
+    reduction: str | None = None,
+    shift_type: str | None = None,
+    seed: int = 0,
+    level: float = 0.8,
+    budget: Budget | None = None,
+    bundled_history: bool = True,
+    country: str | None = None,
+    intensity: float | None = None,
+    pue: float = 1.0,
+    meter: EnergyMeter | None = None,
+    options: ModelOptions | None = None,
+) -> Forecast:
+    """Forecast every cost of an update before anything is trained, and store the forecast in the ledger.
+
+    Passes over the data give the features; a probe of about a second gives the cost of a step on this machine; the
+    ledger and the bundled history give the number of steps. The model is left as it was.
+
+    Args:
+        model: Model or its specification.
+        train: New training data: specification, dataset, or arrays ``(x, y)``.
+        test: New test data, held out.
+        target_accuracy: Accuracy to reach on the test data, in (0, 1].
+        original: Original data of the model, or their profile; without it there is no RESQUE_dist.
+        new_task: Whether the data are a new task: the model gets a new head.
+        extend: Whether the new task keeps the old classes: the head is widened.
+        ledger: Ledger or its file; it gets the forecast.
+        recipe: Recipe or its specification, e.g. ``"retrain-adam,batch_size=64"``.
+        evaluate_every: Steps between evaluations; goes before the recipe's.
+        max_epochs: Longest run; goes before the recipe's and the budget's.
+        labels: ``"true"``, or ``"pseudo"`` for the model's own predictions on the training data.
+        layer: Module whose output is the representation; None takes the profile's, else the paper's.
+        reduction: How a representation is flattened; None takes the profile's, else ``"flatten"``.
+        shift_type: Name of the shift type; None takes it from the data's specification.
+        seed: Seed of the data order of the update.
+        level: Nominal coverage of the intervals.
+        budget: Limits of the update; its ``max_epochs`` limits the run. See :func:`resque.decide`.
+        bundled_history: Whether the bundled history shapes the forecast.
+        country: ISO alpha-3 code of the electricity grid; without country and intensity there is no carbon.
+        intensity: Carbon intensity in g CO2e per kWh; goes before the country's.
+        pue: Power usage effectiveness of the site.
+        meter: Energy meter; None opens the best one available.
+        options: How a specified model and the data are loaded.
+
+    Returns:
+        The forecast, with an interval for each cost and the probability of reaching the target.
+
+    Raises:
+        SettingError: Options that contradict each other.
+        TooFewUpdatesError: The ledger and the bundled history hold too few usable updates.
+
+    Example:
+        >>> import tempfile, resque
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = resque.forecast(
+        ...         "resque.networks:small_cnn", "digits@16px@train@300+blur:5", "digits@16px@test+blur:5", 0.9,
+        ...         recipe="train-adam", ledger=folder + "/resque.db", meter=resque.ClockMeter(),
+        ...     )  # fmt: skip
+        >>> sorted(result.estimates)[:3], 0 <= result.probability_reached <= 1
+        (['epochs', 'gradient_norm', 'parameter_change'], True)
+    """
+    history, grid = ledger if isinstance(ledger, Ledger) else Ledger(ledger), named_grid(country, intensity, pue)
+    history.check_writable()
+    check_level(level)
+    _check_options(new_task or extend, labels, original)
+    if max_epochs is None and budget is not None and budget.max_epochs is not None:
+        max_epochs = int(budget.max_epochs)
+    loader = InputLoader(model, options or ModelOptions())
+    job = loader.job(
+        train, test, target_accuracy, load_recipe(recipe, evaluate_every, max_epochs), seed=seed, shift_type=shift_type
+    )
+    passes = _Passes(loader, meter or open_meter(), layer, reduction)
+    is_new_task = new_task or extend
+    known = passes.over_new_task(job, extend) if is_new_task else passes.over_shift(job, original, labels)
+    result = forecast_from_features(
+        history.updates(),
+        known.job,
+        known.features,
+        step_cost=known.step_cost,
+        overhead=known.overhead,
+        parent=known.job.parent or fingerprint(known.network),
+        grid=grid,
+        model_name=loader.name,
+        level=level,
+        bundled=bundled_updates() if bundled_history else (),
+    )
+    history.add(result)
+    return result
+
+
+def _check_options(is_new_task: bool, labels: str, original: Any) -> None:
+    if is_new_task and labels != "true":
+        raise SettingError("a new task needs its labels: leave --labels out")
+    if is_new_task and original is not None:
+        raise SettingError("a new task has no original data to compare with: leave --original out")
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of an update before it is done, and what it took to know it."""
+
+    network: nn.Module
+    job: RetrainingJob
+    features: Features
+    step_cost: StepCost
+    overhead: EnergyReading
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """How the features of an update are computed."""
+
+    loader: InputLoader
+    meter: EnergyMeter
+    layer: str | None
+    reduction: str | None
+
+    def over_shift(self, job: RetrainingJob, original: Any, labels: str) -> _Known:
+        """Compute the features of a shift."""
+        network = self.loader.network(job.train, job.seed)
+        check_data_fits_model(network, job.train)
+        check_data_fits_model(network, job.test)
+        profile = None
+        if original is not None:
+            profile = self.loader.original_profile(network, original, self.layer, self.reduction)
+        features, _, passes_s = shift_features(network, job, profile, labels)
+        step_cost = probe(network, job.train, job.recipe, self.meter)
+        return _Known(network, job, features, step_cost, forecast_overhead(passes_s, step_cost))
+
+    def over_new_task(self, job: RetrainingJob, extend: bool) -> _Known:
+        """Compute the features of a new task; the model and the job of the result have the new head."""
+        network = self.loader.network(None, job.seed)
+        features, warm_up = self.loader.new_task_features(network, job, extend, self.layer, self.reduction)
+        network, job = prepare_new_task(network, job, extend)
+        step_cost = probe(network, job.train, job.recipe, self.meter)
+        return _Known(network, job, features, step_cost, join_readings([warm_up, step_cost.reading]))

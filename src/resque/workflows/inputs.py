@@ -1,0 +1,247 @@
+"""Load what a user names: a model, datasets and profiles, as objects or as specifications.
+
+Every workflow takes either, so that a Python user may pass what is at hand and the command line what was typed.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from resque.data.dataset import BATCH, LabeledDataset
+from resque.data.loading import load_data
+from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization
+from resque.energy.meters import open_meter
+from resque.errors import DataError, ModelError
+from resque.indices.compute_profile import profile
+from resque.indices.profile import Profile
+from resque.indices.task_features import TaskIndexSettings, task_features
+from resque.models.inference import device_of
+from resque.models.loading import fresh_model, load_model, move_to_device
+from resque.models.registry import has_random_weights, preprocessing_for
+from resque.models.weights import fingerprint
+from resque.training.job import RetrainingJob
+from resque.training.recipe import Recipe, named_recipe
+
+if TYPE_CHECKING:
+    from resque.energy.reading import EnergyReading
+    from resque.ledger.records import Features
+
+__all__ = ["DATA_ROOT", "InputLoader", "ModelOptions", "ShowProgress", "silent"]
+
+DATA_ROOT = Path("data")
+ShowProgress = Callable[[str], AbstractContextManager[Callable[[int, int, str], None]]]
+"""Opens a progress bar with a description; the block gets ``show(done, total, detail)``."""
+
+
+@contextmanager
+def silent(description: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show no progress.
+
+    Example:
+        >>> with silent("training") as show:
+        ...     show(1, 10, "")
+    """
+    yield lambda done, total, detail: None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model and its data are loaded.
+
+    Attributes:
+        weights: State dict of a specified model, ``.safetensors`` or ``.pt``; None keeps the specification's weights.
+        classes: Number of outputs; None takes that of the weights, or of the data for an untrained library model.
+        device: Device to run on; None leaves an object where it is and puts a specified model on the CPU.
+        limit: Maximum number of samples of each dataset.
+        data_root: Folder of torchvision's datasets.
+        show_progress: Opens a progress bar for each step that may take seconds.
+    """
+
+    weights: str | Path | None = None
+    classes: int | None = None
+    device: str | None = None
+    limit: int | None = None
+    data_root: str | Path = DATA_ROOT
+    show_progress: ShowProgress = silent
+
+
+@dataclass(frozen=True)
+class InputLoader:
+    """Loads a model, and data in the form that this model takes.
+
+    Attributes:
+        model: Specification, or the model itself.
+        options: How both are loaded.
+
+    Example:
+        >>> loader = InputLoader("resque.networks:small_cnn")
+        >>> data = loader.data("digits@16px@test")
+        >>> loader.name, len(data), loader.network(data).training
+        ('resque.networks:small_cnn', 539, False)
+    """
+
+    model: str | nn.Module
+    options: ModelOptions = field(default_factory=ModelOptions)
+
+    @property
+    def spec(self) -> str | None:
+        """Specification of the model; None for an object that :func:`resque.load_model` did not build."""
+        return self.model if isinstance(self.model, str) else getattr(self.model, "resque_spec", None)
+
+    @property
+    def name(self) -> str:
+        """Specification of the model, or the class name of an object."""
+        return self.spec or type(self.model).__name__
+
+    def data(self, source: Any, for_training: bool = True) -> LabeledDataset:
+        """Load a dataset with the preprocessing of the model.
+
+        Args:
+            source: Specification, dataset, or pair of arrays ``(x, y)``.
+            for_training: Whether labels are required.
+        """
+        shown = source if isinstance(source, str) else "the data"
+        with self.options.show_progress(f"reading {shown}") as show:
+            return load_data(
+                source,
+                limit=self.options.limit,
+                preprocessing=self._preprocessing(),
+                root=self.options.data_root,
+                for_training=for_training,
+                on_progress=lambda done, total: show(done, total or done, ""),
+            )
+
+    def network(self, data: LabeledDataset | None = None, seed: int = 0) -> nn.Module:
+        """Load the model with its weights, on its device, in evaluation mode.
+
+        Args:
+            data: Data to learn: an untrained library model gets one output for each of its classes.
+            seed: Seed of random weights.
+        """
+        options, classes = self.options, self.options.classes
+        if not isinstance(self.model, str):
+            return self.model.eval() if options.device is None else move_to_device(self.model.eval(), options.device)
+        if classes is None and options.weights is None and data is not None and has_random_weights(self.model):
+            classes = data.outputs
+        return move_to_device(load_model(self.model, options.weights, seed, classes), options.device or "cpu")
+
+    def random_networks(self, network: nn.Module, seed: int) -> Callable[[int], nn.Module]:
+        """Return a function that builds the same architecture with random weights of a given seed.
+
+        Args:
+            network: The trained model.
+            seed: First seed that will be used.
+
+        Raises:
+            ModelError: No specification is known, or its weights are random already.
+        """
+        if self.spec is None:
+            raise ModelError("training from scratch needs a model specification: pass 'net.py:build', not a model")
+        spec, device = self.spec, str(device_of(network))
+
+        def build(seed: int) -> nn.Module:
+            return move_to_device(fresh_model(spec, network, seed), device)
+
+        if fingerprint(build(seed)) == fingerprint(network):
+            raise ModelError(f"{spec} has no trained weights to compare with scratch: name them with --weights")
+        return build
+
+    def original_profile(
+        self, network: nn.Module, source: Any, layer: str | None = None, reduction: str | None = None
+    ) -> Profile:
+        """Load the profile of the original data, or compute it in one pass.
+
+        Args:
+            network: The model.
+            source: Profile, file of a profile, or the original data.
+            layer: Module name; None takes the profile's, else the paper's.
+            reduction: How a representation is flattened; None takes the profile's, else ``"flatten"``.
+        """
+        if isinstance(source, Profile):
+            return source
+        if isinstance(source, str | Path):
+            path = Path(source)
+            if path.suffix == ".npz" and path.is_file():
+                raise DataError(f"{source} is data, not a profile: write npz:{source}")
+            if path.suffix == ".safetensors" or path.is_file():
+                return _saved_profile(path, layer)
+        data = source if isinstance(source, LabeledDataset) else self.data(source, for_training=False)
+        return self.profile(network, data, layer, reduction or "flatten")
+
+    def profile(
+        self, network: nn.Module, data: LabeledDataset, layer: str | None, reduction: str, labels: str = "true"
+    ) -> Profile:
+        """Compute the profile of a dataset in one pass.
+
+        Args:
+            network: The model.
+            data: The dataset.
+            layer: Module name; None takes the paper's layer.
+            reduction: How a representation is flattened.
+            labels: ``"true"``, or ``"pseudo"`` for the model's own predictions.
+        """
+        if labels == "true" and not data.labeled:
+            raise DataError(f"{data.name} has no labels: use the model's own predictions, --labels pseudo")
+        total = -(-len(data) // BATCH)
+        with self.options.show_progress(f"passing {data.name}") as show:
+
+            def batches() -> Iterator[Any]:
+                for done, batch in enumerate(data.batches(device=device_of(network))):
+                    show(done, total, "")
+                    yield batch
+
+            classes = data.classes if labels == "true" else None
+            return profile(network, batches(), layer, reduction, classes, labels, data.preprocessing)
+
+    def job(
+        self,
+        train: Any,
+        test: Any,
+        target_accuracy: float,
+        recipe: Recipe,
+        *,
+        original_test: Any = None,
+        seed: int = 0,
+        shift_type: str | None = None,
+    ) -> RetrainingJob:
+        """Load the data of a retraining job; refuse an impossible target before anything is read."""
+        RetrainingJob.check_target(target_accuracy)
+        kept = None if original_test is None else self.data(original_test)
+        return RetrainingJob(
+            self.data(train), self.data(test), target_accuracy, recipe, seed, original_test=kept, shift_type=shift_type
+        )
+
+    def new_task_features(
+        self, network: nn.Module, job: RetrainingJob, extend: bool, layer: str | None, reduction: str | None
+    ) -> "tuple[Features, EnergyReading]":
+        """Train a copy with a new head for one epoch; return the features of the new task, and what that took."""
+        settings = TaskIndexSettings(
+            extend=extend, recipe=job.recipe, layer=layer, reduction=reduction or "flatten", seed=job.seed
+        )
+        with self.options.show_progress("one epoch on a copy") as show:
+            return task_features(network, job, settings, meter=open_meter(), on_progress=show)
+
+    def _preprocessing(self) -> ImagePreprocessing | Tokenization:
+        return NO_PREPROCESSING if self.spec is None else preprocessing_for(self.spec)
+
+
+def load_recipe(
+    recipe: str | Recipe | None, evaluate_every: int | None = None, max_epochs: int | None = None
+) -> Recipe:
+    """Return a recipe from its specification or object; settings that are given go before the recipe's."""
+    if isinstance(recipe, Recipe):
+        given: dict[str, Any] = {"evaluate_every": evaluate_every, "max_epochs": max_epochs}
+        return dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    return named_recipe(recipe or "retrain-adam", evaluate_every, max_epochs)
+
+
+def _saved_profile(path: Path, layer: str | None) -> Profile:
+    found = Profile.load(path)
+    if layer is not None and layer != found.origin.layer:
+        raise DataError(f"{path} is of layer {found.origin.layer}, not {layer}: leave --layer out, or profile anew")
+    return found

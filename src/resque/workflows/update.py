@@ -1,0 +1,382 @@
+"""Do an update: retrain to a target, measure every cost, keep the model, settle the forecast, write the ledger."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from resque._format import format_cost
+from resque.energy.grid import Grid, named_grid
+from resque.energy.meters import EnergyMeter, open_meter
+from resque.energy.price import Tariff
+from resque.errors import DataError, SettingError
+from resque.forecasting.budget import Budget
+from resque.forecasting.evaluation.settlement import check_settles
+from resque.forecasting.landmarking import ForecastReviser
+from resque.indices.profile import Profile
+from resque.indices.shift_features import shift_features
+from resque.ledger.records import Features, Forecast, Update
+from resque.ledger.serialization import from_dict
+from resque.ledger.store import Ledger
+from resque.models.layers import representation_layer
+from resque.models.weights import fingerprint
+from resque.training.checkpoint import Checkpoint
+from resque.training.evaluation import check_data_fits_model
+from resque.training.from_scratch import ScratchComparison, compare_with_scratch
+from resque.training.job import RetrainingJob
+from resque.training.new_task import EXTENSION, NEW_TASK, prepare_new_task
+from resque.training.recipe import Recipe
+from resque.training.retrain import retrain
+from resque.training.run import RunProgress
+from resque.workflows.artifacts import Lineage, save_update
+from resque.workflows.forecast import LEDGER
+from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+from resque.workflows.resuming import RunIdentity
+
+__all__ = ["CHECKPOINTS", "UPDATES", "UpdateRequest", "update"]
+
+UPDATES = Path("updates")
+CHECKPOINTS = UPDATES / "checkpoints"
+
+
+def update(
+    model: str | nn.Module,
+    train: Any,
+    test: Any,
+    target_accuracy: float,
+    *,
+    forecast: Forecast | str | None = None,
+    original: Any = None,
+    original_test: Any = None,
+    new_task: bool = False,
+    extend: bool = False,
+    ledger: Ledger | str | Path = LEDGER,
+    out: str | Path | None = None,
+    resume: bool = False,
+    recipe: str | Recipe | None = None,
+    evaluate_every: int | None = None,
+    max_epochs: int | None = None,
+    budget: Budget | None = None,
+    labels: str = "true",
+    layer: str | None = None,
+    reduction: str | None = None,
+    shift_type: str | None = None,
+    seed: int = 0,
+    country: str | None = None,
+    intensity: float | None = None,
+    pue: float = 1.0,
+    tariff: Tariff | None = None,
+    meter: EnergyMeter | None = None,
+    options: ModelOptions | None = None,
+) -> Update:
+    """Retrain a model to a target accuracy, measure every cost, and keep the result.
+
+    The updated model, its profile and the profile of its root model are written to a folder, the update to the ledger,
+    where it settles its forecast. A model that is passed as an object is trained in place, except for a new task, whose
+    model with its new head is in the folder alone.
+
+    Args:
+        model: Model or its specification.
+        train: New training data: specification, dataset, or arrays ``(x, y)``.
+        test: New test data, held out.
+        target_accuracy: Accuracy to reach on the test data, in (0, 1].
+        forecast: Forecast to settle, or its id; recipe, shift type and kind of task are taken from it.
+        original: Original data of the model, or their profile, for the index and the model's lineage.
+        original_test: Held-out original data, to measure forgetting.
+        new_task: Whether the data are a new task: the model gets a new head.
+        extend: Whether the new task keeps the old classes: the head is widened.
+        ledger: Ledger or its file; it gets the update.
+        out: New folder for the files; None makes one under ``updates/``.
+        resume: Whether to continue an interrupted run of the same job.
+        recipe: Recipe or its specification; None takes the forecast's, else ``"retrain-adam"``.
+        evaluate_every: Steps between evaluations; goes before the recipe's.
+        max_epochs: Longest run; goes before the recipe's.
+        budget: Limits that end the run: ``max_hours``, ``max_kwh``, ``max_epochs``.
+        labels: ``"true"``, or ``"pseudo"`` for the model's own predictions in the index.
+        layer: Module whose output is the representation; None takes the profile's, else the paper's.
+        reduction: How a representation is flattened; None takes the profile's, else ``"flatten"``.
+        shift_type: Name of the shift type; None takes the forecast's, else that of the data's specification.
+        seed: Seed of the data order.
+        country: ISO alpha-3 code of the electricity grid; without country and intensity there is no carbon.
+        intensity: Carbon intensity in g CO2e per kWh; goes before the country's.
+        pue: Power usage effectiveness of the site.
+        tariff: Prices of energy and machine time.
+        meter: Energy meter; None opens the best one available.
+        options: How a specified model and the data are loaded.
+
+    Returns:
+        The update, complete whether or not it reached its target.
+
+    Raises:
+        SettingError: Options that contradict each other, or a forecast of another update.
+        LedgerError: The ledger cannot be written, or the forecast is settled already.
+
+    Example:
+        >>> import os, tempfile, resque
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = resque.update(
+        ...         "resque.networks:small_cnn", "digits@16px@train@300", "digits@16px@test", 0.3,
+        ...         recipe="train-adam", ledger=folder + "/resque.db", out=folder + "/new", meter=resque.ClockMeter(),
+        ...     )  # fmt: skip
+        ...     sorted(os.listdir(folder + "/new"))
+        ['model.safetensors', 'profile.safetensors']
+        >>> result.reached, result.cost.steps > 0
+        (True, True)
+    """
+    arguments = dict(locals())
+    return UpdateRequest(**arguments | {"options": options or ModelOptions()}).run()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class UpdateRequest:
+    """An update to be done. The attributes are the arguments of :func:`update`; nothing is read before it runs."""
+
+    model: str | nn.Module
+    train: Any
+    test: Any
+    target_accuracy: float
+    forecast: Forecast | str | None = None
+    original: Any = None
+    original_test: Any = None
+    new_task: bool = False
+    extend: bool = False
+    ledger: Ledger | str | Path = LEDGER
+    out: str | Path | None = None
+    resume: bool = False
+    checkpoint_every_s: float = 30.0
+    recipe: str | Recipe | None = None
+    evaluate_every: int | None = None
+    max_epochs: int | None = None
+    budget: Budget | None = None
+    labels: str = "true"
+    layer: str | None = None
+    reduction: str | None = None
+    shift_type: str | None = None
+    seed: int = 0
+    country: str | None = None
+    intensity: float | None = None
+    pue: float = 1.0
+    tariff: Tariff | None = None
+    meter: EnergyMeter | None = None
+    options: ModelOptions = field(default_factory=ModelOptions)
+
+    def run(self) -> Update:
+        """Do the update, or continue it, and keep it."""
+        loaded, runner = self._load(begins_anew=True)
+        return runner.run(loaded.network, loaded.job)
+
+    def run_beside_scratch(self, seeds: int = 3, recipe: str | Recipe | None = None) -> ScratchComparison:
+        """Do the update, and train the same architecture from scratch to the same target, once for each seed.
+
+        The first retraining is the update of :meth:`run`; the other runs are entries of the ledger alone.
+
+        Args:
+            seeds: Number of pairs, from the request's seed on.
+            recipe: Recipe from scratch; None takes the paper's rates for the same optimizer.
+        """
+        if self.new_task or self.extend:
+            raise SettingError("a new head has no counterpart from scratch: leave --new-head and --extend out")
+        scratch = None if recipe is None else load_recipe(recipe, self.evaluate_every, self.max_epochs)
+        loaded, runner = self._load(begins_anew=False)
+        build = loaded.loader.random_networks(loaded.network, self.seed)
+        every_seed = range(self.seed, self.seed + seeds)
+        return compare_with_scratch(loaded.network, build, loaded.job, every_seed, runner.run, scratch)
+
+    def folder(self, result: Update) -> Path:
+        """Return the folder that holds the files of an update."""
+        return UPDATES / result.id if self.out is None else Path(self.out)
+
+    def _load(self, begins_anew: bool) -> "tuple[_Loaded, _Runner]":
+        """Load everything, and refuse what can be refused before anything is trained."""
+        history = self.ledger if isinstance(self.ledger, Ledger) else Ledger(self.ledger)
+        history.check_writable()
+        grid = named_grid(self.country, self.intensity, self.pue)
+        loaded = _Loaded.of(self, history)
+        checkpoint = Checkpoint(CHECKPOINTS, self.checkpoint_every_s, self.resume)
+        run = RunIdentity(history, checkpoint, loaded.job.parent or fingerprint(loaded.network), loaded.job)
+        if loaded.forecast is not None and not (self.resume and run.ended()):
+            history.waiting(loaded.forecast.id)
+        if not run.check_resumed(begins_anew):
+            _check_new(self.out)
+        origin = None if loaded.original is None else loaded.original.origin
+        layer = representation_layer(loaded.network, self.layer or (None if origin is None else origin.layer))
+        reduction = (self.reduction or "flatten") if origin is None else origin.reduction
+        create_folder(UPDATES if self.out is None else Path(self.out))
+        runner = _Runner(
+            self, history, loaded, checkpoint, self.meter or open_meter(), grid, layer, reduction, loaded.features()
+        )
+        return loaded, runner
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """The objects that a request names.
+
+    Attributes:
+        request: The request.
+        loader: Loads the model and data.
+        forecast: Forecast to settle.
+        model: Model as it is now.
+        query: Job with the labels of the data.
+        network: Model to be trained, with its new head where there is one.
+        job: Job with the outputs of that model as labels.
+        extend: Whether the head is widened.
+        original: Profile before the shift.
+    """
+
+    request: UpdateRequest
+    loader: InputLoader
+    forecast: Forecast | None
+    model: nn.Module
+    query: RetrainingJob
+    network: nn.Module
+    job: RetrainingJob
+    extend: bool
+    original: Profile | None
+
+    @classmethod
+    def of(cls, request: UpdateRequest, history: Ledger) -> "_Loaded":
+        """Load what a request names."""
+        forecast = history.forecast(request.forecast) if isinstance(request.forecast, str) else request.forecast
+        changed = None if forecast is None else forecast.shift_type
+        extend = request.extend or (changed == EXTENSION and not request.new_task)
+        new_head = request.new_task or extend or changed == NEW_TASK
+        if new_head and (request.original is not None or (request.new_task and request.extend)):
+            raise SettingError("--new-head and --extend stand alone: without --original, --from-scratch or each other")
+        loader = InputLoader(request.model, request.options)
+        query = _job(request, loader, forecast)
+        model = loader.network(None if new_head else query.train, request.seed)
+        network, job = prepare_new_task(model, query, extend) if new_head else (model, query)
+        for data in filter(None, (job.train, job.test, job.original_test)):
+            check_data_fits_model(network, data)
+        if forecast is not None:
+            check_settles(network, job, forecast)
+        original = None
+        if request.original is not None:
+            original = loader.original_profile(network, request.original, request.layer, request.reduction)
+        job = dataclasses.replace(job, recipe=_limited(job.recipe, request.budget))
+        return cls(request, loader, forecast, model, query, network, job, extend, original)
+
+    def features(self) -> Features:
+        """Return the features of the update: those of its forecast, else from passes over the data."""
+        if self.forecast is not None:
+            return self.forecast.features
+        request = self.request
+        if self.job.parent:
+            of_task = self.loader.new_task_features
+            return of_task(self.model, self.query, self.extend, request.layer, request.reduction)[0]
+        return shift_features(self.network, self.job, self.original, request.labels)[0]
+
+    @property
+    def lineage(self) -> Lineage:
+        """Profiles of the parent model and of its root."""
+        source = self.request.original
+        return Lineage.of(self.original, Path(source) if isinstance(source, str | Path) else None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Runner:
+    """Runs jobs with one meter, grid and ledger; the first retraining is the update that was requested."""
+
+    request: UpdateRequest
+    history: Ledger
+    loaded: _Loaded
+    checkpoint: Checkpoint
+    meter: EnergyMeter
+    grid: Grid | None
+    layer: str
+    reduction: str
+    features: Features
+
+    def run(self, network: nn.Module, job: RetrainingJob) -> Update:
+        """Do a job, or continue it, and keep the result; a job that has ended already returns its update."""
+        parent = job.parent or fingerprint(network)
+        ended = RunIdentity(self.history, self.checkpoint, parent, job).ended() if self.checkpoint.resume else None
+        if ended is not None:
+            return ended
+        requested = job.seed == self.request.seed and not job.from_scratch
+        forecast = self.loaded.forecast if requested else None
+        with self.request.options.show_progress(
+            f"{'from scratch' if job.from_scratch else 'retraining'}, seed {job.seed}"
+        ) as show:
+            result = retrain(
+                network,
+                job,
+                meter=self.meter,
+                grid=self.grid,
+                features=None if job.from_scratch else self.features,
+                model_name=self.loaded.loader.name,
+                forecast_id=None if forecast is None else forecast.id,
+                checkpoint=self.checkpoint,
+                tariff=self.request.tariff,
+                on_progress=lambda at: show(at.step, at.max_steps, progress_text(at)),
+                revise=None if forecast is None else ForecastReviser.of_forecast(forecast, self.history.updates(), job),
+            )
+        kept = self._with_files(result, network, job) if requested else result
+        if not requested:
+            self.history.add(result)
+        self.checkpoint.remove(parent, job)
+        return kept
+
+    def _with_files(self, result: Update, network: nn.Module, job: RetrainingJob) -> Update:
+        def new_profile() -> Profile:
+            return self.loaded.loader.profile(network, job.train, self.layer, self.reduction)
+
+        folder = self.request.folder(result)
+        return save_update(result, network, folder, self.history, self.loaded.lineage, new_profile)
+
+
+def progress_text(progress: RunProgress) -> str:
+    """Describe where a run stands: its accuracy and, where there is one, the revised forecast of its steps."""
+    text, revision = f"accuracy {progress.accuracy:.4f}", progress.revision
+    if revision is None:
+        return text
+    within, median = revision.steps.interval, format_cost("steps", revision.steps.value)
+    high = "" if within.high is None else format_cost("steps", within.high)
+    return f"{text}, of {median} ({format_cost('steps', within.low)}–{high}) steps"
+
+
+def create_folder(folder: Path) -> None:
+    """Create a folder before anything costly is done, so that results have a place."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make folder {str(folder)!r}: {error.strerror}; name another with --out") from error
+
+
+def _job(request: UpdateRequest, loader: InputLoader, forecast: Forecast | None) -> RetrainingJob:
+    recipe, shift_type = request.recipe, request.shift_type
+    if forecast is not None:
+        recipe = from_dict(Recipe, forecast.recipe) if recipe is None else recipe
+        if shift_type is None and forecast.shift_type not in (NEW_TASK, EXTENSION):
+            shift_type = forecast.shift_type
+    return loader.job(
+        request.train,
+        request.test,
+        request.target_accuracy,
+        load_recipe(recipe, request.evaluate_every, request.max_epochs),
+        original_test=request.original_test,
+        seed=request.seed,
+        shift_type=shift_type,
+    )
+
+
+def _limited(recipe: Recipe, budget: Budget | None) -> Recipe:
+    """Return a recipe that ends at the limits of a budget."""
+    if budget is None:
+        return recipe
+    if budget.max_kg is not None or budget.max_price is not None:
+        raise SettingError("a run can be limited by max_hours, max_kwh and max_epochs: leave max_kg and max_price out")
+    limits: dict[str, Any] = {"max_hours": budget.max_hours, "max_kwh": budget.max_kwh}
+    limits |= {"max_epochs": None if budget.max_epochs is None else int(budget.max_epochs)}
+    return dataclasses.replace(recipe, **{name: limit for name, limit in limits.items() if limit is not None})
+
+
+def _check_new(out: str | Path | None) -> None:
+    folder = None if out is None else Path(out)
+    if folder is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise SettingError(
+            f"{out} holds something already: name a new folder with --out, so that no model is overwritten"
+        )
