@@ -99,7 +99,7 @@ def nearest(model: nn.Module, loader: Loader, classes: int) -> None:
     with capture_features(model, _layer(model)) as observe:
         for images, labels in loader:
             assignment.add(observe(images)[0], labels)
-    assert 0.0 <= assignment.disagreement < 2.0
+    assert 0.0 <= assignment.one_minus_ari < 2.0
 
 
 VARIANTS: dict[str, Callable[[nn.Module, Loader, int], None]] = {

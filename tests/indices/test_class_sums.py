@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from resque.indices.class_sums import ClassSums, ScratchBuffers, assign_half
+from resque.indices.class_sums import ClassSums, ScratchBuffer
 from resque.indices.compute_profile import profile
+from resque.indices.half_assignment import assign_half
 from resque.indices.profile import Profile
 from watched import Watched
 
@@ -149,16 +150,16 @@ def test_many_short_streams_fill_both_halves():
     merged = Profile()
     for start in range(0, 200, 2):
         merged = merged + Profile.from_arrays(rows[start : start + 2], [0, 0])
-    counts = merged.sides[0].counts
+    counts = merged.split_halves[0].counts
     assert min(counts) > 70
 
 
 def test_unknown_labels_spoil_the_sums_without_a_wait():
     table = ClassSums.zeros(torch.tensor([2, 5]), 1)
     with Watched() as seen:
-        table.add(torch.ones(4, 1), torch.tensor([2, 5, 9, -1]), assign_half(torch.arange(4)), ScratchBuffers())
+        table.add(torch.ones(4, 1), torch.tensor([2, 5, 9, -1]), assign_half(torch.arange(4)), ScratchBuffer())
     assert seen.waits == 0
-    assert int(table.strangers) == 2
+    assert int(table.unknown) == 2
 
 
 @pytest.mark.parametrize("stride", [1, 2, 10, 34, 55, 89, 100, 1000])

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from resque.errors import ProfileMismatchError, RepresentationError, SettingError, UndefinedDirectionError
 from resque.indices.angles import angle_between
-from resque.indices.class_sums import HALVES, assign_half
+from resque.indices.class_sums import HALVES
 from resque.indices.distribution import resque_dist
+from resque.indices.half_assignment import assign_half
 from resque.indices.profile import Profile
 
 

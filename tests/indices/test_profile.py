@@ -28,7 +28,7 @@ def test_any_cut_of_the_stream_gives_the_whole(seed, cuts):
         streamed.update(z[start:stop], y[start:stop])
         merged = merged + Profile.from_arrays(z[start:stop], y[start:stop])
     for label, total in whole.sums.items():
-        assert np.allclose(streamed.sides[label].halves, whole.sides[label].halves, rtol=0, atol=1e-12)
+        assert np.allclose(streamed.split_halves[label].sums, whole.split_halves[label].sums, rtol=0, atol=1e-12)
         assert np.allclose(merged.sums[label], total, rtol=0, atol=1e-12)
         assert np.allclose(total, z[y == label].sum(0))
     assert streamed.counts == merged.counts == whole.counts == {k: int((y == k).sum()) for k in set(y.tolist())}
@@ -41,13 +41,15 @@ def test_with_indices_the_order_does_not_matter(seed):
     one, other = Profile(), Profile()
     one.update(z, y, indices=np.arange(60))
     other.update(z[order], y[order], indices=order)
-    assert all(np.allclose(one.sides[k].halves, other.sides[k].halves, rtol=0, atol=1e-12) for k in one.counts)
+    assert all(
+        np.allclose(one.split_halves[k].sums, other.split_halves[k].sums, rtol=0, atol=1e-12) for k in one.counts
+    )
 
 
 def test_the_halves_are_about_equal_and_together_the_whole():
     z, y = sample(0, n=4000, classes=2)
     made = Profile.from_arrays(np.ones_like(z), y)
-    first, second = made.sides[0].halves[:, 0]
+    first, second = made.split_halves[0].sums[:, 0]
     assert first + second == made.counts[0]
     assert abs(first - second) < 5 * np.sqrt(made.counts[0])
 
@@ -69,7 +71,7 @@ def test_a_profile_of_100_classes_and_512_features_is_below_1_mb_and_comes_back(
     assert (folder / "p.safetensors").stat().st_size < 1_000_000
     back = Profile.load("p.safetensors")
     assert back.counts == made.counts
-    assert all(np.array_equal(back.sides[k].halves, made.sides[k].halves) for k in made.counts)
+    assert all(np.array_equal(back.split_halves[k].sums, made.split_halves[k].sums) for k in made.counts)
     assert vars(back.origin) == vars(made.origin)
     with safe_open("p.safetensors", "pt") as file:
         assert set(file.keys()) == {"labels", "sums", "counts"}

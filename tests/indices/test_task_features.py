@@ -8,7 +8,7 @@ from torch import nn
 from resque.energy.grid import Grid
 from resque.errors import DataError, ModelError, SettingError
 from resque.indices.task import resque_task
-from resque.indices.task_features import TaskIndexSettings, _room, task_index
+from resque.indices.task_features import TaskIndexSettings, allocate_rows, task_index
 from resque.models.feature_extraction import capture_features
 from resque.training.new_task import with_new_head
 from resque.training.recipe import RECIPES
@@ -108,7 +108,7 @@ def test_more_representations_than_memory_holds_are_refused_before_the_machine_r
     with pytest.raises(
         DataError, match=r"1,000,000,000 representations of width 1,024 take 8192.0 GB and .* GB are free"
     ):
-        _room(10**9, 1024)
+        allocate_rows(10**9, 1024)
 
 
 class Backwards(nn.Module):

@@ -31,7 +31,7 @@ def test_any_cut_of_the_stream_gives_the_profile():
     made, whole = metric.compute(), Profile.from_arrays(z, y)
     assert made.counts == whole.counts
     for label in CLASSES:
-        assert np.allclose(made.sides[label].halves, whole.sides[label].halves, rtol=0, atol=1e-12)
+        assert np.allclose(made.split_halves[label].sums, whole.split_halves[label].sums, rtol=0, atol=1e-12)
     metric.reset()
     metric.update(z[:5], y[:5])
     assert metric.compute().n == 5
@@ -49,7 +49,7 @@ def test_calling_it_on_small_batches_fills_both_halves():
     metric = ProfileMetric(classes=CLASSES, width=4)
     for part in torch.arange(90).split(2):
         metric(z[part], y[part])
-    assert min(min(side.counts) for side in metric.compute().sides.values()) > 5
+    assert min(min(halves.counts) for halves in metric.compute().split_halves.values()) > 5
 
 
 def test_its_profiles_make_an_index():
@@ -138,7 +138,7 @@ def test_an_empty_batch_and_a_new_start():
     first = metric.compute()
     metric.reset()
     metric.update(z, y)
-    assert all(np.array_equal(metric.compute().sides[c].halves, first.sides[c].halves) for c in CLASSES)
+    assert all(np.array_equal(metric.compute().split_halves[c].sums, first.split_halves[c].sums) for c in CLASSES)
 
 
 def test_what_is_computed_is_the_callers_own():

@@ -1,202 +1,262 @@
-"""The angle between two directions that are known from noisy sums: its floor, its bias, its interval.
+"""Estimate the angle between two class directions that are known only from noisy sums.
 
-Each side of a class is a pair of independent half sums. Their difference shows the noise of the whole sum without a
-second look at the data: the floor, the unbiased cosine and the intervals all come from it. Plain numpy; no classes'
-names, no units but radians.
+Each class of a dataset comes as the sums of two independent halves of its samples (split halves). Their difference
+estimates the noise of the whole sum without a second pass. The noise floor, the bias correction and the confidence
+intervals all rest on it. Plain numpy, without labels; every angle is in radians.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
+__all__ = ["AngleEstimate", "SplitHalves", "angle_between", "estimate_debiased", "estimate_plain", "noise_floor"]
+
 _ROUNDING = 1e-12
-Pair = np.ndarray  # (2, width) float64: the two half sums of one class
 
 
 @dataclass(frozen=True)
-class Spread:
-    """A value with bounds, in radians; bounds are None where the noise cannot be told."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Side:
-    """One class on one side.
+class AngleEstimate:
+    """Mean angle over the classes with its confidence interval, in radians.
 
     Attributes:
-        halves: The two half sums.
-        counts: Samples in each.
-        whole: Their sum, rounded once.
+        per_class: Angle of each class.
+        value: Mean of the angles.
+        low: Lower confidence bound; None where a class has too few samples to estimate its noise.
+        high: Upper confidence bound; None where ``low`` is.
     """
 
-    halves: Pair
+    per_class: list[float]
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class SplitHalves:
+    """Sums of the representations of one class in one dataset, over two independent halves of its samples.
+
+    Attributes:
+        sums: ``(2, width)`` float64, sum of each half.
+        counts: Number of samples in each half.
+        total: ``(width,)`` float64, sum of all samples (``V`` of eq. 1), rounded once.
+
+    Example:
+        >>> halves = SplitHalves(np.array([[3.0, 1.0], [3.0, 3.0]]), (2, 2), np.array([6.0, 4.0]))
+        >>> halves.has_direction, halves.direction.round(3).tolist()
+        (True, [0.832, 0.555])
+    """
+
+    sums: np.ndarray
     counts: tuple[int, int]
-    whole: np.ndarray
+    total: np.ndarray
 
     @property
-    def direction(self) -> np.ndarray | None:
-        """Unit vector of the whole sum (eq. 2), None where it is zero."""
-        return unit(self.whole)
+    def n(self) -> int:
+        """Number of samples in both halves."""
+        return sum(self.counts)
+
+    @property
+    def has_direction(self) -> bool:
+        """Whether the sum differs from zero, so that eq. 2 is defined."""
+        return bool(self.total.any())
+
+    @property
+    def direction(self) -> np.ndarray:
+        """Unit vector ``u = V / ||V||`` (eq. 2); only where :attr:`has_direction`."""
+        return _unit(self.total)
 
     @property
     def noise(self) -> np.ndarray | None:
-        """One draw of :attr:`direction`'s noise, from how far the halves' means differ; None without two halves."""
+        """One draw of the noise of :attr:`direction`, or None if a half is empty or the sum is zero.
+
+        For half sums ``A`` of ``n`` and ``B`` of ``m`` samples it is ``(A/n - B/m) sqrt(n m) / ||V||``, whose
+        covariance is that of ``V / ||V||`` about its expectation.
+        """
         n, m = self.counts
-        exponent = -math.frexp(float(np.max(np.abs(self.halves), initial=0.0)))[1]
-        one, other = np.ldexp(self.halves, exponent)
-        length = float(np.linalg.norm(np.ldexp(self.whole, exponent)))
+        exponent = _exponent(self.sums)
+        first, second = np.ldexp(self.sums, -exponent)
+        length = float(np.linalg.norm(np.ldexp(self.total, -exponent)))
         if not n or not m or length == 0.0:
             return None
-        difference: np.ndarray = (one / n - other / m) * (math.sqrt(n * m) / length)
-        return difference
+        noise: np.ndarray = (first / n - second / m) * (math.sqrt(n * m) / length)
+        return noise
 
     @property
     def agreement(self) -> float | None:
-        """Cosine of the two halves, None where one of them is zero or empty."""
-        one, other = map(unit, self.halves)
-        return None if one is None or other is None else float(one @ other)
+        """Cosine between the two half sums, or None if one of them is zero."""
+        return float(_unit(self.sums[0]) @ _unit(self.sums[1])) if self.sums.any(1).all() else None
 
 
-def angle_between(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Angle of two vectors in radians, to full precision near 0 and pi; None if one of them is zero."""
-    u, v = unit(one), unit(other)
-    if u is None or v is None:
+Pairs = list[tuple[SplitHalves, SplitHalves]]
+"""Original and shifted split halves of each class; both have a direction."""
+
+
+def angle_between(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Compute the angle between two vectors as ``2 atan2(||u - v||, ||u + v||)`` of their unit vectors.
+
+    Unlike the arc cosine of ``u · v`` it keeps full precision near 0 and pi.
+
+    Returns:
+        The angle in radians, or None if one of the vectors is zero.
+
+    Example:
+        >>> angle_between(np.array([1.0, 0.0]), np.array([1.0, 1e-12]))
+        1e-12
+    """
+    if not first.any() or not second.any():
         return None
-    return 2.0 * math.atan2(float(np.linalg.norm(u - v)), float(np.linalg.norm(u + v)))
+    return _angle(_unit(first), _unit(second))
 
 
-def angle_of(original: Side, shifted: Side) -> float:
-    """The angle by which a class has turned (eq. 3); both sides have a direction."""
-    angle = angle_between(original.whole, shifted.whole)
-    assert angle is not None  # both sums are known to differ from zero
-    return angle
+def noise_floor(pairs: Pairs) -> float | None:
+    """Compute the mean angle that sampling noise alone produces at the sizes of both datasets.
 
+    With ``n`` original and ``m`` shifted samples of a class, it is the angle between the two original half sums times
+    ``sqrt((1/n + 1/m) / (4/n))``, at most pi, averaged over the classes.
 
-def unit(vector: np.ndarray) -> np.ndarray | None:
-    """The vector's direction, None for zero; squares neither overflow nor underflow."""
-    scaled = _scaled(vector)
-    length = np.linalg.norm(scaled)
-    return None if length == 0.0 else scaled / length
-
-
-def floor(pairs: list[tuple[Side, Side]]) -> float | None:
-    """The mean angle that noise alone makes: the original side's split-half angle, scaled to both actual sizes."""
+    Returns:
+        The floor in radians, or None if a half sum is zero.
+    """
     angles = []
     for original, shifted in pairs:
-        angle, n, m = angle_between(*original.halves), sum(original.counts), sum(shifted.counts)
+        angle, n, m = angle_between(*original.sums), original.n, shifted.n
         if angle is None:
             return None
         angles.append(min(math.pi, angle * math.sqrt((1 / n + 1 / m) * n / 4)))
     return math.fsum(angles) / len(angles)
 
 
-def plain_interval(pairs: list[tuple[Side, Side]], angles: list[float], level: float) -> Spread:
-    """The mean of the angles, and where it would lie over other samples of the same sizes.
+def estimate_plain(pairs: Pairs, level: float) -> AngleEstimate:
+    """Compute the mean angle of eq. 3 and its interval over other samples of the same sizes.
 
-    First order: an angle moves by the noise's component along the arc, and where there is no arc (an angle of 0 or pi)
-    by all of the noise across the direction. Each class and side shows one draw of it; their squares are pooled, with
-    the degrees of freedom that their spread leaves (Satterthwaite).
+    To first order an angle moves by the component of the noise along the arc. Where there is no arc (angle 0 or pi)
+    it moves by all of the noise across the direction. Each class of each dataset gives one draw of that noise. The
+    interval pools their squares, with Satterthwaite's degrees of freedom.
+
+    Args:
+        pairs: Original and shifted split halves of each class.
+        level: Nominal coverage of the interval.
     """
+    angles = [_angle(original.direction, shifted.direction) for original, shifted in pairs]
     value = math.fsum(angles) / len(angles)
     moves: list[float] = []
     for (original, shifted), angle in zip(pairs, angles, strict=True):
+        if original.noise is None or shifted.noise is None:
+            return AngleEstimate(angles, value)
         u, v = original.direction, shifted.direction
-        d, e = original.noise, shifted.noise
-        if u is None or v is None or d is None or e is None:
-            return Spread(value, None, None)
-        moves += [_along(d, u, v, angle), _along(e, v, u, angle)]
+        moves += [_move_along(original.noise, u, v, angle), _move_along(shifted.noise, v, u, angle)]
     squares = [move * move for move in moves]
-    reach = _quantile(squares, level) * math.sqrt(math.fsum(squares)) / len(angles)
-    return Spread(value, max(0.0, value - reach), min(math.pi, value + reach))
+    reach = _t_quantile(squares, level) * math.sqrt(math.fsum(squares)) / len(angles)
+    return AngleEstimate(angles, value, max(0.0, value - reach), min(math.pi, value + reach))
 
 
-def debiased(pairs: list[tuple[Side, Side]], level: float) -> tuple[list[float], Spread] | None:
-    """Each class's angle without what noise adds, and their mean with its interval; None where nothing can be told.
+def estimate_debiased(pairs: Pairs, level: float) -> AngleEstimate | None:
+    """Compute the mean angle without the angle that sampling noise adds.
 
-    The cosine of two noisy directions is too small by the agreement of their halves, so it is divided by it. What is
-    left is unbiased but noisy, and the arc cosine would turn that noise into bias again; so classes are drawn towards
-    their common mean by as much of their spread as noise explains (random effects, DerSimonian and Laird 1986). A
-    class whose halves tell nothing (empty, zero, or further than a right angle apart) takes that mean.
+    The cosine between two noisy directions is too small by the agreement of their halves, so it is divided by that:
+    ``c = mean of the four cosines between halves / sqrt(agreement of original · agreement of shifted)``. This is
+    unbiased but noisy, and the arc cosine would turn its noise into bias again. So each class is shrunk towards the
+    common mean by the share of its variance that is noise (random effects, DerSimonian and Laird, 1986). A class whose
+    halves give no cosine (empty, zero, or more than a right angle apart) takes the common mean.
+
+    Args:
+        pairs: Original and shifted split halves of each class.
+        level: Nominal coverage of the interval.
+
+    Returns:
+        The estimate, or None if no class gives a cosine.
     """
-    found = [_unbiased(original, shifted) for original, shifted in pairs]
-    cosines, weights = (np.array([entry[i] for entry in found]) for i in (0, 1))
-    squares = np.array([entry[2] for entry in found])  # (classes, 2): noise of a cosine before its division
+    cosines, weights, squares = map(np.array, zip(*itertools.starmap(_unbiased_cosine, pairs), strict=True))
     usable = weights > 0.0
     if not usable.any():
         return None
     divisor = np.where(usable, weights, 1.0)
     pooled = float(squares[usable].sum(1).mean())
     noise = np.where(usable, pooled / divisor, np.inf)
-    between = _between(cosines, weights, pooled)
-    own = between / (between + noise) if between else np.zeros(len(found))  # how much of its cosine a class keeps
+    between = _variance_between(cosines, weights, pooled)
+    kept = between / (between + noise) if between else np.zeros(len(pairs))  # share of its own cosine a class keeps
     pull = 1.0 / (between + noise) if between and pooled else weights
     pull = pull / pull.sum()
-    centre = float(pull @ cosines)
-    drawn = centre + own * (cosines - centre)
-    share = (own + (1.0 - own).sum() * pull) / len(found)
-    variance = float((share**2 * squares.sum(1) / divisor)[usable].sum())
-    reach = _quantile(list(squares[usable].ravel()), level) * math.sqrt(variance)
-    low = 0.0 if float(drawn.mean()) + reach >= 1.0 else _mean_angle(drawn + reach)
-    angles = [float(angle) for angle in np.arccos(np.clip(drawn, -1.0, 1.0))]
+    center = float(pull @ cosines)
+    shrunk = center + kept * (cosines - center)
+    influence = (kept + (1.0 - kept).sum() * pull) / len(pairs)  # of each cosine on the mean
+    variance = float((influence**2 * squares.sum(1) / divisor)[usable].sum())
+    reach = _t_quantile(list(squares[usable].ravel()), level) * math.sqrt(variance)
+    low = 0.0 if float(shrunk.mean()) + reach >= 1.0 else _mean_angle(shrunk + reach)
+    angles = [float(angle) for angle in np.arccos(np.clip(shrunk, -1.0, 1.0))]
     value = math.fsum(angles) / len(angles)
-    return angles, Spread(value, min(low, value), max(_mean_angle(drawn - reach), value))
+    return AngleEstimate(angles, value, min(low, value), max(_mean_angle(shrunk - reach), value))
 
 
-def _along(noise: np.ndarray, own: np.ndarray, other: np.ndarray, angle: float) -> float:
-    """How far noise moves the direction ``own`` towards ``other``, which lies at the angle; at most pi."""
+def _move_along(noise: np.ndarray, direction: np.ndarray, other: np.ndarray, angle: float) -> float:
+    """Compute how far the noise moves a direction towards the other one, which lies at the angle; at most pi."""
     cosine, sine = math.cos(angle), math.sin(angle)
     if abs(sine) < _ROUNDING:
-        across = noise - (noise @ own) * own
+        across = noise - (noise @ direction) * direction
         return min(math.pi, float(np.linalg.norm(across)))
-    return min(math.pi, abs(float(noise @ (other - cosine * own)) / sine))
+    return min(math.pi, abs(float(noise @ (other - cosine * direction)) / sine))
 
 
-def _unbiased(original: Side, shifted: Side) -> tuple[float, float, tuple[float, float]]:
-    """``(cosine, weight, its two squared noises before division)``; weight 0 where the halves tell nothing."""
-    u, v, d, e = original.direction, shifted.direction, original.noise, shifted.noise
-    ours, theirs = original.agreement, shifted.agreement
-    if u is None or v is None or d is None or e is None or ours is None or theirs is None:
-        return 0.0, 0.0, (0.0, 0.0)
-    cosine, weight = float(u @ v), max(0.0, ours) * max(0.0, theirs)
+def _unbiased_cosine(original: SplitHalves, shifted: SplitHalves) -> tuple[float, float, tuple[float, float]]:
+    """Return the unbiased cosine, its weight, and its two squared noises before division; weight 0 if undefined."""
+    undefined = 0.0, 0.0, (0.0, 0.0)
+    d, e, agreements = original.noise, shifted.noise, (original.agreement, shifted.agreement)
+    if d is None or e is None or agreements[0] is None or agreements[1] is None:
+        return undefined
+    weight = max(0.0, agreements[0]) * max(0.0, agreements[1])
     if weight < _ROUNDING:
-        return 0.0, 0.0, (0.0, 0.0)
+        return undefined
+    u, v = original.direction, shifted.direction
+    cosine = float(u @ v)
     moves = float(d @ (v - cosine * u)), float(e @ (u - cosine * v))
-    squares = moves[0] * moves[0], moves[1] * moves[1]
-    halves = [unit(half) for half in (*original.halves, *shifted.halves)]
-    between = sum(float(a @ b) for a in halves[:2] for b in halves[2:] if a is not None and b is not None) / 4.0
-    return between / math.sqrt(weight), weight, squares
+    halves = [[_unit(half) for half in dataset.sums] for dataset in (original, shifted)]
+    between = sum(float(a @ b) for a, b in itertools.product(*halves)) / 4.0
+    return between / math.sqrt(weight), weight, (moves[0] * moves[0], moves[1] * moves[1])
 
 
-def _between(cosines: np.ndarray, weights: np.ndarray, noise: float) -> float:
-    """Variance of the classes' true cosines, by moments; 0 where noise explains all of their spread."""
+def _variance_between(cosines: np.ndarray, weights: np.ndarray, noise: float) -> float:
+    """Estimate the variance of the true cosines over classes by moments; 0 if noise explains all of their spread."""
     total = weights.sum()
     room = total - (weights**2).sum() / total
     if room <= 0.0:
         return 0.0
-    centre = weights @ cosines / total
-    surplus = weights @ (cosines - centre) ** 2 - (len(cosines) - 1) * noise
+    center = weights @ cosines / total
+    surplus = weights @ (cosines - center) ** 2 - (len(cosines) - 1) * noise
     return max(0.0, float(surplus / room))
 
 
-def _quantile(squares: list[float], level: float) -> float:
-    """Student's t at the level, with Johnson and Rust's (1992) degrees of freedom for a sum of one-draw variances."""
-    from scipy.stats import t
+def _t_quantile(squares: list[float], level: float) -> float:
+    """Return the two-sided quantile of Student's t for a sum of variances that are known from one draw each.
+
+    References:
+        Johnson and Rust, Population inferences and variance estimation for NAEP data, 1992 (degrees of freedom).
+    """
+    from scipy.stats import t  # 1.2 s to import
 
     total, fourth = math.fsum(squares), math.fsum(s * s for s in squares)
     if fourth == 0.0:
         return 0.0
-    freedom = max(1.0, (3.16 - 2.77 / math.sqrt(len(squares))) * total * total / fourth)
-    return float(t.ppf(0.5 + level / 2.0, freedom))
+    degrees_of_freedom = max(1.0, (3.16 - 2.77 / math.sqrt(len(squares))) * total * total / fourth)
+    return float(t.ppf(0.5 + level / 2.0, degrees_of_freedom))
 
 
-def _scaled(values: np.ndarray) -> np.ndarray:
-    """The same values times a power of two, the largest near one: exact, and safe to square."""
-    scaled: np.ndarray = np.ldexp(values, -math.frexp(float(np.max(np.abs(values), initial=0.0)))[1])
-    return scaled
+def _angle(u: np.ndarray, v: np.ndarray) -> float:
+    """Compute the angle between two unit vectors."""
+    return 2.0 * math.atan2(float(np.linalg.norm(u - v)), float(np.linalg.norm(u + v)))
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    """Return the unit vector of a nonzero vector, scaled first so that its squares neither overflow nor underflow."""
+    scaled = np.ldexp(vector, -_exponent(vector))
+    unit: np.ndarray = scaled / np.linalg.norm(scaled)
+    return unit
+
+
+def _exponent(values: np.ndarray) -> int:
+    """Return the binary exponent of the largest absolute value."""
+    return math.frexp(float(np.max(np.abs(values), initial=0.0)))[1]
 
 
 def _mean_angle(cosines: np.ndarray) -> float:

@@ -1,7 +1,7 @@
-"""Class sums of representations: streamed, merged with ``+``, saved without any sample.
+"""Profile a dataset in a model's representation space: its class sums, streamed, merged with ``+`` and saved.
 
-A profile is the sufficient statistic of RESQUE_dist. It keeps the sums in two halves, told apart by a
-hash of each sample's index, because the noise floor and the bias correction need two independent sums.
+A profile is the sufficient statistic of RESQUE_dist and holds no sample. It keeps the sums in two halves, assigned by
+a hash of each sample's index, because the noise floor and the bias correction need two independent sums.
 """
 
 import json
@@ -21,31 +21,28 @@ from torch import Tensor
 from resque._arrays import as_labels, as_tensor
 from resque._files import write_atomically
 from resque.errors import DataError, ProfileMismatchError, RepresentationError, ResqueWarning
-from resque.indices.angles import Side
-from resque.indices.class_sums import (
-    ClassSums,
-    ScratchBuffers,
-    assign_half,
-    assign_halves_from,
-    declared_labels,
-    random_half_offset,
-)
+from resque.indices.angles import SplitHalves
+from resque.indices.class_sums import ClassSums, ScratchBuffer, declared_labels
+from resque.indices.half_assignment import HalfAssigner, assign_half
 from resque.models.feature_extraction import reduce_features
+
+__all__ = ["Origin", "Profile", "check_comparable", "check_finite"]
 
 _FORMAT = "resque profile 1"
 _SAVED = ("labels", "sums", "counts")
-_PRIVATE = 5
+_FEWEST_PRIVATE = 5
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where representations came from; two profiles are comparable when all of it agrees.
+    """Description of where representations come from; two profiles are comparable if all of it agrees.
 
     Attributes:
-        model: Fingerprint of the model's state, empty for plain arrays.
-        layer: Name of the layer, empty for plain arrays.
-        preprocessing: What was done to the inputs before the model.
-        reduction: How a representation was made flat.
+        model: Fingerprint of the model's state; empty for plain arrays.
+        layer: Name of the layer; empty for plain arrays.
+        preprocessing: Preprocessing of the inputs before the model.
+        reduction: Reduction of a representation to a vector, see
+            :func:`resque.models.feature_extraction.reduce_features`.
     """
 
     model: str = ""
@@ -55,22 +52,23 @@ class Origin:
 
 
 class Profile:
-    """Class-wise sums ``V_l`` of representations (eq. 1), in float64.
+    """Class sums ``V_l = sum of flatten(z_j) over the samples j of class l`` (eq. 1), in float64.
 
-    Order and cut of the stream change a sum by its rounding at most, of float64 rows by that of twice the precision.
-    They do change which half a sample belongs to, unless its own number is given, and so by a little the floor,
-    interval and correction.
+    The order and the cut of the stream change a sum by its rounding error at most; float64 rows are summed to twice
+    their precision. Order and cut also decide which half a sample belongs to, unless its index is given. So they
+    slightly change noise floor, interval and bias correction.
 
-    Attributes:
-        origin: Where the representations came from.
-        labels_from: ``"true"`` or ``"pseudo"``.
+    Args:
+        origin: Where the representations come from; None for plain arrays.
+        classes: Labels that may occur, or their number; None takes those that do.
+        labels_from: ``"true"`` labels, or ``"pseudo"`` for the model's own predictions.
 
     References:
         Sangarya and Kim, RESQUE, AAAI 2025, eq. 1.
 
     Example:
-        >>> whole = Profile.from_arrays([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]], [0, 1, 0])
-        >>> whole.counts, whole.width, whole.sums[0].tolist()
+        >>> profile = Profile.from_arrays([[1.0, 0.0], [0.0, 2.0], [3.0, 0.0]], [0, 1, 0])
+        >>> profile.counts, profile.width, profile.sums[0].tolist()
         ({0: 2, 1: 1}, 2, [4.0, 0.0])
     """
 
@@ -83,18 +81,17 @@ class Profile:
         self.origin = origin or Origin()
         self.labels_from = labels_from
         self._declared = None if classes is None else declared_labels(classes)
-        self._table: ClassSums | None = None
-        self._known: set[int] = set()
-        self._scratch = ScratchBuffers()
-        self._seen = 0
-        self._flip: Tensor | None = None
+        self._table = ClassSums.zeros(torch.empty(0, dtype=torch.int64), width=0)
+        self._known: set[int] = set()  # labels of the table, to compare with a batch's without waiting for a device
+        self._scratch = ScratchBuffer()
+        self._assigner = HalfAssigner()
 
     @classmethod
-    def of_sums(cls, table: ClassSums, origin: Origin | None = None, labels_from: str = "true") -> "Profile":
-        """A profile of sums that are there already; they are shared, not copied."""
-        made = cls(origin, labels_from=labels_from)
-        made._table, made._known, made._seen = table, set(table.labels.tolist()), int(table.counts.sum())
-        return made
+    def from_sums(cls, table: ClassSums, origin: Origin | None = None, labels_from: str = "true") -> "Profile":
+        """Create a profile from existing sums, which are shared, not copied."""
+        profile = cls(origin, labels_from=labels_from)
+        profile._table, profile._assigner = table, HalfAssigner(int(table.counts.sum()))
+        return profile
 
     @classmethod
     def from_arrays(
@@ -104,16 +101,16 @@ class Profile:
         classes: Sequence[int] | int | None = None,
         reduction: str = "flatten",
     ) -> "Profile":
-        """A profile of representations that are at hand as an array.
+        """Create a profile from representations in memory.
 
         Args:
             representations: ``(n, …)`` array or tensor.
             labels: ``(n,)`` integers.
-            classes: The labels that may occur, or their number; None takes those that do.
+            classes: Labels that may occur, or their number; None takes those that do.
             reduction: See :func:`resque.models.feature_extraction.reduce_features`.
 
         Raises:
-            RepresentationError: As :meth:`update`.
+            RepresentationError: See :meth:`update`.
         """
         profile = cls(Origin(reduction=reduction), classes)
         profile.update(representations, labels)
@@ -122,77 +119,77 @@ class Profile:
     def update(self, representations: Any, labels: Any, indices: Any = None) -> None:
         """Add a batch.
 
-        On the CPU a batch that cannot be summed is refused and leaves the profile as it was. On another device
-        nothing waits for the batch: with ``classes`` declared it costs no synchronisation, and what is wrong with it is
-        told when the profile is read.
+        On the CPU an invalid batch is refused and leaves the profile unchanged. On another device nothing waits for
+        the batch. With ``classes`` declared it costs no synchronization, and reading the profile reports what is wrong.
 
         Args:
-            representations: ``(n, …)``; reduced as the profile's origin says, summed in float64.
+            representations: ``(n, …)``, reduced as :attr:`origin` says and summed in float64.
             labels: ``(n,)`` integers.
-            indices: ``(n,)`` each sample's own number, so that the halves do not depend on the order;
-                None counts the samples as they come.
+            indices: ``(n,)`` indices of the samples, so that the halves do not depend on the order; None counts the
+                samples as they come.
 
         Raises:
-            RepresentationError: NaN, infinity, labels that are no integers or undeclared, sizes that differ.
+            RepresentationError: NaN, infinity, labels that are not integers or not declared, or sizes that differ.
         """
         rows = reduce_features(as_tensor(representations), self.origin.reduction)
         if rows.device.type == "cpu":
             check_finite(torch.isfinite(rows).all())
-            self._check_declared(as_labels(labels, len(rows)))
-        self._add(rows, labels, indices)
+            target = as_labels(labels, len(rows))
+            if self._declared is not None:
+                _check_labels((~torch.isin(target, self._declared.to(target.device))).sum(), self._declared)
+        self.add_rows(rows, labels, indices)
 
-    def _add(self, rows: Tensor, labels: Any, indices: Any = None) -> None:
-        """Add rows ``(n, width)`` that are reduced already, without looking at their values."""
-        n = rows.shape[0]
-        target = as_labels(labels, n)
-        if n == 0:
+    def add_rows(self, rows: Tensor, labels: Any, indices: Any = None) -> None:
+        """Add rows ``(n, width)`` that are reduced already, without checking their values."""
+        target = as_labels(labels, len(rows))
+        if not len(rows):
             return
+        table = self._table_for(target, rows)
         if indices is None:
-            self._flip = random_half_offset(rows) if self._flip is None else self._flip
-            half = assign_halves_from(self._seen, n, rows.device) ^ self._flip.to(rows.device)
+            half = self._assigner.assign(rows)
         else:
-            half = assign_half(as_labels(indices, n))
-        self._table_for(target, rows).add(rows, target, half, self._scratch)
-        self._seen += n
+            half = assign_half(as_labels(indices, len(rows)))
+            self._assigner.count += len(rows)
+        table.add(rows, target, half, self._scratch)
 
-    def _table_for(self, target: Tensor, rows: Tensor) -> ClassSums:
-        """The table with room for a batch; declared classes never grow."""
-        if self._table is None:
-            labels = torch.unique(target) if self._declared is None else self._declared
-            self._table = ClassSums.zeros(labels, rows.shape[1], rows.device)
-            self._known = set(labels.tolist())
-        elif self._table.width != rows.shape[1]:
+    def declare(self, classes: Sequence[int] | int) -> None:
+        """Declare the labels that may occur, unless some are declared already."""
+        if self._declared is None:
+            self._declared = declared_labels(classes)
+
+    def finish(self) -> None:
+        """Check the sums and free the memory that only further batches would need."""
+        self.check()
+        self._scratch = ScratchBuffer()
+
+    def _table_for(self, labels: Tensor, rows: Tensor) -> ClassSums:
+        """Return the table with room for a batch; with declared classes it never grows."""
+        if self.empty:
+            initial = labels[:0] if self._declared is None else self._declared
+            self._table = ClassSums.zeros(initial, rows.shape[1], rows.device)
+        elif self.width != rows.shape[1]:
             raise RepresentationError(
-                f"representations of width {rows.shape[1]} after width {self._table.width}: "
+                f"representations of width {rows.shape[1]} after width {self.width}: "
                 "for inputs of several sizes choose a reduction over space or tokens (mean, token-mean)"
             )
         if self._declared is None:
-            found = set(torch.unique(target).tolist())
-            if not found <= self._known:
-                self._known |= found
-                self._table = self._table.with_labels(target)
+            occurring = set(torch.unique(labels).tolist())
+            if not occurring <= self._known:
+                self._known |= occurring
+                self._table = self._table.with_labels(labels)
         return self._table
 
-    def _check_declared(self, target: Tensor) -> None:
-        if self._declared is not None and not bool(torch.isin(target, self._declared.to(target.device)).all()):
-            raise RepresentationError(f"a label is not among the declared classes {self._declared.tolist()}")
-
     def check(self) -> None:
-        """Refuse sums that some batch has spoiled; reading them does this by itself.
+        """Raise an error if a batch has spoiled the sums; reading them does this by itself.
 
         Raises:
-            RepresentationError: A representation was NaN or infinite, or a label was none of the declared classes.
+            RepresentationError: A representation was NaN or infinite, or a label was not declared.
         """
-        if self._table is not None:
-            if int(self._table.strangers):
-                raise RepresentationError(
-                    f"{int(self._table.strangers)} sample(s) have labels that are not among the declared classes "
-                    f"{self._table.labels.tolist()}"
-                )
-            check_finite(self._table.finite)
+        _check_labels(self._table.unknown, self._table.labels)
+        check_finite(self._table.finite)
 
     def __add__(self, other: "Profile") -> "Profile":
-        """The profile of both sets of samples together."""
+        """Return the profile of both sets of samples together."""
         if not isinstance(other, Profile):
             return NotImplemented
         check_comparable(self, other)
@@ -201,143 +198,137 @@ class Profile:
         merged = Profile(self.origin, None, sources.pop() if len(sources) == 1 else "mixed")
         declared = [part._declared for part in (self, other) if not part.empty or part._declared is not None]
         known = [labels for labels in declared if labels is not None]
-        if known and len(known) == len(declared):  # what is empty and declares nothing changes nothing
+        if known and len(known) == len(declared):  # an empty profile without declared classes changes nothing
             merged._declared = torch.unique(torch.cat(known))
         if parts:
-            labels = torch.cat([parts[-1]._filled.labels.cpu(), *known])
-            merged._table = parts[0]._filled.with_labels(labels)
-            merged._known = set(merged._table.labels.tolist())
+            merged._table = parts[0]._table.with_labels(torch.cat([parts[-1]._table.labels.cpu(), *known]))
             for part in parts[1:]:
-                merged._table.merge(part._filled)
-        merged._seen = self._seen + other._seen
+                merged._table.merge(part._table)
+        merged._assigner = HalfAssigner(self._assigner.count + other._assigner.count)
         return merged
 
     def __radd__(self, other: int) -> "Profile":
-        """What ``sum(profiles)`` begins with."""
+        """Return a copy for the 0 that ``sum(profiles)`` begins with."""
         return self + Profile(self.origin, labels_from=self.labels_from) if other == 0 else NotImplemented
 
     def __repr__(self) -> str:
         return f"Profile(n={self.n}, classes={len(self.counts)}, width={self.width}, {self.origin})"
 
     @property
-    def _filled(self) -> ClassSums:
-        assert self._table is not None
-        return self._table
-
-    @property
     def empty(self) -> bool:
-        """Whether nothing has been summed yet."""
-        return self._table is None
+        """Whether no sample has been added yet."""
+        return self.width == 0
 
     @property
     def width(self) -> int:
         """Length of a representation; 0 before the first batch."""
-        return 0 if self._table is None else self._table.width
+        return self._table.width
 
     @property
     def n(self) -> int:
-        """Samples summed."""
-        return 0 if self._table is None else int(self._table.counts.sum())
+        """Number of samples."""
+        return int(self._table.counts.sum())
 
     @property
     def counts(self) -> dict[int, int]:
-        """Label → samples summed, for the labels that were seen."""
-        if self._table is None:
-            return {}
+        """Number of samples by label, for the labels that occurred."""
         totals = zip(self._table.labels.tolist(), self._table.counts.sum(0).tolist(), strict=True)
         return {int(label): int(total) for label, total in totals if total}
 
     @property
-    def sides(self) -> dict[int, Side]:
-        """Label → the two half sums of a class and how many samples each has, for the labels that were seen."""
-        if self._table is None:
-            return {}
+    def split_halves(self) -> dict[int, SplitHalves]:
+        """Sums and counts of both halves by label, for the labels that occurred."""
         self.check()
-        sums, whole = self._table.rounded.cpu().numpy(), self._table.whole.cpu().numpy()
+        sums, totals = self._table.half_sums.cpu().numpy(), self._table.totals.cpu().numpy()
         counts = self._table.counts.cpu().numpy()
         return {
-            label: Side(sums[:, i], (int(counts[0, i]), int(counts[1, i])), whole[i])
+            label: SplitHalves(sums[:, i], (int(counts[0, i]), int(counts[1, i])), totals[i])
             for i, label in enumerate(self._table.labels.tolist())
             if counts[:, i].any()
         }
 
     @property
     def sums(self) -> dict[int, np.ndarray]:
-        """Label → ``V_l``, ``(width,)`` float64, for the labels that were seen."""
-        return {label: side.whole for label, side in self.sides.items()}
+        """``V_l`` by label, ``(width,)`` float64, for the labels that occurred."""
+        return {label: halves.total for label, halves in self.split_halves.items()}
 
     def class_means(self) -> tuple[Tensor, Tensor]:
-        """The labels that were seen ``(classes,)``, and their mean representations ``(classes, width)`` in float64."""
+        """Return the labels that occurred ``(classes,)`` and their means ``(classes, width)`` in float64."""
         self.check()
-        return self._filled.means()
+        return self._table.means()
 
     @property
     def exposed_classes(self) -> list[int]:
-        """Classes of so few samples (1 to 4) that their sum says something about each one of them."""
-        return [label for label, count in self.counts.items() if count < _PRIVATE]
+        """Labels with 1 to 4 samples, whose sums reveal something about single samples."""
+        return [label for label, count in self.counts.items() if count < _FEWEST_PRIVATE]
 
     def save(self, path: str | Path) -> None:
-        """Write sums, counts and origin as safetensors, whole or not at all; no sample is kept.
+        """Write sums, counts and origin atomically as safetensors; no sample is stored.
 
-        Warns of :attr:`exposed_classes`.
+        Raises:
+            RepresentationError: The profile is empty or spoiled.
+            DataError: The file cannot be written, or holds something else.
+
+        Warns:
+            ResqueWarning: Some classes are exposed, see :attr:`exposed_classes`.
         """
-        if self._table is None:
+        if self.empty:
             raise RepresentationError("the profile is empty: update it with at least one batch before saving")
         self.check()
-        found = {"labels": self._table.labels, "sums": self._table.rounded, "counts": self._table.counts}
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in found.items()}
-        about = {"format": _FORMAT, "labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
-        about["classes"] = "open" if self._declared is None else "declared"
+        table = {"labels": self._table.labels, "sums": self._table.half_sums, "counts": self._table.counts}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in table.items()}
+        metadata = {"format": _FORMAT, "labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
+        metadata["classes"] = "open" if self._declared is None else "declared"
         with write_atomically(path, may_replace=_is_profile) as scratch:
-            save_file(tensors, scratch, about)
+            save_file(tensors, scratch, metadata)
         if self.exposed_classes:
-            few = f"classes of fewer than {_PRIVATE} samples: {', '.join(map(str, self.exposed_classes))}"
+            few = f"classes of fewer than {_FEWEST_PRIVATE} samples: {', '.join(map(str, self.exposed_classes))}"
             warnings.warn(f"{few}; their sums tell something of single samples", ResqueWarning, stacklevel=2)
 
     @classmethod
     def load(cls, path: str | Path) -> "Profile":
-        """Read a profile that :meth:`save` wrote."""
+        """Read a profile that :meth:`save` wrote.
+
+        Raises:
+            DataError: The file does not exist, or is not a valid profile.
+        """
         path = Path(path)
         if not path.is_file():
             raise DataError(f"no such profile: {path}; make one with `resque profile`")
         try:
             with safe_open(path, framework="pt") as file:
-                about = file.metadata() or {}
-                if about.get("format") != _FORMAT:
+                metadata = file.metadata() or {}
+                if metadata.get("format") != _FORMAT:
                     raise DataError(f"{path} holds tensors, but no profile; make one with `resque profile`")
                 labels, sums, counts = map(file.get_tensor, _SAVED)
             table = ClassSums(labels, sums, counts, torch.zeros((), dtype=torch.int64))
-            origin = Origin(**json.loads(about["origin"]))
+            origin = Origin(**json.loads(metadata["origin"]))
         except (safetensors.SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise DataError(
                 f"{path} is no profile that can be read: {error}; make one with `resque profile`"
             ) from error
-        if not table.sound:
+        if not table.valid:
             raise DataError(f"{path} holds sums or counts that no profile can have; make it anew")
-        loaded = cls.of_sums(table, origin, about["labels_from"])
-        loaded._declared = labels if about.get("classes") == "declared" else None
-        return loaded
+        profile = cls.from_sums(table, origin, metadata["labels_from"])
+        profile._declared = labels if metadata.get("classes") == "declared" else None
+        return profile
 
 
-def check_comparable(one: Profile, other: Profile) -> None:
-    """Refuse two profiles of different representation spaces; ProfileMismatchError names the first difference."""
-    for field, mine in vars(one.origin).items():
-        theirs = getattr(other.origin, field)
+def check_comparable(first: Profile, second: Profile) -> None:
+    """Check that two profiles come from the same representation space.
+
+    Raises:
+        ProfileMismatchError: They differ in model, layer, preprocessing, reduction or width; names the first one.
+    """
+    for field, mine in vars(first.origin).items():
+        theirs = getattr(second.origin, field)
         if mine != theirs:
             raise ProfileMismatchError(
                 f"the profiles differ in {field}: {mine or 'none'!r} and {theirs or 'none'!r}; "
                 "make both with the same model, weights, layer and options (in Python also preprocessing=)"
             )
-    if one.width and other.width and one.width != other.width:
-        raise ProfileMismatchError(f"the profiles differ in width: {one.width} and {other.width}")
-
-
-def _is_profile(path: Path) -> bool:
-    try:
-        Profile.load(path)
-    except DataError:
-        return False
-    return True
+    if first.width and second.width and first.width != second.width:
+        raise ProfileMismatchError(f"the profiles differ in width: {first.width} and {second.width}")
 
 
 def check_finite(finite: Tensor | bool) -> None:
@@ -347,3 +338,19 @@ def check_finite(finite: Tensor | bool) -> None:
             "representations hold NaN or infinity, or are too large for their sum in float64; "
             "check the model's weights and the data's range"
         )
+
+
+def _check_labels(unknown: Tensor, labels: Tensor) -> None:
+    """Raise RepresentationError if the number of samples with unknown labels is not zero."""
+    if count := int(unknown):
+        raise RepresentationError(
+            f"{count} sample(s) have labels that are not among the declared classes {labels.tolist()}"
+        )
+
+
+def _is_profile(path: Path) -> bool:
+    try:
+        Profile.load(path)
+    except DataError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""Results of the two RESQUE indices, each with its unit and how it was computed."""
+"""Results of the two RESQUE indices, each with its unit and the options it was computed with."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,26 +10,28 @@ from resque._format import NOT_MEASURED
 from resque.energy.reading import EnergyReading
 from resque.types import Interval
 
+__all__ = ["DistributionIndex", "TaskIndex", "TaskIndexOverhead"]
+
 
 @dataclass(frozen=True)
 class DistributionIndex(Displayable):
-    """A RESQUE index, which never travels without its unit and how it was made.
+    """RESQUE_dist with its unit, its uncertainty and the options it was computed with.
 
     Attributes:
-        value: The index.
-        unit: ``"rad"`` or ``"pi"`` (fractions of pi).
-        per_class: Label → angle of that class, None where undefined and skipped.
-        reduction: How a representation was made flat: ``flatten``, ``mean`` or ``token-mean``.
-        layer: Name of the module whose output is the representation.
-        labels: ``"true"`` or ``"pseudo"`` (the model's own predictions), for the shifted side.
-        n_original: Samples on the original side.
-        n_shifted: Samples on the shifted side.
-        interval: Confidence interval, None where samples are too few to tell; its ``guarantee`` says of what.
-        floor: What the index would be at these two sizes without any shift, None where it cannot be told.
-        debiased: Whether the angle that sampling noise adds was taken out.
-        sub_sums: G, the independent sums per class that floor, interval and correction rest on.
-        labels_original: As ``labels``, for the original side.
-        skipped: Classes without an angle, left out of the mean.
+        value: Mean angle over the classes, in ``unit``.
+        unit: ``"rad"``, or ``"pi"`` for fractions of pi.
+        per_class: Angle by label, in ``unit``; None where it is undefined and skipped.
+        reduction: Reduction of a representation to a vector: ``flatten``, ``mean`` or ``token-mean``.
+        layer: Name of the module whose output is the representation; empty for plain arrays.
+        labels: Labels of the shifted data: ``"true"``, or ``"pseudo"`` for the model's own predictions.
+        n_original: Number of original samples.
+        n_shifted: Number of shifted samples.
+        interval: Confidence interval in ``unit``; None if a class has too few samples.
+        floor: Expected index at these two sizes without a shift, in ``unit``; None if a half sum is zero or empty.
+        debiased: Whether the angle that sampling noise adds was removed.
+        sub_sums: Number G of independent sums per class that floor, interval and bias correction rest on.
+        labels_original: Labels of the original data, ``"true"`` or ``"pseudo"``.
+        skipped: Number of classes without an angle, left out of the mean.
     """
 
     value: float
@@ -72,20 +74,20 @@ class DistributionIndex(Displayable):
 
 @dataclass(frozen=True)
 class TaskIndexOverhead:
-    """What it took to ask for RESQUE_task: the warm-up on the new task, the pass and the clustering.
+    """Cost of computing RESQUE_task: warm-up on the new task, forward passes and clustering.
 
     Attributes:
-        head: ``"new"``, or ``"widened"`` where the old classes stayed.
-        outputs: Classes of that head.
-        recipe: How the warm-up trained.
-        steps: Its optimizer steps.
-        epochs: Its share of a pass over the data.
-        accuracy: On that data after the warm-up, from the same pass.
-        warm_up_s: Seconds of training.
-        pass_s: Seconds of the forward pass (two where samples go to the nearest class mean).
-        clustering_s: Seconds of clustering and index.
-        energy: The meter's reading of all of it.
-        carbon_kg: Its emissions, None without a region or without energy.
+        head: ``"new"``, or ``"widened"`` if the old classes were kept.
+        outputs: Number of outputs of that head.
+        recipe: Recipe of the warm-up.
+        steps: Optimizer steps of the warm-up.
+        epochs: Epochs of the warm-up, possibly a fraction.
+        accuracy: Accuracy on the new task's data after the warm-up, from the same pass as the index.
+        warm_up_s: Seconds of the warm-up.
+        pass_s: Seconds of the forward pass; of both passes without Lloyd's iterations.
+        clustering_s: Seconds of the clustering and the index.
+        energy: Energy reading over warm-up, passes and clustering.
+        carbon_kg: Emissions in kg CO2e; None without a grid or without energy.
     """
 
     head: str
@@ -103,21 +105,21 @@ class TaskIndexOverhead:
 
 @dataclass(frozen=True)
 class TaskIndex(Displayable):
-    """RESQUE_task, and how it was made.
+    """RESQUE_task with the options it was computed with.
 
     Attributes:
-        value: One minus the adjusted Rand index; 0 is best, 1 what chance gives, and more is possible.
+        value: One minus the adjusted Rand index: 0 is best, 1 is chance agreement, larger values are possible.
         unit: ``"1 - ARI"``.
-        init: How the clustering began.
-        lloyd: Whether Lloyd's iterations ran, or samples went to the nearest class mean once.
-        reduction: How a representation was made flat.
-        n: Samples.
-        classes: Classes, which is also the number of clusters.
-        layer: Name of the module whose output is the representation, empty for plain arrays.
-        keep: Which of the random clusterings counts, empty where there are none.
-        by_init: Start → index, where all three were asked for.
-        agreement: Pair of starts → adjusted Rand index of their clusterings, where all three were asked for.
-        overhead: None for plain arrays.
+        init: Initialization of the clustering.
+        lloyd: Whether Lloyd's iterations ran, or samples were assigned once to the nearest class mean.
+        reduction: Reduction of a representation to a vector: ``flatten``, ``mean`` or ``token-mean``.
+        n: Number of samples.
+        classes: Number of classes, which is also the number of clusters.
+        layer: Name of the module whose output is the representation; empty for plain arrays.
+        keep: Rule that chose the random clustering; empty if there is none.
+        by_init: Index by initialization, if all three were requested.
+        agreement: Adjusted Rand index of each pair of clusterings, if all three were requested.
+        overhead: Cost of computing the index; None for plain arrays.
     """
 
     value: float

@@ -1,4 +1,6 @@
-"""What can be known of an update before it is done, and what it takes to know it: the passes and the probe."""
+"""Compute the features of an update before it starts, from forward passes without training."""
+
+import dataclasses
 
 import torch
 from torch import nn
@@ -21,7 +23,9 @@ from resque.models.layers import PENULTIMATE, head
 from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
 
-_LARGEST_PRODUCTS = 2**30  # bytes
+__all__ = ["batchnorm_adapted_scores", "model_knn_accuracy", "shift_features"]
+
+_MAX_PRODUCT_BYTES = 2**30
 
 
 def shift_features(
@@ -30,102 +34,141 @@ def shift_features(
     original: Profile | None = None,
     labels: str = "true",
 ) -> tuple[Features, DistributionIndex | None, float]:
-    """What passes over the new data tell, with nothing trained: ``(features, index, seconds)``.
+    """Compute the features of an update to shifted data, without training.
 
-    One pass over the training data gives the index and the scores of its rivals, one over the test data accuracy and
-    loss. A model with batch normalisation passes over both once more, recalibrated.
+    ==== ========================================= ====================================================================
+    Pass Data                                      Result
+    ==== ========================================= ====================================================================
+    1    training data                             RESQUE_dist with its noise floor and, from the same pass, the
+                                                   baselines; only with ``original``
+    2    test data                                 accuracy and loss
+    3    training data, to adapt batch norm        the adapted model (the model itself if it has no batch norm)
+    4    test data                                 accuracy and loss of the adapted model
+    5    at most 2,000 training samples            k-NN accuracy of the adapted model
+    ==== ========================================= ====================================================================
+
+    Baselines and passes 3 to 5 need labels of the training data. Baselines also need a dense head, and fewer than
+    1 GiB for their products.
 
     Args:
-        model: The model as it is now; left as it was found.
-        job: The update to be judged.
-        original: Profile of the data the model was trained on; without it there is no index.
-        labels: ``"pseudo"`` lets the model's own predictions stand in for the training labels.
+        model: Model as it is now; it is left as it was found.
+        job: Update to be forecast.
+        original: Profile of the data the model was trained on; None computes no index and no baselines.
+        labels: ``"true"``, or ``"pseudo"`` for the model's own predictions instead of the training labels.
+
+    Returns:
+        The features, the index or None, and the wall time in seconds.
 
     Raises:
         ProfileMismatchError: The profile belongs to another model, layer or preprocessing.
-        UndefinedDirectionError: A class has no samples on one side.
+        UndefinedDirectionError: A class has no samples in one dataset.
+
+    Example:
+        >>> from resque import RetrainingJob, load_data, load_model, profile
+        >>> model, data = load_model("resque.networks:small_cnn"), load_data("digits@16px@train")
+        >>> job = RetrainingJob(load_data("digits@16px@train+blur:5"), load_data("digits@16px@test+blur:5"), 0.9)
+        >>> features, index, seconds = shift_features(model, job, profile(model, data.batches()))
+        >>> features.index_rad == index.value > index.floor, features.samples, features.layer
+        (True, 1258, '7')
     """
-    start, index = now(device_of(model)), None
+    start = now(device_of(model))
     labeled = labels == "true" and job.train.labeled
-    seen = _viewing(model, job.train) if labeled and original is not None else None
+    index, scores = None, {}
     if original is not None:
-        origin = original.origin
-        shifted = profile(
-            model,
-            job.train.batches(device=device_of(model)),
-            layer=origin.layer,
-            reduction=origin.reduction,
-            classes=job.train.classes if labels == "true" else None,
-            labels=labels,
-            preprocessing=job.train.preprocessing if origin.preprocessing else "",  # else it was not said
-            beside=seen.update if seen else None,
-        )
-        index = resque_dist(original, shifted)
+        collector = _output_collector(model, job.train) if labeled else None
+        index = resque_dist(original, _profile_like(original, model, job.train, labels, collector))
+        if collector is not None:
+            scores = {name: score.value for name, score in baseline_scores(collector.outputs()).items()}
     accuracy, loss = evaluate_dataset(model, job.test)
-    scores: dict[str, float] = {}
-    if seen is not None:
-        scores |= {name: score.value for name, score in baseline_scores(seen.outputs()).items()}
     if labeled:
         scores |= batchnorm_adapted_scores(model, job, accuracy, loss, scores.get("k-NN accuracy"))
     features = Features(
-        None if index is None else index.value,
+        None,
         accuracy,
         loss,
-        None if index is None else index.floor,
-        "" if index is None else index.layer,
-        "" if index is None else index.reduction,
-        "" if index is None else index.labels,
         samples=len(job.train),
         classes=len(job.train.classes),
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         scores=scores,
     )
+    if index is not None:
+        features = dataclasses.replace(
+            features,
+            index_rad=index.value,
+            floor_rad=index.floor,
+            layer=index.layer,
+            reduction=index.reduction,
+            labels=index.labels,
+        )
     return features, index, now(device_of(model)) - start
 
 
 def batchnorm_adapted_scores(
-    model: nn.Module, job: RetrainingJob, accuracy: float, loss: float, near: float | None = None
+    model: nn.Module, job: RetrainingJob, accuracy: float, loss: float, knn: float | None = None
 ) -> dict[str, float]:
-    """What the model would tell if its batch normalisation followed the new data; the same again where it has none.
+    """Compute accuracy, loss and k-NN accuracy of the model with batch norm statistics of the new training data.
+
+    A model without batch norm keeps the values it has.
 
     Args:
-        model: As it is now.
-        job: The update to be judged.
-        accuracy: On the test data as the model is.
-        loss: There.
-        near: Accuracy of the training data's neighbours as the model is, where it is known.
+        model: Model as it is now; it is left as it was found.
+        job: Update to be forecast.
+        accuracy: Accuracy of the model on the test data.
+        loss: Mean cross-entropy of the model on the test data, in nats.
+        knn: k-NN accuracy of the model on the training data; None if it is not known.
+
+    Returns:
+        Scores by name; without ``"BN-adapted k-NN"`` if the model has no suitable head.
     """
-    other = adapt_batchnorm(model, job.train.batches(device=device_of(model)))
-    if other is not model:
-        accuracy, loss = evaluate_dataset(other, job.test)
-    if other is not model or near is None:
-        near = model_knn_accuracy(other, job.train.limited(KNN_SAMPLES))
-    found = {"BN-adapted accuracy": accuracy, "BN-adapted loss": loss}
-    return found if near is None else found | {"BN-adapted k-NN": near}
+    adapted = adapt_batchnorm(model, job.train.batches(device=device_of(model)))
+    if adapted is not model:
+        accuracy, loss = evaluate_dataset(adapted, job.test)
+    if adapted is not model or knn is None:
+        knn = model_knn_accuracy(adapted, job.train.limited(KNN_SAMPLES))
+    scores = {"BN-adapted accuracy": accuracy, "BN-adapted loss": loss}
+    return scores if knn is None else scores | {"BN-adapted k-NN": knn}
 
 
 def model_knn_accuracy(model: nn.Module, data: LabeledDataset) -> float | None:
-    """Accuracy of each sample's nearest neighbours among the others, by the inputs of the head.
+    """Compute leave-one-out k-NN accuracy of a dataset, with the inputs of the model's head as features.
 
-    None where the model has no head that could be found, or one that sees more than a row a sample.
+    Returns:
+        The accuracy; None if no head is found, or if it takes more than one row per sample.
     """
-    if _width(model, data) is None:
+    if _head_width(model, data) is None:
         return None
     with capture_features(model, PENULTIMATE, "flatten") as observe:
         rows = torch.cat([observe(inputs)[0].double().cpu() for inputs, _ in data.batches(device=device_of(model))])
     return knn_accuracy(rows.numpy(), data.labels.cpu().numpy())
 
 
-def _viewing(model: nn.Module, data: LabeledDataset) -> OutputCollector | None:
-    """What gathers the rivals' view beside the index; None without a dense head, or where products would not fit."""
-    width = _width(model, data)
-    if width is None or 8 * len(data.classes) * width**2 > _LARGEST_PRODUCTS:
+def _profile_like(
+    original: Profile, model: nn.Module, data: LabeledDataset, labels: str, collector: OutputCollector | None
+) -> Profile:
+    """Compute a profile that is comparable with the original one, and feed the collector in the same pass."""
+    origin = original.origin
+    return profile(
+        model,
+        data.batches(device=device_of(model)),
+        layer=origin.layer,
+        reduction=origin.reduction,
+        classes=data.classes if labels == "true" else None,
+        labels=labels,
+        preprocessing=data.preprocessing if origin.preprocessing else "",  # the original may not have named it
+        on_batch=None if collector is None else collector.update,
+    )
+
+
+def _output_collector(model: nn.Module, data: LabeledDataset) -> OutputCollector | None:
+    """Return a collector for the baselines; None without a dense head, or if the products would not fit."""
+    width = _head_width(model, data)
+    if width is None or 8 * len(data.classes) * width**2 > _MAX_PRODUCT_BYTES:
         return None
     return OutputCollector(data.classes, len(data))
 
 
-def _width(model: nn.Module, data: LabeledDataset) -> int | None:
-    """Of the row that a dense head sees of each sample; None without such a head, or where it sees a row a token."""
+def _head_width(model: nn.Module, data: LabeledDataset) -> int | None:
+    """Return the width of a dense head's input; None without such a head, or if it takes a row per token."""
     try:
         width = getattr(head(model), "in_features", None)
     except ModelError:

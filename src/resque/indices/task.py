@@ -1,6 +1,7 @@
-"""RESQUE_task of representations: one minus the adjusted Rand index of clusters and classes (eq. 4)."""
+"""Compute RESQUE_task of representations: one minus the adjusted Rand index of clusters and classes (eq. 4)."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,19 +13,19 @@ from resque.errors import RepresentationError
 from resque.indices.clustering import (
     ALL,
     INITS,
-    NearestMeanAssignment,
-    Watch,
-    adjusted_rand_index,
-    check_start,
+    check_clustering_options,
     cluster_representations,
-    contingency,
-    disagreement,
+    contingency_table,
+    one_minus_ari,
 )
+from resque.indices.nearest_mean import NearestMeanAssignment
 from resque.indices.profile import Profile
 from resque.indices.results import TaskIndex
 from resque.models.feature_extraction import reduce_features
 
-_TASK_UNIT = "1 - ARI"
+__all__ = ["index_of_assignment", "index_of_clustering", "nearest_mean_assignment", "resque_task"]
+
+_UNIT = "1 - ARI"
 
 
 def resque_task(
@@ -36,24 +37,24 @@ def resque_task(
     seed: int = 0,
     keep: str = "sizes",
 ) -> TaskIndex:
-    """One minus the adjusted Rand index between clusters of the representations and the true classes.
+    """Compute RESQUE_task: one minus the adjusted Rand index of clusters of the representations and true classes.
 
     Args:
         representations: ``(n, …)`` of the new task's data, after one epoch of training on it.
-        labels: ``(n,)`` integers, the new task's true classes.
-        init: ``"class-means"`` (Algorithm 1 from the new data's classes), ``"k-means++"``, ``"random"``, or ``"all"``:
-            the index from class means, with the other two and how well they agree beside it.
+        labels: ``(n,)`` integers, true classes of the new task.
+        init: ``"class-means"`` (Algorithm 1, from the new data's classes), ``"k-means++"``, ``"random"``, or
+            ``"all"``: the index from class means, with the other two and the agreement of the three.
         lloyd: Iterate to convergence, as the authors' code does; False assigns to the nearest class mean once.
         reduction: See :func:`resque.models.feature_extraction.reduce_features`.
-        seed: Of ``"k-means++"`` and ``"random"``.
-        keep: Which of 20 random clusterings counts, see :func:`resque.indices.clustering.cluster_representations`.
+        seed: Seed of ``"k-means++"`` and ``"random"``.
+        keep: Random clustering to keep, see :func:`resque.indices.clustering.cluster_representations`.
 
     Returns:
-        The index with everything it depends on.
+        The index with the options it depends on.
 
     Raises:
         RepresentationError: NaN, infinity, no samples, or labels that do not fit.
-        SettingError: Unknown init, or ``lloyd=False`` with another one than ``"class-means"``.
+        SettingError: An unknown option, or ``lloyd=False`` with another init than ``"class-means"``.
 
     References:
         Sangarya and Kim, RESQUE, AAAI 2025, Algorithm 1 and eq. 4.
@@ -62,7 +63,7 @@ def resque_task(
         >>> resque_task([[0.0], [0.1], [5.0], [5.1]], [3, 3, 8, 8]).value
         0.0
     """
-    check_start(init, lloyd, keep, seed)
+    check_clustering_options(init, lloyd, keep, seed)
     rows, target = _finite_rows(representations, labels, reduction)
     if not lloyd:
         assignment = nearest_mean_assignment(Profile.from_arrays(rows, target))
@@ -73,47 +74,49 @@ def resque_task(
 
 def index_of_clustering(
     rows: np.ndarray,
-    target: np.ndarray,
+    labels: np.ndarray,
     init: str,
     reduction: str,
     seed: int = 0,
     keep: str = "sizes",
-    on_progress: Watch = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TaskIndex:
-    """RESQUE_task of finite float64 rows ``(n, width)``, which are overwritten: no second copy is made."""
+    """Compute RESQUE_task of finite float64 rows ``(n, width)``, which are overwritten to save a second copy."""
     starts = INITS if init == ALL else (init,)
-    found = {start: cluster_representations(rows, target, start, seed, keep, on_progress) for start in starts}
-    values = {start: disagreement(contingency(target, clusters)) for start, clusters in found.items()}
-    pairs = itertools.combinations(starts, 2)
+    clusters = {start: cluster_representations(rows, labels, start, seed, keep, on_progress) for start in starts}
+    values = {start: one_minus_ari(contingency_table(labels, clusters[start])) for start in starts}
     return TaskIndex(
         value=values[starts[0]],
-        unit=_TASK_UNIT,
+        unit=_UNIT,
         init=starts[0],
         lloyd=True,
         reduction=reduction,
-        n=len(target),
-        classes=len(np.unique(target)),
+        n=len(labels),
+        classes=len(np.unique(labels)),
         keep=keep if "random" in starts else "",
         by_init=values if init == ALL else {},
-        agreement={f"{one} / {other}": adjusted_rand_index(found[one], found[other]) for one, other in pairs},
+        agreement={
+            f"{one} / {other}": 1.0 - one_minus_ari(contingency_table(clusters[one], clusters[other]))
+            for one, other in itertools.combinations(starts, 2)
+        },
     )
 
 
 def nearest_mean_assignment(profile: Profile) -> NearestMeanAssignment:
-    """The second of two streaming passes, from the profile that the first one left: assigns to its class means."""
+    """Start the second of two streaming passes: an assignment to the class means of the first pass's profile."""
     if not profile.n:
         raise RepresentationError("the profile is empty, so there are no class means: update it with the data first")
     return NearestMeanAssignment.to_means(*profile.class_means())
 
 
 def index_of_assignment(assignment: NearestMeanAssignment, reduction: str) -> TaskIndex:
-    """RESQUE_task of a finished assignment, ``lloyd=False``."""
+    """Compute RESQUE_task of a finished assignment (``lloyd=False``)."""
     n, classes = int(assignment.table.sum()), len(assignment.labels)
-    return TaskIndex(assignment.disagreement, _TASK_UNIT, INITS[0], False, reduction, n, classes)
+    return TaskIndex(assignment.one_minus_ari, _UNIT, INITS[0], False, reduction, n, classes)
 
 
 def _finite_rows(representations: Any, labels: Any, reduction: str) -> tuple[Tensor, Tensor]:
-    """Rows ``(n, width)`` in float64 and labels, both on the CPU."""
+    """Return rows ``(n, width)`` in float64 and labels ``(n,)``, both on the CPU."""
     rows = reduce_features(as_tensor(representations), reduction).to(torch.float64).cpu()
     target = as_labels(labels, len(rows)).cpu()
     if len(rows) == 0 or not bool(torch.isfinite(rows).all()):

@@ -1,1 +1,40 @@
-"""Baselines of the index: transferability scores and shift distances."""
+"""Baselines of the RESQUE indices: transferability scores, shift distances and plain metrics, from one forward pass."""
+
+from resque.indices.baselines.model_outputs import ModelOutputs, OutputCollector, collect_outputs
+from resque.indices.baselines.moments import Moments
+from resque.indices.baselines.scores import SHIFT_DISTANCES, TRANSFERABILITY, BaselineScore, baseline_scores
+from resque.indices.baselines.transferability import (
+    average_thresholded_confidence,
+    frechet_distance,
+    gbc,
+    h_score,
+    knn_accuracy,
+    leep,
+    linear_mmd,
+    logme,
+    nce,
+    shrunk_h_score,
+    transrate,
+)
+
+__all__ = [
+    "SHIFT_DISTANCES",
+    "TRANSFERABILITY",
+    "BaselineScore",
+    "ModelOutputs",
+    "Moments",
+    "OutputCollector",
+    "average_thresholded_confidence",
+    "baseline_scores",
+    "collect_outputs",
+    "frechet_distance",
+    "gbc",
+    "h_score",
+    "knn_accuracy",
+    "leep",
+    "linear_mmd",
+    "logme",
+    "nce",
+    "shrunk_h_score",
+    "transrate",
+]

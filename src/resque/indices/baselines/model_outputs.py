@@ -1,4 +1,4 @@
-"""What a model sees in one data set, gathered in one pass: all that the rivals of the index are computed from."""
+"""Collect the outputs of a model on a dataset in one forward pass: everything the baselines are computed from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,22 @@ from resque.models.feature_extraction import capture_features
 from resque.models.inference import device_of
 from resque.models.layers import PENULTIMATE
 
+__all__ = ["KNN_SAMPLES", "ModelOutputs", "OutputCollector", "collect_outputs"]
+
 KNN_SAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class ModelOutputs:
-    """What a model sees in one data set: all that the rivals need, from one pass.
+    """Outputs of a model on a labeled dataset: everything the baselines need.
 
     Attributes:
-        moments: Of the features.
-        probabilities: ``(n, classes of the model)``.
-        labels: ``(n,)``.
-        sample: ``(m, d)`` features of at most 2,000 samples, drawn without order, for neighbours.
-        sample_labels: ``(m,)``, theirs.
-        loss: Mean cross-entropy, nats.
+        moments: Second moments of the features by class.
+        probabilities: ``(n, classes of the model)`` softmax probabilities.
+        labels: ``(n,)`` true labels.
+        sample: ``(m, d)`` features of a random subset of at most 2,000 samples, for k-NN accuracy.
+        sample_labels: ``(m,)`` labels of that subset.
+        loss: Mean cross-entropy in nats.
     """
 
     moments: Moments
@@ -39,29 +41,41 @@ class ModelOutputs:
 
     @property
     def predicted(self) -> np.ndarray:
-        """``(n,)`` the model's own classes."""
-        found: np.ndarray = self.probabilities.argmax(1)
-        return found
+        """``(n,)`` predicted classes."""
+        predicted: np.ndarray = self.probabilities.argmax(1)
+        return predicted
 
     @property
     def confidence(self) -> np.ndarray:
-        """``(n,)`` the largest probability."""
-        found: np.ndarray = self.probabilities.max(1)
-        return found
+        """``(n,)`` probabilities of the predicted classes."""
+        confidence: np.ndarray = self.probabilities.max(1)
+        return confidence
+
+    @property
+    def correct(self) -> np.ndarray:
+        """``(n,)`` whether each sample is classified correctly."""
+        correct: np.ndarray = self.predicted == self.labels
+        return correct
 
     @property
     def accuracy(self) -> float:
-        """Share classified correctly."""
-        return float((self.predicted == self.labels).mean())
+        """Share of the samples that are classified correctly."""
+        return float(self.correct.mean())
 
 
 class OutputCollector:
-    """Gathers a view, batch by batch.
+    """Accumulator of :class:`ModelOutputs`, batch by batch.
 
     Args:
-        classes: The labels that may occur.
-        n: Samples that will come.
-        seed: Of the sample for neighbours.
+        classes: Labels that may occur.
+        n: Number of samples that will come.
+        seed: Seed of the random subset for k-NN accuracy.
+
+    Example:
+        >>> collector = OutputCollector([0, 1], n=2)
+        >>> collector.update(torch.eye(2), torch.tensor([[2.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
+        >>> collector.outputs().accuracy
+        0.5
     """
 
     def __init__(self, classes: Sequence[int], n: int, seed: int = 0) -> None:
@@ -74,17 +88,17 @@ class OutputCollector:
         self._loss, self._seen = 0.0, 0
 
     def update(self, rows: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Take a batch: ``(n, d)`` features, ``(n, classes of the model)`` logits, ``(n,)`` labels."""
+        """Add a batch: ``(n, d)`` features, ``(n, classes of the model)`` logits, ``(n,)`` labels."""
         self._moments.update(rows, labels)
         self._probabilities.append(logits.float().softmax(1).cpu().numpy())
         self._loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
-        own = self._chosen[self._seen : self._seen + len(labels)]
-        self._sample.append(rows.cpu()[own].double().numpy())
+        chosen = self._chosen[self._seen : self._seen + len(labels)]
+        self._sample.append(rows.cpu()[chosen].double().numpy())
         self._labels.append(labels.cpu().numpy())
         self._seen += len(labels)
 
     def outputs(self) -> ModelOutputs:
-        """What was seen so far."""
+        """Return the outputs on the samples seen so far."""
         labels = np.concatenate(self._labels)
         return ModelOutputs(
             self._moments,
@@ -99,18 +113,24 @@ class OutputCollector:
 def collect_outputs(
     model: nn.Module, data: LabeledDataset, layer: str = PENULTIMATE, reduction: str = "mean", seed: int = 0
 ) -> ModelOutputs:
-    """One pass over a data set.
+    """Collect the outputs of a model on a dataset in one forward pass.
 
     Args:
-        model: Left as it is.
-        data: With true labels.
-        layer: Of the features; the products of a wide one do not fit into memory.
-        reduction: ``"mean"`` over positions, or ``"flatten"`` or ``"token-mean"``.
-        seed: Of the sample for neighbours.
+        model: Classifier; it is left as it was found.
+        data: Dataset with true labels.
+        layer: Layer of the features. Their products take ``classes × width²`` numbers, too many for a wide layer.
+        reduction: ``"mean"`` over positions, ``"flatten"`` or ``"token-mean"``.
+        seed: Seed of the random subset for k-NN accuracy.
+
+    Example:
+        >>> from resque import load_data, load_model
+        >>> outputs = collect_outputs(load_model("resque.networks:small_cnn"), load_data("digits@16px@test"))
+        >>> outputs.probabilities.shape, outputs.moments.width
+        ((539, 10), 64)
     """
-    found = OutputCollector(data.classes, len(data), seed)
+    collector = OutputCollector(data.classes, len(data), seed)
     with capture_features(model, layer, reduction) as observe:
         for inputs, labels in data.batches(device=device_of(model)):
             rows, logits = observe(inputs)
-            found.update(rows, logits, labels)
-    return found.outputs()
+            collector.update(rows, logits, labels)
+    return collector.outputs()

@@ -1,7 +1,7 @@
-"""Second moments of representations by class: counts, sums, squares and products, streamed and merged in float64.
+"""Accumulate second moments of representations by class, in float64, batch by batch; no sample is kept.
 
-What transfer scores and distances between data sets are computed from; the samples are not kept. Sums run about the
-mean of the first batch, because a mean far larger than the spread would cost the digits of the spread.
+Transferability scores and distances between datasets are computed from them. All sums are about the mean of the first
+batch: a mean far larger than the spread would otherwise cost the digits of the spread.
 """
 
 from collections.abc import Sequence
@@ -9,21 +9,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from resque._arrays import as_labels, as_tensor
 from resque.errors import RepresentationError
 
+__all__ = ["Moments"]
+
+Floats = NDArray[np.float64]
+
 
 class Moments:
-    """Counts, sums, squares and products of representations, by class.
+    """Counts, sums, squares and products of representations ``(n, d)``, by class.
+
+    Properties by class hold only the classes that occurred, ``c`` of them, in the order of the labels.
 
     Args:
-        classes: The labels that may come; any integers.
+        classes: Labels that may occur; any integers.
 
     Attributes:
-        labels: The same, sorted.
-        counts: ``(classes,)`` samples.
+        labels: Labels that may occur, ascending.
+        counts: ``(classes,)`` int64, number of samples.
 
     Example:
         >>> moments = Moments([4, 7])
@@ -36,11 +42,7 @@ class Moments:
     def __init__(self, classes: Sequence[int]) -> None:
         self.labels = np.unique(np.asarray(list(classes), dtype=np.int64))
         self.counts = np.zeros(len(self.labels), dtype=np.int64)
-        self._at: np.ndarray | None = None  # what everything below is about, (d,)
-        self._sums = self._squares = np.zeros((0, 0))  # (classes, d)
-        self._products = np.zeros((0, 0, 0))  # (classes, d, d)
-        self._fourth = 0.0  # sum of |g|^4
-        self._third = np.zeros(0)  # sum of |g|^2 g
+        self._reference: Floats | None = None  # (d,), the point that all sums are about
 
     def update(self, representations: Any, labels: Any) -> None:
         """Add a batch.
@@ -53,169 +55,126 @@ class Moments:
             RepresentationError: NaN or infinity, another width, or a label that is none of the classes.
         """
         rows = as_tensor(representations).detach().to("cpu", torch.float64)
-        own = as_labels(labels, len(rows)).cpu().numpy()
+        target = as_labels(labels, len(rows)).cpu().numpy()
         if rows.ndim != 2 or not bool(torch.isfinite(rows).all()):
             raise RepresentationError(f"representations of shape {tuple(rows.shape)}: expected (n, d) finite numbers")
-        if not np.isin(own, self.labels).all():
+        if not np.isin(target, self.labels).all():
             raise RepresentationError(f"a label is none of the classes {self.labels.tolist()}: name it among them")
-        if self._at is None:
+        if self._reference is None:
             self._begin(rows.mean(0).numpy())
-        assert self._at is not None
         if rows.shape[1] != self.width:
             raise RepresentationError(f"representations of width {rows.shape[1]} after some of width {self.width}")
-        shifted = rows - torch.from_numpy(self._at)
-        norms = shifted.square().sum(1)
-        self._fourth += float(norms.square().sum())
-        self._third += (norms[:, None] * shifted).sum(0).numpy()
-        for place, label in enumerate(self.labels):
-            self._add(place, shifted[torch.from_numpy(own == label)])
+        centered = rows - torch.from_numpy(self._about)
+        squared_norms = centered.square().sum(1)
+        self._fourth += float(squared_norms.square().sum())
+        self._third += (squared_norms[:, None] * centered).sum(0).numpy()
+        for index, label in enumerate(self.labels):
+            own = centered[torch.from_numpy(target == label)]
+            if len(own):
+                self.counts[index] += len(own)
+                self._sums[index] += own.sum(0).numpy()
+                self._squares[index] += own.square().sum(0).numpy()
+                self._products[index] += (own.T @ own).numpy()
 
-    def _begin(self, at: np.ndarray) -> None:
-        classes, width = len(self.labels), len(at)
-        self._at = at
-        self._sums, self._squares = np.zeros((2, classes, width))
-        self._products, self._third = np.zeros((classes, width, width)), np.zeros(width)
-
-    def _add(self, place: int, rows: Tensor) -> None:
-        if len(rows):
-            self.counts[place] += len(rows)
-            self._sums[place] += rows.sum(0).numpy()
-            self._squares[place] += rows.square().sum(0).numpy()
-            self._products[place] += (rows.T @ rows).numpy()
+    def _begin(self, reference: Floats) -> None:
+        """Set the point that all sums are about; g is a representation minus that point."""
+        classes, width = len(self.labels), len(reference)
+        self._reference = reference
+        self._sums: Floats = np.zeros((classes, width))
+        self._squares: Floats = np.zeros((classes, width))
+        self._products: Floats = np.zeros((classes, width, width))
+        self._third: Floats = np.zeros(width)  # sum of ||g||^2 g over all samples
+        self._fourth = 0.0  # sum of ||g||^4
 
     @property
     def width(self) -> int:
-        """d; 0 before the first batch."""
-        return 0 if self._at is None else len(self._at)
+        """Length ``d`` of a representation; 0 before the first batch."""
+        return 0 if self._reference is None else len(self._reference)
 
     @property
     def n(self) -> int:
-        """Samples of all classes."""
+        """Number of samples of all classes."""
         return int(self.counts.sum())
 
     @property
-    def mean(self) -> np.ndarray:
-        """``(d,)``, over all samples."""
-        found: np.ndarray = self._about() + self._sums.sum(0) / self._some()
-        return found
+    def mean(self) -> Floats:
+        """``(d,)`` mean of all samples."""
+        return self._offset + self._about
 
     @property
-    def means(self) -> np.ndarray:
-        """``(classes seen, d)``, in the order of the labels."""
+    def means(self) -> Floats:
+        """``(c, d)`` mean of each class."""
         seen = self.counts > 0
-        found: np.ndarray = self._about() + self._sums[seen] / self.counts[seen, None]
-        return found
+        return self._about + self._sums[seen] / self.counts[seen, None]
 
     @property
-    def variances(self) -> np.ndarray:
-        """``(classes seen, d)``, of each class about its own mean, over n."""
+    def variances(self) -> Floats:
+        """``(c, d)`` variance of each class about its own mean, divided by the number of samples."""
         seen = self.counts > 0
         n = self.counts[seen, None]
-        found: np.ndarray = np.maximum(self._squares[seen] / n - (self._sums[seen] / n) ** 2, 0.0)
-        return found
+        variances: Floats = np.maximum(self._squares[seen] / n - (self._sums[seen] / n) ** 2, 0.0)
+        return variances
 
     @property
-    def shares(self) -> np.ndarray:
-        """``(classes seen,)``, of the samples."""
-        found: np.ndarray = self.counts[self.counts > 0] / self._some()
-        return found
+    def shares(self) -> Floats:
+        """``(c,)`` share of each class in the samples."""
+        return self.counts[self.counts > 0] / self.n
 
     @property
-    def covariance(self) -> np.ndarray:
-        """``(d, d)``, of all samples, over n."""
-        offset = self._sums.sum(0) / self._some()
-        found: np.ndarray = self._products.sum(0) / self.n - np.outer(offset, offset)
-        return found
+    def covariance(self) -> Floats:
+        """``(d, d)`` covariance of all samples, divided by n."""
+        offset = self._offset
+        covariance: Floats = self._products.sum(0) / self.n - np.outer(offset, offset)
+        return covariance
 
     @property
-    def covariance_of_means(self) -> np.ndarray:
-        """``(d, d)``, of the class means, weighted by the classes' shares."""
-        centred = (self.means - self.mean) * np.sqrt(self.shares)[:, None]
-        found: np.ndarray = centred.T @ centred
-        return found
+    def covariance_of_means(self) -> Floats:
+        """``(d, d)`` covariance of the class means, weighted by the shares of the classes."""
+        centered = (self.means - self.mean) * np.sqrt(self.shares)[:, None]
+        return centered.T @ centered
 
-    def products_about(self, point: np.ndarray) -> np.ndarray:
-        """``(classes seen, d, d)``: sums of ``(f - point)(f - point)^T`` by class."""
-        step, seen = self._about() - point, self.counts > 0
+    def products_about(self, point: Floats) -> Floats:
+        """Compute ``(c, d, d)``: the sum of ``(f - point)(f - point)^T`` over the samples f of each class."""
+        step, seen = self._about - point, self.counts > 0
         cross = self._sums[seen][:, :, None] * step[None, None, :]
-        found: np.ndarray = (
+        return (
             self._products[seen]
             + cross
             + cross.transpose(0, 2, 1)
             + self.counts[seen, None, None] * np.outer(step, step)[None]
         )
-        return found
 
     @property
     def shrinkage(self) -> float:
-        """Ledoit and Wolf's share of the identity in a well-conditioned covariance, in [0, 1].
+        """Ledoit and Wolf's weight of the identity in a well-conditioned covariance, in [0, 1].
 
         References:
             Ledoit and Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004.
         """
-        n, d, offset = self._some(), self.width, self._sums.sum(0) / self._some()
-        products, square = self._products.sum(0), float(offset @ offset)
-        fourth = (
+        offset, covariance = self._offset, self.covariance
+        n, d, products, square = self.n, self.width, self._products.sum(0), float(offset @ offset)
+        fourth = (  # sum of ||f - mean||^4
             self._fourth
             - 4.0 * float(self._third @ offset)
             + 4.0 * float(offset @ products @ offset)
             + 2.0 * square * float(np.trace(products))
             - 3.0 * n * square**2
         )
-        covariance = self.covariance
-        level, total = float(np.trace(covariance)) / d, float((covariance**2).sum())
-        distance = total / d - level**2
+        mean_variance, total = float(np.trace(covariance)) / d, float((covariance**2).sum())
+        distance = total / d - mean_variance**2
         noise = min((fourth / n - total) / (d * n), distance)
         return noise / distance if distance > 0.0 and noise > 0.0 else 0.0
 
-    def __add__(self, other: "Moments") -> "Moments":
-        """The moments of both; the classes may differ."""
-        if self._at is None or other._at is None:
-            return self if other._at is None else other
-        if self.width != other.width:
-            raise RepresentationError(f"moments of widths {self.width} and {other.width} have no sum")
-        whole = Moments([*self.labels, *other.labels])
-        whole._begin(self._at)
-        for part in (self, other._moved(self._at)):
-            places = np.searchsorted(whole.labels, part.labels)
-            for name in ("counts", "_sums", "_squares", "_products"):
-                getattr(whole, name)[places] += getattr(part, name)
-            whole._fourth += part._fourth
-            whole._third += part._third
-        return whole
-
-    def _moved(self, at: np.ndarray) -> "Moments":
-        """The same about another point: g + step for g."""
-        step, n = self._about() - at, self.counts[:, None]
-        square, sums, products = float(step @ step), self._sums.sum(0), self._products.sum(0)
-        trace, towards = float(np.trace(products)), float(sums @ step)
-        made = Moments(self.labels.tolist())
-        made._begin(at)
-        made.counts = self.counts.copy()
-        made._sums = self._sums + n * step
-        made._squares = self._squares + 2.0 * self._sums * step + n * step**2
-        cross = self._sums[:, :, None] * step[None, None, :]
-        outer = np.outer(step, step)[None]
-        made._products = self._products + cross + cross.transpose(0, 2, 1) + n[:, :, None] * outer
-        made._third = (
-            self._third + trace * step + 2.0 * products @ step + 2.0 * towards * step + square * (sums + self.n * step)
-        )
-        made._fourth = (
-            self._fourth
-            + 4.0 * float(self._third @ step)
-            + 4.0 * float(step @ products @ step)
-            + 2.0 * square * trace
-            + 4.0 * square * towards
-            + self.n * square**2
-        )
-        return made
-
-    def _about(self) -> np.ndarray:
-        if self._at is None:
+    @property
+    def _about(self) -> Floats:
+        if self._reference is None:
             raise RepresentationError("no representations yet: update the moments first")
-        return self._at
+        return self._reference
 
-    def _some(self) -> int:
+    @property
+    def _offset(self) -> Floats:
+        """``(d,)`` mean of all samples about the reference point."""
         if self.n == 0:
             raise RepresentationError("no representations yet: update the moments first")
-        return self.n
+        offset: Floats = self._sums.sum(0) / self.n
+        return offset

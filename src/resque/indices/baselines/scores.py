@@ -1,4 +1,4 @@
-"""Compute every baseline score of a shift from model outputs, with its direction."""
+"""Compute every baseline score of a shift from model outputs, with the direction in which cost grows."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from resque.indices.baselines.model_outputs import ModelOutputs
 from resque.indices.baselines.moments import Moments
 from resque.indices.baselines.transferability import (
-    FEWEST_FOR_SHRINKAGE,
     average_thresholded_confidence,
     frechet_distance,
     gbc,
@@ -20,6 +19,8 @@ from resque.indices.baselines.transferability import (
     transrate,
 )
 
+__all__ = ["SHIFT_DISTANCES", "TRANSFERABILITY", "BaselineScore", "baseline_scores"]
+
 TRANSFERABILITY: Mapping[str, Callable[[Moments], float]] = {
     "H-score": h_score,
     "shrunk H-score": shrunk_h_score,
@@ -27,24 +28,25 @@ TRANSFERABILITY: Mapping[str, Callable[[Moments], float]] = {
     "TransRate": transrate,
     "GBC": gbc,
 }
-"""Scores of features and labels alone; larger is better."""
+"""Scores by name of the features and labels of one dataset; the larger, the lower the cost."""
 SHIFT_DISTANCES: Mapping[str, Callable[[Moments, Moments], float]] = {
     "Fréchet distance": frechet_distance,
     "linear MMD": linear_mmd,
 }
-"""Scores of two data sets' features; larger is farther."""
+"""Distances by name between the features of two datasets; the larger, the higher the cost."""
+_FEWEST_PER_FEATURE = 5.0
 
 
 @dataclass(frozen=True)
 class BaselineScore:
-    """One rival's number.
+    """Value of a baseline with its direction and the sizes it depends on.
 
     Attributes:
-        value: The score.
-        grows_with_cost: Whether a larger one foretells a larger cost.
-        n: Samples it was computed from.
-        width: Of the features; 0 where none are used.
-        note: What the reader has to know; empty where nothing.
+        value: Value of the score.
+        grows_with_cost: Whether a larger value predicts a higher cost.
+        n: Number of samples it was computed from.
+        width: Number of features; 0 if none are used.
+        note: Caveat for the reader; empty if there is none.
     """
 
     value: float
@@ -55,46 +57,44 @@ class BaselineScore:
 
 
 def baseline_scores(shifted: ModelOutputs, original: ModelOutputs | None = None) -> dict[str, BaselineScore]:
-    """Every rival of the index.
+    """Compute every baseline of the index.
 
     Args:
-        shifted: The model's view of the new data.
-        original: Its view of original data held out; without it there is neither drop nor distance.
+        shifted: Outputs of the model on the new data.
+        original: Outputs on held-out original data; None leaves out accuracy drop, ATC and distances.
 
     Returns:
-        Name → score.
+        Scores by name.
 
     Example:
         >>> from resque import load_data, load_model
-        >>> from resque.indices.baselines.model_outputs import collect_outputs
-        >>> model, data = load_model("resque.networks:small_cnn"), load_data("digits@16px@test")
-        >>> found = baseline_scores(
-        ...     collect_outputs(model, load_data("digits@16px@test+blur:5")), collect_outputs(model, data)
+        >>> from resque.indices.baselines import collect_outputs
+        >>> model = load_model("resque.networks:small_cnn")
+        >>> original, shifted = (
+        ...     collect_outputs(model, load_data(f"digits@16px@test{shift}")) for shift in ("", "+blur:5")
         ... )
-        >>> found["loss"].grows_with_cost, found["LogME"].grows_with_cost, found["LogME"].width
+        >>> scores = baseline_scores(shifted, original)
+        >>> scores["loss"].grows_with_cost, scores["LogME"].grows_with_cost, scores["LogME"].width
         (True, False, 64)
     """
-    moments, n, d = shifted.moments, shifted.moments.n, shifted.moments.width
-    few = (
-        f"{n} samples of {d} features: fewer than {FEWEST_FOR_SHRINKAGE:g} each" if n < FEWEST_FOR_SHRINKAGE * d else ""
-    )
-    found = {
+    moments, labels = shifted.moments, shifted.labels
+    n, d = moments.n, moments.width
+    few = f"{n} samples of {d} features: fewer than {_FEWEST_PER_FEATURE:g} each" if n < _FEWEST_PER_FEATURE * d else ""
+    near = knn_accuracy(shifted.sample, shifted.sample_labels)
+    scores = {
         "loss": BaselineScore(shifted.loss, True, n),
         "mean confidence": BaselineScore(float(shifted.confidence.mean()), False, n),
-        "NCE": BaselineScore(nce(shifted.predicted, shifted.labels), False, n),
-        "LEEP": BaselineScore(leep(shifted.probabilities, shifted.labels), False, n),
-        "k-NN accuracy": BaselineScore(
-            knn_accuracy(shifted.sample, shifted.sample_labels), False, len(shifted.sample), d
-        ),
+        "NCE": BaselineScore(nce(shifted.predicted, labels), False, n),
+        "LEEP": BaselineScore(leep(shifted.probabilities, labels), False, n),
+        "k-NN accuracy": BaselineScore(near, False, len(shifted.sample), d),
     }
-    found |= {name: BaselineScore(score(moments), False, n, d, few) for name, score in TRANSFERABILITY.items()}
+    for name, score in TRANSFERABILITY.items():
+        scores[name] = BaselineScore(score(moments), False, n, d, few)
     if original is None:
-        return found
-    confident = average_thresholded_confidence(
-        original.confidence, original.predicted == original.labels, shifted.confidence
-    )
-    found["accuracy drop"] = BaselineScore(original.accuracy - shifted.accuracy, True, n)
-    found["ATC"] = BaselineScore(confident, False, n, note="without labels of the new data")
-    return found | {
-        name: BaselineScore(score(original.moments, moments), True, n, d) for name, score in SHIFT_DISTANCES.items()
-    }
+        return scores
+    atc = average_thresholded_confidence(original.confidence, original.correct, shifted.confidence)
+    scores["accuracy drop"] = BaselineScore(original.accuracy - shifted.accuracy, True, n)
+    scores["ATC"] = BaselineScore(atc, False, n, note="without labels of the new data")
+    for name, distance in SHIFT_DISTANCES.items():
+        scores[name] = BaselineScore(distance(original.moments, moments), True, n, d)
+    return scores

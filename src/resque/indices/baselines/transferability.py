@@ -1,8 +1,10 @@
-"""What others would use in the index's place, from one pass: transfer scores, distances, what people look at first.
+"""Define the baselines of the index: transferability scores and distances between datasets.
 
-Transfer scores tell how well features fit labels: larger means better, so a cost runs the other way. Distances, drop in
-accuracy and loss grow with the cost. Each score says which, and of how many samples and features it is, because most
-depend on both.
+Transferability scores tell how well features fit labels: the larger, the lower the cost. Distances between datasets
+grow with the cost. Most depend on the number of samples and of features: compare them at equal numbers only.
+
+Notation: ``f`` is a representation ``(d,)``, ``y`` its label, ``n`` the number of samples, ``z`` a class of the model
+and ``theta(x)_z`` its softmax probability; ``^+`` is the pseudoinverse.
 """
 
 import math
@@ -16,13 +18,28 @@ from resque._arrays import as_tensor
 from resque.errors import RepresentationError
 from resque.indices.baselines.moments import Moments
 
+__all__ = [
+    "average_thresholded_confidence",
+    "frechet_distance",
+    "gbc",
+    "h_score",
+    "knn_accuracy",
+    "leep",
+    "linear_mmd",
+    "logme",
+    "nce",
+    "shrunk_h_score",
+    "transrate",
+]
+
 _EPS = 1e-4
-FEWEST_FOR_SHRINKAGE = 5.0
-_ROUNDS = 200
+_MAX_ITERATIONS = 200
 
 
 def h_score(moments: Moments) -> float:
-    """``tr(cov(f)^+ cov(E[f | y]))``, in [0, classes - 1]; on pure noise it is at its largest once n ≤ d.
+    """Compute the H-score ``tr(cov(f)^+ cov(E[f | y]))``, in [0, classes - 1].
+
+    It reaches its maximum on pure noise once n ≤ d: use :func:`shrunk_h_score` for few samples.
 
     References:
         Bao et al., An information-theoretic approach to transferability in task transfer learning, ICIP 2019.
@@ -37,53 +54,75 @@ def h_score(moments: Moments) -> float:
 
 
 def shrunk_h_score(moments: Moments) -> float:
-    """The H-score with a covariance shrunk as Ledoit and Wolf have it: meaningful also for few samples.
+    """Compute the H-score with a shrunk covariance: ``tr(S_w^-1 (1 - w) cov(E[f | y]))``.
+
+    ``S_w = (1 - w) cov(f) + w (tr cov(f) / d) I`` with the weight ``w`` of Ledoit and Wolf.
 
     References:
         Ibrahim, Ponomareva and Mazumder, Newer is not always better, arXiv 2110.06893.
+
+    Example:
+        >>> moments = Moments([0, 1])
+        >>> moments.update([[0.0], [0.2], [1.0], [1.2]], [0, 0, 1, 1])
+        >>> round(shrunk_h_score(moments), 4)
+        0.9615
     """
-    share, covariance = moments.shrinkage, moments.covariance
+    weight, covariance = moments.shrinkage, moments.covariance
     identity = np.eye(moments.width) * np.trace(covariance) / moments.width
-    shrunk = (1.0 - share) * covariance + share * identity
-    between = (1.0 - share) * moments.covariance_of_means
+    shrunk = (1.0 - weight) * covariance + weight * identity
+    between = (1.0 - weight) * moments.covariance_of_means
     return float(np.trace(np.linalg.pinv(shrunk, hermitian=True) @ between))
 
 
 def logme(moments: Moments) -> float:
-    """The log evidence per sample of linear models of the one-hot labels, mean over classes.
+    """Compute LogME: the maximal log evidence per sample of linear models of the one-hot labels, mean over classes.
 
-    With k, the rank of the features, where the authors' code has the width: theirs is wrong for fewer samples than
-    features.
+    ``(1/n) max over alpha, beta of log p(y | F, alpha, beta)`` for the features ``F`` ``(n, d)``, the prior precision
+    ``alpha`` and the noise precision ``beta``. The evidence takes the rank of the features, where the authors' code
+    takes d: theirs is wrong for fewer samples than features.
 
     References:
         You et al., LogME: practical assessment of pre-trained models for transfer learning, ICML 2021.
+
+    Example:
+        >>> moments = Moments([0, 1])
+        >>> moments.update([[0.0], [0.2], [1.0], [1.2]], [0, 0, 1, 1])
+        >>> round(logme(moments), 4)
+        -0.514
     """
     origin = np.zeros(moments.width)
-    squares, vectors = np.linalg.eigh(moments.products_about(origin).sum(0))
-    kept = squares > max(squares.max(), 0.0) * max(moments.width, 1) * np.finfo(float).eps
-    squares, vectors = squares[kept], vectors[:, kept]
+    eigenvalues, vectors = np.linalg.eigh(moments.products_about(origin).sum(0))
+    kept = eigenvalues > max(eigenvalues.max(), 0.0) * max(moments.width, 1) * np.finfo(float).eps
+    eigenvalues, vectors = eigenvalues[kept], vectors[:, kept]
     counts = moments.counts[moments.counts > 0]
-    towards = (moments.means * counts[:, None]) @ vectors  # F^T y of each one-hot column, in the eigenvectors
-    return float(
-        np.mean(
-            [_evidence(squares, own**2 / squares, float(n), moments.n) for own, n in zip(towards, counts, strict=True)]
-        )
-    )
+    projected = (moments.means * counts[:, None]) @ vectors  # F^T y of each one-hot column y, in the eigenvectors
+    evidences = [
+        _evidence(eigenvalues, column**2 / eigenvalues, float(count), moments.n)
+        for column, count in zip(projected, counts, strict=True)
+    ]
+    return float(np.mean(evidences))
 
 
 def _evidence(s: np.ndarray, explained: np.ndarray, square: float, n: int) -> float:
-    """The largest log evidence per sample of one column: ``s`` eigenvalues, ``explained`` its squares along them."""
-    rest, ratio = max(square - float(explained.sum()), 0.0), 1.0
-    for _ in range(_ROUNDS):
-        known = float((s / (s + ratio)).sum())
+    """Maximize the log evidence per sample of one column y by MacKay's fixed-point iteration of ``alpha / beta``.
+
+    Args:
+        s: Eigenvalues of ``F^T F``.
+        explained: Squares of y along the eigenvectors.
+        square: ``||y||^2``.
+        n: Number of samples.
+    """
+    residual, ratio = max(square - float(explained.sum()), 0.0), 1.0
+    for _ in range(_MAX_ITERATIONS):
+        effective = float((s / (s + ratio)).sum())  # number of well-determined parameters
         weights = float((s * explained / (ratio + s) ** 2).sum())
-        misfit = float((explained / (1.0 + s / ratio) ** 2).sum()) + rest
-        alpha, beta = known / (weights + 1e-5), (n - known) / (misfit + 1e-5)
+        misfit = float((explained / (1.0 + s / ratio) ** 2).sum()) + residual
+        alpha, beta = effective / (weights + 1e-5), (n - effective) / (misfit + 1e-5)
         before, ratio = ratio, alpha / beta
         if abs(ratio - before) <= 1e-9 * before:
             break
     weights = float((s * explained / (ratio + s) ** 2).sum())
-    misfit = float((explained / (1.0 + s / ratio) ** 2).sum()) + rest
+    misfit = float((explained / (1.0 + s / ratio) ** 2).sum()) + residual
     evidence = (
         0.5 * len(s) * math.log(alpha)
         + 0.5 * n * math.log(beta)
@@ -96,71 +135,111 @@ def _evidence(s: np.ndarray, explained: np.ndarray, square: float, n: int) -> fl
 
 
 def transrate(moments: Moments) -> float:
-    """``R(F) - sum_c (n_c / n) R(F_c)`` with ``R(F) = logdet(I + F^T F / (n eps)) / 2``, centred once.
+    """Compute TransRate ``R(F) - sum_c (n_c / n) R(F_c)``, where F is centered once, by the mean of all samples.
 
-    It depends on n and on how unequal the classes are: compare at equal n and width alone.
+    ``R(F) = logdet(I + F^T F / (n eps)) / 2`` with eps = 1e-4. It depends on n and on the class shares: compare it at
+    equal n, width and shares only.
 
     References:
         Huang et al., Frustratingly easy transferability estimation, ICML 2022.
+
+    Example:
+        >>> moments = Moments([0, 1])
+        >>> moments.update([[0.0], [0.2], [1.0], [1.2]], [0, 0, 1, 1])
+        >>> round(transrate(moments), 4)
+        0.0
     """
     products, counts = moments.products_about(moments.mean), moments.counts[moments.counts > 0]
-    return _rate(products.sum(0), moments.n) - float(
-        sum(share * _rate(own, n) for own, n, share in zip(products, counts, moments.shares, strict=True))
+    return _coding_rate(products.sum(0), moments.n) - float(
+        sum(share * _coding_rate(own, n) for own, n, share in zip(products, counts, moments.shares, strict=True))
     )
 
 
-def _rate(products: np.ndarray, n: float) -> float:
+def _coding_rate(products: np.ndarray, n: float) -> float:
     return 0.5 * float(np.linalg.slogdet(np.eye(len(products)) + products / (n * _EPS))[1])
 
 
 def gbc(moments: Moments) -> float:
-    """``-log sum_{i != j} exp(-D_B(i, j))``: how little the classes, as diagonal Gaussians, overlap.
+    """Compute the Gaussian Bhattacharyya coefficient ``-log sum_{i != j} exp(-D_B(i, j))``: class separability.
 
-    The published form, ``-sum exp``, underflows to 0 for classes that are well apart; this one orders alike.
+    ``D_B`` is the Bhattacharyya distance of two classes as diagonal Gaussians. The published form, ``-sum exp``,
+    underflows to 0 for well separated classes; this one has the same order.
+
+    Raises:
+        RepresentationError: Fewer than two classes.
 
     References:
         Pandy et al., Transferability estimation using Bhattacharyya class separability, CVPR 2022.
+
+    Example:
+        >>> moments = Moments([0, 1])
+        >>> moments.update([[0.0], [0.2], [1.0], [1.2]], [0, 0, 1, 1])
+        >>> round(gbc(moments), 4)
+        11.8069
     """
     means, variances = moments.means, np.maximum(moments.variances, _EPS * max(float(moments.variances.mean()), 1e-12))
     if len(means) < 2:
         raise RepresentationError("separability needs two classes or more")
-    both = (variances[:, None] + variances[None, :]) / 2.0
-    distance = ((means[:, None] - means[None, :]) ** 2 / both).sum(-1) / 8.0
-    distance += (np.log(both) - (np.log(variances)[:, None] + np.log(variances)[None, :]) / 2.0).sum(-1) / 2.0
+    pooled = (variances[:, None] + variances[None, :]) / 2.0
+    distance = ((means[:, None] - means[None, :]) ** 2 / pooled).sum(-1) / 8.0
+    distance += (np.log(pooled) - (np.log(variances)[:, None] + np.log(variances)[None, :]) / 2.0).sum(-1) / 2.0
     return -float(logsumexp(-distance[~np.eye(len(means), dtype=bool)]))
 
 
-def frechet_distance(one: Moments, other: Moments) -> float:
-    """``|m - m'|^2 + tr(S + S' - 2 (S S')^{1/2})`` of two sets of features.
+def frechet_distance(first: Moments, second: Moments) -> float:
+    """Compute the Fréchet distance ``||m - m'||^2 + tr(S + S' - 2 (S S')^{1/2})`` of two sets of features.
+
+    ``m`` and ``S`` are the mean and the covariance of a set.
+
+    Raises:
+        RepresentationError: The widths differ.
 
     References:
         Heusel et al., GANs trained by a two time-scale update rule, NeurIPS 2017.
+
+    Example:
+        >>> first, second = Moments([0]), Moments([0])
+        >>> first.update([[0.0], [2.0]], [0, 0])
+        >>> second.update([[3.0], [9.0]], [0, 0])
+        >>> frechet_distance(first, second)
+        29.0
     """
-    _check_widths(one, other)
-    values, vectors = np.linalg.eigh(one.covariance)
+    _check_widths(first, second)
+    values, vectors = np.linalg.eigh(first.covariance)
     root = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
-    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ other.covariance @ root), 0.0)).sum()
-    spread = float(np.trace(one.covariance) + np.trace(other.covariance) - 2.0 * cross)
-    return linear_mmd(one, other) + max(spread, 0.0)
+    cross = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second.covariance @ root), 0.0)).sum()
+    spread = float(np.trace(first.covariance) + np.trace(second.covariance) - 2.0 * cross)
+    return linear_mmd(first, second) + max(spread, 0.0)
 
 
-def linear_mmd(one: Moments, other: Moments) -> float:
-    """``|m - m'|^2``: the squared distance of the mean features, noise included."""
-    _check_widths(one, other)
-    return float(((one.mean - other.mean) ** 2).sum())
+def linear_mmd(first: Moments, second: Moments) -> float:
+    """Compute ``||m - m'||^2``, the squared distance of the mean features; it includes sampling noise.
+
+    Raises:
+        RepresentationError: The widths differ.
+
+    Example:
+        >>> first, second = Moments([0]), Moments([0])
+        >>> first.update([[0.0], [2.0]], [0, 0])
+        >>> second.update([[3.0], [9.0]], [0, 0])
+        >>> linear_mmd(first, second)
+        25.0
+    """
+    _check_widths(first, second)
+    return float(((first.mean - second.mean) ** 2).sum())
 
 
-def _check_widths(one: Moments, other: Moments) -> None:
-    if one.width != other.width:
-        raise RepresentationError(f"features of widths {one.width} and {other.width} have no distance")
+def _check_widths(first: Moments, second: Moments) -> None:
+    if first.width != second.width:
+        raise RepresentationError(f"features of widths {first.width} and {second.width} have no distance")
 
 
 def nce(predicted: Any, labels: Any) -> float:
-    """``-H(Y | Z)`` in nats, of the new labels given the old classes that the model predicts.
+    """Compute the negative conditional entropy ``-H(Y | Z)`` in nats, of the new labels given the predicted classes.
 
     Args:
-        predicted: ``(n,)`` integers.
-        labels: ``(n,)`` integers.
+        predicted: ``(n,)`` integers, classes that the model predicts.
+        labels: ``(n,)`` integers, labels of the new data.
 
     References:
         Tran, Nguyen and Hassner, Transferability and hardness of supervised classification tasks, ICCV 2019.
@@ -172,35 +251,45 @@ def nce(predicted: Any, labels: Any) -> float:
     joint = np.zeros((len(np.unique(labels)), len(np.unique(predicted))))
     rows, columns = (np.unique(np.asarray(values), return_inverse=True)[1] for values in (labels, predicted))
     np.add.at(joint, (rows, columns), 1.0 / len(rows))
-    given = joint / joint.sum(0, keepdims=True)
-    return float((joint[joint > 0] * np.log(given[joint > 0])).sum())
+    conditional = joint / joint.sum(0, keepdims=True)
+    return float((joint[joint > 0] * np.log(conditional[joint > 0])).sum())
 
 
 def leep(probabilities: Any, labels: Any) -> float:
-    """``mean log sum_z P(y | z) theta(x)_z``, the log likelihood of the labels given the old classes' probabilities.
+    """Compute LEEP ``mean log sum_z P(y | z) theta(x)_z``, the log likelihood of the labels given the softmax.
+
+    ``P(y | z)`` comes from ``P(y, z) = (1/n) sum of theta(x_i)_z over i with y_i = y``. Classes z without any mass are
+    left out.
 
     Args:
-        probabilities: ``(n, old classes)``, the model's softmax.
-        labels: ``(n,)`` integers.
+        probabilities: ``(n, classes of the model)`` softmax of the model.
+        labels: ``(n,)`` integers, labels of the new data.
 
     References:
         Nguyen et al., LEEP: a new measure to evaluate transferability of learned representations, ICML 2020.
+
+    Example:
+        >>> leep([[1.0, 0.0], [0.0, 1.0]], [5, 7])
+        0.0
     """
     theta = as_tensor(probabilities).double().cpu().numpy()
     theta = theta[:, theta.sum(0) > 0.0]
-    classes, own = np.unique(np.asarray(labels), return_inverse=True)
+    classes, class_index = np.unique(np.asarray(labels), return_inverse=True)
     joint = np.zeros((len(classes), theta.shape[1]))
-    np.add.at(joint, own, theta)
-    given = joint / joint.sum(0, keepdims=True)
-    return float(np.log((given[own] * theta).sum(1)).mean())
+    np.add.at(joint, class_index, theta)
+    conditional = joint / joint.sum(0, keepdims=True)
+    return float(np.log((conditional[class_index] * theta).sum(1)).mean())
 
 
 def average_thresholded_confidence(source: Any, correct: Any, target: Any) -> float:
-    """The accuracy on new data without their labels: the share above the confidence that the original accuracy sets.
+    """Estimate the accuracy on new data without their labels (ATC).
+
+    It is the share of new samples whose confidence exceeds the threshold above which, on original data, the share of
+    samples equals the accuracy.
 
     Args:
-        source: ``(n,)`` confidences on original data held out.
-        correct: ``(n,)`` whether each was classified correctly.
+        source: ``(n,)`` confidences on held-out original data.
+        correct: ``(n,)`` whether each of those samples was classified correctly.
         target: ``(m,)`` confidences on the new data.
 
     References:
@@ -210,19 +299,32 @@ def average_thresholded_confidence(source: Any, correct: Any, target: Any) -> fl
         >>> average_thresholded_confidence([0.9, 0.8, 0.6, 0.4], [True, True, True, False], [0.7, 0.5, 0.3, 0.99])
         0.75
     """
-    known, right = np.sort(np.asarray(source, dtype=float)), float(np.mean(correct))
-    below = round((1.0 - right) * len(known))
-    threshold = -math.inf if below == 0 else known[below - 1]
+    confidences, accuracy = np.sort(np.asarray(source, dtype=float)), float(np.mean(correct))
+    below = round((1.0 - accuracy) * len(confidences))
+    threshold = -math.inf if below == 0 else confidences[below - 1]
     return float((np.asarray(target, dtype=float) > threshold).mean())
 
 
-def knn_accuracy(rows: np.ndarray, labels: np.ndarray, neighbours: int = 5) -> float:
-    """The share of samples whose nearest others vote for their class; each is held out in turn."""
-    few = min(neighbours, len(rows) - 1)
-    if few < 1:
-        raise RepresentationError("neighbours need two samples or more")
+def knn_accuracy(rows: np.ndarray, labels: np.ndarray, neighbors: int = 5) -> float:
+    """Compute leave-one-out k-NN accuracy: the share of samples whose nearest others vote for their class.
+
+    Args:
+        rows: ``(n, d)`` float64 features.
+        labels: ``(n,)`` integers.
+        neighbors: Number k of neighbors; n - 1 at most are used.
+
+    Raises:
+        RepresentationError: Fewer than two samples.
+
+    Example:
+        >>> knn_accuracy(np.array([[0.0], [0.1], [5.0], [5.1]]), np.array([3, 3, 8, 8]), neighbors=1)
+        1.0
+    """
+    k = min(neighbors, len(rows) - 1)
+    if k < 1:
+        raise RepresentationError("neighbors need two samples or more")
     distances = torch.cdist(torch.from_numpy(rows), torch.from_numpy(rows)).fill_diagonal_(math.inf)
-    near = distances.topk(few, largest=False).indices.numpy()
-    classes, own = np.unique(labels, return_inverse=True)
-    votes = (own[near][:, :, None] == np.arange(len(classes))).sum(1)
-    return float((votes.argmax(1) == own).mean())
+    nearest = distances.topk(k, largest=False).indices.numpy()
+    classes, class_index = np.unique(labels, return_inverse=True)
+    votes = (class_index[nearest][:, :, None] == np.arange(len(classes))).sum(1)
+    return float((votes.argmax(1) == class_index).mean())
