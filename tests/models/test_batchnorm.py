@@ -1,4 +1,4 @@
-"""Batch normalisation that follows other data, and nothing else of the model."""
+"""Batch normalization adapts to other data, and nothing else of the model changes."""
 
 import copy
 
@@ -12,7 +12,7 @@ from resque.training.job import RetrainingJob
 from resque.training.recipe import Recipe
 
 
-def test_the_first_normalisation_has_the_statistics_of_the_data():
+def test_adapted_layers_have_the_statistics_of_the_data():
     torch.manual_seed(0)
     net = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
     batches = [(torch.randn(20, 3, 8, 8) * 3 + 5, None) for _ in range(4)]
@@ -29,20 +29,20 @@ def test_the_first_normalisation_has_the_statistics_of_the_data():
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), new.parameters(), strict=True))
 
 
-def test_a_batch_of_one_says_nothing_of_a_variance():
+def test_a_batch_of_one_sample_is_ignored():
     net = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2))
     new = adapt_batchnorm(net, [(torch.tensor([[0.0], [2.0]]), None), (torch.tensor([[100.0]]), None)])
     assert float(new[0].running_mean) == 1.0
 
 
-def test_a_model_without_it_stays_itself():
+def test_a_model_without_running_statistics_is_returned_itself():
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
     assert adapt_batchnorm(net, []) is net
     frozen = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 2))
     assert adapt_batchnorm(frozen, []) is frozen
 
 
-def test_what_is_known_before_has_both_views(cnn, small):
+def test_shift_features_include_the_adapted_model(cnn, small):
     train, test = small
     job = RetrainingJob(train, test, 0.9, Recipe())
     before = profile(cnn, train.batches(), preprocessing=train.preprocessing)
@@ -54,8 +54,8 @@ def test_what_is_known_before_has_both_views(cnn, small):
     assert shift_features(cnn, job, labels="pseudo")[0].scores == {}
 
 
-class OfTokens(nn.Module):
-    """A classifier whose head sees a row a token, of as many tokens as the batch needs."""
+class TokenClassifier(nn.Module):
+    """A classifier whose head sees one row per token, of as many tokens as the batch needs."""
 
     def __init__(self):
         super().__init__()
@@ -66,10 +66,10 @@ class OfTokens(nn.Module):
         return self.head(rows[:, : 8 + len(images) % 7]).mean(1)
 
 
-def test_a_head_that_sees_tokens_has_no_neighbours_and_no_rivals(small):
+def test_a_head_that_sees_tokens_has_no_knn_accuracy_and_no_baselines(small):
     job = RetrainingJob(*small, 0.9)
     torch.manual_seed(0)
-    model = OfTokens()
+    model = TokenClassifier()
     assert model_knn_accuracy(model, job.train) is None
     features, _, _ = shift_features(model, job, None)
     assert set(features.scores) == {"BN-adapted accuracy", "BN-adapted loss"}

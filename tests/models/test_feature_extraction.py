@@ -21,16 +21,16 @@ def assert_same(before, after):
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_model_is_left_as_it_was(cnn, small, training):
+def test_a_pass_leaves_weights_flags_and_hooks_unchanged(cnn, small, training):
     cnn.train(training)
-    cnn[1].eval()  # a frozen batch normalisation stays frozen
+    cnn[1].eval()  # frozen batch normalization stays frozen
     before = state_of(cnn)
     profile(cnn, small[0].batches())
     assert_same(before, state_of(cnn))
     assert all(p.grad is None for p in cnn.parameters())
 
 
-def test_the_model_is_left_as_it_was_after_a_failure(cnn, small):
+def test_a_failed_pass_leaves_weights_flags_and_hooks_unchanged(cnn, small):
     cnn.train()
     before = state_of(cnn)
     with pytest.raises(ModelError, match=r"does not take images of shape \(3, 16, 16\)"):
@@ -40,7 +40,7 @@ def test_the_model_is_left_as_it_was_after_a_failure(cnn, small):
     assert_same(before, state_of(cnn))
 
 
-def test_no_hook_stays_when_the_second_layer_has_none(cnn):
+def test_no_hook_stays_if_the_second_layer_does_not_exist(cnn):
     before = state_of(cnn)
     with pytest.raises(AttributeError), capture_features(cnn, "0", also=[("nine", "flatten")]):
         raise AssertionError("the block was entered")
@@ -54,11 +54,11 @@ def test_each_sample_is_passed_once(cnn, small):
     assert seen == [64] * 5
 
 
-def test_a_later_layer_that_works_in_place_does_not_spoil_the_representation():
+def test_representations_are_those_before_a_later_layer_works_in_place():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4 * 36, 2)).eval()
     x = torch.rand(5, 1, 8, 8)
-    with capture_features(model, "0") as observe:
-        rows, _ = observe(x)
+    with capture_features(model, "0") as extract:
+        rows, _ = extract(x)
     assert torch.equal(rows, model[0](x).flatten(1))
     assert float(rows.min()) < 0
 
@@ -66,8 +66,8 @@ def test_a_later_layer_that_works_in_place_does_not_spoil_the_representation():
 def test_penultimate_is_the_heads_input(cnn):
     cnn.eval()
     x = torch.rand(5, 1, 16, 16)
-    with capture_features(cnn, "penultimate") as observe:
-        rows, logits = observe(x)
+    with capture_features(cnn, "penultimate") as extract:
+        rows, logits = extract(x)
     assert torch.allclose(cnn[12](rows), logits, atol=1e-5)
 
 
@@ -91,11 +91,11 @@ def test_a_layer_that_does_not_run_is_named():
         def forward(self, x):
             return self.used(x)
 
-    with pytest.raises(ModelError, match="layer 'spare' did not run"), capture_features(Unused(), "spare") as observe:
-        observe(torch.rand(2, 3))
+    with pytest.raises(ModelError, match="layer 'spare' did not run"), capture_features(Unused(), "spare") as extract:
+        extract(torch.rand(2, 3))
 
 
-def test_what_is_no_logits_is_refused():
+def test_an_output_that_is_not_logits_is_refused():
     with pytest.raises(ModelError, match=r"returned \(4, 3, 3\); expected logits of shape \(4, classes\)"):
         forward(nn.Identity(), torch.rand(4, 3, 3))
 
@@ -115,7 +115,7 @@ class Counting(nn.Module):
         return self.fc(self.body(x))
 
 
-def test_buffers_that_a_pass_changes_are_put_back():
+def test_buffers_that_a_pass_changes_are_restored():
     model = Counting()
     before = state_of(model)
     profile(model, [(torch.rand(6, 4), torch.arange(6) % 3)] * 2)
@@ -141,7 +141,7 @@ def test_a_head_that_is_called_by_keyword_and_logits_in_a_mapping_or_a_tuple():
 
 
 class Overwriting(nn.Module):
-    """Changes what a layer put out without telling autograd."""
+    """Changes the output of a layer without telling autograd."""
 
     def __init__(self, how):
         super().__init__()
@@ -154,29 +154,29 @@ class Overwriting(nn.Module):
 
 
 @pytest.mark.parametrize("how", ["data", "numpy"])
-def test_a_representation_that_is_overwritten_out_of_sight_is_kept(how):
+def test_representations_survive_writes_that_autograd_does_not_see(how):
     model, x = Overwriting(how), torch.rand(6, 1, 8, 8)
-    made = profile(model, [(x, torch.arange(6) % 3)] * 2, layer="body")
+    result = profile(model, [(x, torch.arange(6) % 3)] * 2, layer="body")
     with torch.no_grad():
         expected = 2 * model.body(x).flatten(1)[0::3].double().sum(0).numpy()
-    assert np.allclose(made.sums[0], expected, atol=1e-5)
+    assert np.allclose(result.sums[0], expected, atol=1e-5)
 
 
-def test_only_what_may_be_a_matter_of_size_is_told_to_resize(cnn):
+def test_only_errors_that_may_come_from_the_size_mention_it(cnn):
     class Broken(nn.Sequential):
         def forward(self, x):
             return self.nothing(x)
 
-    with pytest.raises(ModelError, match=r"failed on inputs of shape \(1, 8, 8\): AttributeError") as told:
+    with pytest.raises(ModelError, match=r"failed on inputs of shape \(1, 8, 8\): AttributeError") as caught:
         forward(Broken(nn.Linear(2, 2)), torch.rand(1, 1, 8, 8))
-    assert "resize" not in str(told.value)
+    assert "resize" not in str(caught.value)
 
 
-def test_inputs_take_the_models_own_precision():
+def test_inputs_are_cast_to_the_precision_of_the_model():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).bfloat16()
     assert forward(model, torch.rand(2, 1, 2, 2)).dtype == torch.bfloat16
 
 
-def test_an_empty_loader_is_told():
+def test_an_empty_loader_is_refused():
     with pytest.raises(RepresentationError, match="no batch"):
         profile(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)), [])

@@ -54,7 +54,7 @@ IMAGE = {
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_torchvision_families(name):
+def test_layer_and_head_of_torchvision_families(name):
     models = pytest.importorskip("torchvision.models")
     with torch.device("meta"):
         model = models.get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {}))
@@ -62,7 +62,7 @@ def test_torchvision_families(name):
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_timm_families(name):
+def test_layer_and_head_of_timm_families(name):
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False)
@@ -70,7 +70,7 @@ def test_timm_families(name):
 
 
 @pytest.mark.parametrize("name", TEXT)
-def test_hugging_face_text_families_are_found_and_passed(name):
+def test_hugging_face_text_families_have_a_layer_and_a_profile(name):
     transformers = pytest.importorskip("transformers")
     more, layer = TEXT[name]
     torch.manual_seed(0)
@@ -78,23 +78,23 @@ def test_hugging_face_text_families_are_found_and_passed(name):
     model = getattr(transformers, f"{name}ForSequenceClassification")(config)
     assert representation_layer(model) == layer
     batch = {"input_ids": torch.randint(1, 50, (6, 9)), "attention_mask": torch.ones(6, 9, dtype=torch.long)}
-    made = profile(model, [{**batch, "labels": torch.tensor([0, 1, 2, 0, 1, 2])}], reduction="token-mean")
-    assert (made.n, made.width, made.origin.layer) == (6, 16, layer)
+    result = profile(model, [{**batch, "labels": torch.tensor([0, 1, 2, 0, 1, 2])}], reduction="token-mean")
+    assert (result.n, result.width, result.origin.layer) == (6, 16, layer)
 
 
 @pytest.mark.parametrize("name", IMAGE)
-def test_hugging_face_image_families_are_found_and_passed(name):
+def test_hugging_face_image_families_have_a_layer_and_a_profile(name):
     transformers = pytest.importorskip("transformers")
     more, layer = IMAGE[name]
     config = getattr(transformers, f"{name}Config")(**{**SMALL, **more})
     model = getattr(transformers, f"{name}ForImageClassification")(config)
     assert representation_layer(model).startswith(layer)
     size = more.get("image_size", 64)
-    made = profile(model, [{"pixel_values": torch.rand(4, 3, size, size), "labels": torch.tensor([0, 1, 0, 1])}])
-    assert made.n == 4
+    result = profile(model, [{"pixel_values": torch.rand(4, 3, size, size), "labels": torch.tensor([0, 1, 0, 1])}])
+    assert result.n == 4
 
 
-def test_padding_is_left_out_of_the_mean_over_tokens():
+def test_token_mean_ignores_padding():
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.BertConfig(vocab_size=50, **SMALL)
@@ -121,23 +121,23 @@ class Shared(nn.Module):
         return self.head(x)
 
 
-def test_the_last_run_of_a_shared_layer_counts():
+def test_the_last_output_of_a_shared_layer_counts():
     torch.manual_seed(0)
     model, x = Shared(), torch.rand(5, 4)
     with torch.no_grad():
         last = model.body(model.body(model.body(x).relu()).relu())
-    made = profile(model, [(x, torch.zeros(5, dtype=torch.long))])
-    assert made.sums[0] == pytest.approx(last.double().sum(0).numpy(), abs=1e-6)
+    result = profile(model, [(x, torch.zeros(5, dtype=torch.long))])
+    assert result.sums[0] == pytest.approx(last.double().sum(0).numpy(), abs=1e-6)
 
 
-def test_pytorchs_own_encoder_is_read_beside_its_fast_path():
+def test_pytorchs_own_encoder_is_hooked_despite_its_fast_path():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
     model = nn.Sequential(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Flatten(), nn.Linear(24, 3))
     assert representation_layer(model) == "0.layers.1.linear2"
     assert profile(model, [(torch.rand(4, 3, 8), torch.tensor([0, 1, 2, 0]))]).width == 24
 
 
-def test_a_new_head_fits_and_a_wider_one_keeps_the_old_answers():
+def test_a_new_head_fits_and_a_wider_one_keeps_the_old_logits():
     torch.manual_seed(0)
     dense = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     convolution = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -153,7 +153,7 @@ def test_a_new_head_fits_and_a_wider_one_keeps_the_old_answers():
         assert isinstance(head(model), nn.Linear | nn.Conv2d)
 
 
-def test_what_has_no_head_is_told():
+def test_a_model_without_head_or_representation_is_refused():
     with pytest.raises(ModelError, match="no dense layer and no convolution"):
         head_name(nn.Sequential(nn.ReLU()))
     with pytest.raises(ModelError, match="neither a convolution, nor an encoder block, nor two dense layers"):
@@ -172,14 +172,14 @@ class Tied(nn.Module):
         return self.classifier(self.body(x).relu())
 
 
-def test_a_head_under_two_names_changes_under_both():
+def test_a_head_with_two_names_is_replaced_under_both():
     model = Tied()
     widen_head(model, 5)
     assert model.fc is model.classifier
     assert model(torch.rand(2, 4)).shape == (2, 5)
 
 
-def test_every_setting_of_a_convolution_is_kept():
+def test_a_new_convolution_head_keeps_every_setting():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, 1, 2, 2, 2, padding_mode="reflect"))
     replace_head(model, 6)
     new = model[-1]
@@ -202,12 +202,12 @@ class Cosine(nn.Linear):
         (nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))), "parametri"),
     ],
 )
-def test_a_head_that_cannot_be_made_anew_is_refused(model, reason):
+def test_a_head_that_is_not_plain_is_refused(model, reason):
     for change in (replace_head, widen_head):
         with pytest.raises(ModelError, match=reason):
             change(model, 5)
 
 
-def test_a_head_needs_an_output():
+def test_a_head_without_outputs_is_refused():
     with pytest.raises(ModelError, match="0 outputs"):
         replace_head(nn.Sequential(nn.Linear(4, 3)), 0)

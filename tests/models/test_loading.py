@@ -28,7 +28,7 @@ class Encoder(nn.Module):
         self.head = nn.Linear(8, 3)
 
 
-def test_the_layer_is_the_papers(cnn):
+def test_the_default_layer_is_that_of_the_paper(cnn):
     assert representation_layer(cnn) == "7"  # the last convolution, raw
     assert representation_layer(Encoder()) == "blocks.1.mlp.2"  # the last dense layer of the last block
     assert representation_layer(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))) == "0"
@@ -36,14 +36,14 @@ def test_the_layer_is_the_papers(cnn):
     assert representation_layer(cnn, "penultimate") == "penultimate"
 
 
-def test_a_wrong_layer_lists_candidates(cnn):
+def test_the_error_for_an_unknown_layer_lists_candidates(cnn):
     with pytest.raises(ModelError, match=r"no layer 'nine', .*: use one of penultimate, 0, 3, 7, 12"):
         representation_layer(cnn, "nine")
     with pytest.raises(ModelError, match="name the representation with --layer"):
         representation_layer(nn.Linear(3, 2))
 
 
-def test_models_come_from_files_and_modules(folder):
+def test_models_are_built_from_files_and_modules(folder):
     (folder / "net.py").write_text(
         "from torch import nn\ndef build():\n    return nn.Linear(2, 2)\n"
         "def text():\n    return 'no module'\ndef broken():\n    raise KeyError('x')\n"
@@ -64,7 +64,7 @@ def test_models_come_from_files_and_modules(folder):
             load_model(spec)
 
 
-def test_two_commands_that_name_a_model_get_the_same_one():
+def test_one_specification_and_seed_give_one_model():
     torch.manual_seed(5)
     expected = torch.rand(2)
     torch.manual_seed(5)
@@ -73,7 +73,7 @@ def test_two_commands_that_name_a_model_get_the_same_one():
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_a_module_is_taken_as_it_is_and_weights_are_loaded_into_it(folder, cnn):
+def test_a_module_is_returned_itself_with_weights_loaded_into_it(folder, cnn):
     save_weights(cnn, folder / "w.safetensors")
     torch.manual_seed(1)
     other = small_cnn().train()
@@ -95,7 +95,7 @@ def test_a_module_has_no_library():
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
-def test_weights_come_back(folder, cnn, name):
+def test_saved_weights_are_loaded_again(folder, cnn, name):
     path = folder / name
     save_weights(cnn, path) if name.endswith("safetensors") else torch.save(cnn.state_dict(), path)
     torch.manual_seed(1)
@@ -124,7 +124,7 @@ def test_weights_that_do_not_fit_are_refused(folder, cnn):
             load_model(cnn, folder / name)
 
 
-def test_the_fingerprint_sees_names_shapes_and_values(cnn):
+def test_the_fingerprint_changes_with_a_single_value(cnn):
     before = fingerprint(cnn)
     assert before == fingerprint(cnn)
     with torch.no_grad():
@@ -132,6 +132,6 @@ def test_the_fingerprint_sees_names_shapes_and_values(cnn):
     assert fingerprint(cnn) != before
 
 
-def test_a_device_that_is_not_there_is_refused(cnn):
+def test_an_unknown_device_is_refused(cnn):
     with pytest.raises(ModelError, match="device 'abacus' cannot be used"):
         move_to_device(cnn, "abacus")

@@ -1,4 +1,4 @@
-"""Models by name: built, told what classes, and given the inputs that they want."""
+"""Models of libraries: built by name with the right outputs, and their preprocessing."""
 
 import json
 
@@ -28,14 +28,14 @@ WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "very", "f
         ("torchvision:vit_b_16", 224, True),
     ],
 )
-def test_a_library_knows_what_its_models_want(spec, side, fixed):
+def test_preprocessing_of_library_models(spec, side, fixed):
     pytest.importorskip(spec.partition(":")[0])
     wanted = preprocessing_for(spec)
     assert (wanted.side, wanted.fixed, wanted.channels, len(wanted.mean)) == (side, fixed, 3, 3)
 
 
 @pytest.mark.parametrize("spec", ["timm:resnet10t", "torchvision:squeezenet1_1", "resque.networks:resnet18"])
-def test_a_gray_image_goes_through_a_model_of_a_library(spec):
+def test_library_models_take_gray_images(spec):
     for library in ("timm", "torchvision"):
         pytest.importorskip(library)
     data = load_data("digits@32px@4", preprocessing=preprocessing_for(spec))
@@ -54,7 +54,7 @@ def test_the_papers_networks_take_small_images(name):
         assert model(torch.rand(2, 3, 32, 32)).shape == (2, 6)
 
 
-def test_weights_say_how_many_classes_there_are(folder):
+def test_weights_determine_the_number_of_outputs(folder):
     pytest.importorskip("timm")
     model = load_model("timm:resnet10t", classes=3, seed=1)
     save_weights(model, folder / "w.safetensors")
@@ -64,7 +64,7 @@ def test_weights_say_how_many_classes_there_are(folder):
         load_model("timm:resnet10t", folder / "w.safetensors", classes=4)
 
 
-def test_names_that_there_are_not():
+def test_unknown_names_are_refused_with_suggestions():
     for library in ("timm", "torchvision", "transformers"):
         pytest.importorskip(library)
     for spec, message in {
@@ -101,7 +101,7 @@ def image_model(folder):
     return "hf:vit"
 
 
-def test_a_saved_image_classifier(image_model):
+def test_a_saved_image_classifier_and_its_preprocessing(image_model):
     wanted = preprocessing_for(image_model)
     assert wanted == ImagePreprocessing(16, True, 3, (0.4, 0.5, 0.6), (0.2, 0.2, 0.2))
     inputs, _ = next(load_data("digits", preprocessing=wanted).batches(3))
@@ -118,7 +118,7 @@ def texts(folder):
     return "parquet:texts.parquet"
 
 
-def test_a_saved_text_classifier(folder, text_model):
+def test_a_saved_text_classifier_and_its_tokenizer(folder, text_model):
     wanted = preprocessing_for(text_model)
     assert isinstance(wanted, Tokenization)
     assert str(wanted) == "tokens of bert, at most 12"
@@ -134,14 +134,14 @@ def test_a_saved_text_classifier(folder, text_model):
         load_data("digits", preprocessing=wanted)
 
 
-def test_pickled_weights_are_not_read(folder, image_model):
+def test_pickled_weights_are_refused(folder, image_model):
     (folder / "vit" / "model.safetensors").unlink()
     torch.save({}, folder / "vit" / "pytorch_model.bin")
     with pytest.raises(ModelError, match="cannot be built"):
         load_model(image_model)
 
 
-def test_preparations_differ_in_words():
+def test_preprocessing_is_described_and_applied():
     images = torch.rand(2, 3, 8, 8)
     one, other = ImagePreprocessing(), ImagePreprocessing(mean=(0.5,) * 3, std=(0.25,) * 3)
     assert str(one) != str(other)

@@ -1,17 +1,17 @@
 """Find the representation layer and the head of a classifier.
 
 The search reads names, types and the order of registration; the model is never run. Auxiliary classifiers (``aux…``),
-which evaluation does not run, and ``pre_logits…`` are left out.
+which evaluation does not run, and ``pre_logits…``, dense layers that timm builds as convolutions, are left out.
 
-==================================================  ===========================================  =================
-model family                                        representation layer                         head
-==================================================  ===========================================  =================
-convolutional network                               last convolution (raw output)                last dense layer
-convolutional network without a dense layer         convolution before the head                  last convolution
-transformer                                         last dense layer of the last encoder block   last dense layer
-mixer (its convolutions do nothing but cut patches)  dense layer before the head                  last dense layer
-perceptron                                          dense layer before the head                  last dense layer
-==================================================  ===========================================  =================
+===========================================  ==========================================  ================
+model family                                 representation layer                        head
+===========================================  ==========================================  ================
+convolutional network                        last convolution (raw output)               last dense layer
+convolutional network without a dense layer  convolution before the head                 last convolution
+transformer                                  last dense layer of the last encoder block  last dense layer
+mixer (its convolutions only cut patches)    dense layer before the head                 last dense layer
+perceptron                                   dense layer before the head                 last dense layer
+===========================================  ==========================================  ================
 
 A transformer is a model with a module whose type has "attention" or "attn" in its name; its last encoder block is the
 smallest module around the last of them that holds dense layers outside attention.
