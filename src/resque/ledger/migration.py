@@ -1,10 +1,13 @@
-"""Read records that older versions of resque wrote: former names of fields, scores and predictors become today's.
+"""Migration of stored records: former names of fields, scores, predictors and energy methods become today's.
 
-Nothing is rewritten. A ledger, an export, a checkpoint or a published row of any version is read through
+Nothing is rewritten. A ledger, an export, a checkpoint or a published result of any version is read through
 :func:`modernize`, for good.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
+
+__all__ = ["FIELDS", "PREDICTORS", "SCORES", "modernize"]
 
 FIELDS = {
     "kind": "shift_type",
@@ -30,10 +33,10 @@ PREDICTORS = SCORES | {"recalibrated gap": "BN-adapted gap"}
 
 
 def modernize(record: Any) -> Any:
-    """Return an update or a forecast with today's names; one that has them already comes back as it is.
+    """Return an update, a forecast or a run's checkpoint with today's names; one that has them is returned unchanged.
 
     Args:
-        record: A record as JSON holds it.
+        record: A decoded JSON object; any other value is returned unchanged.
 
     Example:
         >>> modernize({"kind": "blur", "features": {"scores": {"neighbours": 0.9}}})
@@ -41,16 +44,29 @@ def modernize(record: Any) -> Any:
     """
     if not isinstance(record, dict) or "shift_type" in record:
         return record
-    record = {FIELDS.get(name, name): value for name, value in record.items()}
-    features = record.get("features")
-    if isinstance(features, dict) and isinstance(features.get("scores"), dict):
-        record["features"] = features | {"scores": _renamed(features["scores"], SCORES)}
-    if isinstance(record.get("predictor"), str):
-        record["predictor"] = ", ".join(PREDICTORS.get(name, name) for name in record["predictor"].split(", "))
-    if isinstance(record.get("alternatives"), dict):
-        record["alternatives"] = _renamed(record["alternatives"], PREDICTORS)
-    return record
+    record = _rename_keys(record, FIELDS)
+    record = _replace(record, "features.scores", lambda scores: _rename_keys(scores, SCORES))
+    record = _replace(record, "alternatives", lambda steps: _rename_keys(steps, PREDICTORS))
+    record = _replace(record, "predictor", _rename_predictors, str)
+    return _replace(record, "energy.methods", _rename_unknown)
 
 
-def _renamed(values: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _rename_keys(values: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in values.items()}
+
+
+def _rename_predictors(names: str) -> str:
+    return ", ".join(PREDICTORS.get(name, name) for name in names.split(", "))
+
+
+def _rename_unknown(methods: dict[str, Any]) -> dict[str, Any]:
+    return {device: "unknown" if method == "not told" else method for device, method in methods.items()}
+
+
+def _replace(record: dict[str, Any], path: str, change: Callable[[Any], Any], expected: type = dict) -> dict[str, Any]:
+    """Return a copy with the value at a dotted path changed; a value that is absent or of another type is kept."""
+    name, _, rest = path.partition(".")
+    value = record.get(name)
+    if rest and isinstance(value, dict):
+        return record | {name: _replace(value, rest, change, expected)}
+    return record | {name: change(value)} if not rest and isinstance(value, expected) else record

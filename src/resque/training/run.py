@@ -12,6 +12,7 @@ from resque.energy.clock import now
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading
 from resque.ledger.identifiers import new_id, utc_now
+from resque.ledger.migration import modernize
 from resque.ledger.records import ForecastRevision, LearningCurve, StepCost
 from resque.ledger.serialization import from_dict, to_dict
 from resque.models.inference import device_of
@@ -175,6 +176,7 @@ class Run:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Continue from a state that :meth:`state` returned."""
+        state = modernize(state)
         self._trainer.restore(state["trainer"])
         self.id, self.stopped_by = state["id"], state["stopped_by"]
         self._evaluations = [tuple(row) for row in state["rows"]]
@@ -182,8 +184,7 @@ class Run:
         self._training_s, self.evaluation_s = state["training_s"], state["evaluation_s"]
         self.started_utc, self.resumed = state["started_utc"], state["resumed"] + 1
         self.readings = [from_dict(EnergyReading, reading) for reading in state["readings"]]
-        revisions = state.get("revisions", state.get("renewals", ()))  # its name in older checkpoints
-        self.revisions = [from_dict(ForecastRevision, revision) for revision in revisions]
+        self.revisions = [from_dict(ForecastRevision, revision) for revision in state.get("revisions", ())]
 
 
 def run_to_end(run: Run, settings: RunSettings, path: Path | None) -> None:
