@@ -107,29 +107,29 @@ def test_contrast_shrinks_towards_the_mean_of_the_image():
 @pytest.mark.parametrize(("level", "rarest"), [(5, 30), (10, 3)])
 def test_imbalance_thins_the_classes_geometrically(level, rarest):
     labels = torch.arange(5).repeat(300)
-    rows, left = parse_shift(f"imbalance:{level}").of_these(labels, indices=indices(1500), seed=2)
+    rows, left = parse_shift(f"imbalance:{level}").apply_to_labels(labels, indices=indices(1500), seed=2)
     counts = torch.bincount(left)
     assert (int(counts[0]), int(counts[-1])) == (300, rarest)
     assert torch.equal(labels[rows], left)
     assert torch.allclose(counts[1:] / counts[:-1], torch.full((4,), 10 ** (-level / 20)), atol=0.12)
-    again, _ = parse_shift(f"imbalance:{level}").of_these(labels, indices=indices(1500), seed=2)
-    other, _ = parse_shift(f"imbalance:{level}").of_these(labels, indices=indices(1500), seed=3)
+    again, _ = parse_shift(f"imbalance:{level}").apply_to_labels(labels, indices=indices(1500), seed=2)
+    other, _ = parse_shift(f"imbalance:{level}").apply_to_labels(labels, indices=indices(1500), seed=3)
     assert torch.equal(rows, again)
     assert not torch.equal(rows, other)
 
 
 def test_every_class_keeps_a_sample():
-    rows, left = parse_shift("imbalance:10").of_these(torch.tensor([0, 1, 2, 2]), indices=indices(4), seed=0)
+    rows, left = parse_shift("imbalance:10").apply_to_labels(torch.tensor([0, 1, 2, 2]), indices=indices(4), seed=0)
     assert sorted(set(left.tolist())) == [0, 1, 2]
     assert len(rows) == 3
 
 
 def test_exchanged_classes_are_a_permutation_of_names():
     labels = torch.arange(10).repeat(3)
-    rows, mild = parse_shift("exchange:1").of_these(labels, indices=indices(30), seed=0)
+    rows, mild = parse_shift("exchange:1").apply_to_labels(labels, indices=indices(30), seed=0)
     assert rows.tolist() == list(range(30))
     assert mild[:10].tolist() == [1, 0, 2, 3, 4, 5, 6, 7, 8, 9]
-    _, all_ = parse_shift("exchange:10").of_these(labels, indices=indices(30), seed=5)
+    _, all_ = parse_shift("exchange:10").apply_to_labels(labels, indices=indices(30), seed=5)
     assert all_[:10].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
-    _, two = parse_shift("exchange:3").of_these(torch.tensor([4, 7, 7]), indices=indices(3), seed=0)
+    _, two = parse_shift("exchange:3").apply_to_labels(torch.tensor([4, 7, 7]), indices=indices(3), seed=0)
     assert two.tolist() == [7, 4, 4]

@@ -145,8 +145,8 @@ class LabeledDataset:
         """The same samples under one more shift, which depends on seed, sample and position in the stack."""
         seed = seed * 101 + len(self.shifts)
         made: dict[str, Any] = {"name": f"{self.name}+{shift}", "shifts": (*self.shifts, shift)}
-        if shift.of_labels:
-            rows, labels = shift.of_these(self.labels, indices=self.indices, seed=seed)
+        if shift.changes_labels:
+            rows, labels = shift.apply_to_labels(self.labels, indices=self.indices, seed=seed)
             return dataclasses.replace(self.take(rows), labels=labels, **made)
         chunks = [shift(as_float(chunk), indices=own, seed=seed) for own, chunk in self._chunks()]
         return dataclasses.replace(self, inputs=torch.cat(chunks), **made)

@@ -1,6 +1,16 @@
-"""Parse and apply distribution shifts: corruptions of images, mixtures of them, and shifts of labels."""
+"""Synthetic distribution shifts: corruptions of images, mixtures of them, and label shifts.
+
+* ``gaussian:LEVEL`` and the others of :data:`resque.data.corruptions.IMAGE_CORRUPTIONS` change images. The first three
+  (``gaussian``, ``blur``, ``salt_pepper``) are those of the RESQUE paper.
+* ``relabel:LEVEL`` changes 5 % × LEVEL of the labels to another class.
+* ``exchange:LEVEL`` relabels a tenth × LEVEL of the classes cyclically, two at least: new concepts, same inputs.
+* ``imbalance:LEVEL`` thins the classes geometrically from first to last; the last keeps a tenth at level 5, a hundredth
+  at level 10.
+* ``gaussian:5/blur:3/none`` applies one of these to each sample, drawn at random with equal probability.
+"""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,23 +19,22 @@ from torch import Tensor
 from resque.data.corruptions import IMAGE_CORRUPTIONS, uniform_draws
 from resque.errors import DataError
 
+__all__ = ["LABEL_SHIFTS", "LEVELS", "SHIFT_TYPES", "UNCHANGED", "Shift", "parse_shift"]
+
 LEVELS = range(1, 11)
 UNCHANGED = "none"  # the part of a mixture that stays as it is
-_RELABELLED = 0.05
-_RARER = 0.2
-_WHICH, _OTHER = 8, 9  # streams of random numbers besides those of the noises, 0 to 2
+_SELECTION, _NEW_LABEL = 8, 9  # streams of random numbers; the corruptions use 0 to 2
 
 
 @dataclass(frozen=True)
 class Shift:
-    """One shift: what is done to a sample, and how strongly.
+    """A distribution shift: a shift type with its level, or a mixture of several by sample.
 
     Attributes:
-        parts: ``(kind, level)`` each; a sample takes one of them, and None leaves it as it is. Level 10 of a noise
-            answers to severity 4 of Hendrycks and Dietterich (2019).
+        parts: Pairs ``(shift type, level)``, of which each sample takes one; None leaves a sample unchanged. Level 10
+            of a noise corresponds to severity 4 of Hendrycks and Dietterich (2019).
 
     Example:
-        >>> import torch
         >>> image = torch.full((1, 1, 8, 8), 0.5)
         >>> noisy = parse_shift("gaussian:5")(image, indices=torch.tensor([0]), seed=0)
         >>> bool((noisy != image).any()), float(noisy.min()) >= 0.0
@@ -36,115 +45,118 @@ class Shift:
 
     @property
     def shift_type(self) -> str:
-        """``"gaussian"``, or ``"gaussian/none"`` for a mixture."""
+        """Shift type, e.g. ``"gaussian"``, or ``"gaussian/none"`` for a mixture."""
         return "/".join(UNCHANGED if part is None else part[0] for part in self.parts)
 
     @property
-    def of_labels(self) -> bool:
-        """Whether it changes labels, or how many samples have which, and not inputs."""
+    def changes_labels(self) -> bool:
+        """Whether it is a label shift, which changes labels or class frequencies and no inputs."""
         return any(part is not None and part[0] in LABEL_SHIFTS for part in self.parts)
 
     def __call__(self, images: Tensor, *, indices: Tensor, seed: int) -> Tensor:
-        """Shift a batch.
+        """Shift a batch of images.
 
         Args:
-            images: ``(n, channels, height, width)`` in [0, 1].
-            indices: ``(n,)`` the samples' own indices, which seed their noise.
-            seed: Seed of the whole data set.
+            images: Images in [0, 1], ``(n, channels, height, width)``.
+            indices: Indices of the samples, ``(n,)``; they seed the noise.
+            seed: Seed of the dataset.
 
         Returns:
-            Shifted images, same shape, in [0, 1].
+            Shifted images in [0, 1], of the same shape.
         """
         if len(self.parts) == 1:
-            return _changed(images, self.parts[0], indices, seed)
-        drawn = (uniform_draws(indices, seed, _WHICH) * len(self.parts)).long()
+            return _corrupt(images, self.parts[0], indices, seed)
+        drawn = (uniform_draws(indices, seed, _SELECTION)[:, 0] * len(self.parts)).long()
         shifted = images.clone()
         for number, part in enumerate(self.parts):
-            own = (drawn == number).nonzero()[:, 0]
-            if len(own):
-                shifted[own] = _changed(images[own], part, indices[own.to(indices.device)], seed)
+            rows = (drawn == number).nonzero()[:, 0]
+            if len(rows):
+                shifted[rows] = _corrupt(images[rows], part, indices[rows.to(indices.device)], seed)
         return shifted
 
-    def of_these(self, labels: Tensor, *, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """A shift of labels.
+    def apply_to_labels(self, labels: Tensor, *, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Apply a label shift.
 
         Args:
-            labels: ``(n,)`` integers.
-            indices: ``(n,)`` the samples' own indices.
-            seed: Seed of the whole data set.
+            labels: Class numbers, ``(n,)``.
+            indices: Indices of the samples, ``(n,)``.
+            seed: Seed of the dataset.
 
         Returns:
-            ``(rows, labels)``: which samples are left, and what they are called now.
+            Rows that remain, and their labels.
         """
-        ((kind, level),) = (part for part in self.parts if part is not None)
-        if kind == IMBALANCE:
-            rows = _thinned(labels, level, uniform_draws(indices, seed, _WHICH))
-            return rows, labels[rows]
-        if kind == EXCHANGE:
-            return torch.arange(len(labels)), _exchanged(labels, level)
-        return torch.arange(len(labels)), _relabelled(labels, level, indices, seed)
+        ((shift_type, level),) = (part for part in self.parts if part is not None)
+        return LABEL_SHIFTS[shift_type](labels, level, indices, seed)
 
     def __str__(self) -> str:
         return "/".join(UNCHANGED if part is None else f"{part[0]}:{part[1]}" for part in self.parts)
 
 
 def parse_shift(text: str) -> Shift:
-    """``gaussian:5``, or several with slashes between them.
+    """Parse a shift such as ``gaussian:5``, or a mixture such as ``gaussian:5/none``.
 
     Raises:
-        DataError: Unknown kind, or a level that there is not.
+        DataError: If the shift type is unknown, or the level is not in 1 to 10.
 
     Example:
         >>> parse_shift("gaussian:5/none").shift_type
         'gaussian/none'
     """
-    parts = tuple(None if part == UNCHANGED else _part(*part.split(":")) for part in text.split("/"))
-    alone = next((part[0] for part in parts if part and part[0] in LABEL_SHIFTS), None)
-    if len(parts) > 1 and alone:
-        raise DataError(f"{text}: labels cannot be mixed with what is done to images; write +{alone}:LEVEL by itself")
+    parts = tuple(None if part == UNCHANGED else _parse_part(part) for part in text.split("/"))
+    label_shift = next((part[0] for part in parts if part and part[0] in LABEL_SHIFTS), None)
+    if len(parts) > 1 and label_shift:
+        raise DataError(f"{text}: a label shift cannot be part of a mixture; write +{label_shift}:LEVEL by itself")
     return Shift(parts)
 
 
-def _part(kind: str, level: str) -> tuple[str, int]:
-    if kind not in SHIFT_TYPES:
-        raise DataError(f"unknown shift {kind!r}: use one of {', '.join(SHIFT_TYPES)}")
-    if int(level) not in LEVELS:
-        raise DataError(f"shift level {level} is outside 1 to 10: write e.g. {kind}:5")
-    return kind, int(level)
+def _parse_part(text: str) -> tuple[str, int]:
+    shift_type, _, level = text.partition(":")
+    if shift_type not in SHIFT_TYPES:
+        raise DataError(f"unknown shift {shift_type!r}: use one of {', '.join(SHIFT_TYPES)}")
+    if not level.isdecimal() or int(level) not in LEVELS:
+        raise DataError(f"shift level {level or 'missing'} is outside 1 to 10: write e.g. {shift_type}:5")
+    return shift_type, int(level)
 
 
-def _changed(images: Tensor, part: tuple[str, int] | None, indices: Tensor, seed: int) -> Tensor:
+def _corrupt(images: Tensor, part: tuple[str, int] | None, indices: Tensor, seed: int) -> Tensor:
     return images if part is None else IMAGE_CORRUPTIONS[part[0]](images, part[1], indices, seed).clamp(0.0, 1.0)
 
 
-def _relabelled(labels: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
-    """Some of the labels exchanged for another class that occurs, each as likely as the other."""
-    classes, own = torch.unique(labels, return_inverse=True)
-    step = 1 + (uniform_draws(indices, seed, _OTHER) * (len(classes) - 1)).long()
-    chosen = uniform_draws(indices, seed, _WHICH) < _RELABELLED * level
-    return torch.where(chosen, classes[(own + step) % len(classes)], labels)
+def _relabel(labels: Tensor, level: int, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Replace a share of the labels by another class that occurs, each with equal probability."""
+    classes, position = torch.unique(labels, return_inverse=True)
+    step = 1 + (uniform_draws(indices, seed, _NEW_LABEL)[:, 0] * (len(classes) - 1)).long()
+    chosen = uniform_draws(indices, seed, _SELECTION)[:, 0] < 0.05 * level
+    return torch.arange(len(labels)), torch.where(chosen, classes[(position + step) % len(classes)], labels)
 
 
-def _exchanged(labels: Tensor, level: int) -> Tensor:
-    """The first classes called as the next of them, the last of these as the first."""
-    classes, own = torch.unique(labels, return_inverse=True)
-    some = min(len(classes), max(2, round(0.1 * level * len(classes))))
+def _exchange(labels: Tensor, level: int, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Relabel the first classes cyclically: each takes the name of the next."""
+    classes, position = torch.unique(labels, return_inverse=True)
+    n = min(len(classes), max(2, round(0.1 * level * len(classes))))
     names = classes.clone()
-    names[:some] = classes[:some].roll(-1)
-    exchanged: Tensor = names[own]
-    return exchanged
+    names[:n] = classes[:n].roll(-1)
+    return torch.arange(len(labels)), names[position]
 
 
-def _thinned(labels: Tensor, level: int, draws: Tensor) -> Tensor:
-    """Rows that are left of each class, at least one."""
+def _imbalance(labels: Tensor, level: int, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Keep a geometrically decreasing share of the classes, of each at least one sample."""
+    draws = uniform_draws(indices, seed, _SELECTION)[:, 0]
     classes = torch.unique(labels)
-    left = []
+    kept = []
     for rank, label in enumerate(classes):
-        own = (labels == label).nonzero()[:, 0]
-        share = 10.0 ** (-_RARER * level * rank / max(1, len(classes) - 1))
-        left.append(own[draws[own].argsort()][: math.ceil(share * len(own))])
-    return torch.cat(left).sort().values
+        members = (labels == label).nonzero()[:, 0]
+        share = 10.0 ** (-0.2 * level * rank / max(1, len(classes) - 1))
+        kept.append(members[draws[members].argsort()][: math.ceil(share * len(members))])
+    rows = torch.cat(kept).sort().values
+    return rows, labels[rows]
 
 
-RELABEL, EXCHANGE, IMBALANCE = LABEL_SHIFTS = "relabel", "exchange", "imbalance"
+LABEL_SHIFTS: dict[str, Callable[[Tensor, int, Tensor, int], tuple[Tensor, Tensor]]] = {
+    "relabel": _relabel,
+    "exchange": _exchange,
+    "imbalance": _imbalance,
+}
+"""Name → function of ``(labels, level, indices, seed)`` that returns the rows that remain and their labels."""
 SHIFT_TYPES = (*IMAGE_CORRUPTIONS, *LABEL_SHIFTS)
+"""Names of all shift types."""
