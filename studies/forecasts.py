@@ -80,7 +80,7 @@ def validated(found: CrossValidation, name: str) -> str:
     curves = "" if found.curve_error is None else f"; forecast curves are {100 * found.curve_error:.1f} points off"
     title = f"### {name} target {found.target_accuracy:g}, {found.by}s left out"
     said = f"{found.updates} updates, {found.folds} {found.by}s; replicate error {error}{curves}."
-    return f"{title}\n\n{said}\n\n{markdown(HEAD, map(cells, (*found.reports, *found.renewed)))}"
+    return f"{title}\n\n{said}\n\n{markdown(HEAD, map(cells, (*found.reports, *found.revised)))}"
 
 
 def validations(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) -> Iterator[str]:
@@ -159,7 +159,7 @@ def drawn(
     known, asked = [pool[i] for i in order[:size]], [pool[i] for i in order[size : size + ASKED]]
     rest = TrainingFolds(known, bundled, LEVEL)
     longest = max((update.cost.steps for update in pool), default=1)
-    fold_predictions = (rest.said(update, query_for_update(update, target, longest)) for update in asked)
+    fold_predictions = (rest.score(update, query_for_update(update, target, longest)) for update in asked)
     return [word for word in fold_predictions if word is not None]
 
 

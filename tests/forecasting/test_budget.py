@@ -1,4 +1,4 @@
-"""Budgets held against forecasts: every exit code."""
+"""Budgets compared with forecasts: every exit code."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ READING = EnergyReading(1.0, 1e-6, {}, {}, "replay")
 UPPER = {"epochs": 12.0, "wall_s": 7200.0, "energy_kwh": 0.5, "carbon_kg": 0.1}
 
 
-def made(probability=0.95, reliability_issues=(), level=0.8, without=()):
+def forecast(probability=0.95, reliability_issues=(), level=0.8, without=()):
     interval = Interval(0.0, 9e9, level, "")
     return Forecast(
         id="f", created_utc="", model="m", parent="p", train_data="d", test_data="t", shift_type=None, recipe={},
@@ -46,52 +46,52 @@ def made(probability=0.95, reliability_issues=(), level=0.8, without=()):
         (Budget(max_price=20.0), 4),
     ],
 )
-def test_each_budget_decides(budget, code):
-    decision = decide(made(), budget)
+def test_each_budget_gives_its_exit_code(budget, code):
+    decision = decide(forecast(), budget)
     assert decision.code == code
     assert bool(decision.reasons) == bool(code)
 
 
-def test_a_target_that_is_hardly_reached_is_beyond_any_budget():
-    decision = decide(made(probability=0.79), Budget(max_kwh=1.0))
+def test_improbable_target_is_beyond_any_budget():
+    decision = decide(forecast(probability=0.79), Budget(max_kwh=1.0))
     assert (decision.code, decision.reasons) == (
-        3, ("the chance of reaching accuracy 0.9 within 1,000 steps is 79%, below 80%",),
+        3, ("the probability of reaching accuracy 0.9 within 1,000 steps is 79%, below 80%",),
     )  # fmt: skip
 
 
-def test_doubts_go_before_budgets():
-    decision = decide(made(reliability_issues=("too few",)), Budget(max_kwh=0.001))
+def test_unreliable_forecast_is_not_decided():
+    decision = decide(forecast(reliability_issues=("too few",)), Budget(max_kwh=0.001))
     assert (decision.code, decision.reasons) == (4, ("too few",))
 
 
-def test_a_cost_that_nobody_knows_cannot_be_decided_on():
-    decision = decide(made(without=("carbon_kg",)), Budget(max_kg=1.0, max_kwh=1.0))
+def test_missing_cost_is_not_decided():
+    decision = decide(forecast(without=("carbon_kg",)), Budget(max_kg=1.0, max_kwh=1.0))
     assert decision.code == 4
-    assert "--max-kg is given and the forecast has no CO2e: name a region" in decision.reasons[0]
+    assert "--max-kg is given, but the forecast has no CO2e: name a region" in decision.reasons[0]
     assert decision.held == (("energy_kwh", 0.5, 1.0, "kWh"),)
 
 
-def test_what_is_missing_is_what_it_says():
-    bare = made(without=("carbon_kg", "energy_kwh"))
+def test_message_names_what_is_missing():
+    bare = forecast(without=("carbon_kg", "energy_kwh"))
     paid = Tariff(per_kwh=0.3)
     for budget in (Budget(max_kg=1.0), Budget(max_kwh=1.0), Budget(max_price=5.0, tariff=paid)):
-        assert "no meter told the energy" in decide(bare, budget).reasons[0]
+        assert "no meter measured energy" in decide(bare, budget).reasons[0]
     assert "give --price-per-kwh" in decide(bare, Budget(max_price=5.0)).reasons[0]
 
 
-def test_no_limit_is_no_gate():
+def test_budget_without_limits_is_not_given():
     assert not Budget().is_given
     assert Budget(max_price=0.0).is_given
 
 
-def test_the_summary_says_what_was_held_against_what():
-    text = decision_markdown(made(), decide(made(), Budget(max_kwh=0.2)))
+def test_summary_lists_costs_and_budgets():
+    text = decision_markdown(forecast(), decide(forecast(), Budget(max_kwh=0.2)))
     assert text.startswith("### Update forecast: beyond budget")
     assert "| energy | 250 Wh | 0–9,000,000,000,000 Wh | 500 Wh | 0.2 kWh |" in text
-    assert "- energy stays below 0.5 kWh with 80% confidence; the budget is 0.2" in text
+    assert "- the upper bound on energy at 80% confidence is 0.5 kWh; the budget is 0.2" in text
     tariff = Tariff(per_kwh=0.2, per_hour=10.0)
-    decision = decide(made(), Budget(max_price=21.0, tariff=tariff))
-    priced = decision_markdown(made(), decision, price_estimate(made().estimates, tariff), "EUR")
+    decision = decide(forecast(), Budget(max_price=21.0, tariff=tariff))
+    priced = decision_markdown(forecast(), decision, price_estimate(forecast().estimates, tariff), "EUR")
     assert "| price of training | 10.1 EUR | 0–1,825,000,000 | 20.1 EUR | 21 EUR |" in priced
-    fine = dataclasses.replace(made(), estimates={})
+    fine = dataclasses.replace(forecast(), estimates={})
     assert "within budget" in decision_markdown(fine, decide(fine, Budget()))

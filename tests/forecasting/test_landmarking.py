@@ -1,4 +1,4 @@
-"""Forecasts renewed while an update runs, judged by runs whose course is known."""
+"""In-run forecast updates, on learning curves of known shape."""
 
 import dataclasses
 import itertools
@@ -28,11 +28,11 @@ from resque.types import Interval
 from resque.workflows.recording import record
 
 
-def curve_of(pace, ceiling=0.95, start=0.5, longest=4000, blur=0.0, seed=0):
+def curve_of(pace, ceiling=0.95, start=0.5, longest=4000, noise=0.0, seed=0):
     """``ceiling - (ceiling - start) / (1 + step / pace)`` at steps 10 % apart, with noise of that deviation."""
     random = np.random.default_rng(seed)
     steps = [0, *sorted({round(1.1**i) for i in range(1, 90) if 1.1**i <= longest})]
-    rising = [ceiling - (ceiling - start) / (1 + step / pace) + blur * random.normal() for step in steps]
+    rising = [ceiling - (ceiling - start) / (1 + step / pace) + noise * random.normal() for step in steps]
     nothing = (None,) * len(steps)
     times = tuple(0.01 * step for step in steps)
     return LearningCurve(tuple(steps), tuple(rising), nothing, times, nothing, nothing, nothing, 10)
@@ -45,10 +45,10 @@ def update(name, pace, shift_type="gaussian", **more):
     return dataclasses.replace(made, curve=curve, cost=cost, stopped_by="max")
 
 
-def history(n=12, seed=0, blur=0.0):
+def history(n=12, seed=0, noise=0.0):
     random = np.random.default_rng(seed)
     return [
-        update(f"u{i}", float(np.exp(random.normal(4.0, 1.0))), shift_type=f"k{i % 4}", blur=blur, seed=i)
+        update(f"u{i}", float(np.exp(random.normal(4.0, 1.0))), shift_type=f"k{i % 4}", noise=noise, seed=i)
         for i in range(n)
     ]
 
@@ -57,7 +57,7 @@ def query(of, target=0.9, shift_type="new"):
     return ForecastQuery(of.features, target, update_group(of), shift_type, of.parent, "d+new", 4000)
 
 
-def test_a_line_is_followed_to_its_target():
+def test_linear_curve_is_extrapolated_to_its_target():
     steps = (0, 9, 99)
     line = LearningCurve(steps, tuple(0.5 + 0.05 * math.log1p(s) for s in steps), *[(None,) * 3] * 5, None)
     gap, to_go = landmark_state(line, 99, 0.9)
@@ -65,44 +65,44 @@ def test_a_line_is_followed_to_its_target():
     assert math.expm1(to_go) == pytest.approx(0.4 / 0.05 - math.log(100))
 
 
-def test_what_comes_later_is_not_looked_at():
+def test_later_evaluations_are_ignored():
     whole = curve_of(50.0)
     assert landmark_state(whole, 40, 0.9) == landmark_state(whole.until(40), 40, 0.9)
 
 
-def test_a_run_that_was_not_looked_at_does_not_stand_anywhere():
+def test_run_without_recent_evaluations_has_no_state():
     rare = LearningCurve((0, 10), (0.5, 0.6), *[(None,) * 2] * 5, None)
     assert landmark_state(rare, 21, 0.9) is None
     assert landmark_state(rare, 20, 0.9) is not None
     assert landmark_state(rare.until(5), 5, 0.9) is None
 
 
-def test_on_the_way_a_forecast_comes_nearer():
-    """The pace of a run is not known before it; a few steps on, its curve has told it."""
+def test_revisions_reduce_the_error():
+    """The pace of a run is unknown before it starts; a few steps later, its curve shows it."""
     random = np.random.default_rng(7)
     errors = {10: [], 160: []}
     for number in range(12):
         pace = float(np.exp(random.normal(4.5, 0.7)))
-        run = update("asked", pace, shift_type="new", blur=0.01, seed=100 + number)
+        run = update("asked", pace, shift_type="new", noise=0.01, seed=100 + number)
         total = run.cost_at(0.9).steps
         for step, found in errors.items():
             if total > 2 * step:
-                said = revise_forecast(history(24, number, blur=0.01), query(run), run.curve.until(step))
-                found.append(abs(math.log(said.steps.value / total)))
-                assert said.steps.interval.low > step - 1e-9
+                revision = revise_forecast(history(24, number, noise=0.01), query(run), run.curve.until(step))
+                found.append(abs(math.log(revision.steps.value / total)))
+                assert revision.steps.interval.low > step - 1e-9
     assert np.median(errors[160]) < 0.6 * np.median(errors[10])
 
 
-def test_those_that_had_arrived_by_then_are_no_examples():
+def test_runs_that_had_reached_the_target_are_not_at_risk():
     few = [update(f"fast{i}", 1.0) for i in range(9)] + [update(f"slow{i}", 100.0 + i) for i in range(5)]
     run = update("asked", 90.0)
-    said = revise_forecast(few, query(run), run.curve.until(100))
-    assert said.n_history == 5
+    revision = revise_forecast(few, query(run), run.curve.until(100))
+    assert revision.n_history == 5
     assert revise_forecast(few[:-1], query(run), run.curve.until(100)) is None
 
 
-def test_new_tasks_learn_from_new_tasks_and_shifts_from_shifts():
-    """A user's shifts, read at the target of a task, once told what the task would take."""
+def test_new_tasks_use_new_tasks_and_shifts_use_shifts():
+    """A user's shifts, read at the target of a task, once predicted the task's cost."""
 
     def task(u):
         return dataclasses.replace(u, id=f"t{u.id}", features=dataclasses.replace(u.features, task_index=0.3))
@@ -116,39 +116,39 @@ def test_new_tasks_learn_from_new_tasks_and_shifts_from_shifts():
         assert revise_forecast(alike, asked, curve, bundled=[u for u in shifts + tasks if u not in alike]) == alone
 
 
-def test_a_plateau_makes_the_target_doubtful():
-    going, standing_still = update("going", 400.0), update("still", 400.0, ceiling=0.7)
+def test_plateau_lowers_the_probability():
+    rising, flat = update("going", 400.0), update("still", 400.0, ceiling=0.7)
     past = history(16) + [update(f"never{i}", 60.0, ceiling=0.7 + 0.01 * i) for i in range(6)]
-    chances = [
-        revise_forecast(past, query(run), run.curve.until(1000)).probability_reached for run in (going, standing_still)
+    probabilities = [
+        revise_forecast(past, query(run), run.curve.until(1000)).probability_reached for run in (rising, flat)
     ]
-    assert chances[0] > chances[1] + 0.1
+    assert probabilities[0] > probabilities[1] + 0.1
 
 
-def test_it_is_renewed_at_each_evaluation():
+def test_forecast_is_revised_at_each_evaluation():
     run = update("asked", 200.0)
-    renewing = ForecastReviser(history(60), query(run))
-    at = [step for step in run.curve.steps if renewing(run.curve.until(step)) is not None]
+    reviser = ForecastReviser(history(60), query(run))
+    at = [step for step in run.curve.steps if reviser(run.curve.until(step)) is not None]
     assert at == [step for step in run.curve.steps if FIRST_LANDMARK <= step < run.cost_at(0.9).steps]
 
 
-def test_between_doublings_only_the_variances_are_older():
-    """Variances are found at 8, 16, 34 … steps; who is asked at one step alone says the same as who saw them all."""
-    run = update("asked", 200.0, blur=0.01)
-    renewing = ForecastReviser(past := history(blur=0.01), query(run))
-    within = success_distribution(past, (), query(run))
+def test_between_doublings_only_the_variances_are_reused():
+    """Variances are estimated at 8, 16, 34 … steps; a new reviser gives the same as one called at every step."""
+    run = update("asked", 200.0, noise=0.01)
+    reviser = ForecastReviser(past := history(noise=0.01), query(run))
+    success = success_distribution(past, query(run))
     for step in (step for step in run.curve.steps if FIRST_LANDMARK <= step < 400):
         curve = run.curve.until(step)
-        said, anew = renewing(curve), revise_forecast(past, query(run), curve, reach_distribution=within)
-        assert said == ForecastReviser(past, query(run))(curve)
-        assert said.steps.value == pytest.approx(anew.steps.value, rel=1e-9 if step in (8, 16, 34) else 0.25)
+        revision, fresh = reviser(curve), revise_forecast(past, query(run), curve, success=success)
+        assert revision == ForecastReviser(past, query(run))(curve)
+        assert revision.steps.value == pytest.approx(fresh.steps.value, rel=1e-9 if step in (8, 16, 34) else 0.25)
 
 
-def test_a_run_ends_at_one_of_its_looks(said, small):
-    ledger, made = said
+def test_run_stops_at_one_of_its_evaluations(forecast_in_ledger, small):
+    ledger, forecast = forecast_in_ledger
     job = RetrainingJob(*small, 0.9, Recipe(max_epochs=200, evaluate_every=7), shift_type="k0")
     ends = set(evaluation_steps(job.max_steps, job.steps_per_epoch, job.recipe))
-    by_job, bare = (ForecastReviser.of_forecast(made, ledger.updates(), of) for of in (job, None))
+    by_job, bare = (ForecastReviser.of_forecast(forecast, ledger.updates(), of) for of in (job, None))
     run = curve_of(100.0)
     for step in (8, 33, 64):
         revision = by_job(run.until(step))
@@ -158,8 +158,8 @@ def test_a_run_ends_at_one_of_its_looks(said, small):
         assert bare(run.until(step)).steps.value not in ends
 
 
-def test_it_ends_no_earlier_than_it_still_can(small):
-    """Where runs were seen long after they arrived, half of that is taken off; not what this run has behind it."""
+def test_run_stops_no_earlier_than_it_still_can(small):
+    """Half the evaluation lag is subtracted, but never below the steps that the run has taken."""
     job = RetrainingJob(*small, 0.9, Recipe(max_epochs=200, evaluate_every=5))
     steps = Estimate(22.0, Interval(20.5, 40.0, 0.8, ""), 30.0)
     before, now = (round_up_to_evaluation(steps, job, lambda _: 0.8, earliest) for earliest in (0, 21))
@@ -167,20 +167,20 @@ def test_it_ends_no_earlier_than_it_still_can(small):
     assert min(now.interval.low, now.value) > 20
 
 
-def test_renewing_asks_for_ends_beyond_its_step(said, small, monkeypatch):
-    ledger, made = said
+def test_revision_stops_after_its_step(forecast_in_ledger, small, monkeypatch):
+    ledger, forecast = forecast_in_ledger
     asked = []
     monkeypatch.setattr(
         "resque.forecasting.landmarking.round_up_to_evaluation",
         lambda steps, job, lag, earliest: asked.append(earliest) or steps,
     )
     run = curve_of(100.0).until(33)
-    ForecastReviser.of_forecast(made, ledger.updates(), RetrainingJob(*small, 0.9))(run)
+    ForecastReviser.of_forecast(forecast, ledger.updates(), RetrainingJob(*small, 0.9))(run)
     assert asked == [run.steps[-1] + 1]
 
 
-def test_renewing_is_evaluation_and_no_training(small, capsys):
-    """Counted, not timed: what it spends is at least what the callback saw itself spend."""
+def test_time_of_revisions_counts_as_evaluation(small, capsys):
+    """The evaluation time is at least the time measured inside the callback."""
     spent = []
 
     def busily(curve):
@@ -198,39 +198,39 @@ def test_renewing_is_evaluation_and_no_training(small, capsys):
     assert "evaluation, revisions (apart)" in capsys.readouterr().out
 
 
-def test_no_end_lies_beyond_the_longest_run():
-    run = update("asked", 200.0, blur=0.01)
-    past = [*history(24, blur=0.01), *(update(f"n{i}", 60.0, ceiling=0.7 + 0.01 * i, blur=0.01) for i in range(6))]
+def test_no_bound_exceeds_the_step_budget():
+    run = update("asked", 200.0, noise=0.01)
+    past = [*history(24, noise=0.01), *(update(f"n{i}", 60.0, ceiling=0.7 + 0.01 * i, noise=0.01) for i in range(6))]
     for step in (step for step in run.curve.steps if 8 <= step < 60):
         steps = revise_forecast(past, query(run), run.curve.until(step)).steps
         assert max(steps.value, steps.interval.high, steps.upper) <= 4000
 
 
-def test_the_chance_of_a_task_is_its_forecasts_given_that_it_has_not_arrived():
-    """It falls from step to step; each step's own law let it rise without anything having been reached."""
+def test_probability_of_a_new_task_falls_while_the_target_is_not_reached():
+    """With the cost model of each step, it once rose although nothing had been reached."""
 
     def task(of, index, accuracy):
         scores = {"warm-up accuracy": accuracy}
         return dataclasses.replace(of, features=Features(None, 0.5, 1.0, task_index=index, scores=scores))
 
     random = np.random.default_rng(2)
-    past = [task(u, 0.3 + 0.3 * random.random(), 0.5 + 0.3 * random.random()) for u in history(20, blur=0.01)]
+    past = [task(u, 0.3 + 0.3 * random.random(), 0.5 + 0.3 * random.random()) for u in history(20, noise=0.01)]
     run = task(update("asked", 150.0), 0.4, 0.6)
-    renewing = ForecastReviser(past, query(run))
-    said = [renewing(run.curve.until(step)) for step in run.curve.steps if FIRST_LANDMARK <= step < 200]
-    chances = [each.probability_reached for each in said if each is not None]
-    assert len(chances) > 10
-    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(chances))
+    reviser = ForecastReviser(past, query(run))
+    revisions = [reviser(run.curve.until(step)) for step in run.curve.steps if FIRST_LANDMARK <= step < 200]
+    probabilities = [each.probability_reached for each in revisions if each is not None]
+    assert len(probabilities) > 10
+    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(probabilities))
 
 
 @pytest.fixture
-def said(tmp_path, small):
-    """A forecast in a ledger with the history it rests on."""
+def forecast_in_ledger(tmp_path, small):
+    """Return a ledger with a history, and a forecast from it."""
     ledger = Ledger(tmp_path / "resque.db")
     for past in history(20):
         ledger.add(past)
     reading = EnergyReading(1.0, None, {}, {}, "clock")
-    made = forecast_from_features(
+    forecast = forecast_from_features(
         ledger.updates(),
         RetrainingJob(*small, 0.9, Recipe(max_epochs=200), shift_type="k0"),
         Features(0.5, 0.5, 1.0),
@@ -239,14 +239,14 @@ def said(tmp_path, small):
         parent="p",
         predictor="accuracy gap",
     )
-    ledger.add(made)
-    return ledger, made
+    ledger.add(forecast)
+    return ledger, forecast
 
 
-def test_a_loop_of_the_users_own_is_told_on_the_way(said):
-    ledger, made = said
+def test_custom_training_loop_gets_revisions(forecast_in_ledger):
+    ledger, forecast = forecast_in_ledger
     curve = curve_of(100.0)
-    with record(ledger, made.id, meter=ClockMeter()) as run:
+    with record(ledger, forecast.id, meter=ClockMeter()) as run:
         for step, accuracy in zip(curve.steps, curve.accuracy, strict=True):
             if accuracy < 0.9:
                 run.evaluated(step=step, accuracy=accuracy)
@@ -257,9 +257,9 @@ def test_a_loop_of_the_users_own_is_told_on_the_way(said):
     assert ledger.updates()[-1].revisions == tuple(run.revisions)
 
 
-def test_an_interrupted_run_keeps_its_renewals(said, cnn, small, tmp_path):
+def test_interrupted_run_keeps_its_revisions(forecast_in_ledger, cnn, small, tmp_path):
     """The first revisions come from before the interruption, the others from after it."""
-    ledger, made = said
+    ledger, forecast = forecast_in_ledger
     job = RetrainingJob(*small, 0.9999, Recipe(max_epochs=4, evaluate_every=2), shift_type="k0")
 
     def run(checkpoint, stop_at=None):
@@ -267,7 +267,7 @@ def test_an_interrupted_run_keeps_its_renewals(said, cnn, small, tmp_path):
             if at.step == stop_at:
                 raise KeyboardInterrupt
 
-        revise_forecast = ForecastReviser.of_forecast(made, ledger.updates())
+        revise_forecast = ForecastReviser.of_forecast(forecast, ledger.updates())
         torch.manual_seed(0)
         return retrain(
             small_cnn(), job, meter=ClockMeter(), checkpoint=checkpoint, on_progress=on_progress, revise=revise_forecast

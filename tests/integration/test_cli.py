@@ -132,8 +132,8 @@ def test_the_shipped_history_alone_forecasts_and_is_exit_code_4(cli, files):
     code, out, _ = cli(f"{FORECAST} --json")
     made = json.loads(out)
     assert (code, made["n_history"], made["n_bundled"] > 20) == (4, 0, True)
-    assert made["reliability_issues"][0].startswith("it rests on updates of others alone")
-    assert "no guarantee" in made["estimates"]["steps"]["interval"]["guarantee"]
+    assert made["reliability_issues"][0].startswith("the forecast rests on bundled updates only")
+    assert "no coverage guarantee" in made["estimates"]["steps"]["interval"]["guarantee"]
     hours = made["estimates"]["wall_s"]["value"] / 3600
     assert made["embodied"]["low_kg"] == pytest.approx(100 * hours / (4 * 8766))
     assert len(Ledger("resque.db").forecasts()) == 1

@@ -59,10 +59,10 @@ def test_one_entry_is_shown_and_all_that_were_settled(demo):
 def test_the_demo_says_whether_the_index_won(demo):
     facts = json.loads(demo[1].stdout)
     factors = {s["predictor"]: s["median_factor"] for s in facts["settlement"]["scores"]}
-    assert set(factors) == {"the forecast", *(name for name in PREDICTORS if name not in OF_TASKS), "constant median"}
+    assert set(factors) == {"forecast", *(name for name in PREDICTORS if name not in OF_TASKS), "constant median"}
     assert f"The RESQUE index alone would have been off by {factors['index']:.1f}" in facts["verdict"]
     assert f"off by a factor of {factors['the forecast']:.1f}" in facts["verdict"]
-    assert facts["settlement"]["asking_kwh"] > 0
+    assert facts["settlement"]["overhead_kwh"] > 0
 
 
 def test_the_demo_refuses_a_folder_that_holds_a_ledger(demo, cli, monkeypatch):

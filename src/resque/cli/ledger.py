@@ -117,7 +117,9 @@ def ledger_validate(
             on_progress=lambda done, total: show(done, total, by),
         )
     if as_json:
-        console.print_json({**console.to_json(found), "index_adds": found.index_adds, "others_help": found.others_help})
+        console.print_json(
+            {**console.to_json(found), "index_helps": found.index_helps, "bundled_helps": found.bundled_helps}
+        )
         return
     tables.show_validation(found)
 

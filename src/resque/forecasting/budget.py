@@ -1,7 +1,7 @@
-"""Budgets held against a forecast: go on, stop, or nobody can tell.
+"""Compare a forecast with a budget.
 
-A cost is held against its budget by the value that it stays below with the forecast's confidence, one-sided. What is
-not reliable enough to decide goes before what is too dear.
+Each cost is compared by its one-sided upper prediction bound at the confidence of the forecast. An unreliable forecast
+gives no decision, even if it exceeds the budget.
 """
 
 from collections.abc import Iterator
@@ -12,34 +12,37 @@ from resque._format import COST_NAMES, format_probability
 from resque.energy.price import Tariff
 from resque.forecasting.costs import price_estimate
 from resque.forecasting.reliability import FEWEST_UPDATES
-from resque.ledger.records import Forecast
+from resque.ledger.records import Estimate, Forecast
+
+__all__ = ["BEYOND", "UNSURE", "VERDICTS", "WITHIN", "Budget", "Decision", "decide", "exit_code"]
 
 WITHIN, BEYOND, UNSURE = 0, 3, 4
-_NEEDS = {
-    "energy_kwh": "no meter told the energy of a step (`resque doctor` says which this machine has)",
-    "carbon_kg": "name a region with --country or --intensity",
-    "price": "give --price-per-kwh or --price-per-hour",
-}
 VERDICTS = {WITHIN: "within budget", BEYOND: "beyond budget", UNSURE: "not reliable enough to decide"}
-_COSTS = {
+"""Exit codes of the gate, and each in words."""
+_LIMITS = {
     "max_kwh": ("energy_kwh", 1.0, "kWh"),
     "max_kg": ("carbon_kg", 1.0, "kg CO2e"),
     "max_hours": ("wall_s", 3600.0, "h"),
     "max_epochs": ("epochs", 1.0, "epochs"),
 }
+_ADVICE = {
+    "energy_kwh": "no meter measured energy; run `resque doctor` to see which meters this machine has",
+    "carbon_kg": "name a region with --country or --intensity",
+    "price": "give --price-per-kwh or --price-per-hour",
+}
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What an update may cost; None for no limit.
+    """Limits on the costs of an update; None for no limit.
 
     Attributes:
-        max_kwh: Energy of its training.
-        max_kg: Its emissions, kg CO2e.
-        max_hours: Time of its training.
-        max_epochs: Epochs; the run ends there, so it is the chance of arriving by then that counts.
-        max_price: In the tariff's currency.
-        tariff: What it is paid by.
+        max_kwh: Energy of the training, in kWh.
+        max_kg: Emissions of the training, in kg CO2e.
+        max_hours: Training time, in hours.
+        max_epochs: Number of epochs.
+        max_price: Price of the training, in the tariff's currency.
+        tariff: Tariff for the price.
     """
 
     max_kwh: float | None = None
@@ -52,17 +55,17 @@ class Budget:
     @property
     def is_given(self) -> bool:
         """Whether there is any limit."""
-        return any(getattr(self, name) is not None for name in (*_COSTS, "max_price"))
+        return any(getattr(self, name) is not None for name in (*_LIMITS, "max_price"))
 
 
 @dataclass(frozen=True)
 class Decision(Displayable):
-    """What the gate says.
+    """Decision of the budget gate.
 
     Attributes:
-        code: 0 within budget, 3 beyond it, 4 not reliable enough to decide.
-        reasons: Why not 0; one sentence each.
-        held: What was held against what: ``(cost, its one-sided value, budget, unit)``.
+        code: Exit code: 0 within budget, 3 beyond it, 4 not reliable enough to decide.
+        reasons: Reasons for a code other than 0, one sentence each.
+        held: Compared costs as ``(cost, upper prediction bound, budget, unit)``.
     """
 
     code: int
@@ -71,79 +74,72 @@ class Decision(Displayable):
 
     @property
     def verdict(self) -> str:
-        """The code in words."""
+        """Exit code in words."""
         return VERDICTS[self.code]
 
     def _display(self) -> Display:
-        return Display(
-            f"Budget decision: {self.verdict}",
-            ("cost", "upper bound", "budget"),
-            [
-                (COST_NAMES.get(cost, cost), f"{value:.3g} {unit}", f"{limit:g} {unit}")
-                for cost, value, limit, unit in self.held
-            ],
-            self.reasons,
-        )
+        rows = [(_name(cost), f"{bound:.3g} {unit}", f"{limit:g} {unit}") for cost, bound, limit, unit in self.held]
+        return Display(f"Budget decision: {self.verdict}", ("cost", "upper bound", "budget"), rows, self.reasons)
 
 
-def decide(made: Forecast, budget: Budget) -> Decision:
-    """Hold a forecast against a budget.
+def decide(forecast: Forecast, budget: Budget) -> Decision:
+    """Compare a forecast with a budget.
 
     Args:
-        made: The forecast; its level is the confidence.
-        budget: The limits.
+        forecast: Forecast; its level is the confidence.
+        budget: Limits.
     """
-    held, missing = [], []
-    for name, cost, limit, value, unit in _compared(made, budget):
-        if value is None:
-            missing.append(f"{name} is given and the forecast has no {_said(cost)}: {_need(made, cost, budget)}")
+    compared, missing = [], []
+    for option, cost, limit, bound, unit in _comparisons(forecast, budget):
+        if bound is None:
+            advice = _advice(forecast, cost, budget)
+            missing.append(f"{option} is given, but the forecast has no {_name(cost)}: {advice}")
         else:
-            held.append((cost, value, limit, unit))
-    reliability_issues = (*made.reliability_issues, *missing)
-    if reliability_issues:
-        return Decision(UNSURE, reliability_issues, tuple(held))
+            compared.append((cost, bound, limit, unit))
+    if unreliable := (*forecast.reliability_issues, *missing):
+        return Decision(UNSURE, unreliable, tuple(compared))
     reasons = [
-        f"{_said(cost)} stays below {value:.3g} {unit} with {made.level:.0%} confidence; the budget is {limit:g}"
-        for cost, value, limit, unit in held
-        if value > limit * (1.0 + 1e-9)
+        f"the upper bound on {_name(cost)} at {forecast.level:.0%} confidence is {bound:.3g} {unit}; the budget is "
+        f"{limit:g}"
+        for cost, bound, limit, unit in compared
+        if bound > limit * (1.0 + 1e-9)
     ]
-    if made.probability_reached < made.level:
+    if forecast.probability_reached < forecast.level:
         reasons.append(
-            f"the chance of reaching accuracy {made.target_accuracy:g} within {made.max_steps:,} steps is "
-            f"{format_probability(made.probability_reached)}, below {made.level:.0%}"
+            f"the probability of reaching accuracy {forecast.target_accuracy:g} within {forecast.max_steps:,} steps is "
+            f"{format_probability(forecast.probability_reached)}, below {forecast.level:.0%}"
         )
-    return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(held))
+    return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(compared))
 
 
-def _compared(made: Forecast, budget: Budget) -> Iterator[tuple[str, str, float, float | None, str]]:
-    """``(option, cost, budget, one-sided value, unit)`` of each limit that is given."""
-    for name, (cost, scale, unit) in _COSTS.items():
-        limit = getattr(budget, name)
-        if limit is not None:
-            upper = _upper(made, cost)
-            yield f"--{name.replace('_', '-')}", cost, limit, None if upper is None else upper / scale, unit
-    if budget.max_price is not None:
-        paid = price_estimate(made.estimates, budget.tariff)
-        yield "--max-price", "price", budget.max_price, None if paid is None else paid.upper, budget.tariff.currency
-
-
-def _need(made: Forecast, cost: str, budget: Budget) -> str:
-    by_energy = cost != "price" or budget.tariff.per_kwh
-    return _NEEDS["energy_kwh" if by_energy and "energy_kwh" not in made.estimates else cost]
-
-
-def _said(cost: str) -> str:
-    return COST_NAMES.get(cost, cost)
-
-
-def exit_code(made: Forecast, decision: Decision | None) -> int:
-    """The exit code: the decision's; without a budget only what rests on too few own updates is told by one."""
+def exit_code(forecast: Forecast, decision: Decision | None) -> int:
+    """Return the exit code of a decision; without a budget, 4 if too few own updates support the forecast, else 0."""
     if decision is not None:
         return decision.code
-    nothing_to_do = not made.alternatives
-    return WITHIN if nothing_to_do or made.n_history >= FEWEST_UPDATES else UNSURE
+    at_target = not forecast.alternatives
+    return WITHIN if at_target or forecast.n_history >= FEWEST_UPDATES else UNSURE
 
 
-def _upper(made: Forecast, cost: str) -> float | None:
-    estimate = made.estimates.get(cost)
+def _comparisons(forecast: Forecast, budget: Budget) -> Iterator[tuple[str, str, float, float | None, str]]:
+    """Yield ``(option, cost, budget, upper prediction bound, unit)`` for each limit."""
+    for name, (cost, scale, unit) in _LIMITS.items():
+        limit, bound = getattr(budget, name), _upper(forecast.estimates.get(cost))
+        if limit is not None:
+            yield f"--{name.replace('_', '-')}", cost, limit, None if bound is None else bound / scale, unit
+    if budget.max_price is not None:
+        price = price_estimate(forecast.estimates, budget.tariff)
+        yield "--max-price", "price", budget.max_price, _upper(price), budget.tariff.currency
+
+
+def _upper(estimate: Estimate | None) -> float | None:
     return None if estimate is None else estimate.upper
+
+
+def _advice(forecast: Forecast, cost: str, budget: Budget) -> str:
+    """Return what to do about a missing cost."""
+    needs_energy = cost != "price" or budget.tariff.per_kwh
+    return _ADVICE["energy_kwh" if needs_energy and "energy_kwh" not in forecast.estimates else cost]
+
+
+def _name(cost: str) -> str:
+    return COST_NAMES.get(cost, cost)

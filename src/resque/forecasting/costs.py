@@ -1,6 +1,8 @@
-"""From a forecast of steps to what they take: where a run ends, what a step costs, how far the probe may be off.
+"""Turn a forecast of steps into forecasts of the other costs.
 
-A probe of a second cannot know how far apart the seconds of a step lie between runs; the history does.
+A run can stop only at an evaluation, so steps are rounded up to one. Time and energy are steps times the cost per step
+from a short probe on this machine. How much the time per step varies between runs is estimated from the history,
+because a probe of a second cannot show it.
 """
 
 import dataclasses
@@ -17,134 +19,179 @@ from resque.ledger.records import Estimate, Update
 from resque.training.job import RetrainingJob
 from resque.types import Interval
 
-_FEWEST_FREEDOM = 4
-_LEAST = 0.05  # a probe of a second is hardly nearer
+__all__ = [
+    "StepTimeSpread",
+    "price_estimate",
+    "rescale_with_steps",
+    "round_up_to_evaluation",
+    "scale",
+    "step_time_spread",
+    "widen_by_step_time",
+]
+
+_FEWEST_DEGREES_OF_FREEDOM = 4
+_SMALLEST_DEVIATION = 0.05  # a probe of a second is hardly more precise
 
 
 @dataclass(frozen=True)
 class StepTimeSpread:
-    """How far a run's step is from a probe's.
+    """Variation of the time per step between runs.
 
     Attributes:
-        deviation: Of the log of their ratio.
-        freedom: Of Student's t about it.
+        deviation: Standard deviation of the log ratio between a run's and a probe's time per step.
+        degrees_of_freedom: Degrees of freedom of that estimate, for Student's t.
     """
 
     deviation: float
-    freedom: int
-
-    def around(self, value: float, end: float, share: float) -> float:
-        """An end of a steps' interval, as an end of what the steps take: both distances from the middle add up squared.
-
-        Args:
-            value: The middle.
-            end: Below or above it.
-            share: That the new end has below it.
-        """
-        if value <= 0.0 or end <= 0.0:  # what is free stays free
-            return end
-        away = float(special.stdtrit(self.freedom, share)) * self.deviation
-        side = end - value or share - 0.5
-        return value * math.exp(math.copysign(math.hypot(math.log(end / value), away), side))
+    degrees_of_freedom: int
 
     @property
     def factor(self) -> float:
-        """That a step is within, two times in three."""
+        """One standard deviation as a factor."""
         return math.exp(self.deviation)
+
+    def widen(self, value: float, bound: float, share: float) -> float:
+        """Return a bound for steps times cost per step; log distances from the median add in quadrature.
+
+        Args:
+            value: Median forecast.
+            bound: Lower or upper bound that allows for the uncertainty of steps alone.
+            share: Probability of a cost below the bound.
+        """
+        if value <= 0.0 or bound <= 0.0:  # a zero price or intensity stays zero
+            return bound
+        from_step_time = float(special.stdtrit(self.degrees_of_freedom, share)) * self.deviation
+        side = bound - value or share - 0.5
+        return value * math.exp(math.copysign(math.hypot(math.log(bound / value), from_step_time), side))
 
 
 def step_time_spread(history: Sequence[Update]) -> StepTimeSpread | None:
-    """As far as runs of one model by one recipe on one machine were from one another; None where they are too few.
+    """Estimate the variation of the time per step between runs with the same model, recipe and machine.
 
-    A run is one draw and the probe another, so the deviation between runs counts twice, squared.
+    The run and the probe each vary, so the variance between runs counts twice.
+
+    Args:
+        history: The user's own finished updates.
+
+    Returns:
+        The spread; None with fewer than 4 degrees of freedom.
     """
-    found: dict[Hashable, list[float]] = {}
+    log_times: dict[Hashable, list[float]] = {}
     for update in history:
         if update.host and update.cost.steps and update.cost.wall_s:
-            where = (update.parent, update_group(update), tuple(sorted(update.host.items())))
-            found.setdefault(where, []).append(math.log(update.cost.wall_s / update.cost.steps))
-    freedom = sum(len(logs) - 1 for logs in found.values())
-    if freedom < _FEWEST_FREEDOM:
+            setting = update.parent, update_group(update), tuple(sorted(update.host.items()))
+            log_times.setdefault(setting, []).append(math.log(update.cost.wall_s / update.cost.steps))
+    degrees = sum(len(logs) - 1 for logs in log_times.values())
+    if degrees < _FEWEST_DEGREES_OF_FREEDOM:
         return None
-    squares = sum(float(np.var(logs)) * len(logs) for logs in found.values())
-    return StepTimeSpread(max(_LEAST, math.sqrt(2.0 * squares / freedom)), freedom)
+    squares = sum(float(np.var(logs)) * len(logs) for logs in log_times.values())
+    return StepTimeSpread(max(_SMALLEST_DEVIATION, math.sqrt(2.0 * squares / degrees)), degrees)
 
 
 def round_up_to_evaluation(
     steps: Estimate, job: RetrainingJob, lag: Callable[[float], float], earliest: int = 0
 ) -> Estimate:
-    """Steps of a run that ends where its test data are looked at, or after the epochs that are fixed.
+    """Round steps up to the evaluation at which the run stops, or to the fixed number of epochs.
+
+    The history records the evaluation at which a target was seen; on average, it was reached half an evaluation lag
+    earlier. So half the lag is subtracted first.
 
     Args:
-        steps: By a history whose runs were seen to arrive at a look, and may have arrived since the one before.
-        job: With the looks of this run.
-        lag: Of those runs that took about so many steps, the share of them that lay between the two looks.
-        earliest: First step that it can still end at.
+        steps: Forecast of steps.
+        job: Retraining job, with its evaluation steps.
+        lag: Evaluation lag of runs with about as many steps, see
+            :func:`resque.forecasting.history.evaluation_lag`.
+        earliest: First step at which the run can still stop.
     """
     if job.recipe.fixed_epochs is not None:
-        return _each(steps, lambda _: float(job.max_steps))
+        return _map(steps, lambda _: float(job.max_steps))
 
-    def seen(value: float) -> float:
-        longest = value > 0.999999 * job.max_steps
-        return float(
-            job.max_steps if longest else job.evaluation_at_or_after(max(earliest, value * (1.0 - lag(value) / 2.0)))
-        )
+    def round_up(value: float) -> float:
+        if value > 0.999999 * job.max_steps:
+            return float(job.max_steps)
+        return float(job.evaluation_at_or_after(max(earliest, value * (1.0 - lag(value) / 2.0))))
 
-    return _each(steps, seen)
+    return _map(steps, round_up)
 
 
 def rescale_with_steps(cost: Estimate, before: Estimate, after: Estimate) -> Estimate:
-    """What grows with the steps, when these change: its middle as theirs, its ends as theirs, on their sides of it."""
-    value, of_cost, old, new = cost.value * after.value / before.value, cost.interval, before.interval, after.interval
+    """Rescale a cost that grows with the steps: its median as theirs, and its bounds as theirs.
 
-    def grown(mine: float | None, old: float | None, new: float | None) -> float | None:
-        return None if mine is None or old is None or new is None else mine * new / old
+    The bounds stay on their sides of the median.
 
-    low, high = min(value, of_cost.low * new.low / old.low), grown(of_cost.high, old.high, new.high)
-    changed = dataclasses.replace(of_cost, low=low, high=None if high is None else max(value, high))
-    upper = grown(cost.upper, before.upper, after.upper)
-    return Estimate(value, changed, max(value, upper) if upper is not None and of_cost.level >= 0.5 else upper)
+    Args:
+        cost: Forecast of the cost.
+        before: Forecast of steps that it belongs to.
+        after: Changed forecast of steps.
+    """
+
+    def rescaled(bound: float | None, old: float | None, new: float | None) -> float | None:
+        return None if bound is None or old is None or new is None else bound * new / old
+
+    interval, old, new = cost.interval, before.interval, after.interval
+    value = cost.value * after.value / before.value
+    low, high = min(value, interval.low * new.low / old.low), rescaled(interval.high, old.high, new.high)
+    upper = rescaled(cost.upper, before.upper, after.upper)
+    if upper is not None and interval.level >= 0.5:
+        upper = max(value, upper)
+    high = None if high is None else max(value, high)
+    return Estimate(value, dataclasses.replace(interval, low=low, high=high), upper)
 
 
 def scale(steps: Estimate, factor: float) -> Estimate:
-    """What steps take, if each takes as much."""
-    return _each(steps, lambda value: value * factor)
+    """Return the cost of steps that each cost the same."""
+    return _map(steps, lambda value: value * factor)
 
 
-def widen_by_step_time(cost: Estimate, pace: StepTimeSpread | None) -> Estimate:
-    """The same, as uncertain as the steps are, and as a step is."""
-    value, upper, within = cost.value, cost.upper, cost.interval
-    if pace is None or upper is None or within.high is None:
-        guarantee = "as of steps, if a step costs what the probe saw"
-        return dataclasses.replace(cost, interval=dataclasses.replace(within, guarantee=guarantee))
-    low = pace.around(value, within.low, (1 - within.level) / 2)
-    high = pace.around(value, within.high, (1 + within.level) / 2)
-    guarantee = (
-        f"as of steps, a step's cost within ×{pace.factor:.2f} of the probe's two times in three, as between runs"
-    )
-    wider = pace.around(value, upper, within.level) if upper >= value else upper
-    return Estimate(value, Interval(low, high, within.level, guarantee), wider)
+def widen_by_step_time(cost: Estimate, spread: StepTimeSpread | None) -> Estimate:
+    """Widen the interval of time or energy by the variation of the time per step.
+
+    Args:
+        cost: Forecast that allows for the uncertainty of steps alone.
+        spread: Variation of the time per step; None leaves the interval as it is and says so.
+    """
+    value, upper, interval = cost.value, cost.upper, cost.interval
+    if spread is None or upper is None or interval.high is None:
+        guarantee = "as for steps, if each step costs what the probe measured"
+        return dataclasses.replace(cost, interval=dataclasses.replace(interval, guarantee=guarantee))
+    low = spread.widen(value, interval.low, (1 - interval.level) / 2)
+    high = spread.widen(value, interval.high, (1 + interval.level) / 2)
+    guarantee = f"as for steps; the time per step varies by a factor of {spread.factor:.2f} (one standard deviation)"
+    upper = spread.widen(value, upper, interval.level) if upper >= value else upper
+    return Estimate(value, Interval(low, high, interval.level, guarantee), upper)
 
 
 def price_estimate(estimates: Mapping[str, Estimate], tariff: Tariff) -> Estimate | None:
-    """What time and energy cost by a tariff; None without a price, or where what it is asked for is not known."""
+    """Return the price of time and energy.
+
+    Bounds are sums of bounds, because both costs grow with the steps.
+
+    Args:
+        estimates: Forecasts of the costs, by name.
+        tariff: Price per hour and per kWh.
+
+    Returns:
+        Price in the tariff's currency; None without a tariff, or if a priced cost has no forecast.
+    """
     wall_s, energy_kwh = estimates.get("wall_s"), estimates.get("energy_kwh")
     if wall_s is None or not (tariff.per_kwh or tariff.per_hour) or (tariff.per_kwh and energy_kwh is None):
         return None
-    hourly = scale(wall_s, tariff.per_hour / 3600.0)
+    time = scale(wall_s, tariff.per_hour / 3600.0)
     if energy_kwh is None:
-        return hourly
-    both = hourly, scale(energy_kwh, tariff.per_kwh)  # as steps go, so goes either
-    value, low = (math.fsum(ends) for ends in zip(*((each.value, each.interval.low) for each in both), strict=True))
-    highs, uppers = [each.interval.high for each in both], [each.upper for each in both]
-    high, upper = (
-        None if None in ends else math.fsum(end for end in ends if end is not None) for ends in (highs, uppers)
-    )
-    return Estimate(value, dataclasses.replace(wall_s.interval, low=low, high=high), upper)
+        return time
+    energy = scale(energy_kwh, tariff.per_kwh)
+
+    def total(one: float | None, other: float | None) -> float | None:
+        return None if one is None or other is None else one + other
+
+    low, high = time.interval.low + energy.interval.low, total(time.interval.high, energy.interval.high)
+    interval = dataclasses.replace(wall_s.interval, low=low, high=high)
+    return Estimate(time.value + energy.value, interval, total(time.upper, energy.upper))
 
 
-def _each(estimate: Estimate, change: Callable[[float], float]) -> Estimate:
-    within, upper = estimate.interval, estimate.upper
-    high = None if within.high is None else change(within.high)
-    changed = dataclasses.replace(within, low=change(within.low), high=high)
-    return Estimate(change(estimate.value), changed, None if upper is None else change(upper))
+def _map(estimate: Estimate, change: Callable[[float], float]) -> Estimate:
+    """Apply a monotone function to the median and all bounds."""
+    interval, upper = estimate.interval, estimate.upper
+    high = None if interval.high is None else change(interval.high)
+    interval = dataclasses.replace(interval, low=change(interval.low), high=high)
+    return Estimate(change(estimate.value), interval, None if upper is None else change(upper))

@@ -1,20 +1,20 @@
-"""History + one forward pass + a probe of this machine → every cost of an update, with its interval.
+"""Forecast every cost of an update from a history, one forward pass and a probe of this machine.
 
-``cost = steps × what a step takes``: only the steps, the gradient norm and the parameter change are learned from the
-ledger (:mod:`resque.forecasting.cost_model`), from what passes without training tell; seconds and joules per step come
-from the probe, carbon from the named grid. So history made on one machine or in one region serves another.
+``cost = steps × cost per step``. Only steps, gradient norm and parameter change are learned from the ledger
+(:mod:`resque.forecasting.cost_model`). Time and energy per step come from the probe, and carbon from the grid
+intensity. So a history from one machine or region serves another.
 
-The chance of reaching the target is asked of other predictors than the steps are: how far a model has to go is not how
-far it can come. Runs that never reached their target enter as "longer than this" (censored). Updates of others may
-shape the law where own ones are few, and are outweighed by them.
+The probability of reaching the target uses other predictors than the steps: the distance to a target does not show
+whether it can be reached. Runs that missed their target are right-censored. Bundled updates from other models may
+shape a forecast while the user's own updates are few.
 """
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -43,7 +43,6 @@ from resque.forecasting.reliability import (
     FEWEST_REACHED,
     FEWEST_UPDATES,
     INDEX,
-    foreign_history_notes,
     history_notes,
     unreliability_reasons,
 )
@@ -54,26 +53,46 @@ from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 from resque.types import Interval
 
+__all__ = [
+    "AUTOMATIC",
+    "CONSTANT",
+    "LEVEL",
+    "CostPrediction",
+    "check_level",
+    "forecast_from_features",
+    "predict_cost",
+    "steps_by_predictor",
+    "success_distribution",
+]
+
 LEVEL = 0.8
-LEARNED = ("steps", "gradient_norm", "parameter_change")
-ALL = "the chosen ones"
+"""Nominal coverage of intervals by default."""
+AUTOMATIC = "automatic selection"
+"""Value of ``predictor`` that lets the forecast choose its predictors."""
 CONSTANT = "constant median"
-_LARGEST_LOG = 700.0
+"""Name of the alternative forecast by the median of the history."""
+_LEARNED = ("steps", "gradient_norm", "parameter_change")
+_LARGEST_LOG = 700.0  # beyond, exp overflows float64
 
 
 @dataclass(frozen=True)
-class FittedCost:
-    """One cost, learned.
+class CostPrediction:
+    """Prediction of one cost from a history.
 
     Attributes:
-        rows: What it was learned from.
-        outlook: What follows for the update.
-        known: Whether the user's own history holds this kind of shift on this model.
+        rows: Training rows, own updates first.
+        distribution: Predictive distribution of the log cost.
+        shift_type_seen: Whether an own update has the shift type, model and recipe of the query.
     """
 
     rows: Sequence[HistoryRow]
-    outlook: PredictiveDistribution
-    known: bool
+    distribution: PredictiveDistribution
+    shift_type_seen: bool
+
+    @property
+    def own_rows(self) -> list[HistoryRow]:
+        """Training rows of the user's own updates."""
+        return [row for row in self.rows if row.own]
 
 
 def forecast_from_features(
@@ -86,239 +105,250 @@ def forecast_from_features(
     parent: str,
     grid: Grid | None = None,
     model_name: str = "",
-    predictor: str = ALL,
+    predictor: str = AUTOMATIC,
     level: float = LEVEL,
     bundled: Sequence[Update] = (),
 ) -> Forecast:
-    """What an update will cost, before anything is trained.
+    """Forecast every cost of an update before anything is trained.
 
     Args:
-        history: Finished updates; those that started at or above the target teach nothing and are left out.
-        job: What would be done.
-        features: What one forward pass said of it.
-        step_cost: The probe of this machine.
-        overhead: What the passes and the probe took.
+        history: The user's own finished updates. Updates that started at or above the target are not used.
+        job: Retraining job to forecast.
+        features: Features of the update from forward passes.
+        step_cost: Cost per step, from a probe of this machine.
+        overhead: Energy and time of the forward passes and the probe.
         parent: Fingerprint of the model.
-        grid: The electricity it is priced with; without it there is no carbon figure.
-        model_name: For the record, and to know whose costs are of one size.
-        predictor: One of :data:`resque.forecasting.predictors.PREDICTORS` alone, or all of the chosen ones.
+        grid: Electricity grid; without it, carbon is not forecast.
+        model_name: Name of the model. Updates of the same name are assumed to have costs on one scale.
+        predictor: One of :data:`resque.forecasting.predictors.PREDICTORS`; by default, several are chosen.
         level: Nominal coverage of the intervals.
-        bundled: Updates of others, read at targets of their own; they shape the law and promise nothing.
+        bundled: Updates from other models, each read at its own target. They carry no coverage guarantee.
 
     Returns:
-        Every cost that can be told, with its interval and what that promises.
+        Forecast of each cost that the history and the probe allow, with its interval and coverage guarantee.
 
     Raises:
         TooFewUpdatesError: Fewer than five usable updates.
-        SettingError: Unknown predictor, a level outside (0, 1), or an index that was not computed.
+        SettingError: Unknown predictor, level outside (0, 1), or missing feature for the predictor.
     """
-    if predictor not in (ALL, *PREDICTORS):
+    if predictor not in (AUTOMATIC, *PREDICTORS):
         raise SettingError(f"unknown predictor {predictor!r}: use one of {', '.join(PREDICTORS)}")
     check_level(level)
-    query = ForecastQuery.of(job, features, parent, model_name)
-    common: dict[str, Any] = {
-        "id": new_id(),
-        "created_utc": utc_now(),
-        "model": model_name,
-        "parent": parent,
-        "train_data": job.train.name,
-        "test_data": job.test.name,
-        "shift_type": job.effective_shift_type,
-        "recipe": recipe_to_dict(job.recipe),
-        "target_accuracy": job.target_accuracy,
-        "features": features,
-        "max_steps": job.max_steps,
-        "step_cost": step_cost,
-        "overhead": overhead,
-        "grid": grid,
-        "level": level,
-    }
+    record = functools.partial(
+        Forecast,
+        id=new_id(),
+        created_utc=utc_now(),
+        model=model_name,
+        parent=parent,
+        train_data=job.train.name,
+        test_data=job.test.name,
+        shift_type=job.effective_shift_type,
+        recipe=recipe_to_dict(job.recipe),
+        target_accuracy=job.target_accuracy,
+        features=features,
+        max_steps=job.max_steps,
+        step_cost=step_cost,
+        overhead=overhead,
+        grid=grid,
+        level=level,
+    )
+    per_step = _costs_per_step(step_cost, grid)
     if starts_at_target(features, job.target_accuracy):
-        return _nothing_to_do(common, predictor, grid, step_cost, level)
-    names = choose_predictors(history, query, bundled) if predictor == ALL else (predictor,)
-    steps = fit_cost(history, bundled, "steps", query, names, level)
-    chance = (success_distribution(history, bundled, query) or steps.outlook).chance(math.log(job.max_steps))
+        return _forecast_nothing(record, predictor, (*_LEARNED, "epochs", *per_step), level)
+    query = ForecastQuery.of(job, features, parent, model_name)
+    names = choose_predictors(history, query, bundled) if predictor == AUTOMATIC else (predictor,)
+    steps = predict_cost(history, "steps", query, names, bundled, level)
+    success = success_distribution(history, query, bundled) or steps.distribution
+    probability = success.probability_below(math.log(job.max_steps))
     learned = {"steps": steps}
-    for cost in LEARNED[1:] if job.recipe.fixed_epochs is None else ():
-        with contextlib.suppress(TooFewUpdatesError):  # a history from elsewhere may tell of steps alone
-            learned[cost] = fit_cost(history, bundled, cost, query, names, level)
-    mine = [row for row in steps.rows if row.own]
-    interval, pace = _promise(level, steps), step_time_spread(history)
-    estimates = {cost: _estimate(found, job, chance, interval) for cost, found in learned.items()}
-    seen, lag = estimates["steps"], evaluation_lag(steps.rows)
-    estimates["steps"] = round_up_to_evaluation(seen, job, lag)
-    for cost in learned.keys() - {"steps"}:  # they grow until the run is seen to have arrived
-        estimates[cost] = rescale_with_steps(estimates[cost], seen, estimates["steps"])
-    estimates["epochs"] = scale(estimates["steps"], 1.0 / job.steps_per_epoch)
-    for name, factor in _factors(step_cost, grid).items():
-        estimates[name] = widen_by_step_time(scale(estimates["steps"], factor), pace)
-    others = {name: steps_by_predictor(history, (), query, name, job) for name in PREDICTORS}
-    if others[INDEX] is None:
-        others[INDEX] = steps_by_predictor(history, bundled, query, INDEX, job)
-    return Forecast(
-        **common,
+    for cost in _LEARNED[1:] if job.recipe.fixed_epochs is None else ():
+        with contextlib.suppress(TooFewUpdatesError):  # imported histories may hold steps alone
+            learned[cost] = predict_cost(history, cost, query, names, bundled, level)
+    estimates, spread = _learned_estimates(learned, job, probability, level), step_time_spread(history)
+    for cost, factor in per_step.items():
+        estimates[cost] = widen_by_step_time(scale(estimates["steps"], factor), spread)
+    own, used = steps.own_rows, (*names, *predictors_of_success(history, query, bundled))
+    return record(
         predictor=", ".join(names),
         estimates={name: estimates[name] for name in COSTS if name in estimates},
-        probability_reached=chance,
-        n_history=len(mine),
-        n_bundled=len(steps.rows) - len(mine),
-        shift_types_history=tuple(sorted({str(row.example.shift_type or "unnamed") for row in mine})),
-        alternatives={
-            **{name: said for name, said in others.items() if said is not None},
-            CONSTANT: job.evaluation_at_or_after(
-                _exp(float(np.median([row.example.log_cost for row in mine or steps.rows])))
-            ),
-        },
-        notes=(*history_notes(mine), *foreign_history_notes(history, mine, job, parent)),
-        reliability_issues=tuple(
-            unreliability_reasons(mine, history, query, names, predictors_of_success(history, query, bundled), level)
-        ),
+        probability_reached=probability,
+        n_history=len(own),
+        n_bundled=len(steps.rows) - len(own),
+        shift_types_history=tuple(sorted({str(row.example.shift_type or "unnamed") for row in own})),
+        alternatives=_alternatives(history, query, job, bundled, own or steps.rows),
+        notes=history_notes(history, own, job, parent),
+        reliability_issues=unreliability_reasons(own, history, query, used, level),
     )
 
 
 def check_level(level: float) -> None:
-    """Refuse a nominal coverage that is none."""
+    """Raise SettingError unless 0 < level < 1."""
     if not 0.0 < level < 1.0:
         raise SettingError(f"level (--confidence) {level:g}: expected a share between 0 and 1, e.g. 0.8 for 80 %")
 
 
+def predict_cost(
+    history: Sequence[Update],
+    cost: str,
+    query: ForecastQuery,
+    predictors: Sequence[str],
+    bundled: Sequence[Update] = (),
+    level: float = LEVEL,
+) -> CostPrediction:
+    """Predict one cost of an update from finished ones.
+
+    Args:
+        history: The user's own finished updates.
+        cost: Name of a field of :class:`resque.ledger.records.Cost`.
+        query: Update to forecast.
+        predictors: Names of the predictors.
+        bundled: Updates from other models.
+        level: Nominal coverage of the interval.
+
+    Raises:
+        TooFewUpdatesError: Too few updates for a prediction.
+        SettingError: A predictor is unknown for the update.
+    """
+    values = query.values(predictors)
+    if values is None:
+        raise SettingError(
+            f"a predictor is not known for this update: {', '.join(predictors)}; let the forecast choose its predictors"
+        )
+    rows = history_rows(history, cost, query, predictors, bundled)
+    own = [row.example for row in rows if row.own]
+    if len(own) == len(rows):
+        _check_enough(rows, query, predictors)
+    seen = has_shift_type(own, query)
+    model = CostModel([row.example for row in rows])
+    distribution = predict(model, query.example(values), [row.own for row in rows], seen, level)
+    return CostPrediction(rows, distribution, seen)
+
+
 def success_distribution(
-    history: Sequence[Update], bundled: Sequence[Update], query: ForecastQuery
+    history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update] = ()
 ) -> PredictiveDistribution | None:
-    """The steps by what sees which accuracy is within reach: for chances alone; None where too few updates know it."""
+    """Predict log steps from the predictors of success, for probabilities alone; None if too few updates have them."""
     names = predictors_of_success(history, query, bundled)
     if names:
         with contextlib.suppress(TooFewUpdatesError):
-            return fit_cost(history, bundled, "steps", query, names).outlook
+            return predict_cost(history, "steps", query, names, bundled).distribution
     return None
-
-
-def reach_distribution(
-    history: Sequence[Update], bundled: Sequence[Update], query: ForecastQuery
-) -> PredictiveDistribution | None:
-    """What the chance of reaching the target rests on in a forecast; None where there is none."""
-    with contextlib.suppress(TooFewUpdatesError, SettingError):
-        reach_distribution = success_distribution(history, bundled, query)
-        return (
-            reach_distribution
-            or fit_cost(history, bundled, "steps", query, choose_predictors(history, query, bundled)).outlook
-        )
-    return None
-
-
-def fit_cost(
-    history: Sequence[Update],
-    bundled: Sequence[Update],
-    cost: str,
-    query: ForecastQuery,
-    names: Sequence[str],
-    level: float = LEVEL,
-) -> FittedCost:
-    """One cost of an update, from finished ones.
-
-    Raises:
-        TooFewUpdatesError: The history teaches nothing of it.
-        SettingError: A predictor is not known of the update.
-    """
-    if None in query.values(names):
-        raise SettingError(f"not known of this update: {', '.join(names)}; let the forecast choose its predictors")
-    mine = history_rows(history, cost, query, names)
-    rows = mine + history_rows(bundled, cost, query, names, own=False)
-    _check_enough(mine, rows, query, names)
-    known = has_shift_type((row.example for row in mine), query)
-    law = CostModel([row.example for row in rows])
-    outlook = predict(law, query.example(names), [row.own for row in rows], known, level)
-    return FittedCost(rows, outlook, known)
-
-
-def _check_enough(
-    mine: Sequence[HistoryRow], rows: Sequence[HistoryRow], query: ForecastQuery, names: Sequence[str]
-) -> None:
-    if len(rows) > len(mine):
-        return
-    reached = sum(not row.example.censored for row in mine)
-    if mine and reached < FEWEST_REACHED:
-        raise TooFewUpdatesError(
-            f"{reached} of {len(mine)} updates in the ledger ever reached accuracy {query.target_accuracy:g}; "
-            f"a forecast needs {FEWEST_REACHED}: ask for a lower target, or let them run longer"
-        )
-    if len(mine) < FEWEST_UPDATES and query.features.task_index is not None:
-        raise TooFewUpdatesError(
-            f"{len(mine)} new tasks in the ledger started below accuracy {query.target_accuracy:g}; a forecast "
-            f"needs {FEWEST_UPDATES}: learn other tasks with `resque retrain --new-head` (or --extend)"
-        )
-    if len(mine) < FEWEST_UPDATES:
-        raise TooFewUpdatesError(
-            f"{len(mine)} updates in the ledger started below accuracy {query.target_accuracy:g} and have the "
-            f"predictor ({', '.join(names)}); a forecast needs {FEWEST_UPDATES}: run `resque calibrate`, or "
-            "`resque retrain` with --original"
-        )
-    if len({row.example.condition for row in mine}) == 1:
-        raise TooFewUpdatesError(f"all {len(mine)} updates in the ledger are repeats of one: retrain for other shifts")
 
 
 def steps_by_predictor(
-    history: Sequence[Update], bundled: Sequence[Update], query: ForecastQuery, name: str, job: RetrainingJob
+    history: Sequence[Update], query: ForecastQuery, predictor: str, job: RetrainingJob, bundled: Sequence[Update] = ()
 ) -> float | None:
-    """The steps that another predictor would foretell, by the same method; None where it cannot."""
+    """Return the median steps to the target, predicted from one predictor; None where that is impossible."""
     try:
-        learned, longest = fit_cost(history, bundled, "steps", query, (name,)), math.log(job.max_steps)
+        prediction = predict_cost(history, "steps", query, (predictor,), bundled)
     except (TooFewUpdatesError, SettingError):
         return None
-    arriving = _exp(learned.outlook.until(longest, learned.outlook.chance(longest), LEVEL).center)
-    return job.evaluation_at_or_after(arriving * (1.0 - evaluation_lag(learned.rows)(arriving) / 2.0))
+    limit = math.log(job.max_steps)
+    distribution = prediction.distribution
+    median = _exp(distribution.truncated_at(limit, distribution.probability_below(limit), LEVEL).median)
+    return job.evaluation_at_or_after(median * (1.0 - evaluation_lag(prediction.rows)(median) / 2.0))
 
 
-def _factors(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
-    factors = {"wall_s": step_cost.wall_s}
+def _check_enough(rows: Sequence[HistoryRow], query: ForecastQuery, predictors: Sequence[str]) -> None:
+    """Raise TooFewUpdatesError if own updates alone do not suffice."""
+    n, reached = len(rows), sum(not row.example.censored for row in rows)
+    below = f"started below accuracy {query.target_accuracy:g}"
+    if n and reached < FEWEST_REACHED:
+        raise TooFewUpdatesError(
+            f"{reached} of {n} updates in the ledger reached accuracy {query.target_accuracy:g}; a forecast needs "
+            f"{FEWEST_REACHED}: lower the target, or let them run longer"
+        )
+    if n < FEWEST_UPDATES and query.features.task_index is not None:
+        raise TooFewUpdatesError(
+            f"{n} new tasks in the ledger {below}; a forecast needs {FEWEST_UPDATES}: "
+            "do more of them with `resque retrain --new-head` (or --extend)"
+        )
+    if n < FEWEST_UPDATES:
+        raise TooFewUpdatesError(
+            f"{n} updates in the ledger {below} and have the predictor ({', '.join(predictors)}); a forecast needs "
+            f"{FEWEST_UPDATES}: run `resque calibrate`, or `resque retrain` with --original"
+        )
+    if len({row.example.condition for row in rows}) == 1:
+        raise TooFewUpdatesError(f"all {n} updates in the ledger repeat one condition: do updates for other shifts")
+
+
+def _costs_per_step(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
+    """Return time, energy and carbon per step, as far as they are known."""
+    costs = {"wall_s": step_cost.wall_s}
     if step_cost.energy_kwh is not None:
-        factors["energy_kwh"] = step_cost.energy_kwh
+        costs["energy_kwh"] = step_cost.energy_kwh
         if grid is not None:
-            factors["carbon_kg"] = step_cost.energy_kwh * grid.kg_per_kwh
-    return factors
+            costs["carbon_kg"] = step_cost.energy_kwh * grid.kg_per_kwh
+    return costs
 
 
-def _estimate(learned: FittedCost, job: RetrainingJob, chance: float, interval: Interval) -> Estimate:
-    """Back from the log scale, and never beyond the recipe's longest run.
+def _learned_estimates(
+    learned: Mapping[str, CostPrediction], job: RetrainingJob, probability: float, level: float
+) -> dict[str, Estimate]:
+    """Return the forecasts of the learned costs and of epochs, with the run stopped at an evaluation."""
+    rows = learned["steps"].rows
+    interval = Interval(0.0, None, level, _coverage_guarantee(learned["steps"], level))
+    estimates = {cost: _estimate(each, job, probability, interval) for cost, each in learned.items()}
+    steps = estimates["steps"]
+    estimates["steps"] = round_up_to_evaluation(steps, job, evaluation_lag(rows))
+    for cost in learned.keys() - {"steps"}:  # they grow until the run stops
+        estimates[cost] = rescale_with_steps(estimates[cost], steps, estimates["steps"])
+    estimates["epochs"] = scale(estimates["steps"], 1.0 / job.steps_per_epoch)
+    return estimates
 
-    A gradient norm or parameter change is bounded by that run at the largest one per step in the history.
+
+def _estimate(prediction: CostPrediction, job: RetrainingJob, probability: float, interval: Interval) -> Estimate:
+    """Return a forecast on the original scale, bounded by the cost of the step budget.
+
+    For gradient norm and parameter change, that cost is the step budget times the largest cost per step in the history.
     """
-    longest = job.max_steps * max(row.per_step for row in learned.rows)
-    found = learned.outlook.until(math.log(longest), chance, interval.level)
-    value, low, high, upper = map(_exp, (found.center, found.low, found.high, found.upper))
-    return Estimate(value, dataclasses.replace(interval, low=low, high=high), upper)
+    limit = job.max_steps * max(row.per_step for row in prediction.rows)
+    run = prediction.distribution.truncated_at(math.log(limit), probability, interval.level)
+    interval = dataclasses.replace(interval, low=_exp(run.lower), high=_exp(run.upper))
+    return Estimate(_exp(run.median), interval, _exp(run.upper_bound))
+
+
+def _coverage_guarantee(prediction: CostPrediction, level: float) -> str:
+    if prediction.distribution.conformal:
+        return f"jackknife+: at least {max(0.0, 2 * level - 1):.0%} coverage if exchangeable with the history"
+    reason = (
+        "too few updates for this level"
+        if prediction.shift_type_seen
+        else "no own update has this shift type with this model and recipe"
+    )
+    return f"no coverage guarantee (nominal level, not calibrated): {reason}"
+
+
+def _alternatives(
+    history: Sequence[Update],
+    query: ForecastQuery,
+    job: RetrainingJob,
+    bundled: Sequence[Update],
+    rows: Sequence[HistoryRow],
+) -> dict[str, float]:
+    """Return the steps by each predictor alone and by the median of the rows, for the comparison afterwards."""
+    steps = {name: steps_by_predictor(history, query, name, job) for name in PREDICTORS}
+    if steps[INDEX] is None:
+        steps[INDEX] = steps_by_predictor(history, query, INDEX, job, bundled)
+    median = job.evaluation_at_or_after(_exp(float(np.median([row.example.log_cost for row in rows]))))
+    return {**{name: each for name, each in steps.items() if each is not None}, CONSTANT: median}
 
 
 def _exp(log: float) -> float:
     return math.exp(log) if log < _LARGEST_LOG else math.inf
 
 
-def _promise(level: float, learned: FittedCost) -> Interval:
-    if learned.outlook.conformal:
-        share = f"{max(0.0, 2 * level - 1):.0%}"
-        promise = f"jackknife+: at least {share} if exchangeable with the history"
-    elif learned.known:
-        promise = "empirical only, no guarantee: too few updates for the level"
-    else:
-        unknown = "the history holds no update of this kind of shift on this model by this recipe"
-        promise = f"empirical only, no guarantee: {unknown}"
-    return Interval(0.0, None, level, promise)
-
-
-def _nothing_to_do(
-    common: Mapping[str, Any], predictor: str, grid: Grid | None, step_cost: StepCost, level: float
+def _forecast_nothing(
+    record: "functools.partial[Forecast]", predictor: str, costs: Sequence[str], level: float
 ) -> Forecast:
-    names = [*LEARNED, "epochs", "wall_s"]
-    if step_cost.energy_kwh is not None:
-        names += ["energy_kwh", *(["carbon_kg"] if grid else [])]
-    zero = Estimate(0.0, Interval(0.0, 0.0, level, "measured: the model is at the target already"), 0.0)
-    return Forecast(
-        **common,
+    """Return the forecast for a model that is at the target already: every cost is zero."""
+    zero = Estimate(0.0, Interval(0.0, 0.0, level, "measured: the model is already at the target"), 0.0)
+    return record(
         predictor=predictor,
-        estimates={name: zero for name in COSTS if name in names},
+        estimates={name: zero for name in COSTS if name in costs},
         probability_reached=1.0,
         n_history=0,
         shift_types_history=(),
         alternatives={},
-        notes=("the model is at the target already: nothing to retrain",),
+        notes=("the model is already at the target: there is nothing to retrain",),
     )

@@ -1,8 +1,4 @@
-"""What a history of updates says of the one that is asked about: predictors, examples, what is comparable.
-
-A predictor is a number that is known before the update, on a scale on which log cost runs nearly straight. Those of
-:data:`CHOSEN` were chosen by the held-out errors of the project's own studies.
-"""
+"""Turn finished updates into training rows of the cost model for one forecast query."""
 
 import math
 import statistics
@@ -10,25 +6,40 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from resque.forecasting.cost_model import TrainingExample
-from resque.forecasting.predictors import PREDICTORS
+from resque.forecasting.predictors import predictor_values
 from resque.ledger.records import Features, Forecast, Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
+__all__ = [
+    "ForecastQuery",
+    "HistoryRow",
+    "cost_or_lower_bound",
+    "evaluation_lag",
+    "has_shift_type",
+    "history_rows",
+    "index_definition",
+    "is_comparable",
+    "starts_at_target",
+    "target_for",
+    "training_example",
+    "update_group",
+]
+
 _PLATEAU = "tolerance"
-_OF_RECIPE = ("optimizer", "learning_rate", "batch_size", "trains")
-_NEAR = 5
+_GROUP_SETTINGS = ("optimizer", "learning_rate", "batch_size", "trains")
+_NEAREST = 5
 
 
 @dataclass(frozen=True)
 class HistoryRow:
-    """One finished update, as evidence for one cost at one target.
+    """One finished update with one cost at one target accuracy.
 
     Attributes:
-        example: For the law.
-        per_step: The cost over the steps it went with.
-        own: Whether it is the user's, and not another's.
-        lag: Share of its steps since the evaluation before the last.
+        example: Training example for the cost model.
+        per_step: Cost per optimizer step.
+        own: Whether the update is the user's own, not a bundled one.
+        lag: Share of its steps since the evaluation before the last one; the target was reached in between.
     """
 
     example: TrainingExample
@@ -39,16 +50,16 @@ class HistoryRow:
 
 @dataclass(frozen=True)
 class ForecastQuery:
-    """The update that is asked about.
+    """Update to forecast.
 
     Attributes:
-        features: What one pass told of it.
-        target_accuracy: To be reached.
-        group: Whose costs are of the size of its own.
-        shift_type: Of shift.
-        parent: The model.
-        condition: Its training data.
-        max_steps: Of its recipe's longest run.
+        features: Features from forward passes.
+        target_accuracy: Accuracy to reach.
+        group: Model name and the recipe settings that set the scale of its costs.
+        shift_type: Shift type; None if unknown.
+        parent: Fingerprint of the model.
+        condition: Name of the training data.
+        max_steps: Step budget of the recipe.
     """
 
     features: Features
@@ -61,84 +72,105 @@ class ForecastQuery:
 
     @classmethod
     def of(cls, job: RetrainingJob, features: Features, parent: str, model_name: str) -> "ForecastQuery":
-        """What a job asks."""
-        group = (model_name, *recipe_group(recipe_to_dict(job.recipe)))
-        return cls(
-            features, job.target_accuracy, group, job.effective_shift_type, parent, job.train.name, job.max_steps
-        )
+        """Return the query for a retraining job."""
+        group, shift_type = _group(model_name, recipe_to_dict(job.recipe)), job.effective_shift_type
+        return cls(features, job.target_accuracy, group, shift_type, parent, job.train.name, job.max_steps)
 
     @classmethod
-    def of_forecast(cls, said: Forecast) -> "ForecastQuery":
-        """What a forecast was asked."""
-        group = (said.model, *recipe_group(said.recipe))
+    def of_forecast(cls, forecast: Forecast) -> "ForecastQuery":
+        """Return the query that a stored forecast answered."""
         return cls(
-            said.features, said.target_accuracy, group, said.shift_type, said.parent, said.train_data, said.max_steps
+            forecast.features,
+            forecast.target_accuracy,
+            _group(forecast.model, forecast.recipe),
+            forecast.shift_type,
+            forecast.parent,
+            forecast.train_data,
+            forecast.max_steps,
         )
 
-    def values(self, names: Sequence[str]) -> tuple[float | None, ...]:
-        """Its predictors."""
-        return tuple(PREDICTORS[name](self.features, self.target_accuracy) for name in names)
+    def values(self, predictors: Sequence[str]) -> tuple[float, ...] | None:
+        """Compute predictors of the update; return None if one of them is unknown."""
+        return predictor_values(predictors, self.features, self.target_accuracy)
 
-    def example(self, names: Sequence[str]) -> TrainingExample:
-        """For the law; every predictor must be there."""
-        known = tuple(value for value in self.values(names) if value is not None)
-        return TrainingExample(known, math.nan, False, self.group, self.shift_type, self.condition, self.parent)
+    def example(self, features: tuple[float, ...]) -> TrainingExample:
+        """Return the update to predict, with the given features, for the cost model."""
+        return TrainingExample(features, math.nan, False, self.group, self.shift_type, self.condition, self.parent)
 
 
 def history_rows(
-    history: Sequence[Update], cost: str, query: ForecastQuery, names: Sequence[str], own: bool = True
+    history: Sequence[Update],
+    cost: str,
+    query: ForecastQuery,
+    predictors: Sequence[str],
+    bundled: Sequence[Update] = (),
 ) -> list[HistoryRow]:
-    """The history's rows for one cost: every retraining that began below the target, read off its curve.
+    """Return the training rows for one cost: own updates first, then bundled ones.
 
-    An index of another layer, reduction or kind of labels is another quantity, and a new task is another question than
-    a shift: those updates are left out. Those of others are read at targets of their own, because an accuracy of one
-    data set means nothing on another.
+    Each cost is read off the learning curve at the query's target accuracy. Bundled updates are read at their own
+    targets, because accuracies on different datasets are not comparable. Updates are left out if they started at the
+    target or from scratch, lack a predictor, or define the index differently. A query for a shift uses no new tasks,
+    and the reverse.
 
     Args:
-        history: Finished updates.
-        cost: A field of :class:`resque.ledger.records.Cost`.
-        query: What is asked.
-        names: The predictors; an update without one of them is left out.
-        own: Whether the history is the user's.
+        history: The user's own finished updates.
+        cost: Name of a field of :class:`resque.ledger.records.Cost`.
+        query: Update to forecast.
+        predictors: Names of the predictors.
+        bundled: Updates from other models.
     """
-    rows = []
-    for update in history:
-        target = query.target_accuracy if own else update.target_accuracy
-        values = [PREDICTORS[name](update.features, target) for name in names]
-        value, censored = cost_or_lower_bound(update, target, cost, query.max_steps)
-        known = tuple(each for each in values if each is not None)
-        if update.from_scratch or len(known) < len(values) or not value or starts_at_target(update.features, target):
-            continue
-        if "index" in names and not _same_index(update.features, query.features, own):
-            continue
-        if not is_same_change(update, query):
-            continue
-        spent = update.cost_at(target) or update.cost
-        per_step = getattr(spent, cost) / spent.steps
-        example = TrainingExample(
-            known,
-            math.log(value),
-            censored,
-            group_for_query(update, query),
-            update.shift_type,
-            update.train_data,
-            update.parent,
-        )
-        before = max((step for step in update.curve.steps if step < spent.steps), default=0)
-        rows.append(HistoryRow(example, per_step, own, 1.0 - before / spent.steps))
-    return rows
+    updates = [(update, True) for update in history] + [(update, False) for update in bundled]
+    rows = (_history_row(update, cost, query, predictors, own) for update, own in updates)
+    return [row for row in rows if row is not None]
+
+
+def _history_row(
+    update: Update, cost: str, query: ForecastQuery, predictors: Sequence[str], own: bool
+) -> HistoryRow | None:
+    target = target_for(update, query, own)
+    features = predictor_values(predictors, update.features, target)
+    value, censored = cost_or_lower_bound(update, target, cost, query.max_steps)
+    if features is None or not value or not is_comparable(update, query, target):
+        return None
+    if "index" in predictors and not _same_index(update.features, query.features, own):
+        return None
+    spent = update.cost_at(target) or update.cost
+    before = max((step for step in update.curve.steps if step < spent.steps), default=0)
+    example = training_example(update, query, features, math.log(value), censored)
+    return HistoryRow(example, getattr(spent, cost) / spent.steps, own, 1.0 - before / spent.steps)
+
+
+def training_example(
+    update: Update, query: ForecastQuery, features: tuple[float, ...], log_cost: float, censored: bool
+) -> TrainingExample:
+    """Return a finished update as training example; the query's model may have had another name then."""
+    name = query.group[0] if update.parent == query.parent else update.model
+    group = _group(name, update.recipe)
+    return TrainingExample(features, log_cost, censored, group, update.shift_type, update.train_data, update.parent)
+
+
+def target_for(update: Update, query: ForecastQuery, own: bool) -> float:
+    """Return the target accuracy at which an update is read: the query's, or its own for a bundled update."""
+    return query.target_accuracy if own else update.target_accuracy
+
+
+def is_comparable(update: Update, query: ForecastQuery, target_accuracy: float) -> bool:
+    """Return whether an update started below the target, not from scratch, and both are shifts or both new tasks."""
+    same_change = (update.features.task_index is None) == (query.features.task_index is None)
+    return same_change and not update.from_scratch and not starts_at_target(update.features, target_accuracy)
 
 
 def cost_or_lower_bound(update: Update, target_accuracy: float, cost: str, max_steps: int) -> tuple[float | None, bool]:
-    """``(cost of reaching a target, False)``, or ``(what it took at least, True)`` where it never did.
+    """Return ``(cost of reaching the target, False)``, or ``(right-censored cost, True)`` if it was not reached.
 
-    A run that ended on a plateau would not have reached it in the longest run that is asked about, either.
+    A run that ended on a plateau would not have reached the target within the step budget either, so its cost is
+    extrapolated to that budget.
 
     Args:
-        update: A finished one.
-        target_accuracy: Read off its curve.
-        cost: A field of :class:`resque.ledger.records.Cost`.
-        max_steps: Of the longest run that is asked about.
+        update: Finished update.
+        target_accuracy: Target accuracy, at which the learning curve is read.
+        cost: Name of a field of :class:`resque.ledger.records.Cost`.
+        max_steps: Step budget of the query.
     """
     reached = update.cost_at(target_accuracy)
     value = getattr(reached or update.cost, cost)
@@ -148,59 +180,47 @@ def cost_or_lower_bound(update: Update, target_accuracy: float, cost: str, max_s
 
 
 def evaluation_lag(rows: Sequence[HistoryRow]) -> Callable[[float], float]:
-    """Typical share of their steps since the look before, in runs that arrived after about as many; 0 without any."""
-    seen = [row for row in rows if row.own and not row.example.censored] or list(rows)
+    """Return a function from steps to the typical evaluation lag of runs with about as many steps.
 
-    def of(steps: float) -> float:
-        near = sorted(seen, key=lambda row: abs(row.example.log_cost - math.log(max(steps, 1.0))))
-        return statistics.median(row.lag for row in near[:_NEAR]) if near else 0.0
+    The evaluation lag is the share of a run's steps between its last two evaluations, in which the target was reached.
+    The median of the five nearest runs that reached the target is taken, of own runs if there are any; 0 without runs.
+    """
+    relevant = [row for row in rows if row.own and not row.example.censored] or list(rows)
 
-    return of
+    def lag(steps: float) -> float:
+        log_steps = math.log(max(steps, 1.0))
+        nearest = sorted(relevant, key=lambda row: abs(row.example.log_cost - log_steps))[:_NEAREST]
+        return statistics.median(row.lag for row in nearest) if nearest else 0.0
 
-
-def is_same_change(update: Update, query: ForecastQuery) -> bool:
-    """New tasks learn from new tasks, shifts from shifts."""
-    return (update.features.task_index is None) == (query.features.task_index is None)
+    return lag
 
 
 def starts_at_target(features: Features, target_accuracy: float) -> bool:
-    """Whether there is nothing to retrain."""
+    """Return whether the model already has the target accuracy."""
     return features.accuracy is not None and features.accuracy >= target_accuracy
 
 
-def _same_index(one: Features, other: Features, own: bool) -> bool:
-    """The layers of another's network have other names."""
-    return (
-        index_definition(one) == index_definition(other)
-        if own
-        else index_definition(one)[1:] == index_definition(other)[1:]
-    )
-
-
 def index_definition(features: Features) -> tuple[str, str, str]:
-    """Which index it is; by its own labels, a model sees less than by the true ones."""
+    """Return layer, reduction and labels of the index; indices with other definitions are not comparable."""
     return features.layer, features.reduction, features.labels
 
 
-def group_for_query(update: Update, query: ForecastQuery) -> tuple[object, ...]:
-    """Its group; the very same model may have had another name."""
-    named, *recipe = update_group(update)
-    return (query.group[0] if update.parent == query.parent else named, *recipe)
+def _same_index(one: Features, other: Features, own: bool) -> bool:
+    """Compare index definitions, for bundled updates without the layer: other networks name layers differently."""
+    start = 0 if own else 1
+    return index_definition(one)[start:] == index_definition(other)[start:]
 
 
 def has_shift_type(examples: Iterable[TrainingExample], query: ForecastQuery) -> bool:
-    """Whether these hold the kind that is asked about, on the same model and by the same recipe."""
-    asked = query.shift_type, query.parent, query.group
-    return query.shift_type is not None and any(
-        (each.shift_type, each.parent, each.group) == asked for each in examples
-    )
+    """Return whether an example has the query's shift type, model and recipe; False for an unknown shift type."""
+    wanted = query.shift_type, query.parent, query.group
+    return query.shift_type is not None and any((e.shift_type, e.parent, e.group) == wanted for e in examples)
 
 
 def update_group(update: Update) -> tuple[object, ...]:
-    """Whose costs are of the size of an update's: model and recipe."""
-    return (update.model, *recipe_group(update.recipe))
+    """Return model name and recipe settings of an update: costs within a group have one scale."""
+    return _group(update.model, update.recipe)
 
 
-def recipe_group(recipe: Mapping[str, object]) -> tuple[object, ...]:
-    """What of a recipe makes costs comparable."""
-    return tuple(recipe.get(name, "all" if name == "trains" else None) for name in _OF_RECIPE)
+def _group(model_name: object, recipe: Mapping[str, object]) -> tuple[object, ...]:
+    return (model_name, *(recipe.get(name, "all" if name == "trains" else None) for name in _GROUP_SETTINGS))

@@ -1,9 +1,15 @@
-"""From a law to what may be said of an update: the middle, an interval and what it promises, the chance of an end.
+"""Prediction intervals and probabilities from a cost model.
 
-Where the history knows the kind of shift, jackknife+ (Barber et al. 2021) on errors in units of the law's own
-deviation: repeats of a condition are held out together. Where it does not, updates are not exchangeable and nothing is
-guaranteed: the law's own width, in which the spread between kinds is, by Student's t with a degree of freedom for each
-kind but one.
+If the history holds the shift type of the query, the interval is jackknife+ (Barber et al., 2021). Each condition is
+left out in turn, with all of its repeats. The residuals of its examples, in units of their predictive standard
+deviation, are added to the prediction for the query without that condition. The bounds are the values of rank
+``ceil((n + 1) · level)`` among n conditions. They cover at least ``2 · level - 1`` of new updates that are exchangeable
+with the history.
+
+A shift type that is not in the history breaks exchangeability, so no coverage is guaranteed. The interval is then
+Student's t about the model's prediction, whose variance includes the variance between shift types. Few shift types
+estimate that variance, so the t distribution has one degree of freedom less than there are types. Probabilities follow
+Student's t in both cases; for a known shift type, conditions count instead of types.
 """
 
 import dataclasses
@@ -16,141 +22,155 @@ from scipy import special
 
 from resque.forecasting.cost_model import CostModel, NormalPrediction, TrainingExample
 
-_FEWEST_FREEDOM = 2
+__all__ = ["PredictiveDistribution", "predict", "standardized_residuals"]
+
+_FEWEST_DEGREES_OF_FREEDOM = 2
 
 
 @dataclass(frozen=True)
 class PredictiveDistribution:
-    """A log cost, before it is known.
+    """Predictive distribution of a log cost.
 
     Attributes:
-        center: Its median.
-        low: Lower end of the interval.
-        high: Upper end.
-        upper: What it stays below with the level of the interval, one-sided.
-        conformal: Whether the ends are jackknife+'s.
-        expected: By the law.
-        freedom: Of Student's t about it.
+        median: Median of the log cost.
+        lower: Lower end of the prediction interval.
+        upper: Upper end of the prediction interval.
+        upper_bound: One-sided upper prediction bound with the level of the interval.
+        conformal: Whether the interval is jackknife+ rather than Student's t.
+        normal: Mean and standard deviation of the cost model's prediction.
+        degrees_of_freedom: Degrees of freedom of Student's t about that mean.
     """
 
-    center: float
-    low: float
-    high: float
+    median: float
+    lower: float
     upper: float
+    upper_bound: float
     conformal: bool
-    expected: NormalPrediction
-    freedom: int
+    normal: NormalPrediction
+    degrees_of_freedom: int
 
-    def chance(self, log_limit: float) -> float:
-        """Of costing no more."""
-        return float(special.stdtr(self.freedom, (log_limit - self.expected.mean) / self.expected.deviation))
+    def probability_below(self, log_limit: float) -> float:
+        """Return the probability of a log cost of at most the limit, by Student's t."""
+        return float(special.stdtr(self.degrees_of_freedom, (log_limit - self.normal.mean) / self.normal.deviation))
 
-    def until(self, log_longest: float, chance: float, level: float) -> "PredictiveDistribution":
-        """Of a run that ends there, whether or not it has arrived.
+    def truncated_at(self, log_limit: float, probability_reached: float, level: float) -> "PredictiveDistribution":
+        """Return the distribution of a run that ends at a limit, whether or not it has reached the target.
 
-        What arrives goes by this law, and what does not lasts longest, whoever tells the chance. The middle is that of
-        the runs that arrive; the ends are of all runs, the lower one never above what this law alone would say. The
-        ends of jackknife+ stay, but where the chance leaves more than their tail to the longest run they reach it.
+        A run that reaches the target costs what this distribution, truncated at the limit, gives. Any other run costs
+        the limit. The median is that of runs that reach the target. The interval and the bound are those of all runs,
+        but the lower end never exceeds the lower end without truncation. Jackknife+ ends are kept below the limit. They
+        move to the limit if more runs miss the target than their tail allows.
 
         Args:
-            log_longest: Log cost of the longest run.
-            chance: Of arriving by then; another law may see it better.
-            level: Nominal coverage of the ends.
+            log_limit: Log cost at which the run ends.
+            probability_reached: Probability of reaching the target by then, possibly from another model.
+            level: Nominal coverage of the interval.
         """
-        by_law = self.chance(log_longest)
+        probability_below = self.probability_below(log_limit)
 
-        def at(share: float) -> float:
-            if share <= 0.0:  # what the law rules out comes as late as it can
-                return log_longest
-            standard = float(special.stdtrit(self.freedom, share))
-            return min(log_longest, self.expected.mean + self.expected.deviation * standard)
+        def quantile(share: float) -> float:
+            if share <= 0.0:  # the model excludes any cost below the limit
+                return log_limit
+            standard = float(special.stdtrit(self.degrees_of_freedom, share))
+            return min(log_limit, self.normal.mean + self.normal.deviation * standard)
 
-        def of_all(share: float) -> float:
-            return log_longest if share >= chance else at(min(share * by_law / chance, 1.0))
+        def quantile_of_all_runs(share: float) -> float:
+            if share >= probability_reached:
+                return log_limit
+            return quantile(min(share * probability_below / probability_reached, 1.0))
 
-        middle, two_sided = at(0.5 * by_law), (1 + level) / 2
+        median, two_sided = quantile(0.5 * probability_below), (1 + level) / 2
         if self.conformal:
-            low = min(self.low, log_longest)
-            high = log_longest if two_sided >= chance else min(self.high, log_longest)
-            upper = log_longest if level >= chance else min(self.upper, log_longest)
+            lower = min(self.lower, log_limit)
+            upper = log_limit if two_sided >= probability_reached else min(self.upper, log_limit)
+            upper_bound = log_limit if level >= probability_reached else min(self.upper_bound, log_limit)
         else:
-            low, high, upper = min(at(1 - two_sided), of_all(1 - two_sided)), of_all(two_sided), of_all(level)
+            lower = min(quantile(1 - two_sided), quantile_of_all_runs(1 - two_sided))
+            upper, upper_bound = quantile_of_all_runs(two_sided), quantile_of_all_runs(level)
         return dataclasses.replace(
             self,
-            center=middle,
-            low=min(low, middle),
-            high=max(high, middle),
-            upper=max(upper, middle) if level >= 0.5 else upper,
+            median=median,
+            lower=min(lower, median),
+            upper=max(upper, median),
+            upper_bound=max(upper_bound, median) if level >= 0.5 else upper_bound,
         )
 
 
 def predict(
-    law: CostModel, asked: TrainingExample, own: Sequence[bool], known: bool, level: float
+    model: CostModel, query: TrainingExample, is_own: Sequence[bool], shift_type_seen: bool, level: float
 ) -> PredictiveDistribution:
-    """What a law says of an update.
+    """Predict the log cost of an update, with an interval.
 
     Args:
-        law: Fitted to the history.
-        asked: The update.
-        own: Which of the law's examples are the user's; the others shape the law, and promise nothing.
-        known: Whether the history holds this kind of shift on this model.
-        level: Nominal coverage.
+        model: Cost model, fitted to the history.
+        query: The update to predict.
+        is_own: Whether each example of the model is the user's own; only these enter the jackknife+.
+        shift_type_seen: Whether the user's own updates hold this shift type for this model and recipe.
+        level: Nominal coverage of the interval, in (0, 1).
+
+    Example:
+        >>> rows = [TrainingExample((), math.log(100 + i), shift_type="blur", condition=i) for i in range(9)]
+        >>> query = TrainingExample((), shift_type="blur", condition="new")
+        >>> prediction = predict(CostModel(rows), query, [True] * 9, shift_type_seen=True, level=0.8)
+        >>> prediction.conformal, 100 < math.exp(prediction.median) < 108
+        (True, True)
     """
-    said = law.expected(asked)
-    folds = [example.condition if known else example.shift_type for example in law.examples]
-    freedom = max(_FEWEST_FREEDOM, len(set(folds)) - 1)
-    if known:
-        ends = _jackknife(law, asked, folds, own, level)
-        if ends is not None:
-            low, high, upper = ends
-            return PredictiveDistribution(
-                said.mean, min(low, said.mean), max(high, said.mean), upper, True, said, freedom
-            )
-    wide, one_sided = (said.deviation * float(special.stdtrit(freedom, share)) for share in ((1 + level) / 2, level))
-    return PredictiveDistribution(
-        said.mean, said.mean - wide, said.mean + wide, said.mean + one_sided, False, said, freedom
-    )
+    normal = model.predict(query)
+    folds = [example.condition if shift_type_seen else example.shift_type for example in model.examples]
+    degrees = max(_FEWEST_DEGREES_OF_FREEDOM, len(set(folds)) - 1)
+    ends = _jackknife_plus(model, query, folds, is_own, level) if shift_type_seen else None
+    if ends is not None:
+        lower, upper, bound = ends
+        lower, upper = min(lower, normal.mean), max(upper, normal.mean)
+    else:
+        half, one_sided = (normal.deviation * float(special.stdtrit(degrees, p)) for p in ((1 + level) / 2, level))
+        lower, upper, bound = normal.mean - half, normal.mean + half, normal.mean + one_sided
+    return PredictiveDistribution(normal.mean, lower, upper, bound, ends is not None, normal, degrees)
 
 
-def held_out_errors(law: CostModel, folds: Sequence[Hashable]) -> np.ndarray:
-    """``(n,)`` how far each example lies above what the law says of it without its fold, in its own deviations.
+def standardized_residuals(model: CostModel, folds: Sequence[Hashable]) -> np.ndarray:
+    """Compute leave-fold-out residuals of the log costs, in units of their predictive standard deviation.
 
-    A censored one lies at least as far above as its bound: below that, the law's word has not been broken.
+    A censored cost is a lower bound, so its residual is the residual of the bound, and at least zero.
+
+    Args:
+        model: Cost model.
+        folds: Fold of each example.
+
+    Returns:
+        Residuals of shape ``(n,)``, positive where the cost exceeded the prediction.
     """
-    held = law.held_out(folds)
-    found = [(e.log_cost - said.mean) / said.deviation for e, said in zip(law.examples, held, strict=True)]
-    return np.array([max(z, 0.0) if e.censored else z for z, e in zip(found, law.examples, strict=True)])
+    predictions = zip(model.examples, model.leave_fold_out_predictions(folds), strict=True)
+    residuals = ((example, (example.log_cost - normal.mean) / normal.deviation) for example, normal in predictions)
+    return np.array([max(z, 0.0) if example.censored else z for example, z in residuals])
 
 
-def _jackknife(
-    law: CostModel, asked: TrainingExample, folds: Sequence[Hashable], own: Sequence[bool], level: float
+def _jackknife_plus(
+    model: CostModel, query: TrainingExample, folds: Sequence[Hashable], is_own: Sequence[bool], level: float
 ) -> tuple[float, float, float] | None:
-    """``(low, high, upper)``; None where the conditions are too few for the level."""
-    conditions = list(dict.fromkeys(fold for fold, mine in zip(folds, own, strict=True) if mine))
+    """Return lower end, upper end and one-sided upper bound; None if the conditions are too few for the level."""
+    conditions = list(dict.fromkeys(fold for fold, own in zip(folds, is_own, strict=True) if own))
     rank = math.ceil((len(conditions) + 1) * level - 1e-9)
     if rank > len(conditions):
         return None
-    away = held_out_errors(law, folds)
-    lows, highs, uppers, shares = [], [], [], []
-    left_out = [
-        np.array([mine and other == condition for other, mine in zip(folds, own, strict=True)])
+    residuals = standardized_residuals(model, folds)
+    masks = [
+        np.array([own and fold == condition for fold, own in zip(folds, is_own, strict=True)])
         for condition in conditions
     ]
-    for fold, said in zip(left_out, law.without(left_out, asked), strict=True):
-        for z in away[fold]:
-            lows.append(said.mean - abs(z) * said.deviation)
-            highs.append(said.mean + abs(z) * said.deviation)
-            uppers.append(said.mean + z * said.deviation)
-            shares.append(1.0 / fold.sum())
-    places = np.array(shares)
-    return (
-        -_at_rank(-np.array(lows), places, rank),
-        _at_rank(np.array(highs), places, rank),
-        _at_rank(np.array(uppers), places, rank),
-    )
+    lowers, uppers, bounds, weights = [], [], [], []
+    for mask, normal in zip(masks, model.predict_without(masks, query), strict=True):
+        for z in residuals[mask]:
+            lowers.append(normal.mean - abs(z) * normal.deviation)
+            uppers.append(normal.mean + abs(z) * normal.deviation)
+            bounds.append(normal.mean + z * normal.deviation)
+            weights.append(1.0 / mask.sum())
+    shares = np.array(weights)
+    lower, upper, bound = (_at_rank(np.array(v), shares, rank) for v in ([-x for x in lowers], uppers, bounds))
+    return -lower, upper, bound
 
 
-def _at_rank(values: np.ndarray, places: np.ndarray, rank: int) -> float:
-    """The smallest value with at least ``rank`` places at or below it; repeats of a condition share its one place."""
+def _at_rank(values: np.ndarray, weights: np.ndarray, rank: int) -> float:
+    """Return the smallest value with a cumulative weight of at least the rank; each condition has weight one."""
     order = np.argsort(values)
-    return float(values[order][np.searchsorted(np.cumsum(places[order]), rank - 1e-9)])
+    return float(values[order][np.searchsorted(np.cumsum(weights[order]), rank - 1e-9)])

@@ -1,10 +1,12 @@
-"""A forecast renewed while its update runs: by the curve so far, and by runs that stood where it stands.
+"""Revise a forecast while its update runs, from the learning curve so far (dynamic prediction by landmarking).
 
-Landmarking (van Houwelingen 2007): at a step, every run of the history that was still below its target then is an
-example. What it knew is the gap that was left and how far the slope of its latest evaluations would have to be
-followed; what it teaches is how many more steps it took. New tasks learn from new tasks, shifts from shifts.
+At a landmark step, the training data are the runs of the history still below their target then: the risk set (van
+Houwelingen, 2007). Their features are the state of the run at the landmark: the log gap to the target, and the steps to
+go if its recent slope continues. Their cost is the number of further steps to the target. New tasks use only new
+tasks, and shifts only shifts.
 
-Each evaluation renews. The law's variances, which take most of the time, are found when the steps have doubled.
+A forecast is revised at every evaluation. Estimating the variances of the cost model takes most of the time, so they
+are estimated again only when the steps have doubled.
 """
 
 import contextlib
@@ -15,43 +17,52 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from resque.errors import SettingError, TooFewUpdatesError
 from resque.forecasting.cost_model import CostModel, TrainingExample
 from resque.forecasting.costs import round_up_to_evaluation
-from resque.forecasting.forecaster import reach_distribution
+from resque.forecasting.forecaster import LEVEL, predict_cost, success_distribution
 from resque.forecasting.history import (
     ForecastQuery,
     cost_or_lower_bound,
     evaluation_lag,
-    group_for_query,
     has_shift_type,
     history_rows,
-    is_same_change,
-    starts_at_target,
+    is_comparable,
+    target_for,
+    training_example,
 )
 from resque.forecasting.intervals import PredictiveDistribution, predict
+from resque.forecasting.selection import choose_predictors
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Estimate, Forecast, ForecastRevision, LearningCurve, Update
 from resque.training.job import RetrainingJob
 from resque.types import Interval
 
+__all__ = ["FEWEST_AT_RISK", "FIRST_LANDMARK", "ForecastReviser", "landmark_state", "revise_forecast"]
+
 FEWEST_AT_RISK = 5
-FIRST_LANDMARK, _EVERY = 8, 2.0
-_WINDOW = 0.25  # of the steps so far, from where on evaluations are recent
+"""Fewest runs in a risk set."""
+FIRST_LANDMARK = 8
+"""First step at which a forecast is revised."""
+_REFIT_RATIO = 2.0
+_RECENT = 0.25  # share of the steps so far from which evaluations are recent
 _SMALLEST_GAP, _SMALLEST_SLOPE = 3e-3, 3e-3
-_FURTHEST = 6.0  # log steps that a slope is followed
+_LARGEST_EXTRAPOLATION = 6.0  # in log steps
 
 
 def landmark_state(curve: LearningCurve, step: int, target_accuracy: float) -> tuple[float, float] | None:
-    """Where a run stands after a step: log of the gap that is left, and how far its slope has to be followed.
+    """Return the state of a run at a landmark: its log gap to the target and extrapolated steps to go.
+
+    A line is fitted to the accuracy at recent evaluations over log steps.
 
     Args:
-        curve: Of the run; later evaluations are not looked at.
-        step: The landmark.
-        target_accuracy: To be reached.
+        curve: Learning curve; evaluations after the landmark are ignored.
+        step: Landmark.
+        target_accuracy: Accuracy to reach.
 
     Returns:
-        ``(log gap, log(1 + log steps to go))`` by a line through the recent evaluations over log steps; None where
-        there are fewer than two, or none since half of the steps.
+        ``(log gap, log(1 + log steps to go))``; None with fewer than two evaluations, or none in the last half of the
+        steps.
 
     Example:
         >>> nothing = (None,) * 3
@@ -61,14 +72,14 @@ def landmark_state(curve: LearningCurve, step: int, target_accuracy: float) -> t
         (0.05, 0.65)
     """
     past = [place for place, at in enumerate(curve.steps) if at <= step]
-    recent = [place for place in past if curve.steps[place] >= _WINDOW * step]
+    recent = [place for place in past if curve.steps[place] >= _RECENT * step]
     places = recent if len(recent) > 1 else past[-2:]
     if len(places) < 2 or curve.steps[places[-1]] < step / 2:
         return None
-    logs = [math.log1p(curve.steps[place]) for place in places]
-    slope, level = statistics.linear_regression(logs, [curve.accuracy[place] for place in places])
-    gap = max(target_accuracy - (level + slope * math.log1p(step)), _SMALLEST_GAP)
-    return math.log(gap), math.log1p(min(gap / max(slope, _SMALLEST_SLOPE), _FURTHEST))
+    log_steps = [math.log1p(curve.steps[place]) for place in places]
+    slope, intercept = statistics.linear_regression(log_steps, [curve.accuracy[place] for place in places])
+    gap = max(target_accuracy - (intercept + slope * math.log1p(step)), _SMALLEST_GAP)
+    return math.log(gap), math.log1p(min(gap / max(slope, _SMALLEST_SLOPE), _LARGEST_EXTRAPOLATION))
 
 
 def revise_forecast(
@@ -76,55 +87,55 @@ def revise_forecast(
     query: ForecastQuery,
     curve: LearningCurve,
     bundled: Sequence[Update] = (),
-    level: float = 0.8,
-    reach_distribution: PredictiveDistribution | None = None,
-    like: CostModel | None = None,
+    level: float = LEVEL,
+    success: PredictiveDistribution | None = None,
+    model: CostModel | None = None,
 ) -> ForecastRevision | None:
-    """What an update that is under way will cost in all.
+    """Forecast the total steps of an update that is running.
 
-    The curve so far says little of where it ends: the chance of reaching the target is that of the forecast, by the
-    history as it is now, given that the target was not reached by now.
+    The curve so far says little about its ceiling. So the probability of reaching the target is that of the forecast
+    from features, given that the target has not been reached yet.
 
     Args:
-        history: Finished updates.
-        query: What was asked before it began.
-        curve: What has been seen of it, up to now.
-        bundled: Updates of others, see :func:`resque.forecasting.forecaster.forecast_from_features`.
+        history: The user's own finished updates.
+        query: Update that was forecast before it started.
+        curve: Learning curve up to now.
+        bundled: Updates from other models, see :func:`resque.forecasting.forecaster.forecast_from_features`.
         level: Nominal coverage of the interval.
-        reach_distribution: See :func:`resque.forecasting.forecaster.reach_distribution`; None uses the risk set.
-        like: Law of this step, or of an earlier one, whose variances are then taken; None finds them here.
+        success: Predictive distribution of log steps for that probability; None takes it from the risk set.
+        model: Cost model of this landmark, or of an earlier one whose variances are reused; None fits one here.
 
     Returns:
-        None where fewer than five runs of the history stood there.
+        The revised forecast; None with fewer than five runs at risk.
     """
-    step, stands = curve.steps[-1], landmark_state(curve, curve.steps[-1], query.target_accuracy)
-    examples, own = _stood_there(history, bundled, query, step)
-    if stands is None or len(examples) < FEWEST_AT_RISK or step >= query.max_steps:
+    step, state = curve.steps[-1], landmark_state(curve, curve.steps[-1], query.target_accuracy)
+    examples, is_own = _risk_set(history, bundled, query, step)
+    if state is None or len(examples) < FEWEST_AT_RISK or step >= query.max_steps:
         return None
-    asked = TrainingExample(stands, math.nan, False, query.group, query.shift_type, query.condition, query.parent)
-    seen = has_shift_type((row for row, mine in zip(examples, own, strict=True) if mine), query)
-    law = like if like and like.examples == examples else CostModel(examples, like.amplitudes if like else None)
-    found = predict(law, asked, own, seen, level)
-    chance = _chance(reach_distribution, found, step, query.max_steps)
-    to_go = found.until(math.log(query.max_steps - step), chance, level)
+    seen = has_shift_type((example for example, own in zip(examples, is_own, strict=True) if own), query)
+    if model is None or model.examples != examples:
+        model = CostModel(examples, None if model is None else model.log_deviations)
+    distribution = predict(model, query.example(state), is_own, seen, level)
+    probability = _probability_reached(success, distribution, step, query.max_steps)
+    further = distribution.truncated_at(math.log(query.max_steps - step), probability, level)
     return ForecastRevision(
         step=step,
         accuracy=curve.accuracy[-1],
-        steps=_in_all(to_go, step, level, query.max_steps),
-        probability_reached=chance,
-        n_history=sum(own),
+        steps=_total_steps(further, step, level, query.max_steps),
+        probability_reached=probability,
+        n_history=sum(is_own),
     )
 
 
 class ForecastReviser:
-    """Renews a forecast at each evaluation after the first few steps.
+    """Callback that revises a forecast at each evaluation from step 8 on.
 
     Args:
-        history: Finished updates.
-        query: What was asked.
-        bundled: Updates of others.
-        level: Nominal coverage.
-        job: What is done, if its looks at the test data are to end it; None where nobody knows when there will be one.
+        history: The user's own finished updates.
+        query: Update that was forecast.
+        bundled: Updates from other models.
+        level: Nominal coverage of the interval.
+        job: Retraining job, to round steps up to its evaluations; None if these are unknown.
     """
 
     def __init__(
@@ -132,99 +143,107 @@ class ForecastReviser:
         history: Sequence[Update],
         query: ForecastQuery,
         bundled: Sequence[Update] = (),
-        level: float = 0.8,
+        level: float = LEVEL,
         job: RetrainingJob | None = None,
     ) -> None:
         self._history, self._query, self._bundled, self._level, self._job = history, query, bundled, level, job
-        self._reach = reach_distribution(history, bundled, query)
-        self._lag = evaluation_lag(
-            history_rows(history, "steps", query, ()) + history_rows(bundled, "steps", query, (), own=False)
-        )
-        self._laws: dict[int, CostModel | None] = {}
+        self._success = _forecast_distribution(history, query, bundled)
+        self._lag = evaluation_lag(history_rows(history, "steps", query, (), bundled))
+        self._models: dict[int, CostModel | None] = {}
 
     @classmethod
     def of_forecast(
-        cls, said: Forecast, history: Sequence[Update], job: RetrainingJob | None = None
+        cls, forecast: Forecast, history: Sequence[Update], job: RetrainingJob | None = None
     ) -> "ForecastReviser":
-        """As the forecast was made: with the history that ships with the package, if it was shaped by that."""
-        return cls(
-            history, ForecastQuery.of_forecast(said), bundled_updates() if said.n_bundled else (), said.level, job
-        )
+        """Return the reviser of a stored forecast, with the bundled history if the forecast used it."""
+        bundled = bundled_updates() if forecast.n_bundled else ()
+        return cls(history, ForecastQuery.of_forecast(forecast), bundled, forecast.level, job)
 
     def __call__(self, curve: LearningCurve) -> ForecastRevision | None:
-        """The forecast as it stands; None where the run has just begun, or arrived, or where none can be given.
+        """Revise the forecast.
 
         Args:
-            curve: Of the run, up to now.
+            curve: Learning curve up to now.
+
+        Returns:
+            The revision; None before step 8, at the target, or with too few runs at risk.
         """
-        step = curve.steps[-1]
+        step, revision = curve.steps[-1], None
         if step < FIRST_LANDMARK or curve.accuracy[-1] >= self._query.target_accuracy:
             return None
-        with contextlib.suppress(np.linalg.LinAlgError):  # no forecast is worth a training that ends in the middle
-            of = self._history, self._query, curve, self._bundled, self._level, self._reach
-            return self._until_seen(revise_forecast(*of, self._law_at(_latest_doubling(curve))))
-        return None
+        with contextlib.suppress(np.linalg.LinAlgError):  # a failed forecast must not end the training
+            settings = self._bundled, self._level, self._success, self._model_at(_latest_doubling(curve))
+            revision = revise_forecast(self._history, self._query, curve, *settings)
+        if revision is None or self._job is None:
+            return revision
+        steps = round_up_to_evaluation(revision.steps, self._job, self._lag, step + 1)
+        return dataclasses.replace(revision, steps=steps)
 
-    def _law_at(self, step: int) -> CostModel | None:
-        """Fitted once for each step; None where too few runs stood there."""
-        if step not in self._laws:
-            examples, _ = _stood_there(self._history, self._bundled, self._query, step)
-            self._laws[step] = CostModel(examples) if len(examples) >= FEWEST_AT_RISK else None
-        return self._laws[step]
+    def _model_at(self, step: int) -> CostModel | None:
+        """Return the cost model of a landmark, fitted once; None with too few runs at risk."""
+        if step not in self._models:
+            examples, _ = _risk_set(self._history, self._bundled, self._query, step)
+            self._models[step] = CostModel(examples) if len(examples) >= FEWEST_AT_RISK else None
+        return self._models[step]
 
-    def _until_seen(self, said: ForecastRevision | None) -> ForecastRevision | None:
-        """Of a run that ends at its next look, or later."""
-        if said is None or self._job is None:
-            return said
-        return dataclasses.replace(said, steps=round_up_to_evaluation(said.steps, self._job, self._lag, said.step + 1))
+
+def _forecast_distribution(
+    history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update]
+) -> PredictiveDistribution | None:
+    """Return the distribution from which a forecast takes the probability of reaching the target."""
+    with contextlib.suppress(TooFewUpdatesError, SettingError):
+        success = success_distribution(history, query, bundled)
+        if success is not None:
+            return success
+        predictors = choose_predictors(history, query, bundled)
+        return predict_cost(history, "steps", query, predictors, bundled).distribution
+    return None
 
 
 def _latest_doubling(curve: LearningCurve) -> int:
-    """Of those evaluations that lie twice as far as the one before, from the first few steps on, the last."""
+    """Return the last evaluation at which the steps had doubled since the previous such evaluation."""
     latest = 0
     for step in curve.steps:
-        if step >= max(FIRST_LANDMARK, _EVERY * latest):
+        if step >= max(FIRST_LANDMARK, _REFIT_RATIO * latest):
             latest = step
     return latest
 
 
-def _stood_there(
+def _risk_set(
     history: Sequence[Update], bundled: Sequence[Update], query: ForecastQuery, step: int
 ) -> tuple[list[TrainingExample], list[bool]]:
-    """The runs that had not arrived by that step, and which of them are the user's."""
-    rows = [(_landmark(update, query, step, own=True), True) for update in history]
-    rows += [(_landmark(update, query, step, own=False), False) for update in bundled]
-    return [row for row, _ in rows if row is not None], [own for row, own in rows if row is not None]
+    """Return the runs still below their target at that step, and whether each is the user's own."""
+    examples = [(_landmark_example(update, query, step, own=True), True) for update in history]
+    examples += [(_landmark_example(update, query, step, own=False), False) for update in bundled]
+    at_risk = [(example, own) for example, own in examples if example is not None]
+    return [example for example, _ in at_risk], [own for _, own in at_risk]
 
 
-def _landmark(update: Update, query: ForecastQuery, step: int, own: bool) -> TrainingExample | None:
-    """A run of the history at that step; None where it was over by then, or did not look."""
-    target = query.target_accuracy if own else update.target_accuracy
-    if update.from_scratch or not is_same_change(update, query) or starts_at_target(update.features, target):
+def _landmark_example(update: Update, query: ForecastQuery, step: int, own: bool) -> TrainingExample | None:
+    """Return state and further steps of a finished run at a landmark; None if it is not at risk or has no state."""
+    target = target_for(update, query, own)
+    if not is_comparable(update, query, target):
         return None
-    value, censored = cost_or_lower_bound(update, target, "steps", query.max_steps)
-    stands = landmark_state(update.curve, step, target)
-    if not value or value <= step or stands is None:
+    steps, censored = cost_or_lower_bound(update, target, "steps", query.max_steps)
+    state = landmark_state(update.curve, step, target)
+    if not steps or steps <= step or state is None:
         return None
-    group = group_for_query(update, query)
-    return TrainingExample(
-        stands, math.log(value - step), censored, group, update.shift_type, update.train_data, update.parent
-    )
+    return training_example(update, query, state, math.log(steps - step), censored)
 
 
-def _chance(
-    reach_distribution: PredictiveDistribution | None, found: PredictiveDistribution, step: int, longest: int
+def _probability_reached(
+    success: PredictiveDistribution | None, further: PredictiveDistribution, step: int, max_steps: int
 ) -> float:
-    """Of reaching the target in the longest run, given that it was not reached yet."""
-    if reach_distribution is None:
-        return found.chance(math.log(longest - step))
-    so_far, whole = reach_distribution.chance(math.log(step)), reach_distribution.chance(math.log(longest))
-    return (whole - so_far) / (1.0 - so_far) if so_far < 1.0 else 0.0
+    """Return the probability of reaching the target within the step budget, given that it is not reached yet."""
+    if success is None:
+        return further.probability_below(math.log(max_steps - step))
+    so_far, in_all = (success.probability_below(math.log(steps)) for steps in (step, max_steps))
+    return (in_all - so_far) / (1.0 - so_far) if so_far < 1.0 else 0.0
 
 
-def _in_all(to_go: PredictiveDistribution, step: int, level: float, longest: int) -> Estimate:
-    """Steps so far and steps to come."""
-    logs = to_go.center, to_go.low, to_go.high, to_go.upper
-    value, low, high, upper = (min(step + math.exp(log), longest) for log in logs)
-    promise = "jackknife+" if to_go.conformal else "empirical only, no guarantee"
-    return Estimate(value, Interval(low, high, level, f"{promise}; renewed after {step} steps"), upper)
+def _total_steps(further: PredictiveDistribution, step: int, level: float, max_steps: int) -> Estimate:
+    """Return the forecast of steps so far plus further steps."""
+    logs = further.median, further.lower, further.upper, further.upper_bound
+    value, low, high, upper = (min(step + math.exp(log), max_steps) for log in logs)
+    guarantee = "jackknife+" if further.conformal else "no coverage guarantee"
+    return Estimate(value, Interval(low, high, level, f"{guarantee}; revised after {step} steps"), upper)

@@ -1,100 +1,136 @@
 """Reasons why a forecast is not reliable enough for a decision, and notes on its history."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from resque.forecasting.history import ForecastQuery, HistoryRow, history_rows
 from resque.ledger.records import Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
+__all__ = [
+    "FEWEST_REACHED",
+    "FEWEST_UPDATES",
+    "INDEX",
+    "history_notes",
+    "unreliability_reasons",
+]
+
 FEWEST_UPDATES = 5
+"""Fewest own updates for a forecast that decides."""
 FEWEST_REACHED = 3
+"""Fewest of them that must have reached the target."""
 INDEX = "index"
-_BEYOND = 0.1
+"""Name of the predictor RESQUE_dist."""
+_TOLERANCE = 0.1
 
 
 def unreliability_reasons(
-    mine: Sequence[HistoryRow],
+    own_rows: Sequence[HistoryRow],
     history: Sequence[Update],
     query: ForecastQuery,
-    names: Sequence[str],
-    reach: Sequence[str],
+    predictors: Sequence[str],
     level: float,
-) -> list[str]:
-    """Why nobody should decide by this forecast: whatever others teach, own updates must bear it out."""
-    if not mine:
+) -> tuple[str, ...]:
+    """Return reasons why the forecast is not reliable enough for a decision; empty if there are none.
+
+    Bundled updates may shape a forecast, but only the user's own updates of this model and recipe make it reliable.
+
+    Args:
+        own_rows: Training rows of the user's own updates.
+        history: The user's own finished updates.
+        query: Update that was forecast.
+        predictors: Predictors of the steps and of success.
+        level: Nominal coverage of the intervals.
+    """
+    if not own_rows:
         task = query.features.task_index is not None
-        advice = "learn a few new tasks of your own" if task else "run `resque calibrate`, or a few updates of your own"
-        return [f"it rests on updates of others alone: {advice}"]
-    kin = [row for row in mine if row.example.group == query.group]
-    reached = sum(not row.example.censored for row in kin)
-    found = []
-    if len(kin) < FEWEST_UPDATES:
-        found.append(f"{len(kin)} own updates of this model and recipe; {FEWEST_UPDATES} are needed")
+        advice = "do a few updates for new tasks" if task else "run `resque calibrate`, or do a few updates"
+        return (f"the forecast rests on bundled updates only: {advice} with this model",)
+    rows = [row for row in own_rows if row.example.group == query.group]
+    reasons = [*_too_few(rows, level)]
+    for name in dict.fromkeys(predictors if rows else ()):
+        values = _own_values(history, query, name)
+        if not values:
+            reasons.append(f"no own update with this model and recipe has the predictor {name}")
+        elif side := _side_out_of_range(query.values([name]), values):
+            reasons.append(_extrapolation(name, side))
+    if INDEX not in predictors:  # an index above the range shows an unusual shift, whatever the forecast uses
+        values = _own_values(history, query, INDEX)
+        if len(values) >= FEWEST_UPDATES and _side_out_of_range(query.values([INDEX]), values) == "above":
+            reasons.append(_extrapolation(INDEX, "above"))
+    return tuple(reasons)
+
+
+def _too_few(rows: Sequence[HistoryRow], level: float) -> Iterator[str]:
+    """Yield at most one reason: too few updates, successes or conditions of this model and recipe."""
+    reached = sum(not row.example.censored for row in rows)
+    conditions = len({row.example.condition for row in rows})
+    needed = math.ceil(level / (1.0 - level) - 1e-9)  # conditions for a finite jackknife+ interval
+    if len(rows) < FEWEST_UPDATES:
+        yield f"{len(rows)} own updates with this model and recipe, and {FEWEST_UPDATES} are needed: do more updates"
     elif reached < FEWEST_REACHED:
-        found.append(f"{reached} of {len(kin)} own updates ever reached the target; {FEWEST_REACHED} are needed")
-    elif len(different := {row.example.condition for row in kin}) == 1:
-        found.append(f"all {len(kin)} own updates are repeats of one")
-    elif len(different) < _needed(level):
-        found.append(
-            f"to be {100 * level:g}% sure takes {_needed(level)} different own updates, and there are {len(different)}"
+        yield (
+            f"{reached} of {len(rows)} own updates reached the target, and {FEWEST_REACHED} are needed: "
+            "lower the target or allow more steps"
         )
-    for name in dict.fromkeys((*names, *reach) if kin else ()):
-        (given,), seen = query.values([name]), _seen(history, query, name)
-        if not seen:
-            found.append(f"no own update of this model and recipe has its {name}")
-        elif given is None or not min(seen) - _slack(seen) <= given <= max(seen) + _slack(seen):
-            found.append(_extrapolated(name, "below" if given is not None and given < min(seen) else "above"))
-    (index,), seen = query.values([INDEX]), _seen(history, query, INDEX)
-    beside = INDEX not in (*names, *reach) and len(seen) >= FEWEST_UPDATES
-    if beside and index is not None and index > max(seen) + _slack(seen):  # it decides nothing; nor was it ever seen
-        found.append(_extrapolated(INDEX, "above"))
-    return found
+    elif conditions == 1:
+        yield f"all {len(rows)} own updates repeat one condition: do updates for other shifts"
+    elif conditions < needed:
+        yield (
+            f"an interval of {100 * level:g}% needs own updates under {needed} conditions, and there are {conditions}: "
+            "do more updates or lower the confidence"
+        )
 
 
-def _extrapolated(name: str, side: str) -> str:
-    return f"extrapolated: {name} {side} all that this model's own updates by this recipe had"
-
-
-def _seen(history: Sequence[Update], query: ForecastQuery, name: str) -> list[float]:
+def _own_values(history: Sequence[Update], query: ForecastQuery, name: str) -> list[float]:
+    """Return the values of a predictor in the own updates of the query's model and recipe."""
     rows = history_rows(history, "steps", query, [name])
     return [row.example.features[0] for row in rows if row.example.group == query.group]
 
 
-def _slack(seen: Sequence[float]) -> float:
-    """A tenth of the range; at most .1, which of a logarithm is a tenth of the number, and at least .01."""
-    return min(_BEYOND, max(_BEYOND * (max(seen) - min(seen)), _BEYOND**2))
+def _side_out_of_range(query_values: tuple[float, ...] | None, values: Sequence[float]) -> str | None:
+    """Return ``below`` or ``above`` if a value lies outside the range by more than 10 % of it, clipped to [0.01, 0.1].
+
+    For a log predictor, 0.1 is about 10 % of its argument.
+    """
+    if query_values is None:
+        return None
+    tolerance = min(_TOLERANCE, max(_TOLERANCE * (max(values) - min(values)), _TOLERANCE**2))
+    if query_values[0] < min(values) - tolerance:
+        return "below"
+    return "above" if query_values[0] > max(values) + tolerance else None
 
 
-def _needed(level: float) -> int:
-    """Updates that an interval of that level takes, whatever their distribution."""
-    return math.ceil(level / (1.0 - level) - 1e-9)
+def _extrapolation(name: str, side: str) -> str:
+    return f"extrapolation: {name} is {side} the range of the own updates with this model and recipe"
 
 
-def history_notes(mine: Sequence[HistoryRow]) -> tuple[str, ...]:
-    """Return what the reader has to know of the history; empty where there is nothing."""
-    censored = sum(row.example.censored for row in mine)
-    if not censored:
-        return ()
-    return (f"{censored} of {len(mine)} updates ended below the target: they count as longer than they ran",)
-
-
-def foreign_history_notes(
-    history: Sequence[Update], mine: Sequence[HistoryRow], job: RetrainingJob, parent: str
+def history_notes(
+    history: Sequence[Update], own_rows: Sequence[HistoryRow], job: RetrainingJob, parent: str
 ) -> tuple[str, ...]:
-    """Say what of the history is of another model or recipe, where steps are not quite the same, or of no use."""
+    """Return notes on censored updates, and on updates of other models or recipes.
+
+    Args:
+        history: The user's own finished updates.
+        own_rows: Training rows from them.
+        job: Retraining job that was forecast.
+        parent: Fingerprint of its model.
+    """
     names = ("optimizer", "learning_rate", "batch_size")
-    own = [recipe_to_dict(job.recipe)[name] for name in names]
-    counted = {
-        "are of another model": sum(row.example.parent != parent for row in mine),
+    settings = [recipe_to_dict(job.recipe)[name] for name in names]
+    censored = sum(row.example.censored for row in own_rows)
+    counts = {
+        "come from another model": sum(row.example.parent != parent for row in own_rows),
         "used another optimizer, learning rate or batch size": sum(
-            [update.recipe.get(name) for name in names] != own for update in history
+            [update.recipe.get(name) for name in names] != settings for update in history
         ),
-        "trained another part of the model": sum(
-            update.recipe.get("trains", "all") != job.recipe.trains for update in history
-        ),
-        "were left out: begun at the target or from scratch, another layer's index, or another change": len(history)
-        - len(mine),
+        "trained other parameters": sum(update.recipe.get("trains", "all") != job.recipe.trains for update in history),
+        "are not used: they started at the target or from scratch, lack a predictor or its definition, or are another "
+        "type of update": len(history) - len(own_rows),
     }
-    return tuple(f"{n} of {len(history)} updates in the ledger {what}" for what, n in counted.items() if n)
+    notes = [f"{n} of {len(history)} updates in the ledger {what}" for what, n in counts.items() if n]
+    if censored:
+        ended = f"{censored} of {len(own_rows)} updates ended below the target"
+        notes.insert(0, f"{ended}: their costs are lower bounds (right-censored)")
+    return tuple(notes)

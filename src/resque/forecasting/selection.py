@@ -1,33 +1,38 @@
 """Choose the predictors that a forecast uses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from resque.forecasting.history import ForecastQuery, history_rows
 from resque.forecasting.predictors import CHOSEN, REACHING, TINY
 from resque.ledger.records import Update
 
+__all__ = ["FEWEST_FOR_SELECTION", "choose_predictors", "predictors_of_success"]
+
 FEWEST_FOR_SELECTION = 10
+"""Fewest updates that must have a predictor."""
 
 
 def choose_predictors(
     history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update] = ()
 ) -> tuple[str, ...]:
-    """The predictors that a forecast rests on: of a set, those that enough updates know, and in which they differ.
+    """Return the names of the predictors for a forecast.
 
-    Where updates are few it is one of them alone: what most of them know, of those a predictor that leads its set.
+    The first set in :data:`resque.forecasting.predictors.CHOSEN` is used whose leading predictor varies over at least
+    ten updates; its other predictors are used under the same condition. With fewer updates, the single predictor that
+    most updates have is used, and of equals one that leads its set.
 
     Args:
-        history: The user's updates.
-        query: What is asked.
-        bundled: Updates of others.
+        history: The user's own finished updates.
+        query: Update to forecast.
+        bundled: Updates from other models.
     """
     counts: dict[str, int] = {}
     for names in CHOSEN:
-        seen = _seen(names, history, query, bundled)
-        enough = _enough(seen)
-        if enough and (enough[0] == names[0] or names is CHOSEN[-1]):
-            return enough
-        counts |= {name: len(values) for name, values in seen.items()}
+        values = _training_values(names, history, query, bundled)
+        usable = _varying(values)
+        if usable and (usable[0] == names[0] or names is CHOSEN[-1]):
+            return usable
+        counts |= {name: len(each) for name, each in values.items()}
     leading = {names[0] for names in CHOSEN}
     return tuple(sorted(counts, key=lambda name: (-counts[name], name not in leading))[:1])
 
@@ -35,26 +40,29 @@ def choose_predictors(
 def predictors_of_success(
     history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update] = ()
 ) -> tuple[str, ...]:
-    """The predictors that the chance of reaching the target rests on; none where too few updates know them."""
-    return _enough(_seen(REACHING, history, query, bundled))
+    """Return the names of the predictors for the probability of reaching the target; empty if too few updates have any.
+
+    Args:
+        history: The user's own finished updates.
+        query: Update to forecast.
+        bundled: Updates from other models.
+    """
+    return _varying(_training_values(REACHING, history, query, bundled))
 
 
-def _seen(
+def _training_values(
     names: Sequence[str], history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update]
 ) -> dict[str, list[float]]:
-    """Those that are known of the question, each with its values in the updates that know it."""
+    """Return the training values of each predictor that is known for the query."""
     return {
-        name: [
-            row.example.features[0]
-            for updates, own in ((history, True), (bundled, False))
-            for row in history_rows(updates, "steps", query, [name], own)
-        ]
-        for name, value in zip(names, query.values(names), strict=True)
-        if value is not None
+        name: [row.example.features[0] for row in history_rows(history, "steps", query, [name], bundled)]
+        for name in names
+        if query.values([name]) is not None
     }
 
 
-def _enough(seen: Mapping[str, Sequence[float]]) -> tuple[str, ...]:
+def _varying(values: dict[str, list[float]]) -> tuple[str, ...]:
+    """Return the predictors that enough updates have and that vary between them."""
     return tuple(
-        name for name, found in seen.items() if len(found) >= FEWEST_FOR_SELECTION and max(found) - min(found) > TINY
+        name for name, each in values.items() if len(each) >= FEWEST_FOR_SELECTION and max(each) - min(each) > TINY
     )

@@ -92,10 +92,10 @@ def outcome_sentence(said: Forecast, update: Update) -> str:
 
 def probability_sentence(summary: Settlement) -> str:
     """All chances beside how often targets were reached; empty where nothing was."""
-    found = summary.chances
+    found = summary.probability_score
     if found is None:
         return ""
-    said = f"said {format_probability(found.said)} on average, {format_share(found.reached, found.n)} were"
+    said = f"said {format_probability(found.mean_probability)} on average, {format_share(found.reached, found.n)} were"
     return f"Chance of reaching the target: {said} (Brier score {found.brier:.3f}, 0 is best)."
 
 
@@ -169,12 +169,12 @@ def settlement_sentence(summary: Settlement) -> str:
     elif index is not None:
         alone = f" The RESQUE index alone would have been off by {index.median_factor:.1f}"
         alone += "." if best in (own, index) else f", {best.predictor} by {best.median_factor:.1f}."
-    doing = f"{format_cost('wall_s', summary.doing_s)} and {format_cost('energy_kwh', summary.doing_kwh)}"
-    overhead = f"{format_cost('wall_s', summary.asking_s)} and {format_cost('energy_kwh', summary.asking_kwh)}"
+    doing = f"{format_cost('wall_s', summary.training_s)} and {format_cost('energy_kwh', summary.training_kwh)}"
+    overhead = f"{format_cost('wall_s', summary.overhead_s)} and {format_cost('energy_kwh', summary.overhead_kwh)}"
     return (
         f"Asked before {summary.n} update{'s' * (summary.n > 1)}, the forecast was typically off by a factor of "
         f"{own.median_factor:.1f} in training steps (n = {own.n} that reached the target), and "
         f"{format_share(kept, judged)} "
         f"of its intervals for them held; asking took {overhead}, the updates {doing}"
-        f"{', less than asking' if summary.doing_s < summary.asking_s else ''}.{alone}"
+        f"{', less than asking' if summary.training_s < summary.overhead_s else ''}.{alone}"
     )

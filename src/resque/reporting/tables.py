@@ -248,7 +248,7 @@ def show_settlement(summary: "Settlement") -> None:
         error = summary.median_error.get(cost)
         rows.add_row(COST_NAMES[cost], format_share(kept, judged), NOT_MEASURED if error is None else f"{error:.0%}")
     out.print(rows)
-    if summary.chances is not None:
+    if summary.probability_score is not None:
         out.print(probability_sentence(summary))
     rows = table(
         "<forecast by", "n", "typically off by", "median error", "within factor 2", title="Steps, by predictor"
@@ -290,9 +290,9 @@ def show_validation(found: "CrossValidation") -> None:
         "n: reached/all; errors of those that reached; Brier: of the chance of reaching; held: [clustered by kind]"
     )
     out.print("width: upper over lower end, median; score: mean interval score in log steps, smaller is better")
-    if found.other_changes:
-        out.print(f"{found.other_changes} updates of another change (new tasks beside shifts) are not judged here")
-    for name, each in zip(("before", "renewed"), found.renewed, strict=False):
+    if found.excluded:
+        out.print(f"{found.excluded} updates of another change (new tasks beside shifts) are not judged here")
+    for name, each in zip(("before", "renewed"), found.revised, strict=False):
         if not each.reached:
             continue
         intervals = "" if each.coverage is None else f", held {each.coverage:.0%}, score {each.interval_score:.2f}"

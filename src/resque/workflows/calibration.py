@@ -22,7 +22,7 @@ from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading
 from resque.errors import ModelError, SettingError, TooFewUpdatesError
-from resque.forecasting.forecaster import fit_cost
+from resque.forecasting.forecaster import predict_cost
 from resque.forecasting.history import ForecastQuery, starts_at_target
 from resque.forecasting.reliability import FEWEST_UPDATES
 from resque.forecasting.selection import choose_predictors
@@ -378,8 +378,8 @@ def _known(model: nn.Module, asked: CalibrationRequest, shift: str, history: Seq
     query = ForecastQuery.of(job, features, parent, asked.model_name)
     expected: float | None = None
     with contextlib.suppress(TooFewUpdatesError):
-        center = fit_cost(own, (), "steps", query, choose_predictors(own, query)).outlook.center
-        expected = math.exp(min(center, math.log(job.max_steps)))
+        median = predict_cost(own, "steps", query, choose_predictors(own, query)).distribution.median
+        expected = math.exp(min(median, math.log(job.max_steps)))
     return PlannedRun(shift, features, None if done is None else done.id, expected, job.max_steps)
 
 

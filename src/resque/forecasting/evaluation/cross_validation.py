@@ -1,15 +1,16 @@
-"""What forecasts from a history would have been worth: whole kinds, conditions, seeds or models left out in turn.
+"""Cross-validate forecasts: leave out each shift type, condition, seed or model in turn.
 
-Every predictor is judged by the same method, on the updates that know it and without the updates of others that shape
-the forecast; so are the forecast from own updates alone, and one without any predictor, that knows groups, kinds and
-models. Beside them a constant median, the recipe's longest run, and the replicate error: how far another seed of the
-very same condition is off, a reference and no bound.
+Every predictor is evaluated by the same method on the updates that have it, without the bundled updates that may shape
+the forecast. Baselines are: the forecast from own updates only, a model without predictors (random intercepts alone),
+a constant median, and the step budget. The seed-to-seed error shows how far another seed of the same condition is off;
+it is a reference, not a bound.
 """
 
 import dataclasses
 import itertools
 import math
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,8 +21,8 @@ from resque._format import NOT_MEASURED
 from resque.data.shifts import SHIFT_TYPES, UNCHANGED
 from resque.errors import SettingError, TooFewUpdatesError
 from resque.forecasting.evaluation.folds import (
-    BARE,
-    OWN,
+    NO_PREDICTOR,
+    OWN_ONLY,
     TrainingFolds,
     fold_predictions,
     query_for_update,
@@ -36,16 +37,14 @@ from resque.forecasting.evaluation.metrics import (
     evaluate_predictor,
 )
 from resque.forecasting.evaluation.settlement import FORECAST
-from resque.forecasting.forecaster import check_level
-from resque.forecasting.history import (
-    ForecastQuery,
-    starts_at_target,
-    update_group,
-)
+from resque.forecasting.forecaster import LEVEL, check_level
+from resque.forecasting.history import ForecastQuery, starts_at_target, update_group
 from resque.forecasting.landmarking import revise_forecast
 from resque.ledger.records import Update
 from resque.training.job import RetrainingJob
 from resque.types import Interval
+
+__all__ = ["BEFORE", "BY", "REVISED", "CrossValidation", "cross_validate", "seed_to_seed_error"]
 
 BY: dict[str, Callable[[Update], Hashable]] = {
     "shift-type": lambda update: (update.features.task_index is None and update.shift_type) or update.train_data,
@@ -53,32 +52,31 @@ BY: dict[str, Callable[[Update], Hashable]] = {
     "seed": lambda update: update.seed,
     "model": lambda update: update.parent or update.model,
 }
-"""What may be left out at a time: a new task, or what has no name, is a kind of its own; a level is a condition."""
-BEFORE, RENEWED = "before, the same runs", "renewed after an epoch"
-_GOALS = 4  # accuracies at which a learning curve is forecast
+"""Fold of an update for each kind of cross-validation; a new task or unnamed shift is a shift type of its own."""
+BEFORE, REVISED = "before, same runs", "revised after one epoch"
+"""Names of the forecasts before and after one epoch."""
+_CURVE_POINTS = 4
 
 
 @dataclass(frozen=True)
 class CrossValidation(Displayable):
-    """How forecasts from this history would have done.
+    """Cross-validated accuracy of forecasts from a history.
 
     Attributes:
-        by: What was left out at a time.
-        target_accuracy: At which costs were read.
+        by: Kind of fold, a key of :data:`BY`.
+        target_accuracy: Target accuracy at which costs were read.
         level: Nominal coverage of the intervals.
-        folds: How many were left out.
-        updates: Updates that began below the target.
-        other_changes: Of those, left out because the others are shifts and these are new tasks, or the reverse.
-        seed_to_seed_error: Median of how far one seed's steps are off another's under the same condition, and n.
-        index_gain: By how much the index (of a shift, or of the task) alone is nearer than no predictor, mean of log
-            errors over updates that reached the target, with a 90 % interval clustered by kind; None without an index,
-            and from fewer than three kinds.
-        reports: The forecast first, then what it would be without the updates of others, then every predictor alone, no
-            predictor, a constant median, the longest run.
-        renewed: Of runs that were not over after an epoch: the forecast before, and as renewed then; empty where they
-            are too few.
-        curve_error: Median over updates of the mean distance between the forecast learning curve and the one that
-            came, in accuracy; None where no curve could be told.
+        folds: Number of folds.
+        updates: Number of updates that started below the target.
+        excluded: Number of updates not evaluated: new tasks if most are shifts, or shifts if most are new tasks.
+        seed_to_seed_error: Median relative difference in steps between two seeds of one condition; None without pairs.
+        replicate_pairs: Number of such pairs.
+        index_gain: 90 % interval, clustered by shift type, of the mean reduction of log errors by the index against no
+            predictor. None without an index, and for fewer than three shift types.
+        reports: Accuracy of the forecast, the forecast from own updates only, each predictor alone, and baselines.
+        revised: Accuracy before and after a revision at one epoch, for runs that last longer; empty if too few.
+        curve_error: Median over updates of the mean distance between forecast and measured learning curve, in accuracy.
+            None if no curve could be forecast.
     """
 
     by: str
@@ -86,39 +84,39 @@ class CrossValidation(Displayable):
     level: float
     folds: int
     updates: int
-    other_changes: int
+    excluded: int
     seed_to_seed_error: float | None
     replicate_pairs: int
     index_gain: Interval | None
     reports: tuple[PredictorReport, ...]
-    renewed: tuple[PredictorReport, ...] = ()
+    revised: tuple[PredictorReport, ...] = ()
     curve_error: float | None = None
 
     @property
-    def index_adds(self) -> bool | None:
-        """Whether the index surely brings forecasts nearer than no predictor; None where it could not be judged."""
+    def index_helps(self) -> bool | None:
+        """Whether the index significantly improves forecasts; None if it could not be evaluated."""
         return None if self.index_gain is None else self.index_gain.low > 0.0
 
     @property
-    def others_help(self) -> bool | None:
-        """Whether updates of others spoil neither errors nor intervals; None where own ones speak of fewer updates."""
-        said = {each.predictor: each for each in self.reports}
-        whole, alone = said.get(FORECAST), said.get(OWN)
-        if whole is None or alone is None or whole.n != alone.n or not whole.reached:
+    def bundled_helps(self) -> bool | None:
+        """Whether bundled updates improve median error or interval score; None if not evaluated on the same updates."""
+        reports = {each.predictor: each for each in self.reports}
+        forecast, own = reports.get(FORECAST), reports.get(OWN_ONLY)
+        if forecast is None or own is None or forecast.n != own.n or not forecast.reached:
             return None
-        if whole.interval_score is None or alone.interval_score is None:
+        if forecast.interval_score is None or own.interval_score is None:
             return None
-        return whole.median_error <= alone.median_error or whole.interval_score <= alone.interval_score
+        return forecast.median_error <= own.median_error or forecast.interval_score <= own.interval_score
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What forecasts could do without, a sentence each."""
-        index = "The RESQUE index adds nothing here that could be told from chance: a forecast without it does as well."
-        others = (
-            "Updates of others do not help here: by own updates alone forecasts came nearer; see --no-bundled-history."
-        )
-        useless = (index, self.index_adds is False), (others, self.others_help is False)
-        return tuple(sentence for sentence, holds in useless if holds)
+        """What forecasts could do without, one sentence each."""
+        sentences = []
+        if self.index_helps is False:
+            sentences.append("The RESQUE index does not significantly improve forecasts from this history.")
+        if self.bundled_helps is False:
+            sentences.append("Bundled updates make these forecasts worse: use --no-bundled-history.")
+        return tuple(sentences)
 
     def _display(self) -> Display:
         columns = "predictor", "n", "median error", "within 2×", "ρ", "Brier", "coverage", "width", "score"
@@ -157,147 +155,158 @@ def cross_validate(
     history: Sequence[Update],
     target_accuracy: float,
     by: str = "shift-type",
-    level: float = 0.8,
+    level: float = LEVEL,
     bundled: Sequence[Update] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> CrossValidation:
-    """Leave each fold of a history out in turn and ask the rest about it.
+    """Leave out each fold of a history in turn, and forecast its updates from the others.
 
     Args:
-        history: Finished updates.
-        target_accuracy: At which steps are read off every curve.
-        by: One of :data:`BY`.
+        history: The user's own finished updates.
+        target_accuracy: Target accuracy at which steps are read off every curve.
+        by: Kind of fold, a key of :data:`BY`.
         level: Nominal coverage of the intervals.
-        bundled: Updates from other models, which shape the forecast and no predictor alone; of a kind left out none
-            are used, nor mixtures that have it.
-        on_progress: Called with ``(folds done, all)``.
+        bundled: Updates from other models, for the forecast only. Those that share a shift type with the fold are left
+            out, too, as are mixtures with it.
+        on_progress: Callback, called with the number of finished folds and of all folds.
 
     Raises:
-        SettingError: Nothing of that name to leave out, or a level outside (0, 1).
-        TooFewUpdatesError: Fewer than three folds began below the target.
+        SettingError: Unknown kind of fold, level outside (0, 1), or target accuracy outside (0, 1].
+        TooFewUpdatesError: Fewer than three folds with updates that started below the target.
     """
     check_level(level)
     RetrainingJob.check_target(target_accuracy)
     if by not in BY:
-        raise SettingError(f"validate by {by!r}: use one of {', '.join(BY)}")
-    begun = [
-        u for u in history if not u.from_scratch and not starts_at_target(u.features, target_accuracy) and u.cost.steps
-    ]
-    tasks = [update for update in begun if update.features.task_index is not None]
-    usable = tasks if 2 * len(tasks) > len(begun) else [u for u in begun if u.features.task_index is None]
-    folds = list(dict.fromkeys(BY[by](update) for update in usable))
-    if len(folds) < FEWEST_GROUPS:
-        several = f"{len(folds)} different {by}{'s' * (len(folds) != 1)}"
+        raise SettingError(f"cannot cross-validate by {by!r}: use one of {', '.join(BY)}")
+    usable, excluded = _usable(history, target_accuracy)
+    keys = list(dict.fromkeys(BY[by](update) for update in usable))
+    if len(keys) < FEWEST_GROUPS:
         raise TooFewUpdatesError(
-            f"{several} in the ledger began below accuracy {target_accuracy:g}; leaving out needs {FEWEST_GROUPS}"
+            f"{len(keys)} different {by}{'s' * (len(keys) != 1)} in the ledger started below accuracy "
+            f"{target_accuracy:g}; cross-validation needs {FEWEST_GROUPS}: do more updates"
         )
-    longest = max(update.cost.steps for update in usable)
-    said: dict[str, list[ScoredForecast]] = {}
-    renewed: dict[str, list[ScoredForecast]] = {}
+    max_steps = max(update.cost.steps for update in usable)
+    forecasts: dict[str, list[ScoredForecast]] = defaultdict(list)
+    revisions: dict[str, list[ScoredForecast]] = defaultdict(list)
     distances: list[float] = []
-    for done, left_out in enumerate(folds):
-        on_progress(done, len(folds))
-        asked = [(u, query_for_update(u, target_accuracy, longest)) for u in usable if BY[by](u) == left_out]
-        rest = [update for update in usable if not _akin(update, left_out, by)]
-        others = [update for update in bundled if by != "shift-type" or not _akin(update, left_out, by)]
-        fold = TrainingFolds(rest, others, level)
-        for update, query in asked:
-            for name, word in fold_predictions(fold, update, query):
-                said.setdefault(name, []).append(word)
-            for name, word in _renewals(fold, update, query):
-                renewed.setdefault(name, []).append(word)
-        distances += _curve_errors(fold, asked)
-    on_progress(len(folds), len(folds))
+    for done, key in enumerate(keys):
+        on_progress(done, len(keys))
+        rest = [update for update in usable if not _overlaps(update, key, by)]
+        others = [update for update in bundled if by != "shift-type" or not _overlaps(update, key, by)]
+        folds = TrainingFolds(rest, others, level)
+        held_out = [(u, query_for_update(u, target_accuracy, max_steps)) for u in usable if BY[by](u) == key]
+        for update, query in held_out:
+            for name, scored in fold_predictions(folds, update, query):
+                forecasts[name].append(scored)
+            for name, scored in _revisions(folds, update, query):
+                revisions[name].append(scored)
+        distances += _curve_errors(folds, held_out)
+    on_progress(len(keys), len(keys))
     error, pairs = seed_to_seed_error(usable, target_accuracy)
+    index = "index" if usable[0].features.task_index is None else "task index"
     return CrossValidation(
         by=by,
         target_accuracy=target_accuracy,
         level=level,
-        folds=len(folds),
+        folds=len(keys),
         updates=len(usable),
+        excluded=excluded,
         seed_to_seed_error=error,
         replicate_pairs=pairs,
-        other_changes=len(begun) - len(usable),
-        index_gain=error_reduction(said.get("task index" if tasks == usable else "index", ()), said.get(BARE, ())),
-        reports=tuple(evaluate_predictor(name, found, level) for name, found in said.items()),
-        renewed=tuple(evaluate_predictor(name, found, level) for name, found in renewed.items()),
+        index_gain=error_reduction(forecasts.get(index, ()), forecasts.get(NO_PREDICTOR, ())),
+        reports=tuple(evaluate_predictor(name, scored, level) for name, scored in forecasts.items()),
+        revised=tuple(evaluate_predictor(name, scored, level) for name, scored in revisions.items()),
         curve_error=statistics.median(distances) if distances else None,
     )
 
 
-def _akin(update: Update, left_out: Hashable, by: str) -> bool:
-    """Whether an update is left out, too: a mixture tells of each of its kinds, and they of the mixture."""
-    key = BY[by](update)
-    if by != "shift-type":
-        return key == left_out
-    return key == left_out or bool(_mixed(key) & _mixed(left_out))
-
-
-def _mixed(kind: Hashable) -> set[str]:
-    """The kinds of a mixture of known ones, as specifications of data name it; a name of the user's own is one kind."""
-    parts = set(str(kind).split("/"))
-    return parts - {UNCHANGED} if parts <= {*SHIFT_TYPES, UNCHANGED} else set()
-
-
 def seed_to_seed_error(history: Sequence[Update], target_accuracy: float) -> tuple[float | None, int]:
-    """Median of ``|a - b| / b`` over ordered pairs of runs of one condition that reached the target, and the pairs.
+    """Compute the median of ``|a - b| / b`` over ordered pairs of runs of one condition that reached the target.
 
-    Runs of one seed are no pair where they began with the same model: they are the same run.
+    Two runs of the same model and seed are the same run, not a pair.
+
+    Args:
+        history: Finished updates.
+        target_accuracy: Target accuracy at which steps are read.
+
+    Returns:
+        ``(median, number of pairs)``; the median is None without pairs.
     """
-    groups: dict[Hashable, list[tuple[Hashable, int]]] = {}
+    groups: dict[Hashable, list[tuple[Hashable, int]]] = defaultdict(list)
     for update in history:
         cost = update.cost_at(target_accuracy)
         if cost is not None and cost.steps:
-            run = (update.parent, update.seed), cost.steps
-            groups.setdefault((update_group(update), update.train_data), []).append(run)
+            groups[update_group(update), update.train_data].append(((update.parent, update.seed), cost.steps))
     pairs = (pair for runs in groups.values() for pair in itertools.permutations(runs, 2))
     errors = [abs(a - b) / b for (one, a), (other, b) in pairs if one != other]
     return (statistics.median(errors) if errors else None), len(errors)
 
 
-def _renewals(fold: TrainingFolds, update: Update, query: ForecastQuery) -> Iterator[tuple[str, ScoredForecast]]:
-    """The forecast before and after an epoch, of a run that was not over by then."""
+def _usable(history: Sequence[Update], target_accuracy: float) -> tuple[list[Update], int]:
+    """Return the updates that started below the target, of the more frequent change; and how many are of the other."""
+    shifts: list[Update] = []
+    tasks: list[Update] = []
+    for update in history:
+        if not update.from_scratch and not starts_at_target(update.features, target_accuracy) and update.cost.steps:
+            (shifts if update.features.task_index is None else tasks).append(update)
+    return (tasks, len(shifts)) if len(tasks) > len(shifts) else (shifts, len(tasks))
+
+
+def _overlaps(update: Update, key: Hashable, by: str) -> bool:
+    """Return whether an update is in a fold, or shares a shift type of a mixture with it."""
+    own = BY[by](update)
+    return own == key or (by == "shift-type" and bool(_shift_types(own) & _shift_types(key)))
+
+
+def _shift_types(name: Hashable) -> set[str]:
+    """Return the shift types of a mixture such as ``gaussian/none``; empty for a user's own name, even with a slash."""
+    parts = set(str(name).split("/"))
+    return parts - {UNCHANGED} if parts <= {*SHIFT_TYPES, UNCHANGED} else set()
+
+
+def _revisions(folds: TrainingFolds, update: Update, query: ForecastQuery) -> Iterator[tuple[str, ScoredForecast]]:
+    """Yield the scored forecast before and after one epoch, of a run that lasts longer."""
     epoch, reached = update.curve.steps_per_epoch, update.cost_at(query.target_accuracy)
     if epoch is None or (reached or update.cost).steps <= epoch:
         return
-    before = fold.forecast(query)
-    reach_distribution = fold.reaching(query) or before
-    at = max(step for step in update.curve.steps if step <= epoch)
-    if before is None or not at:
+    before = folds.forecast(query)
+    success = folds.success(query) or before
+    landmark = max(step for step in update.curve.steps if step <= epoch)
+    if before is None or not landmark:
         return
-    after = revise_forecast(fold.rest, query, update.curve.until(at), fold.bundled, fold.level, reach_distribution)
+    after = revise_forecast(folds.rest, query, update.curve.until(landmark), folds.bundled, folds.level, success)
     if after is None:
         return
-    yield BEFORE, score_distribution(before, update, query, fold.level, reach_distribution)
-    ends = after.steps.interval
-    low, high = math.log(max(ends.low, 1.0)), math.inf if ends.high is None else math.log(ends.high)
-    yield RENEWED, score_forecast(update, query, math.log(after.steps.value), low, high, after.probability_reached)
+    yield BEFORE, score_distribution(before, update, query, folds.level, success)
+    low, high = after.steps.interval.low, after.steps.interval.high
+    interval = math.log(max(low, 1.0)), math.inf if high is None else math.log(high)
+    yield REVISED, score_forecast(update, query, math.log(after.steps.value), interval, after.probability_reached)
 
 
-def _curve_errors(fold: TrainingFolds, asked: Sequence[tuple[Update, ForecastQuery]]) -> Iterator[float]:
-    """How far each forecast learning curve lies from the one that came, in accuracy.
+def _curve_errors(folds: TrainingFolds, held_out: Sequence[tuple[Update, ForecastQuery]]) -> Iterator[float]:
+    """Yield the distance between each forecast and measured learning curve, in accuracy.
 
-    A curve is what the forecast says of several accuracies on the way to the target; between them it is straight over
-    log steps, after the last it stays. The distance is a mean over the evaluations, each weighed by its share of the
-    log steps.
+    A forecast curve joins the median forecasts for several accuracies up to the target. It is linear in log steps, and
+    constant after the last one.
     """
-    starts = [u.features.accuracy for u, _ in asked if u.features.accuracy is not None]
+    starts = [u.features.accuracy for u, _ in held_out if u.features.accuracy is not None]
     if not starts:
         return
-    goals = np.linspace(min(starts), asked[0][1].target_accuracy, _GOALS + 1)[1:]
-    for update, query in asked:
-        course = [(0.0, update.curve.accuracy[0])]
-        for goal in map(float, goals):
-            at_goal = dataclasses.replace(query, target_accuracy=goal)
-            outlook = None if starts_at_target(update.features, goal) else fold.forecast(at_goal)
-            if outlook is not None:
-                course.append((max(course[-1][0] + 1e-6, outlook.center), goal))
-        if len(course) > 1 and update.curve.steps[0] == 0:
-            yield _distance(update, course)
+    targets = np.linspace(min(starts), held_out[0][1].target_accuracy, _CURVE_POINTS + 1)[1:]
+    for update, query in held_out:
+        points = [(0.0, update.curve.accuracy[0])]
+        for target in map(float, targets):
+            at_target = dataclasses.replace(query, target_accuracy=target)
+            forecast = None if starts_at_target(update.features, target) else folds.forecast(at_target)
+            if forecast is not None:
+                points.append((max(points[-1][0] + 1e-6, forecast.median), target))
+        if len(points) > 1 and update.curve.steps[0] == 0:
+            yield _curve_distance(update, points)
 
 
-def _distance(update: Update, course: Sequence[tuple[float, float]]) -> float:
-    logs, said = zip(*course, strict=True)
+def _curve_distance(update: Update, points: Sequence[tuple[float, float]]) -> float:
+    """Return the mean absolute distance of a curve through ``(log steps, accuracy)`` points, over log steps."""
+    log_steps, accuracies = zip(*points, strict=True)
     steps = np.log1p(update.curve.steps)
-    away = np.abs(np.interp(steps, logs, said) - np.array(update.curve.accuracy))
-    return float(np.average((away[1:] + away[:-1]) / 2.0, weights=np.diff(steps)))
+    distance = np.abs(np.interp(steps, log_steps, accuracies) - np.array(update.curve.accuracy))
+    return float(np.average((distance[1:] + distance[:-1]) / 2.0, weights=np.diff(steps)))

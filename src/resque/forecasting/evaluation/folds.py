@@ -5,11 +5,9 @@ import statistics
 from collections.abc import Hashable, Iterator, Sequence
 
 from resque.forecasting.cost_model import CostModel
-from resque.forecasting.evaluation.metrics import (
-    FEWEST_GROUPS,
-    ScoredForecast,
-)
+from resque.forecasting.evaluation.metrics import FEWEST_GROUPS, ScoredForecast
 from resque.forecasting.evaluation.settlement import FORECAST
+from resque.forecasting.forecaster import CONSTANT
 from resque.forecasting.history import (
     ForecastQuery,
     HistoryRow,
@@ -23,161 +21,189 @@ from resque.forecasting.predictors import PREDICTORS
 from resque.forecasting.selection import choose_predictors, predictors_of_success
 from resque.ledger.records import Update
 
-OWN, BARE, CONSTANT, LONGEST = "by own updates alone", "no predictor", "constant median", "the longest run"
+__all__ = [
+    "CONSTANT",
+    "NO_PREDICTOR",
+    "OWN_ONLY",
+    "STEP_BUDGET",
+    "TrainingFolds",
+    "fold_predictions",
+    "query_for_update",
+    "score_distribution",
+    "score_forecast",
+]
+
+OWN_ONLY, NO_PREDICTOR, STEP_BUDGET = "own updates only", "no predictor", "step budget"
+"""Names of the baselines in reports."""
 
 
 class TrainingFolds:
-    """What is left of a history when some of it is left out; each law is fitted once.
+    """History without its held-out fold; each cost model is fitted once.
 
     Args:
-        rest: The user's updates.
-        bundled: Those of others.
+        rest: The user's own updates outside the fold.
+        bundled: Updates from other models.
         level: Nominal coverage of the intervals.
     """
 
     def __init__(self, rest: Sequence[Update], bundled: Sequence[Update], level: float) -> None:
         self.rest, self.bundled, self.level = rest, bundled, level
-        self.alone = TrainingFolds(rest, (), level) if bundled else None
-        self._laws: dict[Hashable, tuple[CostModel, list[HistoryRow]] | None] = {}
-        self._chosen: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self.own_only = TrainingFolds(rest, (), level) if bundled else None
+        self._models: dict[Hashable, tuple[CostModel, list[HistoryRow]] | None] = {}
+        self._selected: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
-    def choose_predictors(self, query: ForecastQuery) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The predictors of the forecast and of its chance; what is known of a question decides."""
-        key = *_asked(query), tuple(value is None for value in query.values(list(PREDICTORS)))
-        if key not in self._chosen:
-            of = self.rest, query, self.bundled
-            self._chosen[key] = choose_predictors(*of), predictors_of_success(*of)
-        return self._chosen[key]
-
-    def outlook(
-        self, query: ForecastQuery, names: tuple[str, ...], bundled: Sequence[Update] = ()
+    def predict(
+        self, query: ForecastQuery, predictors: tuple[str, ...], bundled: Sequence[Update] = ()
     ) -> PredictiveDistribution | None:
-        """What the rest says; None where it says nothing."""
-        if None in query.values(names):
+        """Predict log steps from the training folds; return None with an unknown predictor or too few updates.
+
+        Args:
+            query: Update to predict.
+            predictors: Names of the predictors.
+            bundled: Updates from other models, empty or those of this object.
+        """
+        values = query.values(predictors)
+        fitted = None if values is None else self._fitted(query, predictors, bundled)
+        if values is None or fitted is None:
             return None
-        fitted = self._fitted(query, names, bundled)
-        if fitted is None:
-            return None
-        law, rows = fitted
-        known = has_shift_type((row.example for row in rows if row.own), query)
-        return predict(law, query.example(names), [row.own for row in rows], known, self.level)
+        model, rows = fitted
+        seen = has_shift_type((row.example for row in rows if row.own), query)
+        return predict(model, query.example(values), [row.own for row in rows], seen, self.level)
+
+    def forecast(self, query: ForecastQuery) -> PredictiveDistribution | None:
+        """Predict log steps as a forecast does, with its choice of predictors."""
+        predictors, _ = self._select(query)
+        return self.predict(query, predictors, self.bundled) if predictors else None
+
+    def success(self, query: ForecastQuery) -> PredictiveDistribution | None:
+        """Predict log steps from the predictors of success; return None if there are none."""
+        _, predictors = self._select(query)
+        return self.predict(query, predictors, self.bundled) if predictors else None
 
     def median(self, query: ForecastQuery) -> float | None:
-        """Of the log steps, whatever is known; None where the rest says nothing."""
+        """Return the median of the log steps in the training folds; None if they hold too few updates."""
         fitted = self._fitted(query, ())
         return None if fitted is None else statistics.median(row.example.log_cost for row in fitted[1])
 
+    def score(self, update: Update, query: ForecastQuery) -> ScoredForecast | None:
+        """Score the forecast of a held-out update; return None without a forecast."""
+        forecast = self.forecast(query)
+        if forecast is None:
+            return None
+        return score_distribution(forecast, update, query, self.level, self.success(query))
+
+    def _select(self, query: ForecastQuery) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the predictors of the steps and of success."""
+        key = *_training_key(query), tuple(query.values([name]) is None for name in PREDICTORS)
+        if key not in self._selected:
+            arguments = self.rest, query, self.bundled
+            self._selected[key] = choose_predictors(*arguments), predictors_of_success(*arguments)
+        return self._selected[key]
+
     def _fitted(
-        self, query: ForecastQuery, names: tuple[str, ...], bundled: Sequence[Update] = ()
+        self, query: ForecastQuery, predictors: tuple[str, ...], bundled: Sequence[Update] = ()
     ) -> tuple[CostModel, list[HistoryRow]] | None:
-        key = names, bool(bundled), *_asked(query)
-        if key not in self._laws:
-            rows = history_rows(self.rest, "steps", query, names) + history_rows(
-                bundled, "steps", query, names, own=False
-            )
-            self._laws[key] = (CostModel([row.example for row in rows]), rows) if len(rows) >= FEWEST_GROUPS else None
-        return self._laws[key]
-
-    def said(self, update: Update, query: ForecastQuery) -> ScoredForecast | None:
-        """What a forecast would have said of an update, and what came."""
-        whole = self.forecast(query)
-        return None if whole is None else score_distribution(whole, update, query, self.level, self.reaching(query))
-
-    def forecast(self, query: ForecastQuery) -> PredictiveDistribution | None:
-        """As a forecast would say it."""
-        names = self.choose_predictors(query)[0]
-        return self.outlook(query, names, self.bundled) if names else None
-
-    def reaching(self, query: ForecastQuery) -> PredictiveDistribution | None:
-        """What the chance of reaching the target rests on, where it does not rest on the forecast of steps."""
-        names = self.choose_predictors(query)[1]
-        return self.outlook(query, names, self.bundled) if names else None
+        key = predictors, bool(bundled), *_training_key(query)
+        if key not in self._models:
+            rows = history_rows(self.rest, "steps", query, predictors, bundled)
+            enough = len(rows) >= FEWEST_GROUPS
+            self._models[key] = (CostModel([row.example for row in rows]), rows) if enough else None
+        return self._models[key]
 
 
-def _asked(query: ForecastQuery) -> tuple[Hashable, ...]:
-    """What of a question decides which updates teach it, and how they are read."""
-    features = query.features
-    task = features.task_index is not None
-    return (
-        task,
-        index_definition(features),
-        query.group,
-        query.parent,
-        query.target_accuracy,
-        query.max_steps,
-    )
+def _training_key(query: ForecastQuery) -> tuple[Hashable, ...]:
+    """Return what of a query determines the training rows."""
+    is_task = query.features.task_index is not None
+    definition = index_definition(query.features)
+    return is_task, definition, query.group, query.parent, query.target_accuracy, query.max_steps
 
 
-def fold_predictions(rest: TrainingFolds, update: Update, query: ForecastQuery) -> Iterator[tuple[str, ScoredForecast]]:
-    """``(name, what it would have said)``: the forecast, each predictor alone and the simplest rules.
+def fold_predictions(
+    folds: TrainingFolds, update: Update, query: ForecastQuery
+) -> Iterator[tuple[str, ScoredForecast]]:
+    """Yield scored predictions of a held-out update by name: forecasts, single predictors, then baselines.
 
     Args:
-        rest: Of the history.
-        update: Which is not in it.
-        query: That could have been asked before it.
+        folds: History without the update.
+        update: Held-out update.
+        query: Query that could have been asked before it.
     """
-    for name, history in (FORECAST, rest), (OWN, rest.alone):
-        word = None if history is None else history.said(update, query)
-        if word is not None:
-            yield name, word
-    for name, names in {**{name: (name,) for name in PREDICTORS}, BARE: ()}.items():
-        outlook = rest.outlook(query, names)
-        if outlook is not None:
-            yield name, score_distribution(outlook, update, query, rest.level)
-    constant = rest.median(query)
+    for name, history in (FORECAST, folds), (OWN_ONLY, folds.own_only):
+        scored = None if history is None else history.score(update, query)
+        if scored is not None:
+            yield name, scored
+    for name, predictors in {**{name: (name,) for name in PREDICTORS}, NO_PREDICTOR: ()}.items():
+        distribution = folds.predict(query, predictors)
+        if distribution is not None:
+            yield name, score_distribution(distribution, update, query, folds.level)
+    constant = folds.median(query)
     if constant is not None:
         yield CONSTANT, score_forecast(update, query, constant)
-    yield LONGEST, score_forecast(update, query, math.log(query.max_steps))
+    yield STEP_BUDGET, score_forecast(update, query, math.log(query.max_steps))
 
 
-def query_for_update(update: Update, target: float, longest: int) -> ForecastQuery:
-    """What could have been asked before an update.
+def query_for_update(update: Update, target_accuracy: float, max_steps: int) -> ForecastQuery:
+    """Return the query that could have been asked before a finished update.
 
     Args:
-        update: A finished one.
-        target: Accuracy.
-        longest: Steps of the longest run, where a loop of the user's own named none.
+        update: Finished update.
+        target_accuracy: Target accuracy of the query.
+        max_steps: Step budget, if the update's recipe has none.
     """
     per_epoch = update.curve.steps_per_epoch
     epochs = update.recipe.get("fixed_epochs") or update.recipe.get("max_epochs")
-    limit = per_epoch * int(epochs) if per_epoch and epochs else longest
-    return ForecastQuery(
-        update.features, target, update_group(update), update.shift_type, update.parent, update.train_data, limit
-    )
+    budget = per_epoch * int(epochs) if per_epoch and epochs else max_steps
+    group, condition = update_group(update), update.train_data
+    return ForecastQuery(update.features, target_accuracy, group, update.shift_type, update.parent, condition, budget)
 
 
 def score_distribution(
-    found: PredictiveDistribution,
+    distribution: PredictiveDistribution,
     update: Update,
     query: ForecastQuery,
     level: float,
-    reach_distribution: PredictiveDistribution | None = None,
+    success: PredictiveDistribution | None = None,
 ) -> ScoredForecast:
-    """Score a predictive distribution of log steps against a finished update."""
-    longest = math.log(query.max_steps)
-    chance = (reach_distribution or found).chance(longest)
-    said = found.until(longest, chance, level)
-    return score_forecast(update, query, said.center, said.low, said.high, chance)
+    """Score a predictive distribution of log steps.
+
+    Args:
+        distribution: Predictive distribution.
+        update: Outcome.
+        query: Query that the distribution answers.
+        level: Nominal coverage of the interval.
+        success: Distribution for the probability of reaching the target; None uses the first one.
+    """
+    limit = math.log(query.max_steps)
+    probability = (success or distribution).probability_below(limit)
+    run = distribution.truncated_at(limit, probability, level)
+    return score_forecast(update, query, run.median, (run.lower, run.upper), probability)
 
 
 def score_forecast(
     update: Update,
     query: ForecastQuery,
-    center: float,
-    low: float | None = None,
-    high: float | None = None,
-    chance: float | None = None,
+    log_steps: float,
+    interval: tuple[float, float] | None = None,
+    probability_reached: float | None = None,
 ) -> ScoredForecast:
-    """Nothing is said beyond the longest run."""
-    at_target, longest = update.cost_at(query.target_accuracy), math.log(query.max_steps)
-    steps = math.log((at_target or update.cost).steps or 1)
+    """Score a forecast of log steps, truncated at the step budget.
+
+    Args:
+        update: Outcome.
+        query: Query that the forecast answers.
+        log_steps: Median forecast.
+        interval: Prediction interval of log steps, if there is one.
+        probability_reached: Probability of reaching the target, if it was forecast.
+    """
+    at_target, limit = update.cost_at(query.target_accuracy), math.log(query.max_steps)
+    lower, upper = (None, None) if interval is None else (min(end, limit) for end in interval)
     return ScoredForecast(
         update=update.id,
         shift_type=update.shift_type,
-        forecast=min(center, longest),
-        low=None if low is None else min(low, longest),
-        high=None if high is None else min(high, longest),
-        chance=chance,
-        steps=steps,
+        forecast=min(log_steps, limit),
+        lower=lower,
+        upper=upper,
+        probability_reached=probability_reached,
+        log_steps=math.log((at_target or update.cost).steps or 1),
         reached=at_target is not None,
     )

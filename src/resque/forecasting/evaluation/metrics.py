@@ -1,4 +1,4 @@
-"""What was said of costs beside what came: errors, coverage, width, interval score, Brier score, rank correlation."""
+"""Score forecasts against outcomes: errors, coverage, width, interval score, Brier score, rank correlation."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -7,77 +7,100 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from resque.forecasting.evaluation.settlement import covers
 from resque.types import Interval
 
-_RESAMPLES = 1000
-_CLUSTERED = 0.9
-_TWO_SIDED = 1.959964
-_SLACK = 1e-9
+__all__ = [
+    "FEWEST_GROUPS",
+    "PredictorReport",
+    "ScoredForecast",
+    "cluster_bootstrap_interval",
+    "correlation_interval",
+    "error_reduction",
+    "evaluate_predictor",
+    "spearman_with_interval",
+]
+
 FEWEST_GROUPS = 3
+"""Fewest shift types for an interval clustered by shift type, and fewest folds."""
+_RESAMPLES = 1000
+_CLUSTERED_LEVEL = 0.9
+_NORMAL_975 = 1.959964
+_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class ScoredForecast:
-    """What was said of one update, and what came; logarithms of steps, none beyond the longest run.
+    """Forecast and outcome of one update, in log steps.
 
     Attributes:
-        update: Its id.
-        shift_type: Its kind of shift.
-        forecast: The middle.
-        low: Lower end of the interval; None where none was given, as the two below.
-        high: Upper end.
-        chance: Of reaching the target.
-        steps: What it took, or took at least.
-        reached: Whether the target was.
+        update: Id of the update.
+        shift_type: Shift type of the update; the cluster of clustered intervals.
+        forecast: Median forecast.
+        lower: Lower end of the prediction interval; None without an interval.
+        upper: Upper end of the prediction interval; None without an interval.
+        probability_reached: Probability of reaching the target; None if not forecast.
+        log_steps: Outcome; a lower bound if the target was not reached.
+        reached: Whether the target was reached.
     """
 
     update: str
     shift_type: Hashable
     forecast: float
-    low: float | None
-    high: float | None
-    chance: float | None
-    steps: float
+    lower: float | None
+    upper: float | None
+    probability_reached: float | None
+    log_steps: float
     reached: bool
 
     @property
-    def held(self) -> bool:
-        """As a settlement judges it: of a run that never arrived, whether the interval ends no earlier than the run."""
-        low, high = self._ends
-        return (not self.reached or low <= self.steps + _SLACK) and self.steps <= high + _SLACK
+    def error(self) -> float:
+        """Absolute error in log steps."""
+        return abs(self.forecast - self.log_steps)
+
+    @property
+    def covered(self) -> bool:
+        """Whether the interval covers the outcome."""
+        lower, upper = self._bounds
+        return covers(lower - _TOLERANCE, upper + _TOLERANCE, self.log_steps, self.reached)
 
     @property
     def width(self) -> float:
-        """Of the interval."""
-        low, high = self._ends
-        return high - low
+        """Width of the interval."""
+        lower, upper = self._bounds
+        return upper - lower
 
     def score(self, level: float) -> float:
-        """The interval score (Gneiting and Raftery, 2007); a run that never arrived cannot lie below."""
-        low, high = self._ends
-        below = max(low - self.steps, 0.0) if self.reached else 0.0
-        return high - low + 2.0 / (1.0 - level) * (below + max(self.steps - high, 0.0))
+        """Return the interval score (Gneiting and Raftery, 2007): width plus ``2 / (1 - level)`` times the miss.
+
+        A censored outcome cannot lie below the interval.
+        """
+        lower, upper = self._bounds
+        below = max(lower - self.log_steps, 0.0) if self.reached else 0.0
+        return upper - lower + 2.0 / (1.0 - level) * (below + max(self.log_steps - upper, 0.0))
 
     @property
-    def _ends(self) -> tuple[float, float]:
-        return (-math.inf if self.low is None else self.low), (math.inf if self.high is None else self.high)
+    def _bounds(self) -> tuple[float, float]:
+        return (-math.inf if self.lower is None else self.lower), (math.inf if self.upper is None else self.upper)
 
 
 @dataclass(frozen=True)
 class PredictorReport:
-    """One predictor's word on all updates that could be asked about.
+    """Accuracy of one predictor on all updates that it could predict.
 
     Attributes:
-        predictor: Name.
-        n: Updates.
-        reached: Those that reached the target; errors are theirs.
+        predictor: Name of the predictor.
+        n: Number of updates.
+        reached: Number of updates that reached the target; errors are computed on these.
         median_error: Median of ``|forecast - steps| / steps``.
-        within_factor_2: Share of them.
-        spearman: Of forecast and steps, with its 95 % interval.
-        brier: Mean squared error of the chance of reaching the target; None for what gives no chance.
-        coverage: Share of intervals that held, with a 90 % interval clustered by kind; None for what gives none.
-        log_width: Median width of the intervals, in log steps.
-        interval_score: Mean, in log steps; smaller is better.
+        within_factor_2: Share of forecasts within a factor of 2 of the steps.
+        spearman: 95 % interval of the rank correlation of forecast and steps; None if undefined.
+        spearman_value: Rank correlation of forecast and steps; None if undefined.
+        brier: Mean squared error of the probability of reaching the target; None without probabilities.
+        coverage: Share of intervals that cover the outcome; None without intervals.
+        coverage_interval: 90 % interval of the coverage, clustered by shift type; None without intervals.
+        log_width: Median width of the intervals, in log steps; None without intervals.
+        interval_score: Mean interval score in log steps, smaller is better; None without intervals.
     """
 
     predictor: str
@@ -94,38 +117,44 @@ class PredictorReport:
     interval_score: float | None
 
 
-def evaluate_predictor(predictor: str, found: Sequence[ScoredForecast], level: float) -> PredictorReport:
-    """One predictor's word, judged.
+def evaluate_predictor(predictor: str, scored: Sequence[ScoredForecast], level: float) -> PredictorReport:
+    """Evaluate one predictor.
 
     Args:
-        predictor: Its name.
-        found: What it said of every update, one at least.
-        level: Nominal coverage of its intervals.
+        predictor: Name of the predictor.
+        scored: Its forecasts, at least one.
+        level: Nominal coverage of the intervals.
     """
-    reached = [each for each in found if each.reached]
-    forecast, steps = (np.array([getattr(each, field) for each in reached]) for field in ("forecast", "steps"))
-    ranks, between = spearman_with_interval(forecast, steps)
-    spoken = [each for each in found if each.low is not None]
-    chances = [(each.chance - each.reached) ** 2 for each in found if each.chance is not None]
-    holds = np.array([each.held for each in spoken])
+    reached = [each for each in scored if each.reached]
+    forecast, steps = (np.array([getattr(each, field) for each in reached]) for field in ("forecast", "log_steps"))
+    correlation, correlation_range = spearman_with_interval(forecast, steps)
+    intervals = [each for each in scored if each.lower is not None]
+    squares = [(p - each.reached) ** 2 for each in scored if (p := each.probability_reached) is not None]
+    covered = np.array([each.covered for each in intervals])
+    shift_types = [each.shift_type for each in intervals]
     return PredictorReport(
         predictor=predictor,
-        n=len(found),
+        n=len(scored),
         reached=len(reached),
         median_error=float(np.median(np.abs(np.expm1(forecast - steps)))) if reached else math.nan,
         within_factor_2=float(np.mean(np.abs(forecast - steps) <= math.log(2.0))) if reached else math.nan,
-        spearman=between,
-        spearman_value=ranks,
-        brier=float(np.mean(chances)) if chances else None,
-        coverage=float(holds.mean()) if spoken else None,
-        coverage_interval=cluster_bootstrap_interval(holds, [each.shift_type for each in spoken]) if spoken else None,
-        log_width=float(np.median([each.width for each in spoken])) if spoken else None,
-        interval_score=float(np.mean([each.score(level) for each in spoken])) if spoken else None,
+        spearman=correlation_range,
+        spearman_value=correlation,
+        brier=float(np.mean(squares)) if squares else None,
+        coverage=float(covered.mean()) if intervals else None,
+        coverage_interval=cluster_bootstrap_interval(covered, shift_types) if intervals else None,
+        log_width=float(np.median([each.width for each in intervals])) if intervals else None,
+        interval_score=float(np.mean([each.score(level) for each in intervals])) if intervals else None,
     )
 
 
 def spearman_with_interval(x: np.ndarray, y: np.ndarray) -> tuple[float | None, Interval | None]:
-    """ρ, and its 95 % interval by Fisher's z with Bonett and Wright's variance."""
+    """Compute Spearman's ρ and its 95 % interval; None for fewer than five pairs or constant values.
+
+    Args:
+        x: Values of shape ``(n,)``.
+        y: Values of shape ``(n,)``.
+    """
     if len(x) < 5 or np.ptp(x) < 1e-12 or np.ptp(y) < 1e-12:
         return None, None
     value = float(stats.spearmanr(x, y).statistic)
@@ -133,40 +162,62 @@ def spearman_with_interval(x: np.ndarray, y: np.ndarray) -> tuple[float | None, 
 
 
 def correlation_interval(value: float, n: int, ranks: bool) -> Interval | None:
-    """95 % interval of Pearson's r, or with ``ranks`` of Spearman's ρ, from ``n`` pairs, four at least.
+    """Compute the 95 % interval of a correlation by Fisher's z, ``atanh(r) ± 1.96 · sqrt(c / (n - 3))``.
 
-    None for a perfect correlation: Fisher's z has no end there, and few pairs may agree by chance.
+    The factor c is 1 for Pearson's r, and ``1 + ρ² / 2`` for Spearman's ρ (Bonett and Wright, 2000).
+
+    Args:
+        value: Correlation.
+        n: Number of pairs, at least four.
+        ranks: Whether it is Spearman's ρ.
+
+    Returns:
+        The interval; None for a perfect correlation, where Fisher's z is infinite.
 
     Example:
-        >>> found = correlation_interval(0.86, 7, ranks=False)
-        >>> round(found.low, 2), round(found.high, 2)
+        >>> interval = correlation_interval(0.86, 7, ranks=False)
+        >>> round(interval.low, 2), round(interval.high, 2)
         (0.3, 0.98)
     """
-    if abs(value) > 1.0 - _SLACK:
+    if abs(value) > 1.0 - _TOLERANCE:
         return None
-    spread = _TWO_SIDED * math.sqrt((1.0 + value**2 / 2.0 if ranks else 1.0) / (n - 3))
-    middle = math.atanh(value)
+    spread = _NORMAL_975 * math.sqrt((1.0 + value**2 / 2.0 if ranks else 1.0) / (n - 3))
+    z = math.atanh(value)
     method = "Fisher's z" + (", Bonett and Wright's variance" if ranks else "")
-    return Interval(math.tanh(middle - spread), math.tanh(middle + spread), 0.95, f"{method}; approximate")
+    return Interval(math.tanh(z - spread), math.tanh(z + spread), 0.95, f"{method}; approximate")
 
 
-def error_reduction(index: Sequence[ScoredForecast], other: Sequence[ScoredForecast]) -> Interval | None:
-    """How much smaller the index's log errors are than another's, on updates of which both speak."""
+def error_reduction(one: Sequence[ScoredForecast], other: Sequence[ScoredForecast]) -> Interval | None:
+    """Compute by how much smaller the absolute log errors of one predictor are than those of another.
+
+    Args:
+        one: Forecasts of the first predictor.
+        other: Forecasts of the second predictor.
+
+    Returns:
+        90 % interval of the mean reduction, clustered by shift type, over updates that both predict and that reached
+        the target; None with fewer than three shift types.
+    """
     others = {each.update: each for each in other}
-    pairs = [(each, others[each.update]) for each in index if each.reached and each.update in others]
-    if len(pairs) < FEWEST_GROUPS or len({a.shift_type for a, _ in pairs}) < FEWEST_GROUPS:
+    pairs = [(each, others[each.update]) for each in one if each.reached and each.update in others]
+    if len({each.shift_type for each, _ in pairs}) < FEWEST_GROUPS:
         return None
-    nearer = [abs(b.forecast - b.steps) - abs(a.forecast - a.steps) for a, b in pairs]
-    return cluster_bootstrap_interval(np.array(nearer), [a.shift_type for a, _ in pairs])
+    reductions = np.array([second.error - first.error for first, second in pairs])
+    return cluster_bootstrap_interval(reductions, [each.shift_type for each, _ in pairs])
 
 
-def cluster_bootstrap_interval(values: np.ndarray, kinds: Sequence[Hashable]) -> Interval:
-    """Of their mean, by a bootstrap of whole kinds: what is said of one shift of a kind is no news of the next."""
+def cluster_bootstrap_interval(values: np.ndarray, clusters: Sequence[Hashable]) -> Interval:
+    """Compute the 90 % interval of a mean by a bootstrap of whole clusters, with a fixed seed.
+
+    Args:
+        values: Values of shape ``(n,)``.
+        clusters: Cluster of each value, e.g. its shift type.
+    """
     random = np.random.default_rng(0)
-    groups = [values[[other == kind for other in kinds]] for kind in dict.fromkeys(kinds)]
+    groups = [values[[other == cluster for other in clusters]] for cluster in dict.fromkeys(clusters)]
     means = [
         np.concatenate([groups[i] for i in random.integers(len(groups), size=len(groups))]).mean()
         for _ in range(_RESAMPLES)
     ]
-    low, high = np.quantile(means, [(1 - _CLUSTERED) / 2, (1 + _CLUSTERED) / 2])
-    return Interval(float(low), float(high), _CLUSTERED, "bootstrap of whole kinds")
+    low, high = np.quantile(means, [(1 - _CLUSTERED_LEVEL) / 2, (1 + _CLUSTERED_LEVEL) / 2])
+    return Interval(float(low), float(high), _CLUSTERED_LEVEL, "bootstrap of whole clusters")

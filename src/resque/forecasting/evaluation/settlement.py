@@ -1,4 +1,7 @@
-"""Forecasts beside what happened: which intervals held, how far off they were, which predictor came closest."""
+"""Compare settled forecasts with outcomes: errors, coverage and the best predictor.
+
+A forecast is settled once the update that it was made for is in the ledger.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,21 +20,36 @@ if TYPE_CHECKING:
 
     from resque.training.job import RetrainingJob
 
-FORECAST = "the forecast"
-_BROKEN_OFF = ("max hours", "max kWh", "the user")
+__all__ = [
+    "FORECAST",
+    "PredictorScore",
+    "ProbabilityScore",
+    "Settlement",
+    "check_settles",
+    "comparable_cost",
+    "covers",
+    "is_covered",
+    "relative_error",
+    "score_predictors",
+    "summarize_settlements",
+]
+
+FORECAST = "forecast"
+"""Name of the forecast itself among the predictors."""
+_INTERRUPTED = ("max hours", "max kWh", "the user")
 
 
 @dataclass(frozen=True)
 class PredictorScore:
-    """How well one predictor foretold the steps of the settled updates.
+    """Accuracy of one predictor's forecasts of steps.
 
     Attributes:
-        predictor: ``"the forecast"`` as it was made, or what it would have rested on alone.
-        n: Updates that reached their target.
+        predictor: ``"forecast"``, or the name of an alternative in it.
+        n: Number of updates; all of them reached their target.
         median_error: Median of ``|forecast - measured| / measured``.
         median_factor: Median of the larger of forecast and measured over the smaller.
-        within_factor_2: Share within a factor of two.
-        forecast_factor: The median factor of the forecast itself, on the same updates.
+        within_factor_2: Share of updates within a factor of 2.
+        forecast_factor: Median factor of the forecast itself on the same updates.
     """
 
     predictor: str
@@ -42,44 +60,153 @@ class PredictorScore:
     forecast_factor: float
 
 
+@dataclass(frozen=True)
+class ProbabilityScore:
+    """Accuracy of the probabilities of reaching the target.
+
+    Attributes:
+        n: Number of runs that were not interrupted.
+        reached: Number of them that reached the target.
+        mean_probability: Mean forecast probability.
+        brier: Mean squared error of the probability.
+    """
+
+    n: int
+    reached: int
+    mean_probability: float
+    brier: float
+
+
+@dataclass(frozen=True)
+class Settlement(Displayable):
+    """Summary of settled forecasts.
+
+    Attributes:
+        n: Number of settled forecasts; those with nothing to train are not counted.
+        covered: Cost → (number of covering intervals, number of intervals that could be evaluated).
+        median_error: Cost → median of ``|forecast - measured| / measured``, over updates that reached the target.
+        scores: Predictors by their error in steps, best first.
+        overhead_s: Seconds spent on computing the forecasts.
+        overhead_kwh: Energy of computing the forecasts; None if unknown.
+        training_s: Seconds of training in the updates.
+        training_kwh: Energy of the training; None if unknown.
+        probability_score: Accuracy of the probabilities of reaching the target; None if all runs were interrupted.
+    """
+
+    n: int
+    covered: Mapping[str, tuple[int, int]]
+    median_error: Mapping[str, float]
+    scores: Sequence[PredictorScore]
+    overhead_s: float
+    overhead_kwh: float | None
+    training_s: float
+    training_kwh: float | None
+    probability_score: ProbabilityScore | None = None
+
+    def _display(self) -> Display:
+        errors = {cost: f"{error:.0%}" for cost, error in self.median_error.items()}
+        rows = [
+            (COST_NAMES[cost], format_share(*counts), errors.get(cost, NOT_MEASURED))
+            for cost, counts in self.covered.items()
+        ]
+        lines, score = [], self.probability_score
+        if score is not None:
+            lines.append(
+                f"probability of reaching the target: forecast {format_probability(score.mean_probability)} on "
+                f"average, reached {format_share(score.reached, score.n)} (Brier score {score.brier:.3f})"
+            )
+        title = f"Forecast accuracy over {self.n} settled update{'s' * (self.n != 1)}"
+        return Display(title, ("cost", "intervals that covered", "median error"), rows, lines)
+
+
+def summarize_settlements(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:
+    """Summarize settled forecasts; those with nothing to train are left out.
+
+    Args:
+        settled: Forecasts with the updates that settle them.
+    """
+    pairs = [(forecast, update) for forecast, update in settled if forecast.alternatives]
+    covered: dict[str, tuple[int, int]] = {}
+    errors: dict[str, float] = {}
+    for cost in COSTS:
+        known = [each for pair in pairs if (each := is_covered(*pair, cost)) is not None]
+        covered[cost] = sum(known), len(known)
+        relative = [abs(error) for pair in pairs if (error := relative_error(*pair, cost)) is not None]
+        if relative:
+            errors[cost] = float(np.median(relative))
+    return Settlement(
+        n=len(pairs),
+        covered=covered,
+        median_error=errors,
+        scores=score_predictors(pairs),
+        overhead_s=math.fsum(forecast.overhead.wall_s for forecast, _ in pairs),
+        overhead_kwh=_total([forecast.overhead.energy_kwh for forecast, _ in pairs]),
+        training_s=math.fsum(update.cost.wall_s for _, update in pairs),
+        training_kwh=_total([update.cost.energy_kwh for _, update in pairs]),
+        probability_score=_probability_score(pairs),
+    )
+
+
 def score_predictors(settled: Sequence[tuple[Forecast, Update]]) -> list[PredictorScore]:
-    """Each predictor's errors on updates that were forecast, then done; the best (smallest factor) first."""
-    pairs: dict[str, list[tuple[float, int, float]]] = {}
-    for said, update in settled:
-        if update.reached and update.cost.steps and said.alternatives:
-            own = said.estimates["steps"].value
-            for name, steps in {FORECAST: own, **said.alternatives}.items():
-                pairs.setdefault(name, []).append((steps, update.cost.steps, own))
+    """Score the forecast and each of its alternatives by their steps, best (smallest factor) first.
+
+    Args:
+        settled: Forecasts with the updates that settle them; only updates that reached their target are scored.
+    """
+    steps: dict[str, list[tuple[float, int, float]]] = {}
+    for forecast, update in settled:
+        if update.reached and update.cost.steps and forecast.alternatives:
+            own = forecast.estimates["steps"].value
+            for name, predicted in {FORECAST: own, **forecast.alternatives}.items():
+                steps.setdefault(name, []).append((predicted, update.cost.steps, own))
     scores = []
-    for name, both in pairs.items():
-        said_steps, done, own_steps = np.array(both, dtype=float).T
-        factors, own_factors = (np.exp(np.abs(np.log(each / done))) for each in (said_steps, own_steps))
-        error = float(np.median(np.abs(said_steps - done) / done))
-        middles = float(np.median(factors)), float(np.median(own_factors))
-        scores.append(PredictorScore(name, len(both), error, middles[0], float((factors <= 2).mean()), middles[1]))
+    for name, each in steps.items():
+        predicted, measured, own_steps = np.array(each, dtype=float).T
+        factors, own_factors = (np.exp(np.abs(np.log(values / measured))) for values in (predicted, own_steps))
+        score = PredictorScore(
+            predictor=name,
+            n=len(each),
+            median_error=float(np.median(np.abs(predicted - measured) / measured)),
+            median_factor=float(np.median(factors)),
+            within_factor_2=float((factors <= 2).mean()),
+            forecast_factor=float(np.median(own_factors)),
+        )
+        scores.append(score)
     return sorted(scores, key=lambda score: score.median_factor)
 
 
-def is_covered(said: Forecast, update: Update, cost: str) -> bool | None:
-    """Whether an interval held what was measured; None where one of the two is missing.
-
-    An update that never reached its target took longer than it ran: the interval held it if it ends later.
-    """
-    estimate, measured = said.estimates.get(cost), comparable_cost(said, update, cost)
+def is_covered(forecast: Forecast, update: Update, cost: str) -> bool | None:
+    """Return whether the forecast interval covers the measured cost; None if one of the two is missing."""
+    estimate, measured = forecast.estimates.get(cost), comparable_cost(forecast, update, cost)
     if estimate is None or measured is None:
         return None
-    if update.reached:
-        return measured in estimate.interval
-    return estimate.interval.high is None or estimate.interval.high >= measured
+    low, high = estimate.interval.low, estimate.interval.high
+    return covers(low, math.inf if high is None else high, measured, update.reached)
 
 
-def comparable_cost(said: Forecast, update: Update, cost: str) -> float | None:
-    """A measured cost that a forecast can be judged by; None where it cannot.
+def covers(lower: float, upper: float, cost: float, reached: bool) -> bool:
+    """Return whether an interval covers a cost; a right-censored cost is covered if the interval ends above it.
 
-    The energy of a run too short for the meter rests on a probe as the forecast does; the emissions of another
-    grid were not what was asked for.
+    Args:
+        lower: Lower end of the interval.
+        upper: Upper end of the interval.
+        cost: Measured cost, or its lower bound if the target was not reached.
+        reached: Whether the target was reached.
+
+    Example:
+        >>> covers(1.0, 2.0, 0.5, reached=True), covers(1.0, 2.0, 0.5, reached=False)
+        (False, True)
     """
-    if cost == "carbon_kg" and said.grid != update.grid:
+    return (lower <= cost or not reached) and cost <= upper
+
+
+def comparable_cost(forecast: Forecast, update: Update, cost: str) -> float | None:
+    """Return the measured cost if it can be compared with the forecast; else None.
+
+    Not comparable are the energy of a run too short for the meter, which rests on the same probe as the forecast, and
+    emissions on another grid.
+    """
+    if cost == "carbon_kg" and forecast.grid != update.grid:
         return None
     if cost in ("energy_kwh", "carbon_kg") and update.energy.energy_kwh is None:
         return None
@@ -87,142 +214,60 @@ def comparable_cost(said: Forecast, update: Update, cost: str) -> float | None:
     return measured
 
 
-def relative_error(said: Forecast, update: Update, cost: str) -> float | None:
-    """``(forecast - measured) / measured`` of an update that reached its target; None where it cannot be judged."""
-    estimate, measured = said.estimates.get(cost), comparable_cost(said, update, cost)
+def relative_error(forecast: Forecast, update: Update, cost: str) -> float | None:
+    """Return ``(forecast - measured) / measured``; None for a missed target or without a comparable cost."""
+    estimate, measured = forecast.estimates.get(cost), comparable_cost(forecast, update, cost)
     if estimate is None or not measured or not update.reached:
         return None
     return (estimate.value - measured) / measured
 
 
-@dataclass(frozen=True)
-class ProbabilityScore:
-    """Chances of reaching the target beside what came.
+def check_settles(model: "nn.Module", job: "RetrainingJob", forecast: Forecast) -> None:
+    """Check that a forecast was made for this update.
 
-    Attributes:
-        n: Runs that reached it, or ended by the rules of their recipe without.
-        reached: Those that did.
-        said: Mean chance.
-        brier: Mean squared error of the chance.
-    """
-
-    n: int
-    reached: int
-    said: float
-    brier: float
-
-
-@dataclass(frozen=True)
-class Settlement(Displayable):
-    """Forecasts beside what happened, summed up.
-
-    Attributes:
-        n: Settled forecasts that foretold any training.
-        covered: Cost → (intervals that covered the measured cost, intervals that could be judged).
-        median_error: Cost → median of ``|forecast - measured| / measured``, over updates that reached the target.
-        scores: Predictors by their error in steps, best first.
-        asking_s: Seconds that the forecasts took together.
-        asking_kwh: Their energy, None if unknown.
-        doing_s: Seconds of training in the updates.
-        doing_kwh: Their energy, None if unknown.
-        chances: Of reaching the target; None where no run shows whether it would have.
-    """
-
-    n: int
-    covered: Mapping[str, tuple[int, int]]
-    median_error: Mapping[str, float]
-    scores: Sequence[PredictorScore]
-    asking_s: float
-    asking_kwh: float | None
-    doing_s: float
-    doing_kwh: float | None
-    chances: ProbabilityScore | None = None
-
-    def _display(self) -> Display:
-        lines = []
-        if self.chances is not None:
-            lines.append(
-                f"probability of reaching the target: forecast {format_probability(self.chances.said)} on average, "
-                f"reached {format_share(self.chances.reached, self.chances.n)} (Brier score {self.chances.brier:.3f})"
-            )
-        return Display(
-            f"Forecast accuracy over {self.n} settled update{'s' * (self.n != 1)}",
-            ("cost", "intervals that covered", "median error"),
-            [
-                (
-                    COST_NAMES[cost],
-                    format_share(*counts),
-                    f"{self.median_error[cost]:.0%}" if cost in self.median_error else NOT_MEASURED,
-                )
-                for cost, counts in self.covered.items()
-            ],
-            lines,
-        )
-
-
-def summarize_settlements(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:
-    """Sum up all settled forecasts that foretold any training."""
-    pairs = [(said, update) for said, update in settled if said.alternatives]
-    verdicts = {cost: [is_covered(said, update, cost) for said, update in pairs] for cost in COSTS}
-    errors: dict[str, list[float]] = {}
-    for said, update in pairs:
-        for cost in said.estimates:
-            error = relative_error(said, update, cost)
-            if error is not None:
-                errors.setdefault(cost, []).append(abs(error))
-    return Settlement(
-        n=len(pairs),
-        covered={c: (sum(v is True for v in all_), sum(v is not None for v in all_)) for c, all_ in verdicts.items()},
-        median_error={cost: float(np.median(values)) for cost, values in errors.items()},
-        scores=score_predictors(pairs),
-        asking_s=math.fsum(said.overhead.wall_s for said, _ in pairs),
-        asking_kwh=_total([said.overhead.energy_kwh for said, _ in pairs]),
-        doing_s=math.fsum(update.cost.wall_s for _, update in pairs),
-        doing_kwh=_total([update.cost.energy_kwh for _, update in pairs]),
-        chances=_chances(pairs),
-    )
-
-
-def _chances(settled: Sequence[tuple[Forecast, Update]]) -> ProbabilityScore | None:
-    """A run that somebody or a budget broke off does not say whether it would have arrived."""
-    known = [
-        (said.probability_reached, update.reached)
-        for said, update in settled
-        if update.reached or update.stopped_by not in _BROKEN_OFF
-    ]
-    if not known:
-        return None
-    said, came = np.array(known, dtype=float).T
-    return ProbabilityScore(len(known), int(came.sum()), float(said.mean()), float(((said - came) ** 2).mean()))
-
-
-def _total(values: Sequence[float | None]) -> float | None:
-    """The sum, or None if any part is unknown: a sum with an unmeasured part is not called a total."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) if len(known) == len(values) else None
-
-
-def check_settles(model: "nn.Module", job: "RetrainingJob", said: Forecast) -> None:
-    """Refuse to settle a forecast with an update that it was not made for.
+    Args:
+        model: Model to update.
+        job: Retraining job.
+        forecast: Forecast to settle.
 
     Raises:
-        SettingError: Another model, data set or target.
+        SettingError: Other model, data, target accuracy, shift type or recipe.
     """
     from resque.models.weights import fingerprint
     from resque.training.recipe import recipe_to_dict
 
-    here = {
-        "model": job.parent or fingerprint(model),
-        "training data": job.train.name,
-        "test data": job.test.name,
-        "target accuracy": job.target_accuracy,
-        "shift_type": job.effective_shift_type,
-        "recipe": recipe_to_dict(job.recipe),
+    recipe = recipe_to_dict(job.recipe)
+    changed = [name for name in recipe if recipe[name] != forecast.recipe.get(name)]
+    theirs, ours = (", ".join(f"{name} {each.get(name)}" for name in changed) for each in (forecast.recipe, recipe))
+    compared = {
+        "model": (forecast.parent, job.parent or fingerprint(model)),
+        "training data": (forecast.train_data, job.train.name),
+        "test data": (forecast.test_data, job.test.name),
+        "target accuracy": (forecast.target_accuracy, job.target_accuracy),
+        "shift type": (forecast.shift_type, job.effective_shift_type),
+        "recipe": (theirs, ours),
     }
-    there = said.parent, said.train_data, said.test_data, said.target_accuracy, said.shift_type, dict(said.recipe)
-    for (what, mine), theirs in zip(here.items(), there, strict=True):
-        if isinstance(mine, dict) and isinstance(theirs, dict):
-            other = [name for name in mine if mine[name] != theirs.get(name)]
-            mine, theirs = (", ".join(f"{name} {each.get(name)}" for name in other) for each in (mine, theirs))
-        if mine != theirs:
-            raise SettingError(f"forecast {said.id} was made for {what} {theirs}, not {mine}: make a new forecast")
+    for what, (expected, given) in compared.items():
+        if expected != given:
+            made = f"forecast {forecast.id} was made for {what} {expected}"
+            raise SettingError(f"{made}, not {given}: make a new forecast")
+
+
+def _probability_score(settled: Sequence[tuple[Forecast, Update]]) -> ProbabilityScore | None:
+    """Score the probabilities of reaching the target; interrupted runs do not show whether they would have."""
+    known = [
+        (forecast.probability_reached, update.reached)
+        for forecast, update in settled
+        if update.reached or update.stopped_by not in _INTERRUPTED
+    ]
+    if not known:
+        return None
+    probability, reached = np.array(known, dtype=float).T
+    brier = float(((probability - reached) ** 2).mean())
+    return ProbabilityScore(len(known), int(reached.sum()), float(probability.mean()), brier)
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    """Return the sum; None if a value is unknown."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) if len(known) == len(values) else None

@@ -1,0 +1,123 @@
+"""Settled forecasts: errors, coverage and the comparison of predictors."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from doubles import synthetic_update
+from power_law import GRID, forecast_for, history
+from resque.energy.grid import Grid
+from resque.errors import LedgerError, SettingError
+from resque.forecasting.evaluation.settlement import (
+    FORECAST,
+    ProbabilityScore,
+    check_settles,
+    is_covered,
+    score_predictors,
+    summarize_settlements,
+)
+from resque.forecasting.forecaster import CONSTANT
+from resque.ledger.store import Ledger
+from resque.reporting.html import write_report
+from resque.reporting.sentences import settlement_sentence
+from resque.training.recipe import Recipe
+
+
+def test_forecast_is_settled_by_the_first_update_that_names_it(folder, job):
+    ledger, forecast = Ledger(folder / "resque.db"), forecast_for(history(), job)
+    ledger.add(forecast)
+    assert ledger.forecast(forecast.id[:6]) == forecast
+    assert ledger.settled() == []
+    for name in ("first", "second"):
+        ledger.add(synthetic_update(name, index=0.5, steps=240, forecast_id=forecast.id))
+    assert [(forecast.id, update.id) for forecast, update in ledger.settled()] == [(forecast.id, "first")]
+    with pytest.raises(LedgerError):
+        ledger.forecast("nothing")
+
+
+def settled_updates(job):
+    """Return three forecasts with their updates: covered, not covered, and right-censored."""
+    updates = history(types=("gaussian",), spread=0.05)
+    settled = []
+    for i, (index, steps, reached) in enumerate([(0.5, 240, True), (0.3, 900, True), (0.7, 400, False)]):
+        forecast = forecast_for(updates, job, index=index)
+        settled.append(
+            (forecast, synthetic_update(f"s{i}", index=index, steps=steps, reached=reached, forecast_id=forecast.id))
+        )
+    return settled
+
+
+def test_report_shows_errors_and_coverage(job, tmp_path):
+    settled = settled_updates(job)
+    for known, shown in (settled, True), (settled[:2], False):
+        write_report(tmp_path / "report.html", [update for _, update in known], known, summarize_settlements(known))
+        page = (tmp_path / "report.html").read_text()
+        assert ("intervals that held</text>" in page) == shown
+        assert "How good were the forecasts?" in page
+
+
+def test_summary_holds_coverage_totals_and_scores(job):
+    settled = settled_updates(job)
+    assert [is_covered(*pair, "steps") for pair in settled] == [True, False, True]
+    assert is_covered(*settled[0], "carbon_kg") is None
+    summary = summarize_settlements(settled)
+    assert summary.covered["steps"] == (2, 3)
+    assert summary.n == 3
+    assert summary.training_kwh == pytest.approx(1e-6 * 1540)
+    probability = [forecast.probability_reached for forecast, _ in settled]
+    brier = ((1 - probability[0]) ** 2 + (1 - probability[1]) ** 2 + probability[2] ** 2) / 3
+    assert summary.probability_score == ProbabilityScore(
+        3, 2, pytest.approx(np.mean(probability)), pytest.approx(brier)
+    )
+    broken_off = [(forecast, dataclasses.replace(update, stopped_by="max hours")) for forecast, update in settled]
+    assert summarize_settlements(broken_off).probability_score.n == 2
+    scores = {score.predictor: score for score in score_predictors(settled)}
+    assert set(scores) == {FORECAST, "index", "accuracy gap", "initial loss", CONSTANT}
+    assert scores[FORECAST].n == 2
+    steps = [pair[0].estimates["steps"].value for pair in settled[:2]]
+    factors = [max(a / b, b / a) for a, b in zip(steps, (240, 900), strict=True)]
+    assert scores[FORECAST].median_factor == pytest.approx(np.median(factors))
+
+
+def test_sentence_compares_on_the_same_updates(job):
+    """An update without an index, on which the forecast failed, must not favor the index."""
+    settled = settled_updates(job)[:2]
+    without = dataclasses.replace(settled[1][0], alternatives={"initial loss": 900.0})
+    sentence = settlement_sentence(summarize_settlements([settled[0], (without, settled[1][1])]))
+    only = summarize_settlements(settled[:1]).scores
+    own, index = (next(each for each in only if each.predictor == name) for name in (FORECAST, "index"))
+    assert f"On the 1 that the index could speak of, the forecast was off by {own.median_factor:.1f}, and" in sentence
+    assert f"the RESQUE index alone would have been by {index.median_factor:.1f}." in sentence
+
+
+def test_forecast_is_not_settled_by_another_update(cnn, job):
+    from resque.models.weights import fingerprint
+
+    forecast = forecast_for(history(), job, parent=fingerprint(cnn))
+    check_settles(cnn, job, forecast)
+    with pytest.raises(SettingError, match="made for target accuracy 0.9, not 0.8"):
+        check_settles(cnn, dataclasses.replace(job, target_accuracy=0.8), forecast)
+    with pytest.raises(SettingError, match="made for recipe batch_size 32, max_epochs 100, not batch_size 7"):
+        check_settles(cnn, dataclasses.replace(job, recipe=Recipe(batch_size=7)), forecast)
+    with pytest.raises(SettingError, match="made for shift type gaussian, not fog"):
+        check_settles(cnn, dataclasses.replace(job, shift_type="fog"), forecast)
+    with pytest.raises(SettingError, match="made for model p"):
+        check_settles(cnn, job, dataclasses.replace(forecast, parent="p"))
+
+
+def test_energy_from_the_probe_is_not_compared(job):
+    forecast = forecast_for(history(types=("gaussian",)), job)
+    update = synthetic_update("s", index=0.5, steps=240, forecast_id=forecast.id)
+    probed = dataclasses.replace(update, energy=dataclasses.replace(update.energy, energy_kwh=None))
+    assert is_covered(forecast, update, "energy_kwh") is not None
+    assert is_covered(forecast, probed, "energy_kwh") is None
+
+
+def test_carbon_of_another_grid_is_not_compared(job):
+    forecast = forecast_for(history(types=("gaussian",)), job)
+    update = synthetic_update("s", index=0.5, steps=240, forecast_id=forecast.id)
+    priced = dataclasses.replace(update, grid=GRID, cost=dataclasses.replace(update.cost, carbon_kg=1.2e-4))
+    assert is_covered(forecast, priced, "carbon_kg") is not None
+    for other in (Grid("OTH", 5.0, "test"), dataclasses.replace(GRID, pue=1.2)):
+        assert is_covered(forecast, dataclasses.replace(priced, grid=other), "carbon_kg") is None
