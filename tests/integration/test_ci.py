@@ -91,18 +91,18 @@ def test_beyond_its_budget_the_job_fails_with_3(gate):
     made = json.loads(out)
     assert made["gate"]["code"] == 3
     (reason,) = made["gate"]["reasons"]
-    assert reason.startswith("energy stays below ")
+    assert reason.startswith("the upper bound on energy at ")
     assert "### Update forecast: beyond budget" in page
     assert f"- {reason}" in page
     code, out, _, _ = gate("--max-kwh 1e-12")
-    assert (code, "gate: beyond budget" in out, "energy stays below" in out) == (3, True, True)
+    assert (code, "gate: beyond budget" in out, "the upper bound on energy" in out) == (3, True, True)
 
 
 def test_what_cannot_be_told_asks_a_human_with_4(gate, place):
     code, out, _, page = gate("--max-kg 1 --json")
     made = json.loads(out)
     assert (code, made["gate"]["code"], made["gate"]["held"]) == (4, 4, [])
-    assert "--max-kg is given and the forecast has no CO2e" in made["gate"]["reasons"][0]
+    assert "--max-kg is given, but the forecast has no CO2e" in made["gate"]["reasons"][0]
     assert "### Update forecast: not reliable enough to decide" in page
     assert gate("--max-kg 1 --country FRA")[0] == 0
 

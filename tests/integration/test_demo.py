@@ -44,8 +44,8 @@ def test_one_entry_is_shown_and_all_that_were_settled(demo):
     folder, _ = demo
     ask = "resque ledger {} --ledger demo-run/resque.db"
     settled = json.loads(shell(ask.format("settle --json"), folder).stdout)
-    assert settled["n"] == settled["chances"]["n"] == len(settled["settled"]) >= 6
-    assert settled["chances"]["said"] <= 1.0
+    assert settled["n"] == settled["probability_score"]["n"] == len(settled["settled"]) >= 6
+    assert settled["probability_score"]["mean_probability"] <= 1.0
     for which in ("forecast", "update"):
         name = settled["settled"][0][which]
         both = json.loads(shell(ask.format(f"show {name[:8]} --json"), folder).stdout)
@@ -61,7 +61,7 @@ def test_the_demo_says_whether_the_index_won(demo):
     factors = {s["predictor"]: s["median_factor"] for s in facts["settlement"]["scores"]}
     assert set(factors) == {"forecast", *(name for name in PREDICTORS if name not in OF_TASKS), "constant median"}
     assert f"The RESQUE index alone would have been off by {factors['index']:.1f}" in facts["verdict"]
-    assert f"off by a factor of {factors['the forecast']:.1f}" in facts["verdict"]
+    assert f"off by a factor of {factors['forecast']:.1f}" in facts["verdict"]
     assert facts["settlement"]["overhead_kwh"] > 0
 
 
