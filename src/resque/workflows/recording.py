@@ -259,7 +259,7 @@ def record(
     """
     history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
     history.check_writable()
-    said = None if forecast is None else history.waiting(forecast)
+    said = None if forecast is None else history.pending(forecast)
     about: dict[str, Any] = {
         "model": name or ("" if model is None else type(model).__name__),
         "parent": "" if model is None else fingerprint(model),

@@ -197,7 +197,7 @@ class UpdateRequest:
         checkpoint = Checkpoint(CHECKPOINTS, self.checkpoint_every_s, self.resume)
         run = RunIdentity(history, checkpoint, loaded.job.parent or fingerprint(loaded.network), loaded.job)
         if loaded.forecast is not None and not (self.resume and run.ended()):
-            history.waiting(loaded.forecast.id)
+            history.pending(loaded.forecast.id)
         if not run.check_resumed(begins_anew):
             _check_new(self.out)
         origin = None if loaded.original is None else loaded.original.origin
