@@ -30,9 +30,11 @@ __all__ = ["app", "main"]
 
 FORMER_OPTIONS = {
     "--kind": "--shift-type",
-    "--prior": "--bundled-history",
+    "--prior": None,  # the default
+    "--bundled-history": None,
     "--no-prior": "--no-bundled-history",
 }
+"""Options that stay valid and are not listed in the help → what they mean today."""
 INTERRUPTED = 130  # what typer makes of SIGINT
 
 app = typer.Typer(
@@ -41,6 +43,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (demo, doctor, init),
@@ -90,9 +93,10 @@ def main() -> None:
 
 
 def _with_current_names(arguments: list[str]) -> list[str]:
-    """Return the arguments with former option names replaced; they stay valid and are not listed in the help."""
+    """Return the arguments with former option names replaced."""
     named = [argument.partition("=") for argument in arguments]
-    return [FORMER_OPTIONS.get(option, option) + sign + value for option, sign, value in named]
+    current = [(FORMER_OPTIONS.get(option, option), sign + value) for option, sign, value in named]
+    return [option + value for option, value in current if option is not None]
 
 
 def _show_warning(shown: set[str], message: Warning | str, category: type[Warning], *where: Any) -> None:

@@ -13,7 +13,6 @@ from resque.cli.options import (
     LEDGER,
     MODEL,
     OUTPUT,
-    RECIPE,
     Classes,
     Country,
     Currency,
@@ -31,6 +30,7 @@ from resque.cli.options import (
     Limit,
     MaxEpochs,
     Model,
+    NoBundled,
     OwnReduction,
     PricePerHour,
     PricePerKwh,
@@ -78,10 +78,7 @@ def forecast(
     evaluate_every: EvaluateEvery = None,
     max_epochs: MaxEpochs = None,
     seed: Seed = 0,
-    bundled: Annotated[
-        bool,
-        option(RECIPE, "Let the bundled history shape the forecast.", "--bundled-history/--no-bundled-history"),
-    ] = True,
+    no_bundled: NoBundled = False,
     confidence: Annotated[
         float, option(BUDGET, "Coverage of the intervals; probability to stay within the budget and reach the target.")
     ] = 0.8,
@@ -136,7 +133,7 @@ def forecast(
             original=original, new_task=task is not None, extend=extend, ledger=ledger,
             recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, labels=labels,
             layer=layer, reduction=reduction, shift_type=shift_type, seed=seed, level=confidence,
-            bundled_history=bundled, country=country, intensity=intensity, pue=pue,
+            bundled_history=not no_bundled, country=country, intensity=intensity, pue=pue,
             options=model_options(weights, classes, device, limit, data_root),
         )  # fmt: skip
     except TooFewUpdatesError as error:

@@ -1,4 +1,4 @@
-"""The commands of the ledger: list, show, settle, validate, export, import. Each is parse → one call → print."""
+"""``resque ledger``: list, show, settle, validate, export, import."""
 
 import sys
 from pathlib import Path
@@ -6,15 +6,17 @@ from typing import Annotated
 
 import typer
 
-from resque.cli.loading import open_existing_ledger
-from resque.cli.options import LEDGER, Json, LedgerFile, Target
+from resque.cli.loading import open_existing_ledger, with_former_names
+from resque.cli.options import BUDGET, LEDGER, MODEL, OUTPUT, Json, LedgerFile, NoBundled, Project, Target, option
 
-app = typer.Typer(help="The history of updates and forecasts.", no_args_is_help=True)
+app = typer.Typer(help="Show and exchange the history of updates and forecasts.", no_args_is_help=True)
+MLFLOW = "MLflow runs"
+CODECARBON = "Codecarbon runs"
 
 
 @app.command("list")
-def ledger_list(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
-    """Every update, and the forecasts that still wait for theirs.
+def ledger_list(ledger: LedgerFile = LEDGER, project: Project = None, as_json: Json = False) -> None:
+    """List every update, and the forecasts that are pending.
 
     Example: resque ledger list --ledger demo-run/resque.db
     """
@@ -22,22 +24,25 @@ def ledger_list(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
 
     history = open_existing_ledger(ledger)
     updates, forecasts, settled = history.updates(), history.forecasts(), history.settled()
-    if as_json:
-        pairs = [{"forecast": said.id, "update": update.id} for said, update in settled]
-        console.print_json(
-            {"updates": console.to_json(updates), "forecasts": console.to_json(forecasts), "settled": pairs}
-        )
+    if not as_json:
+        tables.show_ledger(updates, forecasts, settled)
         return
-    tables.show_ledger(updates, forecasts, settled)
+    records = {
+        "updates": [with_former_names(console.to_json(update)) for update in updates],
+        "forecasts": [with_former_names(console.to_json(forecast)) for forecast in forecasts],
+    }
+    pairs = [{"forecast": forecast.id, "update": update.id} for forecast, update in settled]
+    console.print_json({**records, "settled": pairs})
 
 
 @app.command("show")
 def ledger_show(
     entry: Annotated[str, typer.Argument(help="Id of an update or a forecast, or the beginning of it.")],
     ledger: LedgerFile = LEDGER,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
-    """One update or forecast, and where it was settled the one beside the other.
+    """Show one update or forecast; where it is settled, forecast and measured side by side.
 
     Example: resque ledger show 3f2a --ledger demo-run/resque.db
     """
@@ -49,8 +54,11 @@ def ledger_show(
     found = history.entry(entry)
     pairs = [pair for pair in history.settled() if found in pair]
     if as_json:
-        said, done = pairs[0] if pairs else (None, found) if isinstance(found, Update) else (found, None)
-        console.print_json({"update": console.to_json(done), "forecast": console.to_json(said)})
+        forecast, update = pairs[0] if pairs else (None, found) if isinstance(found, Update) else (found, None)
+        records = {"update": update, "forecast": forecast}
+        console.print_json(
+            {name: record and with_former_names(console.to_json(record)) for name, record in records.items()}
+        )
         return
     if isinstance(found, Update):
         tables.show_update(found, software_carbon_intensity(found))
@@ -61,10 +69,10 @@ def ledger_show(
 
 
 @app.command("settle")
-def ledger_settle(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
-    """Every forecast whose update is done beside what it came to, and how good forecasts were in all.
+def ledger_settle(ledger: LedgerFile = LEDGER, project: Project = None, as_json: Json = False) -> None:
+    """Compare every settled forecast with its update, and summarize how good the forecasts were.
 
-    A forecast is settled by `resque retrain --forecast ID`, or by `resque.record(forecast=ID)` in a loop of your own.
+    `resque retrain --forecast ID` settles a forecast, or `resque.record(forecast=ID)` in a custom training loop.
 
     Example: resque ledger settle --ledger demo-run/resque.db
     """
@@ -73,32 +81,30 @@ def ledger_settle(ledger: LedgerFile = LEDGER, as_json: Json = False) -> None:
 
     settled = open_existing_ledger(ledger).settled()
     summary = summarize_settlements(settled)
+    verdict = sentences.settlement_sentence(summary)
     if as_json:
-        pairs = [{"forecast": said.id, "update": update.id} for said, update in settled]
-        console.print_json(
-            {**console.to_json(summary), "verdict": sentences.settlement_sentence(summary), "settled": pairs}
-        )
+        pairs = [{"forecast": forecast.id, "update": update.id} for forecast, update in settled]
+        console.print_json({**console.to_json(summary), "verdict": verdict, "settled": pairs})
         return
     if settled:
         tables.show_settled(settled)
         tables.show_settlement(summary)
-    console.out.print(sentences.settlement_sentence(summary), style="bold")
+    console.out.print(verdict, style="bold")
 
 
 @app.command("validate")
 def ledger_validate(
     target_accuracy: Target,
     by: Annotated[
-        str, typer.Option(help="Left out: shift-type, condition (a level of one), seed or model.")
+        str, option(MODEL, "Leave out in turn: shift-type, condition (data, shift and level), seed or model.")
     ] = "shift-type",
-    confidence: Annotated[float, typer.Option(help="Nominal coverage of the intervals.")] = 0.8,
-    bundled: Annotated[
-        bool, typer.Option("--bundled-history/--no-bundled-history", help="Shape forecasts as `forecast` does.")
-    ] = True,
+    no_bundled: NoBundled = False,
+    confidence: Annotated[float, option(BUDGET, "Nominal coverage of the intervals.")] = 0.8,
     ledger: LedgerFile = LEDGER,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
-    """What forecasts from this history would have been worth, beside simple ones.
+    """Cross-validate forecasts on the ledger's updates, beside each predictor alone and simple rules.
 
     Example: resque ledger validate --target-accuracy 0.94 --ledger demo-run/resque.db
     """
@@ -106,14 +112,14 @@ def ledger_validate(
     from resque.ledger.bundled import bundled_updates
     from resque.reporting import console, tables
 
-    history = open_existing_ledger(ledger)
-    with console.progress("leaving out") as show:
+    history, by = open_existing_ledger(ledger), "shift-type" if by == "kind" else by
+    with console.progress("cross-validating") as show:
         found = cross_validate(
             history.updates(),
             target_accuracy,
-            "shift-type" if by == "kind" else by,
+            by,
             confidence,
-            bundled_updates() if bundled else (),
+            () if no_bundled else bundled_updates(),
             on_progress=lambda done, total: show(done, total, by),
         )
     if as_json:
@@ -126,45 +132,46 @@ def ledger_validate(
 
 @app.command("export")
 def ledger_export(
-    form: Annotated[str, typer.Option("--format", help="jsonl (all of it), or csv (a row an update).")] = "jsonl",
-    out: Annotated[Path | None, typer.Option(help="The file; default: stdout.")] = None,
+    form: Annotated[str, option(OUTPUT, "jsonl (everything), or csv (one row per update).", "--format")] = "jsonl",
+    out: Annotated[Path | None, option(OUTPUT, "File to write; default: stdout.")] = None,
     ledger: LedgerFile = LEDGER,
+    project: Project = None,
 ) -> None:
-    """The whole ledger as JSON Lines, or its updates as CSV.
+    """Export the whole ledger as JSON Lines, or its updates as CSV.
 
     Example: resque ledger export --format csv --out updates.csv
     """
     from resque.ledger.export import export
 
-    lines = export(open_existing_ledger(ledger), form, out)
-    sys.stdout.writelines(lines)
+    sys.stdout.writelines(export(open_existing_ledger(ledger), form, out))
 
 
 @app.command("import")
 def ledger_import(
     source: Annotated[Path, typer.Argument(help="JSON Lines, mlruns, mlflow.db or emissions.csv.")],
-    form: Annotated[str, typer.Option("--format", help="auto, jsonl, codecarbon or mlflow.")] = "auto",
-    accuracy_metric: Annotated[str | None, typer.Option(help="MLflow's name of it; default: val_accuracy etc.")] = None,
-    loss_metric: Annotated[str | None, typer.Option(help="MLflow's name of it; default: beside the accuracy.")] = None,
-    percent: Annotated[bool, typer.Option("--percent", help="Accuracies were logged in percent.")] = False,
-    step_unit: Annotated[
-        str | None, typer.Option(help="What a logged step is: steps, epochs, epochs-from-0 (logged after epoch 0).")
-    ] = None,
-    steps_per_epoch: Annotated[int | None, typer.Option(help="Optimizer steps of an epoch.")] = None,
-    experiment: Annotated[str | None, typer.Option(help="MLflow's; default: all.")] = None,
-    energy: Annotated[Path | None, typer.Option(help="codecarbon's emissions.csv of the MLflow runs.")] = None,
-    run: Annotated[str | None, typer.Option(help="Only this run: its name, or the beginning of its id.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps of a codecarbon run.")] = None,
-    accuracy: Annotated[float | None, typer.Option(help="At the end of a codecarbon run.")] = None,
-    accuracy_before: Annotated[float | None, typer.Option(help="And before its first step.")] = None,
+    form: Annotated[str, option(MODEL, "auto, jsonl, codecarbon or mlflow.", "--format")] = "auto",
+    run: Annotated[str | None, option(MODEL, "Only this run: its name, or the beginning of its id.")] = None,
     target_accuracy: Annotated[
-        float | None, typer.Option(help="What was to be reached; default: the last one.")
+        float | None, option(MODEL, "Accuracy that was to be reached; default: the last one.")
     ] = None,
-    shift_type: Annotated[str | None, typer.Option(help="Name of the kind of shift of these runs.")] = None,
+    shift_type: Annotated[str | None, option(MODEL, "Name of the shift type of these runs.")] = None,
+    experiment: Annotated[str | None, option(MLFLOW, "Experiment; default: all.")] = None,
+    accuracy_metric: Annotated[str | None, option(MLFLOW, "Metric of accuracy; default: val_accuracy etc.")] = None,
+    loss_metric: Annotated[str | None, option(MLFLOW, "Metric of loss; default: the accuracy's companion.")] = None,
+    percent: Annotated[bool, option(MLFLOW, "Accuracies were logged in percent.", "--percent")] = False,
+    step_unit: Annotated[
+        str | None, option(MLFLOW, "Unit of a logged step: steps, epochs, epochs-from-0 (logged after epoch 0).")
+    ] = None,
+    steps_per_epoch: Annotated[int | None, option(MLFLOW, "Optimizer steps of an epoch.")] = None,
+    energy: Annotated[Path | None, option(MLFLOW, "emissions.csv of codecarbon for these runs.")] = None,
+    steps: Annotated[int | None, option(CODECARBON, "Optimizer steps of the run.")] = None,
+    accuracy: Annotated[float | None, option(CODECARBON, "Accuracy after the run.")] = None,
+    accuracy_before: Annotated[float | None, option(CODECARBON, "Accuracy before its first step.")] = None,
     ledger: LedgerFile = LEDGER,
+    project: Project = None,
     as_json: Json = False,
 ) -> None:
-    """Entries of another ledger, or runs that MLflow or codecarbon kept; all of them, or none.
+    """Import another ledger, or runs of MLflow or codecarbon: all entries, or none.
 
     Example: resque ledger import mlruns --experiment "new scans" --energy emissions.csv
     """
@@ -173,28 +180,18 @@ def ledger_import(
     from resque.ledger.store import Ledger
     from resque.reporting import console, tables
 
-    said = ImportOptions(
-        accuracy_metric=accuracy_metric,
-        loss_metric=loss_metric,
-        percent=percent,
-        step_unit=step_unit,
-        steps_per_epoch=steps_per_epoch,
-        experiment=experiment,
-        energy=energy,
-        run=run,
-        target_accuracy=target_accuracy,
-        shift_type=shift_type,
-        steps=steps,
-        accuracy=accuracy,
-        accuracy_before=accuracy_before,
-    )
-    found = import_updates(Ledger(ledger), source, form, said)
+    options = ImportOptions(
+        accuracy_metric=accuracy_metric, loss_metric=loss_metric, percent=percent, step_unit=step_unit,
+        steps_per_epoch=steps_per_epoch, experiment=experiment, energy=energy, run=run, steps=steps,
+        target_accuracy=target_accuracy, shift_type=shift_type, accuracy=accuracy, accuracy_before=accuracy_before,
+    )  # fmt: skip
+    found = import_updates(Ledger(ledger), source, form, options)
     if as_json:
         console.print_json({**console.to_json(found), "ledger": str(ledger)})
         return
-    counts = {"new updates": len(found.updates), "new forecasts": len(found.forecasts), "there already": found.held}
+    counts = {"new updates": len(found.updates), "new forecasts": len(found.forecasts), "known already": found.held}
     tables.show_facts({"format": found.source, "ledger": str(ledger), **counts})
-    for name, why in found.skipped.items():
-        console.warn(f"run {name} left out: {why}")
+    for name, reason in found.skipped.items():
+        console.warn(f"run {name} left out: {reason}")
     for note in found.notes:
         console.warn(note)

@@ -70,6 +70,7 @@ Labels = Annotated[str, option(INDEX, "true, or pseudo: the model's own predicti
 Target = Annotated[float, option(RECIPE, "Accuracy to reach on the test data, e.g. 0.94.")]
 _RECIPES = "retrain-adam, retrain-sgd, train-adam, train-sgd or FILE.toml; then settings: ,batch_size=64,trains=head"
 RecipeName = Annotated[str, option(RECIPE, _RECIPES, "--recipe")]
+NoBundled = Annotated[bool, option(RECIPE, "Leave the bundled history out of the forecast.", "--no-bundled-history")]
 EvaluateEvery = Annotated[int | None, option(RECIPE, "Steps between evaluations; default: once per epoch.")]
 MaxEpochs = Annotated[int | None, option(RECIPE, "Longest run, in epochs; default: the recipe's.")]
 Seed = Annotated[int, option(RECIPE, "Seed of random initial weights and of the data order.")]

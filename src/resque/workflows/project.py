@@ -22,6 +22,7 @@ __all__ = ["FILE", "KEYS", "Key", "Project", "read_project", "write_project"]
 
 FILE = Path("resque.toml")
 _GATES = ("forecast", "retrain")
+_TARGETED = (*_GATES, "validate")
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         ),
     },
     "update": {
-        "target_accuracy": Key(float, "target_accuracy", "0.9", "accuracy to reach on the test data", _GATES),
+        "target_accuracy": Key(float, "target_accuracy", "0.9", "accuracy to reach on the test data", _TARGETED),
         "recipe": Key(str, "recipe", '"retrain-adam,batch_size=64"', "how a model is trained"),
         "evaluate_every": Key(int, "evaluate_every", "20", "steps between evaluations"),
         "layer": Key(str, "layer", '"penultimate"', "module whose output is the representation"),
@@ -162,10 +163,15 @@ def write_project(path: Path, values: Mapping[tuple[str, str], Any] | None = Non
         lines += ["", f"[{section}]"]
         for name, key in keys.items():
             value = given.get((section, name))
-            setting = f"# {name} = {key.example}" if value is None else f"{name} = {json.dumps(value)}"
+            setting = f"# {name} = {key.example}" if value is None else f"{name} = {_toml(value)}"
             lines.append(f"{setting:<48}  # {key.comment}")
     with write_atomically(path) as scratch:
         scratch.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _toml(value: Any) -> str:
+    """Return a value as TOML, which is JSON but for one character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _checked(path: Path, section: str, name: str, value: Any) -> Any:
