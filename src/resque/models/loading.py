@@ -58,6 +58,7 @@ def load_model(
         outputs = None if state is None else _count_outputs(state, network)
         if classes is None and outputs not in (None, _count_outputs(network.state_dict(), network)):
             network = build_model(model, seed, outputs)
+        network.resque_spec = model  # type: ignore[assignment]  # workflows know its preprocessing by it
     if state is not None:
         load_state(network, state, weights)
     return network.eval()

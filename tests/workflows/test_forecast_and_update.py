@@ -1,0 +1,142 @@
+"""The main job from Python: forecast, update, settle; models and data as objects or as specifications."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import resque
+from resque.errors import LedgerError, SettingError
+from resque.workflows.update import UpdateRequest
+
+SPEC = "resque.networks:small_cnn"
+TRAIN, TEST = "digits@16px@train@300+blur:6", "digits@16px@test+blur:6"
+RECIPE = "train-adam,max_epochs=3"
+
+
+@pytest.fixture
+def known(folder, meter):
+    """A model with weights, its profile, and what every call shares."""
+    model = resque.load_model(SPEC)
+    resque.update(
+        model, "digits@16px@train@400", "digits@16px@test", 0.6, recipe="train-adam", out="first", meter=meter
+    )
+    return model
+
+
+def features_of(forecast):
+    return dataclasses.replace(forecast.features, scores=dict(forecast.features.scores))
+
+
+def test_objects_and_specifications_give_the_same_forecast(known, folder, meter):
+    train, test = resque.load_data(TRAIN), resque.load_data(TEST)
+    by_spec = resque.forecast(
+        SPEC, TRAIN, TEST, 0.8, original="first/profile.safetensors", recipe=RECIPE, meter=meter,
+        options=resque.ModelOptions(weights="first/model.safetensors"),
+    )  # fmt: skip
+    profile = resque.Profile.load("first/profile.safetensors")
+    by_object = resque.forecast(known, train, test, 0.8, original=profile, recipe=RECIPE, meter=meter)
+    assert features_of(by_spec) == features_of(by_object)
+    assert (by_spec.parent, by_spec.model, by_spec.recipe) == (by_object.parent, by_object.model, by_object.recipe)
+    assert by_spec.estimates["steps"] == by_object.estimates["steps"]
+    assert [forecast.id for forecast in resque.Ledger("resque.db").forecasts()] == [by_spec.id, by_object.id]
+
+
+def test_a_forecast_leaves_the_model_as_it_was(known, meter):
+    before, training = copy.deepcopy(known.state_dict()), known.training
+    resque.forecast(known, TRAIN, TEST, 0.8, original="first/profile.safetensors", recipe=RECIPE, meter=meter)
+    assert all(torch.equal(before[name], value) for name, value in known.state_dict().items())
+    assert known.training is training
+
+
+def test_an_update_settles_its_forecast_with_its_recipe_and_names(known, folder, meter):
+    forecast = resque.forecast(known, TRAIN, TEST, 0.8, recipe=RECIPE, shift_type="defocus", seed=3, meter=meter)
+    update = resque.update(known, TRAIN, TEST, 0.8, forecast=forecast, seed=3, out="new", meter=meter)
+    assert (update.forecast_id, update.shift_type, update.features) == (forecast.id, "defocus", forecast.features)
+    assert update.recipe == forecast.recipe
+    ledger = resque.Ledger("resque.db")
+    assert [(told.id, done.id) for told, done in ledger.settled()] == [(forecast.id, update.id)]
+    assert resque.load_model(SPEC, "new/model.safetensors").state_dict().keys() == known.state_dict().keys()
+    again = resque.load_model(SPEC, "first/model.safetensors")
+    with pytest.raises(LedgerError, match="settled already"):
+        resque.update(again, TRAIN, TEST, 0.8, forecast=forecast.id, seed=3)
+
+
+def test_an_object_is_trained_in_place_and_a_specification_is_not(known, meter):
+    before = copy.deepcopy(known.state_dict())
+    update = resque.update(known, TRAIN, TEST, 0.99, recipe=RECIPE, out="new", meter=meter)
+    assert update.cost.steps > 0
+    assert any(not torch.equal(before[name], value) for name, value in known.state_dict().items())
+    written = resque.load_model(SPEC, "new/model.safetensors").state_dict()
+    assert all(torch.equal(written[name], value) for name, value in known.state_dict().items())
+
+
+def test_another_update_does_not_settle_a_forecast(known, meter):
+    forecast = resque.forecast(known, TRAIN, TEST, 0.8, recipe=RECIPE, meter=meter)
+    with pytest.raises(SettingError, match="target accuracy"):
+        resque.update(known, TRAIN, TEST, 0.7, forecast=forecast, meter=meter)
+    with pytest.raises(SettingError, match="batch_size"):
+        resque.update(known, TRAIN, TEST, 0.8, forecast=forecast, recipe=f"{RECIPE},batch_size=8", meter=meter)
+    assert len(resque.Ledger("resque.db").updates()) == 1
+
+
+def test_arrays_are_data(known, meter):
+    test = resque.load_data("digits@16px@test")
+    x = np.round(test.images.numpy()[:, 0] * 255).astype(np.uint8)
+    y = test.labels.numpy()
+    data = (255 - x[:300], y[:300]), (255 - x[300:], y[300:])
+    forecast = resque.forecast(known, *data, 0.8, recipe=RECIPE, meter=meter)
+    update = resque.update(known, *data, 0.8, forecast=forecast, meter=meter)
+    assert update.forecast_id == forecast.id
+    assert forecast.features.samples == 300
+
+
+def test_a_new_task_is_forecast_and_learned_with_its_head(known, folder, meter):
+    odd = resque.load_data("digits@16px@train@300")
+    odd = dataclasses.replace(odd, labels=odd.labels % 2)
+    held_out = resque.load_data("digits@16px@test")
+    held_out = dataclasses.replace(held_out, labels=held_out.labels % 2)
+    forecast = resque.forecast(known, odd, held_out, 0.7, new_task=True, recipe=RECIPE, meter=meter)
+    assert forecast.features.task_index is not None
+    update = resque.update(known, odd, held_out, 0.7, forecast=forecast, out="parity", meter=meter)
+    assert (update.shift_type, update.forecast_id, update.parent) == ("new task", forecast.id, forecast.parent)
+    assert len(load_file("parity/model.safetensors")["12.weight"]) == 2
+    with pytest.raises(SettingError, match="leave --original out"):
+        resque.forecast(known, odd, held_out, 0.7, new_task=True, original="first/profile.safetensors", meter=meter)
+
+
+def test_a_budget_limits_the_run_and_decides(known, meter):
+    budget = resque.Budget(max_hours=1e-9, max_epochs=2)
+    forecast = resque.forecast(known, TRAIN, TEST, 0.8, recipe="train-adam", budget=budget, meter=meter)
+    assert forecast.recipe["max_epochs"] == 2
+    assert resque.decide(forecast, budget).code == 4  # the bundled history alone
+    update = resque.update(known, TRAIN, TEST, 0.999, recipe="train-adam", budget=budget, meter=meter)
+    assert (update.reached, update.stopped_by) == (False, "max hours")
+    with pytest.raises(SettingError, match="max_hours, max_kwh and max_epochs"):
+        resque.update(known, TRAIN, TEST, 0.8, budget=resque.Budget(max_kg=1.0), meter=meter)
+
+
+def test_an_interrupted_update_is_resumed(known, folder, meter, monkeypatch):
+    class StopError(Exception):
+        pass
+
+    def stop(progress):
+        if progress.step > 12:  # within the second epoch, after the first checkpoint
+            raise StopError
+
+    arguments = {"recipe": "train-adam,max_epochs=4", "meter": meter, "seed": 5}
+    model = resque.load_model(SPEC, "first/model.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr("resque.workflows.update.progress_text", stop)
+        job = {"model": model, "train": TRAIN, "test": TEST, "target_accuracy": 0.9999}
+        with pytest.raises(StopError):
+            UpdateRequest(**job, checkpoint_every_s=0.0, **arguments).run()
+    again = resque.load_model(SPEC, "first/model.safetensors")
+    update = resque.update(again, TRAIN, TEST, 0.9999, resume=True, **arguments)
+    assert (update.cost.epochs, update.resumed) == (4, 1)
+    again = resque.load_model(SPEC, "first/model.safetensors")
+    with pytest.raises(SettingError, match="has ended"):
+        resque.update(again, TRAIN, TEST, 0.9999, resume=True, **arguments)
