@@ -1,4 +1,4 @@
-"""Campaigns: every task once, whatever is killed."""
+"""Experiment sweeps: every task runs once, across interruptions."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def tasks(log, numbers=range(5)):
     return [ExperimentTask(f"n{number}", squared, {"number": number, "log": str(log)}) for number in numbers]
 
 
-def test_every_task_once_in_order_and_failures_stay(tmp_path):
+def test_every_task_runs_once_in_order_and_failures_are_kept(tmp_path):
     path, log, seen = tmp_path / "deep" / "rows.jsonl", tmp_path / "log", []
     first = run_tasks(tasks(log, range(2)), path, workers=2)
     assert [row["square"] for row in first.values()] == [0, 1]
@@ -46,11 +46,11 @@ def test_every_task_once_in_order_and_failures_stay(tmp_path):
     assert all(row["cpu_s"] >= 0 and row["task_s"] > 0 for row in rows.values())
     assert run_tasks(tasks(log), path) == rows == read_rows(path)
     assert sorted(log.read_text().split()) == ["0", "1", "2", "3", "4"]
-    run_tasks(tasks(log), path, workers=0, again=True)
+    run_tasks(tasks(log), path, workers=0, retry_failed=True)
     assert sorted(log.read_text().split()) == ["0", "1", "2", "3", "3", "4"]
 
 
-def test_a_line_cut_short_is_done_again(tmp_path):
+def test_task_with_an_incomplete_line_runs_again(tmp_path):
     path, log = tmp_path / "rows.jsonl", tmp_path / "log"
     run_tasks(tasks(log, range(3)), path)
     whole = path.read_text()
@@ -61,7 +61,7 @@ def test_a_line_cut_short_is_done_again(tmp_path):
     assert log.read_text().split() == ["0", "1", "2", "2"]
 
 
-def test_what_is_no_row_is_refused(tmp_path):
+def test_invalid_rows_and_duplicate_keys_are_refused(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"key": "a"}\nnonsense\n{"key": "b"}\n')
     with pytest.raises(DataError, match="line 2: no JSON"):
         read_rows(tmp_path / "rows.jsonl")
@@ -70,7 +70,7 @@ def test_what_is_no_row_is_refused(tmp_path):
 
 
 def start(tmp_path, work):
-    """A campaign in a process of its own: ``work`` makes the tasks."""
+    """Start a sweep in a process of its own; ``work`` is code that makes the tasks."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
@@ -79,13 +79,13 @@ def start(tmp_path, work):
         "if __name__ == '__main__':\n"
         f"    run_tasks({work}, Path(sys.argv[3]))\n"
     )
-    script, log, path = tmp_path / "campaign.py", tmp_path / "log", tmp_path / "rows.jsonl"
+    script, log, path = tmp_path / "sweep.py", tmp_path / "log", tmp_path / "rows.jsonl"
     script.write_text(code)
     command = [sys.executable, str(script), os.path.dirname(__file__), str(log), str(path)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True), log, path
 
 
-def test_a_killed_campaign_goes_on(tmp_path):
+def test_killed_sweep_resumes(tmp_path):
     process, log, path = start(tmp_path, "tasks(sys.argv[2], range(40))")
     while process.poll() is None and not (path.exists() and path.read_text().count("\n") >= 3):
         pass
@@ -100,7 +100,7 @@ def test_a_killed_campaign_goes_on(tmp_path):
     assert all(times[str(round(square**0.5))] == 1 for square in before)
 
 
-def test_no_worker_outlives_a_campaign_that_was_killed(tmp_path):
+def test_no_worker_outlives_a_killed_sweep(tmp_path):
     process, log, _ = start(tmp_path, "[ExperimentTask('a', endless, {'log': sys.argv[2]})]")
     while process.poll() is None and not (log.exists() and log.read_text().endswith("\n")):
         pass

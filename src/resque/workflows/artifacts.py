@@ -1,7 +1,7 @@
-"""What becomes of an update: the new model, its profile, its place in a line of models, its ledger entry.
+"""Artifacts of an update: the new model, its profile, its place in the model lineage, and its ledger entry.
 
-A folder of an update holds ``model.safetensors``, ``profile.safetensors`` (the new model's pass over its training data,
-to be the original side of the next update) and ``origin.safetensors`` (the profile of the first model of the line).
+The folder of an update holds ``model.safetensors``, ``profile.safetensors`` (profile of the new model on its training
+data, the original side of the next update) and ``origin.safetensors`` (profile of the root model of the lineage).
 """
 
 import dataclasses
@@ -19,16 +19,18 @@ from resque.ledger.records import Update
 from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
 
+__all__ = ["MODEL", "ORIGIN", "PROFILE", "Lineage", "save_update"]
+
 MODEL, PROFILE, ORIGIN = "model.safetensors", "profile.safetensors", "origin.safetensors"
 
 
 @dataclass(frozen=True)
 class Lineage:
-    """Where a model comes from.
+    """Lineage of a model: the profiles of the model before an update and of the root model.
 
     Attributes:
-        parent: Profile of the model before the update, on the data it had learned; None where there is none.
-        origin: The same of the first model of the line.
+        parent: Profile of the model before the update, on its training data; None if there is none.
+        origin: Profile of the root model of the lineage; None if there is none.
 
     Example:
         >>> profile = Profile.from_arrays([[1.0, 0.0], [0.0, 1.0]], [0, 1])
@@ -41,12 +43,17 @@ class Lineage:
 
     @classmethod
     def of(cls, parent: Profile | None, file: Path | None = None) -> "Lineage":
-        """The line of a model with this profile; an ``origin.safetensors`` beside its file begins it."""
-        first = None if file is None else file.with_name(ORIGIN)
-        return cls(parent, Profile.load(first) if first is not None and first.is_file() else parent)
+        """Return the lineage of a model with this profile.
 
-    def continued(self, update: Update, profile: Profile) -> Update:
-        """The update with how far its model's profile lies from those before it."""
+        Args:
+            parent: Profile of the model.
+            file: File of the profile; an ``origin.safetensors`` beside it is the profile of the root model.
+        """
+        origin = None if file is None else file.with_name(ORIGIN)
+        return cls(parent, Profile.load(origin) if origin is not None and origin.is_file() else parent)
+
+    def add_angles(self, update: Update, profile: Profile) -> Update:
+        """Return the update with the angles between its model's profile and those of the lineage."""
         return dataclasses.replace(
             update,
             angle_to_parent_rad=None if self.parent is None else mean_angle(self.parent, profile),
@@ -55,21 +62,26 @@ class Lineage:
 
 
 def save_update(
-    update: Update, model: nn.Module, folder: Path, ledger: Ledger, lineage: Lineage, pass_over: Callable[[], Profile]
+    update: Update,
+    model: nn.Module,
+    folder: Path,
+    ledger: Ledger,
+    lineage: Lineage,
+    make_profile: Callable[[], Profile],
 ) -> Update:
     """Write the updated model and its profiles, then the ledger entry.
 
-    The entry comes last, so that an interruption leaves none without its files; the run's checkpoint is there to go on
-    from. An error with the files does not keep the entry away, because the cost has been paid. A model that diverged
-    has no profile.
+    The entry is written last, so that an interruption leaves no entry without its files; the checkpoint of the run is
+    still there to resume from. After an error with the files the entry is written all the same, because the cost has
+    been paid. A model that diverged gets no profile.
 
     Args:
-        update: What was measured.
-        model: After it.
-        folder: Gets the files.
-        ledger: Gets the entry.
-        lineage: Of the model before it.
-        pass_over: Makes the new profile.
+        update: Measured update.
+        model: Model after the update.
+        folder: Folder of the files.
+        ledger: Ledger of the entry.
+        lineage: Lineage of the model before the update.
+        make_profile: Function that makes the profile of the updated model.
 
     Returns:
         The entry.
@@ -79,11 +91,11 @@ def save_update(
         if update.stopped_by == "diverged":
             warnings.warn("the run diverged: the updated model has no profile", ResqueWarning, stacklevel=2)
         else:
-            profile = pass_over()
+            profile = make_profile()
             profile.save(folder / PROFILE)
             if lineage.origin is not None:
                 lineage.origin.save(folder / ORIGIN)
-            update = lineage.continued(update, profile)
+            update = lineage.add_angles(update, profile)
     except Exception:
         ledger.add(update)
         raise

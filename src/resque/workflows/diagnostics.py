@@ -1,4 +1,4 @@
-"""What this machine offers: versions, devices, the meter and how it knows what it says."""
+"""Diagnostics: versions, devices and energy meter of this machine."""
 
 import importlib.util
 import platform
@@ -9,11 +9,19 @@ import torch
 from resque import __version__
 from resque.energy.meters import EnergyMeter
 
-EXTRAS = ("codecarbon", "torchmetrics", "timm", "torchvision", "transformers", "datasets", "kornia", "peft")
+__all__ = ["machine_facts", "machine_warnings"]
+
+_EXTRAS = ("codecarbon", "torchmetrics", "timm", "torchvision", "transformers", "datasets", "kornia", "peft")
 
 
 def machine_facts(meter: EnergyMeter) -> dict[str, Any]:
-    """Versions, devices, threads, meter and installed extras."""
+    """Return versions, devices, number of threads, meter, and which optional packages are installed.
+
+    Example:
+        >>> from resque.energy.meters import ClockMeter
+        >>> machine_facts(ClockMeter())["meter"]
+        'clock only'
+    """
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "resque": __version__,
@@ -23,12 +31,18 @@ def machine_facts(meter: EnergyMeter) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "meter": meter.name,
         "energy": dict(meter.methods) or "not measured: install resque[energy]",
-        "extras": {name: importlib.util.find_spec(name) is not None for name in EXTRAS},
+        "extras": {name: importlib.util.find_spec(name) is not None for name in _EXTRAS},
     }
 
 
 def machine_warnings(meter: EnergyMeter) -> list[str]:
-    """What the owner of this machine should know before believing its energy figures."""
+    """Return warnings about the energy figures of this machine, if any.
+
+    Example:
+        >>> from resque.energy.meters import ClockMeter
+        >>> machine_warnings(ClockMeter())
+        []
+    """
     if meter.methods and "measured" not in meter.methods.values():
-        return ["no hardware counter is readable: energy is modelled or assumed, not measured"]
+        return ["no hardware counter is readable: energy is modeled or assumed, not measured"]
     return []

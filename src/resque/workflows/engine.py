@@ -1,7 +1,7 @@
-"""Many runs as resumable tasks: each done once, in processes side by side, its row kept the moment it ends.
+"""Engine for experiment sweeps: many runs as resumable tasks, each done once, in parallel processes.
 
-The rows are a file of JSON Lines that one process writes, a line at a time. Kill it whenever you like: what was under
-way is done again, what has a row is not. A task that fails leaves a row that says so.
+The result of a task is a row. One process appends rows to a file of JSON Lines, each at the moment its task ends. After
+an interruption, tasks with a row are skipped and all others are run. A task that fails leaves a row with its error.
 """
 
 import concurrent.futures
@@ -17,17 +17,19 @@ from typing import Any
 
 from resque.errors import DataError
 
+__all__ = ["ExperimentTask", "Row", "read_rows", "run_tasks"]
+
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class ExperimentTask:
-    """One run.
+    """One run of a sweep.
 
     Attributes:
-        key: Its name, which no other task of the campaign has.
-        work: A function of a module, called in a process of its own.
-        arguments: What it is called with, by name; plain values.
+        key: Name of the task, unique in the sweep.
+        work: Function of a module that returns the row; called in a process of its own.
+        arguments: Keyword arguments of the function; plain values.
     """
 
     key: str
@@ -36,57 +38,64 @@ class ExperimentTask:
 
 
 def read_rows(path: Path) -> dict[str, Row]:
-    """Key → row of all that has been done; a last line that a kill cut short is passed over.
+    """Return key → row of all tasks done so far; an incomplete last line is ignored.
 
     Raises:
-        DataError: A line that is none of a campaign's, anywhere else.
+        DataError: Another line is not JSON.
     """
-    found: dict[str, Row] = {}
+    rows: dict[str, Row] = {}
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line) if line else None
         except ValueError as error:
             if number == len(lines):
-                continue
+                continue  # an interruption cut it short
             raise DataError(f"{path}, line {number}: no JSON; mend the line or remove it") from error
         if row is not None:
-            found[row["key"]] = row
-    return found
+            rows[row["key"]] = row
+    return rows
 
 
 def run_tasks(
     tasks: Iterable[ExperimentTask],
     path: Path,
     workers: int = 1,
-    again: bool = False,
+    retry_failed: bool = False,
     on_progress: Callable[[int, int, str], None] = lambda done, total, key: None,
 ) -> dict[str, Row]:
-    """Do every task that has no row yet.
+    """Run every task that has no row yet.
 
     Args:
-        tasks: All of the campaign, in the order in which they shall begin.
-        path: The rows.
-        workers: Processes side by side, each of which should use one thread; 0 works in this process.
-        again: Whether what failed is done again.
-        on_progress: Called with ``(done, all, key)`` as tasks end.
+        tasks: All tasks of the sweep, in the order in which they start.
+        path: File of the rows.
+        workers: Number of parallel processes, each of which should use one thread; 0 runs in this process.
+        retry_failed: Whether failed tasks are run again.
+        on_progress: Callback with ``(done, total, key)`` as tasks end.
 
     Returns:
-        Key → row of these tasks, in their order. A row has the task's ``key``, its seconds (``task_s``) and processor
-        seconds (``cpu_s``), and what the work gave, or ``error``.
+        Key → row of these tasks, in their order. A row holds the task's ``key``, its seconds (``task_s``) and processor
+        seconds (``cpu_s``), and the result of the work, or ``error``.
 
     Raises:
-        DataError: Two tasks of one key.
+        DataError: Two tasks have the same key.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     rows = run_tasks([ExperimentTask("a", dict, {"x": 1})], Path(folder) / "rows.jsonl", workers=0)
+        >>> rows["a"]["x"]
+        1
     """
     planned = list(tasks)
     if len({task.key for task in planned}) < len(planned):
-        raise DataError("two tasks of the campaign have the same key: give each one of its own")
-    done = {key: row for key, row in read_rows(path).items() if not (again and "error" in row)}
+        raise DataError("two tasks of the sweep have the same key: give each one of its own")
+    done = {key: row for key, row in read_rows(path).items() if not (retry_failed and "error" in row)}
     left = [task for task in planned if task.key not in done]
-    _mend(path)
+    _remove_incomplete_line(path)
     if left:
         with path.open("a", encoding="utf-8") as file:
-            for row in _worked(left, workers):
+            for row in _run(left, workers):
                 done[row["key"]] = row
                 file.write(json.dumps(row) + "\n")
                 file.flush()
@@ -95,20 +104,30 @@ def run_tasks(
     return {task.key: done[task.key] for task in planned}
 
 
-def _worked(tasks: Sequence[ExperimentTask], workers: int) -> Iterator[Row]:
-    """Rows as their tasks end."""
+def _run(tasks: Sequence[ExperimentTask], workers: int) -> Iterator[Row]:
+    """Yield the rows of tasks as they end."""
     if workers == 0:
-        yield from map(_done, tasks)
+        yield from map(_run_task, tasks)
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_end_with_the_campaign) as pool:
-        running = [pool.submit(_done, task) for task in tasks]
+    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_exit_with_parent) as pool:
+        running = [pool.submit(_run_task, task) for task in tasks]
         for future in concurrent.futures.as_completed(running):
             yield future.result()
 
 
-def _mend(path: Path) -> None:
-    """Cut off a line that a kill left unfinished, so that the next one begins on its own."""
+def _run_task(task: ExperimentTask) -> Row:
+    """Run a task; its row holds any error it raises."""
+    start, cpu = time.perf_counter(), time.process_time()
+    try:
+        row = dict(task.work(**task.arguments))
+    except Exception as error:  # the other tasks go on; the row stays and is counted
+        row = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+    return {"key": task.key, **row, "task_s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu}
+
+
+def _remove_incomplete_line(path: Path) -> None:
+    """Cut off a last line that an interruption left incomplete, and create the folder of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_file():
         text = path.read_bytes()
@@ -117,23 +136,13 @@ def _mend(path: Path) -> None:
                 file.truncate(text.rfind(b"\n") + 1)
 
 
-def _end_with_the_campaign() -> None:
-    """A worker whose campaign was killed has nobody to give its row to."""
+def _exit_with_parent() -> None:
+    """Make a worker exit when its parent process has been killed, because nobody collects its rows."""
 
-    def on_progress() -> None:
-        campaign = multiprocessing.parent_process()
-        if campaign is not None:
-            campaign.join()
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
             os._exit(1)
 
-    threading.Thread(target=on_progress, daemon=True).start()
-
-
-def _done(task: ExperimentTask) -> Row:
-    """The row of a task; whatever it raises is in it."""
-    start, cpu = time.perf_counter(), time.process_time()
-    try:
-        row = dict(task.work(**task.arguments))
-    except Exception as error:  # a campaign goes on; the row stays and is counted
-        row = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-    return {"key": task.key, **row, "task_s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu}
+    threading.Thread(target=wait, daemon=True).start()

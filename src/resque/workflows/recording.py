@@ -1,6 +1,7 @@
-"""A training loop of the user's own, measured: what :func:`resque.retrain` measures, as far as the loop tells.
+"""Record a custom training loop: measured as :func:`resque.retrain` measures, as far as the loop provides the values.
 
-Nothing is trained here, and nothing is written before the block has ended well. What the loop does not tell is None.
+Nothing is trained here, and nothing is written before the block has ended without an error. Values that the loop does
+not provide are None.
 """
 
 import warnings
@@ -20,42 +21,43 @@ from resque.energy.reading import EnergyReading, energy_share
 from resque.errors import ResqueWarning, SettingError
 from resque.forecasting.landmarking import ForecastReviser
 from resque.ledger.identifiers import new_id, utc_now
-from resque.ledger.records import (
-    BY_USER,
-    Cost,
-    Features,
-    Forecast,
-    ForecastRevision,
-    LearningCurve,
-    Update,
-)
+from resque.ledger.records import BY_USER, Features, Forecast, ForecastRevision, LearningCurve, Update
 from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint
-from resque.training.cost_tracking import CostTracker
+from resque.training.cost_tracking import CostTracker, build_curve, final_cost
 from resque.training.environment import describe_host
 from resque.training.job import RetrainingJob
 
+__all__ = ["Recording", "record"]
+
+_FROM_FORECAST = "parent", "train_data", "test_data", "shift_type", "target_accuracy"
+
 
 class Recording:
-    """A run in progress; what its loop calls. ``update`` is there after the block has ended.
+    """A recorded run in progress, which the training loop reports to; :func:`record` returns it.
 
     Args:
-        optimizer: Its steps are counted and its parameters watched; None leaves both unknown.
-        steps_per_epoch: The intervals of eq. 5; None leaves epochs, gradient norm and parameter change unknown.
-        renewing: Renews the forecast that the run settles; None where there is none.
+        optimizer: Optimizer of the loop; None leaves its steps uncounted.
+        steps_per_epoch: Optimizer steps in an epoch, the interval of eq. 5. None leaves epochs, gradient norm and
+            parameter change unknown.
+        reviser: In-run forecast update; None if the run settles no forecast.
 
     Attributes:
-        revisions: The forecast as it was renewed on the way, oldest first.
+        update: Update that the run became; None until the block has ended.
+        revisions: In-run forecast updates, oldest first.
+        evaluation_s: Seconds of evaluation so far.
+        started_utc: Time of the start, ISO 8601.
+        trained_parameters: Number of parameters that the optimizer trains.
 
     Raises:
-        SettingError: What is no optimizer, or no whole number of steps.
+        SettingError: The optimizer is not one of PyTorch, or ``steps_per_epoch`` is not a positive whole number.
     """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer | None = None,
         steps_per_epoch: int | None = None,
-        renewing: ForecastReviser | None = None,
+        reviser: ForecastReviser | None = None,
     ) -> None:
         if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
             raise SettingError(f"optimizer is a {type(optimizer).__name__}; expected one torch.optim.Optimizer")
@@ -63,68 +65,60 @@ class Recording:
             raise SettingError(f"steps_per_epoch is {steps_per_epoch}; expected a whole number from 1 on")
         self.update: Update | None = None
         self.revisions: list[ForecastRevision] = []
-        self._renewing = renewing
-        self.evaluation_s = 0.0
+        self.evaluation_s, self.started_utc, self.trained_parameters = 0.0, utc_now(), 0
+        self._reviser, self._steps_per_epoch = reviser, steps_per_epoch
+        self._evaluations: list[tuple[Any, ...]] = []
         self._evaluating_since: float | None = None
         self._samples: int | None = None
         self._ended = False
-        self.started_utc = utc_now()
-        self._steps_per_epoch, self._count = steps_per_epoch, None if optimizer is None else 0
-        self._rows: list[tuple[Any, ...]] = []
-        self._tally: CostTracker | None = None
+        self._step_count = None if optimizer is None else 0
+        self._cost_tracker: CostTracker | None = None
         self._hooks: list[Any] = []
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.trained = 0
         if optimizer is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             self._device = parameters[0].device
             self._hooks.append(optimizer.register_step_pre_hook(self._before_step))
             self._hooks.append(optimizer.register_step_post_hook(self._after_step))
-            self.trained = sum(p.numel() for p in parameters if p.requires_grad)
+            self.trained_parameters = sum(p.numel() for p in parameters if p.requires_grad)
             if steps_per_epoch is not None:
-                self._tally = CostTracker(parameters, steps_per_epoch)
+                self._cost_tracker = CostTracker(parameters, steps_per_epoch)
         self._start = now(self._device)
 
     def evaluated(self, step: int, accuracy: Any, loss: Any = None, samples: int | None = None) -> None:
-        """Say what an evaluation on the new test data found; best also before the first step, as step 0.
+        """Report an evaluation on the new test data, at best also before the first step, as step 0.
 
         Args:
             step: Optimizer steps taken so far, more than at the last evaluation.
-            accuracy: Share of the test data classified correctly; a number, also as an array or tensor of one.
-            loss: Mean cross-entropy there, nats.
+            accuracy: Share of the test data classified correctly: a number, or an array or tensor with one element.
+            loss: Mean cross-entropy on the test data, in nats.
             samples: Training samples passed so far, counting repeats.
 
         Raises:
-            SettingError: Steps that do not grow or are not those of the optimizer, an accuracy that is no share, or a
-                block that has ended.
+            SettingError: The steps do not grow or differ from the optimizer's, the accuracy is not in [0, 1], or the
+                block has ended.
         """
         if self._ended:
             raise SettingError("the block of resque.record has ended: call run.evaluated inside of it")
         accuracy, loss = float(accuracy), None if loss is None else float(loss)
-        if step != int(step) or (self._count is not None and step != self._count):
-            taken = "" if self._count is None else f", and the optimizer took {self._count}"
-            raise SettingError(f"evaluated(step={step}){taken}: give the optimizer steps taken so far")
-        step = int(step)
+        step = self._check_step(step)
         if not 0.0 <= accuracy <= 1.0:
             raise SettingError(f"accuracy {accuracy:g}: expected a share in [0, 1], e.g. 0.9 for 90 %")
-        if step < 0 or (self._rows and step <= self._rows[-1][0]):
-            last = f"the last evaluation was at step {self._rows[-1][0]}" if self._rows else "steps are counted from 0"
-            raise SettingError(f"evaluated(step={step}): {last}; give the optimizer steps taken so far")
         totals: tuple[float | None, ...] = (None, None, None)
-        if self._tally is not None and self._steps_per_epoch:
-            totals = self._tally.totals(within_epoch=step % self._steps_per_epoch != 0)
+        if self._cost_tracker is not None and self._steps_per_epoch:
+            totals = self._cost_tracker.totals(within_epoch=step % self._steps_per_epoch != 0)
         self._samples = samples
-        self._rows.append((step, accuracy, loss, self._training_s(), *totals))
+        self._evaluations.append((step, accuracy, loss, self._training_s(), *totals))
         with self.evaluating():
-            revision = None if self._renewing is None else self._renewing(self._curve())
+            revision = None if self._reviser is None else self._reviser(self._curve())
         if revision is not None:
             self.revisions.append(revision)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """A block of evaluation: its time is told apart and is no cost of training."""
+        """Mark a block as evaluation: its time is measured separately, and is not a cost of training."""
         if self._evaluating_since is not None:
-            yield  # in such a block already
+            yield  # the block around it is marked already
             return
         self._evaluating_since = now(self._device)
         try:
@@ -133,68 +127,83 @@ class Recording:
             self.evaluation_s += now(self._device) - self._evaluating_since
             self._evaluating_since = None
 
-    def end(self, said: Forecast | None, about: Mapping[str, Any], energy: EnergyReading, grid: Grid | None) -> Update:
-        """The update that the run was.
+    def finish(
+        self, forecast: Forecast | None, known: Mapping[str, Any], energy: EnergyReading, grid: Grid | None
+    ) -> Update:
+        """Return the update that the run became, at the end of the block.
+
+        Args:
+            forecast: Forecast that the run settles.
+            known: Fields of the update that do not come from the loop.
+            energy: Meter reading of the block.
+            grid: Electricity grid.
 
         Raises:
-            SettingError: No evaluation was told.
+            SettingError: No evaluation was reported.
         """
         self._ended = True
-        if not self._rows:
+        if not self._evaluations:
             raise SettingError(
                 "no evaluation was told: call run.evaluated(step=…, accuracy=…) after the first step or more"
             )
-        if self._count is not None and self._count > self._rows[-1][0]:
+        curve = self._curve()
+        target = known["target_accuracy"] or curve.accuracy[-1]
+        if self._step_count is not None and self._step_count > curve.steps[-1]:
             warnings.warn(
-                f"{self._count - self._rows[-1][0]} steps after the last evaluation are not in the cost",
+                f"{self._step_count - curve.steps[-1]} steps after the last evaluation are not in the cost",
                 ResqueWarning,
                 stacklevel=4,
             )
-        curve = self._curve()
-        target = about["target_accuracy"] or curve.accuracy[-1]
-        reached = curve.first_at(target) is not None
-        known = curve.steps[0] == 0
-        features = Features(None, curve.accuracy[0] if known else None, curve.loss[0] if known else None)
+        initial = (curve.accuracy[0], curve.loss[0]) if curve.steps[0] == 0 else (None, None)
+        fields = {
+            **known,
+            "target_accuracy": target,
+            "stopped_by": "target" if known["target_accuracy"] and curve.accuracy[-1] >= target else BY_USER,
+            "features": Features(None, *initial) if forecast is None else forecast.features,
+            "cost": final_cost(curve, energy_share(energy, curve.wall_s[-1]), grid, self._samples),
+            "forecast_id": None if forecast is None else forecast.id,
+        }
         self.update = Update(
-            **{
-                **about,
-                "id": new_id(),
-                "started_utc": self.started_utc,
-                "created_utc": utc_now(),
-                "target_accuracy": target,
-                "reached": reached,
-                "stopped_by": "target" if curve.accuracy[-1] >= target and about["target_accuracy"] else BY_USER,
-                "features": features if said is None else said.features,
-                "curve": curve,
-                "cost": _cost(curve, self._samples, energy, grid),
-                "evaluation_s": self.evaluation_s,
-                "energy": energy,
-                "grid": grid,
-                "forecast_id": None if said is None else said.id,
-                "host": describe_host(self._device),
-                "revisions": tuple(self.revisions),
-            }
+            id=new_id(),
+            started_utc=self.started_utc,
+            created_utc=utc_now(),
+            reached=curve.first_at(target) is not None,
+            curve=curve,
+            evaluation_s=self.evaluation_s,
+            energy=energy,
+            grid=grid,
+            host=describe_host(self._device),
+            revisions=tuple(self.revisions),
+            **fields,
         )
         return self.update
 
-    def _curve(self) -> LearningCurve:
-        names = "steps", "accuracy", "loss", "wall_s", "gradient_norm", "gradient_norm_last_batch", "parameter_change"
-        columns: dict[str, Any] = dict(zip(names, zip(*self._rows, strict=True), strict=True))
-        return LearningCurve(**columns, steps_per_epoch=self._steps_per_epoch)
-
-    def close(self) -> None:
-        """Let go of the optimizer."""
+    def detach(self) -> None:
+        """Remove the hooks of the optimizer."""
         for hook in self._hooks:
             hook.remove()
 
-    def _before_step(self, *given: Any) -> None:
-        if self._tally is not None:
-            self._tally.after_backward()
+    def _check_step(self, step: int) -> int:
+        if step != int(step) or (self._step_count is not None and step != self._step_count):
+            taken = "" if self._step_count is None else f", and the optimizer took {self._step_count}"
+            raise SettingError(f"evaluated(step={step}){taken}: give the optimizer steps taken so far")
+        last = self._evaluations[-1][0] if self._evaluations else -1
+        if step <= last:
+            rule = f"the last evaluation was at step {last}" if self._evaluations else "steps are counted from 0"
+            raise SettingError(f"evaluated(step={int(step)}): {rule}; give the optimizer steps taken so far")
+        return int(step)
 
-    def _after_step(self, *given: Any) -> None:
-        self._count = (self._count or 0) + 1
-        if self._tally is not None and self._steps_per_epoch and self._count % self._steps_per_epoch == 0:
-            self._tally.end_epoch()
+    def _curve(self) -> LearningCurve:
+        return build_curve(self._evaluations, self._steps_per_epoch)
+
+    def _before_step(self, *arguments: Any) -> None:
+        if self._cost_tracker is not None:
+            self._cost_tracker.after_backward()
+
+    def _after_step(self, *arguments: Any) -> None:
+        self._step_count = (self._step_count or 0) + 1
+        if self._cost_tracker is not None and self._steps_per_epoch and self._step_count % self._steps_per_epoch == 0:
+            self._cost_tracker.end_epoch()
 
     def _training_s(self) -> float:
         until = now(self._device) if self._evaluating_since is None else self._evaluating_since
@@ -220,32 +229,32 @@ def record(
     recipe: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Iterator[Recording]:
-    """Measure a training loop of one's own, and keep it in the ledger.
+    """Measure a custom training loop, and store it in the ledger as an update.
 
-    The block is the run: its time and energy are measured, and what ``run.evaluated`` is told becomes the
-    learning curve. If the block raises, nothing is written.
+    The block is the run: its time and energy are measured, and the values reported by ``run.evaluated`` become the
+    learning curve. If the block raises an error, nothing is written.
 
     Args:
-        ledger: The history, or its file.
-        forecast: Id of the forecast that this run settles; what it was made for is taken from there, and it is renewed
-            as the run goes on (``run.revisions``).
-        model: To be known again by its fingerprint, before and after.
-        optimizer: With ``steps_per_epoch``, for gradient norm and parameter change.
+        ledger: Ledger, or its file.
+        forecast: Id of the forecast that the run settles. Model, data and target are taken from the forecast, which is
+            revised at each evaluation (``run.revisions``).
+        model: Model in training, to identify it by its fingerprint before and after.
+        optimizer: Optimizer of the loop; with ``steps_per_epoch``, gradient norm and parameter change are measured.
         steps_per_epoch: Optimizer steps in a pass over the training data.
-        target_accuracy: What was to be reached; None takes the accuracy of the last evaluation.
-        meter: None opens the best one there is.
-        grid: The electricity it runs on; None takes that of the forecast, and without one carbon is None.
-        tariff: What it is paid by.
-        name: Of the model, for the record.
-        train_data: What it was trained on, in words or as a specification.
-        test_data: What it was tested on.
-        shift_type: Kind of shift.
-        recipe: Its settings, in the words of :class:`resque.Recipe`; of a forecast, those that are named must agree.
-        seed: Of the run.
+        target_accuracy: Accuracy to reach; None takes the accuracy of the last evaluation.
+        meter: Meter of time and energy; None opens the best one available.
+        grid: Electricity grid; None takes that of the forecast, or else leaves carbon unknown.
+        tariff: Price of energy and time.
+        name: Name of the model in the update.
+        train_data: Description or specification of the training data.
+        test_data: Description or specification of the test data.
+        shift_type: Type of shift.
+        recipe: Settings of the loop, named as in :class:`resque.Recipe`. They must agree with those of a forecast.
+        seed: Seed of the run.
 
     Raises:
-        SettingError: No evaluation was told, or a forecast of another model or target.
-        LedgerError: No such forecast, or it is settled already.
+        SettingError: No evaluation was reported, or the forecast is for another model, target or recipe.
+        LedgerError: The forecast does not exist, or is settled already.
 
     Example:
         >>> import tempfile
@@ -253,14 +262,14 @@ def record(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with record(folder + "/resque.db", meter=ClockMeter()) as run:
         ...         run.evaluated(step=0, accuracy=0.1)
-        ...         run.evaluated(step=100, accuracy=0.9)  # after a hundred steps of one's own
+        ...         run.evaluated(step=100, accuracy=0.9)  # after 100 steps of the loop
         ...     [(update.cost.steps, update.accuracy) for update in Ledger(folder + "/resque.db").updates()]
         [(100, 0.9)]
     """
-    history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
-    history.check_writable()
-    said = None if forecast is None else history.pending(forecast)
-    about: dict[str, Any] = {
+    store = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+    store.check_writable()
+    pending = None if forecast is None else store.pending(forecast)
+    known: dict[str, Any] = {
         "model": name or ("" if model is None else type(model).__name__),
         "parent": "" if model is None else fingerprint(model),
         "train_data": train_data,
@@ -273,54 +282,43 @@ def record(
         "original_accuracy_after": None,
         "tariff": tariff,
     }
-    if said is not None:
-        about |= _as_forecast(said, about)
-        grid = grid or said.grid
-    if about["target_accuracy"] is not None:
-        RetrainingJob.check_target(about["target_accuracy"])
-    renewing = None if said is None else ForecastReviser.of_forecast(said, history.updates())
+    reviser = None
+    if pending is not None:
+        known |= _fields_of_forecast(pending, known)
+        grid = grid or pending.grid
+        reviser = ForecastReviser.of_forecast(pending, store.updates())
+    if known["target_accuracy"] is not None:
+        RetrainingJob.check_target(known["target_accuracy"])
     with (meter or open_meter()).window() as window:
-        run = Recording(optimizer, steps_per_epoch, renewing)
+        run = Recording(optimizer, steps_per_epoch, reviser)
         try:
             yield run
         finally:
-            run.close()
-    about["child"] = "" if model is None else fingerprint(model)
-    whole = 0 if model is None else sum(p.numel() for p in model.parameters())
-    about["trainable_share"] = run.trained / whole if whole and run.trained else None
-    history.add(run.end(said, about, window.reading, grid))
+            run.detach()
+    known["child"] = "" if model is None else fingerprint(model)
+    size = 0 if model is None else sum(p.numel() for p in model.parameters())
+    known["trainable_share"] = run.trained_parameters / size if size and run.trained_parameters else None
+    store.add(run.finish(pending, known, window.reading, grid))
 
 
-def _as_forecast(said: Forecast, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What the forecast was made for; anything else that was named is refused."""
-    names = "parent", "train_data", "test_data", "shift_type", "target_accuracy"
-    for what in names:
-        mine, theirs = about[what], getattr(said, what)
-        if what == "parent" and said.features.task_index is not None:
-            continue  # the forecast is of the model before it got its head
-        if mine and mine != theirs:
-            raise SettingError(f"forecast {said.id} was made for {what} {theirs}, not {mine}: make a new forecast")
-    for setting, mine in about["recipe"].items():
-        if setting in said.recipe and said.recipe[setting] != mine:
-            theirs = said.recipe[setting]
-            raise SettingError(f"forecast {said.id} was made for {setting} {theirs}, not {mine}: make a new forecast")
-    ours = {setting: value for setting, value in said.recipe.items() if not setting.startswith("evaluate_")}
-    return {"model": about["model"] or said.model, "recipe": ours | about["recipe"]} | {
-        what: getattr(said, what) for what in names
-    }
-
-
-def _cost(curve: LearningCurve, samples: int | None, energy: EnergyReading, grid: Grid | None) -> Cost:
-    steps, wall_s, per_epoch = curve.steps[-1], curve.wall_s[-1], curve.steps_per_epoch
-    energy_kwh = energy_share(energy, wall_s)
-    return Cost(
-        epochs=None if per_epoch is None else steps / per_epoch,
-        steps=steps,
-        samples=samples,
-        gradient_norm=curve.gradient_norm[-1],
-        gradient_norm_last_batch=curve.gradient_norm_last_batch[-1],
-        parameter_change=curve.parameter_change[-1],
-        wall_s=wall_s,
-        energy_kwh=energy_kwh,
-        carbon_kg=grid.carbon_kg(energy_kwh) if grid else None,
-    )
+def _fields_of_forecast(forecast: Forecast, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that an update takes from its forecast; raise SettingError if given values differ."""
+    compared = [
+        (field, given[field], getattr(forecast, field))
+        for field in _FROM_FORECAST
+        # a forecast for a new task names the model before it got its head
+        if given[field] and not (field == "parent" and forecast.features.task_index is not None)
+    ]
+    compared += [
+        (setting, value, forecast.recipe[setting])
+        for setting, value in given["recipe"].items()
+        if setting in forecast.recipe
+    ]
+    for field, value, expected in compared:
+        if value != expected:
+            raise SettingError(
+                f"forecast {forecast.id} was made for {field} {expected}, not {value}: make a new forecast"
+            )
+    recipe = {key: value for key, value in forecast.recipe.items() if not key.startswith("evaluate_")}
+    fields = {field: getattr(forecast, field) for field in _FROM_FORECAST}
+    return fields | {"model": given["model"] or forecast.model, "recipe": recipe | given["recipe"]}
