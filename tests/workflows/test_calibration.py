@@ -30,10 +30,9 @@ from resque.workflows.calibration import (
     CalibrationRequest,
     plan_calibration,
     run_calibration,
-    shorten_recipe,
-    split_for_calibration,
 )
-from resque.workflows.shift_selection import Candidate, all_shifts, select_spread
+from resque.workflows.calibration_defaults import shorten_recipe, split_for_calibration
+from resque.workflows.shift_selection import Candidate, applicable_shifts, select_spread
 
 NET = """
 from torch import nn
@@ -122,9 +121,9 @@ def test_nothing_is_trained_on_that_is_tested_on_and_class_sums_are_of_other_sam
 
 
 def test_every_shift_that_keeps_labels_and_that_the_images_can_have():
-    kinds = {name.split(":")[0] for name in all_shifts(load_data("digits@rgb@20"))}
+    kinds = {name.split(":")[0] for name in applicable_shifts(load_data("digits@rgb@20"))}
     assert kinds == {"gaussian", "blur", "salt_pepper", "rotation", "contrast", "jpeg", "bit_depth", "desaturate"}
-    assert "desaturate:1" not in all_shifts(load_data("digits@20"))
+    assert "desaturate:1" not in applicable_shifts(load_data("digits@20"))
 
 
 def test_only_what_a_recipe_leaves_open_is_made_short():
@@ -146,7 +145,7 @@ def test_looks_are_counted_as_a_run_makes_them(recipe, model, meter):
 
 def test_a_plan_says_beforehand_what_it_would_do_and_cost(made, meter):
     assert made.clean_accuracy > TARGET
-    assert {candidate.shift for candidate in made.candidates} < set(all_shifts(made.request.train))
+    assert {candidate.shift for candidate in made.candidates} < set(applicable_shifts(made.request.train))
     assert len(made.runs) == 5
     assert len({each.shift.split(":")[0] for each in made.runs}) >= 3
     assert all(each.features.accuracy < TARGET and each.features.index_rad > 0 for each in made.runs)

@@ -20,12 +20,10 @@ from resque.workflows.calibration import (
     UPDATES,
     CalibrationPlan,
     CalibrationRequest,
-    default_target,
     plan_calibration,
     run_calibration,
-    shorten_recipe,
-    split_for_calibration,
 )
+from resque.workflows.calibration_defaults import default_target, shorten_recipe, split_for_calibration
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
 from resque.workflows.update import CHECKPOINTS
 

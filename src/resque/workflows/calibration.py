@@ -1,13 +1,13 @@
-"""A history from day one: short retrainings on synthetic shifts of the user's own data, chosen to span the index.
+"""Calibration runs: a synthetic initial history of short retrainings on shifts of the user's own data.
 
-:func:`plan` looks at every kind and level of shift with passes alone, chooses, and says what the retrainings cost at
-most. :func:`run` does them, each from the same model, each in the ledger the moment it ends; killed and run again it
-goes on. What such a history cannot know is how far the user's next real shift is from all synthetic ones.
+:func:`plan_calibration` evaluates every shift type and level with forward passes alone, selects shifts that span the
+RESQUE index, and gives an upper bound on the cost. :func:`run_calibration` does the retrainings, each from the same
+model, and writes each to the ledger when it ends; after an interruption it resumes. Such a history cannot show how much
+the next real shift differs from all synthetic ones.
 """
 
 import contextlib
 import copy
-import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -34,35 +34,48 @@ from resque.models.inference import device_of
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
 from resque.training.evaluation import check_data_fits_model, evaluate_dataset
-from resque.training.job import RetrainingJob, evaluation_steps, is_update_of, steps_per_epoch
+from resque.training.job import RetrainingJob, evaluation_steps, is_update_of
 from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import Recipe
 from resque.training.retrain import retrain
 from resque.training.run import RunProgress
-from resque.training.stopping import MAX_EPOCHS
-from resque.workflows.shift_selection import Candidate, Watch, all_shifts, candidates, select_spread
+from resque.workflows.shift_selection import (
+    Candidate,
+    ShowProgress,
+    applicable_shifts,
+    select_spread,
+    shifts_below_target,
+)
+
+__all__ = [
+    "UPDATES",
+    "CalibrationCost",
+    "CalibrationPlan",
+    "CalibrationRequest",
+    "PlannedRun",
+    "plan_calibration",
+    "run_calibration",
+]
 
 UPDATES = 12
-SHORT_EPOCHS, SHORT_STEPS = 20, 1000
-FEWEST_KINDS = 3
-_LOSS = 0.03
-_LOOKS_PER_EPOCH, _GROWTH = 10, 0.2
-_OF_ORIGINAL = 2  # evaluations that say what was forgotten
+"""Default number of calibration runs."""
+_MIN_SHIFT_TYPES = 3
+_ORIGINAL_EVALUATIONS = 2  # accuracy on the original data, before and after
 
 
 @dataclass(frozen=True, eq=False)
 class CalibrationRequest:
-    """What is to be calibrated.
+    """Calibration runs to plan.
 
     Attributes:
         train: Data like those that the model was trained on, to be shifted and trained on.
-        test: The same held out, to be shifted and tested on.
+        test: Held-out data of the same kind, to be shifted and tested on.
         original: Profile of the data that the model was trained on.
-        target_accuracy: To be reached on the shifted test data.
-        recipe: How to retrain, see :func:`short`.
-        updates: How many retrainings.
-        seed: Of the order of the training samples.
-        model_name: For the record.
+        target_accuracy: Accuracy to reach on the shifted test data.
+        recipe: Training recipe, see :func:`resque.workflows.calibration_defaults.shorten_recipe`.
+        updates: Number of runs.
+        seed: Seed of the data order.
+        model_name: Name of the model in the updates.
     """
 
     train: LabeledDataset
@@ -75,7 +88,7 @@ class CalibrationRequest:
     model_name: str = ""
 
     def job(self, shift: str) -> RetrainingJob:
-        """The retraining for one shift, e.g. ``"gaussian:5"``."""
+        """Return the job for one shift, e.g. ``"gaussian:5"``."""
         change = parse_shift(shift)
         train, test = self.train.shifted(change), self.test.shifted(change)
         return RetrainingJob(train, test, self.target_accuracy, self.recipe, self.seed, self.test, change.shift_type)
@@ -83,14 +96,14 @@ class CalibrationRequest:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One retraining of the plan.
+    """One run of a plan.
 
     Attributes:
-        shift: Kind and level, ``"gaussian:5"``.
-        features: What passes over all of the data said.
-        done: Id of the update in the ledger that is this very retraining; None where it is still to be done.
-        expected_steps: By the updates of this model that the ledger holds; None where they are too few.
-        max_steps: Of its longest run.
+        shift: Shift type and level, e.g. ``"gaussian:5"``.
+        features: Features of the update, from forward passes over all of the data.
+        done: Id of the same run in the ledger; None if it is still to be done.
+        expected_steps: Expected optimizer steps, from this model's updates in the ledger; None if they are too few.
+        max_steps: Step budget.
     """
 
     shift: str
@@ -102,15 +115,15 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class CalibrationCost:
-    """What retrainings take: the steps, and the looks at the test data that decide when to end.
+    """Cost of several runs: training, and the evaluations that decide when a run ends.
 
     Attributes:
-        runs: How many.
-        steps: Optimizer steps, all together.
-        training_s: At the probed seconds per step.
-        evaluation_s: At the seconds of a pass over the clean test data.
-        energy_kwh: Of both, at the probe's power; None where the meter knows none.
-        carbon_kg: None without a grid.
+        runs: Number of runs.
+        steps: Optimizer steps of all runs.
+        training_s: Seconds of training, at the probed seconds per step.
+        evaluation_s: Seconds of evaluation, at the time of one pass over the clean test data.
+        energy_kwh: Energy of training and evaluation, at the probe's power; None if the meter measures no energy.
+        carbon_kg: Emissions of both; None without a grid.
     """
 
     runs: int
@@ -122,24 +135,24 @@ class CalibrationCost:
 
     @property
     def wall_s(self) -> float:
-        """Seconds in all."""
+        """Seconds of training and evaluation."""
         return self.training_s + self.evaluation_s
 
 
 @dataclass(frozen=True)
 class CalibrationPlan:
-    """What a calibration would do, and what that costs, before anything is trained.
+    """Calibration runs and their cost, before anything is trained.
 
     Attributes:
-        request: The request that the plan answers.
-        clean_accuracy: Of the model on the clean test data.
-        shifts: How many shifts were looked at.
-        candidates: Those that begin below the target.
-        runs: The retrainings, in the order in which they are done.
-        step_cost: The probe of this machine.
-        at_most: What is left to be done, if no run ends before its last step.
-        typical: The same by updates of this model in the ledger; None where they are too few.
-        overhead: What making the plan took.
+        request: Request that the plan answers.
+        clean_accuracy: Accuracy of the model on the clean test data.
+        shifts: Number of shifts that were evaluated.
+        candidates: Shifts with which the model starts below the target.
+        runs: Selected runs, in the order in which they are done.
+        step_cost: Probed cost of a step on this machine.
+        at_most: Upper bound on the cost of the remaining runs: every run takes its step budget.
+        typical: Expected cost of the remaining runs, from this model's updates in the ledger; None if they are too few.
+        overhead: Cost of making the plan.
     """
 
     request: CalibrationRequest
@@ -153,241 +166,191 @@ class CalibrationPlan:
     overhead: EnergyReading
 
 
-def split_for_calibration(
-    data: LabeledDataset, test: LabeledDataset | None = None
-) -> tuple[LabeledDataset, LabeledDataset, LabeledDataset]:
-    """``(original, train, test)``: the paper's overlapping halves of what is not held out.
-
-    Args:
-        data: Data like those that the model was trained on.
-        test: Data held out; None holds 30 % out.
-
-    Example:
-        >>> from resque.data.loading import load_data
-        >>> [part.name for part in split_for_calibration(load_data("digits"))]
-        ['digits@train@original', 'digits@train@shifted', 'digits@test']
-    """
-    rest = data.part("train") if test is None else data
-    return rest.part("original"), rest.part("shifted"), data.part("test") if test is None else test
-
-
-def shorten_recipe(recipe: Recipe, samples: int, max_epochs: int | None = None) -> Recipe:
-    """A recipe for a history: short runs, looked at often enough to tell mild shifts apart.
-
-    Changed is only what the recipe leaves at its default: 20 epochs at most, or 1,000 steps where those are more; looks
-    every tenth of an epoch, and a fifth of the steps so far apart. Costs stay comparable with those of longer runs.
-
-    Args:
-        recipe: The user's.
-        samples: Of the training data.
-        max_epochs: Goes before both.
-
-    Example:
-        >>> found = shorten_recipe(Recipe(batch_size=32), samples=640)
-        >>> found.max_epochs, found.evaluate_every, found.evaluate_growth
-        (50, 2, 0.2)
-    """
-    per_epoch = steps_per_epoch(samples, recipe.batch_size)
-    if max_epochs is None and recipe.max_epochs == MAX_EPOCHS:
-        max_epochs = min(MAX_EPOCHS, max(SHORT_EPOCHS, -(-SHORT_STEPS // per_epoch)))
-    recipe = dataclasses.replace(recipe, max_epochs=recipe.max_epochs if max_epochs is None else max_epochs)
-    if recipe.evaluate_every is None and not recipe.evaluate_growth:
-        every = max(1, per_epoch // _LOOKS_PER_EPOCH)
-        recipe = dataclasses.replace(recipe, evaluate_every=every, evaluate_growth=_GROWTH)
-    return recipe
-
-
-def default_target(clean_accuracy: float) -> float:
-    """3 % below the clean accuracy: near the top, because a curve that gets there answers for every lower target.
-
-    Example:
-        >>> default_target(0.985)
-        0.955
-    """
-    return math.floor(1000.0 * (1.0 - _LOSS) * clean_accuracy) / 1000.0
-
-
 def plan_calibration(
     model: nn.Module,
-    asked: CalibrationRequest,
+    request: CalibrationRequest,
     *,
     meter: EnergyMeter,
     grid: Grid | None = None,
     history: Sequence[Update] = (),
-    on_progress: Watch = lambda done, total, detail: None,
+    on_progress: ShowProgress = lambda done, total, detail: None,
 ) -> CalibrationPlan:
-    """Look at every shift, choose, and say what the retrainings cost.
+    """Evaluate every shift, select the runs, and compute their cost.
 
     Args:
-        model: As it is now; left as it was found.
-        asked: What is to be calibrated.
-        meter: Measures the probe.
-        grid: The electricity that it is priced with; without it there is no carbon figure.
-        history: Updates in the ledger: what is among them is not done again, and they say what is typical.
-        on_progress: Called with ``(done, all, detail)``.
+        model: Model to retrain; unchanged.
+        request: Data, target, recipe and number of runs.
+        meter: Meter of the probe.
+        grid: Electricity grid; None leaves carbon unknown.
+        history: Updates in the ledger. Runs among them are not done again, and they give the expected cost.
+        on_progress: Callback with ``(done, total, detail)``.
 
     Raises:
-        DataError: The data hold no images, or images outside [0, 1].
-        ModelError: The model knows nothing of the data.
-        SettingError: Fewer updates than a forecast needs, or too few shifts begin below the target.
+        DataError: The data are not images, or have values outside [0, 1].
+        ModelError: The model is not better than a constant prediction on the clean data.
+        SettingError: There are fewer runs than a forecast needs, or too few shifts start below the target.
     """
-    start = now(device_of(model))
-    _check(model, asked)
-    began = now(device_of(model))
-    clean, _ = evaluate_dataset(model, asked.test)
-    look_s = now(device_of(model)) - began
-    _check_knows(clean, asked)
-    found = candidates(model, asked.train, asked.test, asked.original, asked.target_accuracy, on_progress)
-    runs = _chosen(model, asked, found, history, on_progress)
-    passes_s = now(device_of(model)) - start
-    first = asked.job(runs[0].shift)
-    step_cost = probe(model, first.train, asked.recipe, meter)
-    left = [run_calibration for run_calibration in runs if run_calibration.done is None]
-    typical = [run_calibration.expected_steps for run_calibration in left if run_calibration.expected_steps is not None]
+    device = device_of(model)
+    start = now(device)
+    _check_request(model, request)
+    evaluation_start = now(device)
+    clean_accuracy, _ = evaluate_dataset(model, request.test)
+    evaluation_s = now(device) - evaluation_start
+    _check_pretrained(clean_accuracy, request)
+    candidates = shifts_below_target(
+        model, request.train, request.test, request.original, request.target_accuracy, on_progress
+    )
+    runs = _select_runs(model, request, candidates, history, on_progress)
+    passes_s = now(device) - start
+    job = request.job(runs[0].shift)
+    step_cost = probe(model, job.train, request.recipe, meter)
+    remaining = [run for run in runs if run.done is None]
+    expected_steps = [run.expected_steps for run in remaining if run.expected_steps is not None]
 
-    def bill(steps: Sequence[float]) -> CalibrationCost:
-        count = sum(_evaluations(each, first) for each in steps)
-        return _bill(steps, count * look_s, step_cost, grid)
+    def total_cost(steps: Sequence[float]) -> CalibrationCost:
+        evaluations = sum(_count_evaluations(run_steps, job) for run_steps in steps)
+        return _total_cost(steps, evaluations * evaluation_s, step_cost, grid)
 
     return CalibrationPlan(
-        asked,
-        clean,
-        len(all_shifts(asked.train)),
-        tuple(found),
+        request,
+        clean_accuracy,
+        len(applicable_shifts(request.train)),
+        tuple(candidates),
         runs,
         step_cost,
-        at_most=bill([run_calibration.max_steps for run_calibration in left]),
-        typical=bill(typical) if len(typical) == len(left) else None,
+        at_most=total_cost([run.max_steps for run in remaining]),
+        typical=total_cost(expected_steps) if len(expected_steps) == len(remaining) else None,
         overhead=forecast_overhead(passes_s, step_cost),
     )
 
 
-def _evaluations(steps: float, job: RetrainingJob) -> int:
-    return len(list(evaluation_steps(steps, job.steps_per_epoch, job.recipe))) + _OF_ORIGINAL
-
-
 def run_calibration(
     model: nn.Module,
-    planned: CalibrationPlan,
+    plan: CalibrationPlan,
     ledger: Ledger,
     *,
     meter: EnergyMeter,
     grid: Grid | None = None,
     checkpoint: Checkpoint | None = None,
-    on_progress: Watch = lambda done, total, detail: None,
+    on_progress: ShowProgress = lambda done, total, detail: None,
 ) -> tuple[Update, ...]:
-    """Do the retrainings of a plan, each from the same model and into the ledger as soon as it has ended.
+    """Do the runs of a plan, each from the same model, and write each to the ledger when it ends.
 
     Args:
-        model: Left as it was found; every run has a copy.
-        planned: What :func:`plan` gave.
-        ledger: What it holds of the plan is not done again.
-        meter: Measures every run.
-        grid: The electricity it runs on.
-        checkpoint: Where an interrupted run goes on from; None begins such a one anew.
-        on_progress: Called with ``(done, all, detail)``.
+        model: Model to retrain; unchanged, because every run trains a copy.
+        plan: Plan made by :func:`plan_calibration`.
+        ledger: Ledger of the updates; runs of the plan that it holds are not done again.
+        meter: Meter of every run.
+        grid: Electricity grid; None leaves carbon unknown.
+        checkpoint: Settings of checkpoints; None starts an interrupted run from the beginning.
+        on_progress: Callback with ``(done, total, detail)``.
 
     Returns:
-        The plan's updates in its order, those that were done before among them.
+        One update per run of the plan, in its order, including those done before.
     """
-    parent, found = fingerprint(model), []
-    for number, each in enumerate(planned.runs):
+    parent, updates = fingerprint(model), []
+    for done, run in enumerate(plan.runs):
 
-        def show(at: RunProgress, number: int = number, shift: str = each.shift) -> None:
-            on_progress(number, len(planned.runs), f"{shift}, step {at.step:,}, accuracy {at.accuracy:.3f}")
+        def show(progress: RunProgress, done: int = done, shift: str = run.shift) -> None:
+            detail = f"{shift}, step {progress.step:,}, accuracy {progress.accuracy:.3f}"
+            on_progress(done, len(plan.runs), detail)
 
-        job = planned.request.job(each.shift)
-        update = _already(ledger.updates(), parent, job)
+        job = plan.request.job(run.shift)
+        update = _find_update(ledger.updates(), parent, job)
         if update is None:
             update = retrain(
                 copy.deepcopy(model),
                 job,
                 meter=meter,
                 grid=grid,
-                features=each.features,
-                step_cost=planned.step_cost,
-                model_name=planned.request.model_name,
+                features=run.features,
+                step_cost=plan.step_cost,
+                model_name=plan.request.model_name,
                 checkpoint=checkpoint,
                 on_progress=show,
             )
             ledger.add(update)
         if checkpoint is not None:
             checkpoint.remove(parent, job)
-        found.append(update)
-    return tuple(found)
+        updates.append(update)
+    return tuple(updates)
 
 
-def _check(model: nn.Module, asked: CalibrationRequest) -> None:
-    if asked.updates < FEWEST_UPDATES:
-        raise SettingError(f"{asked.updates} updates: a forecast needs {FEWEST_UPDATES}; ask for --updates {UPDATES}")
-    RetrainingJob.check_target(asked.target_accuracy)
-    all_shifts(asked.test)
-    for data in (asked.train, asked.test):
+def _check_request(model: nn.Module, request: CalibrationRequest) -> None:
+    if request.updates < FEWEST_UPDATES:
+        raise SettingError(f"{request.updates} updates: a forecast needs {FEWEST_UPDATES}; ask for --updates {UPDATES}")
+    RetrainingJob.check_target(request.target_accuracy)
+    applicable_shifts(request.test)
+    for data in (request.train, request.test):
         check_data_fits_model(model, data)
 
 
-def _check_knows(clean_accuracy: float, asked: CalibrationRequest) -> None:
-    """Refuse a model without its weights: retraining it is training from scratch, which teaches nothing here."""
-    n = len(asked.test)
-    share = int(torch.bincount(asked.test.labels).max()) / n
-    if clean_accuracy <= share + 3.0 * math.sqrt(share * (1.0 - share) / n):
+def _check_pretrained(clean_accuracy: float, request: CalibrationRequest) -> None:
+    """Raise an error for a model without its weights: retraining it is training from scratch."""
+    n = len(request.test)
+    majority = int(torch.bincount(request.test.labels).max()) / n
+    if clean_accuracy <= majority + 3.0 * math.sqrt(majority * (1.0 - majority) / n):
         raise ModelError(
-            f"accuracy {clean_accuracy:.3f} on {asked.test.name}, and always naming the same class has {share:.3f}: "
-            "name the model's trained weights with --weights"
+            f"accuracy {clean_accuracy:.3f} on {request.test.name}, and always naming the same class has "
+            f"{majority:.3f}: name the model's trained weights with --weights"
         )
 
 
-def _chosen(
+def _select_runs(
     model: nn.Module,
-    asked: CalibrationRequest,
-    below: Sequence[Candidate],
+    request: CalibrationRequest,
+    candidates: Sequence[Candidate],
     history: Sequence[Update],
-    on_progress: Watch,
+    on_progress: ShowProgress,
 ) -> tuple[PlannedRun, ...]:
-    """Choose, look at all of the data, and choose again without what begins at the target there after all."""
-    seen: dict[Candidate, PlannedRun] = {}
-    left = list(below)
+    """Select shifts, and repeat without those that start at the target on all of the data."""
+    runs: dict[Candidate, PlannedRun] = {}
+    left = list(candidates)
     while True:
-        found = select_spread(left, asked.updates)
-        _check_enough(found, left, asked)
-        for done, candidate in enumerate(found):
-            on_progress(done, len(found), f"passing {candidate.shift}")
-            if candidate not in seen:
-                seen[candidate] = _known(model, asked, candidate.shift, history)
-        above = [each for each in found if starts_at_target(seen[each].features, asked.target_accuracy)]
-        if not above:
-            return tuple(seen[each] for each in found)
-        left = [each for each in left if each not in above]
+        selected = select_spread(left, request.updates)
+        _check_enough(selected, left, request)
+        for done, candidate in enumerate(selected):
+            on_progress(done, len(selected), f"computing features of {candidate.shift}")
+            if candidate not in runs:
+                runs[candidate] = _plan_run(model, request, candidate.shift, history)
+        at_target = [each for each in selected if starts_at_target(runs[each].features, request.target_accuracy)]
+        if not at_target:
+            return tuple(runs[each] for each in selected)
+        left = [each for each in left if each not in at_target]
 
 
-def _check_enough(found: Sequence[Candidate], left: Sequence[Candidate], asked: CalibrationRequest) -> None:
-    kinds = len({candidate.shift_type for candidate in found})
-    if len(found) < asked.updates or kinds < FEWEST_KINDS:
+def _check_enough(selected: Sequence[Candidate], left: Sequence[Candidate], request: CalibrationRequest) -> None:
+    n_types = len({candidate.shift_type for candidate in selected})
+    if len(selected) < request.updates or n_types < _MIN_SHIFT_TYPES:
         raise SettingError(
-            f"{len(left)} of {len(all_shifts(asked.train))} shifts, of {kinds} kinds, bring the accuracy below "
-            f"{asked.target_accuracy:g}; wanted are {asked.updates} of at least {FEWEST_KINDS} kinds: ask for a higher "
-            "--target-accuracy, or fewer --updates"
+            f"{len(left)} of {len(applicable_shifts(request.train))} shifts, of {n_types} types, bring the accuracy "
+            f"below {request.target_accuracy:g}; expected {request.updates} of at least {_MIN_SHIFT_TYPES} types: "
+            "ask for a higher --target-accuracy, or fewer --updates"
         )
 
 
-def _known(model: nn.Module, asked: CalibrationRequest, shift: str, history: Sequence[Update]) -> PlannedRun:
-    job, parent = asked.job(shift), fingerprint(model)
-    done = _already(history, parent, job)
-    features = done.features if done is not None else shift_features(model, job, asked.original)[0]
-    own = [update for update in history if update.parent == parent]
-    query = ForecastQuery.of(job, features, parent, asked.model_name)
-    expected: float | None = None
+def _plan_run(model: nn.Module, request: CalibrationRequest, shift: str, history: Sequence[Update]) -> PlannedRun:
+    job, parent = request.job(shift), fingerprint(model)
+    done = _find_update(history, parent, job)
+    features = done.features if done is not None else shift_features(model, job, request.original)[0]
+    own_updates = [update for update in history if update.parent == parent]
+    query = ForecastQuery.of(job, features, parent, request.model_name)
+    expected_steps: float | None = None
     with contextlib.suppress(TooFewUpdatesError):
-        median = predict_cost(own, "steps", query, choose_predictors(own, query)).distribution.median
-        expected = math.exp(min(median, math.log(job.max_steps)))
-    return PlannedRun(shift, features, None if done is None else done.id, expected, job.max_steps)
+        prediction = predict_cost(own_updates, "steps", query, choose_predictors(own_updates, query))
+        expected_steps = math.exp(min(prediction.distribution.median, math.log(job.max_steps)))
+    return PlannedRun(shift, features, None if done is None else done.id, expected_steps, job.max_steps)
 
 
-def _already(history: Iterable[Update], parent: str, job: RetrainingJob) -> Update | None:
+def _find_update(history: Iterable[Update], parent: str, job: RetrainingJob) -> Update | None:
     return next((update for update in history if is_update_of(update, parent, job)), None)
 
 
-def _bill(steps: Sequence[float], evaluation_s: float, step_cost: StepCost, grid: Grid | None) -> CalibrationCost:
+def _count_evaluations(steps: float, job: RetrainingJob) -> int:
+    return len(list(evaluation_steps(steps, job.steps_per_epoch, job.recipe))) + _ORIGINAL_EVALUATIONS
+
+
+def _total_cost(steps: Sequence[float], evaluation_s: float, step_cost: StepCost, grid: Grid | None) -> CalibrationCost:
     total = round(math.fsum(steps))
     training_s, energy_kwh = total * step_cost.wall_s, None
     if step_cost.energy_kwh is not None:

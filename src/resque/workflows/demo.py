@@ -1,8 +1,8 @@
-"""The main job, end to end, on scikit-learn's digits: a history, then updates forecast, done and settled.
+"""Demo of the main job on scikit-learn's digits: initial history, forecasts, updates, and forecast beside outcome.
 
-The settings below were chosen on other seeds than the one that runs. The forecasts are all made, and
-written to the ledger, before the first of their updates is trained. It runs on one thread: for a network
-this small a second one takes half again as much processor time and saves a seventh of the wait.
+The settings below were chosen on other seeds than the one that runs. All forecasts are in the ledger before the first
+update is trained. The demo runs on one thread: for a network this small a second one takes half again as much processor
+time and saves a seventh of the wait.
 """
 
 import copy
@@ -24,7 +24,7 @@ from resque.forecasting.landmarking import ForecastReviser
 from resque.indices.compute_profile import profile
 from resque.indices.profile import Profile
 from resque.indices.shift_features import shift_features
-from resque.ledger.records import Features, Forecast, StepCost
+from resque.ledger.records import Forecast, StepCost
 from resque.ledger.store import Ledger
 from resque.models.loading import load_model
 from resque.models.weights import fingerprint, save_weights
@@ -33,6 +33,8 @@ from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import RECIPES
 from resque.training.retrain import retrain
 from resque.training.run import RunProgress
+
+__all__ = ["DemoOutcome", "DemoStage", "run_demo"]
 
 MODEL = "resque.networks:small_cnn"
 SOURCE = "digits@16px"
@@ -67,7 +69,14 @@ UPDATE_SEED = 3
 
 @dataclass(frozen=True)
 class DemoStage:
-    """What the demo is doing, for those who watch."""
+    """Progress of the demo.
+
+    Attributes:
+        name: Stage, in words.
+        done: Number of finished parts of the stage.
+        total: Number of parts of the stage.
+        detail: Current part, in words.
+    """
 
     name: str
     done: int
@@ -76,20 +85,11 @@ class DemoStage:
 
 
 @dataclass(frozen=True)
-class DemoMeter:
-    """With what the demo's costs are known: meter, grid and the probe of this machine."""
-
-    meter: EnergyMeter
-    grid: Grid | None
-    step_cost: StepCost
-
-
-@dataclass(frozen=True)
 class DemoOutcome:
-    """What the demo leaves behind.
+    """Result of the demo.
 
     Attributes:
-        folder: Model, profile and ledger lie here.
+        folder: Folder of the model, its profile and the ledger.
         clean_accuracy: Accuracy of the original model on the original test data.
     """
 
@@ -98,13 +98,57 @@ class DemoOutcome:
 
     @property
     def ledger(self) -> Ledger:
-        """History, forecasts and settled updates."""
+        """Ledger with the history, the forecasts and the updates that settle them."""
         return Ledger(self.folder / "resque.db")
+
+
+@dataclass(frozen=True, eq=False)
+class _Deployment:
+    """The original model, and everything with which its updates are forecast and measured."""
+
+    model: nn.Module
+    profile: Profile
+    ledger: Ledger
+    meter: EnergyMeter
+    grid: Grid | None
+    step_cost: StepCost
+
+    def forecast(self, job: RetrainingJob) -> Forecast:
+        """Forecast an update, and write the forecast to the ledger."""
+        features, _, passes_s = shift_features(self.model, job, self.profile)
+        forecast = forecast_from_features(
+            self.ledger.updates(),
+            job,
+            features,
+            step_cost=self.step_cost,
+            overhead=forecast_overhead(passes_s, self.step_cost, forecasts=len(UPDATES)),
+            parent=fingerprint(self.model),
+            grid=self.grid,
+            model_name=MODEL,
+        )
+        self.ledger.add(forecast)
+        return forecast
+
+    def update(self, job: RetrainingJob, forecast: Forecast | None = None) -> None:
+        """Retrain a copy of the model, and write the update to the ledger."""
+        features = shift_features(self.model, job, self.profile)[0] if forecast is None else forecast.features
+        update = retrain(
+            copy.deepcopy(self.model),
+            job,
+            meter=self.meter,
+            grid=self.grid,
+            features=features,
+            step_cost=self.step_cost,
+            model_name=MODEL,
+            forecast_id=None if forecast is None else forecast.id,
+            revise=None if forecast is None else ForecastReviser.of_forecast(forecast, self.ledger.updates(), job),
+        )
+        self.ledger.add(update)
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch on one thread inside the block."""
+    """Run PyTorch on one thread inside the block."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -125,44 +169,47 @@ def run_demo(
     """Run the demo into a new folder.
 
     Args:
-        folder: Gets the model, its profile and the ledger; must not hold a ledger yet.
-        meter: Measures every retraining.
-        grid: The electricity that carbon is computed with.
-        seed: Of the original model; the retrainings have their own.
-        on_progress: Called at every stage.
+        folder: Folder for the model, its profile and the ledger; it must not hold a ledger.
+        meter: Meter of every retraining.
+        grid: Electricity grid; None leaves carbon unknown.
+        seed: Seed of the original model; the retrainings have seeds of their own.
+        on_progress: Callback at every step of every stage.
+
+    Raises:
+        ResqueError: The folder holds a ledger.
     """
-    if (folder / "resque.db").exists():
-        raise ResqueError(f"{folder} holds a ledger already: name another folder, or remove it for a fresh demo")
     ledger = Ledger(folder / "resque.db")
+    if ledger.path.exists():
+        raise ResqueError(f"{folder} holds a ledger already: name another folder, or remove it for a fresh demo")
     model, clean_accuracy = _train_original(seed, meter, on_progress)
     save_weights(model, folder / "model.safetensors")
     clean = load_data(ORIGINAL)
     original = profile(model, clean.batches(), preprocessing=clean.preprocessing)
     original.save(folder / "profile.safetensors")
 
-    on_progress(DemoStage("probing this machine", 0, 1))
-    measured = DemoMeter(meter, grid, probe(model, load_data(SHIFTED), RECIPE, meter))
-    jobs = [_job(shift, seed=job_seed) for job_seed in HISTORY_SEEDS for shift in HISTORY]
+    on_progress(DemoStage("measuring a training step", 0, 1))
+    step_cost = probe(model, load_data(SHIFTED), RECIPE, meter)
+    deployment = _Deployment(model, original, ledger, meter, grid, step_cost)
+    jobs = [_job(shift, seed=history_seed) for history_seed in HISTORY_SEEDS for shift in HISTORY]
     for done, job in enumerate(jobs):
-        on_progress(DemoStage("history", done, len(jobs), job.train.name))
-        features, _, _ = shift_features(model, job, original)
-        _retrain_copy(model, job, ledger, measured, features)
+        on_progress(DemoStage("building a history", done, len(jobs), job.train.name))
+        deployment.update(job)
 
-    jobs = [_job(shift, seed=UPDATE_SEED) for shift in UPDATES]
-    ids = []
+    jobs, forecasts = [_job(shift, seed=UPDATE_SEED) for shift in UPDATES], []
     for done, job in enumerate(jobs):
-        on_progress(DemoStage("forecasts", done, len(jobs), job.train.name))
-        ids.append(_forecast(model, job, original, ledger, measured))
-    for done, (job, made) in enumerate(zip(jobs, ids, strict=True)):
-        on_progress(DemoStage("updates", done, len(jobs), job.train.name))
-        _retrain_copy(model, job, ledger, measured, made=ledger.forecast(made))
-    on_progress(DemoStage("updates", len(jobs), len(jobs)))
+        on_progress(DemoStage("forecasting updates", done, len(jobs), job.train.name))
+        forecasts.append(deployment.forecast(job))
+    for done, (job, forecast) in enumerate(zip(jobs, forecasts, strict=True)):
+        on_progress(DemoStage("doing the updates", done, len(jobs), job.train.name))
+        deployment.update(job, forecast)
+    on_progress(DemoStage("doing the updates", len(jobs), len(jobs)))
     return DemoOutcome(folder, clean_accuracy)
 
 
 def _train_original(seed: int, meter: EnergyMeter, on_progress: Callable[[DemoStage], None]) -> tuple[nn.Module, float]:
     def show(progress: RunProgress) -> None:
-        on_progress(DemoStage("original model", progress.step, progress.max_steps, f"accuracy {progress.accuracy:.3f}"))
+        detail = f"accuracy {progress.accuracy:.3f}"
+        on_progress(DemoStage("training the original model", progress.step, progress.max_steps, detail))
 
     model = load_model(MODEL, seed=seed)
     job = RetrainingJob(load_data(ORIGINAL), load_data(TEST), CLEAN_ACCURACY, CLEAN_RECIPE, seed)
@@ -173,41 +220,3 @@ def _train_original(seed: int, meter: EnergyMeter, on_progress: Callable[[DemoSt
 def _job(shift: str, seed: int) -> RetrainingJob:
     train, test = load_data(SHIFTED + shift), load_data(TEST + shift)
     return RetrainingJob(train, test, TARGET_ACCURACY, RECIPE, seed, original_test=load_data(TEST))
-
-
-def _forecast(model: nn.Module, job: RetrainingJob, original: Profile, ledger: Ledger, measured: DemoMeter) -> str:
-    features, _, passes_s = shift_features(model, job, original)
-    made = forecast_from_features(
-        ledger.updates(),
-        job,
-        features,
-        step_cost=measured.step_cost,
-        overhead=forecast_overhead(passes_s, measured.step_cost, forecasts=len(UPDATES)),
-        parent=fingerprint(model),
-        grid=measured.grid,
-        model_name=MODEL,
-    )
-    ledger.add(made)
-    return made.id
-
-
-def _retrain_copy(
-    model: nn.Module,
-    job: RetrainingJob,
-    ledger: Ledger,
-    measured: DemoMeter,
-    features: Features | None = None,
-    made: Forecast | None = None,
-) -> None:
-    update = retrain(
-        copy.deepcopy(model),
-        job,
-        meter=measured.meter,
-        grid=measured.grid,
-        features=features if made is None else made.features,
-        step_cost=measured.step_cost,
-        model_name=MODEL,
-        forecast_id=None if made is None else made.id,
-        revise=None if made is None else ForecastReviser.of_forecast(made, ledger.updates(), job),
-    )
-    ledger.add(update)

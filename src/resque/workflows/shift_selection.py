@@ -1,7 +1,7 @@
-"""Synthetic shifts that a history can be made of: which begin below a target, and which of them span the index.
+"""Select synthetic shifts for calibration runs: those that start below a target, spread over the RESQUE index.
 
-Known from passes over some hundred samples each; a shift that begins near the target may do so on one side of it there
-and on the other on all of the data.
+Index and accuracy of a shift are measured on a few hundred samples. A shift that starts near the target may therefore
+start on the other side of it on all of the data.
 """
 
 from collections import Counter
@@ -19,19 +19,22 @@ from resque.indices.profile import Profile
 from resque.models.inference import device_of
 from resque.training.evaluation import evaluate_dataset
 
-_SAMPLES, _PER_CLASS = 256, 5
+__all__ = ["Candidate", "ShowProgress", "applicable_shifts", "select_spread", "shifts_below_target"]
+
+ShowProgress = Callable[[int, int, str], None]
+"""Callback with ``(done, total, detail)``."""
+_MIN_SAMPLES, _SAMPLES_PER_CLASS = 256, 5
 _CHANNELS = {"jpeg": (1, 3), "desaturate": (3, 4)}
-Watch = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A shift that brings the model below the target, as some hundred samples tell.
+    """A shift with which the model starts below the target.
 
     Attributes:
-        shift: Kind and level, ``"gaussian:5"``.
-        index_rad: RESQUE_dist, radians.
-        accuracy: Of the model on shifted test data.
+        shift: Shift type and level, e.g. ``"gaussian:5"``.
+        index_rad: RESQUE_dist of the shift, in radians.
+        accuracy: Accuracy of the model on shifted test data.
     """
 
     shift: str
@@ -40,19 +43,19 @@ class Candidate:
 
     @property
     def shift_type(self) -> str:
-        """Kind of shift."""
+        """Type of the shift."""
         return self.shift.partition(":")[0]
 
 
-def all_shifts(data: LabeledDataset) -> list[str]:
-    """Every kind and level of shift that keeps labels, as far as these images can have it.
+def applicable_shifts(data: LabeledDataset) -> list[str]:
+    """Return every shift type and level that keeps the labels and applies to these images.
 
     Raises:
-        DataError: The data hold no images, or values outside [0, 1].
+        DataError: The data are not images, or have values outside [0, 1].
 
     Example:
         >>> from resque.data.loading import load_data
-        >>> len(all_shifts(load_data("digits"))), len(all_shifts(load_data("digits@rgb")))
+        >>> len(applicable_shifts(load_data("digits"))), len(applicable_shifts(load_data("digits@rgb")))
         (70, 80)
     """
     if not (isinstance(data.inputs, Tensor) and data.inputs.ndim == 4):
@@ -60,84 +63,83 @@ def all_shifts(data: LabeledDataset) -> list[str]:
             f"{data.name} holds no images, which synthetic shifts are made of: make the history with `resque retrain` "
             "on new data of yours"
         )
-    images = data.images
-    low, high = float(images.min()), float(images.max())
-    if images.is_floating_point() and not 0.0 <= low <= high <= 1.0:
+    low, high = float(data.images.min()), float(data.images.max())
+    if data.images.is_floating_point() and not 0.0 <= low <= high <= 1.0:
         raise DataError(
             f"{data.name}: values from {low:.3g} to {high:.3g}; synthetic shifts are of images in [0, 1]: leave the "
-            "normalisation to the model"
+            "normalization to the model"
         )
-    channels = images.shape[1]
-    kinds = [kind for kind in SHIFT_TYPES if kind not in LABEL_SHIFTS and channels in _CHANNELS.get(kind, (channels,))]
-    return [f"{kind}:{level}" for kind in kinds for level in LEVELS]
+    channels = data.images.shape[1]
+    types = [name for name in SHIFT_TYPES if name not in LABEL_SHIFTS and channels in _CHANNELS.get(name, (channels,))]
+    return [f"{name}:{level}" for name in types for level in LEVELS]
 
 
-def candidates(
+def shifts_below_target(
     model: nn.Module,
     train: LabeledDataset,
     test: LabeledDataset,
     original: Profile,
     target_accuracy: float,
-    on_progress: Watch = lambda done, total, detail: None,
+    on_progress: ShowProgress = lambda done, total, detail: None,
 ) -> list[Candidate]:
-    """Which shifts begin below the target.
+    """Return the shifts with which the model starts below the target.
 
     Args:
-        model: As it is now.
-        train: To be shifted, for the index.
-        test: To be shifted, for the accuracy.
+        model: Model to retrain; unchanged.
+        train: Training data to shift, for the index.
+        test: Test data to shift, for the accuracy.
         original: Profile of the data that the model was trained on.
-        target_accuracy: Of the retrainings.
-        on_progress: Called with ``(done, all, detail)``.
+        target_accuracy: Target accuracy of the retrainings.
+        on_progress: Callback with ``(done, total, detail)``.
     """
-    most = max(_SAMPLES, _PER_CLASS * len(train.classes))
-    some, tested, origin, found = train.limited(most), test.limited(most), original.origin, []
-    names = all_shifts(train)
+    limit = max(_MIN_SAMPLES, _SAMPLES_PER_CLASS * len(train.classes))
+    train_subset, test_subset, origin = train.limited(limit), test.limited(limit), original.origin
+    names, candidates = applicable_shifts(train), []
     for done, name in enumerate(names):
-        on_progress(done, len(names), f"looking at {name}")
+        on_progress(done, len(names), f"evaluating {name}")
         shift = parse_shift(name)
-        accuracy, _ = evaluate_dataset(model, tested.shifted(shift))
+        accuracy, _ = evaluate_dataset(model, test_subset.shifted(shift))
         if accuracy >= target_accuracy:
             continue
-        seen = profile(
+        shifted = profile(
             model,
-            some.shifted(shift).batches(device=device_of(model)),
+            train_subset.shifted(shift).batches(device=device_of(model)),
             origin.layer,
             origin.reduction,
-            classes=some.classes,
-            preprocessing=some.preprocessing if origin.preprocessing else "",
+            classes=train_subset.classes,
+            preprocessing=train_subset.preprocessing if origin.preprocessing else "",
         )
-        found.append(Candidate(name, resque_dist(original, seen, undefined="skip").value, accuracy))
-    return found
+        candidates.append(Candidate(name, resque_dist(original, shifted, undefined="skip").value, accuracy))
+    return candidates
 
 
 def select_spread(candidates: Iterable[Candidate], n: int) -> tuple[Candidate, ...]:
-    """Choose shifts that span the index, as evenly over the kinds as there are candidates.
+    """Select shifts that span the index, spread as evenly over the shift types as the candidates allow.
 
-    One after the other: of the kinds that were taken least often so far, the shift whose index lies farthest from all
-    that are taken; the mildest is the first. So every beginning of the choice spans the index, too, and a campaign that
-    is cut short or made longer keeps what it has.
+    The selection is greedy, and starts with the smallest index. Each next shift is of a type selected least often so
+    far, and of these the one whose index is farthest from all selected ones (farthest-point sampling). Every prefix of
+    the selection therefore spans the index, too, and calibration runs can be stopped early or extended.
 
     Args:
-        candidates: In any order.
-        n: How many; fewer come back where there are fewer.
+        candidates: Shifts in any order.
+        n: Number of shifts to select; all are returned if there are fewer.
 
     Example:
-        >>> mild, middle, strong = (Candidate(f"blur:{level}", 0.1 * level, 0.5) for level in (1, 2, 3))
-        >>> [candidate.shift for candidate in select_spread([middle, strong, mild], 2)]
+        >>> mild, medium, strong = (Candidate(f"blur:{level}", 0.1 * level, 0.5) for level in (1, 2, 3))
+        >>> [candidate.shift for candidate in select_spread([medium, strong, mild], 2)]
         ['blur:1', 'blur:3']
     """
     left = sorted(candidates, key=lambda candidate: (candidate.index_rad, candidate.shift))
-    taken: list[Candidate] = []
+    selected: list[Candidate] = []
 
     def distance(candidate: Candidate) -> float:
-        away = (abs(candidate.index_rad - other.index_rad) for other in taken)
-        return min(away, default=-candidate.index_rad)
+        distances = (abs(candidate.index_rad - other.index_rad) for other in selected)
+        return min(distances, default=-candidate.index_rad)
 
-    while left and len(taken) < n:
-        times = Counter(candidate.shift_type for candidate in taken)
-        fewest = min(times[candidate.shift_type] for candidate in left)
-        best = max((candidate for candidate in left if times[candidate.shift_type] == fewest), key=distance)
-        taken.append(best)
+    while left and len(selected) < n:
+        counts = Counter(candidate.shift_type for candidate in selected)
+        fewest = min(counts[candidate.shift_type] for candidate in left)
+        best = max((candidate for candidate in left if counts[candidate.shift_type] == fewest), key=distance)
+        selected.append(best)
         left.remove(best)
-    return tuple(taken)
+    return tuple(selected)
