@@ -4,72 +4,51 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from resque.cli import options as opt
 from resque.cli.loading import model_options
-from resque.cli.options import (
-    BUDGET,
-    DATA_ROOT,
-    LEDGER,
-    MODEL,
-    RECIPE,
-    Classes,
-    Country,
-    DataRoot,
-    Device,
-    EvaluateEvery,
-    Intensity,
-    Json,
-    Layer,
-    LedgerFile,
-    Limit,
-    Model,
-    OwnReduction,
-    Project,
-    Pue,
-    RecipeName,
-    Seed,
-    Weights,
-    option,
-)
 
 if TYPE_CHECKING:
     pass
 
 
 def calibrate(
-    model: Model,
-    data: Annotated[str, option(MODEL, "Images that the model was trained on, or images like them.")],
-    weights: Weights = None,
+    model: opt.Model,
+    data: Annotated[str, opt.option(opt.MODEL, "Images that the model was trained on, or images like them.")],
+    weights: opt.Weights = None,
     original: Annotated[
-        str | None, option(MODEL, "Profile or data that the model was trained on; default: a part of --data.")
+        str | None, opt.option(opt.MODEL, "Profile or data that the model was trained on; default: a part of --data.")
     ] = None,
     test: Annotated[
-        str | None, option(MODEL, "Such images held out; default: 30 % of --data, fair if not trained on.")
+        str | None, opt.option(opt.MODEL, "Such images held out; default: 30 % of --data, fair if not trained on.")
     ] = None,
-    classes: Classes = None,
-    device: Device = "cpu",
-    limit: Limit = None,
-    data_root: DataRoot = DATA_ROOT,
-    layer: Layer = None,
-    reduction: OwnReduction = None,
+    classes: opt.Classes = None,
+    device: opt.Device = "cpu",
+    limit: opt.Limit = None,
+    data_root: opt.DataRoot = opt.DATA_ROOT,
+    layer: opt.Layer = None,
+    reduction: opt.OwnReduction = None,
     target_accuracy: Annotated[
-        float | None, option(RECIPE, "Accuracy to reach on shifted test data; default: 3 % below the clean one.")
+        float | None,
+        opt.option(opt.RECIPE, "Accuracy to reach on shifted test data; default: 3 % below the clean one."),
     ] = None,
-    updates: Annotated[int, option(RECIPE, "Number of runs.")] = 12,
-    recipe: RecipeName = "retrain-adam",
-    evaluate_every: EvaluateEvery = None,
+    updates: Annotated[int, opt.option(opt.RECIPE, "Number of runs.")] = 12,
+    recipe: opt.RecipeName = "retrain-adam",
+    evaluate_every: opt.EvaluateEvery = None,
     max_epochs: Annotated[
-        int | None, option(RECIPE, "Longest run, in epochs; default: the recipe's, or 20 (or 1,000 steps).")
+        int | None, opt.option(opt.RECIPE, "Longest run, in epochs; default: the recipe's, or 20 (or 1,000 steps).")
     ] = None,
-    seed: Seed = 0,
-    dry_run: Annotated[bool, option(BUDGET, "Show the plan and its cost; train nothing.", "--dry-run")] = False,
-    max_hours: Annotated[float | None, option(BUDGET, "Refuse a plan that may take longer.", min=0.0)] = None,
-    max_kwh: Annotated[float | None, option(BUDGET, "Refuse a plan that may take more energy.", min=0.0)] = None,
-    country: Country = None,
-    intensity: Intensity = None,
-    pue: Pue = 1.0,
-    ledger: LedgerFile = LEDGER,
-    project: Project = None,
-    as_json: Json = False,
+    seed: opt.Seed = 0,
+    dry_run: Annotated[bool, opt.option(opt.BUDGET, "Show the plan and its cost; train nothing.", "--dry-run")] = False,
+    max_hours: Annotated[float | None, opt.option(opt.BUDGET, "Refuse a plan that may take longer.", min=0.0)] = None,
+    max_kwh: Annotated[
+        float | None, opt.option(opt.BUDGET, "Refuse a plan that may take more energy.", min=0.0)
+    ] = None,
+    country: opt.Country = None,
+    intensity: opt.Intensity = None,
+    pue: opt.Pue = 1.0,
+    ledger: opt.LedgerFile = opt.LEDGER,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Retrain for synthetic shifts of your own data, to give forecasts an initial history.
 

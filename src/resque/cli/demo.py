@@ -3,17 +3,17 @@
 from pathlib import Path
 from typing import Annotated
 
-from resque.cli.options import OUTPUT, RECIPE, Country, Intensity, Json, Pue, option
+from resque.cli import options as opt
 
 
 def demo(
-    out: Annotated[Path, option(OUTPUT, "New folder for model, profile and ledger.")] = Path("demo-run"),
-    report: Annotated[Path, option(OUTPUT, "HTML report to write.")] = Path("report.html"),
-    country: Country = None,
-    intensity: Intensity = None,
-    pue: Pue = 1.0,
-    seed: Annotated[int, option(RECIPE, "Seed of the original model.")] = 0,
-    as_json: Json = False,
+    out: Annotated[Path, opt.option(opt.OUTPUT, "New folder for model, profile and ledger.")] = Path("demo-run"),
+    report: Annotated[Path, opt.option(opt.OUTPUT, "HTML report to write.")] = Path("report.html"),
+    country: opt.Country = None,
+    intensity: opt.Intensity = None,
+    pue: opt.Pue = 1.0,
+    seed: Annotated[int, opt.option(opt.RECIPE, "Seed of the original model.")] = 0,
+    as_json: opt.Json = False,
 ) -> None:
     """Run the main job on embedded real data: history, forecasts, updates, forecast beside measured.
 

@@ -2,42 +2,27 @@
 
 from typing import Annotated
 
+from resque.cli import options as opt
 from resque.cli.loading import input_loader
-from resque.cli.options import (
-    DATA_ROOT,
-    INDEX,
-    MODEL,
-    DataRoot,
-    Device,
-    Json,
-    Labels,
-    Layer,
-    Limit,
-    Model,
-    OwnReduction,
-    Project,
-    Weights,
-    option,
-)
 
 
 def dist(
-    model: Model,
-    original: Annotated[str, option(MODEL, "Profile (.safetensors) or data that the model was trained on.")],
-    shifted: Annotated[str, option(MODEL, "New data, of the same classes.")],
-    weights: Weights = None,
-    limit: Limit = None,
-    data_root: DataRoot = DATA_ROOT,
-    device: Device = "cpu",
-    layer: Layer = None,
-    reduction: OwnReduction = None,
-    labels: Labels = "true",
-    unit: Annotated[str, option(INDEX, "rad, or pi for fractions of pi.")] = "rad",
-    debias: Annotated[bool, option(INDEX, "Remove the angle that sampling noise adds.", "--debias")] = False,
-    confidence: Annotated[float, option(INDEX, "Nominal coverage of the index's interval.")] = 0.9,
-    undefined: Annotated[str, option(INDEX, "A class missing on one side: error or skip.")] = "error",
-    project: Project = None,
-    as_json: Json = False,
+    model: opt.Model,
+    original: Annotated[str, opt.option(opt.MODEL, "Profile (.safetensors) or data that the model was trained on.")],
+    shifted: Annotated[str, opt.option(opt.MODEL, "New data, of the same classes.")],
+    weights: opt.Weights = None,
+    limit: opt.Limit = None,
+    data_root: opt.DataRoot = opt.DATA_ROOT,
+    device: opt.Device = "cpu",
+    layer: opt.Layer = None,
+    reduction: opt.OwnReduction = None,
+    labels: opt.Labels = "true",
+    unit: Annotated[str, opt.option(opt.INDEX, "rad, or pi for fractions of pi.")] = "rad",
+    debias: Annotated[bool, opt.option(opt.INDEX, "Remove the angle that sampling noise adds.", "--debias")] = False,
+    confidence: Annotated[float, opt.option(opt.INDEX, "Nominal coverage of the index's interval.")] = 0.9,
+    undefined: Annotated[str, opt.option(opt.INDEX, "A class missing on one side: error or skip.")] = "error",
+    project: opt.Project = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Compute RESQUE_dist: the mean angle by which a shift rotates the class means.
 

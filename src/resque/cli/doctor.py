@@ -1,14 +1,14 @@
 """``resque doctor``: what this machine offers."""
 
-from resque.cli.options import Country, Intensity, Json, Project, Pue
+from resque.cli import options as opt
 
 
 def doctor(
-    country: Country = None,
-    intensity: Intensity = None,
-    pue: Pue = 1.0,
-    project: Project = None,
-    as_json: Json = False,
+    country: opt.Country = None,
+    intensity: opt.Intensity = None,
+    pue: opt.Pue = 1.0,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Show which meter, region, devices and extras this machine offers.
 

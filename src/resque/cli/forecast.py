@@ -6,45 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from resque.cli import options as opt
 from resque.cli.loading import model_options, with_former_names
-from resque.cli.options import (
-    BUDGET,
-    DATA_ROOT,
-    LEDGER,
-    MODEL,
-    OUTPUT,
-    Classes,
-    Country,
-    Currency,
-    DataRoot,
-    Device,
-    EmbodiedKg,
-    EvaluateEvery,
-    Extend,
-    Intensity,
-    Json,
-    Labels,
-    Layer,
-    LedgerFile,
-    LifeYears,
-    Limit,
-    MaxEpochs,
-    Model,
-    NoBundled,
-    OwnReduction,
-    PricePerHour,
-    PricePerKwh,
-    Project,
-    Pue,
-    RecipeName,
-    Seed,
-    ShiftType,
-    Target,
-    Test,
-    Weights,
-    is_from_project,
-    option,
-)
 from resque.errors import SettingError
 
 if TYPE_CHECKING:
@@ -56,50 +19,59 @@ if TYPE_CHECKING:
 
 def forecast(
     context: typer.Context,
-    model: Model,
-    test: Test,
-    target_accuracy: Target,
+    model: opt.Model,
+    test: opt.Test,
+    target_accuracy: opt.Target,
     original: Annotated[
-        str | None, option(MODEL, "With --shifted: profile (.safetensors) or data that the model was trained on.")
+        str | None,
+        opt.option(opt.MODEL, "With --shifted: profile (.safetensors) or data that the model was trained on."),
     ] = None,
-    shifted: Annotated[str | None, option(MODEL, "New training data, of the same classes.")] = None,
-    task: Annotated[str | None, option(MODEL, "Or: training data of a new task; takes one epoch to evaluate.")] = None,
-    extend: Extend = False,
-    shift_type: ShiftType = None,
-    weights: Weights = None,
-    classes: Classes = None,
-    device: Device = "cpu",
-    limit: Limit = None,
-    data_root: DataRoot = DATA_ROOT,
-    layer: Layer = None,
-    reduction: OwnReduction = None,
-    labels: Labels = "true",
-    recipe: RecipeName = "retrain-adam",
-    evaluate_every: EvaluateEvery = None,
-    max_epochs: MaxEpochs = None,
-    seed: Seed = 0,
-    no_bundled: NoBundled = False,
+    shifted: Annotated[str | None, opt.option(opt.MODEL, "New training data, of the same classes.")] = None,
+    task: Annotated[
+        str | None, opt.option(opt.MODEL, "Or: training data of a new task; takes one epoch to evaluate.")
+    ] = None,
+    extend: opt.Extend = False,
+    shift_type: opt.ShiftType = None,
+    weights: opt.Weights = None,
+    classes: opt.Classes = None,
+    device: opt.Device = "cpu",
+    limit: opt.Limit = None,
+    data_root: opt.DataRoot = opt.DATA_ROOT,
+    layer: opt.Layer = None,
+    reduction: opt.OwnReduction = None,
+    labels: opt.Labels = "true",
+    recipe: opt.RecipeName = "retrain-adam",
+    evaluate_every: opt.EvaluateEvery = None,
+    max_epochs: opt.MaxEpochs = None,
+    seed: opt.Seed = 0,
+    no_bundled: opt.NoBundled = False,
     confidence: Annotated[
-        float, option(BUDGET, "Coverage of the intervals; probability to stay within the budget and reach the target.")
+        float,
+        opt.option(
+            opt.BUDGET, "Coverage of the intervals; probability to stay within the budget and reach the target."
+        ),
     ] = 0.8,
-    max_kwh: Annotated[float | None, option(BUDGET, "Gate: limit of energy.", min=0.0)] = None,
-    max_kg: Annotated[float | None, option(BUDGET, "Gate: limit of operational emissions, kg CO2e.", min=0.0)] = None,
-    max_hours: Annotated[float | None, option(BUDGET, "Gate: limit of training time.", min=0.0)] = None,
-    max_price: Annotated[float | None, option(BUDGET, "Gate: limit of the price.", min=0.0)] = None,
-    price_per_kwh: PricePerKwh = 0.0,
-    price_per_hour: PricePerHour = 0.0,
-    currency: Currency = "EUR",
-    country: Country = None,
-    intensity: Intensity = None,
-    pue: Pue = 1.0,
-    embodied_kg: EmbodiedKg = None,
-    life_years: LifeYears = None,
-    ledger: LedgerFile = LEDGER,
-    summary: Annotated[
-        Path | None, option(OUTPUT, "Append the decision to this file, as Markdown.", envvar="GITHUB_STEP_SUMMARY")
+    max_kwh: Annotated[float | None, opt.option(opt.BUDGET, "Gate: limit of energy.", min=0.0)] = None,
+    max_kg: Annotated[
+        float | None, opt.option(opt.BUDGET, "Gate: limit of operational emissions, kg CO2e.", min=0.0)
     ] = None,
-    project: Project = None,
-    as_json: Json = False,
+    max_hours: Annotated[float | None, opt.option(opt.BUDGET, "Gate: limit of training time.", min=0.0)] = None,
+    max_price: Annotated[float | None, opt.option(opt.BUDGET, "Gate: limit of the price.", min=0.0)] = None,
+    price_per_kwh: opt.PricePerKwh = 0.0,
+    price_per_hour: opt.PricePerHour = 0.0,
+    currency: opt.Currency = "EUR",
+    country: opt.Country = None,
+    intensity: opt.Intensity = None,
+    pue: opt.Pue = 1.0,
+    embodied_kg: opt.EmbodiedKg = None,
+    life_years: opt.LifeYears = None,
+    ledger: opt.LedgerFile = opt.LEDGER,
+    summary: Annotated[
+        Path | None,
+        opt.option(opt.OUTPUT, "Append the decision to this file, as Markdown.", envvar="GITHUB_STEP_SUMMARY"),
+    ] = None,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Forecast every cost of an update with its interval, before anything is trained; with a budget, decide.
 
@@ -116,7 +88,7 @@ def forecast(
     from resque.reporting import markdown
     from resque.workflows import forecast as workflow
 
-    if task is not None and is_from_project(context, "original"):
+    if task is not None and opt.is_from_project(context, "original"):
         original = None
     if (task is None) == (original is None) or (original is None) != (shifted is None) or (extend and not task):
         raise SettingError(

@@ -3,22 +3,24 @@
 from pathlib import Path
 from typing import Annotated
 
-from resque.cli.options import ENERGY, MODEL, OUTPUT, RECIPE, Json, option
+from resque.cli import options as opt
 
 
 def init(
-    model: Annotated[str | None, option(MODEL, "Model specification, e.g. net.py:build.")] = None,
-    weights: Annotated[str | None, option(MODEL, "State dict of the model.")] = None,
-    original: Annotated[str | None, option(MODEL, "Profile or data before the shift.")] = None,
-    test: Annotated[str | None, option(MODEL, "Held-out new data.")] = None,
-    original_test: Annotated[str | None, option(MODEL, "Held-out original data.")] = None,
-    target_accuracy: Annotated[float | None, option(RECIPE, "Accuracy to reach on the test data.")] = None,
-    recipe: Annotated[str | None, option(RECIPE, "How the model is trained.")] = None,
-    device: Annotated[str | None, option(MODEL, "cpu, cuda, cuda:1 or mps.")] = None,
-    country: Annotated[str | None, option(ENERGY, "ISO alpha-3 code of the electricity grid.")] = None,
-    ledger: Annotated[str | None, option(OUTPUT, "History file.")] = None,
-    project: Annotated[Path, option(OUTPUT, "Project file to write; an existing one is kept.")] = Path("resque.toml"),
-    as_json: Json = False,
+    model: Annotated[str | None, opt.option(opt.MODEL, "Model specification, e.g. net.py:build.")] = None,
+    weights: Annotated[str | None, opt.option(opt.MODEL, "State dict of the model.")] = None,
+    original: Annotated[str | None, opt.option(opt.MODEL, "Profile or data before the shift.")] = None,
+    test: Annotated[str | None, opt.option(opt.MODEL, "Held-out new data.")] = None,
+    original_test: Annotated[str | None, opt.option(opt.MODEL, "Held-out original data.")] = None,
+    target_accuracy: Annotated[float | None, opt.option(opt.RECIPE, "Accuracy to reach on the test data.")] = None,
+    recipe: Annotated[str | None, opt.option(opt.RECIPE, "How the model is trained.")] = None,
+    device: Annotated[str | None, opt.option(opt.MODEL, "cpu, cuda, cuda:1 or mps.")] = None,
+    country: Annotated[str | None, opt.option(opt.ENERGY, "ISO alpha-3 code of the electricity grid.")] = None,
+    ledger: Annotated[str | None, opt.option(opt.OUTPUT, "History file.")] = None,
+    project: Annotated[Path, opt.option(opt.OUTPUT, "Project file to write; an existing one is kept.")] = Path(
+        "resque.toml"
+    ),
+    as_json: opt.Json = False,
 ) -> None:
     """Write a commented project file and check it: load the model, pass one batch, say what was found.
 

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from resque.cli import options as opt
 from resque.cli.loading import open_existing_ledger, with_former_names
-from resque.cli.options import BUDGET, LEDGER, MODEL, OUTPUT, Json, LedgerFile, NoBundled, Project, Target, option
 
 app = typer.Typer(help="Show and exchange the history of updates and forecasts.", no_args_is_help=True)
 MLFLOW = "MLflow runs"
@@ -15,7 +15,7 @@ CODECARBON = "Codecarbon runs"
 
 
 @app.command("list")
-def ledger_list(ledger: LedgerFile = LEDGER, project: Project = None, as_json: Json = False) -> None:
+def ledger_list(ledger: opt.LedgerFile = opt.LEDGER, project: opt.Project = None, as_json: opt.Json = False) -> None:
     """List every update, and the forecasts that are pending.
 
     Example: resque ledger list --ledger demo-run/resque.db
@@ -38,9 +38,9 @@ def ledger_list(ledger: LedgerFile = LEDGER, project: Project = None, as_json: J
 @app.command("show")
 def ledger_show(
     entry: Annotated[str, typer.Argument(help="Id of an update or a forecast, or the beginning of it.")],
-    ledger: LedgerFile = LEDGER,
-    project: Project = None,
-    as_json: Json = False,
+    ledger: opt.LedgerFile = opt.LEDGER,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Show one update or forecast; where it is settled, forecast and measured side by side.
 
@@ -69,7 +69,7 @@ def ledger_show(
 
 
 @app.command("settle")
-def ledger_settle(ledger: LedgerFile = LEDGER, project: Project = None, as_json: Json = False) -> None:
+def ledger_settle(ledger: opt.LedgerFile = opt.LEDGER, project: opt.Project = None, as_json: opt.Json = False) -> None:
     """Compare every settled forecast with its update, and summarize how good the forecasts were.
 
     `resque retrain --forecast ID` settles a forecast, or `resque.record(forecast=ID)` in a custom training loop.
@@ -94,15 +94,15 @@ def ledger_settle(ledger: LedgerFile = LEDGER, project: Project = None, as_json:
 
 @app.command("validate")
 def ledger_validate(
-    target_accuracy: Target,
+    target_accuracy: opt.Target,
     by: Annotated[
-        str, option(MODEL, "Leave out in turn: shift-type, condition (data, shift and level), seed or model.")
+        str, opt.option(opt.MODEL, "Leave out in turn: shift-type, condition (data, shift and level), seed or model.")
     ] = "shift-type",
-    no_bundled: NoBundled = False,
-    confidence: Annotated[float, option(BUDGET, "Nominal coverage of the intervals.")] = 0.8,
-    ledger: LedgerFile = LEDGER,
-    project: Project = None,
-    as_json: Json = False,
+    no_bundled: opt.NoBundled = False,
+    confidence: Annotated[float, opt.option(opt.BUDGET, "Nominal coverage of the intervals.")] = 0.8,
+    ledger: opt.LedgerFile = opt.LEDGER,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Cross-validate forecasts on the ledger's updates, beside each predictor alone and simple rules.
 
@@ -132,10 +132,12 @@ def ledger_validate(
 
 @app.command("export")
 def ledger_export(
-    form: Annotated[str, option(OUTPUT, "jsonl (everything), or csv (one row per update).", "--format")] = "jsonl",
-    out: Annotated[Path | None, option(OUTPUT, "File to write; default: stdout.")] = None,
-    ledger: LedgerFile = LEDGER,
-    project: Project = None,
+    form: Annotated[
+        str, opt.option(opt.OUTPUT, "jsonl (everything), or csv (one row per update).", "--format")
+    ] = "jsonl",
+    out: Annotated[Path | None, opt.option(opt.OUTPUT, "File to write; default: stdout.")] = None,
+    ledger: opt.LedgerFile = opt.LEDGER,
+    project: opt.Project = None,
 ) -> None:
     """Export the whole ledger as JSON Lines, or its updates as CSV.
 
@@ -149,27 +151,27 @@ def ledger_export(
 @app.command("import")
 def ledger_import(
     source: Annotated[Path, typer.Argument(help="JSON Lines, mlruns, mlflow.db or emissions.csv.")],
-    form: Annotated[str, option(MODEL, "auto, jsonl, codecarbon or mlflow.", "--format")] = "auto",
-    run: Annotated[str | None, option(MODEL, "Only this run: its name, or the beginning of its id.")] = None,
+    form: Annotated[str, opt.option(opt.MODEL, "auto, jsonl, codecarbon or mlflow.", "--format")] = "auto",
+    run: Annotated[str | None, opt.option(opt.MODEL, "Only this run: its name, or the beginning of its id.")] = None,
     target_accuracy: Annotated[
-        float | None, option(MODEL, "Accuracy that was to be reached; default: the last one.")
+        float | None, opt.option(opt.MODEL, "Accuracy that was to be reached; default: the last one.")
     ] = None,
-    shift_type: Annotated[str | None, option(MODEL, "Name of the shift type of these runs.")] = None,
-    experiment: Annotated[str | None, option(MLFLOW, "Experiment; default: all.")] = None,
-    accuracy_metric: Annotated[str | None, option(MLFLOW, "Metric of accuracy; default: val_accuracy etc.")] = None,
-    loss_metric: Annotated[str | None, option(MLFLOW, "Metric of loss; default: the accuracy's companion.")] = None,
-    percent: Annotated[bool, option(MLFLOW, "Accuracies were logged in percent.", "--percent")] = False,
+    shift_type: Annotated[str | None, opt.option(opt.MODEL, "Name of the shift type of these runs.")] = None,
+    experiment: Annotated[str | None, opt.option(MLFLOW, "Experiment; default: all.")] = None,
+    accuracy_metric: Annotated[str | None, opt.option(MLFLOW, "Metric of accuracy; default: val_accuracy etc.")] = None,
+    loss_metric: Annotated[str | None, opt.option(MLFLOW, "Metric of loss; default: the accuracy's companion.")] = None,
+    percent: Annotated[bool, opt.option(MLFLOW, "Accuracies were logged in percent.", "--percent")] = False,
     step_unit: Annotated[
-        str | None, option(MLFLOW, "Unit of a logged step: steps, epochs, epochs-from-0 (logged after epoch 0).")
+        str | None, opt.option(MLFLOW, "Unit of a logged step: steps, epochs, epochs-from-0 (logged after epoch 0).")
     ] = None,
-    steps_per_epoch: Annotated[int | None, option(MLFLOW, "Optimizer steps of an epoch.")] = None,
-    energy: Annotated[Path | None, option(MLFLOW, "emissions.csv of codecarbon for these runs.")] = None,
-    steps: Annotated[int | None, option(CODECARBON, "Optimizer steps of the run.")] = None,
-    accuracy: Annotated[float | None, option(CODECARBON, "Accuracy after the run.")] = None,
-    accuracy_before: Annotated[float | None, option(CODECARBON, "Accuracy before its first step.")] = None,
-    ledger: LedgerFile = LEDGER,
-    project: Project = None,
-    as_json: Json = False,
+    steps_per_epoch: Annotated[int | None, opt.option(MLFLOW, "Optimizer steps of an epoch.")] = None,
+    energy: Annotated[Path | None, opt.option(MLFLOW, "emissions.csv of codecarbon for these runs.")] = None,
+    steps: Annotated[int | None, opt.option(CODECARBON, "Optimizer steps of the run.")] = None,
+    accuracy: Annotated[float | None, opt.option(CODECARBON, "Accuracy after the run.")] = None,
+    accuracy_before: Annotated[float | None, opt.option(CODECARBON, "Accuracy before its first step.")] = None,
+    ledger: opt.LedgerFile = opt.LEDGER,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Import another ledger, or runs of MLflow or codecarbon: all entries, or none.
 

@@ -3,38 +3,23 @@
 from pathlib import Path
 from typing import Annotated
 
+from resque.cli import options as opt
 from resque.cli.loading import input_loader
-from resque.cli.options import (
-    DATA_ROOT,
-    MODEL,
-    OUTPUT,
-    DataRoot,
-    Device,
-    Json,
-    Labels,
-    Layer,
-    Limit,
-    Model,
-    Project,
-    Reduction,
-    Weights,
-    option,
-)
 
 
 def profile(
-    model: Model,
-    data: Annotated[str, option(MODEL, "Original data: digits, npz:FILE, folder:PATH, …")],
-    out: Annotated[Path, option(OUTPUT, "Profile to write, .safetensors.")],
-    weights: Weights = None,
-    limit: Limit = None,
-    data_root: DataRoot = DATA_ROOT,
-    device: Device = "cpu",
-    layer: Layer = None,
-    reduction: Reduction = "flatten",
-    labels: Labels = "true",
-    project: Project = None,
-    as_json: Json = False,
+    model: opt.Model,
+    data: Annotated[str, opt.option(opt.MODEL, "Original data: digits, npz:FILE, folder:PATH, …")],
+    out: Annotated[Path, opt.option(opt.OUTPUT, "Profile to write, .safetensors.")],
+    weights: opt.Weights = None,
+    limit: opt.Limit = None,
+    data_root: opt.DataRoot = opt.DATA_ROOT,
+    device: opt.Device = "cpu",
+    layer: opt.Layer = None,
+    reduction: opt.Reduction = "flatten",
+    labels: opt.Labels = "true",
+    project: opt.Project = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Compute the profile of the original data in one pass; it travels with the model.
 

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
+from resque.cli import options as opt
 from resque.cli.loading import open_existing_ledger
-from resque.cli.options import LEDGER, OUTPUT, Json, LedgerFile, Project, option
 
 
 def report(
-    out: Annotated[Path, option(OUTPUT, "HTML file to write.")] = Path("report.html"),
-    ledger: LedgerFile = LEDGER,
-    project: Project = None,
-    as_json: Json = False,
+    out: Annotated[Path, opt.option(opt.OUTPUT, "HTML file to write.")] = Path("report.html"),
+    ledger: opt.LedgerFile = opt.LEDGER,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Write the ledger as one self-contained HTML file.
 

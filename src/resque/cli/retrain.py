@@ -5,43 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from resque.cli import options as opt
 from resque.cli.loading import model_options, with_former_names
-from resque.cli.options import (
-    DATA_ROOT,
-    LEDGER,
-    MODEL,
-    OUTPUT,
-    RECIPE,
-    Classes,
-    Country,
-    Currency,
-    DataRoot,
-    Device,
-    EmbodiedKg,
-    EvaluateEvery,
-    Extend,
-    Intensity,
-    Json,
-    Labels,
-    Layer,
-    LedgerFile,
-    LifeYears,
-    Limit,
-    MaxEpochs,
-    Model,
-    OwnReduction,
-    PricePerHour,
-    PricePerKwh,
-    Project,
-    Pue,
-    Seed,
-    ShiftType,
-    Target,
-    Test,
-    Weights,
-    is_from_project,
-    option,
-)
 from resque.errors import SettingError
 
 if TYPE_CHECKING:
@@ -53,54 +18,56 @@ if TYPE_CHECKING:
 
 def retrain(
     context: typer.Context,
-    model: Model,
-    train: Annotated[str, option(MODEL, "New training data.")],
-    test: Test,
-    target_accuracy: Target,
-    weights: Weights = None,
-    original: Annotated[str | None, option(MODEL, "Profile or data before the shift, for the index.")] = None,
-    original_test: Annotated[str | None, option(MODEL, "Held-out original data, to measure forgetting.")] = None,
-    new_head: Annotated[bool, option(MODEL, "New task: a new head for its classes.", "--new-head")] = False,
-    extend: Extend = False,
-    shift_type: ShiftType = None,
-    classes: Classes = None,
-    device: Device = "cpu",
-    limit: Limit = None,
-    data_root: DataRoot = DATA_ROOT,
-    layer: Layer = None,
-    reduction: OwnReduction = None,
-    labels: Labels = "true",
+    model: opt.Model,
+    train: Annotated[str, opt.option(opt.MODEL, "New training data.")],
+    test: opt.Test,
+    target_accuracy: opt.Target,
+    weights: opt.Weights = None,
+    original: Annotated[str | None, opt.option(opt.MODEL, "Profile or data before the shift, for the index.")] = None,
+    original_test: Annotated[
+        str | None, opt.option(opt.MODEL, "Held-out original data, to measure forgetting.")
+    ] = None,
+    new_head: Annotated[bool, opt.option(opt.MODEL, "New task: a new head for its classes.", "--new-head")] = False,
+    extend: opt.Extend = False,
+    shift_type: opt.ShiftType = None,
+    classes: opt.Classes = None,
+    device: opt.Device = "cpu",
+    limit: opt.Limit = None,
+    data_root: opt.DataRoot = opt.DATA_ROOT,
+    layer: opt.Layer = None,
+    reduction: opt.OwnReduction = None,
+    labels: opt.Labels = "true",
     recipe: Annotated[
         str | None,
-        option(RECIPE, "As of `resque forecast`; default: the forecast's, else retrain-adam."),
+        opt.option(opt.RECIPE, "As of `resque forecast`; default: the forecast's, else retrain-adam."),
     ] = None,
-    evaluate_every: EvaluateEvery = None,
-    max_epochs: MaxEpochs = None,
-    seed: Seed = 0,
+    evaluate_every: opt.EvaluateEvery = None,
+    max_epochs: opt.MaxEpochs = None,
+    seed: opt.Seed = 0,
     from_scratch: Annotated[
-        bool, option(RECIPE, "Also train from scratch to the same target, and compare.", "--from-scratch")
+        bool, opt.option(opt.RECIPE, "Also train from scratch to the same target, and compare.", "--from-scratch")
     ] = False,
     scratch_recipe: Annotated[
-        str | None, option(RECIPE, "Recipe from scratch; default: the paper's rates for the same optimizer.")
+        str | None, opt.option(opt.RECIPE, "Recipe from scratch; default: the paper's rates for the same optimizer.")
     ] = None,
     seeds: Annotated[
-        int | None, option(RECIPE, "Pairs of retraining and scratch, from --seed on; default: 3.", min=1)
+        int | None, opt.option(opt.RECIPE, "Pairs of retraining and scratch, from --seed on; default: 3.", min=1)
     ] = None,
-    price_per_kwh: PricePerKwh = 0.0,
-    price_per_hour: PricePerHour = 0.0,
-    currency: Currency = "EUR",
-    country: Country = None,
-    intensity: Intensity = None,
-    pue: Pue = 1.0,
-    embodied_kg: EmbodiedKg = None,
-    life_years: LifeYears = None,
-    forecast: Annotated[str | None, option(OUTPUT, "Id of the forecast that this update settles.")] = None,
-    out: Annotated[Path | None, option(OUTPUT, "New folder for the updated model and its profile.")] = None,
-    resume: Annotated[bool, option(OUTPUT, "Continue this run where it was interrupted.", "--resume")] = False,
-    checkpoint_every: Annotated[float, option(OUTPUT, "Seconds between checkpoints.", min=0.0)] = 30.0,
-    ledger: LedgerFile = LEDGER,
-    project: Project = None,
-    as_json: Json = False,
+    price_per_kwh: opt.PricePerKwh = 0.0,
+    price_per_hour: opt.PricePerHour = 0.0,
+    currency: opt.Currency = "EUR",
+    country: opt.Country = None,
+    intensity: opt.Intensity = None,
+    pue: opt.Pue = 1.0,
+    embodied_kg: opt.EmbodiedKg = None,
+    life_years: opt.LifeYears = None,
+    forecast: Annotated[str | None, opt.option(opt.OUTPUT, "Id of the forecast that this update settles.")] = None,
+    out: Annotated[Path | None, opt.option(opt.OUTPUT, "New folder for the updated model and its profile.")] = None,
+    resume: Annotated[bool, opt.option(opt.OUTPUT, "Continue this run where it was interrupted.", "--resume")] = False,
+    checkpoint_every: Annotated[float, opt.option(opt.OUTPUT, "Seconds between checkpoints.", min=0.0)] = 30.0,
+    ledger: opt.LedgerFile = opt.LEDGER,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Retrain to a target accuracy, measure every cost, write model, profile and ledger entry.
 
@@ -113,9 +80,9 @@ def retrain(
 
     if not from_scratch and (seeds is not None or scratch_recipe is not None):
         raise SettingError("--seeds and --scratch-recipe belong to --from-scratch: add it, or leave them out")
-    if (new_head or extend) and is_from_project(context, "original"):
+    if (new_head or extend) and opt.is_from_project(context, "original"):
         original = None
-    if (new_head or extend) and is_from_project(context, "original_test"):
+    if (new_head or extend) and opt.is_from_project(context, "original_test"):
         original_test = None
     tariff = Tariff(price_per_kwh, price_per_hour, currency) if price_per_kwh or price_per_hour else None
     hardware = embodied_emissions({"device": device}, embodied_kg, life_years)

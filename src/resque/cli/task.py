@@ -2,52 +2,35 @@
 
 from typing import Annotated
 
+from resque.cli import options as opt
 from resque.cli.loading import input_loader
-from resque.cli.options import (
-    DATA_ROOT,
-    INDEX,
-    MODEL,
-    RECIPE,
-    Country,
-    DataRoot,
-    Device,
-    Extend,
-    Intensity,
-    Json,
-    Layer,
-    Limit,
-    Model,
-    Project,
-    Pue,
-    RecipeName,
-    Reduction,
-    Seed,
-    Weights,
-    option,
-)
 
 
 def task(
-    model: Model,
-    data: Annotated[str, option(MODEL, "Data of the new task; any integers as labels.")],
-    weights: Weights = None,
-    extend: Extend = False,
-    limit: Limit = None,
-    data_root: DataRoot = DATA_ROOT,
-    device: Device = "cpu",
-    init: Annotated[str, option(INDEX, "Start: class-means, k-means++, random, or all three.")] = "class-means",
-    lloyd: Annotated[bool, option(INDEX, "Lloyd's iterations, or each sample to its nearest class mean.")] = True,
-    keep: Annotated[str, option(INDEX, "Of 20 random clusterings: least entropy of sizes or labels.")] = "sizes",
-    layer: Layer = None,
-    reduction: Reduction = "flatten",
-    recipe: RecipeName = "retrain-adam",
-    warmup_steps: Annotated[int | None, option(RECIPE, "Warm-up steps; default: one epoch.")] = None,
-    seed: Seed = 0,
-    country: Country = None,
-    intensity: Intensity = None,
-    pue: Pue = 1.0,
-    project: Project = None,
-    as_json: Json = False,
+    model: opt.Model,
+    data: Annotated[str, opt.option(opt.MODEL, "Data of the new task; any integers as labels.")],
+    weights: opt.Weights = None,
+    extend: opt.Extend = False,
+    limit: opt.Limit = None,
+    data_root: opt.DataRoot = opt.DATA_ROOT,
+    device: opt.Device = "cpu",
+    init: Annotated[str, opt.option(opt.INDEX, "Start: class-means, k-means++, random, or all three.")] = "class-means",
+    lloyd: Annotated[
+        bool, opt.option(opt.INDEX, "Lloyd's iterations, or each sample to its nearest class mean.")
+    ] = True,
+    keep: Annotated[
+        str, opt.option(opt.INDEX, "Of 20 random clusterings: least entropy of sizes or labels.")
+    ] = "sizes",
+    layer: opt.Layer = None,
+    reduction: opt.Reduction = "flatten",
+    recipe: opt.RecipeName = "retrain-adam",
+    warmup_steps: Annotated[int | None, opt.option(opt.RECIPE, "Warm-up steps; default: one epoch.")] = None,
+    seed: opt.Seed = 0,
+    country: opt.Country = None,
+    intensity: opt.Intensity = None,
+    pue: opt.Pue = 1.0,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
 ) -> None:
     """Compute RESQUE_task: how well the model separates the classes of a new task after one epoch.
 
