@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import resque
-from resque.indices.task import nearest_mean_assignment
+from resque.indices.nearest_mean import NearestMeanAssignment
 from resque.models.feature_extraction import capture_features
 
 BATCH, SIDE = 128, 32
@@ -95,7 +95,7 @@ def pooled(model: nn.Module, loader: Loader, classes: int) -> None:
 
 def nearest(model: nn.Module, loader: Loader, classes: int) -> None:
     """RESQUE_task by nearest class means: two passes, to be compared with two."""
-    assignment = nearest_mean_assignment(resque.profile(model, loader, layer=_layer(model), classes=classes))
+    assignment = NearestMeanAssignment.to_profile(resque.profile(model, loader, layer=_layer(model), classes=classes))
     with capture_features(model, _layer(model)) as observe:
         for images, labels in loader:
             assignment.add(observe(images)[0], labels)

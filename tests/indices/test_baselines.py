@@ -1,4 +1,4 @@
-"""Every rival against its own definition on all samples at once, and the traps that others ran into."""
+"""Every baseline against its definition on all samples at once, and known traps of other implementations."""
 
 import copy
 import dataclasses
@@ -45,10 +45,10 @@ def drawn(n=120, d=6, classes=3, apart=1.0, seed=0):
 
 
 def moments_of(rows, labels):
-    made = Moments(np.unique(labels))
+    moments = Moments(np.unique(labels))
     for part in np.array_split(np.arange(len(rows)), 4):
-        made.update(rows[part], labels[part])
-    return made
+        moments.update(rows[part], labels[part])
+    return moments
 
 
 def means_of(rows, labels):
@@ -60,20 +60,20 @@ def data():
     return drawn()
 
 
-def test_the_h_score(data):
+def test_h_score_matches_its_definition(data):
     rows, _ = data
     between, whole = np.cov(means_of(*data).T, bias=True), np.cov(rows.T, bias=True)
     assert h_score(moments_of(*data)) == pytest.approx(np.trace(np.linalg.pinv(whole) @ between), rel=1e-9)
 
 
-def test_plain_h_score_is_blind_to_noise_of_few_samples_and_the_shrunk_one_is_not():
+def test_h_score_is_maximal_on_noise_with_few_samples_but_shrunk_h_score_is_not():
     rows, _ = drawn(n=30, d=40)
     labels = np.arange(30) % 3
     assert h_score(moments_of(rows, labels)) == pytest.approx(2.0, abs=1e-6)
     assert shrunk_h_score(moments_of(rows, labels)) < 1.0
 
 
-def test_the_shrunk_h_score(data):
+def test_shrunk_h_score_matches_scikit_learns_ledoit_wolf(data):
     rows, labels = data
     fitted = LedoitWolf().fit(rows)
     between = (1 - fitted.shrinkage_) * np.cov(means_of(rows, labels).T, bias=True)
@@ -81,8 +81,8 @@ def test_the_shrunk_h_score(data):
 
 
 @pytest.mark.parametrize(("n", "d"), [(120, 6), (20, 30)])
-def test_logme_is_the_largest_evidence_there_is(n, d):
-    """Oracle: the marginal likelihood y ~ N(0, I / beta + F F^T / alpha), maximised numerically."""
+def test_logme_is_the_maximal_evidence(n, d):
+    """Oracle: the marginal likelihood y ~ N(0, I / beta + F F^T / alpha), maximized numerically."""
     rows, labels = drawn(n=n, d=d)
 
     def best(y):
@@ -97,24 +97,24 @@ def test_logme_is_the_largest_evidence_there_is(n, d):
     assert logme(moments_of(rows, labels)) == pytest.approx(expected, abs=2e-3)
 
 
-def test_logme_needs_no_labels_without_gaps(data):
+def test_logme_does_not_depend_on_gaps_in_the_labels(data):
     rows, labels = data
     renumbered = np.unique(labels, return_inverse=True)[1]
     assert logme(moments_of(rows, labels)) == logme(moments_of(rows, renumbered))
 
 
-def test_transrate(data):
+def test_transrate_matches_its_definition(data):
     rows, labels = data
-    centred = rows - rows.mean(0)
+    centered = rows - rows.mean(0)
 
     def rate(part):
         return 0.5 * np.linalg.slogdet(np.eye(6) + part.T @ part / (len(part) * 1e-4))[1]
 
-    expected = rate(centred) - sum(np.mean(labels == k) * rate(centred[labels == k]) for k in np.unique(labels))
+    expected = rate(centered) - sum(np.mean(labels == k) * rate(centered[labels == k]) for k in np.unique(labels))
     assert transrate(moments_of(*data)) == pytest.approx(expected, rel=1e-9)
 
 
-def test_gbc_orders_as_published_and_does_not_underflow(data):
+def test_gbc_is_the_log_of_the_published_form_and_does_not_underflow(data):
     rows, labels = data
     total = 0.0
     for one in np.unique(labels):
@@ -133,7 +133,7 @@ def test_gbc_orders_as_published_and_does_not_underflow(data):
         gbc(moments_of(rows, np.zeros(len(rows), dtype=int)))
 
 
-def test_distances_of_two_sets(data):
+def test_distances_match_their_definitions(data):
     one, other = data, drawn(seed=1, n=90)
     a, b = np.cov(one[0].T, bias=True), np.cov(other[0].T, bias=True)
     shift = ((one[0].mean(0) - other[0].mean(0)) ** 2).sum()
@@ -145,7 +145,7 @@ def test_distances_of_two_sets(data):
         linear_mmd(moments_of(*one), moments_of(*drawn(d=5)))
 
 
-def test_nce_is_a_conditional_entropy():
+def test_nce_is_a_negative_conditional_entropy():
     generator = np.random.default_rng(0)
     labels, predicted = generator.integers(0, 4, 300), generator.integers(0, 3, 300) * 7
     shares = np.bincount(labels) / 300
@@ -153,7 +153,7 @@ def test_nce_is_a_conditional_entropy():
     assert nce(predicted, labels) == pytest.approx(expected, rel=1e-9)
 
 
-def test_leep_with_certain_predictions_is_nce_and_empty_classes_do_no_harm():
+def test_leep_of_certain_predictions_is_nce_and_ignores_classes_without_mass():
     generator = np.random.default_rng(0)
     labels, predicted = generator.integers(0, 4, 300), generator.integers(0, 3, 300)
     certain = np.eye(5, dtype=np.float32)[predicted]
@@ -164,7 +164,7 @@ def test_leep_with_certain_predictions_is_nce_and_empty_classes_do_no_harm():
     assert leep(soft, labels) == pytest.approx(expected, rel=1e-9)
 
 
-def test_confidence_tells_an_accuracy_where_it_is_calibrated():
+def test_atc_estimates_the_accuracy_of_a_calibrated_model():
     generator = np.random.default_rng(0)
     source, target = generator.uniform(0, 1, 20_000), generator.uniform(0, 0.8, 20_000) ** 1.3
     sure = lambda confidence: generator.uniform(0, 1, len(confidence)) < confidence  # noqa: E731
@@ -175,7 +175,7 @@ def test_confidence_tells_an_accuracy_where_it_is_calibrated():
     assert average_thresholded_confidence([0.5, 0.6], [True, True], [0.1]) == 1.0
 
 
-def test_neighbours_are_scikit_learns(data):
+def test_knn_accuracy_matches_scikit_learn(data):
     rows, labels = data
     counts = [
         KNeighborsClassifier(5).fit(np.delete(rows, i, 0), np.delete(labels, i)).predict(rows[i : i + 1])[0]
@@ -187,7 +187,7 @@ def test_neighbours_are_scikit_learns(data):
         knn_accuracy(rows[:1], labels[:1])
 
 
-def test_one_pass_tells_them_all_and_each_its_direction(small, cnn, meter):
+def test_one_pass_gives_every_baseline_with_its_direction(small, cnn, meter):
     job = RetrainingJob(*small, 0.9, dataclasses.replace(RECIPES["train-adam"], max_epochs=15))
     retrain(cnn, job, meter=meter)
     clean = collect_outputs(cnn, small[1])

@@ -1,4 +1,4 @@
-"""What a pass costs, counted exactly: forward calls, samples, operations, waits, memory."""
+"""Sums are exact, and the cost of a pass is counted: forward calls, samples, operations, waits, memory."""
 
 import math
 
@@ -24,7 +24,7 @@ def free_model(classes):
 
 
 class Stream:
-    """Batches made when they are asked for; counts what was read."""
+    """Batches made on request; counts the samples read."""
 
     def __init__(self, n, classes):
         self.n, self.classes, self.read = n, classes, 0
@@ -38,27 +38,27 @@ class Stream:
 
 @pytest.mark.parametrize("labels", ["true", "pseudo"])
 @pytest.mark.parametrize(("n", "classes"), [(96, 2), (100, 10), (33, 33)])
-def test_one_forward_call_a_batch_and_each_sample_once(n, classes, labels):
+def test_profile_makes_one_forward_call_per_batch_and_reads_each_sample_once(n, classes, labels):
     model, loader, calls = free_model(classes), Stream(n, classes), []
     model.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
-    made = profile(model, loader, classes=classes, labels=labels)
+    result = profile(model, loader, classes=classes, labels=labels)
     assert len(calls) == math.ceil(n / BATCH)
-    assert sum(calls) == loader.read == made.n == n
+    assert sum(calls) == loader.read == result.n == n
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-def test_in_place_layers_cost_no_second_pass(in_place):
+def test_in_place_layers_need_no_second_pass(in_place):
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=in_place), nn.Flatten(), nn.Linear(4 * 196, 2))
     calls, batches = [], list(Stream(96, 2))
     model.register_forward_hook(lambda module, inputs, output: calls.append(1))
-    made = profile(model, batches)
+    result = profile(model, batches)
     assert len(calls) == 3
     with torch.no_grad():
         raw = torch.cat([model[0](x).flatten(1) for x, _ in batches]).double()
-    assert sum(made.sums.values()) == pytest.approx(raw.sum(0).numpy(), abs=1e-9)
+    assert sum(result.sums.values()) == pytest.approx(raw.sum(0).numpy(), abs=1e-9)
 
 
-def test_a_model_that_works_in_place_later_than_at_first_is_still_right():
+def test_a_model_that_turns_in_place_after_the_first_batch_gives_the_same_sums():
     class Moody(nn.Module):
         def __init__(self):
             super().__init__()
@@ -71,10 +71,10 @@ def test_a_model_that_works_in_place_later_than_at_first_is_still_right():
             return self.head(out.flatten(1))
 
     model, batches = Moody(), list(Stream(128, 2))
-    made = profile(model, batches)
+    result = profile(model, batches)
     with torch.no_grad():
         raw = torch.cat([model.conv(x).flatten(1) for x, _ in batches]).double()
-    assert sum(made.sums.values()) == pytest.approx(raw.sum(0).numpy(), abs=1e-9)
+    assert sum(result.sums.values()) == pytest.approx(raw.sum(0).numpy(), abs=1e-9)
     assert model.calls == 5  # four batches, one of them twice
 
 
@@ -85,18 +85,18 @@ def watched(n, classes, **options):
     return seen
 
 
-def test_no_operation_is_added_by_more_classes():
+def test_more_classes_add_no_operations():
     few, many = watched(320, 2), watched(320, 200)
     assert few.calls == many.calls
 
 
 @pytest.mark.parametrize("labels", ["true", "pseudo"])
-def test_nothing_waits_for_the_device_batch_by_batch(labels):
+def test_no_batch_waits_for_the_device(labels):
     short, long = (watched(n, 10, labels=labels).waits for n in (64, 640))
     assert short == long > 0
 
 
-def test_extra_memory_is_flat_and_within_the_promise():
+def test_extra_memory_does_not_grow_with_the_data_and_stays_below_its_bound():
     """(1 + G) class-sum tables and two batches, beyond the bare pass; the data is made batch by batch."""
     classes, width = 10, 64 * 4 * 4
     tables, batches = 3 * classes * width * 8, 2 * BATCH * width * 4
@@ -112,15 +112,15 @@ def test_extra_memory_is_flat_and_within_the_promise():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_sums_lose_nothing_of_what_the_model_gives(dtype):
+def test_sums_are_exact_for_every_float_type(dtype):
     torch.manual_seed(0)
     rows, labels = (torch.randn(3000, 7) * 100).to(dtype), torch.randint(0, 3, (3000,))
-    made = Profile()
+    result = Profile()
     for part in torch.arange(3000).split(70):
-        made.update(rows[part], labels[part])
-    for label, found in made.sums.items():
+        result.update(rows[part], labels[part])
+    for label, total in result.sums.items():
         exact = [math.fsum(column) for column in rows[labels == label].double().T.tolist()]
-        assert found == pytest.approx(exact, rel=1e-14, abs=1e-10)
+        assert total == pytest.approx(exact, rel=1e-14, abs=1e-10)
 
 
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, 59), max_size=4), exponent=st.integers(-900, 900))
@@ -139,7 +139,7 @@ def test_float64_rows_are_summed_to_twice_their_precision_in_any_order_and_cut(s
         assert np.allclose(made.sums[0], exact, rtol=1e-15, atol=1e-30 * np.abs(rows).sum())
 
 
-def test_a_sum_that_is_zero_is_zero_and_one_that_is_not_is_not():
+def test_exact_cancellation_gives_zero_and_a_small_remainder_survives():
     zero = np.random.default_rng(0).normal(size=(50, 3))
     assert not Profile.from_arrays(np.concatenate([zero, -zero]), np.zeros(100, int)).sums[0].any()
     assert Profile.from_arrays([[1e16], [1.0], [-1e16]], [0, 0, 0]).sums[0].tolist() == [1.0]
@@ -154,7 +154,7 @@ def test_many_short_streams_fill_both_halves():
     assert min(counts) > 70
 
 
-def test_unknown_labels_spoil_the_sums_without_a_wait():
+def test_unknown_labels_are_counted_without_waiting_for_the_device():
     table = ClassSums.zeros(torch.tensor([2, 5]), 1)
     with Watched() as seen:
         table.add(torch.ones(4, 1), torch.tensor([2, 5, 9, -1]), assign_half(torch.arange(4)), ScratchBuffer())
@@ -163,7 +163,7 @@ def test_unknown_labels_spoil_the_sums_without_a_wait():
 
 
 @pytest.mark.parametrize("stride", [1, 2, 10, 34, 55, 89, 100, 1000])
-def test_halves_show_no_pattern_of_the_order(stride):
+def test_halves_do_not_depend_on_the_period_of_the_classes(stride):
     """Classes that come in turn, at any period, have both halves."""
     share = assign_half(torch.arange(0, 400 * stride, stride)).double().mean()
     assert abs(float(share) - 0.5) < 4 * 0.5 / math.sqrt(400)

@@ -13,7 +13,7 @@ from resque.errors import RepresentationError, SettingError
 from resque.indices.clustering import INITS, cluster_representations, contingency_table, one_minus_ari
 from resque.indices.nearest_mean import NearestMeanAssignment, NearestPoint
 from resque.indices.profile import Profile
-from resque.indices.task import nearest_mean_assignment, resque_task
+from resque.indices.task import resque_task
 
 partitions = st.integers(2, 60).flatmap(
     lambda n: st.tuples(*[st.lists(st.integers(-2, 6), min_size=n, max_size=n) for _ in range(2)])
@@ -25,11 +25,11 @@ def adjusted_rand_index(labels, clusters):
 
 
 @given(partitions)
-def test_the_adjusted_rand_index_is_scikit_learns(pair):
+def test_adjusted_rand_index_matches_scikit_learn(pair):
     assert adjusted_rand_index(*pair) == pytest.approx(adjusted_rand_score(*pair), abs=1e-12)
 
 
-def test_it_is_right_where_products_of_pair_counts_overflow():
+def test_adjusted_rand_index_is_exact_where_products_of_pair_counts_overflow_int64():
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 10, 200_000)
     clusters = np.where(generator.random(200_000) < 0.7, labels, generator.integers(0, 10, 200_000))
@@ -47,7 +47,7 @@ def test_it_is_right_where_products_of_pair_counts_overflow():
     ("labels", "clusters", "expected"),
     [([0, 0, 0], [1, 1, 1], 1.0), ([0, 1, 2], [5, 3, 4], 1.0), ([0], [0], 1.0), ([0, 1, 0, 1], [0, 0, 1, 1], -0.5)],
 )
-def test_borders(labels, clusters, expected):
+def test_adjusted_rand_index_of_extreme_partitions(labels, clusters, expected):
     assert adjusted_rand_index(labels, clusters) == expected
 
 
@@ -58,7 +58,7 @@ def blobs(seed, n=300, k=4, width=8, spread=1.5):
 
 
 @given(seed=st.integers(0, 10**6))
-def test_class_means_with_lloyd_is_scikit_learns_kmeans_from_them(seed):
+def test_class_means_init_matches_scikit_learns_kmeans(seed):
     z, y = blobs(seed)
     means = np.stack([z[y == label].mean(0) for label in np.unique(y)])
     oracle = KMeans(len(means), init=means, n_init=1, max_iter=300, tol=0).fit_predict(z)
@@ -68,7 +68,7 @@ def test_class_means_with_lloyd_is_scikit_learns_kmeans_from_them(seed):
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_a_clustering_does_not_depend_on_names_or_on_where_zero_is(init):
+def test_index_does_not_depend_on_label_values_translation_or_scale(init):
     z, y = blobs(3, spread=4.0)
     value = resque_task(z, y, init=init).value
     assert resque_task(z, y * 11 - 7, init=init).value == value
@@ -77,7 +77,7 @@ def test_a_clustering_does_not_depend_on_names_or_on_where_zero_is(init):
     assert value < 0.05 or init == "random"  # least entropy of sizes prefers lopsided clusters
 
 
-def test_the_random_start_keeps_the_least_entropy_of_20():
+def test_random_init_keeps_the_least_size_entropy_of_20():
     z, y = blobs(5, spread=0.4)
     kept = cluster_representations(z.copy(), y, "random", seed=2)
 
@@ -88,20 +88,20 @@ def test_the_random_start_keeps_the_least_entropy_of_20():
     assert np.array_equal(kept, cluster_representations(z.copy(), y, "random", seed=2))
 
 
-def test_representations_that_are_all_the_same_and_single_samples():
+def test_index_of_identical_representations_is_1_and_of_single_samples_0():
     assert resque_task(np.ones((6, 2)), [0, 0, 1, 1, 2, 2]).value == pytest.approx(1.0)
     assert resque_task([[1.0], [2.0], [3.0]], [0, 1, 2]).value == 0.0
     assert resque_task([[1.0], [2.0]], [4, 4]).value == 0.0
 
 
-def test_maps_are_reduced_and_the_result_says_how():
+def test_feature_maps_are_reduced_and_the_result_names_the_reduction():
     z, y = blobs(0, width=12)
     index = resque_task(z.reshape(-1, 3, 2, 2), y, reduction="mean")
     assert index.value == resque_task(z.reshape(-1, 3, 4).mean(2), y).value
     assert (index.unit, index.reduction, index.n, index.classes) == ("1 - ARI", "mean", 300, 4)
 
 
-def test_nonsense_is_refused():
+def test_invalid_input_raises():
     z, y = blobs(0)
     with pytest.raises(SettingError, match="use one of class-means"):
         resque_task(z, y, init="best")
@@ -116,16 +116,16 @@ def test_nonsense_is_refused():
 
 
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 90), max_size=4))
-def test_nearest_means_stream_and_merge(seed, cuts):
+def test_nearest_mean_assignment_does_not_depend_on_batches_and_merges(seed, cuts):
     z, y = blobs(seed, n=90, k=3)
     means = Profile.from_arrays(z, y)
-    whole, streamed, merged = (nearest_mean_assignment(means) for _ in range(3))
+    whole, streamed, merged = (NearestMeanAssignment.to_profile(means) for _ in range(3))
     whole.add(torch.from_numpy(z), torch.from_numpy(y))
     edges = [0, *sorted(cuts), 90]
     for start, stop in zip(edges, edges[1:], strict=False):
         part = torch.from_numpy(z[start:stop]), torch.from_numpy(y[start:stop])
         streamed.add(*part)
-        alone = nearest_mean_assignment(means)
+        alone = NearestMeanAssignment.to_profile(means)
         alone.add(*part)
         merged = merged + alone
     assert torch.equal(streamed.table, whole.table)
@@ -133,18 +133,18 @@ def test_nearest_means_stream_and_merge(seed, cuts):
     assert whole.one_minus_ari == resque_task(z, y, lloyd=False).value
 
 
-def test_assignments_to_other_means_do_not_add_up():
+def test_assignments_to_different_means_cannot_be_added():
     z, y = blobs(0)
-    one, other = (nearest_mean_assignment(Profile.from_arrays(z + shift, y)) for shift in (0, 1))
+    one, other = (NearestMeanAssignment.to_profile(Profile.from_arrays(z + shift, y)) for shift in (0, 1))
     with pytest.raises(RepresentationError, match="different class means"):
         one + other
     one.add(torch.from_numpy(z[:2]), torch.tensor([y[0], 99]))
-    with pytest.raises(RepresentationError, match="1 sample with NaN or infinity, or of none"):
+    with pytest.raises(RepresentationError, match="1 sample\\(s\\) with NaN or infinity, or of none"):
         _ = one.one_minus_ari
 
 
 @given(seed=st.integers(0, 10**6), offset=st.sampled_from([0.0, 1.0, 1e8]))
-def test_the_nearest_mean_is_exact_also_among_near_ties(seed, offset):
+def test_nearest_point_is_exact_for_ties(seed, offset):
     """Rows on a grid, many exactly halfway between two means: the first of equals counts."""
     generator = np.random.default_rng(seed)
     means = generator.integers(-2, 3, size=(6, 3)).astype(float) + offset
@@ -153,19 +153,19 @@ def test_the_nearest_mean_is_exact_also_among_near_ties(seed, offset):
     assert np.array_equal(NearestPoint(torch.from_numpy(means)).nearest(torch.from_numpy(rows)).numpy(), exact)
 
 
-def test_the_three_starts_and_how_well_they_agree():
+def test_init_all_gives_three_indices_and_their_agreement():
     z, y = blobs(1, spread=1.0)
-    found = resque_task(z, y, init="all")
-    assert found.by_init == {init: resque_task(z, y, init=init).value for init in INITS}
-    assert found.value == found.by_init["class-means"]
+    result = resque_task(z, y, init="all")
+    assert result.by_init == {init: resque_task(z, y, init=init).value for init in INITS}
+    assert result.value == result.by_init["class-means"]
     clusters = {init: cluster_representations(z.copy(), y, init) for init in INITS}
-    for pair, agreement in found.agreement.items():
+    for pair, agreement in result.agreement.items():
         one, other = pair.split(" / ")
         assert agreement == pytest.approx(adjusted_rand_score(clusters[one], clusters[other]), abs=1e-12)
-    assert len(found.agreement) == 3
+    assert len(result.agreement) == 3
 
 
-def test_random_clusterings_are_kept_by_sizes_or_by_labels():
+def test_keep_chooses_the_random_clustering_by_sizes_or_by_labels():
     z, y = blobs(5, spread=0.6)
     by_sizes, by_labels = (cluster_representations(z.copy(), y, "random", keep=keep) for keep in ("sizes", "labels"))
 
@@ -184,7 +184,7 @@ def entropy(share):
     return -(share[share > 0] * np.log(share[share > 0])).sum()
 
 
-def test_the_callers_representations_are_left_alone():
+def test_representations_of_the_caller_are_not_changed():
     z, y = blobs(2)
     before = z.copy()
     for options in ({}, {"lloyd": False}, {"init": "all"}):
@@ -194,7 +194,7 @@ def test_the_callers_representations_are_left_alone():
 
 @pytest.mark.parametrize("lloyd", [True, False])
 @pytest.mark.parametrize("exponent", [-1000, -300, 300, 1000])
-def test_scale_means_nothing_however_far_it_goes(lloyd, exponent):
+def test_index_does_not_depend_on_extreme_scales(lloyd, exponent):
     generator = np.random.default_rng(5)
     rows, labels = generator.normal(size=(60, 5)) + np.arange(60)[:, None] % 3, np.arange(60) % 3
     assert resque_task(np.ldexp(rows, exponent), labels, lloyd=lloyd) == resque_task(rows, labels, lloyd=lloyd)
@@ -202,29 +202,29 @@ def test_scale_means_nothing_however_far_it_goes(lloyd, exponent):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("points", [[[0.0, 0.0]], [[0.0, 0.0], [5.0, 5.0]]])
-def test_an_assignment_of_what_is_not_finite_is_refused_when_it_is_read(points, value):
-    apart = NearestMeanAssignment.to_means(torch.arange(len(points)), torch.tensor(points, dtype=torch.float64))
-    apart.add(torch.tensor([[1.0, 1.0], [value, 0.0]]), torch.zeros(2, dtype=torch.int64))
+def test_reading_an_assignment_with_nan_or_infinity_raises(points, value):
+    assignment = NearestMeanAssignment.to_means(torch.arange(len(points)), torch.tensor(points, dtype=torch.float64))
+    assignment.add(torch.tensor([[1.0, 1.0], [value, 0.0]]), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(RepresentationError, match="1 sample.*NaN"):
-        _ = apart.one_minus_ari
+        _ = assignment.one_minus_ari
 
 
-def test_an_assignment_of_nothing_has_no_index():
-    apart = NearestMeanAssignment.to_means(torch.tensor([0, 1]), torch.tensor([[0.0], [5.0]], dtype=torch.float64))
+def test_empty_assignment_and_wrong_width_raise():
+    assignment = NearestMeanAssignment.to_means(torch.tensor([0, 1]), torch.tensor([[0.0], [5.0]], dtype=torch.float64))
     with pytest.raises(RepresentationError, match="no sample"):
-        _ = apart.one_minus_ari
+        _ = assignment.one_minus_ari
     with pytest.raises(RepresentationError, match="width 2.*width 1"):
-        apart.add(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))
+        assignment.add(torch.ones(3, 2), torch.zeros(3, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_that_no_generator_takes_is_refused(seed):
+def test_seed_out_of_range_raises(seed):
     with pytest.raises(SettingError, match="seed"):
         resque_task([[0.0], [1.0]], [0, 1], init="k-means++", seed=seed)
 
 
 @given(seed=st.integers(0, 10**6), values=st.integers(2, 4), init=st.sampled_from(["class-means", "k-means++"]))
-def test_on_ties_it_is_still_scikit_learns(seed, values, init):
+def test_index_matches_scikit_learn_on_ties(seed, values, init):
     generator = np.random.default_rng(seed)
     rows, labels = generator.integers(0, values, (24, 2)).astype(float), np.arange(24) % 3
     start = np.stack([rows[labels == c].mean(0) for c in range(3)]) if init == "class-means" else init

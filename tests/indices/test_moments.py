@@ -42,7 +42,7 @@ def check(moments, rows, labels, rel=1e-9):
 
 
 @given(st.integers(6, 60), st.integers(2, 8), st.integers(1, 4), st.integers(0, 10**6), st.lists(st.integers(1, 59)))
-def test_any_cut_of_the_stream_gives_the_whole(n, d, classes, seed, cuts):
+def test_any_cut_of_the_stream_gives_the_same_result(n, d, classes, seed, cuts):
     rows, labels = drawn(n, d, classes, seed)
     moments = Moments(np.unique(labels))
     for part in np.split(np.arange(n), sorted({cut for cut in cuts if cut < n})):
@@ -50,7 +50,7 @@ def test_any_cut_of_the_stream_gives_the_whole(n, d, classes, seed, cuts):
     check(moments, rows, labels)
 
 
-def test_a_large_mean_costs_no_digits_of_the_spread():
+def test_large_mean_does_not_reduce_the_precision_of_the_covariance():
     rows, labels = drawn(500, 4, 3, 0)
     near, far = streamed(rows, labels, (100, 300)), streamed(rows + 1e8, labels, (100, 300))
     assert np.abs(near.covariance - far.covariance).max() < 1e-6
@@ -65,12 +65,12 @@ def test_a_large_mean_costs_no_digits_of_the_spread():
         ([[1.0, 2.0]], [9], "none of the classes"),
     ],
 )
-def test_nonsense_is_refused(rows, labels, message):
+def test_invalid_input_raises(rows, labels, message):
     with pytest.raises(RepresentationError, match=message):
         Moments([0, 1]).update(rows, labels)
 
 
-def test_widths_and_emptiness():
+def test_empty_moments_and_changed_width_raise():
     moments = Moments([0])
     with pytest.raises(RepresentationError, match="no representations yet"):
         moments.mean  # noqa: B018

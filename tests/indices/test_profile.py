@@ -19,7 +19,7 @@ def sample(seed, n=60, width=5, classes=4):
 
 
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 60), max_size=5))
-def test_any_cut_of_the_stream_gives_the_whole(seed, cuts):
+def test_any_cut_of_the_stream_gives_the_same_result(seed, cuts):
     z, y = sample(seed)
     whole, streamed = Profile.from_arrays(z, y), Profile()
     merged = Profile()
@@ -35,7 +35,7 @@ def test_any_cut_of_the_stream_gives_the_whole(seed, cuts):
 
 
 @given(seed=st.integers(0, 10**6))
-def test_with_indices_the_order_does_not_matter(seed):
+def test_halves_do_not_depend_on_the_order_if_indices_are_given(seed):
     z, y = sample(seed)
     order = np.random.default_rng(seed + 1).permutation(60)
     one, other = Profile(), Profile()
@@ -46,40 +46,40 @@ def test_with_indices_the_order_does_not_matter(seed):
     )
 
 
-def test_the_halves_are_about_equal_and_together_the_whole():
+def test_halves_have_about_equal_counts_and_add_up_to_the_total():
     z, y = sample(0, n=4000, classes=2)
-    made = Profile.from_arrays(np.ones_like(z), y)
-    first, second = made.split_halves[0].sums[:, 0]
-    assert first + second == made.counts[0]
-    assert abs(first - second) < 5 * np.sqrt(made.counts[0])
+    result = Profile.from_arrays(np.ones_like(z), y)
+    first, second = result.split_halves[0].sums[:, 0]
+    assert first + second == result.counts[0]
+    assert abs(first - second) < 5 * np.sqrt(result.counts[0])
 
 
 def test_sums_are_exact_in_float32_and_half_precision():
     z = torch.full((100_000, 1), 0.1, dtype=torch.float32)
-    made = Profile.from_arrays(z, torch.zeros(100_000, dtype=torch.int64))
-    assert made.sums[0][0] == pytest.approx(100_000 * float(np.float32(0.1)), rel=1e-12)
+    result = Profile.from_arrays(z, torch.zeros(100_000, dtype=torch.int64))
+    assert result.sums[0][0] == pytest.approx(100_000 * float(np.float32(0.1)), rel=1e-12)
     half = Profile.from_arrays(
         torch.full((70_000, 1), 1.0, dtype=torch.bfloat16), torch.zeros(70_000, dtype=torch.long)
     )
     assert half.sums[0][0] == 70_000
 
 
-def test_a_profile_of_100_classes_and_512_features_is_below_1_mb_and_comes_back(folder):
+def test_saved_profile_of_100_classes_and_512_features_is_below_1_mb_and_loads_unchanged(folder):
     z, y = sample(0, n=1200, width=512)[0], np.arange(1200) % 100
-    made = Profile.from_arrays(z, y)
-    made.save("p.safetensors")
+    result = Profile.from_arrays(z, y)
+    result.save("p.safetensors")
     assert (folder / "p.safetensors").stat().st_size < 1_000_000
     back = Profile.load("p.safetensors")
-    assert back.counts == made.counts
-    assert all(np.array_equal(back.split_halves[k].sums, made.split_halves[k].sums) for k in made.counts)
-    assert vars(back.origin) == vars(made.origin)
+    assert back.counts == result.counts
+    assert all(np.array_equal(back.split_halves[k].sums, result.split_halves[k].sums) for k in result.counts)
+    assert vars(back.origin) == vars(result.origin)
     with safe_open("p.safetensors", "pt") as file:
         assert set(file.keys()) == {"labels", "sums", "counts"}
         assert set(json.loads(file.metadata()["origin"])) == {"model", "layer", "preprocessing", "reduction"}
     assert sum(back.counts.values()) == back.n == 1200
 
 
-def test_a_loaded_profile_goes_on(folder):
+def test_loaded_profile_can_be_updated(folder):
     z, y = sample(0)
     first = Profile.from_arrays(z[:30], y[:30])
     first.save("p.safetensors")
@@ -88,13 +88,13 @@ def test_a_loaded_profile_goes_on(folder):
     assert back.counts == Profile.from_arrays(z, y).counts
 
 
-def test_pseudo_labels_are_the_models_own(cnn, small):
-    made = profile(cnn, small[0].batches(), labels="pseudo")
+def test_pseudo_labels_are_the_models_predictions(cnn, small):
+    result = profile(cnn, small[0].batches(), labels="pseudo")
     cnn.eval()
     with torch.no_grad():
         predicted = torch.cat([cnn(x).argmax(1) for x, _ in small[0].batches()])
-    assert made.counts == {int(k): int((predicted == k).sum()) for k in predicted.unique()}
-    assert made.labels_from == "pseudo"
+    assert result.counts == {int(k): int((predicted == k).sum()) for k in predicted.unique()}
+    assert result.labels_from == "pseudo"
 
 
 @pytest.mark.parametrize(
@@ -106,12 +106,12 @@ def test_pseudo_labels_are_the_models_own(cnn, small):
         (Origin(model="a", layer="l", preprocessing="x"), "differ in preprocessing"),
     ],
 )
-def test_profiles_of_different_origin_do_not_add_up(origin, message):
+def test_profiles_of_different_origin_cannot_be_added(origin, message):
     with pytest.raises(ProfileMismatchError, match=message):
         Profile(Origin(model="a", layer="l")) + Profile(origin)
 
 
-def test_nonsense_is_refused():
+def test_invalid_input_raises():
     z, y = sample(0)
     for bad, labels, message in [
         (np.full_like(z, np.nan), y, "NaN or infinity"),
@@ -130,15 +130,15 @@ def test_nonsense_is_refused():
         Profile.from_arrays(z, y) + Profile.from_arrays(z[:, :4], y)
 
 
-def test_a_refused_batch_leaves_the_profile_as_it_was():
+def test_refused_batch_leaves_the_profile_unchanged():
     z, y = sample(0)
-    made = Profile.from_arrays(z, y)
+    result = Profile.from_arrays(z, y)
     with pytest.raises(RepresentationError):
-        made.update(np.full((1, 5), np.nan), [9])
-    assert made.counts == Profile.from_arrays(z, y).counts
+        result.update(np.full((1, 5), np.nan), [9])
+    assert result.counts == Profile.from_arrays(z, y).counts
 
 
-def test_files_that_are_no_profiles_are_refused(folder, cnn):
+def test_loading_another_file_raises(folder, cnn):
     from resque.models.weights import save_weights
 
     save_weights(cnn, folder / "weights.safetensors")
@@ -146,7 +146,7 @@ def test_files_that_are_no_profiles_are_refused(folder, cnn):
     for name, message in {
         "none": "no such profile",
         "weights.safetensors": "but no profile",
-        "text.safetensors": "is no profile",
+        "text.safetensors": "is no readable profile",
     }.items():
         with pytest.raises(DataError, match=message):
             Profile.load(folder / name)
@@ -154,17 +154,17 @@ def test_files_that_are_no_profiles_are_refused(folder, cnn):
         Profile().save("p.safetensors")
 
 
-def test_small_classes_are_named(tmp_path):
-    made = Profile.from_arrays(np.ones((9, 2)), [0] * 5 + [1] * 4)
-    assert made.exposed_classes == [1]
-    with pytest.warns(UserWarning, match="classes of fewer than 5 samples: 1; their sums tell"):
-        made.save(tmp_path / "p.safetensors")
+def test_saving_warns_of_classes_with_few_samples(tmp_path):
+    result = Profile.from_arrays(np.ones((9, 2)), [0] * 5 + [1] * 4)
+    assert result.exposed_classes == [1]
+    with pytest.warns(UserWarning, match="classes of fewer than 5 samples: 1; their sums reveal"):
+        result.save(tmp_path / "p.safetensors")
 
 
-def test_a_profile_with_impossible_sums_is_refused(folder):
+def test_loading_invalid_sums_raises(folder):
     z, y = sample(0)
-    made = Profile.from_arrays(z, y)
-    made.save("p.safetensors")
+    result = Profile.from_arrays(z, y)
+    result.save("p.safetensors")
     with safe_open("p.safetensors", "pt") as file:
         about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     tensors["sums"][0, 0, 0] = float("nan")
@@ -173,7 +173,7 @@ def test_a_profile_with_impossible_sums_is_refused(folder):
         Profile.load("p.safetensors")
 
 
-def test_arrays_of_any_layout_are_taken():
+def test_arrays_of_any_layout_are_accepted():
     z, y = sample(0)
     whole = Profile.from_arrays(z, y)
     for layout in (z[::-1][::-1], z.astype(">f8"), np.asfortranarray(z)):
@@ -200,44 +200,44 @@ def test_arrays_of_any_layout_are_taken():
         (1.0, [0]),
     ],
 )
-def test_what_is_no_array_of_numbers_is_refused_in_our_own_words(values, labels):
+def test_input_that_is_not_a_numeric_array_raises_representation_error(values, labels):
     with pytest.raises(RepresentationError):
         Profile.from_arrays(values, labels)
 
 
-def test_tensors_of_any_kind_are_taken():
+def test_tensors_and_lists_of_any_kind_are_accepted():
     rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     for form in (rows, list(rows), rows.detach().to_sparse(), [[True, False], [False, True]]):
         assert Profile.from_arrays(form, [0, 1]).n == 2
     assert Profile.from_arrays(rows, [0, 3], classes=np.int64(4)).counts == {0: 1, 3: 1}
 
 
-def test_sums_beyond_float64_are_told():
+def test_sum_that_overflows_float64_raises():
     with pytest.raises(RepresentationError, match="too large"):
         _ = Profile.from_arrays([[1e308], [1e308]], [0, 0]).sums
 
 
-def test_a_profile_made_in_inference_mode_goes_on_outside():
+def test_profile_computed_in_inference_mode_can_be_updated_outside():
     with torch.inference_mode():
-        made = Profile.from_arrays(torch.ones(3, 2), [0, 1, 1])
-    made.update(torch.ones(1, 2), [0])
-    assert (made + made).counts == {0: 4, 1: 4}
+        result = Profile.from_arrays(torch.ones(3, 2), [0, 1, 1])
+    result.update(torch.ones(1, 2), [0])
+    assert (result + result).counts == {0: 4, 1: 4}
 
 
-def test_declared_classes_outlive_saving_and_adding(tmp_path):
-    made = Profile.from_arrays([[1.0]] * 5, [0] * 5, classes=3)
-    made.save(tmp_path / "p.safetensors")
-    for same in (Profile.load(tmp_path / "p.safetensors"), made + Profile(), Profile() + made, made + made):
+def test_declared_classes_survive_saving_and_adding(tmp_path):
+    result = Profile.from_arrays([[1.0]] * 5, [0] * 5, classes=3)
+    result.save(tmp_path / "p.safetensors")
+    for same in (Profile.load(tmp_path / "p.safetensors"), result + Profile(), Profile() + result, result + result):
         with pytest.raises(RepresentationError, match="not among the declared classes"):
             same.update([[1.0]], [7])
-    assert sum([made, made]).n == 10
-    free = made + Profile.from_arrays([[1.0]], [7])
+    assert sum([result, result]).n == 10
+    free = result + Profile.from_arrays([[1.0]], [7])
     free.update([[1.0]], [9])
     assert free.counts == {0: 5, 7: 1, 9: 1}
 
 
-def test_pseudo_labels_need_inputs_alone(cnn):
+def test_pseudo_labels_need_no_labels(cnn):
     images = torch.rand(6, 1, 16, 16)
     forms = ([images], [(images,)], [(images, None)], [images.numpy()])
-    made = [profile(cnn, form, labels="pseudo") for form in forms]
-    assert all(one.counts == made[0].counts for one in made)
+    result = [profile(cnn, form, labels="pseudo") for form in forms]
+    assert all(one.counts == result[0].counts for one in result)

@@ -1,4 +1,4 @@
-"""The torchmetrics form: the same sums, in a user's own loop and under distributed training."""
+"""The torchmetrics wrappers give the same sums, in a custom loop and in distributed training."""
 
 import socket
 
@@ -23,28 +23,28 @@ def sample(seed, n=90):
     return torch.from_numpy(generator.normal(size=(n, 4)) + labels[:, None] % 3).float(), torch.from_numpy(labels)
 
 
-def test_any_cut_of_the_stream_gives_the_profile():
+def test_any_cut_of_the_stream_gives_the_same_profile():
     z, y = sample(0)
     metric = ProfileMetric(classes=CLASSES, width=4)
     for part in torch.arange(90).split(37):
         metric.update(z[part], y[part])
-    made, whole = metric.compute(), Profile.from_arrays(z, y)
-    assert made.counts == whole.counts
+    profile, whole = metric.compute(), Profile.from_arrays(z, y)
+    assert profile.counts == whole.counts
     for label in CLASSES:
-        assert np.allclose(made.split_halves[label].sums, whole.split_halves[label].sums, rtol=0, atol=1e-12)
+        assert np.allclose(profile.split_halves[label].sums, whole.split_halves[label].sums, rtol=0, atol=1e-12)
     metric.reset()
     metric.update(z[:5], y[:5])
     assert metric.compute().n == 5
 
 
-def test_calling_it_gives_the_batch_and_keeps_the_whole():
+def test_call_returns_the_batch_profile_and_accumulates():
     z, y = sample(0)
     metric = ProfileMetric(classes=CLASSES, width=4)
     assert [metric(z[part], y[part]).n for part in torch.arange(90).split(40)] == [40, 40, 10]
     assert metric.compute().n == 90
 
 
-def test_calling_it_on_small_batches_fills_both_halves():
+def test_calls_on_small_batches_fill_both_halves():
     z, y = sample(0)
     metric = ProfileMetric(classes=CLASSES, width=4)
     for part in torch.arange(90).split(2):
@@ -52,7 +52,7 @@ def test_calling_it_on_small_batches_fills_both_halves():
     assert min(min(halves.counts) for halves in metric.compute().split_halves.values()) > 5
 
 
-def test_its_profiles_make_an_index():
+def test_profiles_of_metrics_give_the_same_index():
     one, other = (sample(seed) for seed in (0, 1))
     metrics = [ProfileMetric(classes=CLASSES, width=4) for _ in range(2)]
     for metric, data in zip(metrics, (one, other), strict=True):
@@ -61,7 +61,7 @@ def test_its_profiles_make_an_index():
     assert resque_dist(*(metric.compute() for metric in metrics)).value == pytest.approx(expected, abs=1e-12)
 
 
-def test_what_is_wrong_is_told_when_it_is_read():
+def test_compute_raises_for_invalid_batches():
     z, y = sample(0)
     metric = ProfileMetric(classes=[2, 5], width=4)
     metric.update(z, y)
@@ -75,7 +75,7 @@ def test_what_is_wrong_is_told_when_it_is_read():
         ProfileMetric(classes=3, width=5).update(z, y)
 
 
-def test_the_task_index_in_two_streaming_passes():
+def test_task_metric_matches_resque_task():
     z, y = sample(3)
     metric = TaskMetric(Profile.from_arrays(z, y))
     for part in torch.arange(90).split(25):
@@ -85,24 +85,24 @@ def test_the_task_index_in_two_streaming_passes():
 
 
 def one_process(rank, world, port, folder):
-    """What each process of a distributed run does; some see no sample of some class, and one sees few samples."""
+    """Run one process of a distributed run; one process has few samples."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
     z, y = sample(7)
     own = torch.arange(90)[:10] if rank == 0 else torch.arange(90)[10:]
     metric = ProfileMetric(classes=CLASSES, width=4)
     metric.update(z[own], y[own])
-    made = metric.compute()
-    task = TaskMetric(made)
+    profile = metric.compute()
+    task = TaskMetric(profile)
     task.update(z[own], y[own])
     value = float(task.compute())
     if rank == 0:
-        made.save(folder / "profile.safetensors")
+        profile.save(folder / "profile.safetensors")
         (folder / "value").write_text(repr(value))
     dist.destroy_process_group()
 
 
-def test_processes_together_give_the_whole(tmp_path):
+def test_two_processes_give_the_result_of_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -112,13 +112,13 @@ def test_processes_together_give_the_whole(tmp_path):
     other.join()
     assert other.exitcode == 0
     z, y = sample(7)
-    whole, made = Profile.from_arrays(z, y), Profile.load(tmp_path / "profile.safetensors")
-    assert made.counts == whole.counts
-    assert all(np.allclose(made.sums[label], whole.sums[label], rtol=0, atol=1e-12) for label in CLASSES)
+    whole, profile = Profile.from_arrays(z, y), Profile.load(tmp_path / "profile.safetensors")
+    assert profile.counts == whole.counts
+    assert all(np.allclose(profile.sums[label], whole.sums[label], rtol=0, atol=1e-12) for label in CLASSES)
     assert float((tmp_path / "value").read_text()) == resque_task(z, y, lloyd=False).value
 
 
-def test_sums_stay_float64_whatever_the_model_around_them_is_cast_to():
+def test_sums_stay_float64_if_the_surrounding_module_is_cast():
     z, y = sample(0)
     metric = ProfileMetric(classes=CLASSES, width=4)
     metric.update(z, y)
@@ -129,7 +129,7 @@ def test_sums_stay_float64_whatever_the_model_around_them_is_cast_to():
     assert np.array_equal(metric.compute().sums[2], Profile.from_arrays(z, y).sums[2])
 
 
-def test_an_empty_batch_and_a_new_start():
+def test_empty_batch_adds_nothing_and_reset_starts_again():
     z, y = sample(0)
     metric = ProfileMetric(classes=CLASSES, width=4)
     metric.update(z[:0], y[:0])
@@ -141,7 +141,7 @@ def test_an_empty_batch_and_a_new_start():
     assert all(np.array_equal(metric.compute().split_halves[c].sums, first.split_halves[c].sums) for c in CLASSES)
 
 
-def test_what_is_computed_is_the_callers_own():
+def test_updating_the_computed_profile_does_not_change_the_metric():
     z, y = sample(0)
     metric = ProfileMetric(classes=CLASSES, width=4)
     metric.update(z, y)
@@ -149,7 +149,7 @@ def test_what_is_computed_is_the_callers_own():
     assert metric.compute().n == 90
 
 
-def test_arrays_are_taken_and_nonsense_is_named():
+def test_arrays_are_accepted_and_invalid_input_raises():
     z, y = sample(0)
     metric, task = ProfileMetric(classes=CLASSES, width=4), TaskMetric(Profile.from_arrays(z, y))
     metric.update(z.numpy(), y.numpy())

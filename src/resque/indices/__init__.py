@@ -1,1 +1,1 @@
-"""What forward passes tell: RESQUE_dist, RESQUE_task, baselines and the features of an update."""
+"""Indices of a shift or a new task from forward passes: RESQUE_dist, RESQUE_task, baselines, features of an update."""

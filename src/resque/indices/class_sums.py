@@ -4,9 +4,9 @@ This is the arithmetic that :class:`resque.Profile` and :class:`resque.ProfileMe
 kernels and no synchronization. Invalid data are noted, and found when the sums are read.
 
 Float32 and shorter rows are summed in plain float64, which has 29 bits to spare for them. Float64 rows have none to
-spare, so they are summed to twice their precision. Each batch is cut into parts whose sums are exact (Rump, Ogita and
-Oishi, Accurate floating-point summation, 2008), and a second table keeps the rounding errors. Without it a class whose
-samples cancel exactly would keep a direction made of rounding errors instead of being refused.
+spare, so they are summed to about twice their precision. Each batch is cut into parts whose sums are exact (Rump,
+Ogita and Oishi, Accurate floating-point summation, 2008), and a second table keeps the rounding errors. Without it a
+class whose samples cancel exactly would keep a direction made of rounding errors instead of being refused.
 """
 
 import math

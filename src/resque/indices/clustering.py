@@ -122,8 +122,7 @@ def check_clustering_options(init: str, lloyd: bool, keep: str, seed: int) -> No
         raise SettingError(f"init {init!r}: use one of {', '.join(INITS)}, or {ALL}")
     if not lloyd and init != "class-means":
         raise SettingError(
-            f"init {init!r} means nothing without Lloyd's iterations: use 'class-means', "
-            "or leave lloyd=False (--no-lloyd) out"
+            f"init {init!r} is unused without Lloyd's iterations: use 'class-means', or drop lloyd=False (--no-lloyd)"
         )
     if keep not in KEEP:
         raise SettingError(f"keep {keep!r}: use 'sizes' or 'labels'")

@@ -70,6 +70,6 @@ def profile(
             if on_batch is not None:
                 on_batch(head_inputs[0], logits, as_labels(target, len(logits)))
     if result.empty:
-        raise RepresentationError("the loader gave no batch: there is nothing to make a profile of")
+        raise RepresentationError("the loader gave no batch: expected at least one")
     result.finish()
     return result

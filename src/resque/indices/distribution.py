@@ -14,8 +14,8 @@ __all__ = ["check_options", "mean_angle", "resque_dist"]
 
 _SCALES = {"rad": 1.0, "pi": math.pi}
 _GUARANTEES = {
-    False: "of the mean index over other samples of these sizes, noise included; approximate",
-    True: "of the index without sampling noise; approximate",
+    False: "approximate; covers the mean index over other samples of these sizes, noise included",
+    True: "approximate; covers the index without sampling noise",
 }
 _LEVEL = 0.9
 
@@ -67,19 +67,19 @@ def resque_dist(
     """
     check_options(unit, undefined, level)
     if not (isinstance(original, Profile) and isinstance(shifted, Profile)):
-        raise RepresentationError("expected two profiles: make them with Profile.from_arrays, or resque.profile")
+        raise RepresentationError("expected two profiles: compute them with resque.profile or Profile.from_arrays")
     check_comparable(original, shifted)
     defined, reasons = _pair_classes(original, shifted)
     if reasons and undefined == "error":
         pseudo = "pseudo" in (original.labels_from, shifted.labels_from)
         label, reason = next(iter(reasons.items()))
         raise UndefinedDirectionError(
-            f"class {label} has {reason}, so no angle; add samples of it"
-            f"{' that the model takes for it' if pseudo else ''}, "
+            f"class {label} has {reason}, so its angle is undefined: add samples "
+            f"{'that the model predicts as' if pseudo else 'of'} that class, "
             "or leave it out with undefined='skip' (--undefined skip)"
         )
     if not defined:
-        raise UndefinedDirectionError("no class has samples on both sides: do the two data sets share labels?")
+        raise UndefinedDirectionError("no class has samples on both sides: pass two datasets that share labels")
     pairs = list(defined.values())
     estimate, floor, scale = _estimate(pairs, debias, level), noise_floor(pairs), _SCALES[unit]
     interval = None
@@ -154,7 +154,7 @@ def _estimate(pairs: Pairs, debias: bool, level: float) -> AngleEstimate:
     estimate = estimate_debiased(pairs, level) if debias else estimate_plain(pairs, level)
     if estimate is None:
         raise UndefinedDirectionError(
-            "no class has two halves with a common direction on both sides, which debias needs: "
-            "add samples, or take the plain index beside its floor"
+            "debias needs a class whose split halves agree in direction on both sides: "
+            "add samples, or compare the plain index with its floor"
         )
     return estimate

@@ -8,6 +8,7 @@ from torch import Tensor
 from resque.errors import RepresentationError
 from resque.indices.class_sums import ScratchBuffer
 from resque.indices.clustering import one_minus_ari
+from resque.indices.profile import Profile
 
 __all__ = ["NearestMeanAssignment", "NearestPoint"]
 
@@ -98,6 +99,13 @@ class NearestMeanAssignment:
     invalid: Tensor
 
     @classmethod
+    def to_profile(cls, profile: Profile) -> "NearestMeanAssignment":
+        """Create an empty assignment to the class means of a profile: the second of two streaming passes."""
+        if not profile.n:
+            raise RepresentationError("the profile is empty and has no class means: update it with the data first")
+        return cls.to_means(*profile.class_means())
+
+    @classmethod
     def to_means(cls, labels: Tensor, means: Tensor) -> "NearestMeanAssignment":
         """Create an empty assignment to class means ``(classes, width)`` in float64."""
         with torch.inference_mode(False):  # so that it can be updated outside of it
@@ -121,7 +129,7 @@ class NearestMeanAssignment:
         """Return the assignment of both sets of samples to the same means."""
         device = self.table.device
         if not torch.equal(self.means.points, other.means.points.to(device)):
-            raise RepresentationError("the two assignments are to different class means: make both to the same ones")
+            raise RepresentationError("the assignments are to different class means: assign both to the same profile")
         table, invalid = self.table + other.table.to(device), self.invalid + other.invalid.to(device)
         return NearestMeanAssignment(self.labels, self.means, table, invalid)
 
@@ -133,10 +141,9 @@ class NearestMeanAssignment:
             RepresentationError: No sample is assigned yet, or some samples are invalid.
         """
         if invalid := int(self.invalid):
-            plural = "s" * (invalid > 1)
             raise RepresentationError(
-                f"{invalid} sample{plural} with NaN or infinity, or of none of the classes {self.labels.tolist()}"
+                f"{invalid} sample(s) with NaN or infinity, or of none of the classes {self.labels.tolist()}"
             )
         if not bool(self.table.any()):
-            raise RepresentationError("no sample has been assigned yet: update it with at least one batch")
+            raise RepresentationError("no sample has been assigned yet: add at least one batch")
         return one_minus_ari(self.table.cpu().numpy())

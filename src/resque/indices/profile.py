@@ -54,8 +54,8 @@ class Origin:
 class Profile:
     """Class sums ``V_l = sum of flatten(z_j) over the samples j of class l`` (eq. 1), in float64.
 
-    The order and the cut of the stream change a sum by its rounding error at most; float64 rows are summed to twice
-    their precision. Order and cut also decide which half a sample belongs to, unless its index is given. So they
+    The order and the cut of the stream change a sum by its rounding error at most; float64 rows are summed to about
+    twice their precision. Order and cut also decide which half a sample belongs to, unless its index is given. So they
     slightly change noise floor, interval and bias correction.
 
     Args:
@@ -283,7 +283,7 @@ class Profile:
             save_file(tensors, scratch, metadata)
         if self.exposed_classes:
             few = f"classes of fewer than {_FEWEST_PRIVATE} samples: {', '.join(map(str, self.exposed_classes))}"
-            warnings.warn(f"{few}; their sums tell something of single samples", ResqueWarning, stacklevel=2)
+            warnings.warn(f"{few}; their sums reveal something about single samples", ResqueWarning, stacklevel=2)
 
     @classmethod
     def load(cls, path: str | Path) -> "Profile":
@@ -304,11 +304,9 @@ class Profile:
             table = ClassSums(labels, sums, counts, torch.zeros((), dtype=torch.int64))
             origin = Origin(**json.loads(metadata["origin"]))
         except (safetensors.SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise DataError(
-                f"{path} is no profile that can be read: {error}; make one with `resque profile`"
-            ) from error
+            raise DataError(f"{path} is no readable profile: {error}; make one with `resque profile`") from error
         if not table.valid:
-            raise DataError(f"{path} holds sums or counts that no profile can have; make it anew")
+            raise DataError(f"{path} has sums or counts that no profile can have; make it again with `resque profile`")
         profile = cls.from_sums(table, origin, metadata["labels_from"])
         profile._declared = labels if metadata.get("classes") == "declared" else None
         return profile
@@ -325,7 +323,7 @@ def check_comparable(first: Profile, second: Profile) -> None:
         if mine != theirs:
             raise ProfileMismatchError(
                 f"the profiles differ in {field}: {mine or 'none'!r} and {theirs or 'none'!r}; "
-                "make both with the same model, weights, layer and options (in Python also preprocessing=)"
+                "compute both with the same model, weights, layer and options (in Python also preprocessing=)"
             )
     if first.width and second.width and first.width != second.width:
         raise ProfileMismatchError(f"the profiles differ in width: {first.width} and {second.width}")

@@ -36,19 +36,18 @@ def shift_features(
 ) -> tuple[Features, DistributionIndex | None, float]:
     """Compute the features of an update to shifted data, without training.
 
-    ==== ========================================= ====================================================================
-    Pass Data                                      Result
-    ==== ========================================= ====================================================================
-    1    training data                             RESQUE_dist with its noise floor and, from the same pass, the
-                                                   baselines; only with ``original``
-    2    test data                                 accuracy and loss
-    3    training data, to adapt batch norm        the adapted model (the model itself if it has no batch norm)
-    4    test data                                 accuracy and loss of the adapted model
-    5    at most 2,000 training samples            k-NN accuracy of the adapted model
-    ==== ========================================= ====================================================================
+    ==== ============================== =======================================================================
+    Pass Data                           Result
+    ==== ============================== =======================================================================
+    1    training data                  RESQUE_dist with its noise floor, and the baselines; only with ``original``
+    2    test data                      accuracy and loss
+    3    training data                  the model with batch norm adapted to it; only with batch norm
+    4    test data                      accuracy and loss of the adapted model; only with batch norm
+    5    at most 2,000 training samples k-NN accuracy of the adapted model; without batch norm only if not known
+    ==== ============================== =======================================================================
 
-    Baselines and passes 3 to 5 need labels of the training data. Baselines also need a dense head, and fewer than
-    1 GiB for their products.
+    Baselines and passes 3 to 5 need labels of the training data. Baselines also need a dense head, whose inputs have
+    products of at most 1 GiB.
 
     Args:
         model: Model as it is now; it is left as it was found.

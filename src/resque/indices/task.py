@@ -23,7 +23,7 @@ from resque.indices.profile import Profile
 from resque.indices.results import TaskIndex
 from resque.models.feature_extraction import reduce_features
 
-__all__ = ["index_of_assignment", "index_of_clustering", "nearest_mean_assignment", "resque_task"]
+__all__ = ["index_of_assignment", "index_of_clustering", "resque_task"]
 
 _UNIT = "1 - ARI"
 
@@ -66,7 +66,7 @@ def resque_task(
     check_clustering_options(init, lloyd, keep, seed)
     rows, target = _finite_rows(representations, labels, reduction)
     if not lloyd:
-        assignment = nearest_mean_assignment(Profile.from_arrays(rows, target))
+        assignment = NearestMeanAssignment.to_profile(Profile.from_arrays(rows, target))
         assignment.add(rows, target)
         return index_of_assignment(assignment, reduction)
     return index_of_clustering(rows.numpy().copy(), target.numpy(), init, reduction, seed, keep)
@@ -102,13 +102,6 @@ def index_of_clustering(
     )
 
 
-def nearest_mean_assignment(profile: Profile) -> NearestMeanAssignment:
-    """Start the second of two streaming passes: an assignment to the class means of the first pass's profile."""
-    if not profile.n:
-        raise RepresentationError("the profile is empty, so there are no class means: update it with the data first")
-    return NearestMeanAssignment.to_means(*profile.class_means())
-
-
 def index_of_assignment(assignment: NearestMeanAssignment, reduction: str) -> TaskIndex:
     """Compute RESQUE_task of a finished assignment (``lloyd=False``)."""
     n, classes = int(assignment.table.sum()), len(assignment.labels)
@@ -120,5 +113,5 @@ def _finite_rows(representations: Any, labels: Any, reduction: str) -> tuple[Ten
     rows = reduce_features(as_tensor(representations), reduction).to(torch.float64).cpu()
     target = as_labels(labels, len(rows)).cpu()
     if len(rows) == 0 or not bool(torch.isfinite(rows).all()):
-        raise RepresentationError("representations are empty, or hold NaN or infinity: nothing can be clustered")
+        raise RepresentationError("representations are empty, or hold NaN or infinity: expected finite numbers")
     return rows, target

@@ -20,9 +20,10 @@ from resque.errors import DataError, RepresentationError, SettingError
 from resque.indices.baselines.model_outputs import KNN_SAMPLES
 from resque.indices.clustering import check_clustering_options
 from resque.indices.compute_profile import profile
+from resque.indices.nearest_mean import NearestMeanAssignment
 from resque.indices.results import TaskIndex, TaskIndexOverhead
 from resque.indices.shift_features import model_knn_accuracy
-from resque.indices.task import index_of_assignment, index_of_clustering, nearest_mean_assignment
+from resque.indices.task import index_of_assignment, index_of_clustering
 from resque.ledger.records import Features
 from resque.models.feature_extraction import capture_features
 from resque.models.inference import device_of
@@ -135,15 +136,15 @@ def task_features(
 ) -> tuple[Features, EnergyReading]:
     """Compute the features of an update to a new task: RESQUE_task, and accuracy and k-NN accuracy after a warm-up.
 
-    ==== ========================================= ====================================================================
-    Pass Data                                      Result
-    ==== ========================================= ====================================================================
-    1    test data                                 accuracy and loss with the new head, before training
-    2    training data: warm-up, one epoch         the warmed-up copy
-    3    training data                             representations, clustered to RESQUE_task (two passes without Lloyd)
-    4    test data                                 accuracy and loss after the warm-up
-    5    at most 2,000 training samples            k-NN accuracy after the warm-up
-    ==== ========================================= ====================================================================
+    ==== ============================== =======================================================================
+    Pass Data                           Result
+    ==== ============================== =======================================================================
+    1    test data                      accuracy and loss with the new head, before training
+    2    training data                  warm-up: one epoch of training on a copy
+    3    training data                  representations, clustered to RESQUE_task; two passes without Lloyd
+    4    test data                      accuracy and loss after the warm-up
+    5    at most 2,000 training samples k-NN accuracy after the warm-up
+    ==== ============================== =======================================================================
 
     Args:
         model: Model as it is now, with its old head; it is left as it was found.
@@ -288,7 +289,7 @@ def _index_by_nearest_mean(
     """Compute class means in one pass, assign to the nearest in a second; return as :func:`_index_by_clustering`."""
     batches = _batches(model, data, on_progress, "first pass")
     class_sums = profile(model, batches, settings.layer, settings.reduction, classes=data.classes)
-    assignment = nearest_mean_assignment(class_sums)
+    assignment = NearestMeanAssignment.to_profile(class_sums)
     correct = torch.zeros((), dtype=torch.int64, device=device_of(model))
     with capture_features(model, settings.layer or "", settings.reduction) as observe:
         for inputs, labels in _batches(model, data, on_progress, "second pass"):

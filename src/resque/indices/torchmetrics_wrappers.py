@@ -17,7 +17,7 @@ from resque.indices.half_assignment import HalfAssigner
 from resque.indices.nearest_mean import NearestMeanAssignment
 from resque.indices.profile import Origin, Profile
 from resque.indices.results import TaskIndex
-from resque.indices.task import index_of_assignment, nearest_mean_assignment
+from resque.indices.task import index_of_assignment
 from resque.models.feature_extraction import reduce_features
 
 try:
@@ -130,7 +130,7 @@ class TaskMetric(Metric):
     def __init__(self, means: Profile, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.reduction = means.origin.reduction
-        empty = nearest_mean_assignment(means)
+        empty = NearestMeanAssignment.to_profile(means)
         self.register_buffer("labels", empty.labels, persistent=False)
         self._means = empty.means
         self.add_state("table", empty.table, dist_reduce_fx="sum")

@@ -3,35 +3,23 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from resque.indices.baselines import transferability
 from resque.indices.baselines.model_outputs import ModelOutputs
 from resque.indices.baselines.moments import Moments
-from resque.indices.baselines.transferability import (
-    average_thresholded_confidence,
-    frechet_distance,
-    gbc,
-    h_score,
-    knn_accuracy,
-    leep,
-    linear_mmd,
-    logme,
-    nce,
-    shrunk_h_score,
-    transrate,
-)
 
 __all__ = ["SHIFT_DISTANCES", "TRANSFERABILITY", "BaselineScore", "baseline_scores"]
 
 TRANSFERABILITY: Mapping[str, Callable[[Moments], float]] = {
-    "H-score": h_score,
-    "shrunk H-score": shrunk_h_score,
-    "LogME": logme,
-    "TransRate": transrate,
-    "GBC": gbc,
+    "H-score": transferability.h_score,
+    "shrunk H-score": transferability.shrunk_h_score,
+    "LogME": transferability.logme,
+    "TransRate": transferability.transrate,
+    "GBC": transferability.gbc,
 }
 """Scores by name of the features and labels of one dataset; the larger, the lower the cost."""
 SHIFT_DISTANCES: Mapping[str, Callable[[Moments, Moments], float]] = {
-    "Fréchet distance": frechet_distance,
-    "linear MMD": linear_mmd,
+    "Fréchet distance": transferability.frechet_distance,
+    "linear MMD": transferability.linear_mmd,
 }
 """Distances by name between the features of two datasets; the larger, the higher the cost."""
 _FEWEST_PER_FEATURE = 5.0
@@ -80,19 +68,19 @@ def baseline_scores(shifted: ModelOutputs, original: ModelOutputs | None = None)
     moments, labels = shifted.moments, shifted.labels
     n, d = moments.n, moments.width
     few = f"{n} samples of {d} features: fewer than {_FEWEST_PER_FEATURE:g} each" if n < _FEWEST_PER_FEATURE * d else ""
-    near = knn_accuracy(shifted.sample, shifted.sample_labels)
+    near = transferability.knn_accuracy(shifted.sample, shifted.sample_labels)
     scores = {
         "loss": BaselineScore(shifted.loss, True, n),
         "mean confidence": BaselineScore(float(shifted.confidence.mean()), False, n),
-        "NCE": BaselineScore(nce(shifted.predicted, labels), False, n),
-        "LEEP": BaselineScore(leep(shifted.probabilities, labels), False, n),
+        "NCE": BaselineScore(transferability.nce(shifted.predicted, labels), False, n),
+        "LEEP": BaselineScore(transferability.leep(shifted.probabilities, labels), False, n),
         "k-NN accuracy": BaselineScore(near, False, len(shifted.sample), d),
     }
     for name, score in TRANSFERABILITY.items():
         scores[name] = BaselineScore(score(moments), False, n, d, few)
     if original is None:
         return scores
-    atc = average_thresholded_confidence(original.confidence, original.correct, shifted.confidence)
+    atc = transferability.average_thresholded_confidence(original.confidence, original.correct, shifted.confidence)
     scores["accuracy drop"] = BaselineScore(original.accuracy - shifted.accuracy, True, n)
     scores["ATC"] = BaselineScore(atc, False, n, note="without labels of the new data")
     for name, distance in SHIFT_DISTANCES.items():

@@ -113,16 +113,20 @@ def _evidence(s: np.ndarray, explained: np.ndarray, square: float, n: int) -> fl
         n: Number of samples.
     """
     residual, ratio = max(square - float(explained.sum()), 0.0), 1.0
+
+    def fit(ratio: float) -> tuple[float, float]:
+        """Return the squared norms of the weights and of the misfit."""
+        weights = float((s * explained / (ratio + s) ** 2).sum())
+        return weights, float((explained / (1.0 + s / ratio) ** 2).sum()) + residual
+
     for _ in range(_MAX_ITERATIONS):
         effective = float((s / (s + ratio)).sum())  # number of well-determined parameters
-        weights = float((s * explained / (ratio + s) ** 2).sum())
-        misfit = float((explained / (1.0 + s / ratio) ** 2).sum()) + residual
+        weights, misfit = fit(ratio)
         alpha, beta = effective / (weights + 1e-5), (n - effective) / (misfit + 1e-5)
         before, ratio = ratio, alpha / beta
         if abs(ratio - before) <= 1e-9 * before:
             break
-    weights = float((s * explained / (ratio + s) ** 2).sum())
-    misfit = float((explained / (1.0 + s / ratio) ** 2).sum()) + residual
+    weights, misfit = fit(ratio)
     evidence = (
         0.5 * len(s) * math.log(alpha)
         + 0.5 * n * math.log(beta)
