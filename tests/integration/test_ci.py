@@ -1,4 +1,4 @@
-"""The gate as a CI job calls it: a real model, a real command line, exit codes, JSON, the step summary; docs/ci.md."""
+"""The gate as a CI job calls it: a real model, a real command line, exit codes, JSON, the step summary; docs/how-to/ci-gate.md."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ from resque.training.job import RetrainingJob
 from resque.training.recipe import named_recipe, recipe_to_dict
 from resque.training.retrain import retrain
 
-PAGE = (Path(__file__).parents[2] / "docs" / "ci.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "how-to" / "ci-gate.md").read_text()
 SPEC = "resque.networks:small_cnn"
 SOURCE = "digits@16px@train@600"
 TEST = "digits@16px@test@200"

@@ -1,5 +1,6 @@
 """The documentation and the project's habits agree with the code."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -19,3 +20,52 @@ def test_pre_commit_runs_what_make_lint_runs_and_fetches_nothing():
     assert repository["repo"] == "local"
     assert [hook["entry"] for hook in repository["hooks"]] == lint_commands()
     assert all(hook["language"] == "system" and not hook["pass_filenames"] for hook in repository["hooks"])
+
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "studies").rglob("*.md"))]
+EXTENDING = ROOT / "docs" / "development" / "extending.md"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that a Markdown renderer gives to the headings of a page."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings_that_exist(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{link}: no such file"
+        assert not anchor or anchor in anchors(target), f"{link}: no such heading"
+
+
+def test_index_page_links_every_page():
+    docs = ROOT / "docs"
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", (docs / "index.md").read_text()))
+    assert linked == {str(page.relative_to(docs)) for page in docs.rglob("*.md")} - {"index.md"}
+
+
+def test_architecture_page_lists_the_packages_with_their_levels():
+    tested = (ROOT / "tests/integration/test_architecture.py").read_text()
+    levels = ast.literal_eval(re.search(r"^LEVELS = (\(.*?^\))", tested, re.M | re.S)[1])
+    rows = re.findall(r"^\| (\d) \| `(\w+)` \|", (ROOT / "docs/development/architecture.md").read_text(), re.M)
+    assert len(rows) == 10
+    for level, name in rows:
+        assert name in levels[int(level) - 1]
+
+
+def test_places_that_the_extension_guide_names_exist():
+    text = EXTENDING.read_text()
+    places = re.findall(r"`([\w/]+\.py)(?::(\w+))?`", text)
+    assert len(places) > 20
+    for path, name in places:
+        root = ROOT if path.startswith(("tests/", "studies/")) else ROOT / "src" / "resque"
+        module = root / path
+        assert module.is_file(), path
+        assert not name or re.search(rf"\b{name}\b", module.read_text()), f"{path}:{name}"
