@@ -1,4 +1,4 @@
-"""The gate as a CI job calls it: a real model, a real command line, exit codes, JSON, the step summary; docs/how-to/ci-gate.md."""
+"""The gate as a CI job calls it: real model and command line, exit codes, JSON, step summary; the how-to page of it."""
 
 import dataclasses
 import json

@@ -5,6 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
+
+import resque
+from resque.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,3 +73,49 @@ def test_places_that_the_extension_guide_names_exist():
         module = root / path
         assert module.is_file(), path
         assert not name or re.search(rf"\b{name}\b", module.read_text()), f"{path}:{name}"
+
+
+def command_options() -> dict[str, set[str]]:
+    """Command → its options and arguments, as the command line has them."""
+
+    def commands(group, path):
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from commands(command, [*path, name])
+            else:
+                yield " ".join([*path, name]), command
+
+    return {
+        name: {
+            option
+            for parameter in command.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+            if parameter.param_type_name == "option" and option != "--help"
+        }
+        for name, command in commands(typer.main.get_command(app), ["resque"])
+    }
+
+
+def test_command_reference_has_every_command_option_and_an_example():
+    text = (ROOT / "docs/reference/commands.md").read_text()
+    sections = dict(re.findall(r"^## (resque [\w ]+)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    expected = command_options()
+    assert set(sections) == set(expected)
+    for name, options in expected.items():
+        prose, example = re.sub(r"```.*?```", "", sections[name], flags=re.S), f"\n{name}"
+        assert set(re.findall(r"`(--[a-z-]+)`", prose)) == options, name
+        assert example in sections[name], f"{name}: no example"
+        examples = " ".join(re.findall(r"```text\n(.*?)```", sections[name], re.S))
+        assert set(re.findall(r"(--[a-z-]+)", examples)) <= options, name
+
+
+def test_python_reference_has_every_public_name():
+    text = (ROOT / "docs/reference/python.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.M)) == set(resque.__all__)
+
+
+def test_readme_fits_on_150_lines_and_its_pictures_are_small():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text):
+        assert (ROOT / picture).stat().st_size < 200_000
