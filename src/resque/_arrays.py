@@ -11,8 +11,12 @@ from resque.errors import RepresentationError
 __all__ = ["as_labels", "as_tensor"]
 
 
-def as_tensor(values: Any) -> Tensor:
+def as_tensor(values: Any, name: str = "representations") -> Tensor:
     """Return a tensor, array, or list of numbers or tensors as a dense tensor without gradient.
+
+    Args:
+        values: Values to convert.
+        name: Name of the values in error messages.
 
     Raises:
         RepresentationError: If the values are no numbers, or rows differ in length.
@@ -30,9 +34,7 @@ def as_tensor(values: Any) -> Tensor:
         return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))  # writable, native
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:100]
-        raise RepresentationError(
-            f"expected numbers in rows of one length, and labels below 2**63: {reason}"
-        ) from error
+        raise RepresentationError(f"{name}: expected numbers in rows of one length, below 2**63: {reason}") from error
 
 
 def as_labels(values: Any, n: int) -> Tensor:
@@ -45,13 +47,16 @@ def as_labels(values: Any, n: int) -> Tensor:
         >>> as_labels([2, 0, 1], 3)
         tensor([2, 0, 1])
     """
-    labels = as_tensor(values)
+    labels = as_tensor(values, "labels")
     if labels.shape[:1] == (n,) == (0,):
         return labels.to(torch.int64)
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
         raise RepresentationError(f"labels are {labels.dtype}; expected integers, one class number a sample")
     if labels.shape != (n,):
-        raise RepresentationError(f"{n} representations with labels of shape {tuple(labels.shape)}; expected ({n},)")
+        raise RepresentationError(
+            f"labels have shape {tuple(labels.shape)}; expected ({n},), one a sample "
+            "(one-hot: argmax(1); a column: ravel())"
+        )
     if labels.dtype == torch.uint64 and bool((labels.view(torch.int64) < 0).any()):
         raise RepresentationError("a label exceeds 2**63 - 1, the largest one that can be kept")
     return labels.to(torch.int64)

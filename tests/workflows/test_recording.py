@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import resque
 from doubles import synthetic_update
-from resque.data.dataset import as_float
+from resque.data.preprocessing import as_float
 from resque.energy.grid import Grid
 from resque.energy.meters import ClockMeter
 from resque.errors import LedgerError, ResqueError, ResqueWarning, SettingError

@@ -1,7 +1,7 @@
-"""How samples become what a model takes: images to its size, channels and scale, texts to its tokens.
+"""Preprocessing that a model needs: size, channels and scale of images, tokens of texts.
 
-Applied batch by batch on the model's device, so that what stays in memory is small. Two profiles are comparable only
-when their data were prepared alike, so each preprocessing says in words what it does.
+It is applied batch by batch on the model's device, so that the data in memory stay small. Two profiles are comparable
+only if their data had the same preprocessing, so each preprocessing describes itself in words.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,20 +14,32 @@ from torch import Tensor
 
 from resque.errors import DataError
 
+__all__ = [
+    "NO_PREPROCESSING",
+    "ImagePreprocessing",
+    "Preprocessing",
+    "Tokenization",
+    "as_float",
+    "check_side",
+    "convert_channels",
+    "resize",
+]
+
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _TEXTS = 1024
+_LARGEST_SIDE = 4096
 
 
 @dataclass(frozen=True)
 class ImagePreprocessing:
-    """What a model wants of an image.
+    """Preprocessing of images.
 
     Attributes:
-        side: Pixels a side; None takes images as they are.
-        fixed: Whether the model takes no other size; else ``side`` is used only for images that differ in size.
-        channels: 1 or 3; None takes images as they are.
-        mean: Per channel, subtracted from values in [0, 1]; empty for none.
-        std: Per channel, divided by.
+        side: Side of the images in pixels; None keeps their size.
+        fixed: Whether all images are resized to ``side``; otherwise only images that differ in size are.
+        channels: Number of channels, 1 or 3; None keeps their number.
+        mean: Mean of each channel, subtracted from values in [0, 1]; empty for no normalization.
+        std: Standard deviation of each channel, by which the difference is divided.
 
     Example:
         >>> prepare = ImagePreprocessing(side=4, fixed=True, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -44,11 +56,11 @@ class ImagePreprocessing:
     std: tuple[float, ...] = ()
 
     def __call__(self, images: Tensor, augment: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Prepare a batch ``(n, channels, height, width)`` in [0, 1]; anything that is no image stays as it is.
+        """Preprocess a batch of images; return other inputs unchanged.
 
         Args:
-            images: The batch.
-            augment: Done to images of the model's size, before they are normalised.
+            images: Images in [0, 1], ``(n, channels, height, width)``.
+            augment: Augmentation of the resized images, before normalization.
         """
         if images.ndim != 4:
             return images
@@ -62,14 +74,14 @@ class ImagePreprocessing:
         return (images - mean) / std
 
     def __str__(self) -> str:
-        said = ["values in [0, 1], channels first"]
+        words = ["values in [0, 1], channels first"]
         if self.fixed and self.side:
-            said.append(f"resized to {self.side} × {self.side}")
+            words.append(f"resized to {self.side} × {self.side}")
         if self.channels:
-            said.append(f"{self.channels} channel{'s' * (self.channels > 1)}")
+            words.append(f"{self.channels} channel{'s' * (self.channels > 1)}")
         if self.mean:
-            said.append(f"minus {self.mean} over {self.std}")
-        return ", ".join(said)
+            words.append(f"minus {self.mean} over {self.std}")
+        return ", ".join(words)
 
 
 NO_PREPROCESSING = ImagePreprocessing()
@@ -77,12 +89,12 @@ NO_PREPROCESSING = ImagePreprocessing()
 
 @dataclass(frozen=True)
 class Tokenization:
-    """What a text classifier wants of a text.
+    """Preprocessing of texts.
 
     Attributes:
-        tokenizer: Of transformers.
-        name: Where it comes from.
-        max_length: Tokens at most; longer texts are cut.
+        tokenizer: Tokenizer of transformers.
+        name: Name or path of the tokenizer.
+        max_length: Largest number of tokens; longer texts are truncated.
     """
 
     tokenizer: Any
@@ -90,7 +102,7 @@ class Tokenization:
     max_length: int
 
     def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Token ids and what else the tokenizer gives, each ``(n, tokens)``, padded to the longest text."""
+        """Return the tokenizer's outputs, such as token ids, each ``(n, tokens)``, padded to the longest text."""
         parts: list[dict[str, list[Any]]] = []
         for start in range(0, len(texts), _TEXTS):
             batch = list(texts[start : start + _TEXTS])
@@ -103,24 +115,41 @@ class Tokenization:
         return f"tokens of {self.name}, at most {self.max_length}"
 
 
+Preprocessing = ImagePreprocessing | Tokenization
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Convert uint8 images to float32 in [0, 1]; return others unchanged."""
+    return images.float() / 255.0 if images.dtype == torch.uint8 else images
+
+
+def check_side(side: int, spec: str) -> None:
+    """Raise DataError unless ``side`` is a possible size of images in pixels."""
+    if not 1 <= side <= _LARGEST_SIDE:
+        raise DataError(f"{spec}: expected 1 to {_LARGEST_SIDE} pixels a side, e.g. @32px")
+
+
 def resize(images: Tensor, side: int) -> Tensor:
-    """Every image ``side`` × ``side`` pixels (bilinear, antialiased), values still in [0, 1]."""
+    """Resize images to ``side`` × ``side`` pixels (bilinear, antialiased), with values in [0, 1]."""
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True).clamp(0.0, 1.0)
 
 
 def convert_channels(images: Tensor, channels: int) -> Tensor:
-    """Gray as three equal channels, or colour as its luma; an alpha channel is dropped.
+    """Convert images to 1 channel (luma, ITU-R BT.601) or 3 channels; an alpha channel is dropped.
+
+    Raises:
+        DataError: If the images have not 1, 3 or 4 channels, or ``channels`` is not 1 or 3.
 
     Example:
         >>> convert_channels(torch.ones(1, 4, 2, 2), 1).shape, convert_channels(torch.ones(1, 1, 2, 2), 3).shape
         (torch.Size([1, 1, 2, 2]), torch.Size([1, 3, 2, 2]))
     """
-    own = images.shape[1]
-    if channels not in (1, 3) or own not in (1, 3, 4):
-        raise DataError(f"cannot make {channels} channels of {own}; expected 1 or 3 of 1, 3 or 4")
-    if own == channels:
+    given = images.shape[1]
+    if channels not in (1, 3) or given not in (1, 3, 4):
+        raise DataError(f"cannot make {channels} channels of {given}; expected 1 or 3 of 1, 3 or 4")
+    if given == channels:
         return images
-    if own == 1:
+    if given == 1:
         return images.expand(-1, channels, -1, -1)
     weights = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
     return images[:, :3] if channels == 3 else (images[:, :3] * weights).sum(1, keepdim=True)

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resque.data.dataset import Inputs, LabeledDataset, as_float, check_side
-from resque.data.preprocessing import ImagePreprocessing, Tokenization, resize
-from resque.errors import DataError
+from resque._arrays import as_labels, as_tensor
+from resque.data.dataset import Inputs, LabeledDataset
+from resque.data.preprocessing import Preprocessing, Tokenization, as_float, check_side, resize
+from resque.errors import DataError, RepresentationError
 
 __all__ = ["RawSamples", "samples_from_arrays", "to_dataset"]
 
@@ -23,13 +24,13 @@ class RawSamples:
 
     Attributes:
         inputs: Images ``(n, h, w)`` or ``(n, h, w, c)`` uint8, a list of such images of several sizes, a list of texts,
-            or tensors that are ready for a model.
+            or tensors that are ready for the model.
         labels: Class numbers, ``(n,)``; None if the source has none.
         class_names: Names of the labels 0, 1, …, if the source has them.
     """
 
     inputs: np.ndarray | list[Any] | Tensor | Mapping[str, Tensor]
-    labels: np.ndarray | None
+    labels: Any
     class_names: tuple[str, ...] = ()
 
 
@@ -43,24 +44,32 @@ def samples_from_arrays(name: str, x: Any, y: Any) -> RawSamples:
         y: Class numbers, ``(n,)``; None for data without labels.
 
     Raises:
-        DataError: If the images have a wrong shape, type or range, or the labels are no array.
+        DataError: If the inputs have a wrong shape, type or range.
     """
-    labels = None if y is None else _as_array(name, y, "labels")
     if isinstance(x, list | tuple) and x and all(isinstance(text, str) for text in x):
-        return RawSamples(list(x), labels)
-    inputs = _as_tensor(name, x) if isinstance(x, Tensor) else _as_images(name, _as_array(name, x, "images"), True)
+        return RawSamples(list(x), y)
+    if not isinstance(x, Tensor):
+        inputs = _channels_first(name, x)
+    else:
+        inputs = as_tensor(x).cpu()
+        inputs = inputs[:, None] if inputs.ndim == 3 and inputs.dtype == torch.uint8 else inputs
+        if inputs.ndim < 2 or (inputs.ndim == 4 and inputs.shape[1] not in _CHANNELS):
+            raise DataError(
+                f"{name}: inputs have shape {tuple(inputs.shape)}; expected images (n, c, h, w) with 1, 3 or 4 "
+                "channels (channels last: permute(0, 3, 1, 2)), or other inputs (n, …)"
+            )
     if inputs.ndim != 4 or inputs.dtype == torch.uint8:
-        return RawSamples(inputs, labels)
+        return RawSamples(inputs, y)
     if not inputs.dtype.is_floating_point:
         raise DataError(f"{name}: images are {inputs.dtype}; expected uint8, 0 to 255, or floats in [0, 1]")
     if inputs.numel() and not (inputs.min() >= 0 and inputs.max() <= 1):  # refuses NaN, too
         low, high = float(inputs.min()), float(inputs.max())
         raise DataError(f"{name}: images hold values from {low:g} to {high:g}; expected uint8, or floats in [0, 1]")
-    return RawSamples(inputs.float(), labels)
+    return RawSamples(inputs.float(), y)
 
 
 def to_dataset(
-    source: str, samples: RawSamples, preprocessing: ImagePreprocessing | Tokenization, side: int | None = None
+    source: str, samples: RawSamples, preprocessing: Preprocessing, side: int | None = None
 ) -> LabeledDataset:
     """Check samples and return them as a dataset, images with their channels first.
 
@@ -73,57 +82,28 @@ def to_dataset(
     Raises:
         DataError: If the inputs or labels have a wrong shape or type.
     """
-    labels = None if samples.labels is None else _checked_labels(source, samples.labels)
-    inputs = _as_inputs(source, samples.inputs, preprocessing, side)
+    inputs = _to_inputs(source, samples.inputs, preprocessing, side)
     n = len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
-    if labels is not None and labels.shape != (n,):
-        raise DataError(
-            f"{source}: labels have shape {tuple(labels.shape)}; expected ({n},), one a sample "
-            "(one-hot: argmax(1); a column: ravel())"
-        )
     if n == 0:
         raise DataError(f"{source}: no samples; expected at least two")
+    labeled = samples.labels is not None
+    try:
+        labels = as_labels(samples.labels, n) if labeled else torch.zeros(n, dtype=torch.int64)
+    except RepresentationError as error:
+        raise DataError(f"{source}: {error}") from error
     return LabeledDataset(
         source,
         inputs,
-        torch.zeros(n, dtype=torch.int64) if labels is None else labels,
+        labels.cpu(),
         torch.arange(n),
         transform=preprocessing,
         class_names=samples.class_names,
-        labeled=labels is not None,
+        labeled=labeled,
     )
 
 
-def _as_array(name: str, values: Any, what: str) -> np.ndarray:
-    try:
-        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise DataError(f"{name}: {what} are no array ({reason}); expected numbers of one shape") from error
-
-
-def _as_tensor(name: str, values: Tensor) -> Tensor:
-    """Return inputs in memory, images ``(n, h, w)`` uint8 with one channel."""
-    inputs = values.detach().cpu()
-    if inputs.ndim == 3 and inputs.dtype == torch.uint8:
-        return inputs[:, None]
-    if inputs.ndim < 2 or (inputs.ndim == 4 and inputs.shape[1] not in _CHANNELS):
-        raise DataError(
-            f"{name}: inputs have shape {tuple(inputs.shape)}; expected images (n, c, h, w) with 1, 3 or 4 channels "
-            "(channels last: permute(0, 3, 1, 2)), or other inputs (n, …)"
-        )
-    return inputs
-
-
-def _checked_labels(source: str, labels: np.ndarray) -> Tensor:
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{source}: labels are {labels.dtype}; expected integers, one class number a sample")
-    if labels.dtype == np.uint64 and labels.size and labels.max() > np.iinfo(np.int64).max:
-        raise DataError(f"{source}: label {labels.max()} exceeds 2**63 - 1, the largest one that can be kept")
-    return torch.from_numpy(labels.astype(np.int64))
-
-
-def _as_inputs(source: str, inputs: Any, preprocessing: ImagePreprocessing | Tokenization, side: int | None) -> Inputs:
+def _to_inputs(source: str, inputs: Any, preprocessing: Preprocessing, side: int | None) -> Inputs:
+    """Tokenize texts and bring images to one size, with their channels first; return tensors as they are."""
     if isinstance(inputs, Mapping) or (isinstance(inputs, Tensor) and inputs.ndim != 4):
         return inputs
     if isinstance(inputs, list) and isinstance(inputs[0], str):
@@ -133,12 +113,17 @@ def _as_inputs(source: str, inputs: Any, preprocessing: ImagePreprocessing | Tok
     if isinstance(preprocessing, Tokenization):
         raise DataError(f"{source} holds images, and the model reads texts: name a data set with a column of texts")
     if isinstance(inputs, list):
-        return _resized_alike(source, inputs, side or preprocessing.side)
-    return inputs if isinstance(inputs, Tensor) else _as_images(source, inputs)
+        return _resize_all(source, inputs, side or preprocessing.side)
+    if isinstance(inputs, Tensor):
+        return inputs
+    images = _channels_first(source, inputs)
+    if images.dtype != torch.uint8:
+        raise DataError(f"{source}: images are {images.dtype}; expected uint8, 0 to 255 (scale and .astype('uint8'))")
+    return images
 
 
-def _resized_alike(source: str, images: list[np.ndarray], side: int | None) -> Tensor:
-    """Return images of several sizes, resized to ``side`` × ``side`` pixels."""
+def _resize_all(source: str, images: list[np.ndarray], side: int | None) -> Tensor:
+    """Return images of several sizes as one tensor of images of ``side`` × ``side`` pixels."""
     sizes = sorted({image.shape[:2] for image in images})
     if side is None:
         shown = ", ".join(f"{h}×{w}" for h, w in (sizes[0], sizes[-1]))
@@ -146,23 +131,22 @@ def _resized_alike(source: str, images: list[np.ndarray], side: int | None) -> T
     check_side(side, f"{source}@{side}px")
     resized = torch.empty(len(images), images[0].shape[2], side, side, dtype=torch.uint8)
     for place, image in zip(resized, images, strict=True):
-        stacked = torch.from_numpy(np.array(np.moveaxis(image, -1, 0)))[None]
-        place.copy_((resize(as_float(stacked), side)[0] * 255.0).round())
+        channels_first = torch.from_numpy(np.array(np.moveaxis(image, -1, 0)))[None]
+        place.copy_((resize(as_float(channels_first), side)[0] * 255.0).round())
     return resized
 
 
-def _as_images(source: str, images: np.ndarray, floats: bool = False) -> Tensor:
-    """Return an array of images, channels last or none, as a tensor with its channels first."""
+def _channels_first(source: str, values: Any) -> Tensor:
+    """Return an array of images, with their channels last or gray without, as a tensor with channels first."""
+    try:
+        images = as_tensor(values, "images")
+    except RepresentationError as error:
+        raise DataError(f"{source}: {error}") from error
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in _CHANNELS):
         raise DataError(
-            f"{source}: images have shape {images.shape}; expected (n, h, w) or "
+            f"{source}: images have shape {tuple(images.shape)}; expected (n, h, w) or "
             "(n, h, w, c) with 1, 3 or 4 channels (in idx: the images come first)"
         )
-    if floats and np.issubdtype(images.dtype, np.floating):
-        images = images.astype(np.float32)
-    elif images.dtype != np.uint8:
-        raise DataError(f"{source}: images are {images.dtype}; expected uint8, 0 to 255 (scale and .astype('uint8'))")
-    if len(images) == 0 or 0 in images.shape:
-        raise DataError(f"{source}: no images, shape {images.shape}; expected at least two samples")
-    stacked = images[:, None] if images.ndim == 3 else np.moveaxis(images, -1, 1)
-    return torch.from_numpy(np.array(stacked, order="C"))
+    if 0 in images.shape:
+        raise DataError(f"{source}: no images, shape {tuple(images.shape)}; expected at least two samples")
+    return images[:, None] if images.ndim == 3 else images.movedim(-1, 1).contiguous()

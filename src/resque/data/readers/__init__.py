@@ -1,0 +1,1 @@
+"""Readers of data sources: files, folders, libraries and the user's own code."""

@@ -1,0 +1,102 @@
+"""Readers of Hugging Face datasets: Parquet files, saved folders, and names on the hub."""
+
+import io
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resque._optional import import_optional
+from resque.data.readers.images import image_to_array, open_image, stack_images
+from resque.data.readers.options import ReadOptions
+from resque.data.samples import RawSamples
+from resque.errors import DataError
+
+__all__ = ["read_hugging_face", "read_parquet"]
+
+_LABELS = ("label", "labels", "fine_label", "target", "y", "class")
+_IMAGES = ("image", "img", "images", "x")
+_TEXTS = ("text", "sentence", "content", "review")
+_SHUFFLE_BUFFER = 4096
+
+
+def read_parquet(path: str, options: ReadOptions) -> RawSamples:
+    """Read a Parquet file with a column of images or texts and a column of labels."""
+    if not Path(path).is_file():
+        raise DataError(f"no such file: {path}; expected a Parquet file with an image or a text and a label a row")
+    datasets = import_optional("datasets", "data")
+    with _data_errors(path):
+        rows = datasets.load_dataset("parquet", data_files=path, split="train", streaming=True)
+        return _read_rows(rows, path, options)
+
+
+def read_hugging_face(spec: str, options: ReadOptions) -> RawSamples:
+    """Read ``NAME`` or ``NAME:SPLIT``: a folder, or a dataset on the hub, streamed so that no copy is cached."""
+    name, _, split = spec.partition(":")
+    datasets = import_optional("datasets", "data")
+    with _data_errors(f"hf:{name}"):
+        if (Path(name) / "dataset_dict.json").is_file() or (Path(name) / "state.json").is_file():
+            rows = datasets.load_from_disk(name)
+        else:
+            rows = datasets.load_dataset(name, streaming=True)
+        if isinstance(rows, Mapping):
+            split = split or ("train" if "train" in rows else next(iter(rows)))
+            if split not in rows:
+                raise DataError(f"hf:{name} has no part {split!r}: use one of {', '.join(rows)}, e.g. hf:{name}:test")
+            rows = rows[split]
+        return _read_rows(rows, f"hf:{spec}", options)
+
+
+@contextmanager
+def _data_errors(name: str) -> Iterator[None]:
+    """Turn every error of the library, which may come as late as the first row, into a DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise DataError(f"{name} cannot be read: {type(error).__name__}: {reason}") from error
+
+
+def _read_rows(rows: Any, name: str, options: ReadOptions) -> RawSamples:
+    """Read the content and label columns, found by their names; labels that are words are numbered in sorted order."""
+    total, limit = getattr(rows, "num_rows", None), options.limit
+    first = next(iter(rows), None)
+    if first is None:
+        raise DataError(f"{name} holds no rows")
+    if total is None and limit is not None:
+        rows = rows.shuffle(seed=0, buffer_size=max(_SHUFFLE_BUFFER, 4 * limit))  # as random as a stream can be
+    label = next((column for column in _LABELS if column in first), None)
+    content = next((column for column in (*_IMAGES, *_TEXTS) if column in first), None)
+    if content is None:
+        raise DataError(
+            f"{name} has the columns {', '.join(first)}; expected a label ({', '.join(_LABELS)}) and an image "
+            f"({', '.join(_IMAGES)}) or a text ({', '.join(_TEXTS)})"
+        )
+    taken = itertools.islice(options.track(rows, total), limit if total is None else None)
+    values, labels = map(list, zip(*((row[content], row[label] if label else 0) for row in taken), strict=True))
+    feature = (getattr(rows, "features", None) or {}).get(label)
+    names = tuple(getattr(feature, "names", None) or ())
+    if isinstance(labels[0], str):
+        words, numbers = np.unique(np.array(labels), return_inverse=True)
+        names, labels = tuple(map(str, words)), numbers.tolist()
+    texts = isinstance(values[0], str)
+    inputs = values if texts else stack_images([_decode_image(value, name) for value in values])
+    return RawSamples(inputs, np.array(labels) if label else None, names)
+
+
+def _decode_image(value: Any, name: str) -> np.ndarray:
+    """Decode an image from encoded bytes, a Pillow image, or nested lists of pixels."""
+    encoded = value.get("bytes") if isinstance(value, Mapping) else value
+    if isinstance(encoded, bytes):
+        return open_image(io.BytesIO(encoded))
+    if hasattr(value, "convert"):
+        return image_to_array(value)
+    array = np.asarray(value)
+    if array.ndim in (2, 3) and np.issubdtype(array.dtype, np.integer) and array.min() >= 0 and array.max() <= 255:
+        return array.astype(np.uint8)[:, :, None] if array.ndim == 2 else array.astype(np.uint8)
+    raise DataError(f"{name}: an image is a {type(value).__name__}; expected encoded bytes, or pixels from 0 to 255")
