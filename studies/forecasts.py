@@ -23,9 +23,9 @@ from bundled_history import task_update_of, thinned, update_of
 from presets import PRESETS, ShiftStudy, TaskStudy
 from publish import Rows, publish
 from resque.forecasting.evaluation.cross_validation import BY, CrossValidation, cross_validate
-from resque.forecasting.evaluation.folds import TrainingFolds, fold_predictions, query_for_update
+from resque.forecasting.evaluation.folds import TrainingFolds, fold_predictions
 from resque.forecasting.evaluation.metrics import FEWEST_GROUPS, PredictorReport, ScoredForecast, evaluate_predictor
-from resque.forecasting.history import starts_at_target
+from resque.forecasting.history import ForecastQuery, starts_at_target
 from resque.ledger.records import Update
 from resque.reporting.sentences import format_correlation
 
@@ -111,7 +111,7 @@ def of_tasks(study: TaskStudy, found: Sequence[Run]) -> Iterator[tuple[str, ...]
                 target = study.cutoffs[run.row["target"]][place]
                 if left_out(run) != fold or starts_at_target(update.features, target):
                     continue
-                for predictor, word in fold_predictions(rest, update, query_for_update(update, target, longest)):
+                for predictor, word in fold_predictions(rest, update, ForecastQuery.of_update(update, target, longest)):
                     said.setdefault(predictor, []).append(dataclasses.replace(word, shift_type=left_out(run)))
         for predictor, each in said.items():
             yield f"{what}, {name} cutoff", *cells(evaluate_predictor(predictor, each, LEVEL))
@@ -159,7 +159,7 @@ def drawn(
     known, asked = [pool[i] for i in order[:size]], [pool[i] for i in order[size : size + ASKED]]
     rest = TrainingFolds(known, bundled, LEVEL)
     longest = max((update.cost.steps for update in pool), default=1)
-    fold_predictions = (rest.score(update, query_for_update(update, target, longest)) for update in asked)
+    fold_predictions = (rest.score(update, ForecastQuery.of_update(update, target, longest)) for update in asked)
     return [word for word in fold_predictions if word is not None]
 
 

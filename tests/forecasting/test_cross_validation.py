@@ -22,8 +22,8 @@ from resque.forecasting.evaluation.folds import (
     OWN_ONLY,
     STEP_BUDGET,
     TrainingFolds,
-    query_for_update,
 )
+from resque.forecasting.history import ForecastQuery
 from resque.ledger.records import LearningCurve
 from resque.reporting.tables import show_validation
 
@@ -86,7 +86,7 @@ def test_mixtures_of_a_left_out_shift_type_are_left_out():
         )
         cross_validate(plain + mixed, 0.9)
         (scored,) = (each for name, each in found if name == FORECAST)
-        return [(each.forecast, each.lower, each.upper) for each in scored if each.shift_type == "gaussian"]
+        return [(each.forecast, each.interval) for each in scored if each.shift_type == "gaussian"]
 
     with pytest.MonkeyPatch.context() as patch:
         slow, fast = (gaussian_predictions(factor, patch) for factor in (30, 1))
@@ -138,7 +138,7 @@ def test_constant_median_is_the_median_of_the_training_folds():
     assert constant.log_width is constant.brier is None
     rest = TrainingFolds(history(types=3), (), 0.8)
     asked = [update for update in history() if update.shift_type == "k3"]
-    medians = {rest.median(query_for_update(update, 0.9, 1000)) for update in asked}
+    medians = {rest.median(ForecastQuery.of_update(update, 0.9, 1000)) for update in asked}
     assert len(medians) == 1
     assert medians.pop() == pytest.approx(np.median([math.log(update.cost.steps) for update in history(types=3)]))
 

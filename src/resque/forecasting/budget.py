@@ -43,6 +43,10 @@ class Budget:
         max_epochs: Number of epochs.
         max_price: Price of the training, in the tariff's currency.
         tariff: Tariff for the price.
+
+    Example:
+        >>> Budget(max_kwh=0.5).is_given, Budget().is_given
+        (True, False)
     """
 
     max_kwh: float | None = None

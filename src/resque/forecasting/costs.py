@@ -75,6 +75,12 @@ def step_time_spread(history: Sequence[Update]) -> StepTimeSpread | None:
 
     Returns:
         The spread; None with fewer than 4 degrees of freedom.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> spread = step_time_spread(bundled_updates()[:60])
+        >>> round(spread.factor, 2), spread.degrees_of_freedom
+        (1.32, 58)
     """
     log_times: dict[Hashable, list[float]] = {}
     for update in history:
@@ -123,6 +129,13 @@ def rescale_with_steps(cost: Estimate, before: Estimate, after: Estimate) -> Est
         cost: Forecast of the cost.
         before: Forecast of steps that it belongs to.
         after: Changed forecast of steps.
+
+    Example:
+        >>> cost, before, after = (
+        ...     Estimate(value, Interval(value / 2, value * 2, 0.8, ""), value * 2) for value in (3.0, 100.0, 200.0)
+        ... )
+        >>> rescale_with_steps(cost, before, after).value
+        6.0
     """
 
     def rescaled(bound: float | None, old: float | None, new: float | None) -> float | None:
@@ -139,7 +152,12 @@ def rescale_with_steps(cost: Estimate, before: Estimate, after: Estimate) -> Est
 
 
 def scale(steps: Estimate, factor: float) -> Estimate:
-    """Return the cost of steps that each cost the same."""
+    """Return the cost of steps that each cost the same.
+
+    Example:
+        >>> scale(Estimate(100.0, Interval(50.0, 200.0, 0.8, ""), 180.0), 0.01)
+        Estimate(value=1.0, interval=Interval(low=0.5, high=2.0, level=0.8, guarantee=''), upper=1.8)
+    """
     return _map(steps, lambda value: value * factor)
 
 
@@ -172,6 +190,11 @@ def price_estimate(estimates: Mapping[str, Estimate], tariff: Tariff) -> Estimat
 
     Returns:
         Price in the tariff's currency; None without a tariff, or if a priced cost has no forecast.
+
+    Example:
+        >>> hour = Estimate(3600.0, Interval(1800.0, 7200.0, 0.8, ""), 5400.0)
+        >>> price_estimate({"wall_s": hour}, Tariff(per_hour=2.0)).upper
+        3.0
     """
     wall_s, energy_kwh = estimates.get("wall_s"), estimates.get("energy_kwh")
     if wall_s is None or not (tariff.per_kwh or tariff.per_hour) or (tariff.per_kwh and energy_kwh is None):

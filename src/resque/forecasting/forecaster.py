@@ -23,6 +23,7 @@ from resque.energy.reading import EnergyReading
 from resque.errors import SettingError, TooFewUpdatesError
 from resque.forecasting.cost_model import CostModel
 from resque.forecasting.costs import (
+    StepTimeSpread,
     rescale_with_steps,
     round_up_to_evaluation,
     scale,
@@ -39,13 +40,7 @@ from resque.forecasting.history import (
 )
 from resque.forecasting.intervals import PredictiveDistribution, predict
 from resque.forecasting.predictors import PREDICTORS
-from resque.forecasting.reliability import (
-    FEWEST_REACHED,
-    FEWEST_UPDATES,
-    INDEX,
-    history_notes,
-    unreliability_reasons,
-)
+from resque.forecasting.reliability import FEWEST_REACHED, FEWEST_UPDATES, INDEX, history_notes, unreliability_reasons
 from resque.forecasting.selection import choose_predictors, predictors_of_success
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.records import COSTS, Estimate, Features, Forecast, StepCost, Update
@@ -164,13 +159,10 @@ def forecast_from_features(
     for cost in _LEARNED[1:] if job.recipe.fixed_epochs is None else ():
         with contextlib.suppress(TooFewUpdatesError):  # imported histories may hold steps alone
             learned[cost] = predict_cost(history, cost, query, names, bundled, level)
-    estimates, spread = _learned_estimates(learned, job, probability, level), step_time_spread(history)
-    for cost, factor in per_step.items():
-        estimates[cost] = widen_by_step_time(scale(estimates["steps"], factor), spread)
     own, used = steps.own_rows, (*names, *predictors_of_success(history, query, bundled))
     return record(
         predictor=", ".join(names),
-        estimates={name: estimates[name] for name in COSTS if name in estimates},
+        estimates=_estimates(learned, job, probability, level, per_step, step_time_spread(history)),
         probability_reached=probability,
         n_history=len(own),
         n_bundled=len(steps.rows) - len(own),
@@ -208,6 +200,13 @@ def predict_cost(
     Raises:
         TooFewUpdatesError: Too few updates for a prediction.
         SettingError: A predictor is unknown for the update.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> query = ForecastQuery.of_update(bundled_updates()[0], target_accuracy=0.8, max_steps=1000)
+        >>> prediction = predict_cost(bundled_updates()[1:30], "steps", query, ["accuracy gap"])
+        >>> prediction.shift_type_seen, prediction.distribution.conformal
+        (True, True)
     """
     values = query.values(predictors)
     if values is None:
@@ -252,24 +251,23 @@ def steps_by_predictor(
 def _check_enough(rows: Sequence[HistoryRow], query: ForecastQuery, predictors: Sequence[str]) -> None:
     """Raise TooFewUpdatesError if own updates alone do not suffice."""
     n, reached = len(rows), sum(not row.example.censored for row in rows)
-    below = f"started below accuracy {query.target_accuracy:g}"
+    accuracy = f"accuracy {query.target_accuracy:g}"
     if n and reached < FEWEST_REACHED:
-        raise TooFewUpdatesError(
-            f"{reached} of {n} updates in the ledger reached accuracy {query.target_accuracy:g}; a forecast needs "
-            f"{FEWEST_REACHED}: lower the target, or let them run longer"
-        )
-    if n < FEWEST_UPDATES and query.features.task_index is not None:
-        raise TooFewUpdatesError(
-            f"{n} new tasks in the ledger {below}; a forecast needs {FEWEST_UPDATES}: "
-            "do more of them with `resque retrain --new-head` (or --extend)"
-        )
-    if n < FEWEST_UPDATES:
-        raise TooFewUpdatesError(
-            f"{n} updates in the ledger {below} and have the predictor ({', '.join(predictors)}); a forecast needs "
-            f"{FEWEST_UPDATES}: run `resque calibrate`, or `resque retrain` with --original"
-        )
-    if len({row.example.condition for row in rows}) == 1:
-        raise TooFewUpdatesError(f"all {n} updates in the ledger repeat one condition: do updates for other shifts")
+        reason = f"{reached} of {n} updates in the ledger reached {accuracy}; a forecast needs {FEWEST_REACHED}"
+        advice = "lower the target, or allow more steps"
+    elif n < FEWEST_UPDATES and query.features.task_index is not None:
+        reason = f"{n} new tasks in the ledger started below {accuracy}; a forecast needs {FEWEST_UPDATES}"
+        advice = "do more of them with `resque retrain --new-head` (or --extend)"
+    elif n < FEWEST_UPDATES:
+        having = f"started below {accuracy} and have the predictor ({', '.join(predictors)})"
+        reason = f"{n} updates in the ledger {having}; a forecast needs {FEWEST_UPDATES}"
+        advice = "run `resque calibrate`, or `resque retrain` with --original"
+    elif len({row.example.condition for row in rows}) == 1:
+        reason = f"all {n} updates in the ledger repeat one condition"
+        advice = "do updates for other shifts"
+    else:
+        return
+    raise TooFewUpdatesError(f"{reason}: {advice}")
 
 
 def _costs_per_step(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
@@ -282,10 +280,15 @@ def _costs_per_step(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
     return costs
 
 
-def _learned_estimates(
-    learned: Mapping[str, CostPrediction], job: RetrainingJob, probability: float, level: float
+def _estimates(
+    learned: Mapping[str, CostPrediction],
+    job: RetrainingJob,
+    probability: float,
+    level: float,
+    per_step: Mapping[str, float],
+    spread: StepTimeSpread | None,
 ) -> dict[str, Estimate]:
-    """Return the forecasts of the learned costs and of epochs, with the run stopped at an evaluation."""
+    """Return the forecast of every cost of a run that stops at an evaluation."""
     rows = learned["steps"].rows
     interval = Interval(0.0, None, level, _coverage_guarantee(learned["steps"], level))
     estimates = {cost: _estimate(each, job, probability, interval) for cost, each in learned.items()}
@@ -294,7 +297,9 @@ def _learned_estimates(
     for cost in learned.keys() - {"steps"}:  # they grow until the run stops
         estimates[cost] = rescale_with_steps(estimates[cost], steps, estimates["steps"])
     estimates["epochs"] = scale(estimates["steps"], 1.0 / job.steps_per_epoch)
-    return estimates
+    for cost, factor in per_step.items():
+        estimates[cost] = widen_by_step_time(scale(estimates["steps"], factor), spread)
+    return {name: estimates[name] for name in COSTS if name in estimates}
 
 
 def _estimate(prediction: CostPrediction, job: RetrainingJob, probability: float, interval: Interval) -> Estimate:
@@ -311,11 +316,8 @@ def _estimate(prediction: CostPrediction, job: RetrainingJob, probability: float
 def _coverage_guarantee(prediction: CostPrediction, level: float) -> str:
     if prediction.distribution.conformal:
         return f"jackknife+: at least {max(0.0, 2 * level - 1):.0%} coverage if exchangeable with the history"
-    reason = (
-        "too few updates for this level"
-        if prediction.shift_type_seen
-        else "no own update has this shift type with this model and recipe"
-    )
+    unseen = "no own update has this shift type with this model and recipe"
+    reason = "too few updates for this level" if prediction.shift_type_seen else unseen
     return f"no coverage guarantee (nominal level, not calibrated): {reason}"
 
 

@@ -60,6 +60,12 @@ class ForecastQuery:
         parent: Fingerprint of the model.
         condition: Name of the training data.
         max_steps: Step budget of the recipe.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> query = ForecastQuery.of_update(bundled_updates()[0], target_accuracy=0.8, max_steps=1000)
+        >>> query.shift_type, query.values(["index", "warm-up gap"])
+        ('gaussian', None)
     """
 
     features: Features
@@ -88,6 +94,21 @@ class ForecastQuery:
             forecast.train_data,
             forecast.max_steps,
         )
+
+    @classmethod
+    def of_update(cls, update: Update, target_accuracy: float, max_steps: int) -> "ForecastQuery":
+        """Return the query that could have been asked before a finished update.
+
+        Args:
+            update: Finished update.
+            target_accuracy: Target accuracy of the query.
+            max_steps: Step budget, if the update's recipe has none.
+        """
+        per_epoch = update.curve.steps_per_epoch
+        epochs = update.recipe.get("fixed_epochs") or update.recipe.get("max_epochs")
+        budget = per_epoch * int(epochs) if per_epoch and epochs else max_steps
+        group, condition = update_group(update), update.train_data
+        return cls(update.features, target_accuracy, group, update.shift_type, update.parent, condition, budget)
 
     def values(self, predictors: Sequence[str]) -> tuple[float, ...] | None:
         """Compute predictors of the update; return None if one of them is unknown."""
@@ -118,6 +139,13 @@ def history_rows(
         query: Update to forecast.
         predictors: Names of the predictors.
         bundled: Updates from other models.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> query = ForecastQuery.of_update(bundled_updates()[0], target_accuracy=0.8, max_steps=1000)
+        >>> rows = history_rows(bundled_updates()[1:10], "steps", query, ["accuracy gap"])
+        >>> len(rows), round(math.exp(rows[0].example.log_cost)), rows[0].example.censored
+        (9, 11, False)
     """
     updates = [(update, True) for update in history] + [(update, False) for update in bundled]
     rows = (_history_row(update, cost, query, predictors, own) for update, own in updates)
@@ -171,6 +199,12 @@ def cost_or_lower_bound(update: Update, target_accuracy: float, cost: str, max_s
         target_accuracy: Target accuracy, at which the learning curve is read.
         cost: Name of a field of :class:`resque.ledger.records.Cost`.
         max_steps: Step budget of the query.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> update = bundled_updates()[0]
+        >>> [cost_or_lower_bound(update, target, "steps", 1000) for target in (0.8, 0.99)]
+        [(5, False), (5, True)]
     """
     reached = update.cost_at(target_accuracy)
     value = getattr(reached or update.cost, cost)

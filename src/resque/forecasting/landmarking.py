@@ -136,6 +136,15 @@ class ForecastReviser:
         bundled: Updates from other models.
         level: Nominal coverage of the interval.
         job: Retraining job, to round steps up to its evaluations; None if these are unknown.
+
+    Example:
+        >>> updates = bundled_updates()
+        >>> running = updates[4]
+        >>> query = ForecastQuery.of_update(running, target_accuracy=0.85, max_steps=1000)
+        >>> reviser = ForecastReviser(updates[5:60], query)
+        >>> revisions = [reviser(running.curve.until(step)) for step in running.curve.steps]
+        >>> [revision.step for revision in revisions if revision is not None][:3]
+        [9, 15, 25]
     """
 
     def __init__(

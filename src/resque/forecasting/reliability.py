@@ -8,13 +8,7 @@ from resque.ledger.records import Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
-__all__ = [
-    "FEWEST_REACHED",
-    "FEWEST_UPDATES",
-    "INDEX",
-    "history_notes",
-    "unreliability_reasons",
-]
+__all__ = ["FEWEST_REACHED", "FEWEST_UPDATES", "INDEX", "history_notes", "unreliability_reasons"]
 
 FEWEST_UPDATES = 5
 """Fewest own updates for a forecast that decides."""

@@ -25,6 +25,12 @@ def choose_predictors(
         history: The user's own finished updates.
         query: Update to forecast.
         bundled: Updates from other models.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> query = ForecastQuery.of_update(bundled_updates()[0], target_accuracy=0.8, max_steps=1000)
+        >>> choose_predictors(bundled_updates()[1:60], query)
+        ('BN-adapted gap', 'accuracy gap', 'BN-adapted k-NN')
     """
     counts: dict[str, int] = {}
     for names in CHOSEN:
@@ -46,6 +52,12 @@ def predictors_of_success(
         history: The user's own finished updates.
         query: Update to forecast.
         bundled: Updates from other models.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> query = ForecastQuery.of_update(bundled_updates()[0], target_accuracy=0.8, max_steps=1000)
+        >>> predictors_of_success(bundled_updates()[1:60], query)
+        ('BN-adapted gap', 'k-NN accuracy', 'LogME')
     """
     return _varying(_training_values(REACHING, history, query, bundled))
 

@@ -14,7 +14,6 @@ from resque.forecasting.history import (
     has_shift_type,
     history_rows,
     index_definition,
-    update_group,
 )
 from resque.forecasting.intervals import PredictiveDistribution, predict
 from resque.forecasting.predictors import PREDICTORS
@@ -28,7 +27,6 @@ __all__ = [
     "STEP_BUDGET",
     "TrainingFolds",
     "fold_predictions",
-    "query_for_update",
     "score_distribution",
     "score_forecast",
 ]
@@ -127,6 +125,14 @@ def fold_predictions(
         folds: History without the update.
         update: Held-out update.
         query: Query that could have been asked before it.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> held_out, *rest = bundled_updates()[:30]
+        >>> query = ForecastQuery.of_update(held_out, target_accuracy=0.8, max_steps=1000)
+        >>> names = [name for name, _ in fold_predictions(TrainingFolds(rest, (), level=0.8), held_out, query)]
+        >>> names[:3], names[-3:]
+        (['forecast', 'BN-adapted gap', 'BN-adapted k-NN'], ['no predictor', 'constant median', 'step budget'])
     """
     for name, history in (FORECAST, folds), (OWN_ONLY, folds.own_only):
         scored = None if history is None else history.score(update, query)
@@ -140,21 +146,6 @@ def fold_predictions(
     if constant is not None:
         yield CONSTANT, score_forecast(update, query, constant)
     yield STEP_BUDGET, score_forecast(update, query, math.log(query.max_steps))
-
-
-def query_for_update(update: Update, target_accuracy: float, max_steps: int) -> ForecastQuery:
-    """Return the query that could have been asked before a finished update.
-
-    Args:
-        update: Finished update.
-        target_accuracy: Target accuracy of the query.
-        max_steps: Step budget, if the update's recipe has none.
-    """
-    per_epoch = update.curve.steps_per_epoch
-    epochs = update.recipe.get("fixed_epochs") or update.recipe.get("max_epochs")
-    budget = per_epoch * int(epochs) if per_epoch and epochs else max_steps
-    group, condition = update_group(update), update.train_data
-    return ForecastQuery(update.features, target_accuracy, group, update.shift_type, update.parent, condition, budget)
 
 
 def score_distribution(
@@ -196,13 +187,11 @@ def score_forecast(
         probability_reached: Probability of reaching the target, if it was forecast.
     """
     at_target, limit = update.cost_at(query.target_accuracy), math.log(query.max_steps)
-    lower, upper = (None, None) if interval is None else (min(end, limit) for end in interval)
     return ScoredForecast(
         update=update.id,
         shift_type=update.shift_type,
         forecast=min(log_steps, limit),
-        lower=lower,
-        upper=upper,
+        interval=None if interval is None else (min(interval[0], limit), min(interval[1], limit)),
         probability_reached=probability_reached,
         log_steps=math.log((at_target or update.cost).steps or 1),
         reached=at_target is not None,

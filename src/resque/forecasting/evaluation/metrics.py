@@ -27,6 +27,7 @@ _RESAMPLES = 1000
 _CLUSTERED_LEVEL = 0.9
 _NORMAL_975 = 1.959964
 _TOLERANCE = 1e-9
+_UNBOUNDED = -math.inf, math.inf
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,7 @@ class ScoredForecast:
         update: Id of the update.
         shift_type: Shift type of the update; the cluster of clustered intervals.
         forecast: Median forecast.
-        lower: Lower end of the prediction interval; None without an interval.
-        upper: Upper end of the prediction interval; None without an interval.
+        interval: Ends of the prediction interval; None without an interval.
         probability_reached: Probability of reaching the target; None if not forecast.
         log_steps: Outcome; a lower bound if the target was not reached.
         reached: Whether the target was reached.
@@ -47,8 +47,7 @@ class ScoredForecast:
     update: str
     shift_type: Hashable
     forecast: float
-    lower: float | None
-    upper: float | None
+    interval: tuple[float, float] | None
     probability_reached: float | None
     log_steps: float
     reached: bool
@@ -61,13 +60,13 @@ class ScoredForecast:
     @property
     def covered(self) -> bool:
         """Whether the interval covers the outcome."""
-        lower, upper = self._bounds
+        lower, upper = self.interval or _UNBOUNDED
         return covers(lower - _TOLERANCE, upper + _TOLERANCE, self.log_steps, self.reached)
 
     @property
     def width(self) -> float:
         """Width of the interval."""
-        lower, upper = self._bounds
+        lower, upper = self.interval or _UNBOUNDED
         return upper - lower
 
     def score(self, level: float) -> float:
@@ -75,13 +74,9 @@ class ScoredForecast:
 
         A censored outcome cannot lie below the interval.
         """
-        lower, upper = self._bounds
+        lower, upper = self.interval or _UNBOUNDED
         below = max(lower - self.log_steps, 0.0) if self.reached else 0.0
         return upper - lower + 2.0 / (1.0 - level) * (below + max(self.log_steps - upper, 0.0))
-
-    @property
-    def _bounds(self) -> tuple[float, float]:
-        return (-math.inf if self.lower is None else self.lower), (math.inf if self.upper is None else self.upper)
 
 
 @dataclass(frozen=True)
@@ -124,11 +119,17 @@ def evaluate_predictor(predictor: str, scored: Sequence[ScoredForecast], level: 
         predictor: Name of the predictor.
         scored: Its forecasts, at least one.
         level: Nominal coverage of the intervals.
+
+    Example:
+        >>> scored = [ScoredForecast(str(i), "blur", 1.1, (0.5, 1.5), 0.9, 1.0 + i, True) for i in range(2)]
+        >>> report = evaluate_predictor("index", scored, level=0.8)
+        >>> report.n, round(report.median_error, 2), report.coverage, round(report.brier, 2)
+        (2, 0.35, 0.5, 0.01)
     """
     reached = [each for each in scored if each.reached]
     forecast, steps = (np.array([getattr(each, field) for each in reached]) for field in ("forecast", "log_steps"))
     correlation, correlation_range = spearman_with_interval(forecast, steps)
-    intervals = [each for each in scored if each.lower is not None]
+    intervals = [each for each in scored if each.interval is not None]
     squares = [(p - each.reached) ** 2 for each in scored if (p := each.probability_reached) is not None]
     covered = np.array([each.covered for each in intervals])
     shift_types = [each.shift_type for each in intervals]
@@ -212,6 +213,11 @@ def cluster_bootstrap_interval(values: np.ndarray, clusters: Sequence[Hashable])
     Args:
         values: Values of shape ``(n,)``.
         clusters: Cluster of each value, e.g. its shift type.
+
+    Example:
+        >>> interval = cluster_bootstrap_interval(np.array([0.0, 0.0, 1.0, 1.0]), ["a", "a", "b", "b"])
+        >>> interval.low, interval.high
+        (0.0, 1.0)
     """
     random = np.random.default_rng(0)
     groups = [values[[other == cluster for other in clusters]] for cluster in dict.fromkeys(clusters)]
