@@ -80,7 +80,7 @@ def test_an_index_without_interval_says_so_and_counts_left_out_classes():
 
 def test_a_task_index_without_starts_needs_no_table():
     index = TaskIndex(0.25, "1 - ARI", "class-means", False, "flatten", 100, 4, "fc")
-    assert str(index).startswith("RESQUE_task 0.2500 (0 is best, 1 is chance level)\n\nunit 1 - ARI")
+    assert str(index).startswith("RESQUE_task 0.2500 (0 is best, 1 is chance level)\nunit 1 - ARI")
     every = dataclasses.replace(index, by_init={"random": 0.5}, lloyd=True)
     assert "random" in str(every)
     assert "Lloyd to convergence" in str(every)

@@ -22,7 +22,7 @@ class Display:
 
     Attributes:
         title: First line of the text, caption of the HTML table.
-        columns: Headers of the table.
+        columns: Headers of the table; without any text, the table has no header.
         rows: Cells of the table, as text, one sequence per row.
         lines: Sentences below the table.
         text_columns: Number of leading columns that are left-aligned; the others hold numbers.
@@ -44,18 +44,15 @@ class Display:
         Example:
             >>> print(Display("Two costs", ("cost", "forecast"), [("steps", "180"), ("time", "338 ms")]).to_text())
             Two costs
-            <BLANKLINE>
             cost   forecast
             ───────────────
             steps       180
             time     338 ms
         """
-        blocks = [textwrap.wrap(self.title, width)]
-        if self.rows:
-            blocks.append(list(self._table_lines(width, max_rows)))
-        if self.lines:
-            blocks.append([part for line in self.lines for part in textwrap.wrap(line, width)])
-        return "\n\n".join("\n".join(block) for block in blocks if block)
+        table = list(self._table_lines(width, max_rows)) if self.rows else []
+        lines = [part for line in self.lines for part in _wrap(line, width)]
+        gap = [""] if table and lines else []
+        return "\n".join([*_wrap(self.title, width), *table, *gap, *lines])
 
     def to_html(self, max_rows: int | None = None) -> str:
         """Return the description as an HTML table with every text escaped.
@@ -79,22 +76,28 @@ class Display:
 
     def _table_lines(self, width: int, max_rows: int | None) -> Iterator[str]:
         """Align the cells; in too wide a table, headers are wrapped first, then the widest columns."""
-        table = [self.columns, *self._shown_rows(max_rows)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        unbroken = [max(len(word) for word in [*header.split(), *cells]) for header, *cells in zip(*table, strict=True)]
+        rows = self._shown_rows(max_rows)
+        columns = list(zip(self.columns, *rows, strict=True))
+        widths = [max(map(len, cells)) for cells in columns]
+        unbroken = [max(len(word) for word in [*header.split(), *cells]) for header, *cells in columns]
         gaps = 2 * (len(widths) - 1)
         while sum(widths) + gaps > width and max(widths) > 1:
             narrowed = [i for i in range(len(widths)) if widths[i] > unbroken[i]] or range(len(widths))
             widths[max(narrowed, key=widths.__getitem__)] -= 1
-        for number, row in enumerate(table):
-            wrapped = [textwrap.wrap(cell, at_most) for cell, at_most in zip(row, widths, strict=True)]
+        for row in [self.columns, *rows] if any(self.columns) else rows:
+            wrapped = [_wrap(cell, at_most) for cell, at_most in zip(row, widths, strict=True)]
             for parts in itertools.zip_longest(*wrapped, fillvalue=""):
                 yield "  ".join(map(self._align, range(len(parts)), parts, widths)).rstrip()
-            if number == 0:
+            if row is self.columns:
                 yield "─" * (sum(widths) + gaps)
 
     def _align(self, column: int, cell: str, width: int) -> str:
         return cell.ljust(width) if column < self.text_columns else cell.rjust(width)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Split a text into lines; a long word without spaces, such as a file name, is broken."""
+    return textwrap.wrap(text, width, break_on_hyphens=False)
 
 
 def _html_row(cells: Sequence[str], tag: str) -> str:

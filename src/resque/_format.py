@@ -14,6 +14,7 @@ __all__ = [
     "format_price",
     "format_probability",
     "format_share",
+    "scale_and_unit",
 ]
 
 _SCALES = {
@@ -46,7 +47,7 @@ def format_cost(cost: str, value: float | None) -> str:
     """
     if value is None:
         return NOT_MEASURED
-    scale, unit = _scale_and_unit(cost, value)
+    scale, unit = scale_and_unit(cost, value)
     return f"{format_number(value / scale)} {unit}".rstrip()
 
 
@@ -59,7 +60,7 @@ def format_interval(cost: str, value: float, interval: Interval) -> str:
         >>> format_interval("steps", 40, Interval(10, None, 0.8, ""))
         'over 10'
     """
-    scale, unit = _scale_and_unit(cost, value)
+    scale, unit = scale_and_unit(cost, value)
     low = _format_bound(interval.low / scale)
     bounds = f"over {low}" if interval.high is None else f"{low}–{_format_bound(interval.high / scale)}"
     return f"{bounds} {unit}".rstrip()
@@ -104,7 +105,7 @@ def _format_bound(value: float) -> str:
     return f"{value:,.0f}" if value >= 99.5 else f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.2g}"
 
 
-def _scale_and_unit(cost: str, value: float) -> tuple[float, str]:
+def scale_and_unit(cost: str, value: float) -> tuple[float, str]:
     """Return the largest unit that is no larger than the value, with its size in the stored unit."""
     scales = _SCALES.get(cost, ((1.0, ""),))
     if value == 0:

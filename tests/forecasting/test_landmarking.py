@@ -195,7 +195,7 @@ def test_time_of_revisions_counts_as_evaluation(small, capsys):
     assert done.evaluation_s > sum(spent)
     assert len(done.revisions) == 1
     show_update(done)
-    assert "evaluation, revisions (apart)" in capsys.readouterr().out
+    assert "evaluation and in-run forecasts (excluded)" in capsys.readouterr().out
 
 
 def test_no_bound_exceeds_the_step_budget():

@@ -53,8 +53,8 @@ def test_report_shows_errors_and_coverage(job, tmp_path):
     for known, shown in (settled, True), (settled[:2], False):
         write_report(tmp_path / "report.html", [update for _, update in known], known, summarize_settlements(known))
         page = (tmp_path / "report.html").read_text()
-        assert ("intervals that held</text>" in page) == shown
-        assert "How good were the forecasts?" in page
+        assert ("coverage of the intervals</text>" in page) == shown
+        assert "How accurate were the forecasts?" in page
 
 
 def test_summary_holds_coverage_totals_and_scores(job):
@@ -87,8 +87,11 @@ def test_sentence_compares_on_the_same_updates(job):
     sentence = settlement_sentence(summarize_settlements([settled[0], (without, settled[1][1])]))
     only = summarize_settlements(settled[:1]).scores
     own, index = (next(each for each in only if each.predictor == name) for name in (FORECAST, "index"))
-    assert f"On the 1 that the index could speak of, the forecast was off by {own.median_factor:.1f}, and" in sentence
-    assert f"the RESQUE index alone would have been by {index.median_factor:.1f}." in sentence
+    assert (
+        f"On the 1 update with an index, the median error of the forecast is a factor of {own.median_factor:.1f};"
+        in sentence
+    )
+    assert f"of the RESQUE index alone, {index.median_factor:.1f}." in sentence
 
 
 def test_forecast_is_not_settled_by_another_update(cnn, job):

@@ -1,5 +1,6 @@
 """Real stand-ins: a meter that replays a power, updates without a training, a shell; none needs PyTorch."""
 
+import dataclasses
 import os
 import shlex
 import subprocess
@@ -12,8 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
+from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
-from resque.ledger.records import Cost, Features, LearningCurve, Update
+from resque.ledger.records import (
+    COSTS,
+    Cost,
+    Estimate,
+    Features,
+    Forecast,
+    ForecastRevision,
+    LearningCurve,
+    StepCost,
+    Update,
+)
+from resque.types import Interval
 
 if typing.TYPE_CHECKING:
     from resque.energy.meters import Window
@@ -85,6 +98,38 @@ def synthetic_update(
         cost=cost, evaluation_s=1.0, energy=reading, grid=None,
         original_accuracy_before=0.99, original_accuracy_after=0.9, forecast_id=forecast_id, host={"device": "cpu"},
     )  # fmt: skip
+
+
+def synthetic_forecast(update: Update, factor: float = 1.2, probability: float = 0.9) -> Forecast:
+    """A forecast that is off by a factor, for every cost that was measured."""
+    reading = EnergyReading(1.0, 1e-6, {"cpu": 1e-6}, {"cpu": "measured"}, "replay")
+    measured = {cost: getattr(update.cost, cost) for cost in COSTS}
+    estimates = {
+        cost: Estimate(value * factor, Interval(value / 2, value * 2, 0.8, "jackknife+"), value * 2)
+        for cost, value in measured.items()
+        if value is not None
+    }
+    return Forecast(
+        id=f"f-{update.id}", created_utc="2026-01-01", model="m", parent="p", train_data=update.train_data,
+        test_data="t", shift_type=update.shift_type, recipe={}, target_accuracy=0.9, features=update.features,
+        predictor="index", estimates=estimates, probability_reached=probability, n_history=9,
+        shift_types_history=("blur",), max_steps=1000, step_cost=StepCost(0.01, 1e-8, 5, reading), overhead=reading,
+        grid=update.grid, alternatives={"index": update.cost.steps * 2.0},
+    )  # fmt: skip
+
+
+def settled_pairs(count: int = 4) -> list[tuple[Forecast, Update]]:
+    """Forecasts with their updates, each of its own shift type; the second update misses its target."""
+    pairs = []
+    for n in range(count):
+        steps = 50 * (n + 1)
+        update = synthetic_update(f"u{n}", index=0.1 * (n + 1), steps=steps, shift_type=f"<type {n}>", reached=n != 1)
+        revision = ForecastRevision(10, 0.7, Estimate(steps, Interval(0.0, None, 0.8, "none"), None), 0.8, 5)
+        grid = Grid("TST", 400.0, "a table", pue=1.5)
+        update = dataclasses.replace(update, grid=grid, revisions=(revision, dataclasses.replace(revision, step=20)))
+        forecast = synthetic_forecast(update)
+        pairs.append((forecast, dataclasses.replace(update, forecast_id=forecast.id)))
+    return pairs
 
 
 def environment_of_a_user() -> dict[str, str]:

@@ -103,7 +103,7 @@ HEAVIER = HEAVY | {"numpy", "matplotlib"}
     ("line", "heavy", "said"),
     [
         ("--help", HEAVIER, "forecast"),
-        ("ledger list", HEAVY | {"scipy"}, "1 updates"),
+        ("ledger list", HEAVY | {"scipy"}, "1 update"),
         ("report", HEAVY | {"scipy"}, "html"),
     ],
 )

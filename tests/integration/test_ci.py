@@ -95,7 +95,7 @@ def test_beyond_its_budget_the_job_fails_with_3(gate):
     assert "### Update forecast: beyond budget" in page
     assert f"- {reason}" in page
     code, out, _, _ = gate("--max-kwh 1e-12")
-    assert (code, "gate: beyond budget" in out, "the upper bound on energy" in out) == (3, True, True)
+    assert (code, "Budget decision: beyond budget" in out, "the upper bound on energy" in out) == (3, True, True)
 
 
 def test_what_cannot_be_told_asks_a_human_with_4(gate, place):

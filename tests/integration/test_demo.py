@@ -50,7 +50,7 @@ def test_one_entry_is_shown_and_all_that_were_settled(demo):
         name = settled["settled"][0][which]
         both = json.loads(shell(ask.format(f"show {name[:8]} --json"), folder).stdout)
         assert {both["forecast"]["id"], both["update"]["id"]} == set(settled["settled"][0].values())
-        assert "chance of reaching the target" in shell(ask.format(f"show {name}"), folder).stdout
+        assert "probability of reaching the target" in shell(ask.format(f"show {name}"), folder).stdout
     assert settled["verdict"] in " ".join(shell(ask.format("settle"), folder).stdout.split())
     missing = shell(ask.format("show zz"), folder)
     assert (missing.returncode, "0 entries" in missing.stderr) == (1, True)
@@ -60,8 +60,8 @@ def test_the_demo_says_whether_the_index_won(demo):
     facts = json.loads(demo[1].stdout)
     factors = {s["predictor"]: s["median_factor"] for s in facts["settlement"]["scores"]}
     assert set(factors) == {"forecast", *(name for name in PREDICTORS if name not in OF_TASKS), "constant median"}
-    assert f"The RESQUE index alone would have been off by {factors['index']:.1f}" in facts["verdict"]
-    assert f"off by a factor of {factors['forecast']:.1f}" in facts["verdict"]
+    assert f"The median error of the RESQUE index alone is a factor of {factors['index']:.1f}" in facts["verdict"]
+    assert f"is a factor of {factors['forecast']:.1f} in training steps" in facts["verdict"]
     assert facts["settlement"]["overhead_kwh"] > 0
 
 

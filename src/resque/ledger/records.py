@@ -307,7 +307,8 @@ class Update(Displayable):
         rows = [(COST_NAMES[cost], format_cost(cost, getattr(self.cost, cost))) for cost in (*COSTS, "flops")]
         if self.tariff is not None:
             rows.append(("price of the whole run", format_price(self.price, self.tariff.currency)))
-        rows.append(("evaluation (extra)", format_cost("wall_s", self.evaluation_s)))
+        in_run = " and in-run forecasts" if self.revisions else ""
+        rows.append((f"evaluation{in_run} (excluded)", format_cost("wall_s", self.evaluation_s)))
         line = f"test accuracy {self.accuracy:.4f}; target {self.target_accuracy:g} {outcome}"
         return Display(f"Update {self.id}: {shorten_data(self.train_data)}", ("cost", "measured"), rows, [line])
 

@@ -1,5 +1,6 @@
-"""Terminal output: progress bars, warnings, empty tables, JSON."""
+"""Terminal output: progress bars, warnings, descriptions of results, JSON."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -8,21 +9,31 @@ from typing import Any, TypeVar
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
+from resque._display import Display
 from resque.ledger.serialization import to_dict
 
-_UNSEEN_WIDTH = 120
+__all__ = ["err", "out", "print_json", "progress", "show", "table", "to_json", "tracked", "warn"]
+
+_WIDTH_WITHOUT_TERMINAL = 120
 Item = TypeVar("Item")
 
 
 def _console(stderr: bool) -> Console:
-    """Plain text; as wide as the terminal, or as COLUMNS says, or wide enough where nobody looks."""
-    made = Console(stderr=stderr, highlight=False, markup=False)
-    if not made.is_terminal and "COLUMNS" not in os.environ:
-        made.width = _UNSEEN_WIDTH
-    return made
+    """Open a console for plain text, as wide as the terminal, as COLUMNS says, or 120 characters in a pipe."""
+    console = Console(stderr=stderr, highlight=False, markup=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = _WIDTH_WITHOUT_TERMINAL
+    return console
 
 
 out, err = _console(stderr=False), _console(stderr=True)
@@ -30,44 +41,56 @@ out, err = _console(stderr=False), _console(stderr=True)
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A bar on stderr; the block gets ``show(done, total, detail)``."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    """Show a progress bar on stderr with elapsed and remaining time; nothing where stderr is no terminal.
+
+    The block gets a function ``report(done, total, detail)`` that moves the bar.
+    """
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    times = TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("remaining"), TimeRemainingColumn()
     detail = TextColumn("{task.fields[detail]}", markup=False)
-    with Progress(*columns, detail, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Progress(*columns, *times, detail, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(description, total=None, detail="")
 
-        def show(done: int, total: int, detail: str = "") -> None:
+        def report(done: int, total: int, detail: str = "") -> None:
             bar.update(task, completed=done, total=total, detail=detail)
 
-        yield show
+        yield report
 
 
 def tracked(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
-    """The same items, with a bar on stderr."""
-    with progress(description) as show:
+    """Yield the items with a progress bar on stderr."""
+    with progress(description) as report:
         for done, item in enumerate(items):
-            show(done, total, "")
+            report(done, total, "")
             yield item
 
 
 def warn(message: str) -> None:
-    """One line on stderr."""
+    """Print a warning on stderr, one line."""
     err.print(f"warning: {message}", style="yellow", soft_wrap=True)
 
 
+def show(display: Display) -> None:
+    """Print the description of a result as wide as the terminal: title in bold, table, sentences, a blank line."""
+    if display.title:
+        out.print(display.title, style="bold")
+    text = dataclasses.replace(display, title="").to_text(out.width)
+    out.print(f"{text}\n" if text else "", soft_wrap=True)
+
+
 def table(*columns: str, title: str = "") -> Table:
-    """An empty table; a column whose name begins with ``<`` is left-aligned, the others right."""
-    made = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    """Return an empty table; a column whose name begins with ``<`` is left-aligned, the others right."""
+    empty = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for column in columns:
-        made.add_column(column.lstrip("<"), justify="left" if column.startswith("<") else "right")
-    return made
+        empty.add_column(column.lstrip("<"), justify="left" if column.startswith("<") else "right")
+    return empty
 
 
 def to_json(value: Any) -> Any:
-    """A record, a list of them, or None, ready for JSON."""
+    """Return a record, a list of records, or None as plain values, ready for JSON."""
     return [to_json(item) for item in value] if isinstance(value, list) else value and to_dict(value)
 
 
 def print_json(facts: dict[str, Any]) -> None:
-    """One object, alone on stdout."""
+    """Print one JSON object on stdout."""
     print(json.dumps(facts, allow_nan=False))  # noqa: T201

@@ -1,28 +1,33 @@
-"""Records → one self-contained HTML file: pictures as inline SVG, no script, nothing fetched."""
+"""The report: one self-contained HTML file with figures as inline SVG, without scripts or external resources."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import matplotlib
 
-from resque import __version__, _format
+from resque import __version__
+from resque._display import describe
 from resque._files import write_atomically
 from resque.errors import DataError
 from resque.forecasting.evaluation.settlement import Settlement
 from resque.ledger.records import Forecast, Update
-from resque.reporting import sentences
-from resque.reporting.figures import (
-    FEWEST_RUNNING,
-    SHOWN_REVISED,
-    STYLE,
-    draw_forecast_against_measured,
-    draw_index_against_costs,
-    draw_learning_curves,
-    draw_revisions,
-    draw_running_accuracy,
-    to_svg,
-)
+from resque.reporting import displays, figures, sentences
+
+__all__ = ["write_report"]
+
+_MAX_OVERVIEW = 12
+_CAPTIONS = {
+    "settled": "Forecast against measured cost. Each point is an update; bars are prediction intervals. On the dashed "
+    "line, forecast and measured cost are equal. Open circle: target not reached; the cost is a lower bound.",
+    "revised": "Forecast of the total steps while the update runs. Leftmost point: before training. Band: prediction "
+    "interval. Dashed line: measured steps. Dotted line: steps of a run that missed its target.",
+    "running": "Coverage and median error over all forecasts settled so far. Dashed line: nominal coverage.",
+    "costs": "RESQUE_dist against each measured cost. Circles: without a forecast. Diamonds: with a forecast. Open "
+    "symbols: target not reached. Updates that started at their target cost nothing and are not shown.",
+    "curves": "Accuracy on the new test data during training, one panel per shift type. Dashed line: target accuracy.",
+}
 
 
 def write_report(
@@ -32,50 +37,65 @@ def write_report(
     summary: Settlement,
     title: str = "What updating this model costs",
 ) -> None:
-    """Write the report, whole or not at all.
+    """Write the report; an interruption leaves no partial file.
 
     Args:
-        path: The HTML file.
+        path: The HTML file; an existing file is replaced only if it is an HTML page.
         updates: Every update, oldest first.
         settled: Forecasts with the updates that settled them.
-        summary: The same, summed up.
-        title: Heading.
+        summary: Summary of ``settled``.
+        title: Heading of the report.
+
+    Raises:
+        DataError: There is no update to report on.
     """
     if not updates:
         raise DataError("the ledger is empty: run `resque retrain` or `resque demo` before a report")
-    renewed = [(said, update) for said, update in settled if update.revisions][-SHOWN_REVISED:]
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        figures = {
-            "costs": to_svg(draw_index_against_costs(updates)),
-            "curves": to_svg(draw_learning_curves(updates)),
-            "settled": to_svg(draw_forecast_against_measured(settled)) if settled else "",
-            "renewed": to_svg(draw_revisions(renewed)) if renewed else "",
-            "running": to_svg(draw_running_accuracy(settled)) if summary.n >= FEWEST_RUNNING else "",
-        }
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("resque.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html.j2").render(
         title=title,
         version=__version__,
-        figures=figures,
-        updates=updates,
-        settled=settled,
-        summary=summary,
-        words={**vars(_format), **vars(sentences)},
+        verdict=sentences.verdict_sentence(summary),
+        sentences=list(filter(None, (sentences.predictor_sentence(summary), sentences.overhead_sentence(summary)))),
+        overview=displays.overview_display(settled[-_MAX_OVERVIEW:]),
+        figures=_draw_figures(updates, settled, summary),
+        captions=_CAPTIONS,
+        accuracy=[describe(summary), displays.predictors_display(summary)] if settled else [],
+        details=[displays.settled_display(*pair) for pair in settled],
+        every=[displays.updates_display(updates), displays.energy_display(updates)],
         sources=_sources(updates),
     )
-    with write_atomically(path, may_replace=_is_page) as scratch:
+    with write_atomically(path, may_replace=_is_html) as scratch:
         scratch.write_text(page, encoding="utf-8")
 
 
-def _is_page(path: Path) -> bool:
+def _draw_figures(
+    updates: Sequence[Update], settled: Sequence[tuple[Forecast, Update]], summary: Settlement
+) -> dict[str, str]:
+    """Draw the figures for which there are data, in the order of the report."""
+    revised = [(forecast, update) for forecast, update in settled if update.revisions][-figures.MAX_REVISED :]
+    drawings: dict[str, Any] = {}
+    with matplotlib.rc_context(figures.STYLE):  # type: ignore[arg-type]
+        if settled:
+            drawings["settled"] = figures.draw_forecast_against_measured(settled)
+        if revised:
+            drawings["revised"] = figures.draw_revisions(revised)
+        if summary.n >= figures.FEWEST_SETTLED:
+            drawings["running"] = figures.draw_running_accuracy(settled)
+        drawings["costs"] = figures.draw_index_against_costs(updates)
+        drawings["curves"] = figures.draw_learning_curves(updates)
+        return {name: figures.to_svg(drawing) for name, drawing in drawings.items()}
+
+
+def _is_html(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(15).lower() == b"<!doctype html>"
 
 
 def _sources(updates: Sequence[Update]) -> list[str]:
-    """Meter, grid and machine of every figure, each told once."""
+    """Return every meter, grid and machine behind the numbers, once each."""
     meters = {f"Energy: {update.energy.meter}" for update in updates}
     grids = {f"Carbon: {sentences.grid_sentence(update.grid)}" for update in updates}
     hosts = {"Machine: " + ", ".join(f"{key} {value}" for key, value in update.host.items()) for update in updates}

@@ -1,37 +1,55 @@
-"""The decision of a budget gate as Markdown, for the step summary of a CI job."""
+"""The decision of the budget gate as Markdown, for the job summary of a CI run."""
 
 from resque._format import COST_NAMES, format_estimate, format_interval, format_price, format_probability
 from resque.forecasting.budget import UNSURE, VERDICTS, Decision
 from resque.ledger.records import Estimate, Forecast
 
+__all__ = ["decision_markdown", "undecided_markdown"]
+
 _HEADING = "### Update forecast: "
 
 
 def undecided_markdown(reason: str) -> str:
-    """The summary where no forecast could be made."""
+    """Return the summary of a run for which no forecast could be computed.
+
+    Example:
+        >>> print(undecided_markdown("3 updates in the ledger, 8 are needed").splitlines()[2])
+        - 3 updates in the ledger, 8 are needed
+    """
     return f"{_HEADING}{VERDICTS[UNSURE]}\n\n- {reason}\n"
 
 
-def decision_markdown(made: Forecast, decision: Decision, paid: Estimate | None = None, currency: str = "") -> str:
-    """The decision as Markdown, for a CI job's step summary."""
-    lines = [
-        f"{_HEADING}{decision.verdict}",
-        "",
-        f"`{made.train_data}` to accuracy {made.target_accuracy:g}; chance of reaching it "
-        f"{format_probability(made.probability_reached)}; forecast `{made.id}`.",
-        "",
-        f"| cost | forecast | {made.level:.0%} interval | stays below ({made.level:.0%}) | budget |",
-        "|---|---|---|---|---|",
-    ]
+def decision_markdown(forecast: Forecast, decision: Decision, price: Estimate | None = None, currency: str = "") -> str:
+    """Return the decision with every forecast cost, its upper bound, its budget, and the reasons.
+
+    Args:
+        forecast: The forecast that the decision is about.
+        decision: Result of :func:`resque.forecasting.budget.decide`.
+        price: Forecast price of the training; None without a tariff.
+        currency: Currency of the price.
+    """
     budgets = {cost: f"{limit:g} {unit}" for cost, _, limit, unit in decision.held}
-    for cost, estimate in made.estimates.items():
-        cells = format_estimate(cost, estimate.value, estimate.interval, estimate.upper)
-        lines.append(f"| {COST_NAMES[cost]} | {' | '.join(cells)} | {budgets.get(cost, '')} |")
-    if paid is not None:
-        cells = (
-            format_price(paid.value, currency),
-            format_interval("", paid.value, paid.interval),
-            format_price(paid.upper, currency),
-        )
-        lines.append(f"| price of training | {' | '.join(cells)} | {budgets.get('price', '')} |")
-    return "\n".join([*lines, "", *(f"- {reason}" for reason in decision.reasons), ""])
+    rows = [
+        (COST_NAMES[c], *format_estimate(c, e.value, e.interval, e.upper), budgets.get(c, ""))
+        for c, e in forecast.estimates.items()
+    ]
+    if price is not None:
+        median, upper = format_price(price.value, currency), format_price(price.upper, currency)
+        interval = format_interval("", price.value, price.interval)
+        rows.append(("price of training", median, interval, upper, budgets.get("price", "")))
+    level = f"{forecast.level:.0%}"
+    return "\n".join(
+        [
+            f"{_HEADING}{decision.verdict}",
+            "",
+            f"`{forecast.train_data}` to accuracy {forecast.target_accuracy:g}; probability of reaching it "
+            f"{format_probability(forecast.probability_reached)}; forecast `{forecast.id}`.",
+            "",
+            f"| cost | forecast | {level} interval | {level} upper bound | budget |",
+            "|---|--:|--:|--:|--:|",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            *(f"- {reason}" for reason in decision.reasons),
+            "",
+        ]
+    )

@@ -1,0 +1,69 @@
+"""The report: self-contained, escaped, readable in light and dark, every figure with labeled axes."""
+
+import dataclasses
+import re
+
+import pytest
+
+from doubles import settled_pairs, synthetic_forecast, synthetic_update
+from resque.errors import DataError
+from resque.forecasting.evaluation.settlement import summarize_settlements
+from resque.ledger.records import Features
+from resque.reporting.html import write_report
+from resque.reporting.sentences import verdict_sentence
+
+
+def page_of(tmp_path, settled, history=()):
+    updates = [*history, *(update for _, update in settled)]
+    write_report(tmp_path / "report.html", updates, settled, summarize_settlements(settled), "Costs of <this> model")
+    return (tmp_path / "report.html").read_text()
+
+
+def test_the_page_is_self_contained_escaped_and_small(tmp_path):
+    page = page_of(tmp_path, settled_pairs())
+    assert not re.search(r'(?:src|href)="(?!#)|<script|@import|url\((?!#)', page)
+    assert "Costs of &lt;this&gt; model" in page
+    assert "<type" not in page
+    assert len(page) < 600_000
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_the_verdict_comes_first_then_the_table_then_the_figures(tmp_path):
+    settled = settled_pairs()
+    page = page_of(tmp_path, settled)
+    places = [page.index(text) for text in (verdict_sentence(summarize_settlements(settled)), "<tbody>", "<svg")]
+    assert places == sorted(places)
+    first_row = page[page.index("<tbody>") :].split("</tr>")[1]
+    assert re.findall(r">([^<>\n]+)</td>", first_row)[:3] == ["&lt;type 1&gt;:u1", "120", "100+"]
+    for term in ("SCI", "PUE", "CO2e"):
+        assert f"<dt>{term}</dt>" in page
+
+
+def test_every_panel_has_labeled_axes_with_units(tmp_path):
+    page = page_of(tmp_path, settled_pairs())
+    drawings = re.findall(r"<svg.*?</svg>", page, re.S)
+    assert len(drawings) == 5
+    for drawing in drawings:
+        texts = re.findall(r">([^<>\n]+)</text>", drawing)
+        labels = [text for text in texts if re.search(r"[a-z]{3}|\[", text) and "type" not in text]
+        panels = len(re.findall(r'id="axes_\d+"', drawing))
+        assert len(labels) >= 2 * panels
+        assert "#000000" not in drawing
+    for label in ("measured time [s]", "forecast energy [mWh]", "measured steps", "RESQUE_dist [rad]"):
+        assert f">{label}</text>" in page
+
+
+def test_a_ledger_without_forecasts_has_no_empty_sections(tmp_path):
+    update = synthetic_update("a", index=0.2, steps=0)
+    bare = dataclasses.replace(update, features=Features(None, None, None), shift_type=None)
+    page = page_of(tmp_path, [], [update, bare])
+    assert "No forecast has been settled yet" in page
+    assert "Every forecast" not in page
+    assert page.count("<svg") == 2
+    with pytest.raises(DataError, match="the ledger is empty"):
+        write_report(tmp_path / "none.html", [], [], summarize_settlements([]))
+
+
+def test_equal_values_and_zero_steps_can_be_drawn(tmp_path):
+    update = synthetic_update("a", index=0.2, steps=1000)
+    assert page_of(tmp_path, [(synthetic_forecast(update, 1.0), update)]).count("<svg") == 3

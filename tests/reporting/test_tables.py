@@ -1,0 +1,173 @@
+"""What the terminal shows: no line over 80 columns, the numbers of the records, warnings on stderr."""
+
+import dataclasses
+import io
+
+import pytest
+from rich.console import Console
+
+from doubles import settled_pairs, synthetic_update
+from resque.energy.grid import Grid
+from resque.energy.hardware import CPU_EMISSIONS
+from resque.energy.price import Tariff
+from resque.energy.reading import EnergyReading
+from resque.forecasting.budget import Budget, decide
+from resque.forecasting.evaluation.settlement import summarize_settlements
+from resque.indices.results import DistributionIndex, TaskIndex, TaskIndexOverhead
+from resque.ledger.records import Estimate, Features
+from resque.reporting import console, tables
+from resque.reporting.carbon_intensity import software_carbon_intensity
+from resque.training.from_scratch import ScratchComparison
+from resque.types import Interval
+
+
+@pytest.fixture
+def shown(capsys, monkeypatch):
+    """``shown(function, …) -> stdout, stderr`` at 80 columns, with line breaks as spaces."""
+    monkeypatch.setattr(console.out, "width", 80)
+
+    def call(function, *values):
+        function(*values)
+        out, err = capsys.readouterr()
+        assert max(map(len, out.splitlines())) <= 80
+        return " ".join(out.split()), err
+
+    return call
+
+
+@pytest.fixture
+def pair():
+    return settled_pairs(1)[0]
+
+
+def test_a_forecast_shows_costs_basis_overhead_and_embodied_emissions(shown, pair):
+    forecast = dataclasses.replace(
+        pair[0], notes=("a note",), reliability_issues=("too few updates",), n_bundled=147, n_history=1
+    )
+    price = Estimate(2.0, Interval(1.0, 3.0, 0.8, ""), None)
+    out, err = shown(tables.show_forecast, forecast, CPU_EMISSIONS, price, "EUR")
+    assert "steps 60 25–100 100" in out
+    assert "price 2 EUR 1–3 EUR –" in out
+    assert "not reliable enough for a decision: too few updates" in out
+    assert "based on 1 update (blur) and 147 bundled updates; predictors: index" in out
+    assert "steps forecast by RESQUE_dist alone: 100" in out
+    assert "RESQUE_dist 0.1000 rad (noise floor unknown" in out
+    assert "the forecast took 1 s, 1 mWh (cpu measured; replay)" in out
+    assert "embodied emissions for this time, not included:" in out
+    assert err == "warning: a note\n"
+
+
+def test_a_forecast_of_a_new_task_shows_its_index_and_no_median_for_fixed_epochs(shown, pair):
+    features = Features(None, None, None, task_index=0.25, scores={"warm-up accuracy": 0.9})
+    forecast = dataclasses.replace(pair[0], features=features, recipe={"fixed_epochs": 3}, alternatives={})
+    out, _ = shown(tables.show_forecast, forecast)
+    assert "RESQUE_task 0.2500 (0 is best, 1 is chance level); test accuracy after the warm-up 0.900" in out
+    assert "median over runs" not in out
+    assert "based on" not in out
+    unknown = dataclasses.replace(forecast, features=dataclasses.replace(features, scores={}))
+    assert "warm-up" not in shown(tables.show_forecast, unknown)[0]
+
+
+def test_a_decision_shows_bound_and_budget(shown, pair):
+    out, _ = shown(tables.show_decision, decide(pair[0], Budget(max_epochs=1.0)))
+    assert out.startswith("Budget decision: beyond budget cost upper bound budget ")
+    assert "epochs 10 epochs 1 epochs" in out
+
+
+def test_an_update_shows_costs_energy_carbon_and_how_it_ran(shown, pair):
+    curve = dataclasses.replace(pair[1].curve, accuracy=(0.5, 0.6, 0.99, 0.9, 0.9))
+    update = dataclasses.replace(
+        pair[1], tariff=Tariff(per_hour=2.0), resumed=2, trainable_share=0.01, curve=curve, angle_to_parent_rad=0.1,
+        energy=dataclasses.replace(pair[1].energy, note="short run"),
+    )  # fmt: skip
+    out, err = shown(tables.show_update, update, software_carbon_intensity(update))
+    for text in (
+        "steps 50", "price of the whole run", "evaluation and in-run forecasts (excluded) 1 s",
+        "accuracy on the original data 0.990 → 0.900", "CO2e per update, ", "× PUE 1.5 × I 400 g/kWh",
+        "best accuracy during the run: 0.9900", "1 % of the parameters were trained",
+        "interrupted and resumed: 2 times", "angle of its profile from the parent's 0.1000 rad",
+    ):  # fmt: skip
+        assert text in out
+    assert err == "warning: short run\n"
+    root = dataclasses.replace(update, angle_to_root_rad=0.2)
+    assert "from the root model's 0.2000 rad" in shown(tables.show_update, root)[0]
+
+
+def test_settled_updates_show_errors_and_a_single_one_its_in_run_forecasts(shown):
+    pairs = settled_pairs()
+    out, _ = shown(tables.show_settled, pairs)
+    assert "steps 60 25–100 50 +20% yes" in out
+    assert "steps 120 50–200 100+ – yes" in out
+    assert "+ target not reached: the cost of reaching it is higher" in out
+    assert "In-run" not in out
+    assert "In-run forecast updates" in shown(tables.show_settled, pairs[:1])[0]
+    out, _ = shown(tables.show_settlement, summarize_settlements(pairs))
+    assert "steps 4 of 4 20%" in out
+    assert "forecast 3 1.20 20% 100%" in out
+
+
+def test_a_comparison_shows_ratios_and_why_runs_stopped(shown):
+    fast, slow, never = (
+        synthetic_update(name, index=0.1, steps=steps, reached=reached)
+        for name, steps, reached in (("a", 100, True), ("b", 400, True), ("c", 400, False))
+    )
+    out, _ = shown(tables.show_comparison, ScratchComparison((fast,), (slow,)))
+    assert "steps 100 400 0.25 0.25–0.25, n = 1" in out
+    assert "retrained: target reached in 1 of 1 runs; best accuracy 0.9000" in out
+    out, _ = shown(tables.show_comparison, ScratchComparison((never,), (never,)))
+    assert "target reached in 0 of 1 runs (the others stopped by tolerance 0.01)" in out
+    assert "no ratios: in both arms a run missed the target" in out
+
+
+def test_the_ledger_lists_updates_and_pending_forecasts(shown):
+    pairs = settled_pairs(2)
+    updates = [update for _, update in pairs]
+    out, _ = shown(tables.show_ledger, updates, [forecast for forecast, _ in pairs], pairs[:1])
+    assert out.startswith("2 updates")
+    assert "0.50→0.85*" in out
+    assert "2 forecasts: 1 settled, 1 pending" in out
+    assert "120 50–200 90%" in out
+    assert shown(tables.show_ledger, [], [], [])[0] == "0 updates 0 forecasts: 0 settled, 0 pending"
+
+
+def test_an_index_shows_its_interval_and_every_class(shown):
+    index = DistributionIndex(
+        0.5, "rad", dict.fromkeys(range(100), 0.5), "flatten", "fc", "true", 10, 20,
+        Interval(0.4, 0.6, 0.9, "jackknife"), debiased=True,
+    )  # fmt: skip
+    out, _ = shown(tables.show_index, index)
+    assert "99 0.5000" in out
+    assert "interval: jackknife" in out
+    assert "debiased from 2 sub-sums" in out
+    assert "confidence interval: unknown" in shown(tables.show_index, dataclasses.replace(index, interval=None))[0]
+
+
+def test_a_task_index_shows_its_overhead_and_agreement(shown):
+    reading = EnergyReading(3.0, 1e-6, {"cpu": 1e-6}, {"cpu": "measured"}, "replay")
+    overhead = TaskIndexOverhead("new", 5, {}, 10, 0.5, 0.9, 1.0, 1.5, 0.5, reading, 4e-7)
+    index = TaskIndex(0.25, "1 - ARI", "all", True, "flatten", 100, 5, "fc", overhead=overhead)
+    out, _ = shown(tables.show_task, index, Grid("TST", 400.0, "a table"))
+    assert "warm-up: new head with 5 outputs, 10 steps (0.5 epochs), training accuracy 0.900" in out
+    assert "overhead: 3 s (warm-up 1 s, pass 1.5 s, clustering 500 ms), 1 mWh" in out
+    assert "carbon: 400 µg; grid TST" in out
+    every = dataclasses.replace(
+        index, overhead=None, keep="sizes", by_init={"random": 0.3}, agreement={"random, class-means": 0.9}
+    )
+    out, _ = shown(tables.show_task, every, None)
+    assert "random: the clustering with the least entropy of sizes" in out
+    assert "random, class-means 0.9000" in out
+
+
+def test_facts_are_names_and_values(shown):
+    out, _ = shown(tables.show_facts, {"devices": ["cpu", "cuda"], "energy": {"cpu": "measured"}, "n": 5})
+    assert out == "devices cpu, cuda energy cpu measured n 5"
+
+
+def test_a_progress_bar_shows_elapsed_and_remaining_time(monkeypatch):
+    page = io.StringIO()
+    monkeypatch.setattr(console, "err", Console(force_terminal=True, width=120, file=page))
+    with console.progress("training") as report:
+        report(1, 4, "accuracy 0.5")
+    assert list(console.tracked("abc", 3, "reading")) == ["a", "b", "c"]
+    for text in ("training", "elapsed", "remaining", "1/4", "accuracy 0.5", "reading"):
+        assert text in page.getvalue()
