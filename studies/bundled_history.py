@@ -1,10 +1,9 @@
-"""The rows of the studies as the history that ships with the package: ``src/resque/prior.jsonl``.
+"""Write the bundled history of the package, ``src/resque/ledger/bundled.jsonl``, from the rows of the studies.
 
-One update a line, as a ledger keeps it, with the predictors that forecasts use. Updates that began above their target
-are left out, and so are other recipes on the same original models: nobody else's updates are of their groups. Curves
-are thinned to evaluations at least 1.5 times their steps apart (and the last), without the losses; numbers have four
-digits; what a machine of the studies spent is kept in one sum, because it was measured, and is never used for another
-machine.
+Each line is one update, as a ledger stores it, with the predictors that forecasts use. Updates that began above their
+target are left out, and so are other recipes on the same original models, because no other user's updates are in their
+groups. Curves are thinned to evaluations whose steps grow by a factor of 1.5, and the last, without losses. Numbers
+have four digits. Energy is kept as one sum; it was measured, and is never used for another machine.
 
     python studies/bundled_history.py --preset cpu
 """
@@ -16,42 +15,42 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from agreement import TASK_INDEX, Run, runs
+from analysis import TASK_INDEX, Run, successful_runs
 from presets import PRESETS, TaskStudy
 from publish import Rows
 from resque.ledger.records import Update
 from resque.ledger.serialization import to_dict
 from resque.training.new_task import NEW_TASK
-from runs import RESULTS, rows
-from shift_rows import rounded
+from runs import RESULTS, existing_rows
+from shift_rows import round_floats
 
 BUNDLED = Path("src/resque/ledger/bundled.jsonl")
-APART = 1.5
+STEP_RATIO = 1.5
 DIGITS = 4
-USED = ("k-NN accuracy", "shrunk H-score", "LogME")  # of the rivals, by the predictors
+BASELINES_USED = ("k-NN accuracy", "shrunk H-score", "LogME")  # by predictors of forecasts
 
 
-def update_of(run: Run) -> Update:
-    """An update with what the predictors take, its whole curve, and no folders in its name."""
+def shift_update(run: Run) -> Update:
+    """Return the update of a shift with the features that predictors use, its whole curve, and no folders."""
     features = dataclasses.replace(
         run.update.features,
         samples=run.row["n"],
         classes=run.row["classes"],
         parameters=run.row["parameters"],
-        scores={name: run.row["rivals"][name][0] for name in USED} | run.row.get("scores", {}),
+        scores={name: run.row["baselines"][name][0] for name in BASELINES_USED} | run.row.get("scores", {}),
     )
-    names = {name: named(getattr(run.update, name)) for name in ("train_data", "test_data")}
+    names = {name: without_folders(getattr(run.update, name)) for name in ("train_data", "test_data")}
     return dataclasses.replace(run.update, features=features, **names)
 
 
-def named(data: str) -> str:
-    """A specification without the folders of this machine; the parts of a mixture have slashes, too."""
+def without_folders(data: str) -> str:
+    """Return a data specification without the folders of this machine; slashes of a mixture of shifts stay."""
     source, *steps = re.split(r"(?=[@+])", data, maxsplit=1)
     return "".join([re.sub(r"[^:,/]*/", "", source.replace("idx:", "").replace("npz:", "")), *steps])
 
 
-def task_update_of(study: TaskStudy, run: Run) -> Update:
-    """A new task as an update to its middle accuracy; the parent is the model before it got its head."""
+def task_update(study: TaskStudy, run: Run) -> Update:
+    """Return a new task as an update to its middle cutoff; its parent is the model before it got its head."""
     target = study.cutoffs[run.row["target"]][1]
     features = dataclasses.replace(
         run.update.features,
@@ -69,26 +68,25 @@ def task_update_of(study: TaskStudy, run: Run) -> Update:
         reached=run.update.curve.first_at(target) is not None,
         shift_type=NEW_TASK,
         parent=f"{run.row['source'] or 'none'} {run.seed}",
-        train_data=named(run.update.train_data),
-        test_data=named(run.update.test_data),
+        train_data=without_folders(run.update.train_data),
+        test_data=without_folders(run.update.test_data),
     )
 
 
-def lines(preset: str, found: Rows) -> Iterator[str]:
-    """One line an update."""
+def lines(preset: str, rows: Rows) -> Iterator[str]:
+    """Yield one line of JSON per update."""
     for study in PRESETS[preset].shifts:
         if not study.originals:
-            yield from (line(update_of(run)) for run in runs(found[study.name]) if run.update.cost.steps)
+            yield from (line(shift_update(run)) for run in successful_runs(rows[study.name]) if run.update.cost.steps)
     for tasks in PRESETS[preset].tasks:
-        for run in runs(found[tasks.name]):
-            yield line(task_update_of(tasks, run))
+        yield from (line(task_update(tasks, run)) for run in successful_runs(rows[tasks.name]))
 
 
 def thinned(update: Update) -> Update:
-    """With every evaluation at 1.5 times the steps of the one kept before, and the last, as far as they tell."""
+    """Return an update with the evaluations whose steps grow by a factor of 1.5, and the last."""
     curve, kept = update.curve, [0]
     for place in range(1, len(curve.steps)):
-        if curve.steps[place] >= APART * curve.steps[kept[-1]] or place == len(curve.steps) - 1:
+        if curve.steps[place] >= STEP_RATIO * curve.steps[kept[-1]] or place == len(curve.steps) - 1:
             kept.append(place)
     columns = {
         field.name: tuple(getattr(curve, field.name)[place] for place in kept)
@@ -101,22 +99,22 @@ def thinned(update: Update) -> Update:
 
 
 def line(update: Update) -> str:
-    """As a ledger keeps it."""
+    """Return an update as JSON, as a ledger stores it."""
     energy = dataclasses.replace(update.energy, components_kwh={}, note="")
     short = dataclasses.replace(thinned(update), energy=energy)
-    return json.dumps(rounded(to_dict(short), DIGITS), separators=(",", ":"))
+    return json.dumps(round_floats(to_dict(short), DIGITS), separators=(",", ":"))
 
 
 def main() -> None:
-    """Write the history."""
+    """Write the bundled history."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=BUNDLED)
     options = parser.parse_args()
-    made = list(lines(options.preset, rows(options.preset, results=options.results, missing=False)))
-    options.out.write_text("\n".join(made) + "\n", encoding="utf-8")
-    print(f"{len(made)} updates, {options.out.stat().st_size / 1e3:.0f} kB: {options.out}")
+    history = list(lines(options.preset, existing_rows(options.preset, options.results)))
+    options.out.write_text("\n".join(history) + "\n", encoding="utf-8")
+    print(f"{len(history)} updates, {options.out.stat().st_size / 1e3:.0f} kB: {options.out}")
 
 
 if __name__ == "__main__":

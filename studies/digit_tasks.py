@@ -8,13 +8,13 @@ from torch.utils.data import Dataset
 
 
 class Digits(Dataset):  # type: ignore[type-arg]
-    """Digits that are kept, under other labels."""
+    """A selection of the digits, with other labels."""
 
-    def __init__(self, kept: Callable[[np.ndarray], np.ndarray], labels: Callable[[np.ndarray], np.ndarray]) -> None:
-        found = load_digits()
-        rows = kept(found.target)
-        self._images = (found.images[rows] * 15.9).astype(np.uint8)
-        self._labels = labels(found.target[rows]).astype(int)
+    def __init__(self, select: Callable[[np.ndarray], np.ndarray], labels: Callable[[np.ndarray], np.ndarray]) -> None:
+        digits = load_digits()
+        rows = select(digits.target)
+        self._images = (digits.images[rows] * 15.9).astype(np.uint8)
+        self._labels = labels(digits.target[rows]).astype(int)
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -24,20 +24,20 @@ class Digits(Dataset):  # type: ignore[type-arg]
 
 
 def low() -> Digits:
-    """0 to 4."""
+    """Return the digits 0 to 4."""
     return Digits(lambda digits: digits < 5, lambda digits: digits)
 
 
 def high() -> Digits:
-    """5 to 9, as classes 0 to 4."""
+    """Return the digits 5 to 9 as classes 0 to 4."""
     return Digits(lambda digits: digits >= 5, lambda digits: digits - 5)
 
 
 def parity() -> Digits:
-    """Even or odd."""
+    """Return all digits as even or odd."""
     return Digits(lambda digits: digits >= 0, lambda digits: digits % 2)
 
 
 def thirds() -> Digits:
-    """The rest of the division by three."""
+    """Return all digits by their remainder modulo three."""
     return Digits(lambda digits: digits >= 0, lambda digits: digits % 3)

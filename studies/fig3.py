@@ -1,6 +1,6 @@
 """Figure 3: learning a new task from each source, against training from scratch.
 
-Test accuracy over steps, means over seeds, one panel a target task; the table has the totals of each cost to the
+Test accuracy over steps, means over seeds, one panel per target task. The table has the totals of each cost to the
 cutoffs that both reached.
 
     python studies/fig3.py --preset quick
@@ -9,59 +9,60 @@ cutoffs that both reached.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from agreement import EARLY_TO_LATE, Run, cutoff, markdown, runs, totals
+from analysis import TARGET_NAMES, Run, markdown, successful_runs, task_target, totals
 from fig1 import HEAD
 from presets import PRESETS, TaskStudy
-from publish import Made, Rows, publish
+from publish import Content, Rows, publish
 
 
-def mean_curve(found: Sequence[Run], steps: np.ndarray) -> np.ndarray:
-    """Accuracy of several runs at the same steps, averaged."""
-    curves = (run.update.curve for run in found)
-    return np.mean([np.interp(steps, curve.steps, curve.accuracy) for curve in curves], axis=0)
+def draw_mean_curve(axes: Axes, runs: Sequence[Run], style: str, label: str, color: str | None = None) -> None:
+    """Draw the accuracy of several runs, averaged at the steps of the first."""
+    if runs:
+        steps = np.array(runs[0].update.curve.steps)
+        curves = (run.update.curve for run in runs)
+        mean = np.mean([np.interp(steps, curve.steps, curve.accuracy) for curve in curves], axis=0)
+        axes.plot(steps, mean, style, label=label, **({"color": color} if color else {}))
 
 
 def figure(study: TaskStudy, learned: Sequence[Run], scratch: Sequence[Run]) -> Figure:
-    """One panel a task."""
-    drawn = Figure(figsize=(12, 7), layout="constrained")
-    panels = drawn.subplots(2, -(-len(study.cutoffs) // 2), squeeze=False).ravel()
+    """Draw one panel per target task."""
+    canvas = Figure(figsize=(12, 7), layout="constrained")
+    panels = canvas.subplots(2, -(-len(study.cutoffs) // 2), squeeze=False).ravel()
     for axes in panels[len(study.cutoffs) :]:
         axes.remove()
     for axes, task in zip(panels, study.cutoffs, strict=False):
-        for number, source in enumerate(study.sources):
-            own = [run for run in learned if run.group[1:] == (source, task)]
-            if own:
-                steps = np.array(own[0].update.curve.steps)
-                axes.plot(steps, mean_curve(own, steps), color=f"C{number}", label=f"from {source or 'random weights'}")
-        own = [run for run in scratch if run.group[2] == task]
-        if own:
-            steps = np.array(own[0].update.curve.steps)
-            axes.plot(steps, mean_curve(own, steps), "k--", label="from scratch, by the recipe of an original training")
+        for place, source in enumerate(study.sources):
+            members = [run for run in learned if run.group[1:] == (source, task)]
+            draw_mean_curve(axes, members, "-", f"from {source or 'random weights'}", f"C{place}")
+        members = [run for run in scratch if run.group[2] == task]
+        draw_mean_curve(axes, members, "k--", "from scratch, by the recipe of an original training")
         axes.set(title=task, xscale="symlog", xlabel="steps", ylabel="test accuracy")
         for level in study.cutoffs[task]:
             axes.axhline(level, color="0.8", linewidth=0.8)
-    handles, labels = panels[0].get_legend_handles_labels()
-    others = panels[1].get_legend_handles_labels()
-    shown = dict(zip(labels + others[1], handles + others[0], strict=True))
-    drawn.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=3)
-    return drawn
+    # no panel has a curve of its own task as source, so the first two panels together name all sources
+    (handles, labels), (more_handles, more_labels) = (panels[k].get_legend_handles_labels() for k in (0, 1))
+    shown = dict(zip(labels + more_labels, handles + more_handles, strict=True))
+    canvas.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=3)
+    return canvas
 
 
-def make(preset: str, rows: Rows) -> Mapping[str, Made]:
-    """Figure and totals of every study of tasks."""
-    made: dict[str, Made] = {}
+def make(preset: str, rows: Rows) -> Mapping[str, Content]:
+    """Make figure and totals of every study of tasks."""
+    contents: dict[str, Content] = {}
     lines = []
     for study in PRESETS[preset].tasks:
-        learned, scratch = runs(rows[study.name]), runs(rows[f"{study.name}-scratch"])
-        made[f"fig3-{study.name}"] = figure(study, learned, scratch)
+        learned, scratch = successful_runs(rows[study.name]), successful_runs(rows[f"{study.name}-scratch"])
+        contents[f"fig3-{study.name}"] = figure(study, learned, scratch)
         for source in filter(None, study.sources):
-            own = [run for run in learned if run.group[1] == source]
-            for number, name in enumerate(EARLY_TO_LATE):
-                for cost, found in totals(own, scratch, cutoff(study, number)).items():
-                    lines.append((f"from {source}", name, *found.cells(cost)))
-    return made | {"fig3": f"# Figure 3, preset {preset}: totals over the target tasks\n\n{markdown(HEAD, lines)}\n"}
+            members = [run for run in learned if run.group[1] == source]
+            for place, name in enumerate(TARGET_NAMES):
+                for cost, total in totals(members, scratch, task_target(study, place)).items():
+                    lines.append((f"from {source}", name, *total.cells(cost)))
+    table = markdown(HEAD, lines)
+    return contents | {"fig3": f"# Figure 3, preset {preset}: totals over the target tasks\n\n{table}\n"}
 
 
 if __name__ == "__main__":

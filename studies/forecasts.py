@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from agreement import EARLY_TO_LATE, Run, markdown, runs
+from analysis import TARGET_NAMES, Run, markdown, runs
 from bundled_history import task_update_of, thinned, update_of
 from presets import PRESETS, ShiftStudy, TaskStudy
 from publish import Rows, publish
@@ -86,7 +86,7 @@ def validated(found: CrossValidation, name: str) -> str:
 def validations(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) -> Iterator[str]:
     """Kinds at every target, conditions and seeds at the middle one; what has too few to leave out is not there."""
     yield f"## {study.name}"
-    for name, target in zip(EARLY_TO_LATE, study.targets, strict=True):
+    for name, target in zip(TARGET_NAMES, study.targets, strict=True):
         for by in ("shift-type", "condition", "seed") if name == "middle" else ("shift-type",):
             begun = [update for update in own if not starts_at_target(update.features, target)]
             if len({BY[by](update) for update in begun}) >= FEWEST_GROUPS:
@@ -103,7 +103,7 @@ def of_tasks(study: TaskStudy, found: Sequence[Run]) -> Iterator[tuple[str, ...]
     """Forecasts of new tasks at each cutoff, where the task, or what the model knew before, is not in the history."""
     learned = [(run, task_update_of(study, run)) for run in found]
     longest = max((update.cost.steps for _, update in learned), default=1)
-    for (what, left_out), (place, name) in itertools.product(LEFT_OUT.items(), enumerate(EARLY_TO_LATE)):
+    for (what, left_out), (place, name) in itertools.product(LEFT_OUT.items(), enumerate(TARGET_NAMES)):
         said: dict[str, list[ScoredForecast]] = {}
         for fold in dict.fromkeys(left_out(run) for run in found):
             rest = TrainingFolds([update for run, update in learned if left_out(run) != fold], (), LEVEL)
@@ -128,7 +128,7 @@ def new_tasks(preset: str, found: Rows) -> str:
 
 def early(study: ShiftStudy, own: Sequence[Update], others: Sequence[Update]) -> Iterator[tuple[str, ...]]:
     """Forecasts at the middle and late target from a few updates of one original model, drawn at random."""
-    for name, target in list(zip(EARLY_TO_LATE, study.targets, strict=True))[1:]:
+    for name, target in list(zip(TARGET_NAMES, study.targets, strict=True))[1:]:
         noise = replicate_deviation(own, target)
         for size in SIZES:
             for bundled in ((), others):

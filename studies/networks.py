@@ -1,6 +1,6 @@
-"""The studies' networks for small gray images, on the libraries' own blocks.
+"""Small networks of the paper's three families for gray images, from the blocks of timm and torchvision.
 
-The paper's three families, of 70,000 to 150,000 parameters each: small enough for two processor cores.
+They have 70,000 to 150,000 parameters, few enough for two processor cores.
 """
 
 from timm.models.resnet import BasicBlock, ResNet
@@ -10,9 +10,9 @@ from torchvision.models.vgg import VGG, make_layers
 
 
 def small_resnet(num_classes: int = 10) -> nn.Module:
-    """Four residual blocks of 16, 32, 64 and 64 channels after a stem of three convolutions; 150,000 parameters.
+    """Build a ResNet of four blocks (16, 32, 64, 64 channels) after a stem of three convolutions; 150,000 parameters.
 
-    Without a pooling after the stem, as the paper's ResNet18 has none: the last maps have 4 × 4 positions.
+    Like the paper's ResNet18 it has no pooling after the stem; its last feature maps have 4 × 4 positions.
     """
     model = ResNet(
         BasicBlock,
@@ -28,7 +28,7 @@ def small_resnet(num_classes: int = 10) -> nn.Module:
 
 
 def small_vgg(num_classes: int = 10) -> nn.Module:
-    """Six convolutions with batch normalisation, three poolings, one dense layer; 72,000 parameters."""
+    """Build a VGG of six convolutions with batch normalization, three poolings, one dense layer; 72,000 parameters."""
     features = make_layers([16, 16, "M", 32, 32, "M", 64, 64, "M"], batch_norm=True)
     features[0] = nn.Conv2d(1, 16, 3, padding=1)
     model = VGG(features, num_classes=num_classes)
@@ -38,7 +38,7 @@ def small_vgg(num_classes: int = 10) -> nn.Module:
 
 
 def small_vit(num_classes: int = 10) -> nn.Module:
-    """Four blocks of width 64 with four heads, patches of 4 in images of 16 × 16; 140,000 parameters."""
+    """Build a ViT of four blocks of width 64 with four heads, for patches of 4 in 16 × 16 pixels; 140,000 parameters."""
     return VisionTransformer(
         img_size=16,
         patch_size=4,

@@ -1,4 +1,4 @@
-"""What each preset of the studies runs, as data: models, data sets, shifts, tasks, recipes, targets and seeds."""
+"""Presets of the studies, as data: models, datasets, shifts, tasks, recipes, targets and seeds."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ NETWORKS = "studies/networks.py"
 NOISES = ("gaussian", "blur", "salt_pepper")
 LEVELS = tuple(range(1, 11))
 PILOT_SEEDS = (100,)
-PAPERS_FORMS = ((None, "flatten"), (None, "mean"), ("penultimate", "flatten"))
+PAPER_FORMS = ((None, "flatten"), (None, "mean"), ("penultimate", "flatten"))
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Shifted:
     """One condition of a shift.
 
     Attributes:
-        shift_type: Of the shift.
-        level: How strong; for renderings no more than a number.
-        train: Data of the retraining.
-        test: Held out.
+        shift_type: Type of the shift.
+        level: Level of the shift; for renderings only a number.
+        train: Specification of the training data.
+        test: Specification of the held-out test data.
     """
 
     shift_type: str
@@ -35,20 +35,20 @@ class ShiftStudy:
     """Retrainings of one network on one data set for many shifts.
 
     Attributes:
-        name: Of its rows.
-        train: Data of the original training (``@original`` of them).
-        test: Held out, without a shift.
-        model: With random weights.
-        clean_recipe: Of the original training.
-        clean_accuracy: Where that ends.
-        recipe: Of the retrainings.
-        targets: Early, middle and late; a run ends at the late one, the others are read off its curve.
-        shifts: The conditions.
-        seeds: Of the original model and of its retrainings.
+        name: Name of the study and of its file of rows.
+        train: Training data; the original model is trained on their part ``@original``.
+        test: Held-out test data without a shift.
+        model: Specification of the model, with random weights.
+        clean_recipe: Recipe of the original training.
+        clean_accuracy: Accuracy at which the original training ends.
+        recipe: Recipe of the retrainings.
+        targets: Early, middle and late target; a run ends at the late one, the others are read off its curve.
+        shifts: Conditions of the study.
+        seeds: Seeds of the original model and of its retrainings.
         forms: Layer and reduction of each form of the index; the first is the paper's.
-        sizes: Numbers of shifted samples to ask the index with, beside all of them.
-        originals: The study whose original models it takes; its own where empty.
-        scratch: ``(kind, level)`` that are also trained from scratch.
+        sizes: Numbers of shifted samples for which the index is computed, besides all of them.
+        originals: Name of the study whose original models are used; empty for models of its own.
+        scratch: ``(shift type, level)`` of the conditions that are also trained from scratch.
     """
 
     name: str
@@ -61,7 +61,7 @@ class ShiftStudy:
     targets: tuple[float, float, float]
     shifts: tuple[Shifted, ...]
     seeds: tuple[int, ...] = (0, 1, 2)
-    forms: tuple[tuple[str | None, str], ...] = PAPERS_FORMS
+    forms: tuple[tuple[str | None, str], ...] = PAPER_FORMS
     sizes: tuple[int, ...] = ()
     originals: str = ""
     scratch: tuple[tuple[str, int], ...] = ()
@@ -69,17 +69,17 @@ class ShiftStudy:
 
 @dataclass(frozen=True)
 class TaskStudy:
-    """Every task learned by the models of all the others, and by one without any experience.
+    """Every task learned by the models of all other tasks, and by a model with random weights.
 
     Attributes:
-        name: Of its rows.
-        model: With random weights.
+        name: Name of the study and of its file of rows.
+        model: Specification of the model, with random weights.
         tasks: Name → training and test data.
-        clean_recipe: Of the original trainings.
-        recipe: Of the new task.
-        sources: Tasks to begin from; ``""`` is a model with random weights, trained as the originals are.
-        cutoffs: Task → accuracies, early to late; tasks without any are no targets.
-        seeds: Of the original model and of its retrainings.
+        clean_recipe: Recipe of the original trainings.
+        recipe: Recipe of the new task.
+        sources: Tasks to start from; ``""`` is a model with random weights, trained by the same recipe.
+        cutoffs: Task → target accuracies, early to late; tasks without any are only sources.
+        seeds: Seeds of the original model and of its retrainings.
     """
 
     name: str
@@ -94,32 +94,33 @@ class TaskStudy:
 
 @dataclass(frozen=True)
 class Preset:
-    """All studies of one size."""
+    """Studies of one size."""
 
     shifts: tuple[ShiftStudy, ...] = ()
     tasks: tuple[TaskStudy, ...] = field(default=())
 
 
-def levels(train: str, test: str, kinds: tuple[str, ...], of: tuple[int, ...]) -> tuple[Shifted, ...]:
-    """Every kind at every level; the test set is shifted too, except where labels are spoiled."""
+def conditions_by_level(
+    train: str, test: str, shift_types: tuple[str, ...], levels: tuple[int, ...]
+) -> tuple[Shifted, ...]:
+    """Return each shift type at each level; the test data are shifted too, unless the shift changes labels."""
     return tuple(
-        Shifted(kind, level, f"{train}@shifted+{kind}:{level}", f"{test}+{kind}:{level}" if kind != "relabel" else test)
-        for kind in kinds
-        for level in of
+        Shifted(name, level, f"{train}@shifted+{name}:{level}", test if name == "relabel" else f"{test}+{name}:{level}")
+        for name in shift_types
+        for level in levels
     )
 
 
-def mixtures(train: str, test: str, of: tuple[str, ...]) -> tuple[Shifted, ...]:
-    """Each sample one of several kinds, or none."""
-    kinds = ("/".join(part.split(":")[0] for part in mixture.split("/")) for mixture in of)
+def mixtures(train: str, test: str, shifts: tuple[str, ...]) -> tuple[Shifted, ...]:
+    """Return conditions in which each sample has one of several shifts, or none."""
     return tuple(
-        Shifted(kind, number, f"{train}@shifted+{mixture}", f"{test}+{mixture}")
-        for number, (kind, mixture) in enumerate(zip(kinds, of, strict=True), start=1)
+        Shifted("/".join(part.split(":")[0] for part in mixture.split("/")), number, f"{train}@shifted+{mixture}", f"{test}+{mixture}")
+        for number, mixture in enumerate(shifts, start=1)
     )
 
 
 def describe(study: ShiftStudy) -> str:
-    """A study in one paragraph."""
+    """Describe a study in one paragraph."""
     return (
         f"**{study.name}**: `{study.model}`, original training on `{study.train}@original` by `{study.clean_recipe}` "
         f"to {study.clean_accuracy:g}, retraining by `{study.recipe}`, tested on `{study.test}`, which is shifted too; "
@@ -128,12 +129,12 @@ def describe(study: ShiftStudy) -> str:
 
 
 def idx(part: str) -> str:
-    """Fashion-MNIST's ``train`` or ``t10k`` as Debian packs it (dataset-fashion-mnist)."""
+    """Return the specification of Fashion-MNIST's ``train`` or ``t10k``, as in Debian's dataset-fashion-mnist."""
     return f"idx:{FASHION}/{part}-images-idx3-ubyte.gz,{FASHION}/{part}-labels-idx1-ubyte.gz"
 
 
 def glyphs(name: str, style: str, part: str) -> str:
-    """One alphabet in one style, rendered by ``studies/glyphs.py``."""
+    """Return the specification of one alphabet in one style, rendered by ``studies/glyphs.py``."""
     return f"npz:{GLYPHS}/{name}-{style}-{part}.npz"
 
 
@@ -153,8 +154,8 @@ FASHION_STUDY = ShiftStudy(
     recipe="retrain-adam,evaluate_every=1,evaluate_growth=0.15,max_epochs=20",
     targets=(0.76, 0.78, 0.8),
     shifts=(
-        *levels(*FASHION_SMALL, NOISES, LEVELS),
-        *levels(*FASHION_SMALL, OTHERS, (2, 5, 8, 10)),
+        *conditions_by_level(*FASHION_SMALL, NOISES, LEVELS),
+        *conditions_by_level(*FASHION_SMALL, OTHERS, (2, 5, 8, 10)),
         *mixtures(
             *FASHION_SMALL,
             (
@@ -170,11 +171,11 @@ FASHION_STUDY = ShiftStudy(
                 "rotation:8/contrast:8/none",
             ),
         ),
-        *levels(*FASHION_SMALL, ("rotation",), (1, 3)),
-        *levels(*FASHION_SMALL, ("contrast",), (4, 7)),
-        *levels(*FASHION_SMALL, ("exchange",), (2, 5, 8, 10)),
+        *conditions_by_level(*FASHION_SMALL, ("rotation",), (1, 3)),
+        *conditions_by_level(*FASHION_SMALL, ("contrast",), (4, 7)),
+        *conditions_by_level(*FASHION_SMALL, ("exchange",), (2, 5, 8, 10)),
     ),
-    forms=(*PAPERS_FORMS, ("layer1.0.conv2", "mean"), ("layer2.0.conv2", "mean")),
+    forms=(*PAPER_FORMS, ("layer1.0.conv2", "mean"), ("layer2.0.conv2", "mean")),
     sizes=(300, 1000),
     scratch=tuple(("gaussian", level) for level in (2, 4, 6, 8, 10)),
 )
@@ -188,7 +189,7 @@ GLYPHS_STUDY = ShiftStudy(
     recipe="retrain-adam,evaluate_every=2,evaluate_growth=0.2,max_epochs=12",
     targets=(0.9, 0.93, 0.95),
     shifts=(
-        *levels(*UPPER, NOISES, (2, 4, 6, 8, 10)),
+        *conditions_by_level(*UPPER, NOISES, (2, 4, 6, 8, 10)),
         *(
             Shifted(
                 "rendering",
@@ -209,7 +210,7 @@ DIGITS_STUDY = ShiftStudy(
     clean_accuracy=0.9,
     recipe="retrain-sgd,evaluate_every=2,evaluate_growth=0.2,max_epochs=80",
     targets=(0.7, 0.75, 0.8),
-    shifts=levels(*DIGITS, NOISES, (1, 2, 3, 5, 7)),
+    shifts=conditions_by_level(*DIGITS, NOISES, (1, 2, 3, 5, 7)),
     forms=((None, "flatten"), (None, "token-mean"), ("penultimate", "flatten")),
 )
 TASKS = {
@@ -223,7 +224,7 @@ TASKS = {
 
 
 def full_size(name: str, network: str, train: str, test: str, targets: tuple[float, float, float]) -> ShiftStudy:
-    """One of the paper's networks under its three noises at ten levels, by its recipes."""
+    """Return a study of one of the paper's networks under its three noises at ten levels, by its recipes."""
     optimizer = "sgd" if network == "vit" else "adam"
     return ShiftStudy(
         name=name,
@@ -234,18 +235,18 @@ def full_size(name: str, network: str, train: str, test: str, targets: tuple[flo
         clean_accuracy=targets[-1],
         recipe=f"retrain-{optimizer},augmentation=paper,evaluate_every=10,evaluate_growth=0.1",
         targets=targets,
-        shifts=levels(train, test, NOISES, LEVELS),
+        shifts=conditions_by_level(train, test, NOISES, LEVELS),
         forms=((None, "flatten"), (None, "token-mean" if network == "vit" else "mean"), ("penultimate", "flatten")),
         scratch=tuple(("gaussian", level) for level in LEVELS) if network == "vgg16" else (),
     )
 
 
-def of_torchvision(name: str) -> tuple[str, str]:
-    """Training and test data in colour at 32 × 32."""
+def torchvision_data(name: str) -> tuple[str, str]:
+    """Return the specifications of training and test data in color at 32 × 32 pixels."""
     return f"torchvision:{name}@rgb@32px", f"torchvision:{name}:test@rgb@32px"
 
 
-PAPERS_TASKS = ("CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "Food101", "GTSRB", "MNIST", "SVHN")
+PAPER_TASKS = ("CIFAR10", "CIFAR100", "EMNIST", "FashionMNIST", "Food101", "GTSRB", "MNIST", "SVHN")
 
 PRESETS = {
     "quick": Preset(
@@ -259,7 +260,7 @@ PRESETS = {
                 clean_accuracy=0.98,
                 recipe="retrain-adam,evaluate_every=5,max_epochs=40",
                 targets=(0.9, 0.93, 0.95),
-                shifts=levels(*DIGITS, NOISES, (2, 4, 6, 8, 10)),
+                shifts=conditions_by_level(*DIGITS, NOISES, (2, 4, 6, 8, 10)),
                 seeds=(0, 1),
                 scratch=(("gaussian", 4), ("gaussian", 8)),
             ),
@@ -290,7 +291,7 @@ PRESETS = {
                     FASHION_STUDY,
                     name=f"fashion-{name}",
                     recipe=f"{FASHION_STUDY.recipe},{change}",
-                    shifts=levels(*FASHION_SMALL, NOISES, (4, 8)),
+                    shifts=conditions_by_level(*FASHION_SMALL, NOISES, (4, 8)),
                     originals="fashion",
                     scratch=(),
                 )
@@ -304,7 +305,7 @@ PRESETS = {
                 DIGITS_STUDY,
                 name="digits-lora",
                 recipe=f"{DIGITS_STUDY.recipe},trains=lora",
-                shifts=levels(*DIGITS, NOISES, (2, 5)),
+                shifts=conditions_by_level(*DIGITS, NOISES, (2, 5)),
                 originals="digits",
             ),
         ),
@@ -328,7 +329,7 @@ PRESETS = {
             ),
         ),
     ),
-    # Fashion-MNIST at full size, for whoever has a GPU and no download; targets were not piloted
+    # Fashion-MNIST at full size, for a GPU without downloads; the targets were not piloted
     "gpu": Preset(
         shifts=tuple(
             full_size(f"{network}-fashion", network, f"{idx('train')}@rgb@32px", f"{idx('t10k')}@rgb@32px", targets)
@@ -339,21 +340,21 @@ PRESETS = {
             )
         ),
     ),
-    # the paper's own; it needs a GPU, and the data sets under ./data; the paper names no targets, so these are ours
+    # the paper's own studies, for a GPU and datasets under ./data; the paper names no targets, so these are ours
     "paper": Preset(
         shifts=(
-            full_size("resnet18-cifar100", "resnet18", *of_torchvision("CIFAR100"), (0.5, 0.53, 0.56)),
-            full_size("vit-cifar10", "vit", *of_torchvision("CIFAR10"), (0.6, 0.63, 0.66)),
-            full_size("vgg16-svhn", "vgg16", *of_torchvision("SVHN"), (0.86, 0.88, 0.9)),
+            full_size("resnet18-cifar100", "resnet18", *torchvision_data("CIFAR100"), (0.5, 0.53, 0.56)),
+            full_size("vit-cifar10", "vit", *torchvision_data("CIFAR10"), (0.6, 0.63, 0.66)),
+            full_size("vgg16-svhn", "vgg16", *torchvision_data("SVHN"), (0.86, 0.88, 0.9)),
         ),
         tasks=(
             TaskStudy(
                 name="tasks-resnet18",
                 model="resque.networks:resnet18",
-                tasks={name: of_torchvision(name) for name in PAPERS_TASKS},
+                tasks={name: torchvision_data(name) for name in PAPER_TASKS},
                 clean_recipe="train-adam,augmentation=paper,fixed_epochs=100",
                 recipe="retrain-adam,augmentation=paper,evaluate_every=10,evaluate_growth=0.1,fixed_epochs=100",
-                sources=("", *PAPERS_TASKS),
+                sources=("", *PAPER_TASKS),
                 cutoffs={"CIFAR10": (0.7, 0.75, 0.8), "CIFAR100": (0.35, 0.4, 0.45), "GTSRB": (0.8, 0.85, 0.9)},
             ),
         ),

@@ -1,47 +1,52 @@
-"""What the scripts of the tables and figures share: their command line, and where things are written."""
+"""Command line of the scripts that make tables and figures, and the files that they write."""
 
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import matplotlib
 from matplotlib.figure import Figure
 
 from presets import PRESETS
 from resque.workflows.engine import Row
-from runs import PARTS, RESULTS, rows
+from runs import PARTS, RESULTS, existing_rows, make_rows
 
 Rows = Mapping[str, list[Row]]
-Made = str | Figure
+Content = str | Figure
 
 
-def publish(description: str | None, make: Callable[[str, Rows], Mapping[str, Made]], *parts: str) -> None:
-    """The command line of a table or a figure: make the rows that are missing, then what is read off them.
+def publish(description: str | None, make: Callable[[str, Rows], Mapping[str, Content]], *parts: str) -> None:
+    """Run a script from the command line: make the rows that are missing, then its tables and figures.
 
     Args:
-        description: The script's docstring.
-        make: ``(preset, rows)`` → file name without its ending → Markdown, or a figure.
-        parts: Of the preset, that it needs: its shifts, its tasks; all where none are named.
+        description: Docstring of the script.
+        make: Function of preset and rows that returns file name without suffix → Markdown or figure.
+        parts: Parts of the preset that are needed, ``"shifts"`` or ``"tasks"``; none stands for both.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="quick")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--made", action="store_true", help="of the rows that there are, however many are missing")
+    parser.add_argument("--workers", type=int, default=2, help="number of processes")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder with a folder of rows per preset")
+    parser.add_argument("--existing", action="store_true", help="use the rows that exist, and make none")
     options = parser.parse_args()
-    found = rows(options.preset, options.workers, options.results, missing=not options.made, parts=parts or PARTS)
-    for name, made in make(options.preset, found).items():
-        print(write(made, options.results / options.preset / name))
+    needed = parts or PARTS
+    if options.existing:
+        rows = existing_rows(options.preset, options.results, needed)
+    else:
+        rows = make_rows(options.preset, options.workers, options.results, parts=needed)
+    for name, content in make(options.preset, rows).items():
+        print(write(content, options.results / options.preset / name))
 
 
-def write(made: Made, place: Path) -> str:
-    """Keep a table as Markdown, or a figure as SVG; what to show in the terminal."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(made, str):
-        place.with_suffix(".md").write_text(made, encoding="utf-8")
-        return made
-    # a fixed salt and no date: the same rows give the same file
-    import matplotlib
+def write(content: Content, path: Path) -> str:
+    """Write a table as Markdown or a figure as SVG; return what to show in the terminal.
 
+    The same rows give the same file: the SVG has a fixed salt and no date.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str):
+        path.with_suffix(".md").write_text(content, encoding="utf-8")
+        return content
     with matplotlib.rc_context({"svg.hashsalt": "resque", "svg.fonttype": "none"}):
-        made.savefig(place.with_suffix(".svg"), metadata={"Date": None})
-    return str(place.with_suffix(".svg"))
+        content.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    return str(path.with_suffix(".svg"))

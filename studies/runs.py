@@ -1,9 +1,9 @@
-"""The rows that every table and figure is read off: one retraining a row, each done once, whatever is killed.
+"""Make the rows that all tables and figures are read off: one retraining per row, each done once.
 
-A study of shifts trains an original model for each seed. Then, for each shift, one pass gives every form of the index
-and every rival, and a retraining with many evaluations gives the learning curve, from which the cost of any target can
-be read. A study of tasks does the same with a new head, from every other task. Runs that never reach their target, and
-runs that fail, are rows like any other.
+A study of shifts trains an original model for each seed. Then, for each shift, one forward pass gives every form of the
+index and every baseline, and a retraining with many evaluations gives the learning curve, off which the cost of any
+target can be read. A study of tasks does the same with a new head, from every other task. Runs that never reach their
+target, and runs that fail, are rows like any other. After an interruption the script resumes where it was.
 
     python studies/runs.py --preset quick
     python studies/runs.py --preset cpu --pilot    # other seeds than the published ones, rows into the cache
@@ -12,7 +12,7 @@ runs that fail, are rows like any other.
 import argparse
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,81 +20,80 @@ from rich.console import Console
 from rich.progress import Progress
 
 from glyphs import render
-from presets import PILOT_SEEDS, PRESETS, Preset, ShiftStudy, TaskStudy
+from presets import PILOT_SEEDS, PRESETS, Preset, Shifted, ShiftStudy, TaskStudy
 from resque.ledger.migration import SCORES
 from resque.workflows.engine import ExperimentTask, Row, read_rows, run_tasks
-from shift_rows import original, passed, retrained, scratched
-from task_rows import from_scratch, learned, source_model
+from shift_rows import retrain_for_shift, score_adapted_model, train_from_scratch, train_original
+from task_rows import learn_from_scratch, learn_task, train_source
 
 RESULTS, CACHE = Path("studies/results"), Path("studies/cache")
 ORIGINALS, PASSES = "originals", "-passes"
 PARTS = ("shifts", "tasks")
-Planned = Iterator[tuple[str, list[ExperimentTask]]]
+Plan = Iterator[tuple[str, list[ExperimentTask]]]
+BASELINES = ("baselines", "baselines_before", "baselines_after")
+FORMER_KEYS = {"kind": "shift_type"} | {name.replace("baselines", "rivals"): name for name in BASELINES}
+"""Key of a row in the published files → today's."""
 
 
-def shift_tasks(study: ShiftStudy, cache: Path) -> Planned:
-    """``(file of the rows, tasks)``, in the order in which they must be done."""
+def plan_shift_study(study: ShiftStudy, cache: Path) -> Plan:
+    """Yield ``(file of rows, tasks)``, in the order in which they must be done."""
     weights = {seed: str(cache / f"{study.originals or study.name}-{seed}.safetensors") for seed in study.seeds}
     conditions = [(seed, shift) for seed in study.seeds for shift in study.shifts]
 
-    def task(work: Any, seed: int, shift: Any = None, **more: Any) -> ExperimentTask:
-        given = {"study": study, "seed": seed} | ({"shift": shift} if shift else {}) | more
+    def task(work: Callable[..., Row], seed: int, shift: Shifted | None = None, **more: Any) -> ExperimentTask:
+        arguments = {"study": study, "seed": seed} | ({"shift": shift} if shift else {}) | more
         name = f"{study.name} {seed}" + (f" {shift.shift_type}:{shift.level}" if shift else "")
-        return ExperimentTask(name, work, given)
+        return ExperimentTask(name, work, arguments)
 
     if not study.originals:
-        yield f"{ORIGINALS}-{study.name}", [task(original, seed, weights=weights[seed]) for seed in study.seeds]
-    yield study.name, [task(retrained, seed, shift, weights=weights[seed]) for seed, shift in conditions]
+        yield f"{ORIGINALS}-{study.name}", [task(train_original, seed, weights=weights[seed]) for seed in study.seeds]
+    yield study.name, [task(retrain_for_shift, seed, shift, weights=weights[seed]) for seed, shift in conditions]
     if not study.originals:
-        looks = [task(passed, seed, shift, weights=weights[seed]) for seed, shift in conditions]
-        yield f"{study.name}{PASSES}", looks
+        passes = [task(score_adapted_model, seed, shift, weights=weights[seed]) for seed, shift in conditions]
+        yield f"{study.name}{PASSES}", passes
     chosen = [(seed, shift) for seed, shift in conditions if (shift.shift_type, shift.level) in study.scratch]
-    yield f"{study.name}-scratch", [task(scratched, seed, shift) for seed, shift in chosen]
+    yield f"{study.name}-scratch", [task(train_from_scratch, seed, shift) for seed, shift in chosen]
 
 
-def task_tasks(study: TaskStudy, cache: Path) -> Planned:
-    """The same for a study of tasks."""
+def plan_task_study(study: TaskStudy, cache: Path) -> Plan:
+    """Yield ``(file of rows, tasks)`` of a study of tasks, in the order in which they must be done."""
     weights = {
         (source, seed): str(cache / f"{study.name}-{source or 'none'}-{seed}.safetensors")
         for source in study.sources
         for seed in study.seeds
     }
 
-    def task(work: Any, seed: int, *names: str, **given: Any) -> ExperimentTask:
-        said = " > ".join(name or "none" for name in names)
-        return ExperimentTask(f"{study.name} {seed} {said}", work, {"study": study, "seed": seed, **given})
+    def task(work: Callable[..., Row], seed: int, *names: str, **arguments: Any) -> ExperimentTask:
+        title = " > ".join(name or "none" for name in names)
+        return ExperimentTask(f"{study.name} {seed} {title}", work, {"study": study, "seed": seed, **arguments})
 
     yield (
         f"{ORIGINALS}-{study.name}",
-        [task(source_model, seed, source, source=source, weights=place) for (source, seed), place in weights.items()],
+        [task(train_source, seed, source, source=source, weights=path) for (source, seed), path in weights.items()],
     )
     yield (
         study.name,
         [
-            task(learned, seed, source, target, source=source, target=target, weights=weights[source, seed])
+            task(learn_task, seed, source, target, source=source, target=target, weights=weights[source, seed])
             for seed, target, source in itertools.product(study.seeds, study.cutoffs, study.sources)
             if source != target
         ],
     )
-    yield (
-        f"{study.name}-scratch",
-        [
-            task(from_scratch, seed, target, target=target)
-            for seed, target in itertools.product(study.seeds, study.cutoffs)
-        ],
+    pairs = itertools.product(study.seeds, study.cutoffs)
+    yield f"{study.name}-scratch", [task(learn_from_scratch, seed, target, target=target) for seed, target in pairs]
+
+
+def plan(preset: Preset, cache: Path) -> Plan:
+    """Yield ``(file of rows, tasks)`` of all studies of a preset; files without tasks are left out."""
+    studies = itertools.chain(
+        *(plan_shift_study(study, cache) for study in preset.shifts),
+        *(plan_task_study(study, cache) for study in preset.tasks),
     )
+    return ((file, tasks) for file, tasks in studies if tasks)
 
 
-def planned(preset: Preset, cache: Path) -> Planned:
-    """All of a preset; what is left out has no tasks."""
-    found = itertools.chain(
-        *(shift_tasks(study, cache) for study in preset.shifts), *(task_tasks(study, cache) for study in preset.tasks)
-    )
-    return ((file, tasks) for file, tasks in found if tasks)
-
-
-def specs(preset: Preset) -> Iterator[str]:
-    """Every data set that a preset names."""
+def data_specs(preset: Preset) -> Iterator[str]:
+    """Yield the specification of each dataset of a preset."""
     for study in preset.shifts:
         yield from (study.train, study.test)
         yield from (spec for shift in study.shifts for spec in (shift.train, shift.test))
@@ -102,105 +101,116 @@ def specs(preset: Preset) -> Iterator[str]:
         yield from itertools.chain(*tasks.tasks.values())
 
 
-def for_pilot(preset: Preset) -> Preset:
-    """Half of it, with seeds that are not published."""
-
-    def fewer(study: ShiftStudy) -> ShiftStudy:
-        return dataclasses.replace(study, seeds=PILOT_SEEDS, shifts=study.shifts[1::2])
-
+def pilot_preset(preset: Preset) -> Preset:
+    """Return half of the conditions, with seeds that are not published."""
+    shifts = (dataclasses.replace(study, seeds=PILOT_SEEDS, shifts=study.shifts[1::2]) for study in preset.shifts)
     tasks = (dataclasses.replace(study, seeds=PILOT_SEEDS) for study in preset.tasks)
-    return Preset(tuple(map(fewer, preset.shifts)), tuple(tasks))
+    return Preset(tuple(shifts), tuple(tasks))
 
 
-def rows(
+def select_parts(name: str, parts: Sequence[str]) -> Preset:
+    """Return a preset with some of its parts, ``"shifts"`` or ``"tasks"``."""
+    return dataclasses.replace(PRESETS[name], **{part: () for part in PARTS if part not in parts})
+
+
+def existing_rows(name: str, results: Path = RESULTS, parts: Sequence[str] = PARTS) -> dict[str, list[Row]]:
+    """Read the rows of a preset that exist, and make none.
+
+    Args:
+        name: Name of the preset.
+        results: Folder that holds a folder of rows per preset.
+        parts: Parts of the preset, ``"shifts"`` or ``"tasks"``.
+
+    Returns:
+        File of rows → its rows, in the order in which they are planned.
+    """
+    preset, rows = select_parts(name, parts), {}
+    for file, tasks in plan(preset, CACHE / name):
+        existing = read_rows(results / name / f"{file}.jsonl")
+        rows[file] = [existing[task.key] for task in tasks if task.key in existing]
+    return with_adapted_scores(rows, preset)
+
+
+def make_rows(
     name: str,
     workers: int = 2,
     results: Path = RESULTS,
     cache: Path = CACHE,
     pilot: bool = False,
     only: str = "",
-    missing: bool = True,
     parts: Sequence[str] = PARTS,
 ) -> dict[str, list[Row]]:
-    """Study → its rows, in the order in which they are planned.
+    """Make the rows of a preset that are missing, and return all of them.
 
     Args:
-        name: Of the preset.
-        workers: Processes side by side.
-        results: Where the rows of each preset have a folder.
-        cache: Where the weights of the original models are kept, and the rows of a pilot.
-        pilot: Other seeds than the published ones.
-        only: Do nothing but these studies: the beginning of their names.
-        missing: Make those that are missing; else there are fewer.
-        parts: Of the preset: its shifts, its tasks.
+        name: Name of the preset.
+        workers: Number of processes; 0 works in this one.
+        results: Folder that holds a folder of rows per preset.
+        cache: Folder of the weights of original models, and of the rows of a pilot.
+        pilot: Whether to run other seeds than the published ones.
+        only: Beginning of the names of the studies that are run; empty for all.
+        parts: Parts of the preset, ``"shifts"`` or ``"tasks"``.
+
+    Returns:
+        File of rows → its rows, in the order in which they are planned.
     """
-    preset, place = PRESETS[name], results / name
-    preset = dataclasses.replace(preset, **{part: () for part in PARTS if part not in parts})
+    preset, folder = select_parts(name, parts), results / name
     if pilot:
-        preset, place, cache = for_pilot(preset), cache / "pilot" / name, cache / "pilot"
-    plan = [
-        (file, tasks, (cache / name if file.startswith(ORIGINALS) else place) / f"{file}.jsonl")
-        for file, tasks in planned(preset, cache / name)
-        if file.removeprefix(f"{ORIGINALS}-").startswith(only)
-    ]
-    if not missing:
-        there = {file: read_rows(where) for file, _, where in plan}
-        made = {file: [there[file][task.key] for task in tasks if task.key in there[file]] for file, tasks, _ in plan}
-        return with_passes(made, preset)
-    render(specs(preset))
-    made = {}
+        preset, folder, cache = pilot_preset(preset), cache / "pilot" / name, cache / "pilot"
+    render(data_specs(preset))
+    rows = {}
     with Progress(console=Console(stderr=True)) as progress:
-        for file, tasks, where in plan:
+        for file, tasks in plan(preset, cache / name):
+            if not file.removeprefix(f"{ORIGINALS}-").startswith(only):
+                continue
             bar = progress.add_task(file, total=len(tasks))
 
             def on_progress(done: int, total: int, key: str, bar: Any = bar) -> None:
                 progress.update(bar, completed=done, description=key)
 
-            made[file] = list(run_tasks(tasks, where, workers, on_progress=on_progress).values())
+            path = (cache / name if file.startswith(ORIGINALS) else folder) / f"{file}.jsonl"
+            rows[file] = list(run_tasks(tasks, path, workers, on_progress=on_progress).values())
             progress.update(bar, completed=len(tasks), description=file)
-    return with_passes(made, preset)
+    return with_adapted_scores(rows, preset)
 
 
-def with_passes(made: dict[str, list[Row]], preset: Preset) -> dict[str, list[Row]]:
-    """Rows of retrainings with what the later passes said of the same shift and original model."""
-    made = {file: [modern(row) for row in found] for file, found in made.items()}
+def with_adapted_scores(rows: dict[str, list[Row]], preset: Preset) -> dict[str, list[Row]]:
+    """Add to the rows of retrainings the scores of the batch-norm-adapted model, which have files of their own."""
+    rows = {file: [modernize_keys(row) for row in members] for file, members in rows.items()}
     for study in preset.shifts:
-        looked = {
-            _run(row): row["scores"]
-            for row in made.get(f"{study.originals or study.name}{PASSES}", ())
-            if "scores" in row
-        }
-        for row in made.get(study.name, ()):
-            if "error" not in row and _run(row) in looked:
-                row["scores"] = looked[_run(row)]
-    return made
+        passes = rows.get(f"{study.originals or study.name}{PASSES}", ())
+        scores = {_run(row): row["scores"] for row in passes if "scores" in row}
+        for row in rows.get(study.name, ()):
+            if "error" not in row and _run(row) in scores:
+                row["scores"] = scores[_run(row)]
+    return rows
 
 
-def modern(row: Row) -> Row:
+def modernize_keys(row: Row) -> Row:
     """Return a row with today's names; published rows keep those that they were written with."""
-    row = {{"kind": "shift_type"}.get(name, name): value for name, value in row.items()}
-    for part in ("rivals", "scores"):
+    row = {FORMER_KEYS.get(name, name): value for name, value in row.items()}
+    for part in (*BASELINES, "scores"):
         if part in row:
             row[part] = {SCORES.get(name, name): value for name, value in row[part].items()}
     return row
 
 
 def _run(row: Row) -> tuple[int, str, int] | None:
-    """A row's seed and shift; a run that failed has none."""
+    """Return seed and shift of a row; None for a run that failed."""
     return (row["seed"], row["shift_type"], row["level"]) if "error" not in row else None
 
 
 def main() -> None:
-    """Make the rows, and say how many of them failed."""
+    """Make the rows, and print how many of them failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="quick")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="number of processes")
     parser.add_argument("--pilot", action="store_true", help="other seeds than the published ones")
     parser.add_argument("--only", default="", help="the beginning of a study's name")
     options = parser.parse_args()
-    for file, found in rows(options.preset, options.workers, pilot=options.pilot, only=options.only).items():
-        failed = [row["error"] for row in found if "error" in row]
-        print(f"{file}: {len(found)} rows, {len(failed)} failed {failed[:1] or ''}")
+    for file, rows in make_rows(options.preset, options.workers, pilot=options.pilot, only=options.only).items():
+        errors = [row["error"] for row in rows if "error" in row]
+        print(f"{file}: {len(rows)} rows, {len(errors)} failed {errors[:1] or ''}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The rows of a study of shifts: one retraining for each shift and seed, its curve, and what one pass told before."""
+"""Rows of a study of shifts: features from one forward pass, and a retraining, for each shift and seed."""
 
 import dataclasses
 import functools
@@ -37,19 +37,19 @@ DIGITS = 6
 SCRATCH_EPOCHS = 60
 
 
-def original(study: ShiftStudy, seed: int, weights: str) -> Row:
-    """Train the original model of a seed."""
+def train_original(study: ShiftStudy, seed: int, weights: str) -> Row:
+    """Train the original model of a seed, and save its weights."""
     torch.set_num_threads(1)
     model = on_device(load_model(study.model, seed=seed, classes=load_data(study.test).outputs))
     clean, test = load_data(f"{study.train}@original"), load_data(study.test)
     job = RetrainingJob(clean, test, study.clean_accuracy, named_recipe(study.clean_recipe), seed)
     update = retrain(model, job, meter=meter(), model_name=study.model)
     save_weights(model, Path(weights))
-    return {"study": study.name, "seed": seed, "accuracy": update.accuracy, "update": row_of(update)}
+    return {"study": study.name, "seed": seed, "accuracy": update.accuracy, "update": update_row(update)}
 
 
-def retrained(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
-    """What one pass says of a shift, and what retraining for it takes."""
+def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
+    """Compute the index and the baselines of a shift, and measure a retraining for it."""
     torch.set_num_threads(1)
     model, train = on_device(load_model(study.model, Path(weights))), load_data(shift.train)
     recipe, held_out = named_recipe(study.recipe), load_data(study.test)
@@ -57,63 +57,56 @@ def retrained(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row
     job = RetrainingJob(
         train, test, study.targets[-1], recipe, seed, original_test=held_out, shift_type=shift.shift_type
     )
-    features, _, passes_s = shift_features(model, job, clean_profile(study, weights, *study.forms[0]))
-    found = dict(indices(study, model, weights, train))
-    others = baseline_scores(collect_outputs(model, train), clean_view(study, weights))
+    features, _, passes_s = shift_features(model, job, original_profile(study, weights, *study.forms[0]))
+    indices = dict(index_forms(study, model, weights, train))
+    baselines = baseline_scores(collect_outputs(model, train), original_outputs(study, weights))
     cost = probe(model, train, recipe, meter())
     update = retrain(model, job, meter=meter(), features=features, step_cost=cost, model_name=study.model)
     return {
-        **named(study, seed, shift),
+        **run_keys(study, seed, shift),
         "n": len(train),
         "classes": len(train.classes),
         "parameters": sum(p.numel() for p in model.parameters()),
-        "passes_s": rounded(passes_s),
-        "indices": rounded(found),
-        "rivals": {name: [rounded(score.value), score.grows_with_cost] for name, score in others.items()},
-        "step_s": rounded(cost.wall_s),
-        "step_kwh": rounded(cost.energy_kwh),
-        "update": row_of(update),
+        "passes_s": round_floats(passes_s),
+        "indices": round_floats(indices),
+        "baselines": {name: [round_floats(score.value), score.grows_with_cost] for name, score in baselines.items()},
+        "step_s": round_floats(cost.wall_s),
+        "step_kwh": round_floats(cost.energy_kwh),
+        "update": update_row(update),
     }
 
 
-def named(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
-    """Which run a row is of."""
+def run_keys(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
+    """Return the keys of a row that identify its run."""
     return {"study": study.name, "seed": seed, "shift_type": shift.shift_type, "level": shift.level}
 
 
-def passed(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
-    """What passes with recalibrated batch normalisation say of a shift: apart, because they came later."""
+def score_adapted_model(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
+    """Score the batch-norm-adapted model on a shift; these rows are apart, because the scores were added later."""
     torch.set_num_threads(1)
-    model, train, test = (
-        on_device(load_model(study.model, Path(weights))),
-        load_data(shift.train),
-        load_data(shift.test),
-    )
+    model = on_device(load_model(study.model, Path(weights)))
+    train, test = load_data(shift.train), load_data(shift.test)
     job = RetrainingJob(train, test, study.targets[-1], named_recipe(study.recipe), seed)
     accuracy, loss = evaluate(model, test.batches())
-    scores = rounded(batchnorm_adapted_scores(model, job, accuracy, loss))
-    return {**named(study, seed, shift), "scores": scores}
+    scores = round_floats(batchnorm_adapted_scores(model, job, accuracy, loss))
+    return {**run_keys(study, seed, shift), "scores": scores}
 
 
-def scratched(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
-    """What training from scratch on the shifted data takes."""
+def train_from_scratch(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
+    """Measure training from scratch on the shifted data."""
     torch.set_num_threads(1)
     train, test = load_data(shift.train), load_data(shift.test)
     model = on_device(load_model(study.model, seed=seed + 1000, classes=test.outputs))
     recipe = dataclasses.replace(named_recipe(study.recipe).from_scratch(), max_epochs=SCRATCH_EPOCHS)
     job = RetrainingJob(train, test, study.targets[-1], recipe, seed, shift_type=shift.shift_type, from_scratch=True)
     update = retrain(model, job, meter=meter(), model_name=study.model)
-    return {
-        **named(study, seed, shift),
-        "n": len(train),
-        "update": row_of(update),
-    }
+    return {**run_keys(study, seed, shift), "n": len(train), "update": update_row(update)}
 
 
-def indices(study: ShiftStudy, model: nn.Module, weights: str, train: LabeledDataset) -> Iterator[tuple[str, Any]]:
-    """Every form of the index: by layer, reduction, labels and sample size, plain and debiased."""
+def index_forms(study: ShiftStudy, model: nn.Module, weights: str, train: LabeledDataset) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of each form of the index: layer, reduction, labels, sample size, plain and debiased."""
     for layer, reduction in study.forms:
-        before = clean_profile(study, weights, layer, reduction)
+        before = original_profile(study, weights, layer, reduction)
         parts = {"true labels": (train, "true")}
         if (layer, reduction) == study.forms[0]:
             parts["pseudo labels"] = train, "pseudo"
@@ -131,13 +124,13 @@ def indices(study: ShiftStudy, model: nn.Module, weights: str, train: LabeledDat
                 title = f"{layer or 'paper layer'}, {reduction}, {name}{', debiased' if debias else ''}"
                 try:
                     yield title, resque_dist(before, after, debias=debias, undefined="skip").value
-                except ResqueError:  # too few samples of a class for the halves
+                except ResqueError:  # a class has too few samples for split halves
                     yield title, None
 
 
 @functools.lru_cache(maxsize=8)
-def clean_profile(study: ShiftStudy, weights: str, layer: str | None, reduction: str) -> Profile:
-    """The profile of the original data, once a process."""
+def original_profile(study: ShiftStudy, weights: str, layer: str | None, reduction: str) -> Profile:
+    """Compute the profile of the original data, once per process."""
     clean = load_data(f"{study.train}@original")
     model = on_device(load_model(study.model, Path(weights)))
     batches = clean.batches(device=device_of(model))
@@ -145,32 +138,32 @@ def clean_profile(study: ShiftStudy, weights: str, layer: str | None, reduction:
 
 
 @functools.lru_cache(maxsize=1)
-def clean_view(study: ShiftStudy, weights: str) -> ModelOutputs:
-    """What the model sees in original data held out, once a process."""
+def original_outputs(study: ShiftStudy, weights: str) -> ModelOutputs:
+    """Collect the outputs of the model on held-out original data, once per process."""
     return collect_outputs(on_device(load_model(study.model, Path(weights))), load_data(study.test))
 
 
 @functools.lru_cache(maxsize=1)
 def meter() -> EnergyMeter:
-    """One a process: opening it takes a while."""
+    """Open the energy meter, once per process, because that takes a while."""
     return open_meter()
 
 
-def row_of(update: Update) -> Row:
-    """An update as a row keeps it: six digits of every number."""
-    found: Row = rounded(to_dict(update))
-    return found
+def update_row(update: Update) -> Row:
+    """Return an update as a row stores it, with six significant digits."""
+    row: Row = round_floats(to_dict(update))
+    return row
 
 
-def rounded(value: Any, digits: int = DIGITS) -> Any:
-    """The same with every float at six significant digits, so that rows stay small."""
+def round_floats(value: Any, digits: int = DIGITS) -> Any:
+    """Round each float in nested dictionaries and lists to some significant digits, so that rows stay small."""
     if isinstance(value, dict):
-        return {name: rounded(each, digits) for name, each in value.items()}
+        return {name: round_floats(each, digits) for name, each in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(each, digits) for each in value]
+        return [round_floats(each, digits) for each in value]
     return float(f"{value:.{digits}g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
 def on_device(model: nn.Module) -> nn.Module:
-    """On the GPU, where there is one."""
+    """Move a model to the GPU, if there is one."""
     return model.to("cuda" if torch.cuda.is_available() else "cpu")

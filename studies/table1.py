@@ -1,28 +1,28 @@
 """Table 1: how well RESQUE_dist orders the cost of retraining for a shift, beside the paper's figures.
 
-Pearson's r and Spearman's ρ with every cost at an early, a middle and a late target: of the paper's three noises and
-of every kind of shift, averaged over seeds as the paper does and run by run. Each with n, its 95 % interval (Fisher's
-z; for ρ with Bonett and Wright's variance) and p. Conditions that began at the target are left out; those that a seed
-never brought to it are counted, and rank last in the last column.
+Pearson's r and Spearman's ρ with each cost at an early, a middle and a late target, for the paper's three noises and
+for all shift types, averaged over seeds as in the paper and run by run. Each has n, a 95 % interval (Fisher's z; for ρ
+with Bonett and Wright's variance) and p. Conditions that began at the target are left out. Conditions that a seed never
+brought to it are counted, and rank last in the last column.
 
     python studies/table1.py --preset quick
 """
 
 from collections.abc import Iterator, Mapping
 
-from agreement import (
-    CORRELATIONS,
+from analysis import (
+    CORRELATION_COLUMNS,
     COSTS,
-    EARLY_TO_LATE,
     INDEX,
+    TARGET_NAMES,
     Run,
-    at,
     conditions,
-    correlations,
+    correlation_cells,
+    fixed_target,
     markdown,
     number,
-    replicates,
-    runs,
+    seed_variation,
+    successful_runs,
 )
 from presets import NOISES, PRESETS, ShiftStudy, describe
 from publish import Rows, publish
@@ -30,10 +30,9 @@ from publish import Rows, publish
 PUBLISHED = """The paper's r / ρ with epochs, gradient norm and parameter change, n = 30 conditions each, three runs
 averaged: ResNet18 on CIFAR100 .77 .74 .70 / .97 .97 .95; ViT on CIFAR10 .87 .88 .84 / .88 .88 .88; VGG16 on SVHN
 .93 .95 .94 / .92 .95 .93 (its p for .93 does not fit n = 30)."""
-HEAD = ("shifts", "target", "cost", *CORRELATIONS)
-MEANS, EVERY, SINGLE = "means over seeds", "where every seed began below the target", "single runs"
-FORMS = (MEANS, EVERY, SINGLE)
-SPREADS = (
+HEAD = ("shifts", "target", "cost", *CORRELATION_COLUMNS)
+MEANS, COMPLETE, SINGLE = "means over seeds", "where every seed began below the target", "single runs"
+VARIATION_COLUMNS = (
     "target",
     "conditions",
     "deviation of the index [rad]",
@@ -42,42 +41,44 @@ SPREADS = (
 )
 
 
-def lines(study: ShiftStudy, found: list[Run]) -> Iterator[tuple[str, ...]]:
-    """One line for each scope, target and cost."""
-    noises = [run for run in found if run.group[1] in NOISES]
-    scopes = {"three noises": noises} | ({"all kinds": found} if len(found) > len(noises) else {})
-    for scope, own in scopes.items():
-        for form in FORMS:
-            for name, target in zip(EARLY_TO_LATE, study.targets, strict=True):
-                known = conditions(own, at(target), of_index, by_seed=form == SINGLE)
-                if form == EVERY:
+def correlation_rows(study: ShiftStudy, runs: list[Run]) -> Iterator[tuple[str, ...]]:
+    """Yield a table row for each scope, averaging, target and cost."""
+    noises = [run for run in runs if run.group[1] in NOISES]
+    scopes = {"three noises": noises} | ({"all shift types": runs} if len(runs) > len(noises) else {})
+    for scope, members in scopes.items():
+        for averaging in (MEANS, COMPLETE, SINGLE):
+            for name, target in zip(TARGET_NAMES, study.targets, strict=True):
+                known = conditions(members, fixed_target(target), index_alone, by_seed=averaging == SINGLE)
+                if averaging == COMPLETE:
                     known = [condition for condition in known if condition.runs == len(study.seeds)]
                 for cost in COSTS:
-                    yield f"{scope}, {form}", f"{name}, {target:g}", cost, *correlations(known, INDEX, cost)
+                    cells = correlation_cells(known, INDEX, cost)
+                    yield f"{scope}, {averaging}", f"{name}, {target:g}", cost, *cells
 
 
-def spreads(study: ShiftStudy, found: list[Run]) -> Iterator[tuple[str, ...]]:
-    """Deviations over seeds at each target."""
-    for name, target in zip(EARLY_TO_LATE, study.targets, strict=True):
-        own = replicates(found, target)
-        error = "–" if own.steps_error is None else f"{100 * own.steps_error:.0f} %"
-        yield f"{name}, {target:g}", str(own.conditions), number(own.index), number(own.steps_factor), error
+def variation_rows(study: ShiftStudy, runs: list[Run]) -> Iterator[tuple[str, ...]]:
+    """Yield a table row of the variation over seeds at each target."""
+    for name, target in zip(TARGET_NAMES, study.targets, strict=True):
+        variation = seed_variation(runs, target)
+        error = "–" if variation.steps_error is None else f"{100 * variation.steps_error:.0f} %"
+        deviations = number(variation.index), number(variation.steps_factor)
+        yield f"{name}, {target:g}", str(variation.conditions), *deviations, error
 
 
-def of_index(run: Run) -> dict[str, float]:
-    """The paper's form alone."""
+def index_alone(run: Run) -> dict[str, float]:
+    """Return the index in the paper's form as the only predictor."""
     return {INDEX: run.row["indices"][INDEX]}
 
 
 def make(preset: str, rows: Rows) -> Mapping[str, str]:
-    """The table of a preset: studies that have original models of their own."""
+    """Make the table of a preset, from the studies that have original models of their own."""
     parts = [f"# Table 1, preset {preset}", f"RESQUE_dist ({INDEX}) and the cost of retraining for a shift.", PUBLISHED]
     for study in PRESETS[preset].shifts:
         if not study.originals:
             parts.append(describe(study))
-            found = runs(rows[study.name])
-            parts += [markdown(HEAD, lines(study, found)), "Deviations over seeds within a condition:"]
-            parts.append(markdown(SPREADS, spreads(study, found)))
+            runs = successful_runs(rows[study.name])
+            parts += [markdown(HEAD, correlation_rows(study, runs)), "Deviations over seeds within a condition:"]
+            parts.append(markdown(VARIATION_COLUMNS, variation_rows(study, runs)))
     return {"table1": "\n\n".join(parts) + "\n"}
 
 

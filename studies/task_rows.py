@@ -1,4 +1,4 @@
-"""The rows of a study of tasks: one retraining for each source, target and seed, its curve, and what one epoch told."""
+"""Rows of a study of tasks: features after one epoch, and a retraining, for each source, target and seed."""
 
 import copy
 import dataclasses
@@ -25,13 +25,13 @@ from resque.training.new_task import with_new_head
 from resque.training.recipe import named_recipe
 from resque.training.retrain import retrain
 from resque.workflows.engine import Row
-from shift_rows import meter, on_device, rounded, row_of
+from shift_rows import meter, on_device, round_floats, update_row
 
-STARTS = 1000  # samples for the three starts beside one another: twenty random ones take a while
+INITIALIZATION_SAMPLES = 1000  # for all three initializations: twenty random ones take a while
 
 
-def source_model(study: TaskStudy, source: str, seed: int, weights: str) -> Row:
-    """Train the model of a source; without one it keeps its random weights."""
+def train_source(study: TaskStudy, source: str, seed: int, weights: str) -> Row:
+    """Train the model of a source task and save its weights; without a source they stay random."""
     torch.set_num_threads(1)
     if not source:
         save_weights(load_model(study.model, seed=seed), Path(weights))
@@ -41,11 +41,11 @@ def source_model(study: TaskStudy, source: str, seed: int, weights: str) -> Row:
     job = RetrainingJob(train, test, 1.0, named_recipe(study.clean_recipe), seed)
     update = retrain(model, job, meter=meter(), model_name=study.model)
     save_weights(model, Path(weights))
-    return {"study": study.name, "seed": seed, "source": source, "accuracy": update.accuracy, "update": row_of(update)}
+    return {"study": study.name, "seed": seed, "source": source, "accuracy": update.accuracy, "update": update_row(update)}
 
 
-def learned(study: TaskStudy, source: str, target: str, seed: int, weights: str) -> Row:
-    """What one epoch of a new task tells, and what learning it takes."""
+def learn_task(study: TaskStudy, source: str, target: str, seed: int, weights: str) -> Row:
+    """Compute the index and the baselines of a new task after one epoch, and measure learning it."""
     torch.set_num_threads(1)
     train, test = (load_data(spec) for spec in study.tasks[target])
     model = load_model(study.model, Path(weights))
@@ -67,45 +67,44 @@ def learned(study: TaskStudy, source: str, target: str, seed: int, weights: str)
         "n": len(train),
         "classes": len(train.classes),
         "parameters": sum(p.numel() for p in learner.parameters()),
-        "indices": rounded(task_indices(warmed, task, seed)),
-        "accuracy_after_one_epoch": rounded(warm_up.accuracy),
-        "rivals_before": {name: [rounded(score.value), score.grows_with_cost] for name, score in before.items()},
-        "rivals_after": {name: [rounded(score.value), score.grows_with_cost] for name, score in after.items()},
-        "update": row_of(update),
+        "indices": round_floats(task_indices(warmed, task, seed)),
+        "accuracy_after_one_epoch": round_floats(warm_up.accuracy),
+        "baselines_before": {name: [round_floats(score.value), score.grows_with_cost] for name, score in before.items()},
+        "baselines_after": {name: [round_floats(score.value), score.grows_with_cost] for name, score in after.items()},
+        "update": update_row(update),
     }
 
 
-def from_scratch(study: TaskStudy, target: str, seed: int) -> Row:
-    """What learning a task without experience takes, by the recipe of an original training."""
+def learn_from_scratch(study: TaskStudy, target: str, seed: int) -> Row:
+    """Measure learning a task from random weights, by the recipe of an original training."""
     torch.set_num_threads(1)
     train, test = (load_data(spec) for spec in study.tasks[target])
     model = on_device(load_model(study.model, seed=seed + 1000, classes=train.outputs))
     recipe = named_recipe(study.recipe).from_scratch()
     job = RetrainingJob(train, test, 1.0, recipe, seed, from_scratch=True)
     update = retrain(model, job, meter=meter(), model_name=study.model)
-    return {"study": study.name, "seed": seed, "target": target, "n": len(train), "update": row_of(update)}
+    return {"study": study.name, "seed": seed, "target": target, "n": len(train), "update": update_row(update)}
 
 
 def task_indices(model: nn.Module, task: LabeledDataset, seed: int) -> Row:
-    """RESQUE_task in every form: layers and reductions, with and without Lloyd, and the three starts side by side."""
-    found: Row = {}
+    """Compute RESQUE_task in every form: layer, reduction, with and without Lloyd, and by initialization."""
+    values: Row = {}
     for layer, reduction in ((None, "flatten"), (None, "mean"), ("penultimate", "flatten")):
-        rows = represented(model, task, layer, reduction)
+        features = representations(model, task, layer, reduction)
         name = f"{layer or 'paper layer'}, {reduction}"
         for lloyd in (True, False):
             title = f"{name}, {'Lloyd' if lloyd else 'class means'}"
-            found[title] = resque_task(rows, task.labels, lloyd=lloyd).value
-    few = torch.from_numpy(np.sort(np.random.default_rng(seed).permutation(len(task))[:STARTS]))
+            values[title] = resque_task(features, task.labels, lloyd=lloyd).value
+    subset = torch.from_numpy(np.sort(np.random.default_rng(seed).permutation(len(task))[:INITIALIZATION_SAMPLES]))
     try:
-        together = resque_task(
-            represented(model, task.take(few), None, "flatten"), task.labels[few], init="all", seed=seed
-        )
+        features = representations(model, task.take(subset), None, "flatten")
+        by_init = resque_task(features, task.labels[subset], init="all", seed=seed)
     except ResqueError as error:  # fewer samples than classes
-        return found | {"starts": str(error)}
-    return found | {"starts": dict(together.by_init), "agreement": dict(together.agreement)}
+        return values | {"starts": str(error)}
+    return values | {"starts": dict(by_init.by_init), "agreement": dict(by_init.agreement)}
 
 
-def represented(model: nn.Module, data: LabeledDataset, layer: str | None, reduction: str) -> Tensor:
-    """``(n, width)`` representations."""
-    with capture_features(model, representation_layer(model, layer), reduction) as observe:
-        return torch.cat([observe(inputs)[0].cpu() for inputs, _ in data.batches(device=device_of(model))])
+def representations(model: nn.Module, data: LabeledDataset, layer: str | None, reduction: str) -> Tensor:
+    """Compute the ``(n, width)`` representations of a dataset."""
+    with capture_features(model, representation_layer(model, layer), reduction) as extract:
+        return torch.cat([extract(inputs)[0].cpu() for inputs, _ in data.batches(device=device_of(model))])

@@ -44,7 +44,7 @@ def made(studies, tmp_path_factory):
         clean_recipe="train-adam,max_epochs=3",
         recipe="train-adam,evaluate_every=2,max_epochs=4",
         targets=(0.3, 0.4, 0.5),
-        shifts=presets.levels("digits@16px@train@200", "digits@16px@test@100", ("gaussian", "desaturate"), (3, 9)),
+        shifts=presets.conditions_by_level("digits@16px@train@200", "digits@16px@test@100", ("gaussian", "desaturate"), (3, 9)),
         seeds=(0,),
         sizes=(40,),
         scratch=(("gaussian", 9),),
@@ -70,9 +70,9 @@ def made(studies, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(presets.PRESETS, "quick", presets.Preset((shifts, other), (tasks,)))
         patch.setattr(studies("shift_rows"), "open_meter", ReplayMeter)  # the real one would have half a second a probe
-        rows = runs.rows("quick", 0, place / "results", place / "work")
+        rows = runs.make_rows("quick", 0, place / "results", place / "work")
         written = {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()}
-        assert runs.rows("quick", 0, place / "results", place / "work") == rows
+        assert runs.make_rows("quick", 0, place / "results", place / "work") == rows
         assert {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()} == written
         yield place, rows
 
@@ -85,7 +85,7 @@ def test_rows_of_a_shift_hold_all_that_the_tables_need(made):
     assert len(strong["indices"]) == 2 * 3 + 2 + 2
     assert strong["indices"]["paper layer, flatten, true labels"] > mild["indices"]["paper layer, flatten, true labels"]
     assert strong["update"]["cost"]["steps"] > 0
-    assert {"LogME", "accuracy drop"} <= set(strong["rivals"])
+    assert {"LogME", "accuracy drop"} <= set(strong["baselines"])
     assert made[1]["digits-scratch"][0]["update"]["from_scratch"]
 
 
@@ -104,7 +104,7 @@ def test_rows_of_a_task_hold_the_index_after_one_epoch(made):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_every_table_and_figure_comes_of_the_rows(made, studies, script, monkeypatch):
     place, rows = made
-    monkeypatch.setattr(studies(script), "DRAWN", ("steps", "energy"), raising=False)
+    monkeypatch.setattr(studies(script), "PLOTTED_COSTS", ("steps", "energy"), raising=False)
     publish = studies("publish")
     found = studies(script).make("quick", rows)
     assert found
@@ -118,24 +118,24 @@ def test_the_same_rows_give_the_same_files(made, studies):
     of_figure = studies("fig5")
     (study,) = studies("presets").PRESETS["quick"].tasks
     for name in ("first", "second"):
-        known = of_figure.points(studies("agreement").runs(rows["tasks"]))
+        known = of_figure.mean_points(studies("analysis").successful_runs(rows["tasks"]))
         studies("publish").write(of_figure.figure(study, known), place / name)
     assert (place / "first.svg").read_bytes() == (place / "second.svg").read_bytes()
 
 
 def test_a_run_that_failed_is_in_no_table_and_stays_in_the_rows(made, studies):
     assert sum("error" in row for row in made[1]["digits"]) == 2
-    assert len(studies("agreement").runs(made[1]["digits"])) == 2
+    assert len(studies("analysis").successful_runs(made[1]["digits"])) == 2
 
 
 def test_correlations_have_their_intervals(studies):
-    agreement = studies("agreement").agreement
-    assert str(agreement([1, 2, 3], [1, 2, 3])) == "– (n = 3)"
-    assert str(agreement([1, 2, 3, 4, 5, 6], [1, 2, 3, 5, 4, 6])) == "0.94 [0.38, 1.00]"
-    assert agreement([1, 2, 3, 4, 5], [1, 1, 1, 1, 1]).value is None
+    correlate = studies("analysis").correlate
+    assert str(correlate([1, 2, 3], [1, 2, 3])) == "– (n = 3)"
+    assert str(correlate([1, 2, 3, 4, 5, 6], [1, 2, 3, 5, 4, 6])) == "0.94 [0.38, 1.00]"
+    assert correlate([1, 2, 3, 4, 5], [1, 1, 1, 1, 1]).value is None
     # at r = .86 and n = 7 Fisher's interval is wide
     x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
-    found = agreement(x, [1.0, 3.1, 2.0, 2.4, 6.0, 4.0, 7.0], ranks=False)
+    found = correlate(x, [1.0, 3.1, 2.0, 2.4, 6.0, 4.0, 7.0], ranks=False)
     assert found.low < 0.4 < found.value < found.high
 
 
@@ -170,7 +170,7 @@ def test_the_published_rows_are_whole(studies):
 
 
 def test_the_history_that_ships_is_that_of_the_published_rows(studies):
-    found = studies("runs").rows("cpu", missing=False)
+    found = studies("runs").existing_rows("cpu")
     text = (STUDIES.parent / "src" / "resque" / "ledger" / "bundled.jsonl").read_text(encoding="utf-8")
     shipped = [modernize(json.loads(line)) for line in text.splitlines()]
     assert shipped == [json.loads(line) for line in studies("bundled_history").lines("cpu", found)]
@@ -178,10 +178,10 @@ def test_the_history_that_ships_is_that_of_the_published_rows(studies):
 
 def test_each_condition_of_the_history_has_a_name_of_its_own(studies):
     """Repeats of a condition are told by its name; the parts of a mixture once lost their levels with the folders."""
-    named = studies("bundled_history").named
-    assert named("idx:/data/sets/a.gz,b/c.gz@400@shifted+blur:5/none") == "a.gz,c.gz@400@shifted+blur:5/none"
-    assert named("npz:studies/cache/latin.npz@shifted") == "latin.npz@shifted"
-    assert named("digits@16px+gaussian:5") == "digits@16px+gaussian:5"
+    without_folders = studies("bundled_history").without_folders
+    assert without_folders("idx:/data/sets/a.gz,b/c.gz@400@shifted+blur:5/none") == "a.gz,c.gz@400@shifted+blur:5/none"
+    assert without_folders("npz:studies/cache/latin.npz@shifted") == "latin.npz@shifted"
+    assert without_folders("digits@16px+gaussian:5") == "digits@16px+gaussian:5"
     text = (STUDIES.parent / "src" / "resque" / "ledger" / "bundled.jsonl").read_text(encoding="utf-8")
     updates = [json.loads(line) for line in text.splitlines()]
     runs = {(u["parent"], u["train_data"], json.dumps(u["recipe"])) for u in updates}
