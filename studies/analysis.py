@@ -90,7 +90,9 @@ def successful_runs(rows: Iterable[Row]) -> list[Run]:
     return selected
 
 
-def conditions(runs: Sequence[Run], target: TargetOf, predictors: PredictorsOf, by_seed: bool = False) -> list[Condition]:
+def conditions(
+    runs: Sequence[Run], target: TargetOf, predictors: PredictorsOf, by_seed: bool = False
+) -> list[Condition]:
     """Average runs over seeds, condition by condition.
 
     Args:

@@ -57,9 +57,7 @@ def median_within(known: Sequence[Condition], predictor: str, place: int) -> str
     return f"{statistics.median(defined):.2f} ({len(defined)})" if defined else "–"
 
 
-def rank_predictors(
-    by_target: ByTarget, place: int, include: Callable[[str], bool]
-) -> Iterator[tuple[str, ...]]:
+def rank_predictors(by_target: ByTarget, place: int, include: Callable[[str], bool]) -> Iterator[tuple[str, ...]]:
     """Yield a table row per predictor, ordered by ρ with steps at the middle target.
 
     Args:
@@ -95,7 +93,7 @@ def ranking_head(targets: Sequence[str], by_target: ByTarget, groups: str) -> li
 
 
 def shift_rankings(preset: Preset, rows: Rows, include: Callable[[str], bool]) -> Iterator[str]:
-    """Yield title and ranking of predictors for each study with original models of its own: means, single runs, noises."""
+    """Yield titles and rankings of predictors for each study with original models of its own."""
     for study in preset.shifts:
         if not study.originals:
             targets = [f"{name} {target:g}" for name, target in zip(TARGET_NAMES, study.targets, strict=True)]
@@ -174,7 +172,10 @@ def recipe_rows(study: ShiftStudy, runs: Sequence[Run], first_recipe: Sequence[R
 
 def initializations_table(preset: Preset, rows: Rows) -> str:
     """Compare the three initializations of RESQUE_task."""
-    parts = ["# The three initializations of RESQUE_task", "At most 1,000 samples each; agreement is the adjusted Rand index."]
+    parts = [
+        "# The three initializations of RESQUE_task",
+        "At most 1,000 samples each; agreement is the adjusted Rand index.",
+    ]
     for study in preset.tasks:
         indices = [run.row["indices"] for run in successful_runs(rows[study.name]) if "agreement" in run.row["indices"]]
         lines = []

@@ -1,9 +1,9 @@
-"""One measured update for each family of models and each source of data, through the command line.
+"""Measure one update for each model family and each data source, through the command line.
 
-Every source is made of the same photographs, Fashion-MNIST's: idx files as they are, the same in an archive, in folders
-of PNG files, in Parquet, in a Hugging Face data set on disk, in torchvision's layout, behind a user's own callable; and
-of made-up texts for a text classifier. Each update has two epochs of a few hundred samples: enough to fill in every
-cost. A dash stands where a cost was not measured.
+All image sources hold the same photographs, Fashion-MNIST's: as idx files, in an archive, in folders of PNG files, in
+Parquet, in a Hugging Face dataset on disk, in torchvision's layout, and behind a user's own callable. A text classifier
+gets synthetic texts. Each update has two epochs of a few hundred samples, enough to measure every cost. A dash marks a
+cost that was not measured.
 
     python studies/families.py --out studies/results/families.md
 """
@@ -30,14 +30,14 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 SAMPLES = 240
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 GOOD, BAD = ["bright", "great", "fine", "warm", "clear"], ["dull", "poor", "grim", "cold", "murky"]
-USERS = """
+USER_CODE = """
 import numpy as np
 import torch
 
 class Pairs(torch.utils.data.Dataset):
     def __init__(self):
-        found = np.load("d.npz")
-        self.x, self.y = found["x"], found["y"]
+        arrays = np.load("d.npz")
+        self.x, self.y = arrays["x"], arrays["y"]
     def __len__(self):
         return len(self.y)
     def __getitem__(self, row):
@@ -77,7 +77,7 @@ COSTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 def fashion(source: Path, part: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first images and labels of ``train`` or ``t10k``."""
+    """Read the first images and labels of ``train`` or ``t10k``."""
     files = (source / f"{part}-{name}-ubyte.gz" for name in ("images-idx3", "labels-idx1"))
     x, y = (gzip.decompress(file.read_bytes()) for file in files)
     images = np.frombuffer(x, np.uint8, offset=16).reshape(-1, 28, 28)
@@ -85,19 +85,19 @@ def fashion(source: Path, part: str, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_data(place: Path, source: Path) -> None:
-    """Every source, in a folder."""
+    """Write every data source into a folder."""
     x, y = fashion(source, "train", SAMPLES)
     np.savez(place / "d.npz", x=x, y=y)
-    (place / "mine.py").write_text(USERS)
+    (place / "mine.py").write_text(USER_CODE)
     pictures = [Image.fromarray(image) for image in x]
     for number, (picture, label) in enumerate(zip(pictures, y, strict=True)):
         folder = place / "pictures" / f"class {label}"
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / f"{number}.png")
-    form = datasets.Features(
+    features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=[str(k) for k in range(10)])}
     )
-    rows = datasets.Dataset.from_dict({"image": pictures, "label": y.tolist()}, features=form)
+    rows = datasets.Dataset.from_dict({"image": pictures, "label": y.tolist()}, features=features)
     rows.to_parquet(place / "d.parquet")
     (place / "hub").mkdir()
     for part, chosen in (("train", range(160)), ("test", range(160, SAMPLES))):
@@ -109,29 +109,26 @@ def make_data(place: Path, source: Path) -> None:
             (raw / f"{part}-{name}-ubyte").write_bytes(
                 gzip.decompress((source / f"{part}-{name}-ubyte.gz").read_bytes())
             )
-    choose = random.Random(0)
-    said = [
-        (" ".join(choose.choices(words, k=6)), label) for label, words in enumerate((BAD, GOOD)) for _ in range(100)
-    ]
-    texts = datasets.Dataset.from_dict({"text": [text for text, _ in said], "label": [label for _, label in said]})
-    texts.to_parquet(place / "texts.parquet")
+    generator, labels = random.Random(0), [0] * 100 + [1] * 100
+    texts = [" ".join(generator.choices((BAD, GOOD)[label], k=6)) for label in labels]
+    datasets.Dataset.from_dict({"text": texts, "label": labels}).to_parquet(place / "texts.parquet")
 
 
 def make_models(place: Path) -> None:
-    """Two folders as transformers leaves them: a small classifier of images, and one of texts."""
+    """Save a small image classifier and a small text classifier of transformers, each in a folder."""
     torch.manual_seed(0)
     config = transformers.ViTConfig(**TINY, image_size=32, patch_size=8, num_labels=10)
     transformers.ViTForImageClassification(config).save_pretrained(place / "vit")
-    wanted = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
-    (place / "vit" / "preprocessor_config.json").write_text(json.dumps(wanted))
+    processor = {"image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}}
+    (place / "vit" / "preprocessor_config.json").write_text(json.dumps(processor))
     (place / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD]))
-    words = transformers.BertConfig(**TINY, vocab_size=15, num_labels=2, max_position_embeddings=16)
-    transformers.BertForSequenceClassification(words).save_pretrained(place / "bert")
+    text_config = transformers.BertConfig(**TINY, vocab_size=15, num_labels=2, max_position_embeddings=16)
+    transformers.BertForSequenceClassification(text_config).save_pretrained(place / "bert")
     transformers.BertTokenizerFast(str(place / "vocab.txt")).save_pretrained(place / "bert")
 
 
 def update(place: Path, model: str, train: str, test: str, recipe: str, idx: str) -> dict[str, Any]:
-    """One update through the command line."""
+    """Run one update through the command line, and return its JSON."""
     command = [
         *(sys.executable, "-c", "from resque.cli import main; main()", "retrain", "--model", model),
         *("--train", train.format(idx=idx), "--test", test.format(idx=idx), "--target-accuracy", "1"),
@@ -141,22 +138,22 @@ def update(place: Path, model: str, train: str, test: str, recipe: str, idx: str
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{model} on {train}: {done.stderr}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
 
 
-def shown(value: Any) -> str:
-    """A cell of the table."""
+def cell(value: Any) -> str:
+    """Format a value for the table."""
     if value is None:
         return "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:
-    """Make the data, do the updates, print the table."""
+    """Make data and models, run the updates, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=FASHION, help="where Fashion-MNIST's four idx files lie")
-    parser.add_argument("--only", default="", help="models whose name holds this")
+    parser.add_argument("--folder", type=Path, default=FASHION, help="folder of Fashion-MNIST's four idx files")
+    parser.add_argument("--only", default="", help="only models whose name contains this")
     parser.add_argument("--out", type=Path, help="also write the table there")
     options = parser.parse_args()
     idx = ",".join(str(options.folder / f"train-{name}-ubyte.gz") for name in ("images-idx3", "labels-idx1"))
@@ -171,18 +168,18 @@ def main() -> None:
         make_models(place)
         for model, train, test, recipe in UPDATES:
             if options.only in model:
-                found = update(place, model, train, test, recipe, idx)
-                cells = [shown(cost(found)) for cost in COSTS.values()]
+                result = update(place, model, train, test, recipe, idx)
+                cells = [cell(read(result)) for read in COSTS.values()]
                 source = train.format(idx="…").partition("@")[0]
                 lines.append(f"| `{model}` | `{source}` | `{recipe}` | {' | '.join(cells)} |")
                 print(lines[-1], flush=True)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        threads = f"{os.environ['OMP_NUM_THREADS']} thread(s)"
-        said = (
-            f"{SAMPLES} samples of Fashion-MNIST or made-up texts, 2 epochs each, torch {torch.__version__}, {threads}"
+        note = (
+            f"{SAMPLES} samples of Fashion-MNIST or synthetic texts, 2 epochs each, torch {torch.__version__}, "
+            f"{os.environ['OMP_NUM_THREADS']} thread(s); – where not measured"
         )
-        options.out.write_text(f"{said}; – where not measured\n\n" + "\n".join(lines) + "\n")
+        options.out.write_text(note + "\n\n" + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Letters and digits rendered from the free fonts of Debian's packages: small tasks in five alphabets, offline.
+"""Render letters and digits from the free fonts of Debian's packages: small tasks in five alphabets, offline.
 
-Each sample is one character in one font, turned, slanted, scaled and moved a little, white on black, 28 × 28 pixels.
-Sample i of every style of an alphabet is the same character under the same distortion, so that two styles are one data
-set in two renderings. The fonts of the test data are families that the training data has none of.
+Each sample is one character in one font, slightly rotated, slanted, scaled and moved, white on black, 28 × 28 pixels.
+Sample i of every style of an alphabet is the same character under the same distortion. So two styles are one dataset in
+two renderings. The test data use other font families than the training data.
 
     python studies/glyphs.py --out studies/cache/glyphs
 """
@@ -96,7 +96,7 @@ EM = 20
 
 
 def alphabet(name: str, style: str, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """``(n, 28, 28)`` uint8 glyphs and ``(n,)`` labels; ``style`` ``"any"`` takes every font of every style."""
+    """Render the ``(n, 28, 28)`` uint8 glyphs and ``(n,)`` labels of an alphabet; style ``"any"`` uses every font."""
     styles = list(STYLES) if style == "any" else [style]
     fonts = [_font(path) for each in styles for path in STYLES[each][part]]
     characters, n = ALPHABETS[name], SAMPLES[part]
@@ -118,7 +118,7 @@ def _font(path: str) -> ImageFont.FreeTypeFont:
 
 
 def _glyph(character: str, font: ImageFont.FreeTypeFont, drawn: Sequence[float]) -> np.ndarray:
-    """One character, distorted by five numbers in (0, 1): angle, slant, size, place across and down."""
+    """Render one character, distorted by five numbers in (0, 1): angle, slant, size, place across and down."""
     side = SIDE * FINE
     image = Image.new("L", (side, side))
     ImageDraw.Draw(image).text((side / 2, side / 2 + EM * FINE / 3), character, fill=255, font=font, anchor="ms")
@@ -133,11 +133,11 @@ def _glyph(character: str, font: ImageFont.FreeTypeFont, drawn: Sequence[float])
 
 
 def render(specs: Iterable[str]) -> None:
-    """Render the glyphs that data specifications name and that are not there yet."""
-    named = (re.match(r"npz:(.+/(\w+)-(\w+)-(train|test)\.npz)", spec) for spec in specs)
-    missing = {found[1]: found for found in named if found and not Path(found[1]).is_file()}
-    for place, found in track(missing.items(), "glyphs", disable=not missing):
-        images, labels = alphabet(found[2], found[3], found[4])
+    """Render the glyphs that data specifications name and that do not exist yet."""
+    matches = (re.match(r"npz:(.+/(\w+)-(\w+)-(train|test)\.npz)", spec) for spec in specs)
+    missing = {match[1]: match for match in matches if match and not Path(match[1]).is_file()}
+    for place, match in track(missing.items(), "glyphs", disable=not missing):
+        images, labels = alphabet(match[2], match[3], match[4])
         Path(place).parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(place, x=images, y=labels)
 

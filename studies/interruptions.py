@@ -1,9 +1,9 @@
-"""Kill a retraining at random moments, go on, and see whether anything of it shows.
+"""Interrupt retrainings at random moments, resume them, and compare them with an uninterrupted run.
 
-Each trial starts ``resque retrain`` on scikit-learn's digits, sends it SIGKILL (every other time), SIGTERM or SIGINT
-after a random share of the time that an undisturbed run takes, then runs the same command with ``--resume``, unless the
-entry was in the ledger already. The ledger must hold exactly one entry at the end, with its files, and its curve must
-be that of the undisturbed run, bit for bit.
+Each trial starts ``resque retrain`` on scikit-learn's digits. After a random share of the time of an uninterrupted run
+it sends SIGKILL (every other time), SIGTERM or SIGINT. Then it runs the same command with ``--resume``, unless the
+ledger has the entry already. At the end the ledger must hold exactly one entry, with its files, and the learning curve
+must equal that of the uninterrupted run, bit for bit.
 
     python studies/interruptions.py --trials 20 --out studies/results/interruptions.md
 """
@@ -35,19 +35,24 @@ RUN = [
 ]
 
 
-def heed() -> None:
-    """Let SIGINT do what it does in a terminal, also when this script runs in the background, which ignores it."""
+def restore_sigint() -> None:
+    """Let SIGINT end the process as in a terminal; a script in the background ignores it."""
     signal_handler(Signals.SIGINT, SIG_DFL)
 
 
 def run(
     folder: Path, *more: str, after_s: float | None = None, signal: Signals = Signals.SIGKILL
 ) -> tuple[dict | None, float]:
-    """The update, or None if it was killed before it ended; and the seconds that it took."""
+    """Return the update, or None if the run was interrupted before it ended, and the seconds that the run took."""
     start = time.perf_counter()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [*RUN, *more], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed
+        [*RUN, *more],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=restore_sigint,
     )
     try:
         out, err = process.communicate(timeout=after_s)
@@ -61,19 +66,18 @@ def run(
 
 
 def curve(update: dict) -> dict:
-    """What must be equal: all of the curve but the times."""
+    """Return the learning curve without times, which must be equal."""
     return {key: value for key, value in update["curve"].items() if key != "wall_s"}
 
 
 def entries(folder: Path) -> list[dict]:
-    """Updates in the ledger; none where there is no ledger."""
+    """Return the updates in the ledger; an empty list if there is no ledger."""
     if not (folder / "resque.db").exists():
         return []
     command = [sys.executable, "-c", "from resque.cli import main; main()", "ledger", "list", "--json"]
-    found: list[dict] = json.loads(subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout)[
-        "updates"
-    ]
-    return found
+    listing = subprocess.run(command, cwd=folder, capture_output=True, check=True).stdout
+    updates: list[dict] = json.loads(listing)["updates"]
+    return updates
 
 
 def main() -> None:
@@ -107,7 +111,7 @@ def main() -> None:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(
-            f"One run undisturbed: {whole_s:.1f} s, {whole['cost']['steps']} steps\n\n" + "\n".join(lines) + "\n"
+            f"Uninterrupted run: {whole_s:.1f} s, {whole['cost']['steps']} steps\n\n" + "\n".join(lines) + "\n"
         )
 
 

@@ -38,7 +38,7 @@ def small_vgg(num_classes: int = 10) -> nn.Module:
 
 
 def small_vit(num_classes: int = 10) -> nn.Module:
-    """Build a ViT of four blocks of width 64 with four heads, for patches of 4 in 16 × 16 pixels; 140,000 parameters."""
+    """Build a ViT of four blocks of width 64 with four heads, patches of 4 in 16 × 16 pixels; 140,000 parameters."""
     return VisionTransformer(
         img_size=16,
         patch_size=4,

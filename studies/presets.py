@@ -113,9 +113,10 @@ def conditions_by_level(
 
 def mixtures(train: str, test: str, shifts: tuple[str, ...]) -> tuple[Shifted, ...]:
     """Return conditions in which each sample has one of several shifts, or none."""
+    shift_types = ("/".join(part.split(":")[0] for part in mixture.split("/")) for mixture in shifts)
     return tuple(
-        Shifted("/".join(part.split(":")[0] for part in mixture.split("/")), number, f"{train}@shifted+{mixture}", f"{test}+{mixture}")
-        for number, mixture in enumerate(shifts, start=1)
+        Shifted(shift_type, number, f"{train}@shifted+{mixture}", f"{test}+{mixture}")
+        for number, (shift_type, mixture) in enumerate(zip(shift_types, shifts, strict=True), start=1)
     )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from resque.data.loading import load_data
 from resque.energy.meters import EnergyMeter, open_meter
 from resque.errors import ResqueError
 from resque.indices.baselines.model_outputs import ModelOutputs, collect_outputs
-from resque.indices.baselines.scores import baseline_scores
+from resque.indices.baselines.scores import BaselineScore, baseline_scores
 from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
 from resque.indices.profile import Profile
@@ -69,7 +69,7 @@ def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str
         "parameters": sum(p.numel() for p in model.parameters()),
         "passes_s": round_floats(passes_s),
         "indices": round_floats(indices),
-        "baselines": {name: [round_floats(score.value), score.grows_with_cost] for name, score in baselines.items()},
+        "baselines": baselines_row(baselines),
         "step_s": round_floats(cost.wall_s),
         "step_kwh": round_floats(cost.energy_kwh),
         "update": update_row(update),
@@ -153,6 +153,11 @@ def update_row(update: Update) -> Row:
     """Return an update as a row stores it, with six significant digits."""
     row: Row = round_floats(to_dict(update))
     return row
+
+
+def baselines_row(scores: Mapping[str, BaselineScore]) -> Row:
+    """Return value and direction of each baseline as a row stores them."""
+    return {name: [round_floats(score.value), score.grows_with_cost] for name, score in scores.items()}
 
 
 def round_floats(value: Any, digits: int = DIGITS) -> Any:

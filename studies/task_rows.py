@@ -25,7 +25,7 @@ from resque.training.new_task import with_new_head
 from resque.training.recipe import named_recipe
 from resque.training.retrain import retrain
 from resque.workflows.engine import Row
-from shift_rows import meter, on_device, round_floats, update_row
+from shift_rows import baselines_row, meter, on_device, round_floats, update_row
 
 INITIALIZATION_SAMPLES = 1000  # for all three initializations: twenty random ones take a while
 
@@ -41,7 +41,8 @@ def train_source(study: TaskStudy, source: str, seed: int, weights: str) -> Row:
     job = RetrainingJob(train, test, 1.0, named_recipe(study.clean_recipe), seed)
     update = retrain(model, job, meter=meter(), model_name=study.model)
     save_weights(model, Path(weights))
-    return {"study": study.name, "seed": seed, "source": source, "accuracy": update.accuracy, "update": update_row(update)}
+    row = {"study": study.name, "seed": seed, "source": source}
+    return {**row, "accuracy": update.accuracy, "update": update_row(update)}
 
 
 def learn_task(study: TaskStudy, source: str, target: str, seed: int, weights: str) -> Row:
@@ -69,8 +70,8 @@ def learn_task(study: TaskStudy, source: str, target: str, seed: int, weights: s
         "parameters": sum(p.numel() for p in learner.parameters()),
         "indices": round_floats(task_indices(warmed, task, seed)),
         "accuracy_after_one_epoch": round_floats(warm_up.accuracy),
-        "baselines_before": {name: [round_floats(score.value), score.grows_with_cost] for name, score in before.items()},
-        "baselines_after": {name: [round_floats(score.value), score.grows_with_cost] for name, score in after.items()},
+        "baselines_before": baselines_row(before),
+        "baselines_after": baselines_row(after),
         "update": update_row(update),
     }
 

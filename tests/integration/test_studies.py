@@ -1,4 +1,4 @@
-"""The smallest run of the studies: rows are made once, every table and figure is read off them."""
+"""The smallest run of the studies: rows are made once, and every table and figure is read off them."""
 
 import dataclasses
 import importlib
@@ -44,7 +44,9 @@ def made(studies, tmp_path_factory):
         clean_recipe="train-adam,max_epochs=3",
         recipe="train-adam,evaluate_every=2,max_epochs=4",
         targets=(0.3, 0.4, 0.5),
-        shifts=presets.conditions_by_level("digits@16px@train@200", "digits@16px@test@100", ("gaussian", "desaturate"), (3, 9)),
+        shifts=presets.conditions_by_level(
+            "digits@16px@train@200", "digits@16px@test@100", ("gaussian", "desaturate"), (3, 9)
+        ),
         seeds=(0,),
         sizes=(40,),
         scratch=(("gaussian", 9),),
@@ -77,10 +79,10 @@ def made(studies, tmp_path_factory):
         yield place, rows
 
 
-def test_rows_of_a_shift_hold_all_that_the_tables_need(made):
+def test_rows_of_a_shift_hold_what_the_tables_need(made):
     rows = {row["key"]: row for row in made[1]["digits"]}
     assert list(rows) == [f"digits 0 {kind}:{level}" for kind in ("gaussian", "desaturate") for level in (3, 9)]
-    assert rows["digits 0 desaturate:3"]["error"].startswith("DataError: desaturate needs colour")
+    assert rows["digits 0 desaturate:3"]["error"].startswith("DataError: desaturate needs color")
     mild, strong = (rows[f"digits 0 gaussian:{level}"] for level in (3, 9))
     assert len(strong["indices"]) == 2 * 3 + 2 + 2
     assert strong["indices"]["paper layer, flatten, true labels"] > mild["indices"]["paper layer, flatten, true labels"]
@@ -102,7 +104,7 @@ def test_rows_of_a_task_hold_the_index_after_one_epoch(made):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_every_table_and_figure_comes_of_the_rows(made, studies, script, monkeypatch):
+def test_every_script_makes_its_tables_and_figures_from_the_rows(made, studies, script, monkeypatch):
     place, rows = made
     monkeypatch.setattr(studies(script), "PLOTTED_COSTS", ("steps", "energy"), raising=False)
     publish = studies("publish")
@@ -128,7 +130,7 @@ def test_a_run_that_failed_is_in_no_table_and_stays_in_the_rows(made, studies):
     assert len(studies("analysis").successful_runs(made[1]["digits"])) == 2
 
 
-def test_correlations_have_their_intervals(studies):
+def test_correlations_have_intervals(studies):
     correlate = studies("analysis").correlate
     assert str(correlate([1, 2, 3], [1, 2, 3])) == "– (n = 3)"
     assert str(correlate([1, 2, 3, 4, 5, 6], [1, 2, 3, 5, 4, 6])) == "0.94 [0.38, 1.00]"
@@ -139,7 +141,7 @@ def test_correlations_have_their_intervals(studies):
     assert found.low < 0.4 < found.value < found.high
 
 
-def test_every_preset_names_what_there_is(studies):
+def test_presets_name_existing_models_recipes_and_shifts(studies):
     presets = studies("presets")
     from resque._callables import load_callable
 
@@ -160,7 +162,7 @@ def test_every_preset_names_what_there_is(studies):
             assert set(study.sources) - {""} <= set(study.tasks)
 
 
-def test_the_published_rows_are_whole(studies):
+def test_published_rows_are_complete_and_without_pilot_seeds(studies):
     """What is in the repository: each line a row, each run once, of seeds that no pilot used."""
     presets = studies("presets")
     for path in sorted((STUDIES / "results" / "cpu").glob("*.jsonl")):
@@ -169,14 +171,14 @@ def test_the_published_rows_are_whole(studies):
         assert not {row["seed"] for row in rows if "seed" in row} & set(presets.PILOT_SEEDS)
 
 
-def test_the_history_that_ships_is_that_of_the_published_rows(studies):
+def test_the_bundled_history_is_made_of_the_published_rows(studies):
     found = studies("runs").existing_rows("cpu")
     text = (STUDIES.parent / "src" / "resque" / "ledger" / "bundled.jsonl").read_text(encoding="utf-8")
     shipped = [modernize(json.loads(line)) for line in text.splitlines()]
     assert shipped == [json.loads(line) for line in studies("bundled_history").lines("cpu", found)]
 
 
-def test_each_condition_of_the_history_has_a_name_of_its_own(studies):
+def test_each_condition_of_the_bundled_history_has_a_unique_name(studies):
     """Repeats of a condition are told by its name; the parts of a mixture once lost their levels with the folders."""
     without_folders = studies("bundled_history").without_folders
     assert without_folders("idx:/data/sets/a.gz,b/c.gz@400@shifted+blur:5/none") == "a.gz,c.gz@400@shifted+blur:5/none"
