@@ -297,10 +297,10 @@ def test_energy_that_fits_twice_is_refused_and_energy_of_a_part_is_not_taken(cli
     assert not (store / "other.db").exists()
     (store / "emissions.csv").write_text(original.replace(",2.72", ",1.72"))
     _, _, err = cli("ledger import mlruns --energy emissions.csv --ledger part.db")
-    assert "codecarbon watched 1.72 s of 1.83 s of training, so its energy is not the run's" in err
+    assert "codecarbon measured 1.72 s of 1.83 s of training, so its energy is not used" in err
     part = updates_in("part.db")["blur-0"]
     assert (part.cost.energy_kwh, part.cost.carbon_kg, part.grid) == (None, None, None)
-    assert "watched 1.72 s of 1.83 s" in part.energy.note
+    assert "measured 1.72 s of 1.83 s" in part.energy.note
 
 
 def test_one_row_for_a_whole_experiment_is_refused_and_so_is_no_moment(cli, store):
@@ -373,7 +373,7 @@ GOOD = "1795290512300 0.5 0\n1795290513300 0.6 50\n"
         ({"acc": "1795290512300 0.5\n"}, "", "metrics/acc, line 1: '1795290512300 0.5', expected `time value step`"),
         ({"acc": GOOD}, " --step-unit epochs", "needs --steps-per-epoch"),
         ({"acc": GOOD}, " --step-unit days", "use one of steps, epochs, epochs-from-0"),
-        ({"acc": GOOD}, " --steps 3", "--steps says nothing of mlflow"),
+        ({"acc": GOOD}, " --steps 3", "--steps does not apply to the format mlflow"),
         ({"acc": GOOD}, " --target-accuracy 90", "expected a share in [0, 1]"),
         ({"acc": GOOD}, " --experiment none", "its runs: digits: new scans/blur-0"),
         ({"acc": GOOD}, " --format parquet", "unknown format 'parquet'"),
@@ -402,9 +402,9 @@ def test_a_running_run_waits_and_a_deleted_one_is_gone(cli, store):
     meta.write_text(text.replace("status: 3", "status: 1"))
     assert "its status is running" in cli("ledger import mlruns --run blur-0")[2]
     meta.write_text(text.replace("lifecycle_stage: active", "lifecycle_stage: deleted"))
-    assert "no run in mlruns was named" in cli("ledger import mlruns --run blur-0")[2]
+    assert "no run in mlruns was selected" in cli("ledger import mlruns --run blur-0")[2]
     meta.write_text(text.replace("start_time: 1", "start_time: 1" + "0" * 30))
-    assert "at no moment" in cli("ledger import mlruns --run blur-0")[2]
+    assert "impossible start or end" in cli("ledger import mlruns --run blur-0")[2]
 
 
 @pytest.mark.parametrize("name", ["empty", "text", "other.db", "nothing"])

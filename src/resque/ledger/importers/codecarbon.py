@@ -1,7 +1,7 @@
-"""What codecarbon wrote into ``emissions.csv``: energy, time and carbon of a run, and which run it was.
+"""Reader of codecarbon's ``emissions.csv``: energy, time and carbon of a run, and which run it belongs to.
 
-A row knows neither steps nor accuracy. It does not say either how the processor's power was known: from a counter,
-from its load or from a constant. Its time has no zone; it is read as this machine's.
+A row holds neither steps nor accuracy. It does not tell whether the processor's power was measured by a counter,
+modelled from its load, or assumed. Its time has no zone and is read in this machine's zone.
 """
 
 import csv
@@ -16,169 +16,157 @@ from resque.energy.reading import EnergyReading
 from resque.errors import DataError
 from resque.ledger.importers.mlflow import LoggedRun
 
+__all__ = ["FILE", "EmissionsRow", "match_emissions", "read_emissions"]
+
 FILE = "emissions.csv"
-_NEEDED = "timestamp", "duration", "emissions", "energy_consumed"
+_COLUMNS = "timestamp", "duration", "emissions", "energy_consumed"
 _METHODS = {
-    "cpu": "unknown",  # a counter, its load or a constant: the file does not say
-    "gpu": "measured",  # codecarbon knows a GPU's power from its driver alone
-    "ram": "assumed",  # codecarbon takes a constant for each module
+    "cpu": "unknown",  # a counter, its load or a constant: the file does not tell
+    "gpu": "measured",  # codecarbon reads a GPU's power from its driver only
+    "ram": "assumed",  # codecarbon assumes a constant power for each module
     "whole": "unknown",
 }
 
 
 @dataclass(frozen=True)
 class EmissionsRow:
-    """One run of codecarbon, from its last row.
+    """One run of codecarbon.
 
     Attributes:
-        run_id: Codecarbon's; empty in files of old versions.
-        project: Its name.
-        ended: With a zone.
-        duration_s: Of the whole run.
-        energy_kwh: Consumed by the machine; None where the row has none.
-        components_kwh: Device → energy.
-        carbon_kg: Emitted.
-        country: ISO alpha-3 code, empty where it is not told.
-        meter: Codecarbon's version and what it watched: the machine or the process.
-        note: What the reader of the figures has to know.
-        pue: Power usage effectiveness of the site.
-        host: Processor, GPU, Python.
+        run_id: Codecarbon's id of the run; empty in files of old versions.
+        project: Codecarbon's name of the project.
+        ended: End time, with a zone.
+        reading: Duration and energy of the whole run, without the facility overhead.
+        grid: Grid with the intensity that the emissions imply; None if the row has no energy or no emissions.
+        host: Processor or GPU, and version of Python.
     """
 
     run_id: str
     project: str
     ended: datetime.datetime
-    duration_s: float
-    energy_kwh: float | None
-    components_kwh: Mapping[str, float]
-    carbon_kg: float
-    country: str
-    meter: str
-    note: str
-    pue: float
+    reading: EnergyReading
+    grid: Grid | None
     host: Mapping[str, str]
 
     @property
     def started(self) -> datetime.datetime:
-        """When it began."""
-        return self.ended - datetime.timedelta(seconds=self.duration_s)
-
-    @property
-    def grid(self) -> Grid | None:
-        """The electricity it was priced with, where the row tells."""
-        if not self.energy_kwh or not self.carbon_kg > 0.0:
-            return None
-        source = f"emissions over energy in codecarbon's {FILE}"
-        intensity = 1000.0 * self.carbon_kg / self.energy_kwh / self.pue
-        return Grid(self.country or "given", intensity, source, self.pue)
-
-    def reading(self) -> EnergyReading:
-        """As a meter's reading of the whole run."""
-        methods = {device: _METHODS[device] for device in self.components_kwh}
-        return EnergyReading(self.duration_s, self.energy_kwh, self.components_kwh, methods, self.meter, self.note)
+        """Start time, with a zone."""
+        return self.ended - datetime.timedelta(seconds=self.reading.wall_s)
 
 
 def read_emissions(path: Path) -> list[EmissionsRow]:
-    """The runs of a file; of those that were written more than once, the last row, which holds the sum.
+    """Return the runs of a file; if a run was written several times, its last row, which holds the sum.
 
     Raises:
         DataError: The file cannot be read, or is not codecarbon's.
     """
+    runs: dict[object, EmissionsRow] = {}
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
-            missing = [name for name in _NEEDED if name not in (rows.fieldnames or ())]
+            missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
             if missing:
                 raise DataError(f"{path} has no column {missing[0]!r}: expected codecarbon's {FILE}")
-            found: dict[object, EmissionsRow] = {}
             for row in rows:
-                found[row.get("run_id") or rows.line_num] = _emissions(row, f"{path}, line {rows.line_num}")
+                try:
+                    runs[row.get("run_id") or rows.line_num] = _parse_row(row)
+                except (ValueError, OverflowError) as error:
+                    expected = "expected codecarbon's numbers, 0 or more, and its time"
+                    raise DataError(f"{path}, line {rows.line_num}: {error}; {expected}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}; expected codecarbon's {FILE}") from error
-    return list(found.values())
+    return list(runs.values())
 
 
-def _emissions(row: Mapping[str, str | None], where: str) -> EmissionsRow:
+def _parse_row(row: Mapping[str, str | None]) -> EmissionsRow:
     def text(name: str) -> str:
         return (row.get(name) or "").strip()
 
-    def number(name: str) -> float:
-        try:
-            value = float(text(name))
-        except ValueError:
-            value = math.nan
-        if not 0.0 <= value < math.inf:
-            raise ValueError(f"{name} is {text(name)!r}")
-        return value
-
-    try:
-        kwh, duration_s = number("energy_consumed"), number("duration")
-        parts = {device: number(f"{device}_energy") for device in ("cpu", "gpu", "ram") if text(f"{device}_energy")}
-        pue = number("pue") if text("pue") else 1.0
-        if not 1.0 <= pue <= LARGEST_PUE:
-            raise ValueError(f"pue is {pue:g}")
-        cut_off = datetime.timedelta(seconds=0.5)  # codecarbon writes whole seconds, rounded down
-        ended = datetime.datetime.fromisoformat(text("timestamp")).astimezone() + cut_off
-        (ended - datetime.timedelta(seconds=duration_s)).timestamp()  # there must be such a moment
-        carbon_kg = number("emissions")
-    except (ValueError, OverflowError) as error:
-        raise DataError(f"{where}: {error}; expected codecarbon's numbers, from 0 on, and its time") from error
-    if not parts.get("gpu"):
-        parts.pop("gpu", None)  # codecarbon writes 0 for a GPU that is not there
-    mode = text("tracking_mode")
-    kwh, parts = kwh / pue, {device: energy / pue for device, energy in parts.items()}  # codecarbon's are the site's
-    graphics = text("gpu_model") if parts.get("gpu") else ""
-    host = {
-        "device": f"cuda: {graphics}" if graphics else f"cpu: {text('cpu_model')}",
-        "python": text("python_version"),
-    }
-    return EmissionsRow(
+    pue = _number("pue", text("pue") or "1")
+    if not 1.0 <= pue <= LARGEST_PUE:
+        raise ValueError(f"pue is {pue:g}")
+    cut_off = datetime.timedelta(seconds=0.5)  # codecarbon truncates to whole seconds
+    ended = datetime.datetime.fromisoformat(text("timestamp")).astimezone() + cut_off
+    kwh, carbon_kg = _number("energy_consumed", text("energy_consumed")), _number("emissions", text("emissions"))
+    reading = _reading(text, kwh / pue, pue)
+    gpu = text("gpu_model") if "gpu" in reading.components_kwh else ""
+    host = {"device": f"cuda: {gpu}" if gpu else f"cpu: {text('cpu_model')}", "python": text("python_version")}
+    grid = None
+    if kwh and carbon_kg:
+        source = f"emissions over energy in codecarbon's {FILE}"
+        grid = Grid(text("country_iso_code") or "given", 1000.0 * carbon_kg / (kwh / pue) / pue, source, pue)
+    parsed = EmissionsRow(
         run_id=text("run_id"),
         project=text("project_name"),
         ended=ended,
-        duration_s=duration_s,
-        energy_kwh=kwh or None,
-        components_kwh=(parts or {"whole": kwh}) if kwh else {},
-        carbon_kg=carbon_kg,
-        country=text("country_iso_code"),
-        meter=", ".join(filter(None, [f"codecarbon {text('codecarbon_version')}".strip(), mode, FILE])),
-        note="" if kwh else "the row holds no energy",
-        pue=pue,
+        reading=reading,
+        grid=grid,
         host={name: value for name, value in host.items() if value and value != "cpu: "},
+    )
+    parsed.started.timestamp()  # raises OverflowError if there is no such moment
+    return parsed
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf:
+        raise ValueError(f"{name} is {text!r}")
+    return value
+
+
+def _reading(text: Callable[[str], str], kwh: float, pue: float) -> EnergyReading:
+    """Return the energy of a row without the facility overhead, which codecarbon's numbers include."""
+    given = [device for device in ("cpu", "gpu", "ram") if text(f"{device}_energy")]
+    parts = {device: _number(f"{device}_energy", text(f"{device}_energy")) / pue for device in given}
+    if not parts.get("gpu"):
+        parts.pop("gpu", None)  # codecarbon writes 0 for a GPU that does not exist
+    if not kwh:
+        parts = {}
+    elif not parts:
+        parts = {"whole": kwh}
+    return EnergyReading(
+        wall_s=_number("duration", text("duration")),
+        energy_kwh=kwh or None,
+        components_kwh=parts,
+        methods={device: _METHODS[device] for device in parts},
+        meter=", ".join(
+            filter(None, [f"codecarbon {text('codecarbon_version')}".strip(), text("tracking_mode"), FILE])
+        ),
+        note="" if kwh else "the row holds no energy",
     )
 
 
 def match_emissions(runs: Sequence[LoggedRun], rows: Sequence[EmissionsRow]) -> dict[str, EmissionsRow]:
-    """Run of MLflow → its energy: by id, by the run's name, by the experiment's, else by time; time settles ties.
+    """Return the id of each MLflow run with its row of energy, if there is one.
+
+    A row belongs to a run by its id, else by the run's name, else by the experiment's name, else by time. Time also
+    decides between several rows of one name.
 
     Raises:
-        DataError: Several rows would fit one run, or one row several runs.
+        DataError: Several rows fit one run, or one row fits several runs.
     """
     claims: dict[int, list[LoggedRun]] = {}
     for run in runs:
-        number = _number_of(run, rows)
+        number = _row_number(run, rows)
         if number is not None:
             claims.setdefault(number, []).append(run)
-    return {_owner(rows[number], claiming).id: rows[number] for number, claiming in claims.items()}
+    return {_owner(rows[number], claimants).id: rows[number] for number, claimants in claims.items()}
 
 
-def _number_of(run: LoggedRun, rows: Sequence[EmissionsRow]) -> int | None:
-    """Which row is the run's; None where none is."""
-    at_its_time = [number for number, row in enumerate(rows) if _same_time(run, row)]
-    tests: tuple[Callable[[EmissionsRow], bool], ...] = (
+def _row_number(run: LoggedRun, rows: Sequence[EmissionsRow]) -> int | None:
+    """Return the position of the run's row; None if there is none."""
+    simultaneous = [number for number, row in enumerate(rows) if _overlap(run, row)]
+    criteria: tuple[Callable[[EmissionsRow], bool], ...] = (
         lambda row: row.run_id.replace("-", "") == run.id,
         lambda row: row.project == run.name,
         lambda row: row.project == run.experiment,
     )
-    for test in tests:
-        named = [number for number, row in enumerate(rows) if test(row)]
-        fitting = named if len(named) == 1 else [number for number in named if number in at_its_time]
-        if len(fitting) == 1:
-            return fitting[0]
-        if named:
-            break
-    else:
-        named = fitting = at_its_time
+    matches = ([number for number, row in enumerate(rows) if criterion(row)] for criterion in criteria)
+    named = next(filter(None, matches), simultaneous)
+    fitting = named if len(named) == 1 else [number for number in named if number in simultaneous]
     if named and len(fitting) != 1:
         raise DataError(
             f"{len(named)} rows of energy fit the run {run.name}, {len(fitting)} of them at its time, expected one: "
@@ -187,22 +175,21 @@ def _number_of(run: LoggedRun, rows: Sequence[EmissionsRow]) -> int | None:
     return fitting[0] if fitting else None
 
 
-def _owner(row: EmissionsRow, claiming: Sequence[LoggedRun]) -> LoggedRun:
-    """The run that a row belongs to."""
-    fitting = claiming if len(claiming) == 1 else [run for run in claiming if _same_time(run, row)]
+def _owner(row: EmissionsRow, claimants: Sequence[LoggedRun]) -> LoggedRun:
+    """Return the one run that a row belongs to."""
+    fitting = claimants if len(claimants) == 1 else [run for run in claimants if _overlap(run, row)]
     if len(fitting) != 1:
-        names = ", ".join(run.name for run in claiming)
+        names = ", ".join(run.name for run in claimants)
         raise DataError(
-            f"the energy of {row.project or row.run_id} until {row.ended:%Y-%m-%d %H:%M:%S} fits {len(claiming)} runs, "
-            f"{names}: what each took cannot be told; choose with --run, or leave --energy out"
+            f"the energy of {row.project or row.run_id} until {row.ended:%Y-%m-%d %H:%M:%S} fits {len(claimants)} runs, "
+            f"{names}, and cannot be divided between them; choose with --run, or leave --energy out"
         )
     return fitting[0]
 
 
-def _same_time(run: LoggedRun, row: EmissionsRow) -> bool:
-    """Whether they share half of the shorter one's time: codecarbon cuts off parts of a second, so neighbours touch."""
-    began, ended = row.started.timestamp(), row.ended.timestamp()
-    run_began = run.started_ms / 1000.0
-    run_ended = run_began if run.ended_ms is None else run.ended_ms / 1000.0
-    together = min(ended, run_ended) - max(began, run_began)
-    return together > 0.0 and together >= 0.5 * min(row.duration_s, run_ended - run_began)
+def _overlap(run: LoggedRun, row: EmissionsRow) -> bool:
+    """Return whether they share half of the shorter one's time: successive runs touch, as codecarbon truncates times."""
+    started = run.started_ms / 1000.0
+    ended = started if run.ended_ms is None else run.ended_ms / 1000.0
+    shared = min(row.ended.timestamp(), ended) - max(row.started.timestamp(), started)
+    return shared > 0.0 and shared >= 0.5 * min(row.reading.wall_s, ended - started)

@@ -1,7 +1,7 @@
-"""Other tools' records into the ledger: which format a file has, what of it is new, and what had to be left out.
+"""Import of other tools' records into a ledger: recognize the format, keep what is new, report what was left out.
 
-What a run becomes is in :mod:`resque.ledger.importers.conversion`. All of a file goes in within one transaction, or
-nothing; an imported entry keeps its run's id, so that a run is imported once.
+The conversion of a run is in :mod:`resque.ledger.importers.conversion`. A file is imported in one transaction,
+completely or not at all. An imported entry keeps the id of its run, so that a run is imported once.
 """
 
 import dataclasses
@@ -11,43 +11,45 @@ from pathlib import Path
 
 from resque.errors import DataError, SettingError
 from resque.ledger.export import read_json_lines
-from resque.ledger.importers.codecarbon import FILE, EmissionsRow, match_emissions, read_emissions
+from resque.ledger.importers.codecarbon import FILE, match_emissions, read_emissions
 from resque.ledger.importers.conversion import (
     ImportOptions,
-    Unusable,
+    UnusableRunError,
     add_energy,
     option_name,
     update_from_emissions,
     update_from_run,
 )
-from resque.ledger.importers.mlflow import LoggedRun, is_store, read_runs
+from resque.ledger.importers.mlflow import holds_runs, read_runs
 from resque.ledger.records import Update
 from resque.ledger.store import Ledger
 
-_BOTH = "run", "target_accuracy", "shift_type"
-_TOLD: Mapping[str, tuple[str, ...]] = {
-    "jsonl": (),
-    "mlflow": (
-        *("accuracy_metric", "loss_metric", "percent", "step_unit", "steps_per_epoch", "experiment", "energy"),
-        *_BOTH,
-    ),
-    "codecarbon": ("steps", "accuracy", "accuracy_before", "steps_per_epoch", *_BOTH),
+__all__ = ["FORMATS", "ImportResult", "detect_format", "import_updates"]
+
+_MLFLOW_ONLY = {"accuracy_metric", "loss_metric", "percent", "step_unit", "experiment", "energy"}
+_CODECARBON_ONLY = {"steps", "accuracy", "accuracy_before"}
+_SHARED = {"run", "target_accuracy", "shift_type", "steps_per_epoch"}
+_OPTIONS: Mapping[str, set[str]] = {
+    "jsonl": set(),
+    "mlflow": _MLFLOW_ONLY | _SHARED,
+    "codecarbon": _CODECARBON_ONLY | _SHARED,
 }
-FORMATS = tuple(_TOLD)
-_SHOWN = 6
+FORMATS = tuple(_OPTIONS)
+"""Names of the formats that can be imported."""
+_MAX_NAMES = 6  # runs that an error message lists
 
 
 @dataclass(frozen=True)
-class Imported:
-    """What an import brought.
+class ImportResult:
+    """The result of an import.
 
     Attributes:
         source: Format of the file.
-        updates: Ids of the new ones.
-        forecasts: Ids of the new ones.
-        held: Entries that the ledger had already.
-        skipped: Run → why it is no update.
-        notes: What the user should know.
+        updates: Ids of the new updates.
+        forecasts: Ids of the new forecasts.
+        held: Number of entries that the ledger already had.
+        skipped: Name of each run that did not become an update → the reason.
+        notes: Remarks for the user.
     """
 
     source: str
@@ -58,18 +60,20 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def import_updates(ledger: Ledger, path: Path, source: str = "auto", said: ImportOptions | None = None) -> Imported:
-    """Append what a file or folder holds; all of it in one transaction, or nothing.
+def import_updates(
+    ledger: Ledger, path: Path, source: str = "auto", options: ImportOptions | None = None
+) -> ImportResult:
+    """Append the entries of a file or folder to a ledger, in one transaction.
 
     Args:
-        ledger: Where to.
-        path: A file of JSON Lines, ``emissions.csv``, ``mlflow.db``, or a folder of runs.
-        source: One of :data:`FORMATS`, or ``"auto"``.
-        said: What the file does not say.
+        ledger: Ledger that gets the entries.
+        path: File of JSON Lines, ``emissions.csv``, ``mlflow.db``, or folder of runs.
+        source: One of :data:`FORMATS`, or ``"auto"`` to recognize it.
+        options: Facts that the file does not hold.
 
     Raises:
-        DataError: The file cannot be read, is ambiguous, or holds nothing that could be an entry.
-        SettingError: Something was said that this format has no use for, or something is missing.
+        DataError: The file cannot be read, is ambiguous, or holds nothing that can become an entry.
+        SettingError: An option does not apply to this format, or a required one is missing.
         LedgerError: The ledger holds an entry of the same id with another content.
 
     Example:
@@ -81,112 +85,109 @@ def import_updates(ledger: Ledger, path: Path, source: str = "auto", said: Impor
         ...     import_updates(history, file).updates
         ()
     """
-    said = said or ImportOptions()
+    options = options or ImportOptions()
     source = detect_format(path) if source == "auto" else source
     if source not in FORMATS:
         raise SettingError(f"unknown format {source!r}: use auto, {', '.join(FORMATS)}")
-    for field in dataclasses.fields(said):
-        if getattr(said, field.name) not in (None, False) and field.name not in _TOLD[source]:
-            raise SettingError(f"{option_name(field.name)} says nothing of {source}: leave it out")
+    for field in dataclasses.fields(options):
+        if getattr(options, field.name) not in (None, False) and field.name not in _OPTIONS[source]:
+            raise SettingError(f"{option_name(field.name)} does not apply to the format {source}: leave it out")
     if source == "jsonl":
-        return _entries(ledger, path)
-    return _runs(ledger, path, said) if source == "mlflow" else _codecarbon(ledger, path, said)
+        return _import_entries(ledger, path)
+    return _import_mlflow(ledger, path, options) if source == "mlflow" else _import_codecarbon(ledger, path, options)
 
 
 def detect_format(path: Path) -> str:
-    """The format that a file or folder has by its content.
+    """Return the format of a file or folder, judged by its content.
 
     Raises:
-        DataError: There is none that is known.
+        DataError: There is no such file, or its format is unknown.
     """
     if path.is_dir():
-        found = "mlflow" if is_store(path) else "codecarbon" if (path / FILE).is_file() else None
+        if holds_runs(path):
+            return "mlflow"
+        if (path / FILE).is_file():
+            return "codecarbon"
     elif not path.exists():
         raise DataError(f"no such file: {path}")
     elif path.suffix in (".jsonl", ".ndjson") or not path.is_file():  # a pipe can be read only once
-        found = "jsonl"
+        return "jsonl"
     else:
         with path.open("rb") as file:
             head = file.readline(4096)
-        marks = {b"SQLite format 3\0": "mlflow", b"{": "jsonl"}
-        found = next((name for mark, name in marks.items() if head.startswith(mark)), None)
-        if found is None and b"energy_consumed" in head:
-            found = "codecarbon"
-    if found is None:
-        raise DataError(f"{path} is neither JSON Lines, MLflow's nor codecarbon's: name its --format")
-    return found
+        if head.startswith(b"SQLite format 3\0"):
+            return "mlflow"
+        if head.startswith(b"{"):
+            return "jsonl"
+        if b"energy_consumed" in head:
+            return "codecarbon"
+    raise DataError(f"{path} is neither JSON Lines, MLflow's nor codecarbon's: name its --format")
 
 
-def _entries(ledger: Ledger, path: Path) -> Imported:
+def _import_entries(ledger: Ledger, path: Path) -> ImportResult:
     entries = read_json_lines(path)
-    fresh = ledger.extend(entries)
-    updates = tuple(entry.id for entry in fresh if isinstance(entry, Update))
-    forecasts = tuple(entry.id for entry in fresh if not isinstance(entry, Update))
-    return Imported("jsonl", updates, forecasts, len(entries) - len(fresh), {}, ())
+    new = ledger.extend(entries)
+    updates = tuple(entry.id for entry in new if isinstance(entry, Update))
+    forecasts = tuple(entry.id for entry in new if not isinstance(entry, Update))
+    return ImportResult("jsonl", updates, forecasts, len(entries) - len(new), {}, ())
 
 
-def _keep(ledger: Ledger, source: str, updates: Sequence[Update], skipped: Mapping[str, str], *notes: str) -> Imported:
-    """Runs that the ledger holds stay as they are there, whatever is said of them now."""
-    held = {update.id: update for update in ledger.updates()}
-    fresh = [update for update in updates if update.id not in held]
-    if not updates and skipped:
-        name, why = next(iter(skipped.items()))
-        more = f" ({len(skipped)} runs were looked at)" if len(skipped) > 1 else ""
-        raise DataError(f"no run became an update: {name}: {why}{more}")
-    ledger.extend(fresh)
-    other = sum(update.id in held and held[update.id] != update for update in updates)
-    told = list(filter(None, notes))
-    if other:
-        told.append(f"{other} of those there already would be imported otherwise now; an entry is never changed")
-    blind = sum(update.features.accuracy is None for update in fresh)
-    if blind:
-        told.append(f"{blind} have no accuracy before the first step (step 0), so no forecast learns from them")
-    return Imported(source, tuple(u.id for u in fresh), (), len(updates) - len(fresh), dict(skipped), tuple(told))
-
-
-def _runs(ledger: Ledger, path: Path, said: ImportOptions) -> Imported:
-    there = read_runs(path)
-    runs = [run for run in there if said.experiment in (None, run.experiment) and _is_chosen(run, said.run)]
-    if not runs:
-        names = ", ".join(f"{run.experiment}/{run.name} ({run.id[:6]})" for run in there[:_SHOWN]) or "none"
-        raise DataError(f"no run in {path} was named; its runs: {names}")
+def _import_mlflow(ledger: Ledger, path: Path, options: ImportOptions) -> ImportResult:
+    runs = read_runs(path)
+    selected = [
+        run for run in runs if options.experiment in (None, run.experiment) and _matches(options.run, run.name, run.id)
+    ]
+    if not selected:
+        names = ", ".join(f"{run.experiment}/{run.name} ({run.id[:6]})" for run in runs[:_MAX_NAMES]) or "none"
+        raise DataError(f"no run in {path} was selected; its runs: {names}")
     updates: dict[str, Update] = {}
     skipped: dict[str, str] = {}
-    for run in runs:
+    for run in selected:
         try:
-            updates[run.id] = update_from_run(run, said)
-        except Unusable as reason:
+            updates[run.id] = update_from_run(run, options)
+        except UnusableRunError as reason:
             skipped[f"{run.name} ({run.id[:6]})"] = str(reason)
-    without, notes = 0, []
-    if said.energy is not None:
-        joined = match_emissions([run for run in runs if run.id in updates], read_emissions(said.energy))
-        without = len(updates) - len(joined)
-        updates |= {name: add_energy(updates[name], row) for name, row in joined.items()}
-        partly = [updates[name] for name in joined if updates[name].cost.energy_kwh is None]
-        notes += [f"{update.id}: {update.energy.note}" for update in partly]
-    if without:
-        notes.append(f"{without} have no row in {said.energy}, so their energy stays unknown")
-    return _keep(ledger, "mlflow", list(updates.values()), skipped, *notes)
+    if not updates:
+        name, reason = next(iter(skipped.items()))
+        more = f" ({len(skipped)} runs were read)" if len(skipped) > 1 else ""
+        raise DataError(f"no run became an update: {name}: {reason}{more}")
+    notes = []
+    if options.energy is not None:
+        rows = match_emissions([run for run in selected if run.id in updates], read_emissions(options.energy))
+        updates |= {run_id: add_energy(updates[run_id], row) for run_id, row in rows.items()}
+        incomplete = [updates[run_id] for run_id in rows if updates[run_id].cost.energy_kwh is None]
+        notes += [f"{update.id}: {update.energy.note}" for update in incomplete]
+        if without := len(updates) - len(rows):
+            notes.append(f"{without} have no row in {options.energy}, so their energy stays unknown")
+    return _store(ledger, "mlflow", list(updates.values()), skipped, notes)
 
 
-def _is_chosen(run: LoggedRun, named: str | None) -> bool:
-    return named is None or run.name == named or bool(named and run.id.startswith(named))
-
-
-def _codecarbon(ledger: Ledger, path: Path, said: ImportOptions) -> Imported:
+def _import_codecarbon(ledger: Ledger, path: Path, options: ImportOptions) -> ImportResult:
     path = path / FILE if path.is_dir() else path
-    row = _chosen_row(path, read_emissions(path), said.run)
-    if said.steps is None or said.accuracy is None:
-        raise SettingError(
-            f"{path} holds energy and time, no steps and no accuracy, without which no forecast learns: "
-            "say --steps and --accuracy (and --accuracy-before), or join it to MLflow runs with --energy"
+    rows = read_emissions(path)
+    selected = [row for row in rows if _matches(options.run, row.project, row.run_id)]
+    if len(selected) != 1:
+        names = ", ".join(f"{row.project} ({row.run_id[:8]})" for row in rows[:_MAX_NAMES]) or "none"
+        raise DataError(f"{len(selected)} runs in {path} fit, expected one; choose with --run from: {names}")
+    return _store(ledger, "codecarbon", [update_from_emissions(selected[0], options)], {}, [])
+
+
+def _matches(query: str | None, name: str, run_id: str) -> bool:
+    """Return whether a query selects a run: None selects all, else its name or the beginning of its id."""
+    return query is None or query == name or bool(query and run_id.startswith(query))
+
+
+def _store(
+    ledger: Ledger, source: str, updates: Sequence[Update], skipped: Mapping[str, str], notes: list[str]
+) -> ImportResult:
+    """Append the new updates; those that the ledger already has stay as they are, whatever the options say now."""
+    stored = {update.id: update for update in ledger.updates()}
+    new = [update for update in updates if update.id not in stored]
+    ledger.extend(new)
+    if changed := sum(stored.get(update.id, update) != update for update in updates):
+        notes.append(f"{changed} of those there already would be imported otherwise now; an entry is never changed")
+    if without_start := sum(update.features.accuracy is None for update in new):
+        notes.append(
+            f"{without_start} have no accuracy before the first step (step 0), so no forecast learns from them"
         )
-    return _keep(ledger, "codecarbon", [update_from_emissions(row, said.steps, said.accuracy, said)], {})
-
-
-def _chosen_row(path: Path, rows: Sequence[EmissionsRow], named: str | None) -> EmissionsRow:
-    fitting = [row for row in rows if named is None or row.project == named or (row.run_id.startswith(named) and named)]
-    if len(fitting) == 1:
-        return fitting[0]
-    there = ", ".join(f"{row.project} ({row.run_id[:8]})" for row in rows[:_SHOWN]) or "none"
-    raise DataError(f"{len(fitting)} runs in {path} fit, expected one; choose with --run from: {there}")
+    return ImportResult(source, tuple(u.id for u in new), (), len(updates) - len(new), skipped, tuple(notes))

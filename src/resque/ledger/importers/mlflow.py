@@ -1,8 +1,8 @@
-"""Runs that MLflow kept, read where they lie: a folder of files (``mlruns``) or an SQLite file (``mlflow.db``).
+"""Reader of MLflow's stores: a folder of files (``mlruns``) or an SQLite file (``mlflow.db``).
 
-MLflow itself is not used: it is a large dependency that sends usage data by default, and a reader of a history should
-neither write nor call anybody. Both stores are plain and stable: files named after their content, tables named alike.
-A tracking server is not asked; artifacts, traces and logged models are not looked at.
+MLflow itself is not used: it is a large dependency that sends usage data by default, and reading a history should
+neither write nor call a server. Both stores are simple and stable: files named after their content, and tables of the
+same names. Tracking servers, artifacts, traces and logged models are not read.
 """
 
 import functools
@@ -17,14 +17,22 @@ from typing import Any, NamedTuple
 
 from resque.errors import DataError
 
+__all__ = ["DATABASE", "LoggedRun", "MetricPoint", "holds_runs", "read_runs"]
+
+DATABASE = "mlflow.db"
 _STATUS = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
 _DEPTHS = "meta.yaml", "*/meta.yaml", "*/*/meta.yaml", "*/*/*/meta.yaml"
 _TRASH = ".trash"
-DATABASE = "mlflow.db"
 
 
-class Point(NamedTuple):
-    """One logged value."""
+class MetricPoint(NamedTuple):
+    """One logged value of a metric.
+
+    Attributes:
+        timestamp_ms: Time of logging, milliseconds since 1970.
+        value: Logged value.
+        step: Logged step.
+    """
 
     timestamp_ms: int
     value: float
@@ -33,18 +41,18 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """A run as MLflow kept it.
+    """A run in a store of MLflow.
 
     Attributes:
-        id: MLflow's.
-        name: The user's, or one that MLflow made up.
+        id: MLflow's id of the run.
+        name: Name given by the user or by MLflow.
         experiment: Name of the experiment.
-        status: ``FINISHED``, ``FAILED``, ``KILLED``, ``RUNNING``, ``SCHEDULED``.
-        started_ms: Since 1970.
-        ended_ms: None where it did not end in order.
-        params: Name → value, texts.
-        metrics: Names of what was logged.
-        read: Metric → its points by time, then by step.
+        status: ``FINISHED``, ``FAILED``, ``KILLED``, ``RUNNING`` or ``SCHEDULED``.
+        started_ms: Start time, milliseconds since 1970.
+        ended_ms: End time, milliseconds since 1970; None if MLflow recorded none.
+        params: Name → value of the parameters, as text.
+        metrics: Names of the logged metrics.
+        read_metric: Function from the name of a metric to its points, ordered by time and step.
     """
 
     id: str
@@ -55,36 +63,36 @@ class LoggedRun:
     ended_ms: int | None
     params: Mapping[str, str]
     metrics: tuple[str, ...]
-    read: Callable[[str], list[Point]]
+    read_metric: Callable[[str], list[MetricPoint]]
 
 
-def is_store(path: Path) -> bool:
-    """Whether a folder holds runs, as files or as a database."""
+def holds_runs(path: Path) -> bool:
+    """Return whether a folder holds runs, as files or as a database."""
     return (path / DATABASE).is_file() or next(_run_folders(path), None) is not None
 
 
 def read_runs(path: Path) -> list[LoggedRun]:
-    """The runs of a store that were not deleted, oldest first.
+    """Return the runs of a store that were not deleted, oldest first.
 
     Args:
-        path: A database; or a folder: of a run, of an experiment, ``mlruns``, or what holds ``mlruns``.
+        path: Database file; or folder of a run or an experiment, the folder ``mlruns``, or the folder around it.
 
     Raises:
-        DataError: There is no store, or one that cannot be read.
+        DataError: There is no store, or it cannot be read.
     """
     if path.is_dir():
-        found = [_file_run(folder, meta) for folder, meta in _run_folders(path)]
-        if found and (path / DATABASE).is_file():
+        runs = [_file_run(folder, meta) for folder, meta in _run_folders(path)]
+        if runs and (path / DATABASE).is_file():
             raise DataError(
                 f"{path} holds runs as files and in {DATABASE}: name {path / DATABASE}, or the files' folder"
             )
-        if not found:
+        if not runs:
             path = path / DATABASE
     if path.is_file():
-        found = _database_runs(path)
+        runs = _database_runs(path)
     elif not path.is_dir():
         raise DataError(f"no MLflow runs at {path}: name the folder mlruns, or {DATABASE}")
-    return sorted(found, key=lambda run: run.started_ms)
+    return sorted(runs, key=lambda run: run.started_ms)
 
 
 def _run_folders(path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
@@ -112,20 +120,22 @@ def _file_run(folder: Path, meta: Mapping[str, str]) -> LoggedRun:
             functools.partial(_file_points, folder / "metrics"),
         )
     except (KeyError, ValueError) as error:
-        raise DataError(f"{folder / 'meta.yaml'} has no start_time, or a time that is no number ({error})") from error
+        raise DataError(
+            f"{folder / 'meta.yaml'} has no start_time, or a time that is not a number ({error})"
+        ) from error
 
 
 def _meta(file: Path) -> dict[str, str]:
-    """The plain ``key: value`` lines of MLflow's own YAML; a name folded onto a second line is put together."""
-    found: dict[str, str] = {}
+    """Return the ``key: value`` lines of MLflow's simple YAML; a value folded onto a second line is joined."""
+    meta: dict[str, str] = {}
     key = ""
     for line in _text(file).splitlines():
         if line.startswith(" ") and key:
-            found[key] += " " + line.strip()
+            meta[key] += " " + line.strip()
         else:
             key, _, value = line.partition(":")
-            found[key] = value.strip()
-    return {key: _unquoted(value) for key, value in found.items()}
+            meta[key] = value.strip()
+    return {key: _unquoted(value) for key, value in meta.items()}
 
 
 def _unquoted(value: str) -> str:
@@ -135,7 +145,7 @@ def _unquoted(value: str) -> str:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """A metric or parameter with a slash in its name lies in a folder."""
+    """Yield the names of metrics or parameters; one with a slash in its name lies in a subfolder."""
     return (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
@@ -150,18 +160,18 @@ def _text(file: Path) -> str:
         raise DataError(f"cannot read {file}: {error}") from error
 
 
-def _file_points(folder: Path, name: str) -> list[Point]:
+def _file_points(folder: Path, name: str) -> list[MetricPoint]:
     points = []
     for number, line in enumerate(_text(folder / name).splitlines(), start=1):
         try:
             timestamp, value, step = line.split()[:3]
-            points.append(Point(int(timestamp), float(value), int(step)))
+            points.append(MetricPoint(int(timestamp), float(value), int(step)))
         except ValueError as error:
             raise DataError(f"{folder / name}, line {number}: {line!r:.60}, expected `time value step`") from error
     return _in_order(points)
 
 
-def _in_order(points: Sequence[Point]) -> list[Point]:
+def _in_order(points: Sequence[MetricPoint]) -> list[MetricPoint]:
     return sorted(points, key=lambda point: (point.timestamp_ms, point.step))
 
 
@@ -193,10 +203,12 @@ def _database_runs(path: Path) -> list[LoggedRun]:
     ]
 
 
-def _database_points(path: Path, run_id: str, name: str) -> list[Point]:
+def _database_points(path: Path, run_id: str, name: str) -> list[MetricPoint]:
     query = "SELECT timestamp, value, step, is_nan FROM metrics WHERE run_uuid = ? AND key = ?"
     rows = _rows(path, query, run_id, name)
-    return _in_order([Point(at, math.nan if is_nan else value, step) for at, value, step, is_nan in rows])
+    return _in_order(
+        [MetricPoint(time_ms, math.nan if is_nan else value, step) for time_ms, value, step, is_nan in rows]
+    )
 
 
 def _rows(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
