@@ -127,14 +127,13 @@ def _reading(text: Callable[[str], str], kwh: float, pue: float) -> EnergyReadin
         parts = {}
     elif not parts:
         parts = {"whole": kwh}
+    meter = f"codecarbon {text('codecarbon_version')}".strip(), text("tracking_mode"), FILE
     return EnergyReading(
         wall_s=_number("duration", text("duration")),
         energy_kwh=kwh or None,
         components_kwh=parts,
         methods={device: _METHODS[device] for device in parts},
-        meter=", ".join(
-            filter(None, [f"codecarbon {text('codecarbon_version')}".strip(), text("tracking_mode"), FILE])
-        ),
+        meter=", ".join(filter(None, meter)),
         note="" if kwh else "the row holds no energy",
     )
 
@@ -181,14 +180,14 @@ def _owner(row: EmissionsRow, claimants: Sequence[LoggedRun]) -> LoggedRun:
     if len(fitting) != 1:
         names = ", ".join(run.name for run in claimants)
         raise DataError(
-            f"the energy of {row.project or row.run_id} until {row.ended:%Y-%m-%d %H:%M:%S} fits {len(claimants)} runs, "
-            f"{names}, and cannot be divided between them; choose with --run, or leave --energy out"
+            f"the energy of {row.project or row.run_id} until {row.ended:%Y-%m-%d %H:%M:%S} fits {len(claimants)} "
+            f"runs, {names}, and cannot be divided between them; choose with --run, or leave --energy out"
         )
     return fitting[0]
 
 
 def _overlap(run: LoggedRun, row: EmissionsRow) -> bool:
-    """Return whether they share half of the shorter one's time: successive runs touch, as codecarbon truncates times."""
+    """Return whether they share half of the shorter's time: codecarbon truncates times, so successive runs touch."""
     started = run.started_ms / 1000.0
     ended = started if run.ended_ms is None else run.ended_ms / 1000.0
     shared = min(row.ended.timestamp(), ended) - max(row.started.timestamp(), started)

@@ -145,8 +145,8 @@ def _import_mlflow(ledger: Ledger, path: Path, options: ImportOptions) -> Import
     for run in selected:
         try:
             updates[run.id] = update_from_run(run, options)
-        except UnusableRunError as reason:
-            skipped[f"{run.name} ({run.id[:6]})"] = str(reason)
+        except UnusableRunError as error:
+            skipped[f"{run.name} ({run.id[:6]})"] = str(error)
     if not updates:
         name, reason = next(iter(skipped.items()))
         more = f" ({len(skipped)} runs were read)" if len(skipped) > 1 else ""

@@ -120,9 +120,7 @@ def _file_run(folder: Path, meta: Mapping[str, str]) -> LoggedRun:
             functools.partial(_file_points, folder / "metrics"),
         )
     except (KeyError, ValueError) as error:
-        raise DataError(
-            f"{folder / 'meta.yaml'} has no start_time, or a time that is not a number ({error})"
-        ) from error
+        raise DataError(f"{folder / 'meta.yaml'} lacks start_time, or a time is not a number ({error})") from error
 
 
 def _meta(file: Path) -> dict[str, str]:
