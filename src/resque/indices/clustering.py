@@ -13,8 +13,8 @@ __all__ = ["ALL", "INITS", "check_clustering_options", "cluster_representations"
 
 INITS = ("class-means", "k-means++", "random")
 ALL = "all"
-KEEP = ("sizes", "labels")
-RANDOM_STARTS = 20
+_KEEP = ("sizes", "labels")
+_RANDOM_STARTS = 20
 _MAX_ITERATIONS = 300
 _SEEDS = 2**32
 
@@ -105,10 +105,10 @@ def cluster_representations(
     if init == "k-means++":
         return _kmeans(representations, "k-means++", k, seed)
     clusterings = []
-    for start in range(RANDOM_STARTS):
+    for start in range(_RANDOM_STARTS):
         assignment = _random_assignment(np.random.default_rng([seed, start]), len(labels), k)
         clusterings.append(_kmeans(representations, _group_means(representations, assignment, k)))
-        on_progress(start + 1, RANDOM_STARTS)
+        on_progress(start + 1, _RANDOM_STARTS)
     if keep == "sizes":
         return min(clusterings, key=_size_entropy)
     return min(clusterings, key=lambda clusters: _entropy_within_classes(labels, clusters))
@@ -124,7 +124,7 @@ def check_clustering_options(init: str, lloyd: bool, keep: str, seed: int) -> No
         raise SettingError(
             f"init {init!r} is unused without Lloyd's iterations: use 'class-means', or drop lloyd=False (--no-lloyd)"
         )
-    if keep not in KEEP:
+    if keep not in _KEEP:
         raise SettingError(f"keep {keep!r}: use 'sizes' or 'labels'")
 
 

@@ -16,7 +16,7 @@ from resque.models.weights import fingerprint
 
 __all__ = ["profile"]
 
-OnBatch = Callable[[Tensor, Tensor, Tensor], None]
+_OnBatch = Callable[[Tensor, Tensor, Tensor], None]
 
 
 def profile(
@@ -28,7 +28,7 @@ def profile(
     labels: str = "true",
     preprocessing: str = "",
     *,
-    on_batch: OnBatch | None = None,
+    on_batch: _OnBatch | None = None,
 ) -> Profile:
     """Compute the profile of a dataset in a model's representation space, in one forward pass.
 

@@ -118,6 +118,12 @@ def batchnorm_adapted_scores(
 
     Returns:
         Scores by name; without ``"BN-adapted k-NN"`` if the model has no suitable head.
+
+    Example:
+        >>> from resque import RetrainingJob, load_data, load_model
+        >>> job = RetrainingJob(load_data("digits@16px@train"), load_data("digits@16px@test"), 0.9)
+        >>> list(batchnorm_adapted_scores(load_model("resque.networks:small_cnn"), job, accuracy=0.1, loss=2.3))
+        ['BN-adapted accuracy', 'BN-adapted loss', 'BN-adapted k-NN']
     """
     adapted = adapt_batchnorm(model, job.train.batches(device=device_of(model)))
     if adapted is not model:
@@ -133,6 +139,11 @@ def model_knn_accuracy(model: nn.Module, data: LabeledDataset) -> float | None:
 
     Returns:
         The accuracy; None if no head is found, or if it takes more than one row per sample.
+
+    Example:
+        >>> from resque import load_data, load_model
+        >>> model_knn_accuracy(load_model("resque.networks:small_cnn"), load_data("digits@16px@100")) > 0.5
+        True
     """
     if _head_width(model, data) is None:
         return None

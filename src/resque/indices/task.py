@@ -81,7 +81,21 @@ def index_of_clustering(
     keep: str = "sizes",
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TaskIndex:
-    """Compute RESQUE_task of finite float64 rows ``(n, width)``, which are overwritten to save a second copy."""
+    """Compute RESQUE_task of representations by clustering them (``lloyd=True``).
+
+    Args:
+        rows: ``(n, width)`` finite float64; overwritten, so that no second copy is needed.
+        labels: ``(n,)`` true classes.
+        init: See :func:`resque_task`.
+        reduction: Reduction that gave the rows, to be stated in the result.
+        seed: See :func:`resque_task`.
+        keep: See :func:`resque_task`.
+        on_progress: Called with ``(done, total)`` after each random start.
+
+    Example:
+        >>> index_of_clustering(np.array([[0.0], [0.1], [5.0]]), np.array([3, 3, 8]), "all", "flatten").by_init
+        {'class-means': 0.0, 'k-means++': 0.0, 'random': 0.0}
+    """
     starts = INITS if init == ALL else (init,)
     clusters = {start: cluster_representations(rows, labels, start, seed, keep, on_progress) for start in starts}
     values = {start: one_minus_ari(contingency_table(labels, clusters[start])) for start in starts}
@@ -103,7 +117,15 @@ def index_of_clustering(
 
 
 def index_of_assignment(assignment: NearestMeanAssignment, reduction: str) -> TaskIndex:
-    """Compute RESQUE_task of a finished assignment (``lloyd=False``)."""
+    """Compute RESQUE_task of a finished assignment (``lloyd=False``).
+
+    Example:
+        >>> rows, labels = torch.tensor([[0.0], [0.1], [5.0]]), torch.tensor([3, 3, 8])
+        >>> assignment = NearestMeanAssignment.to_profile(Profile.from_arrays(rows, labels))
+        >>> assignment.add(rows, labels)
+        >>> index_of_assignment(assignment, "flatten").value
+        0.0
+    """
     n, classes = int(assignment.table.sum()), len(assignment.labels)
     return TaskIndex(assignment.one_minus_ari, _UNIT, INITS[0], False, reduction, n, classes)
 

@@ -36,7 +36,7 @@ from resque.training.trainer import Trainer
 
 __all__ = ["TaskIndexSettings", "allocate_rows", "task_features", "task_index"]
 
-OnProgress = Callable[[int, int, str], None]
+_OnProgress = Callable[[int, int, str], None]
 _MAX_SHARE_OF_MEMORY = 0.8
 
 
@@ -86,7 +86,7 @@ def task_index(
     *,
     meter: EnergyMeter,
     grid: Grid | None = None,
-    on_progress: OnProgress = lambda done, total, what: None,
+    on_progress: _OnProgress = lambda done, total, what: None,
 ) -> TaskIndex:
     """Compute RESQUE_task of a new task: how well the model separates its classes after a short warm-up.
 
@@ -132,7 +132,7 @@ def task_features(
     query: TaskIndexSettings | None = None,
     *,
     meter: EnergyMeter,
-    on_progress: OnProgress = lambda done, total, what: None,
+    on_progress: _OnProgress = lambda done, total, what: None,
 ) -> tuple[Features, EnergyReading]:
     """Compute the features of an update to a new task: RESQUE_task, and accuracy and k-NN accuracy after a warm-up.
 
@@ -158,6 +158,16 @@ def task_features(
 
     Raises:
         ModelError, SettingError, DataError: See :func:`task_index`.
+
+    Example:
+        >>> from resque import RetrainingJob, load_data, load_model
+        >>> from resque.energy.meters import ClockMeter
+        >>> job = RetrainingJob(load_data("digits@16px@train"), load_data("digits@16px@test"), 0.9)
+        >>> settings = TaskIndexSettings(warmup_steps=5, layer="penultimate")
+        >>> model = load_model("resque.networks:small_cnn")
+        >>> features, overhead = task_features(model, job, settings, meter=ClockMeter())
+        >>> sorted(features.scores), features.task_index > 0.0, overhead.wall_s > 0.0
+        (['warm-up accuracy', 'warm-up k-NN', 'warm-up loss'], True, True)
     """
     settings = query or TaskIndexSettings()
     start = now(device_of(model))
@@ -202,7 +212,7 @@ def allocate_rows(n: int, width: int) -> np.ndarray:
 
 
 def _warm_up_and_cluster(
-    model: nn.Module, data: LabeledDataset, settings: TaskIndexSettings, meter: EnergyMeter, on_progress: OnProgress
+    model: nn.Module, data: LabeledDataset, settings: TaskIndexSettings, meter: EnergyMeter, on_progress: _OnProgress
 ) -> tuple[TaskIndex, TaskIndexOverhead, nn.Module, LabeledDataset]:
     """Return the index, its overhead without carbon, the warmed-up learner, and the task with its labels renumbered."""
     with torch.random.fork_rng():
@@ -244,7 +254,7 @@ def _run_first_step(learner: nn.Module, task: LabeledDataset, settings: TaskInde
 
 
 def _warm_up(
-    model: nn.Module, data: LabeledDataset, settings: TaskIndexSettings, on_progress: OnProgress
+    model: nn.Module, data: LabeledDataset, settings: TaskIndexSettings, on_progress: _OnProgress
 ) -> tuple[int, int]:
     """Train the model; return the steps taken and the steps per epoch."""
     trainer = Trainer(model, data, settings.recipe, settings.seed)
@@ -257,7 +267,7 @@ def _warm_up(
 
 
 def _index_by_clustering(
-    model: nn.Module, data: LabeledDataset, settings: TaskIndexSettings, on_progress: OnProgress
+    model: nn.Module, data: LabeledDataset, settings: TaskIndexSettings, on_progress: _OnProgress
 ) -> tuple[TaskIndex, float, float]:
     """Cluster the representations of all samples, in memory; return the index, the accuracy and the end of the pass."""
     rows, done, correct = np.empty((0, 0)), 0, 0
@@ -284,7 +294,7 @@ def _index_by_clustering(
 
 
 def _index_by_nearest_mean(
-    model: nn.Module, data: LabeledDataset, settings: TaskIndexSettings, on_progress: OnProgress
+    model: nn.Module, data: LabeledDataset, settings: TaskIndexSettings, on_progress: _OnProgress
 ) -> tuple[TaskIndex, float, float]:
     """Compute class means in one pass, assign to the nearest in a second; return as :func:`_index_by_clustering`."""
     batches = _batches(model, data, on_progress, "first pass")
@@ -300,7 +310,7 @@ def _index_by_nearest_mean(
 
 
 def _batches(
-    model: nn.Module, data: LabeledDataset, on_progress: OnProgress, what: str
+    model: nn.Module, data: LabeledDataset, on_progress: _OnProgress, what: str
 ) -> Iterator[tuple[Inputs, Tensor]]:
     """Yield the batches on the model's device and report progress."""
     done = 0

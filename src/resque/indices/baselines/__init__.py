@@ -1,8 +1,8 @@
 """Baselines of the RESQUE indices: transferability scores, shift distances and plain metrics, from one forward pass."""
 
-from resque.indices.baselines.model_outputs import ModelOutputs, OutputCollector, collect_outputs
+from resque.indices.baselines.model_outputs import ModelOutputs, collect_outputs
 from resque.indices.baselines.moments import Moments
-from resque.indices.baselines.scores import SHIFT_DISTANCES, TRANSFERABILITY, BaselineScore, baseline_scores
+from resque.indices.baselines.scores import BaselineScore, baseline_scores
 from resque.indices.baselines.transferability import (
     average_thresholded_confidence,
     frechet_distance,
@@ -18,12 +18,9 @@ from resque.indices.baselines.transferability import (
 )
 
 __all__ = [
-    "SHIFT_DISTANCES",
-    "TRANSFERABILITY",
     "BaselineScore",
     "ModelOutputs",
     "Moments",
-    "OutputCollector",
     "average_thresholded_confidence",
     "baseline_scores",
     "collect_outputs",

@@ -16,7 +16,7 @@ from resque.errors import RepresentationError
 
 __all__ = ["Moments"]
 
-Floats = NDArray[np.float64]
+_Floats = NDArray[np.float64]
 
 
 class Moments:
@@ -42,7 +42,7 @@ class Moments:
     def __init__(self, classes: Sequence[int]) -> None:
         self.labels = np.unique(np.asarray(list(classes), dtype=np.int64))
         self.counts = np.zeros(len(self.labels), dtype=np.int64)
-        self._reference: Floats | None = None  # (d,), the point that all sums are about
+        self._reference: _Floats | None = None  # (d,), the point that all sums are about
 
     def update(self, representations: Any, labels: Any) -> None:
         """Add a batch.
@@ -76,14 +76,14 @@ class Moments:
                 self._squares[index] += own.square().sum(0).numpy()
                 self._products[index] += (own.T @ own).numpy()
 
-    def _begin(self, reference: Floats) -> None:
+    def _begin(self, reference: _Floats) -> None:
         """Set the point that all sums are about; g is a representation minus that point."""
         classes, width = len(self.labels), len(reference)
         self._reference = reference
-        self._sums: Floats = np.zeros((classes, width))
-        self._squares: Floats = np.zeros((classes, width))
-        self._products: Floats = np.zeros((classes, width, width))
-        self._third: Floats = np.zeros(width)  # sum of ||g||^2 g over all samples
+        self._sums: _Floats = np.zeros((classes, width))
+        self._squares: _Floats = np.zeros((classes, width))
+        self._products: _Floats = np.zeros((classes, width, width))
+        self._third: _Floats = np.zeros(width)  # sum of ||g||^2 g over all samples
         self._fourth = 0.0  # sum of ||g||^4
 
     @property
@@ -97,43 +97,43 @@ class Moments:
         return int(self.counts.sum())
 
     @property
-    def mean(self) -> Floats:
+    def mean(self) -> _Floats:
         """``(d,)`` mean of all samples."""
         return self._offset + self._about
 
     @property
-    def means(self) -> Floats:
+    def means(self) -> _Floats:
         """``(c, d)`` mean of each class."""
         seen = self.counts > 0
         return self._about + self._sums[seen] / self.counts[seen, None]
 
     @property
-    def variances(self) -> Floats:
+    def variances(self) -> _Floats:
         """``(c, d)`` variance of each class about its own mean, divided by the number of samples."""
         seen = self.counts > 0
         n = self.counts[seen, None]
-        variances: Floats = np.maximum(self._squares[seen] / n - (self._sums[seen] / n) ** 2, 0.0)
+        variances: _Floats = np.maximum(self._squares[seen] / n - (self._sums[seen] / n) ** 2, 0.0)
         return variances
 
     @property
-    def shares(self) -> Floats:
+    def shares(self) -> _Floats:
         """``(c,)`` share of each class in the samples."""
         return self.counts[self.counts > 0] / self.n
 
     @property
-    def covariance(self) -> Floats:
+    def covariance(self) -> _Floats:
         """``(d, d)`` covariance of all samples, divided by n."""
         offset = self._offset
-        covariance: Floats = self._products.sum(0) / self.n - np.outer(offset, offset)
+        covariance: _Floats = self._products.sum(0) / self.n - np.outer(offset, offset)
         return covariance
 
     @property
-    def covariance_of_means(self) -> Floats:
+    def covariance_of_means(self) -> _Floats:
         """``(d, d)`` covariance of the class means, weighted by the shares of the classes."""
         centered = (self.means - self.mean) * np.sqrt(self.shares)[:, None]
         return centered.T @ centered
 
-    def products_about(self, point: Floats) -> Floats:
+    def products_about(self, point: _Floats) -> _Floats:
         """Compute ``(c, d, d)``: the sum of ``(f - point)(f - point)^T`` over the samples f of each class."""
         step, seen = self._about - point, self.counts > 0
         cross = self._sums[seen][:, :, None] * step[None, None, :]
@@ -166,15 +166,15 @@ class Moments:
         return noise / distance if distance > 0.0 and noise > 0.0 else 0.0
 
     @property
-    def _about(self) -> Floats:
+    def _about(self) -> _Floats:
         if self._reference is None:
             raise RepresentationError("no representations yet: update the moments first")
         return self._reference
 
     @property
-    def _offset(self) -> Floats:
+    def _offset(self) -> _Floats:
         """``(d,)`` mean of all samples about the reference point."""
         if self.n == 0:
             raise RepresentationError("no representations yet: update the moments first")
-        offset: Floats = self._sums.sum(0) / self.n
+        offset: _Floats = self._sums.sum(0) / self.n
         return offset
