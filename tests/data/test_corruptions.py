@@ -25,7 +25,7 @@ def test_gaussian_noise_has_the_sigma_of_its_level(level):
 
 
 @pytest.mark.parametrize("level", [1, 5, 10])
-def test_salt_and_pepper_flips_its_share_half_each_way(level):
+def test_salt_and_pepper_sets_half_of_its_fraction_to_each_extreme(level):
     noisy = parse_shift(f"salt_pepper:{level}")(GRAY, indices=indices(400), seed=3)
     salt, pepper = float((noisy == 1).float().mean()), float((noisy == 0).float().mean())
     spread = 5 * math.sqrt(0.017 * level / 2 / GRAY.numel())
@@ -43,15 +43,15 @@ def test_blur_is_scipys_gaussian_filter_at_the_scaled_sigma(level, width):
     assert np.abs(blurred.numpy() - oracle).max() < 2e-3
 
 
-def test_rotation_turns_by_six_degrees_a_level():
+def test_rotation_is_six_degrees_per_level():
     image = torch.zeros(1, 1, 33, 33)
-    image[..., 16, 26:29] = 1.0  # a mark to the right of the centre
+    image[..., 16, 26:29] = 1.0  # a mark to the right of the center
     turned = parse_shift("rotation:10")(image, indices=indices(1), seed=0)[0, 0]
     row, column = np.average(np.argwhere(turned.numpy() > 0.2) - 16, axis=0)
     assert abs(math.degrees(math.atan2(abs(row), column))) == pytest.approx(60, abs=4)
 
 
-def test_rotation_keeps_shapes_on_images_that_are_not_square():
+def test_rotation_preserves_distances_in_rectangular_images():
     image = torch.zeros(1, 1, 41, 81)
     image[..., 20, 52:55] = 1.0
     turned = parse_shift("rotation:5")(image, indices=indices(1), seed=0)[0, 0]
@@ -59,11 +59,11 @@ def test_rotation_keeps_shapes_on_images_that_are_not_square():
     assert math.hypot(row, column) == pytest.approx(13, abs=1.0)
 
 
-@pytest.mark.parametrize("kind", [*(kind for kind in SHIFT_TYPES if kind not in LABEL_SHIFTS), "mixture"])
+@pytest.mark.parametrize("shift_type", [*(name for name in SHIFT_TYPES if name not in LABEL_SHIFTS), "mixture"])
 @given(seed=st.integers(0, 10**6), level=st.integers(1, 10))
-def test_a_samples_noise_depends_on_seed_and_index_alone(kind, seed, level):
+def test_noise_of_a_sample_depends_only_on_seed_and_index(shift_type, seed, level):
     images = torch.rand(7, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
-    corruption = parse_shift("gaussian:5/blur:3/none" if kind == "mixture" else f"{kind}:{level}")
+    corruption = parse_shift("gaussian:5/blur:3/none" if shift_type == "mixture" else f"{shift_type}:{level}")
     whole = corruption(images, indices=indices(7), seed=seed)
     cut = torch.cat([corruption(images[:3], indices=indices(3), seed=seed),
                      corruption(images[3:], indices=indices(4, 3), seed=seed)])  # fmt: skip
@@ -82,13 +82,13 @@ def test_noise_is_independent_between_samples_seeds_and_channels():
     assert float(correlation.abs().max()) < 5 / math.sqrt(rows.shape[1])
 
 
-@pytest.mark.parametrize(("kind", "level"), [("fog", 1), ("blur", 0), ("blur", 11)])
-def test_unknown_kinds_and_levels_are_refused(kind, level):
+@pytest.mark.parametrize("text", ["fog:1", "blur:0", "blur:11", "blur:-1", "blur:x", "blur", "blur:5/fog:1", ""])
+def test_unknown_shift_types_and_levels_are_refused(text):
     with pytest.raises(DataError, match="use one of|outside 1 to 10"):
-        parse_shift(f"{kind}:{level}")
+        parse_shift(text)
 
 
-def test_no_sample_and_no_pixel_is_special():
+def test_noise_of_the_first_sample_and_pixel_is_not_extreme():
     """Sample 0 at seed 0 once drew the smallest uniform there is at its first pixel."""
     noise = [parse_shift("gaussian:1")(GRAY[:1], indices=indices(1), seed=s)[0, 0, 0, 0] - 0.5 for s in range(400)]
     assert max(map(abs, noise)) < 4.5 * 0.026
@@ -97,7 +97,7 @@ def test_no_sample_and_no_pixel_is_special():
     assert abs(float(first[0])) < 4.5 * 0.026
 
 
-def test_contrast_shrinks_towards_the_mean_of_the_image():
+def test_contrast_shrinks_around_the_mean_of_each_image():
     images = torch.rand(3, 1, 9, 9, generator=torch.Generator().manual_seed(0))
     flat = parse_shift("contrast:10")(images, indices=indices(3), seed=0)
     assert torch.allclose(flat.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=1e-6)
@@ -105,7 +105,7 @@ def test_contrast_shrinks_towards_the_mean_of_the_image():
 
 
 @pytest.mark.parametrize(("level", "rarest"), [(5, 30), (10, 3)])
-def test_imbalance_thins_the_classes_geometrically(level, rarest):
+def test_imbalance_is_geometric(level, rarest):
     labels = torch.arange(5).repeat(300)
     rows, left = parse_shift(f"imbalance:{level}").apply_to_labels(labels, indices=indices(1500), seed=2)
     counts = torch.bincount(left)
@@ -118,13 +118,13 @@ def test_imbalance_thins_the_classes_geometrically(level, rarest):
     assert not torch.equal(rows, other)
 
 
-def test_every_class_keeps_a_sample():
+def test_imbalance_keeps_a_sample_of_every_class():
     rows, left = parse_shift("imbalance:10").apply_to_labels(torch.tensor([0, 1, 2, 2]), indices=indices(4), seed=0)
     assert sorted(set(left.tolist())) == [0, 1, 2]
     assert len(rows) == 3
 
 
-def test_exchanged_classes_are_a_permutation_of_names():
+def test_exchange_relabels_classes_cyclically():
     labels = torch.arange(10).repeat(3)
     rows, mild = parse_shift("exchange:1").apply_to_labels(labels, indices=indices(30), seed=0)
     assert rows.tolist() == list(range(30))

@@ -27,7 +27,7 @@ def labels():
     return np.arange(40) % 4
 
 
-def test_digits_are_scikit_learns_scans(digits):
+def test_digits_equal_scikit_learn(digits):
     scans = load_digits()
     loaded = load_data("digits")
     assert np.array_equal(loaded.labels.numpy(), scans.target)
@@ -35,7 +35,7 @@ def test_digits_are_scikit_learns_scans(digits):
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_idx_and_npz_hold_the_same(folder, images, labels, zipped):
+def test_idx_equals_npz(folder, images, labels, zipped):
     write_idx(folder / "x", images, zipped)
     write_idx(folder / "y", labels.astype(np.int32), zipped)
     np.savez(folder / "d.npz", x=images, y=labels)
@@ -45,13 +45,13 @@ def test_idx_and_npz_hold_the_same(folder, images, labels, zipped):
     assert one.images.shape == (40, 1, 6, 5)
 
 
-def test_colour_comes_with_channels_first(folder, labels):
+def test_color_images_have_channels_first(folder, labels):
     x = np.random.default_rng(1).integers(0, 256, (40, 6, 5, 3), dtype=np.uint8)
     np.savez(folder / "d.npz", x=x, y=labels)
     assert np.array_equal(load_data("npz:d.npz").images.numpy(), np.moveaxis(x, -1, 1))
 
 
-def test_the_papers_split_is_70_and_50_percent_of_each_class_with_20_in_both(digits):
+def test_original_and_shifted_are_70_and_50_percent_of_each_class_with_20_in_both(digits):
     original, shifted = (set(digits.part(name).indices.tolist()) for name in ("original", "shifted"))
     assert len(original) / len(digits) == pytest.approx(0.7, abs=0.005)
     assert len(shifted) / len(digits) == pytest.approx(0.5, abs=0.005)
@@ -60,13 +60,13 @@ def test_the_papers_split_is_70_and_50_percent_of_each_class_with_20_in_both(dig
     assert float((share - 0.7).abs().max()) < 0.01
 
 
-def test_train_and_test_share_nothing_and_miss_nothing(digits):
+def test_train_and_test_partition_the_data(digits):
     train, test = (set(digits.part(name).indices.tolist()) for name in ("train", "test"))
     assert not train & test
     assert len(train | test) == len(digits)
 
 
-def test_steps_apply_from_left_to_right_and_name_the_kind():
+def test_steps_apply_from_left_to_right_and_set_the_shift_type():
     data = load_data("digits@test@16px+blur:2+gaussian:3")
     assert data.images.shape[1:] == (1, 16, 16)
     assert data.shift_type == "blur+gaussian"
@@ -74,19 +74,19 @@ def test_steps_apply_from_left_to_right_and_name_the_kind():
     assert load_data("digits").shift_type is None
 
 
-def test_a_specification_means_the_same_samples_each_time():
+def test_specification_determines_the_samples():
     one, other = load_data("digits@test+gaussian:3"), load_data("digits@test+gaussian:3")
     assert torch.equal(one.images, other.images)
 
 
-def test_stacked_noise_of_one_kind_is_fresh_noise():
+def test_stacked_noise_of_one_type_is_independent():
     clean, once, twice = (load_data("digits" + s).images for s in ("", "+gaussian:1", "+gaussian:1+gaussian:1"))
     inside = (clean == 128) if (clean == 128).any() else (clean > 80) & (clean < 180)
     first, second = (once - clean / 255)[inside], (twice - once)[inside]
     assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.05
 
 
-def test_limit_draws_without_order(folder):
+def test_limit_draws_at_random(folder):
     data = load_data("digits", limit=100)
     assert len(data) == 100
     assert int(data.indices.max()) > 1000
@@ -104,13 +104,13 @@ def test_limit_draws_without_order(folder):
         (np.zeros((0, 3, 3), np.uint8), np.arange(0), "no images"),
     ],
 )
-def test_arrays_that_cannot_be_used_are_refused(folder, x, y, message):
+def test_wrong_shapes_and_types_are_refused(folder, x, y, message):
     np.savez(folder / "d.npz", x=x, y=y)
     with pytest.raises(DataError, match=message):
         load_data("npz:d.npz")
 
 
-def test_files_that_cannot_be_read_are_refused(folder, images, labels):
+def test_unreadable_files_and_malformed_specifications_are_refused(folder, images, labels):
     np.savez(folder / "other.npz", a=images)
     np.savez(folder / "object.npz", x=np.array([{}], dtype=object), y=labels)
     (folder / "text.npz").write_text("no archive")
@@ -138,7 +138,7 @@ def test_files_that_cannot_be_read_are_refused(folder, images, labels):
         load_data("digits", limit=0)
 
 
-def test_a_mixture_is_both_each_as_its_own_specification_says(folder):
+def test_mixture_concatenates_its_parts(folder):
     parts = [load_data(spec) for spec in ("digits@train@100+gaussian:3", "digits@test@50")]
     both = load_data("digits@train@100+gaussian:3~digits@test@50")
     assert len(both) == 150
@@ -149,7 +149,7 @@ def test_a_mixture_is_both_each_as_its_own_specification_says(folder):
     assert load_data("digits@train~digits@test").images.dtype == torch.uint8
 
 
-def test_what_has_another_form_is_not_mixed(folder, images, labels):
+def test_mixture_of_different_shapes_is_refused(folder, images, labels):
     np.savez(folder / "d~e.npz", x=images, y=labels)
     assert len(load_data("npz:d~e.npz")) == 40
     with pytest.raises(DataError, match=r"different forms \(1×8×8, 1×6×5\) cannot be mixed"):
@@ -158,7 +158,7 @@ def test_what_has_another_form_is_not_mixed(folder, images, labels):
     assert (len(both), both.name) == (40, "digits@20@8px~npz:d~e.npz@20@8px")
 
 
-def test_a_mixture_may_have_parts_of_one_class(folder, images):
+def test_mixture_may_have_parts_of_one_class(folder, images):
     np.savez(folder / "one.npz", x=np.repeat(images, 1, 0)[:10], y=np.full(10, 7))
     np.savez(folder / "two.npz", x=images, y=np.arange(40) % 4)
     assert load_data("npz:two.npz~npz:one.npz").classes == [0, 1, 2, 3, 7]
@@ -166,7 +166,7 @@ def test_a_mixture_may_have_parts_of_one_class(folder, images):
         load_data("npz:one.npz~npz:one.npz")
 
 
-def test_a_digest_tells_data_apart_whatever_their_name(digits):
+def test_digest_depends_on_content_and_not_on_name(digits):
     import dataclasses
 
     again = load_data("digits@16px")

@@ -1,4 +1,4 @@
-"""Every source on small real files: folders, Parquet, Hugging Face, torchvision, a user's own data set."""
+"""Readers of every source, on small real files: folders, Parquet, Hugging Face, torchvision, a dataset of the user."""
 
 import gzip
 import io
@@ -26,12 +26,12 @@ def png(array):
     return stream.getvalue()
 
 
-def colour(rng, side=6, n=8):
+def color(rng, side=6, n=8):
     return rng.integers(0, 256, (n, side, side, 3), dtype=np.uint8)
 
 
-def test_a_folder_a_class_in_the_order_of_names(folder, rng):
-    images = colour(rng)
+def test_folder_names_are_the_classes_in_sorted_order(folder, rng):
+    images = color(rng)
     for i, image in enumerate(images):
         place = folder / "set" / ("cat" if i % 2 else "dog")
         place.mkdir(parents=True, exist_ok=True)
@@ -44,12 +44,12 @@ def test_a_folder_a_class_in_the_order_of_names(folder, rng):
     assert data.inputs.dtype == torch.uint8
 
 
-def test_images_of_several_sizes_and_kinds_are_brought_to_one(folder, rng):
+def test_images_of_several_sizes_and_modes_become_alike(folder, rng):
     for name in ("a", "b"):
         (folder / "set" / name).mkdir(parents=True)
-    Image.fromarray(colour(rng, 9)[0]).save(folder / "set" / "a" / "0.png")
-    Image.fromarray(colour(rng, 6)[0, :, :, 0]).save(folder / "set" / "b" / "0.jpg")
-    Image.fromarray(colour(rng, 7)[0]).convert("P").save(folder / "set" / "b" / "1.png")
+    Image.fromarray(color(rng, 9)[0]).save(folder / "set" / "a" / "0.png")
+    Image.fromarray(color(rng, 6)[0, :, :, 0]).save(folder / "set" / "b" / "0.jpg")
+    Image.fromarray(color(rng, 7)[0]).convert("P").save(folder / "set" / "b" / "1.png")
     with pytest.raises(DataError, match=r"images of 3 sizes \(6×6, 9×9, …\); bring them to one, e.g. folder:set@64px"):
         load_data("folder:set")
     assert load_data("folder:set@8px").inputs.shape == (3, 3, 8, 8)
@@ -58,7 +58,7 @@ def test_images_of_several_sizes_and_kinds_are_brought_to_one(folder, rng):
     assert inputs.shape == (3, 1, 5, 5)
 
 
-def test_a_broken_image_and_an_empty_folder_are_named(folder):
+def test_broken_image_and_empty_folder_are_reported(folder):
     (folder / "set" / "a").mkdir(parents=True)
     with pytest.raises(DataError, match="holds no images in folders"):
         load_data("folder:set")
@@ -71,14 +71,14 @@ def test_a_broken_image_and_an_empty_folder_are_named(folder):
 
 def images_and_labels(rng):
     datasets = pytest.importorskip("datasets")
-    images, labels = colour(rng), [i % 2 for i in range(8)]
+    images, labels = color(rng), [i % 2 for i in range(8)]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
     rows = {"image": [{"bytes": png(image), "path": None} for image in images], "label": labels}
     return images, labels, datasets.Dataset.from_dict(rows, features=features)
 
 
 @pytest.mark.parametrize("form", ["parquet", "disk", "parts"])
-def test_hugging_face_files_hold_the_same(folder, rng, form):
+def test_hugging_face_formats_give_the_same_data(folder, rng, form):
     images, labels, rows = images_and_labels(rng)
     if form == "parquet":
         rows.to_parquet(folder / "d.parquet")
@@ -94,12 +94,12 @@ def test_hugging_face_files_hold_the_same(folder, rng, form):
     assert (data.labels.tolist(), data.class_names) == (labels, ("cat", "dog"))
 
 
-def test_a_stream_is_cut_where_the_limit_says(folder, rng):
+def test_limit_ends_a_stream(folder, rng):
     images_and_labels(rng)[2].to_parquet(folder / "d.parquet")
     assert len(load_data("parquet:d.parquet", limit=4)) == 4
 
 
-def test_columns_that_say_nothing_are_listed(folder):
+def test_unknown_columns_are_listed(folder):
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({"age": [1, 2], "label": [0, 1]}).to_parquet(folder / "d.parquet")
     with pytest.raises(DataError, match="has the columns age, label; expected a label .* and an image"):
@@ -111,9 +111,9 @@ def test_columns_that_say_nothing_are_listed(folder):
         load_data("parquet:text.parquet")
 
 
-def test_labels_that_are_words_are_numbered_in_their_order(folder, rng):
+def test_word_labels_are_numbered_in_sorted_order(folder, rng):
     datasets = pytest.importorskip("datasets")
-    rows = {"image": [{"bytes": png(image), "path": None} for image in colour(rng, n=3)], "label": ["b", "a", "b"]}
+    rows = {"image": [{"bytes": png(image), "path": None} for image in color(rng, n=3)], "label": ["b", "a", "b"]}
     datasets.Dataset.from_dict(rows).to_parquet(folder / "d.parquet")
     data = load_data("parquet:d.parquet")
     assert (data.labels.tolist(), data.class_names) == ([1, 0, 1], ("a", "b"))
@@ -126,7 +126,7 @@ def idx(path, array):
 
 
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "EMNIST"])
-def test_torchvisions_idx_sets(folder, rng, name):
+def test_torchvision_idx_datasets(folder, rng, name):
     pytest.importorskip("torchvision")
     x, y = rng.integers(0, 256, (6, 28, 28), dtype=np.uint8), np.arange(6, dtype=np.uint8) % 3
     for part in ("train", "test", "t10k"):
@@ -142,18 +142,18 @@ def test_torchvisions_idx_sets(folder, rng, name):
     assert np.array_equal(data.inputs[:, 0].numpy(), x)
 
 
-def test_torchvisions_gtsrb_and_food101(folder, rng):
+def test_torchvision_gtsrb_and_food101(folder, rng):
     pytest.importorskip("torchvision")
     for label in range(2):
         place = folder / "data" / "gtsrb" / "GTSRB" / "Training" / f"{label:05d}"
         place.mkdir(parents=True)
-        Image.fromarray(colour(rng)[0]).save(place / "0.ppm")
+        Image.fromarray(color(rng)[0]).save(place / "0.ppm")
     assert load_data("torchvision:GTSRB").labels.tolist() == [0, 1]
     food = folder / "data" / "food-101"
     (food / "meta").mkdir(parents=True)
     for name in ("pie", "soup"):
         (food / "images" / name).mkdir(parents=True)
-        Image.fromarray(colour(rng)[0]).save(food / "images" / name / "1.jpg")
+        Image.fromarray(color(rng)[0]).save(food / "images" / name / "1.jpg")
     for part in ("train", "test"):
         (food / "meta" / f"{part}.json").write_text(json.dumps({"pie": ["pie/1"], "soup": ["soup/1"]}))
     data = load_data("torchvision:Food101")
@@ -161,7 +161,7 @@ def test_torchvisions_gtsrb_and_food101(folder, rng):
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100", "SVHN", "STL10"])
-def test_torchvisions_sets_with_checksums_say_how_to_get_them(folder, name):
+def test_missing_torchvision_dataset_tells_how_to_download_it(folder, name):
     pytest.importorskip("torchvision")
     with pytest.raises(
         DataError, match=rf"torchvision:{name} cannot be read under 'data' .*--data-root.*download=True"
@@ -169,7 +169,7 @@ def test_torchvisions_sets_with_checksums_say_how_to_get_them(folder, name):
         load_data(f"torchvision:{name}")
 
 
-def test_what_torchvision_does_not_have_is_named(folder):
+def test_unknown_torchvision_dataset_and_split_are_refused(folder):
     pytest.importorskip("torchvision")
     with pytest.raises(DataError, match="no data set 'cifar'"):
         load_data("torchvision:cifar")
@@ -205,7 +205,7 @@ def broken():
 """
 
 
-def test_a_users_own_data_set(folder):
+def test_dataset_of_the_user(folder):
     (folder / "mine.py").write_text(OWN)
     images = load_data("mine.py:images@8px+gaussian:3")
     assert images.inputs.shape == (9, 1, 8, 8)

@@ -1,15 +1,14 @@
 import importlib.util
 import socket
+import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 
-from resque.energy.grid import named_grid
+from resque.energy._codecarbon import energy_methods
 from resque.energy.meters import ClockMeter, CodecarbonMeter, open_meter
-from resque.energy.reading import EnergyReading, energy_share
-from resque.errors import MeterError, SettingError
-from resque.reporting.sentences import grid_sentence
 
 needs_codecarbon = pytest.mark.skipif(not importlib.util.find_spec("codecarbon"), reason="needs resque[energy]")
 
@@ -30,7 +29,7 @@ def codecarbon_meter():
 
 
 @needs_codecarbon
-def test_a_window_tells_energy_and_method_of_every_component(codecarbon_meter):
+def test_window_has_energy_and_method_of_every_component(codecarbon_meter):
     with codecarbon_meter.window() as window:
         work_for(0.8)
     reading = window.reading
@@ -43,7 +42,7 @@ def test_a_window_tells_energy_and_method_of_every_component(codecarbon_meter):
 
 
 @needs_codecarbon
-def test_a_window_that_is_too_short_has_no_energy(codecarbon_meter):
+def test_short_window_has_no_energy(codecarbon_meter):
     with codecarbon_meter.window() as window:
         pass
     assert window.reading.energy_kwh is None
@@ -51,7 +50,7 @@ def test_a_window_that_is_too_short_has_no_energy(codecarbon_meter):
 
 
 @needs_codecarbon
-def test_a_window_closes_when_the_work_fails(codecarbon_meter):
+def test_window_closes_if_the_work_fails(codecarbon_meter):
     with pytest.raises(KeyError), codecarbon_meter.window():
         raise KeyError
     with codecarbon_meter.window() as window:
@@ -60,10 +59,10 @@ def test_a_window_closes_when_the_work_fails(codecarbon_meter):
 
 
 @needs_codecarbon
-def test_the_meter_makes_no_network_call_and_leaves_no_file(folder, monkeypatch):
+def test_meter_makes_no_network_call_and_writes_no_file(folder, monkeypatch):
     for name in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, name, lambda *_: pytest.fail("a network call"))
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("a look-up of a host's address"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("an address lookup"))
     monkeypatch.setenv("CODECARBON_SAVE_TO_API", "true")
     monkeypatch.setenv("CODECARBON_ELECTRICITYMAPS_API_TOKEN", "token")
     with CodecarbonMeter().window():
@@ -73,7 +72,7 @@ def test_the_meter_makes_no_network_call_and_leaves_no_file(folder, monkeypatch)
 
 @pytest.fixture
 def unknown_machine():
-    """Codecarbon has to look for the machine's parts, whatever other tests have found before."""
+    """Clear codecarbon's caches, so that it detects the hardware again."""
     from codecarbon.core import hardware_cache, util
 
     def forget():
@@ -86,7 +85,7 @@ def unknown_machine():
 
 
 @needs_codecarbon
-def test_the_processor_is_not_timed_to_learn_its_name(unknown_machine, monkeypatch):
+def test_cpu_name_is_read_without_timing_the_processor(unknown_machine, monkeypatch):
     import cpuinfo
 
     name = cpuinfo.cpuinfo._get_cpu_info_from_proc_cpuinfo().get("brand_raw")
@@ -99,7 +98,7 @@ def test_the_processor_is_not_timed_to_learn_its_name(unknown_machine, monkeypat
 
 
 @needs_codecarbon
-def test_a_processor_that_the_kernel_does_not_name_is_looked_up(unknown_machine, monkeypatch):
+def test_cpu_name_unknown_to_the_kernel_is_looked_up(unknown_machine, monkeypatch):
     import cpuinfo
 
     monkeypatch.setattr("resque.energy._codecarbon._CPUINFO", Path("none"))
@@ -107,7 +106,7 @@ def test_a_processor_that_the_kernel_does_not_name_is_looked_up(unknown_machine,
     assert CodecarbonMeter()._tracker._conf["cpu_model"] == "a name of its own"
 
 
-def test_the_clock_knows_no_energy():
+def test_clock_measures_no_energy():
     with ClockMeter().window() as window:
         work(1000)
     assert window.reading.energy_kwh is None
@@ -116,43 +115,26 @@ def test_the_clock_knows_no_energy():
 
 
 @needs_codecarbon
-def test_the_best_meter_is_opened():
+def test_codecarbon_is_preferred():
     assert isinstance(open_meter(), CodecarbonMeter)
 
 
-@needs_codecarbon
-def test_a_country_names_its_intensity_and_source():
-    grid = named_grid("fra")
-    assert grid.region == "FRA"
-    assert 10 < grid.intensity_g_per_kwh < 150
-    assert "Our World in Data" in grid.source
-    assert grid.carbon_kg(2.0) == pytest.approx(grid.intensity_g_per_kwh * 2 / 1000)
-    assert grid.carbon_kg(None) is None
-    with pytest.raises(MeterError, match="unknown country 'Atlantis': use an ISO alpha-3 code"):
-        named_grid("Atlantis")
+def test_opening_without_codecarbon_gives_a_clock(monkeypatch):
+    monkeypatch.setitem(sys.modules, "codecarbon", None)
+    assert isinstance(open_meter(), ClockMeter)
 
 
-def test_an_intensity_goes_before_a_country_and_nothing_is_guessed():
-    assert named_grid("FRA", 0.0).intensity_g_per_kwh == 0.0
-    assert named_grid() is None
-    for wrong in (-1.0, float("nan"), float("inf")):
-        with pytest.raises(MeterError, match="0 or more"):
-            named_grid(intensity=wrong)
-
-
-def test_the_sites_share_multiplies_carbon_and_needs_a_grid():
-    grid = named_grid(intensity=400.0, pue=1.5)
-    assert grid.carbon_kg(2.0) == pytest.approx(1.2)
-    assert "× PUE 1.5" in grid_sentence(grid)
-    assert "PUE" not in grid_sentence(named_grid(intensity=400.0))
-    with pytest.raises(MeterError, match="add --country or --intensity"):
-        named_grid(pue=1.5)
-    for wrong in (0.99, 130.0, float("nan"), float("inf")):
-        with pytest.raises(SettingError, match="expected 1 to 10"):
-            named_grid(intensity=400.0, pue=wrong)
-
-
-def test_energy_is_shared_by_time():
-    assert energy_share(EnergyReading(10.0, 2.0, {}, {}, "m"), 4.0) == pytest.approx(0.8)
-    assert energy_share(EnergyReading(10.0, None, {}, {}, "m"), 4.0) is None
-    assert energy_share(EnergyReading(0.0, 0.0, {}, {}, "m"), 0.0) == 0.0
+@pytest.mark.parametrize(
+    ("component", "mode", "method"),
+    [
+        ("CPU", "intel_rapl", "measured"),
+        ("CPU", "cpu_load", "modelled"),
+        ("CPU", "constant", "assumed"),
+        ("CPU", "a mode to come", "modelled"),
+        ("RAM", None, "assumed"),
+        ("GPU", None, "measured"),
+    ],
+)
+def test_method_follows_from_component_and_mode(component, mode, method):
+    hardware = type(component, (), {} if mode is None else {"_mode": mode})()
+    assert energy_methods(types.SimpleNamespace(_hardware=[hardware])) == {component.lower(): method}

@@ -25,7 +25,7 @@ X, Y = np.random.default_rng(0).integers(0, 256, (12, 6, 5, 3), dtype=np.uint8),
     labels=st.sampled_from([np.uint8, np.int32, np.int64, np.uint64]),
     limit=st.one_of(st.none(), st.integers(2, 12)),
 )
-def test_a_pair_equals_an_npz_file_of_the_same_arrays(seed, shape, channels, labels, limit):
+def test_pair_equals_npz_file_of_the_same_arrays(seed, shape, channels, labels, limit):
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 256, shape if channels is None else (*shape, channels), dtype=np.uint8)
     y = rng.integers(0, 3, shape[0]).astype(labels)
@@ -45,23 +45,23 @@ def test_a_pair_equals_an_npz_file_of_the_same_arrays(seed, shape, channels, lab
     assert torch.allclose(scaled, stored.inputs / 255)
 
 
-def test_the_digest_tells_pairs_of_one_name_apart():
+def test_digest_distinguishes_pairs_of_one_name():
     pairs = [(X, Y), (X[::-1], Y), (X, Y[::-1]), (X / 255, Y)]
     assert len({load_data(pair, name="mine").digest for pair in pairs}) == 4
 
 
-def test_a_dataset_is_returned_as_it_is():
+def test_dataset_is_returned_unchanged():
     data = load_data("digits@test")
     assert load_data(data) is data
     assert resque.load_data(data, limit=9).name == "digits@test@9"
     wanted = ImagePreprocessing(channels=3)
     assert load_data(data, preprocessing=wanted).transform == wanted
-    own = dataclasses.replace(data, transform=ImagePreprocessing(side=4, fixed=True))
-    assert load_data(own, preprocessing=wanted) is own
+    prepared = dataclasses.replace(data, transform=ImagePreprocessing(side=4, fixed=True))
+    assert load_data(prepared, preprocessing=wanted) is prepared
     assert data.transform == NO_PREPROCESSING
 
 
-def test_data_without_labels_are_for_indices_only():
+def test_unlabeled_pair_is_refused_for_training():
     data = load_data((X, None), for_training=False)
     assert (len(data), data.labeled, data.labels.unique().tolist()) == (12, False, [0])
     for unlabeled in (data, (X, None)):
@@ -69,7 +69,7 @@ def test_data_without_labels_are_for_indices_only():
             load_data(unlabeled)
 
 
-def test_tensors_that_are_no_images_are_ready_for_the_model():
+def test_other_tensors_reach_the_model_unchanged():
     vectors = torch.randn(12, 7)
     ((inputs, labels),) = load_data((vectors, Y)).batches()
     assert torch.equal(inputs, vectors)
