@@ -6,9 +6,8 @@ import itertools
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from resque._plain import to_plain
+from resque._plain import Serializable
 
 __all__ = ["Display", "Displayable", "describe"]
 
@@ -104,7 +103,7 @@ def _html_row(cells: Sequence[str], tag: str) -> str:
     return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
-class Displayable(abc.ABC):
+class Displayable(Serializable, abc.ABC):
     """Mixin of results: ``print(result)``, an HTML table in a notebook, and ``result.to_dict()``."""
 
     @abc.abstractmethod
@@ -117,13 +116,6 @@ class Displayable(abc.ABC):
     def _repr_html_(self) -> str:
         """Return the table that Jupyter shows."""
         return self._display().to_html(max_rows=MAX_ROWS)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return every field as plain dictionaries, lists and scalars, ready for JSON.
-
-        A number that is not finite becomes None.
-        """
-        return to_plain(self)
 
 
 def describe(result: Displayable) -> Display:

@@ -5,7 +5,18 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["to_plain"]
+__all__ = ["Serializable", "to_plain"]
+
+
+class Serializable:
+    """Mixin of dataclasses: ``record.to_dict()``."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every field as plain dictionaries, lists and scalars, ready for JSON.
+
+        A number that is not finite becomes None.
+        """
+        return to_plain(self)
 
 
 def to_plain(record: Any) -> dict[str, Any]:

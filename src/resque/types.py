@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from resque._plain import Serializable
+
 __all__ = ["Interval", "StoredFloat"]
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ __all__ = ["Interval"]
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(Serializable):
     """A prediction interval of a cost, or a confidence interval of an index.
 
     Attributes:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from doubles import synthetic_update
+from resque.energy.grid import Grid
+from resque.energy.price import Tariff
 from resque.errors import SettingError
 from resque.ledger.records import Estimate, Features, Update
 from resque.ledger.serialization import decode, encode, from_dict, from_dict_strict, to_dict
@@ -111,3 +113,13 @@ def test_wrong_value_in_a_list_of_records_is_named():
 def test_error_of_the_record_itself_keeps_its_type():
     with pytest.raises(SettingError, match="learning_rate is -1"):
         from_dict(Recipe, {"learning_rate": -1.0})
+
+
+def test_every_part_of_a_record_has_a_dictionary_of_its_own():
+    update = synthetic_update("a", index=0.1, steps=40)
+    plain = update.to_dict()
+    assert plain == to_dict(update)
+    for name in ("features", "curve", "cost", "energy"):
+        assert getattr(update, name).to_dict() == plain[name]
+    for record in (Grid("FRA", 44.0, "given"), Tariff(0.2), Estimate(1.0, Interval(0.5, 2.0, 0.8, "none"))):
+        assert from_dict(type(record), record.to_dict()) == record

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from resque._plain import Serializable
 from resque.energy._codecarbon import energy_mix
 from resque.errors import MeterError, SettingError
 
@@ -12,7 +13,7 @@ LARGEST_PUE = 10.0
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Serializable):
     """The electricity grid that a machine draws from.
 
     Attributes:

@@ -3,13 +3,14 @@
 import math
 from dataclasses import dataclass
 
+from resque._plain import Serializable
 from resque.errors import SettingError
 
 __all__ = ["Tariff"]
 
 
 @dataclass(frozen=True)
-class Tariff:
+class Tariff(Serializable):
     """Prices by which a run is billed.
 
     Attributes:

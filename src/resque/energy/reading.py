@@ -5,13 +5,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from resque._plain import Serializable
 from resque.types import StoredFloat
 
 __all__ = ["EnergyReading", "energy_share", "join_readings"]
 
 
 @dataclass(frozen=True)
-class EnergyReading:
+class EnergyReading(Serializable):
     """Wall time and energy of a measured window.
 
     Attributes:

@@ -1,0 +1,180 @@
+"""Parts of the stored records: measured cost, learning curve, features, and the estimates of a forecast.
+
+Each is a frozen dataclass with the unit in the field's name. A field that was not measured is None; zero means zero.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from resque._plain import Serializable
+from resque.energy.reading import EnergyReading
+from resque.types import Interval, StoredFloat
+
+__all__ = ["COSTS", "Cost", "Estimate", "Features", "ForecastRevision", "LearningCurve", "StepCost"]
+
+COSTS = {
+    "epochs": "epochs",
+    "steps": "optimizer steps",
+    "gradient_norm": "total gradient norm",
+    "parameter_change": "normalized parameter change",
+    "wall_s": "s",
+    "energy_kwh": "kWh",
+    "carbon_kg": "kg CO2e",
+}
+"""Measured and forecast costs: name of the field in :class:`Cost` → unit."""
+
+
+@dataclass(frozen=True)
+class Cost(Serializable):
+    """The measured cost of a retraining: training only, without evaluation.
+
+    Attributes:
+        epochs: Number of epochs, steps over steps per epoch; the paper's whole epochs are its ceiling. None if the
+            length of an epoch is unknown.
+        steps: Number of optimizer steps.
+        samples: Number of training samples processed, repeats included; None if the batch size is unknown.
+        gradient_norm: Global L2 norm of the gradient: mean over the steps of an epoch, summed over epochs; None if not
+            measured.
+        gradient_norm_last_batch: Global L2 norm of the gradient of each epoch's last batch, summed over epochs, as the
+            authors' code computes it; None if not measured.
+        parameter_change: Parameter change (eq. 5) summed over epochs, averaged over named parameters; None if not
+            measured.
+        wall_s: Seconds spent in training steps.
+        energy_kwh: Energy of the training steps; None if not measured.
+        carbon_kg: Emissions of the training steps, kg CO2e; None without a grid.
+        flops: Floating point operations of forward and backward passes, counted by PyTorch for one step (products and
+            convolutions) and scaled by the number of samples; None if not counted.
+    """
+
+    epochs: float | None
+    steps: int
+    samples: int | None
+    gradient_norm: float | None
+    gradient_norm_last_batch: float | None
+    parameter_change: float | None
+    wall_s: float
+    energy_kwh: float | None = None
+    carbon_kg: float | None = None
+    flops: float | None = None
+
+
+@dataclass(frozen=True)
+class LearningCurve(Serializable):
+    """The evaluations of a retraining; every tuple has one entry per evaluation, the first before any step.
+
+    Attributes:
+        steps: Optimizer steps taken before each evaluation.
+        accuracy: Accuracy on the test data, in [0, 1].
+        loss: Mean cross-entropy on the test data, nats; None where unknown.
+        wall_s: Seconds of training before each evaluation.
+        gradient_norm: Running total of :attr:`Cost.gradient_norm`.
+        gradient_norm_last_batch: Running total of :attr:`Cost.gradient_norm_last_batch`.
+        parameter_change: Running total of :attr:`Cost.parameter_change`.
+        steps_per_epoch: Optimizer steps in an epoch; None if unknown.
+    """
+
+    steps: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    loss: tuple[float | None, ...]
+    wall_s: tuple[float, ...]
+    gradient_norm: tuple[float | None, ...]
+    gradient_norm_last_batch: tuple[float | None, ...]
+    parameter_change: tuple[float | None, ...]
+    steps_per_epoch: int | None
+
+    def first_at(self, target_accuracy: float) -> int | None:
+        """Return the position of the first evaluation at or above the target; None if there is none."""
+        return next((i for i, a in enumerate(self.accuracy) if a >= target_accuracy), None)
+
+    def until(self, step: int) -> "LearningCurve":
+        """Return the evaluations up to and including a step."""
+        kept = sum(at <= step for at in self.steps)
+        columns = [field.name for field in dataclasses.fields(self) if field.name != "steps_per_epoch"]
+        return dataclasses.replace(self, **{name: getattr(self, name)[:kept] for name in columns})
+
+
+@dataclass(frozen=True)
+class Features(Serializable):
+    """The features of an update, known before it starts: from forward passes, without training.
+
+    Attributes:
+        index_rad: RESQUE_dist in radians; None without original data.
+        accuracy: Accuracy of the model on the new test data before the update; None if not evaluated.
+        loss: Mean cross-entropy on the new test data before the update, nats; None if unknown.
+        floor_rad: Noise floor: expected index without a shift; None if it cannot be estimated.
+        layer: Layer whose representations the index uses; empty without an index.
+        reduction: Method that flattens a representation; empty without an index.
+        labels: Source of the labels, ``"true"`` or ``"pseudo"``; empty without an index.
+        samples: Number of new training samples; None if unknown.
+        classes: Number of classes in the new training data; None if unknown.
+        parameters: Number of parameters of the model; None if unknown.
+        scores: Baseline scores, by the names of :func:`resque.indices.baselines.scores.baseline_scores`; a score that
+            is not finite is read back from a ledger as None.
+        task_index: RESQUE_task in [0, 1] after the warm-up; None unless the update is a new task.
+    """
+
+    index_rad: float | None
+    accuracy: float | None
+    loss: float | None
+    floor_rad: float | None = None
+    layer: str = ""
+    reduction: str = ""
+    labels: str = ""
+    samples: int | None = None
+    classes: int | None = None
+    parameters: int | None = None
+    scores: Mapping[str, StoredFloat] = dataclasses.field(default_factory=dict)
+    task_index: float | None = None
+
+
+@dataclass(frozen=True)
+class Estimate(Serializable):
+    """The forecast of one cost.
+
+    Attributes:
+        value: Median of the cost, given that the target is reached.
+        interval: Prediction interval of the cost, whether or not the target is reached.
+        upper: One-sided upper prediction bound at the interval's level, which a budget is compared with; None in
+            records of versions that had no such bound.
+    """
+
+    value: StoredFloat
+    interval: Interval
+    upper: float | None = None
+
+
+@dataclass(frozen=True)
+class ForecastRevision(Serializable):
+    """An in-run forecast update: the forecast revised after an evaluation of the running update.
+
+    Attributes:
+        step: Optimizer steps taken before the revision.
+        accuracy: Accuracy on the test data at that step.
+        steps: Forecast of the total number of optimizer steps.
+        probability_reached: Probability of reaching the target within the step budget.
+        n_history: Number of earlier updates that were still below the target at that step (the risk set).
+    """
+
+    step: int
+    accuracy: float
+    steps: Estimate
+    probability_reached: StoredFloat
+    n_history: int
+
+
+@dataclass(frozen=True)
+class StepCost(Serializable):
+    """The measured cost of one training step on this machine, from a probe of real steps on a copy of the model.
+
+    Attributes:
+        wall_s: Seconds per step.
+        energy_kwh: Energy per step; None if the meter does not measure energy.
+        steps: Number of steps in the probe.
+        reading: Meter reading of the probe, part of the forecasting overhead.
+    """
+
+    wall_s: float
+    energy_kwh: float | None
+    steps: int
+    reading: EnergyReading
