@@ -7,7 +7,7 @@ COUNTRY ?= DEU
 PRESET ?= quick
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test coverage bench studies lint clean
+.PHONY: demo test coverage bench studies pictures lint clean
 
 demo: $(VENV)/installed
 	rm -rf demo-run
@@ -31,6 +31,9 @@ studies: $(addprefix study-,$(STUDIES))
 
 study-%: $(VENV)/installed
 	$(BIN)/python studies/$*.py --preset $(PRESET)
+
+pictures: $(VENV)/installed
+	$(BIN)/python docs/pictures.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import typer
 
 import resque
 from resque.cli.app import app
+from resque.workflows.project import KEYS
 
 ROOT = Path(__file__).parents[2]
 
@@ -107,6 +108,12 @@ def test_command_reference_has_every_command_option_and_an_example():
         assert example in sections[name], f"{name}: no example"
         examples = " ".join(re.findall(r"```text\n(.*?)```", sections[name], re.S))
         assert set(re.findall(r"(--[a-z-]+)", examples)) <= options, name
+
+
+def test_file_format_page_has_every_key_of_the_project_file():
+    text = (ROOT / "docs/reference/file-formats.md").read_text()
+    rows = re.findall(r"^\| `\[(\w+)\]` \| `(\w+)` \|", text, re.M)
+    assert sorted(rows) == sorted((section, key) for section, keys in KEYS.items() for key in keys)
 
 
 def test_python_reference_has_every_public_name():
