@@ -3,6 +3,8 @@
 import dataclasses
 import importlib
 import inspect
+import subprocess
+import sys
 import types
 import typing
 
@@ -50,3 +52,8 @@ def test_every_type_in_a_public_class_is_public(name):
     if dataclasses.is_dataclass(cls):
         used |= set().union(*map(types_in, typing.get_type_hints(cls).values()))
     assert not {found.__qualname__ for found in used - public_types()}
+
+
+def test_the_package_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "resque", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"resque {resque.__version__}\n"

@@ -89,6 +89,33 @@ def test_no_module_is_longer_than_400_lines():
     assert not {name: n for name, n in lengths.items() if n > 400}
 
 
+def functions() -> list[tuple[str, ast.FunctionDef]]:
+    found = ((name, node) for name, path in MODULES.items() for node in ast.walk(ast.parse(path.read_text())))
+    return [(name, node) for name, node in found if isinstance(node, ast.FunctionDef)]
+
+
+def body_of(function: ast.FunctionDef) -> list[ast.stmt]:
+    return function.body[1:] if ast.get_docstring(function) is not None else function.body
+
+
+def test_no_function_is_longer_than_60_lines_and_no_command_than_40():
+    lengths = {
+        f"{name}.{node.name}": (body[-1].end_lineno or 0) - body[0].lineno + 1
+        for name, node in functions()
+        if (body := body_of(node))
+    }
+    assert not {name: n for name, n in lengths.items() if n > (40 if name.startswith("resque.cli.") else 60)}
+
+
+def test_only_public_facades_and_commands_take_more_than_seven_parameters():
+    many = set()
+    for name, node in functions():
+        parameters = {each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)}
+        if len(parameters - {"self", "cls"}) > 7 and package_of(name) != "cli":
+            many.add(node.name)
+    assert many <= set(resque.__all__)
+
+
 def test_public_names_are_there_and_documented():
     assert len(set(resque.__all__)) == len(resque.__all__)
     for name in resque.__all__:

@@ -147,6 +147,18 @@ def test_json_is_one_object_and_nothing_else(cli, files):
         assert out.count("\n") == 1
 
 
+def test_what_a_users_code_prints_is_not_in_the_json(cli, files):
+    loud = "print('imported')\n" + (files / "net.py").read_text().replace(
+        "def build():", "def build():\n    print('built')"
+    )
+    (files / "loud.py").write_text(loud)
+    code, out, err = cli(DIST.replace("net.py", "loud.py") + " --json")
+    assert code == 0, err
+    assert isinstance(json.loads(out), dict)
+    assert "imported" in err
+    assert "built" in err
+
+
 def test_a_run_that_misses_its_target_is_complete_and_exit_code_0(cli, files):
     code, out, _ = cli(RETRAIN.replace("0.9", "1") + " --max-epochs 1 --json")
     update = json.loads(out)

@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -77,7 +78,9 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("always", ResqueWarning)
             warnings.showwarning = functools.partial(_show_warning, set())
-            app(args=_with_current_names(sys.argv[1:]))
+            arguments = _with_current_names(sys.argv[1:])
+            with _only_json() if "--json" in arguments else nullcontext():
+                app(args=arguments)
     except ResqueError as error:
         _print_error(str(error))
         sys.exit(error.exit_code)
@@ -90,6 +93,12 @@ def main() -> None:
             raise
         _print_error(f"unexpected {type(error).__name__}: {error}; this is a bug: RESQUE_DEBUG=1 shows where")
         sys.exit(1)
+
+
+def _only_json() -> AbstractContextManager[None]:
+    from resque.reporting import console
+
+    return console.only_json()
 
 
 def _with_current_names(arguments: list[str]) -> list[str]:

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from typing import Any, TextIO, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -22,10 +24,11 @@ from rich.table import Table
 from resque._display import Display
 from resque.ledger.serialization import to_dict
 
-__all__ = ["err", "out", "print_json", "progress", "show", "table", "to_json", "tracked", "warn"]
+__all__ = ["err", "only_json", "out", "print_json", "progress", "show", "table", "to_json", "tracked", "warn"]
 
 _WIDTH_WITHOUT_TERMINAL = 120
 Item = TypeVar("Item")
+_RESULTS: ContextVar[TextIO | None] = ContextVar("results", default=None)
 
 
 def _console(stderr: bool) -> Console:
@@ -91,6 +94,17 @@ def to_json(value: Any) -> Any:
     return [to_json(item) for item in value] if isinstance(value, list) else value and to_dict(value)
 
 
+@contextmanager
+def only_json() -> Iterator[None]:
+    """Keep stdout for :func:`print_json`: inside the block everything else that is printed goes to stderr."""
+    kept = _RESULTS.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _RESULTS.reset(kept)
+
+
 def print_json(facts: dict[str, Any]) -> None:
-    """Print one JSON object on stdout."""
-    print(json.dumps(facts, allow_nan=False))  # noqa: T201
+    """Print one JSON object to stdout."""
+    print(json.dumps(facts, allow_nan=False), file=_RESULTS.get())
