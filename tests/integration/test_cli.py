@@ -57,7 +57,7 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (DIST.replace("--shifted npz:ok", "--shifted npz:none"), "no such file: none.npz"),
         (DIST.replace("net.py:build", "net.py:other"), "no callable 'other' in net.py; it offers: Buggy, buggy, build"),
         (DIST.replace("net.py:build", "net.py:text"), "returned str; expected a torch.nn.Module"),
-        (DIST.replace("--shifted npz:ok", "--shifted npz:float_labels"), "labels are float64; expected integers"),
+        (DIST.replace("--shifted npz:ok", "--shifted npz:float_labels"), "float64; expected integers"),
         (DIST.replace("--shifted npz:ok", "--shifted npz:one_class"), "class 1 has no samples on the shifted side"),
         (DIST.replace("--shifted npz:ok", "--shifted npz:two_classes"), "class 2 has no samples on the shifted side"),
         (DIST.replace("net.py:build", "net.py:poisoned"), "NaN or infinity"),
@@ -205,7 +205,7 @@ def test_the_price_of_a_new_task_in_json(cli, files):
 
 def test_the_three_starts_in_a_terminal(cli, files):
     out = cli(f"{TASK} --init all --reduction mean")[1]
-    for word in ("class-means", "k-means++", "random (least entropy of sizes)", "agreement (ARI)", "warm-up: new head"):
+    for word in ("class-means", "k-means++", "the least entropy of sizes", "adjusted Rand index", "warm-up: new head"):
         assert word in out
 
 
