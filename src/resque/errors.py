@@ -43,7 +43,7 @@ class ResqueError(Exception):
 
 
 class DataError(ResqueError, ValueError):
-    """Raised if a data set or file cannot be read, written, or used for classification."""
+    """Raised if a dataset or file cannot be read, written, or used for classification."""
 
 
 class ModelError(ResqueError, ValueError):

@@ -133,3 +133,28 @@ def test_exchange_relabels_classes_cyclically():
     assert all_[:10].tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     _, two = parse_shift("exchange:3").apply_to_labels(torch.tensor([4, 7, 7]), indices=indices(3), seed=0)
     assert two.tolist() == [7, 4, 4]
+
+
+@pytest.mark.parametrize("level", [1, 10])
+def test_relabel_changes_its_share_to_other_classes(level):
+    labels = torch.arange(4).repeat(1000) * 3
+    rows, relabeled = parse_shift(f"relabel:{level}").apply_to_labels(labels, indices=indices(4000), seed=1)
+    changed = relabeled != labels
+    assert rows.tolist() == list(range(4000))
+    assert float(changed.float().mean()) == pytest.approx(0.05 * level, abs=5 * math.sqrt(0.05 * level / 4000))
+    counts = torch.bincount(((relabeled - labels)[changed] // 3) % 4, minlength=4)
+    assert int(counts[0]) == 0
+    assert torch.allclose(counts[1:] / counts.sum(), torch.full((3,), 1 / 3), atol=5 / math.sqrt(int(counts.sum())))
+    _, half = parse_shift(f"relabel:{level}").apply_to_labels(labels[2000:], indices=indices(2000, 2000), seed=1)
+    assert torch.equal(half, relabeled[2000:])
+
+
+def test_label_shifts_are_no_part_of_a_mixture():
+    with pytest.raises(DataError, match=r"a label shift cannot be part of a mixture; write \+relabel:LEVEL by itself"):
+        parse_shift("relabel:3/none")
+
+
+@pytest.mark.parametrize(("shift", "channels", "message"), [("jpeg:1", 4, "alpha"), ("desaturate:1", 1, "needs color")])
+def test_images_without_the_channels_of_a_corruption_are_refused(shift, channels, message):
+    with pytest.raises(DataError, match=message):
+        parse_shift(shift)(torch.zeros(1, channels, 8, 8), indices=indices(1), seed=0)

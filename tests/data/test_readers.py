@@ -171,7 +171,7 @@ def test_missing_torchvision_dataset_tells_how_to_download_it(folder, name):
 
 def test_unknown_torchvision_dataset_and_split_are_refused(folder):
     pytest.importorskip("torchvision")
-    with pytest.raises(DataError, match="no data set 'cifar'"):
+    with pytest.raises(DataError, match="no dataset 'cifar'"):
         load_data("torchvision:cifar")
     with pytest.raises(DataError, match="no part 'validation': use train or test"):
         load_data("torchvision:MNIST:validation")

@@ -111,7 +111,7 @@ def _to_inputs(source: str, inputs: Any, preprocessing: Preprocessing, side: int
             raise DataError(f"{source} holds texts, which a text classifier reads: --model hf:PATH_OR_ID")
         return preprocessing.encode(inputs)
     if isinstance(preprocessing, Tokenization):
-        raise DataError(f"{source} holds images, and the model reads texts: name a data set with a column of texts")
+        raise DataError(f"{source} holds images, and the model reads texts: name a dataset with a column of texts")
     if isinstance(inputs, list):
         return _resize_all(source, inputs, side or preprocessing.side)
     if isinstance(inputs, Tensor):

@@ -25,7 +25,7 @@ def read_torchvision(spec: str, options: ReadOptions) -> RawSamples:
     split = split or "train"
     constructor: Any = getattr(import_optional("torchvision.datasets", "models"), name, None)
     if not isinstance(constructor, type):
-        raise DataError(f"torchvision has no data set {name!r}: e.g. CIFAR10, SVHN, GTSRB, FashionMNIST (case counts)")
+        raise DataError(f"torchvision has no dataset {name!r}: e.g. CIFAR10, SVHN, GTSRB, FashionMNIST (case counts)")
     parameters = inspect.signature(constructor).parameters
     arguments: dict[str, Any] = {"train": split == "train"} if "train" in parameters else {"split": split}
     if name == "EMNIST":
@@ -60,7 +60,7 @@ def read_callable(spec: str, options: ReadOptions) -> RawSamples:
     elif hasattr(dataset, "__iter__"):
         pairs = itertools.islice(iter(dataset), options.limit)
     else:
-        raise DataError(f"{spec} returned a {type(dataset).__name__}; expected a data set of pairs (x, y)")
+        raise DataError(f"{spec} returned a {type(dataset).__name__}; expected a dataset of pairs (x, y)")
     return _read_pairs(options.track(pairs, total), spec)
 
 
