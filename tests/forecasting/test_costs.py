@@ -46,9 +46,9 @@ def test_history_with_the_same_evaluations_forecasts_the_same_evaluation(job):
 
 
 def test_costs_that_grow_with_steps_grow_until_the_evaluation(job):
-    past = history(types=("gaussian",), spread=0.0)
+    updates = history(types=("gaussian",), spread=0.0)
     often = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, evaluate_every=1))
-    exact, coarse = (forecast_for(past, each, index=0.06).estimates for each in (often, job))
+    exact, coarse = (forecast_for(updates, each, index=0.06).estimates for each in (often, job))
     grown = coarse["steps"].value / exact["steps"].value
     assert grown > 2
     for cost in ("gradient_norm", "parameter_change"):
@@ -80,7 +80,7 @@ def test_time_per_step_is_as_uncertain_as_between_runs(job):
     assert step_time_spread(apart[:4]) is None
     spread = step_time_spread(apart)
     assert spread.deviation == pytest.approx(math.sqrt(2 * 12 / 11) * math.log(2.0))
-    one, other = (forecast_for(past, job).estimates for past in (same, apart))
+    one, other = (forecast_for(updates, job).estimates for updates in (same, apart))
     assert one["steps"] == other["steps"]
     assert "factor of 1.05" in one["wall_s"].interval.guarantee
     for cost in ("wall_s", "energy_kwh", "carbon_kg"):

@@ -31,18 +31,20 @@ from resque.reporting.tables import show_validation
 def history(types=4, levels=4, seeds=2, spread=0.2, useful=True):
     random = np.random.default_rng(3)
     found = []
-    for kind in range(types):
+    for shift_type in range(types):
         for level in range(levels):
             index = 0.2 * 1.5**level * math.exp(0.1 * random.normal())
             for seed in range(seeds):
                 steps = 400 * index**2 if useful else 60
                 update = synthetic_update(
-                    f"{kind}-{level}-{seed}",
+                    f"{shift_type}-{level}-{seed}",
                     index=index,
                     steps=max(2, round(steps * math.exp(spread * random.normal()))),
-                    shift_type=f"k{kind}",
+                    shift_type=f"k{shift_type}",
                 )
-                found.append(dataclasses.replace(update, train_data=f"d+k{kind}:{level}", seed=seed, parent=f"p{seed}"))
+                found.append(
+                    dataclasses.replace(update, train_data=f"d+k{shift_type}:{level}", seed=seed, parent=f"p{seed}")
+                )
     return found
 
 
@@ -137,8 +139,8 @@ def test_constant_median_is_the_median_of_the_training_folds():
     (constant,) = (each for each in found.reports if each.predictor == CONSTANT)
     assert constant.log_width is constant.brier is None
     rest = TrainingFolds(history(types=3), (), 0.8)
-    asked = [update for update in history() if update.shift_type == "k3"]
-    medians = {rest.median(ForecastQuery.of_update(update, 0.9, 1000)) for update in asked}
+    held_out = [update for update in history() if update.shift_type == "k3"]
+    medians = {rest.median(ForecastQuery.of_update(update, 0.9, 1000)) for update in held_out}
     assert len(medians) == 1
     assert medians.pop() == pytest.approx(np.median([math.log(update.cost.steps) for update in history(types=3)]))
 

@@ -9,8 +9,9 @@ import pytest
 from doubles import synthetic_update
 from power_law import GRID, READING, STEP_COST, forecast_for, history, power_law
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.forecasting.forecaster import forecast_from_features, predict_cost
+from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.history import ForecastQuery
+from resque.forecasting.prediction import predict_cost
 from resque.ledger.records import COSTS, Features
 
 
@@ -29,8 +30,8 @@ def test_power_law_without_noise_is_recovered_for_every_cost(job):
 
 
 def test_pue_multiplies_carbon_and_not_energy(job):
-    past = history(types=("gaussian",))
-    bare, whole = (forecast_for(past, job, grid=dataclasses.replace(GRID, pue=pue)).estimates for pue in (1.0, 1.5))
+    updates = history(types=("gaussian",))
+    bare, whole = (forecast_for(updates, job, grid=dataclasses.replace(GRID, pue=pue)).estimates for pue in (1.0, 1.5))
     assert whole["carbon_kg"].value == pytest.approx(1.5 * bare["carbon_kg"].value)
     assert whole["energy_kwh"].value == pytest.approx(bare["energy_kwh"].value)
 
@@ -61,8 +62,8 @@ def test_interval_covers_at_nominal_rate(job):
         generator = np.random.default_rng(1000 + seed)
         index = float(generator.uniform(0.25, 0.85))
         query = ForecastQuery.of(job, Features(index, 0.6, 1.0), "p", "m")
-        past = history(n=12, spread=0.3, types=("gaussian",), seed=seed)
-        prediction = predict_cost(past, "steps", query, ("index",)).distribution
+        updates = history(n=12, spread=0.3, types=("gaussian",), seed=seed)
+        prediction = predict_cost(updates, "steps", query, ("index",)).distribution
         hits += prediction.lower <= math.log(power_law(index, 0.3 * generator.normal())) <= prediction.upper
     assert 0.74 < hits / 300 < 0.92
 
@@ -132,8 +133,8 @@ def test_seen_shift_type_has_its_own_intercept(job):
         for u in updates
     ]
     fast, blurred, unknown = (
-        forecast_for(slow, dataclasses.replace(job, shift_type=kind)).estimates["steps"].value
-        for kind in ("gaussian", "blur", "fog")
+        forecast_for(slow, dataclasses.replace(job, shift_type=shift_type)).estimates["steps"].value
+        for shift_type in ("gaussian", "blur", "fog")
     )
     assert fast < unknown < blurred
     assert blurred / fast == pytest.approx(3.0, rel=0.25)
@@ -208,18 +209,20 @@ def test_extrapolation_is_reported(job):
 
 def test_extrapolation_of_an_unused_index_is_reported(job):
     """The accuracy gap hardly ever exceeds its range, so the index is checked even if it is not used."""
-    past = [dataclasses.replace(u, features=dataclasses.replace(u.features, index_rad=0.5)) for u in history()]
-    asked = {"accuracy": 0.5, "predictor": "accuracy gap"}
-    assert forecast_for(past, job, index=1.2, **asked).reliability_issues == (f"extrapolation: index is above {RANGE}",)
+    updates = [dataclasses.replace(u, features=dataclasses.replace(u.features, index_rad=0.5)) for u in history()]
+    query = {"accuracy": 0.5, "predictor": "accuracy gap"}
+    assert forecast_for(updates, job, index=1.2, **query).reliability_issues == (
+        f"extrapolation: index is above {RANGE}",
+    )
     assert (
-        forecast_for(past, job, index=0.504, **asked).reliability_issues
-        == forecast_for(past, job, index=0.1, **asked).reliability_issues
+        forecast_for(updates, job, index=0.504, **query).reliability_issues
+        == forecast_for(updates, job, index=0.1, **query).reliability_issues
         == ()
     )
-    elsewhere = [dataclasses.replace(u, features=dataclasses.replace(u.features, layer="other")) for u in past]
-    assert forecast_for(elsewhere, job, index=1.2, **asked).reliability_issues == ()
-    start = [Features(0.5, 0.2 + 0.04 * place, 1.0) for place in range(len(past))]
-    lower = [dataclasses.replace(u, features=features) for u, features in zip(past, start, strict=True)]
+    elsewhere = [dataclasses.replace(u, features=dataclasses.replace(u.features, layer="other")) for u in updates]
+    assert forecast_for(elsewhere, job, index=1.2, **query).reliability_issues == ()
+    start = [Features(0.5, 0.2 + 0.04 * place, 1.0) for place in range(len(updates))]
+    lower = [dataclasses.replace(u, features=features) for u, features in zip(updates, start, strict=True)]
     assert forecast_for(lower, job, accuracy=0.06, predictor="accuracy gap").reliability_issues == (
         f"extrapolation: accuracy gap is above {RANGE}",
     )

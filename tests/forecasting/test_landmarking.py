@@ -13,9 +13,10 @@ from doubles import synthetic_update
 from resque.energy.meters import ClockMeter
 from resque.energy.reading import EnergyReading
 from resque.forecasting.costs import round_up_to_evaluation
-from resque.forecasting.forecaster import forecast_from_features, success_distribution
+from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.history import ForecastQuery, update_group
 from resque.forecasting.landmarking import FIRST_LANDMARK, ForecastReviser, landmark_state, revise_forecast
+from resque.forecasting.prediction import success_distribution
 from resque.ledger.records import Estimate, Features, LearningCurve, StepCost
 from resque.ledger.store import Ledger
 from resque.models.networks import small_cnn
@@ -83,7 +84,7 @@ def test_revisions_reduce_the_error():
     errors = {10: [], 160: []}
     for number in range(12):
         pace = float(np.exp(random.normal(4.5, 0.7)))
-        run = update("asked", pace, shift_type="new", noise=0.01, seed=100 + number)
+        run = update("running", pace, shift_type="new", noise=0.01, seed=100 + number)
         total = run.cost_at(0.9).steps
         for step, found in errors.items():
             if total > 2 * step:
@@ -95,7 +96,7 @@ def test_revisions_reduce_the_error():
 
 def test_runs_that_had_reached_the_target_are_not_at_risk():
     few = [update(f"fast{i}", 1.0) for i in range(9)] + [update(f"slow{i}", 100.0 + i) for i in range(5)]
-    run = update("asked", 90.0)
+    run = update("running", 90.0)
     revision = revise_forecast(few, query(run), run.curve.until(100))
     assert revision.n_history == 5
     assert revise_forecast(few[:-1], query(run), run.curve.until(100)) is None
@@ -108,25 +109,26 @@ def test_new_tasks_use_new_tasks_and_shifts_use_shifts():
         return dataclasses.replace(u, id=f"t{u.id}", features=dataclasses.replace(u.features, task_index=0.3))
 
     shifts, tasks = history(20), [task(u) for u in history(9, seed=1)]
-    run = update("asked", 90.0)
-    for asked, alike in ((query(run), shifts), (query(task(run)), tasks)):
+    run = update("running", 90.0)
+    for running, comparable in ((query(run), shifts), (query(task(run)), tasks)):
         curve = run.curve.until(100)
-        alone = revise_forecast(alike, asked, curve)
-        assert revise_forecast([*shifts, *tasks], asked, curve) == alone
-        assert revise_forecast(alike, asked, curve, bundled=[u for u in shifts + tasks if u not in alike]) == alone
+        alone = revise_forecast(comparable, running, curve)
+        assert revise_forecast([*shifts, *tasks], running, curve) == alone
+        others = [u for u in shifts + tasks if u not in comparable]
+        assert revise_forecast(comparable, running, curve, bundled=others) == alone
 
 
 def test_plateau_lowers_the_probability():
     rising, flat = update("going", 400.0), update("still", 400.0, ceiling=0.7)
-    past = history(16) + [update(f"never{i}", 60.0, ceiling=0.7 + 0.01 * i) for i in range(6)]
+    updates = history(16) + [update(f"never{i}", 60.0, ceiling=0.7 + 0.01 * i) for i in range(6)]
     probabilities = [
-        revise_forecast(past, query(run), run.curve.until(1000)).probability_reached for run in (rising, flat)
+        revise_forecast(updates, query(run), run.curve.until(1000)).probability_reached for run in (rising, flat)
     ]
     assert probabilities[0] > probabilities[1] + 0.1
 
 
 def test_forecast_is_revised_at_each_evaluation():
-    run = update("asked", 200.0)
+    run = update("running", 200.0)
     reviser = ForecastReviser(history(60), query(run))
     at = [step for step in run.curve.steps if reviser(run.curve.until(step)) is not None]
     assert at == [step for step in run.curve.steps if FIRST_LANDMARK <= step < run.cost_at(0.9).steps]
@@ -134,13 +136,13 @@ def test_forecast_is_revised_at_each_evaluation():
 
 def test_between_doublings_only_the_variances_are_reused():
     """Variances are estimated at 8, 16, 34 … steps; a new reviser gives the same as one called at every step."""
-    run = update("asked", 200.0, noise=0.01)
-    reviser = ForecastReviser(past := history(noise=0.01), query(run))
-    success = success_distribution(past, query(run))
+    run = update("running", 200.0, noise=0.01)
+    reviser = ForecastReviser(updates := history(noise=0.01), query(run))
+    success = success_distribution(updates, query(run))
     for step in (step for step in run.curve.steps if FIRST_LANDMARK <= step < 400):
         curve = run.curve.until(step)
-        revision, fresh = reviser(curve), revise_forecast(past, query(run), curve, success=success)
-        assert revision == ForecastReviser(past, query(run))(curve)
+        revision, fresh = reviser(curve), revise_forecast(updates, query(run), curve, success=success)
+        assert revision == ForecastReviser(updates, query(run))(curve)
         assert revision.steps.value == pytest.approx(fresh.steps.value, rel=1e-9 if step in (8, 16, 34) else 0.25)
 
 
@@ -169,14 +171,14 @@ def test_run_stops_no_earlier_than_it_still_can(small):
 
 def test_revision_stops_after_its_step(forecast_in_ledger, small, monkeypatch):
     ledger, forecast = forecast_in_ledger
-    asked = []
+    first_steps = []
     monkeypatch.setattr(
         "resque.forecasting.landmarking.round_up_to_evaluation",
-        lambda steps, job, lag, earliest: asked.append(earliest) or steps,
+        lambda steps, job, lag, earliest: first_steps.append(earliest) or steps,
     )
     run = curve_of(100.0).until(33)
     ForecastReviser.of_forecast(forecast, ledger.updates(), RetrainingJob(*small, 0.9))(run)
-    assert asked == [run.steps[-1] + 1]
+    assert first_steps == [run.steps[-1] + 1]
 
 
 def test_time_of_revisions_counts_as_evaluation(small, capsys):
@@ -187,9 +189,9 @@ def test_time_of_revisions_counts_as_evaluation(small, capsys):
         start = time.perf_counter()
         assert sum(range(400_000))
         spent.append(time.perf_counter() - start)
-        return revise_forecast(past, query(run), run.curve.until(16)) if len(spent) == 3 else None
+        return revise_forecast(updates, query(run), run.curve.until(16)) if len(spent) == 3 else None
 
-    past, run = history(12), update("asked", 90.0)
+    updates, run = history(12), update("running", 90.0)
     job = RetrainingJob(*small, 0.9999, Recipe(max_epochs=1, evaluate_every=2))
     done = retrain(small_cnn(), job, meter=ClockMeter(), revise=busily)
     assert done.evaluation_s > sum(spent)
@@ -199,10 +201,10 @@ def test_time_of_revisions_counts_as_evaluation(small, capsys):
 
 
 def test_no_bound_exceeds_the_step_budget():
-    run = update("asked", 200.0, noise=0.01)
-    past = [*history(24, noise=0.01), *(update(f"n{i}", 60.0, ceiling=0.7 + 0.01 * i, noise=0.01) for i in range(6))]
+    run = update("running", 200.0, noise=0.01)
+    updates = [*history(24, noise=0.01), *(update(f"n{i}", 60.0, ceiling=0.7 + 0.01 * i, noise=0.01) for i in range(6))]
     for step in (step for step in run.curve.steps if 8 <= step < 60):
-        steps = revise_forecast(past, query(run), run.curve.until(step)).steps
+        steps = revise_forecast(updates, query(run), run.curve.until(step)).steps
         assert max(steps.value, steps.interval.high, steps.upper) <= 4000
 
 
@@ -214,9 +216,9 @@ def test_probability_of_a_new_task_falls_while_the_target_is_not_reached():
         return dataclasses.replace(of, features=Features(None, 0.5, 1.0, task_index=index, scores=scores))
 
     random = np.random.default_rng(2)
-    past = [task(u, 0.3 + 0.3 * random.random(), 0.5 + 0.3 * random.random()) for u in history(20, noise=0.01)]
-    run = task(update("asked", 150.0), 0.4, 0.6)
-    reviser = ForecastReviser(past, query(run))
+    updates = [task(u, 0.3 + 0.3 * random.random(), 0.5 + 0.3 * random.random()) for u in history(20, noise=0.01)]
+    run = task(update("running", 150.0), 0.4, 0.6)
+    reviser = ForecastReviser(updates, query(run))
     revisions = [reviser(run.curve.until(step)) for step in run.curve.steps if FIRST_LANDMARK <= step < 200]
     probabilities = [each.probability_reached for each in revisions if each is not None]
     assert len(probabilities) > 10
@@ -227,8 +229,8 @@ def test_probability_of_a_new_task_falls_while_the_target_is_not_reached():
 def forecast_in_ledger(tmp_path, small):
     """Return a ledger with a history, and a forecast from it."""
     ledger = Ledger(tmp_path / "resque.db")
-    for past in history(20):
-        ledger.add(past)
+    for updates in history(20):
+        ledger.add(updates)
     reading = EnergyReading(1.0, None, {}, {}, "clock")
     forecast = forecast_from_features(
         ledger.updates(),

@@ -17,7 +17,7 @@ a type that is not in the training data.
 
 A censored y_i is a lower bound. An EM-style iteration (Schmee and Hahn, 1979) replaces it by its expected value above
 the bound, given all other observations. Features of a query are clipped to one training range beyond the training
-data, because a slope along a feature that hardly varied would extrapolate without limit.
+data. Otherwise, a slope along a feature that hardly varied would extrapolate without limit.
 
 This module is independent of the record types.
 """

@@ -14,33 +14,18 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
 from resque.errors import SettingError, TooFewUpdatesError
-from resque.forecasting.cost_model import CostModel
-from resque.forecasting.costs import (
-    StepTimeSpread,
-    rescale_with_steps,
-    round_up_to_evaluation,
-    scale,
-    step_time_spread,
-    widen_by_step_time,
-)
-from resque.forecasting.history import (
-    ForecastQuery,
-    HistoryRow,
-    evaluation_lag,
-    has_shift_type,
-    history_rows,
-    starts_at_target,
-)
-from resque.forecasting.intervals import PredictiveDistribution, predict
+from resque.forecasting import costs
+from resque.forecasting.history import ForecastQuery, HistoryRow, evaluation_lag, starts_at_target
+from resque.forecasting.intervals import LEVEL, check_level
+from resque.forecasting.prediction import CostPrediction, predict_cost, success_distribution
 from resque.forecasting.predictors import PREDICTORS
-from resque.forecasting.reliability import FEWEST_REACHED, FEWEST_UPDATES, INDEX, history_notes, unreliability_reasons
+from resque.forecasting.reliability import INDEX, history_notes, unreliability_reasons
 from resque.forecasting.selection import choose_predictors, predictors_of_success
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.records import COSTS, Estimate, Features, Forecast, StepCost, Update
@@ -48,46 +33,14 @@ from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 from resque.types import Interval
 
-__all__ = [
-    "AUTOMATIC",
-    "CONSTANT",
-    "LEVEL",
-    "CostPrediction",
-    "check_level",
-    "forecast_from_features",
-    "predict_cost",
-    "steps_by_predictor",
-    "success_distribution",
-]
+__all__ = ["AUTOMATIC", "CONSTANT", "forecast_from_features", "steps_by_predictor"]
 
-LEVEL = 0.8
-"""Nominal coverage of intervals by default."""
 AUTOMATIC = "automatic selection"
 """Value of ``predictor`` that lets the forecast choose its predictors."""
 CONSTANT = "constant median"
 """Name of the alternative forecast by the median of the history."""
 _LEARNED = ("steps", "gradient_norm", "parameter_change")
 _LARGEST_LOG = 700.0  # beyond, exp overflows float64
-
-
-@dataclass(frozen=True)
-class CostPrediction:
-    """Prediction of one cost from a history.
-
-    Attributes:
-        rows: Training rows, own updates first.
-        distribution: Predictive distribution of the log cost.
-        shift_type_seen: Whether an own update has the shift type, model and recipe of the query.
-    """
-
-    rows: Sequence[HistoryRow]
-    distribution: PredictiveDistribution
-    shift_type_seen: bool
-
-    @property
-    def own_rows(self) -> list[HistoryRow]:
-        """Training rows of the user's own updates."""
-        return [row for row in self.rows if row.own]
 
 
 def forecast_from_features(
@@ -162,7 +115,7 @@ def forecast_from_features(
     own, used = steps.own_rows, (*names, *predictors_of_success(history, query, bundled))
     return record(
         predictor=", ".join(names),
-        estimates=_estimates(learned, job, probability, level, per_step, step_time_spread(history)),
+        estimates=_estimates(learned, job, probability, level, per_step, costs.step_time_spread(history)),
         probability_reached=probability,
         n_history=len(own),
         n_bundled=len(steps.rows) - len(own),
@@ -171,67 +124,6 @@ def forecast_from_features(
         notes=history_notes(history, own, job, parent),
         reliability_issues=unreliability_reasons(own, history, query, used, level),
     )
-
-
-def check_level(level: float) -> None:
-    """Raise SettingError unless 0 < level < 1."""
-    if not 0.0 < level < 1.0:
-        raise SettingError(f"level (--confidence) {level:g}: expected a share between 0 and 1, e.g. 0.8 for 80 %")
-
-
-def predict_cost(
-    history: Sequence[Update],
-    cost: str,
-    query: ForecastQuery,
-    predictors: Sequence[str],
-    bundled: Sequence[Update] = (),
-    level: float = LEVEL,
-) -> CostPrediction:
-    """Predict one cost of an update from finished ones.
-
-    Args:
-        history: The user's own finished updates.
-        cost: Name of a field of :class:`resque.ledger.records.Cost`.
-        query: Update to forecast.
-        predictors: Names of the predictors.
-        bundled: Updates from other models.
-        level: Nominal coverage of the interval.
-
-    Raises:
-        TooFewUpdatesError: Too few updates for a prediction.
-        SettingError: A predictor is unknown for the update.
-
-    Example:
-        >>> from resque.ledger.bundled import bundled_updates
-        >>> query = ForecastQuery.of_update(bundled_updates()[0], target_accuracy=0.8, max_steps=1000)
-        >>> prediction = predict_cost(bundled_updates()[1:30], "steps", query, ["accuracy gap"])
-        >>> prediction.shift_type_seen, prediction.distribution.conformal
-        (True, True)
-    """
-    values = query.values(predictors)
-    if values is None:
-        raise SettingError(
-            f"a predictor is not known for this update: {', '.join(predictors)}; let the forecast choose its predictors"
-        )
-    rows = history_rows(history, cost, query, predictors, bundled)
-    own = [row.example for row in rows if row.own]
-    if len(own) == len(rows):
-        _check_enough(rows, query, predictors)
-    seen = has_shift_type(own, query)
-    model = CostModel([row.example for row in rows])
-    distribution = predict(model, query.example(values), [row.own for row in rows], seen, level)
-    return CostPrediction(rows, distribution, seen)
-
-
-def success_distribution(
-    history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update] = ()
-) -> PredictiveDistribution | None:
-    """Predict log steps from the predictors of success, for probabilities alone; None if too few updates have them."""
-    names = predictors_of_success(history, query, bundled)
-    if names:
-        with contextlib.suppress(TooFewUpdatesError):
-            return predict_cost(history, "steps", query, names, bundled).distribution
-    return None
 
 
 def steps_by_predictor(
@@ -248,36 +140,14 @@ def steps_by_predictor(
     return job.evaluation_at_or_after(median * (1.0 - evaluation_lag(prediction.rows)(median) / 2.0))
 
 
-def _check_enough(rows: Sequence[HistoryRow], query: ForecastQuery, predictors: Sequence[str]) -> None:
-    """Raise TooFewUpdatesError if own updates alone do not suffice."""
-    n, reached = len(rows), sum(not row.example.censored for row in rows)
-    accuracy = f"accuracy {query.target_accuracy:g}"
-    if n and reached < FEWEST_REACHED:
-        reason = f"{reached} of {n} updates in the ledger reached {accuracy}; a forecast needs {FEWEST_REACHED}"
-        advice = "lower the target, or allow more steps"
-    elif n < FEWEST_UPDATES and query.features.task_index is not None:
-        reason = f"{n} new tasks in the ledger started below {accuracy}; a forecast needs {FEWEST_UPDATES}"
-        advice = "do more of them with `resque retrain --new-head` (or --extend)"
-    elif n < FEWEST_UPDATES:
-        having = f"started below {accuracy} and have the predictor ({', '.join(predictors)})"
-        reason = f"{n} updates in the ledger {having}; a forecast needs {FEWEST_UPDATES}"
-        advice = "run `resque calibrate`, or `resque retrain` with --original"
-    elif len({row.example.condition for row in rows}) == 1:
-        reason = f"all {n} updates in the ledger repeat one condition"
-        advice = "do updates for other shifts"
-    else:
-        return
-    raise TooFewUpdatesError(f"{reason}: {advice}")
-
-
 def _costs_per_step(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
     """Return time, energy and carbon per step, as far as they are known."""
-    costs = {"wall_s": step_cost.wall_s}
+    per_step = {"wall_s": step_cost.wall_s}
     if step_cost.energy_kwh is not None:
-        costs["energy_kwh"] = step_cost.energy_kwh
+        per_step["energy_kwh"] = step_cost.energy_kwh
         if grid is not None:
-            costs["carbon_kg"] = step_cost.energy_kwh * grid.kg_per_kwh
-    return costs
+            per_step["carbon_kg"] = step_cost.energy_kwh * grid.kg_per_kwh
+    return per_step
 
 
 def _estimates(
@@ -286,19 +156,19 @@ def _estimates(
     probability: float,
     level: float,
     per_step: Mapping[str, float],
-    spread: StepTimeSpread | None,
+    spread: costs.StepTimeSpread | None,
 ) -> dict[str, Estimate]:
     """Return the forecast of every cost of a run that stops at an evaluation."""
     rows = learned["steps"].rows
     interval = Interval(0.0, None, level, _coverage_guarantee(learned["steps"], level))
     estimates = {cost: _estimate(each, job, probability, interval) for cost, each in learned.items()}
     steps = estimates["steps"]
-    estimates["steps"] = round_up_to_evaluation(steps, job, evaluation_lag(rows))
+    estimates["steps"] = costs.round_up_to_evaluation(steps, job, evaluation_lag(rows))
     for cost in learned.keys() - {"steps"}:  # they grow until the run stops
-        estimates[cost] = rescale_with_steps(estimates[cost], steps, estimates["steps"])
-    estimates["epochs"] = scale(estimates["steps"], 1.0 / job.steps_per_epoch)
+        estimates[cost] = costs.rescale_with_steps(estimates[cost], steps, estimates["steps"])
+    estimates["epochs"] = costs.scale(estimates["steps"], 1.0 / job.steps_per_epoch)
     for cost, factor in per_step.items():
-        estimates[cost] = widen_by_step_time(scale(estimates["steps"], factor), spread)
+        estimates[cost] = costs.widen_by_step_time(costs.scale(estimates["steps"], factor), spread)
     return {name: estimates[name] for name in COSTS if name in estimates}
 
 
@@ -341,13 +211,13 @@ def _exp(log: float) -> float:
 
 
 def _forecast_nothing(
-    record: "functools.partial[Forecast]", predictor: str, costs: Sequence[str], level: float
+    record: "functools.partial[Forecast]", predictor: str, names: Sequence[str], level: float
 ) -> Forecast:
     """Return the forecast for a model that is at the target already: every cost is zero."""
     zero = Estimate(0.0, Interval(0.0, 0.0, level, "measured: the model is already at the target"), 0.0)
     return record(
         predictor=predictor,
-        estimates={name: zero for name in COSTS if name in costs},
+        estimates={name: zero for name in COSTS if name in names},
         probability_reached=1.0,
         n_history=0,
         shift_types_history=(),

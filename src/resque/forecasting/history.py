@@ -191,7 +191,7 @@ def is_comparable(update: Update, query: ForecastQuery, target_accuracy: float) 
 def cost_or_lower_bound(update: Update, target_accuracy: float, cost: str, max_steps: int) -> tuple[float | None, bool]:
     """Return ``(cost of reaching the target, False)``, or ``(right-censored cost, True)`` if it was not reached.
 
-    A run that ended on a plateau would not have reached the target within the step budget either, so its cost is
+    A run that ended on a plateau would not have reached the target within the step budget either. So its cost is
     extrapolated to that budget.
 
     Args:

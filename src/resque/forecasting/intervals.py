@@ -20,10 +20,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from resque.errors import SettingError
 from resque.forecasting.cost_model import CostModel, NormalPrediction, TrainingExample
 
-__all__ = ["PredictiveDistribution", "predict", "standardized_residuals"]
+__all__ = ["LEVEL", "PredictiveDistribution", "check_level", "predict", "standardized_residuals"]
 
+LEVEL = 0.8
+"""Nominal coverage of intervals by default."""
 _FEWEST_DEGREES_OF_FREEDOM = 2
 
 
@@ -94,6 +97,12 @@ class PredictiveDistribution:
             upper=max(upper, median),
             upper_bound=max(upper_bound, median) if level >= 0.5 else upper_bound,
         )
+
+
+def check_level(level: float) -> None:
+    """Raise SettingError unless 0 < level < 1."""
+    if not 0.0 < level < 1.0:
+        raise SettingError(f"level (--confidence) {level:g}: expected a share between 0 and 1, e.g. 0.8 for 80 %")
 
 
 def predict(

@@ -20,7 +20,6 @@ import numpy as np
 from resque.errors import SettingError, TooFewUpdatesError
 from resque.forecasting.cost_model import CostModel, TrainingExample
 from resque.forecasting.costs import round_up_to_evaluation
-from resque.forecasting.forecaster import LEVEL, predict_cost, success_distribution
 from resque.forecasting.history import (
     ForecastQuery,
     cost_or_lower_bound,
@@ -31,7 +30,8 @@ from resque.forecasting.history import (
     target_for,
     training_example,
 )
-from resque.forecasting.intervals import PredictiveDistribution, predict
+from resque.forecasting.intervals import LEVEL, PredictiveDistribution, predict
+from resque.forecasting.prediction import predict_cost, success_distribution
 from resque.forecasting.selection import choose_predictors
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Estimate, Forecast, ForecastRevision, LearningCurve, Update

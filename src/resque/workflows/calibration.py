@@ -22,8 +22,8 @@ from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading
 from resque.errors import ModelError, SettingError, TooFewUpdatesError
-from resque.forecasting.forecaster import predict_cost
 from resque.forecasting.history import ForecastQuery, starts_at_target
+from resque.forecasting.prediction import predict_cost
 from resque.forecasting.reliability import FEWEST_UPDATES
 from resque.forecasting.selection import choose_predictors
 from resque.indices.profile import Profile

@@ -11,7 +11,8 @@ from resque.energy.meters import EnergyMeter, open_meter
 from resque.energy.reading import EnergyReading, join_readings
 from resque.errors import SettingError
 from resque.forecasting.budget import Budget
-from resque.forecasting.forecaster import check_level, forecast_from_features
+from resque.forecasting.forecaster import forecast_from_features
+from resque.forecasting.intervals import check_level
 from resque.indices.shift_features import shift_features
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Features, Forecast, StepCost

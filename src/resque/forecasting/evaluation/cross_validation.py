@@ -36,8 +36,8 @@ from resque.forecasting.evaluation.metrics import (
     evaluate_predictor,
 )
 from resque.forecasting.evaluation.settlement import FORECAST
-from resque.forecasting.forecaster import LEVEL, check_level
 from resque.forecasting.history import ForecastQuery, starts_at_target, update_group
+from resque.forecasting.intervals import LEVEL, check_level
 from resque.forecasting.landmarking import revise_forecast
 from resque.ledger.records import Update
 from resque.training.job import RetrainingJob
@@ -131,23 +131,19 @@ class CrossValidation(Displayable):
         )
 
 
-def _report_row(report: PredictorReport) -> tuple[str, ...]:
+def _report_row(report: PredictorReport) -> list[str]:
     """Return one predictor's cells of the printed table."""
-
-    def cell(value: float | None, form: str, prefix: str = "") -> str:
-        return NOT_MEASURED if value is None or math.isnan(value) else f"{prefix}{value:{form}}"
-
-    return (
-        report.predictor,
-        f"{report.reached}/{report.n}",
-        cell(report.median_error, ".0%"),
-        cell(report.within_factor_2, ".0%"),
-        cell(report.spearman_value, ".2f"),
-        cell(report.brier, ".3f"),
-        cell(report.coverage, ".0%"),
-        cell(None if report.log_width is None else math.exp(report.log_width), ".3g", "×"),
-        cell(report.interval_score, ".2f"),
+    cells = (
+        (report.median_error, "{:.0%}"),
+        (report.within_factor_2, "{:.0%}"),
+        (report.spearman_value, "{:.2f}"),
+        (report.brier, "{:.3f}"),
+        (report.coverage, "{:.0%}"),
+        (None if report.log_width is None else math.exp(report.log_width), "×{:.3g}"),
+        (report.interval_score, "{:.2f}"),
     )
+    texts = (NOT_MEASURED if value is None or math.isnan(value) else form.format(value) for value, form in cells)
+    return [report.predictor, f"{report.reached}/{report.n}", *texts]
 
 
 def cross_validate(

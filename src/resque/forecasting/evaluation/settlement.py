@@ -203,8 +203,8 @@ def covers(lower: float, upper: float, cost: float, reached: bool) -> bool:
 def comparable_cost(forecast: Forecast, update: Update, cost: str) -> float | None:
     """Return the measured cost if it can be compared with the forecast; else None.
 
-    Not comparable are the energy of a run too short for the meter, which rests on the same probe as the forecast, and
-    emissions on another grid.
+    Emissions on another grid are not comparable. Nor is the energy of a run too short for the meter: it rests on a
+    probe, as the forecast does.
     """
     if cost == "carbon_kg" and forecast.grid != update.grid:
         return None
