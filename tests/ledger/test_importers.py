@@ -109,6 +109,9 @@ def test_csv_has_a_row_an_update_and_no_formula(cli, history):
         assert int(row["steps"]) == update.cost.steps
         assert float(row["accuracy_after_share"]) == update.accuracy
         assert (row["grid_region"], row["training_carbon_kg_co2e"], row["price"]) == ("", "", "")
+        assert row["shift_type"] == (update.shift_type or "")
+        assert float(row["total_energy_kwh"]) == update.energy.energy_kwh == float(row["total_cpu_kwh"])
+        assert (row["total_gpu_kwh"], row["energy_methods"], row["optimizer"]) == ("", "cpu measured", "adam")
     evil = from_dict(Update, to_dict(history.updates()[0]) | {"model": "=1+1"})
     assert next(csv.DictReader(io.StringIO("".join(csv_lines([evil])))))["model"] == "'=1+1"
 
@@ -128,10 +131,10 @@ def test_same_id_with_another_content_writes_nothing(history, folder):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "expected {"),
         ('{"update": {}, "forecast": {}}', "expected {"),
-        ('{"update": {"id": NaN}}', "NaN is no JSON number"),
+        ('{"update": {"id": NaN}}', "NaN is not a JSON number"),
         ('{"update": {"id": 7}}', "has no 'started_utc'"),
         ("[" * 100_000, "line 2"),
     ],
