@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from resque.indices.class_sums import ClassSums, ScratchBuffer
+from resque.errors import RepresentationError
+from resque.indices.class_sums import ClassSums, ScratchBuffer, declared_labels
 from resque.indices.compute_profile import profile
 from resque.indices.half_assignment import assign_half
 from resque.indices.profile import Profile
@@ -160,6 +161,17 @@ def test_unknown_labels_are_counted_without_waiting_for_the_device():
         table.add(torch.ones(4, 1), torch.tensor([2, 5, 9, -1]), assign_half(torch.arange(4)), ScratchBuffer())
     assert seen.waits == 0
     assert int(table.unknown) == 2
+
+
+def test_means_leave_out_classes_without_samples():
+    labels, means = Profile.from_arrays([[1.0, 2.0], [3.0, 4.0]], [5, 5], classes=[2, 5]).class_means()
+    assert (labels.tolist(), means.tolist()) == ([5], [[2.0, 3.0]])
+
+
+@pytest.mark.parametrize("classes", [[], [0.5], ["cat"], [2**63]])
+def test_classes_that_are_not_integers_raise(classes):
+    with pytest.raises(RepresentationError, match="classes"):
+        declared_labels(classes)
 
 
 @pytest.mark.parametrize("stride", [1, 2, 10, 34, 55, 89, 100, 1000])

@@ -211,6 +211,7 @@ def test_reading_an_assignment_with_nan_or_infinity_raises(points, value):
 
 def test_empty_assignment_and_wrong_width_raise():
     assignment = NearestMeanAssignment.to_means(torch.tensor([0, 1]), torch.tensor([[0.0], [5.0]], dtype=torch.float64))
+    assert assignment.means.nearest(torch.zeros(0, 1)).tolist() == []
     with pytest.raises(RepresentationError, match="no sample"):
         _ = assignment.one_minus_ari
     with pytest.raises(RepresentationError, match="width 2.*width 1"):

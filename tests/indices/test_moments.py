@@ -72,8 +72,9 @@ def test_invalid_input_raises(rows, labels, message):
 
 def test_empty_moments_and_changed_width_raise():
     moments = Moments([0])
-    with pytest.raises(RepresentationError, match="no representations yet"):
-        moments.mean  # noqa: B018
+    for name in ("mean", "means", "covariance"):
+        with pytest.raises(RepresentationError, match="no representations yet"):
+            getattr(moments, name)
     moments.update([[1.0, 2.0]], [0])
     with pytest.raises(RepresentationError, match="width 3 after some of width 2"):
         moments.update([[1.0, 2.0, 3.0]], [0])

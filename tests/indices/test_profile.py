@@ -167,10 +167,27 @@ def test_loading_invalid_sums_raises(folder):
     result.save("p.safetensors")
     with safe_open("p.safetensors", "pt") as file:
         about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    tensors["sums"][0, 0, 0] = float("nan")
-    save_file(tensors, "p.safetensors", about)
-    with pytest.raises(DataError, match="no profile can have"):
-        Profile.load("p.safetensors")
+    for name, value in {"sums": tensors["sums"] * float("nan"), "counts": tensors["counts"][:1]}.items():
+        save_file(tensors | {name: value}, "p.safetensors", about)
+        with pytest.raises(DataError, match="no profile can have"):
+            Profile.load("p.safetensors")
+
+
+def test_saving_replaces_a_profile_but_no_other_file(folder):
+    result = Profile.from_arrays(*sample(0))
+    (folder / "text").write_text("x")
+    for _ in range(2):
+        result.save("p.safetensors")
+    assert Profile.load("p.safetensors").counts == result.counts
+    with pytest.raises(DataError, match="text"):
+        result.save("text")
+
+
+def test_empty_profile_has_no_sums():
+    empty = Profile(classes=3)
+    assert (empty.n, empty.width, empty.counts, empty.sums) == (0, 0, {}, {})
+    assert (empty + Profile()).empty
+    assert repr(empty).startswith("Profile(n=0, classes=0, width=0, Origin(")
 
 
 def test_arrays_of_any_layout_are_accepted():
@@ -234,6 +251,13 @@ def test_declared_classes_survive_saving_and_adding(tmp_path):
     free = result + Profile.from_arrays([[1.0]], [7])
     free.update([[1.0]], [9])
     assert free.counts == {0: 5, 7: 1, 9: 1}
+
+
+def test_labels_other_than_true_or_pseudo_raise(cnn):
+    with pytest.raises(RepresentationError, match="use 'true' or 'pseudo'"):
+        profile(cnn, [], labels="predicted")
+    with pytest.raises(RepresentationError, match="no batch"):
+        profile(cnn, [])
 
 
 def test_pseudo_labels_need_no_labels(cnn):

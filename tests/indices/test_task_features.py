@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from resque.energy.grid import Grid
-from resque.errors import DataError, ModelError, SettingError
+from resque.errors import DataError, ModelError, RepresentationError, SettingError
 from resque.indices.task import resque_task
 from resque.indices.task_features import TaskIndexSettings, allocate_rows, task_index
 from resque.models.feature_extraction import capture_features
@@ -85,6 +85,21 @@ def test_task_index_of_an_extended_task(cnn, small, meter):
     index = task_index(cnn, more, dataclasses.replace(QUICK, extend=True, warmup_steps=3), meter=meter)
     assert (index.overhead.head, index.overhead.outputs) == ("widened", 16)
     assert (index.overhead.steps, index.classes) == (3, 10)
+
+
+def test_progress_reports_warm_up_pass_and_random_starts(cnn, new_task, meter):
+    reports = []
+    settings = dataclasses.replace(QUICK, warmup_steps=2, init="random")
+    task_index(cnn, new_task, settings, meter=meter, on_progress=lambda *report: reports.append(report))
+    assert [report for report in reports if report[2] == "warm-up"] == [(1, 2, "warm-up"), (2, 2, "warm-up")]
+    assert reports[-1] == (20, 20, "clustering")
+    assert (320, 320, "pass") in reports
+
+
+def test_warm_up_that_diverges_raises(cnn, new_task, meter):
+    wild = dataclasses.replace(RECIPES["train-adam"], optimizer="sgd", learning_rate=1e30)
+    with pytest.raises(RepresentationError, match="diverge"):
+        task_index(cnn, new_task, dataclasses.replace(QUICK, recipe=wild), meter=meter)
 
 
 def test_zero_warm_up_steps_train_nothing(cnn, new_task, meter):

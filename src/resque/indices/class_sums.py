@@ -99,9 +99,7 @@ class ClassSums:
             table.index_add_(0, cell[part], values)
 
     def _add_compensated(self, cell: Tensor, rows: Tensor) -> None:
-        """Add float64 rows as a part on a grid so coarse that its sums are exact, and the remainder."""
-        if not len(rows):
-            return
+        """Add float64 rows, one at least, as a part on a grid so coarse that its sums are exact, and the remainder."""
         high = torch.frexp(rows.abs().max()).exponent + (2 * len(rows)).bit_length()
         bound = torch.where(high < _LARGEST_EXPONENT, torch.ldexp(torch.ones_like(rows[0, 0]), high), 0.0)
         coarse = (rows + bound) - bound
@@ -219,7 +217,7 @@ def declared_labels(classes: Sequence[int] | int) -> Tensor:
     try:
         given = classes if isinstance(classes, Iterable) else range(operator.index(classes))
         labels = torch.tensor(sorted({operator.index(label) for label in given}))
-    except (TypeError, RuntimeError, OverflowError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise RepresentationError(f"classes {classes!r}: expected integers below 2**63, or their number") from error
     if len(labels) == 0:
         raise RepresentationError("classes is empty: give the labels, or their number")
