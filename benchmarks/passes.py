@@ -1,9 +1,9 @@
-"""What the indices cost beside a bare forward pass over the same loader: CPU time as ratios, memory as peaks.
+"""Measure the overhead of the indices over a bare forward pass: CPU time as ratios, memory as peaks.
 
-Every variant runs once per round, in a new order each round, so that what disturbs the machine disturbs all of them.
-A ratio is taken within its round; shown are the median over rounds and the range. The C library is told to keep freed
-memory: otherwise page faults, which depend on what was freed before, outweigh everything measured here. Memory is how
-far the resident set of a fresh process grows in the pass, less the same of the bare pass. Run it with ``make bench``.
+Each variant runs once per round, in a new order each round, so that disturbances of the machine affect all variants.
+Ratios are taken within a round; the tables show the median over rounds and the range. The C library is told to keep
+freed memory: otherwise page faults, which depend on what was freed before, outweigh everything measured here. Memory is
+the growth of the resident set of a fresh process in the pass, minus that of the bare pass. Run it with ``make bench``.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import resque
 from resque.indices.nearest_mean import NearestMeanAssignment
 from resque.models.feature_extraction import capture_features
+from resque.models.networks import resnet18
 
 BATCH, SIDE = 128, 32
 KEEPING = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_MMAP_THRESHOLD_": "4000000000"}
@@ -34,27 +35,17 @@ WIDTH = 512 * 4 * 4
 Loader = Iterable[tuple[Tensor, Tensor]]
 
 
-def resnet18(classes: int) -> nn.Module:
-    """The paper's network for 32×32: a 3×3 stem without pooling; its last convolution gives 512×4×4."""
-    from torchvision.models import resnet18 as build
-
-    model = build(num_classes=classes)
-    model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    model.maxpool = nn.Identity()
-    return model.eval()
-
-
-def nearly_free(classes: int) -> nn.Module:
-    """One strided convolution with the same 512×4×4 output, pooling and a head: hardly a model at all."""
+def minimal_network(classes: int) -> nn.Module:
+    """Build one strided convolution with ResNet18's last output, 512 × 4 × 4, then pooling and a head."""
     stem = nn.Conv2d(3, 512, SIDE // 4, stride=SIDE // 4)
-    return nn.Sequential(stem, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes)).eval()
+    return nn.Sequential(stem, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, classes))
 
 
-MODELS = {"ResNet18": resnet18, "nearly free": nearly_free}
+MODELS = {"ResNet18": resnet18, "minimal network": minimal_network}
 
 
 class Stream:
-    """Random batches made when asked for, so that the data itself takes no memory."""
+    """Random batches, generated on demand, so that the data take no memory."""
 
     def __init__(self, n: int, classes: int) -> None:
         self.n, self.classes = n, classes
@@ -67,47 +58,47 @@ class Stream:
 
 
 def bare(model: nn.Module, loader: Loader, classes: int) -> None:
-    """What any pass has to do."""
+    """Run the forward pass alone."""
     with torch.no_grad():
         for images, _ in loader:
             model(images)
 
 
 def dist(model: nn.Module, loader: Loader, classes: int) -> None:
-    """The class sums of RESQUE_dist, classes declared."""
+    """Sum the classes for RESQUE_dist, with classes declared."""
     resque.profile(model, loader, layer=_layer(model), classes=classes)
 
 
-def discovering(model: nn.Module, loader: Loader, classes: int) -> None:
-    """The same with the classes taken as they come."""
+def dist_unknown_classes(model: nn.Module, loader: Loader, classes: int) -> None:
+    """Sum the classes for RESQUE_dist, with classes found on the way."""
     resque.profile(model, loader, layer=_layer(model))
 
 
-def pseudo(model: nn.Module, loader: Loader, classes: int) -> None:
-    """The same with the model's own predictions as labels."""
+def dist_pseudo_labels(model: nn.Module, loader: Loader, classes: int) -> None:
+    """Sum the classes for RESQUE_dist, with the model's own predictions as labels."""
     resque.profile(model, loader, layer=_layer(model), labels="pseudo")
 
 
-def pooled(model: nn.Module, loader: Loader, classes: int) -> None:
-    """The same after pooling."""
+def dist_penultimate(model: nn.Module, loader: Loader, classes: int) -> None:
+    """Sum the classes for RESQUE_dist after pooling."""
     resque.profile(model, loader, layer="penultimate", classes=classes)
 
 
-def nearest(model: nn.Module, loader: Loader, classes: int) -> None:
-    """RESQUE_task by nearest class means: two passes, to be compared with two."""
+def task_nearest_means(model: nn.Module, loader: Loader, classes: int) -> None:
+    """Compute RESQUE_task by nearest class means, in two passes; compare with two bare passes."""
     assignment = NearestMeanAssignment.to_profile(resque.profile(model, loader, layer=_layer(model), classes=classes))
-    with capture_features(model, _layer(model)) as observe:
+    with capture_features(model, _layer(model)) as extract:
         for images, labels in loader:
-            assignment.add(observe(images)[0], labels)
+            assignment.add(extract(images)[0], labels)
     assert 0.0 <= assignment.one_minus_ari < 2.0
 
 
 VARIANTS: dict[str, Callable[[nn.Module, Loader, int], None]] = {
     "RESQUE_dist": dist,
-    "RESQUE_dist, classes unknown": discovering,
-    "RESQUE_dist, pseudo-labels": pseudo,
-    "RESQUE_dist, penultimate": pooled,
-    "RESQUE_task, nearest means (2 passes)": nearest,
+    "RESQUE_dist, classes unknown": dist_unknown_classes,
+    "RESQUE_dist, pseudo-labels": dist_pseudo_labels,
+    "RESQUE_dist, penultimate": dist_penultimate,
+    "RESQUE_task, nearest means (2 passes)": task_nearest_means,
 }
 SHORT = ("RESQUE_dist", "RESQUE_task, nearest means (2 passes)")
 
@@ -117,16 +108,16 @@ def _layer(model: nn.Module) -> str:
 
 
 def ratios(name: str, classes: int, n: int, rounds: int) -> dict[str, list[float]]:
-    """CPU seconds of each variant over those of the bare pass of its round."""
+    """Measure the CPU time of each variant over that of the bare pass of its round."""
     torch.manual_seed(0)
-    model = MODELS[name](classes)
+    model = MODELS[name](classes).eval()
     labels = torch.arange(n) % classes
     loader = DataLoader(TensorDataset(torch.rand(n, 3, SIDE, SIDE), labels), batch_size=BATCH)
     variants = {key: run for key, run in VARIANTS.items() if name != "ResNet18" or key in SHORT}
     order, run = ["bare", *variants], {"bare": bare, **variants}
-    found: dict[str, list[float]] = {variant: [] for variant in variants}
+    result: dict[str, list[float]] = {variant: [] for variant in variants}
     for variant in order:
-        run[variant](model, loader, classes)  # once unmeasured: imports, threads, memory
+        run[variant](model, loader, classes)  # once without measuring: imports, threads, memory
     for _ in track(range(rounds), f"{name}, {classes} classes", console=Console(stderr=True), transient=True):
         random.shuffle(order)
         spent = {}
@@ -135,12 +126,12 @@ def ratios(name: str, classes: int, n: int, rounds: int) -> dict[str, list[float
             run[variant](model, loader, classes)
             spent[variant] = time.process_time() - start
         for variant in variants:
-            found[variant].append(spent[variant] / spent["bare"])
-    return found
+            result[variant].append(spent[variant] / spent["bare"])
+    return result
 
 
 def peak_mb(name: str, variant: str, classes: int, n: int) -> float:
-    """How far the resident set of a fresh process grows while it does one thing."""
+    """Measure the growth of the resident set of a fresh process while it runs one variant."""
     command = [sys.executable, __file__, "--peak", name, variant, str(classes), str(n)]
     environment = {**os.environ, **RETURNING, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -149,19 +140,19 @@ def peak_mb(name: str, variant: str, classes: int, n: int) -> float:
 
 def _peak(name: str, variant: str, classes: int, n: int) -> None:
     torch.manual_seed(0)
-    model = MODELS[name](classes)
+    model = MODELS[name](classes).eval()
     run = bare if variant == "bare" else VARIANTS[variant]
-    run(model, Stream(2 * BATCH, classes), classes)  # what is only loaded once is no memory of the pass
+    run(model, Stream(2 * BATCH, classes), classes)  # memory that is loaded once does not belong to the pass
     start = _resident_mb("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: reset the peak
     run(model, Stream(n, classes), classes)
     print(_resident_mb("VmHWM") - start)
 
 
 def _resident_mb(field: str) -> float:
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) / 1024
+    match = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert match is not None
+    return int(match[1]) / 1024
 
 
 def main() -> None:
@@ -185,7 +176,7 @@ def main() -> None:
         "| model, images | variant | 10 classes | 100 classes |",
         "|---|---|---|---|",
     ]
-    for name, n in (("ResNet18", 256), ("nearly free", 4096)):
+    for name, n in (("ResNet18", 256), ("minimal network", 4096)):
         columns = [ratios(name, classes, n, options.rounds) for classes in (10, 100)]
         for variant in columns[0]:
             cells = (
@@ -201,22 +192,24 @@ def main() -> None:
 
 
 def memory() -> list[str]:
-    """Extra peak memory against the promise, at two sizes of the data."""
+    """Compare extra peak memory with its documented bound, at two sizes of the data; return the table."""
     batch_mb = BATCH * WIDTH * 4 / 2**20
     lines = [
         f"Extra peak memory over the bare pass, MB (least of 3 processes each); one batch's outputs: {batch_mb:.1f} MB",
         "",
-        "| variant, classes | n = 2,048 | n = 16,384 | promised: (1 + G) tables + 2 batches |",
+        "| variant, classes | n = 2,048 | n = 16,384 | bound: (1 + G) tables + 2 batches |",
         "|---|---|---|---|",
     ]
     for variant in ("RESQUE_dist", "RESQUE_task, nearest means (2 passes)"):
         for classes in (10, 100):
             cells = []
             for n in (2048, 16384):
-                extra = [min(peak_mb("nearly free", what, classes, n) for _ in range(3)) for what in (variant, "bare")]
-                cells.append(f"{extra[0] - extra[1]:.1f}")
-            promised = 3 * classes * WIDTH * 8 / 2**20 + 2 * batch_mb
-            lines.append(f"| {variant}, {classes} | {' | '.join(cells)} | {promised:.1f} |")
+                peak, bare_peak = (
+                    min(peak_mb("minimal network", name, classes, n) for _ in range(3)) for name in (variant, "bare")
+                )
+                cells.append(f"{peak - bare_peak:.1f}")
+            bound_mb = 3 * classes * WIDTH * 8 / 2**20 + 2 * batch_mb
+            lines.append(f"| {variant}, {classes} | {' | '.join(cells)} | {bound_mb:.1f} |")
     return lines
 
 
