@@ -200,6 +200,12 @@ def triples():
 def ragged():
     return [(torch.ones(i + 1), i) for i in range(3)]
 
+def real():
+    return [(torch.ones(2), torch.tensor(i / 2)) for i in range(4)]
+
+def one_hot():
+    return [(torch.ones(2), torch.eye(2)[i].long()) for i in range(2)]
+
 def broken():
     raise KeyError("x")
 """
@@ -217,6 +223,8 @@ def test_dataset_of_the_user(folder):
         "mine.py:vectors@8px": "holds no images",
         "mine.py:triples": r"a sample is a tuple; expected a pair",
         "mine.py:ragged": "samples cannot be put together",
+        "mine.py:real": "labels are torch.float32; expected integers",
+        "mine.py:one_hot": r"labels have shape \(2, 2\); expected \(2,\), one a sample \(one-hot: argmax",
         "mine.py:broken": "failed: KeyError",
         "mine.py:none": "it offers",
         "none.py:images": "no such file",

@@ -74,7 +74,8 @@ class LabeledDataset:
     @property
     def classes(self) -> list[int]:
         """Labels that occur, sorted."""
-        return [int(label) for label in torch.unique(self.labels)]
+        labels: list[int] = torch.unique(self.labels).tolist()
+        return labels
 
     @property
     def outputs(self) -> int:

@@ -70,10 +70,10 @@ def _read_pairs(pairs: Iterable[Any], name: str, class_names: tuple[str, ...] = 
         if not isinstance(pair, Sequence) or len(pair) != 2:
             raise DataError(f"{name}: a sample is a {type(pair).__name__}; expected a pair (x, y)")
         values.append(image_to_array(pair[0]) if hasattr(pair[0], "convert") else pair[0])
-        labels.append(int(pair[1]))
+        labels.append(pair[1])
     if not values:
         raise DataError(f"{name} holds no samples")
-    return RawSamples(_collate(values, name), np.array(labels), class_names)
+    return RawSamples(_collate(values, name), labels, class_names)
 
 
 def _collate(values: list[Any], name: str) -> Any:
