@@ -1,6 +1,7 @@
 """Results that print themselves: one description, shown as text in a terminal and as HTML in a notebook."""
 
 import abc
+import dataclasses
 import html
 import itertools
 import textwrap
@@ -32,6 +33,10 @@ class Display:
     rows: Sequence[Sequence[str]] = ()
     lines: Sequence[str] = ()
     text_columns: int = 1
+
+    def extended(self, rows: Sequence[Sequence[str]] = (), lines: Sequence[str] = ()) -> "Display":
+        """Return the description with further rows and sentences."""
+        return dataclasses.replace(self, rows=[*self.rows, *rows], lines=[*self.lines, *lines])
 
     def to_text(self, width: int = WIDTH, max_rows: int | None = None) -> str:
         """Return the description as lines of at most ``width`` characters.

@@ -5,17 +5,9 @@ import math
 from resque.types import Interval
 
 __all__ = [
-    "COST_NAMES",
-    "NOT_MEASURED",
-    "format_cost",
-    "format_estimate",
-    "format_interval",
-    "format_number",
-    "format_price",
-    "format_probability",
-    "format_share",
-    "scale_and_unit",
-]
+    "COST_NAMES", "NOT_MEASURED", "format_cost", "format_estimate", "format_interval", "format_number", "format_price",
+    "format_probability", "format_share", "scale_and_unit",
+]  # fmt: skip
 
 _SCALES = {
     "energy_kwh": ((1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh"), (1e-9, "µWh")),

@@ -10,6 +10,7 @@ from resque.energy.reading import EnergyReading
 from resque.forecasting.evaluation.settlement import summarize_settlements
 from resque.ledger.records import Features
 from resque.reporting import sentences
+from resque.reporting.displays import revisions_display
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_in_run_forecasts_are_shown_at_doubling_steps_and_at_the_end():
     revision = update.revisions[0]
     steps = 10, 15, 20, 30, 45, 50
     many = dataclasses.replace(update, revisions=tuple(dataclasses.replace(revision, step=step) for step in steps))
-    rows = sentences.revision_rows(many)
+    rows = revisions_display(many).rows
     assert [row[0] for row in rows] == ["10", "20", "45", "50"]
     assert rows[0] == ("10", "0.700", "50", "over 0", "80%")
     assert sentences.progress_text(0.5, None) == "accuracy 0.5000"
@@ -94,10 +95,10 @@ def test_a_better_predictor_than_the_index_is_named():
 def test_without_outcomes_there_is_no_verdict():
     summary = summarize_settlements([])
     assert sentences.settlement_sentence(summary).startswith("No forecast has been settled")
-    assert sentences.predictor_sentence(summary) == sentences.probability_sentence(summary) == ""
+    assert sentences.predictor_sentence(summary) == ""
 
 
-def test_overhead_and_probabilities_are_summed_up():
+def test_overhead_is_summed_up():
     summary = summarize_settlements(settled_pairs())
     assert sentences.overhead_sentence(summary) == (
         "The forecasts took 4 s and 4 mWh; the updates took 5 s and 500 mWh."
@@ -105,4 +106,3 @@ def test_overhead_and_probabilities_are_summed_up():
     cheap = [(forecast, dataclasses.replace(update, cost=dataclasses.replace(update.cost, wall_s=0.1)))
              for forecast, update in settled_pairs()]  # fmt: skip
     assert sentences.overhead_sentence(summarize_settlements(cheap)).endswith("less than the forecasts.")
-    assert "forecast 90% on average; 3 of 4 reached it" in sentences.probability_sentence(summary)

@@ -4,11 +4,13 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from resque._display import Display
 from resque._format import COST_NAMES, format_cost
 from resque.data.spec import shorten_data
 from resque.forecasting.reliability import FEWEST_REACHED
 from resque.ledger.records import Update
-from resque.reporting.console import out, table, to_json, warn
+from resque.reporting.console import out, show, to_json, warn
+from resque.reporting.displays import MAIN_COSTS
 from resque.reporting.sentences import format_accuracies, format_index, format_methods, format_shift, grid_sentence
 
 if TYPE_CHECKING:
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from resque.workflows.calibration import CalibrationCost, CalibrationPlan
 
 __all__ = ["plan_as_json", "show_calibration_runs", "show_next_command", "show_plan"]
-
-_COSTS = ("steps", "wall_s", "energy_kwh", "carbon_kg")
 
 
 def show_plan(plan: "CalibrationPlan", grid: "Grid | None", is_default_target: bool) -> None:
@@ -29,42 +29,44 @@ def show_plan(plan: "CalibrationPlan", grid: "Grid | None", is_default_target: b
         is_default_target: Whether the target is 3 % below the clean accuracy because none was named.
     """
     request, below = plan.request, "3 % below the clean" if is_default_target else "clean"
-    out.print(
+    title = (
         f"Calibration to accuracy {request.target_accuracy:g} ({below} accuracy {plan.clean_accuracy:.3f}): "
-        f"{len(plan.candidates)} of {plan.shifts} synthetic shifts start below it, {len(plan.runs)} are chosen."
+        f"{len(plan.candidates)} of {plan.shifts} synthetic shifts start below it, {len(plan.runs)} are chosen"
     )
-    rows = table("<shift", "index", "accuracy", "at most", "expected", "<done")
+    rows = []
     for run in plan.runs:
-        known = f"{run.features.index_rad:.3f}", f"{run.features.accuracy:.3f}", f"{run.max_steps:,} steps"
-        rows.add_row(run.shift, *known, format_cost("steps", run.expected_steps), run.done or "")
-    out.print(rows)
-    out.print(
+        known = f"{run.features.index_rad:.3f}", f"{run.features.accuracy:.3f}", f"{run.max_steps:,}"
+        rows.append((run.shift, *known, format_cost("steps", run.expected_steps), run.done or ""))
+    lines = [
         f"training data: {shorten_data(request.train.name)}, at most {request.recipe.max_epochs} epochs; "
         f"test data: {shorten_data(request.test.name)}; index in rad"
-    )
+    ]
     for name, cost in (("at most", plan.at_most), ("expected from the ledger", plan.typical)):
         if cost is not None and cost.runs:
-            out.print(f"{name}: {_format_cost(cost)}")
+            lines.append(f"{name}: {_format_cost(cost)}")
     if not plan.at_most.runs:
-        out.print("All runs are in the ledger: nothing is left to do.")
+        lines.append("All runs are in the ledger: nothing is left to do.")
     step = plan.step_cost
-    out.print(
-        f"Planning took {format_cost('wall_s', plan.overhead.wall_s)}. "
-        f"One step takes {format_cost('wall_s', step.wall_s)} and {format_cost('energy_kwh', step.energy_kwh)}, "
-        f"measured over {step.steps} steps ({format_methods(step.reading)}); {grid_sentence(grid)}"
-    )
+    step_cost = f"{format_cost('wall_s', step.wall_s)} and {format_cost('energy_kwh', step.energy_kwh)}"
+    lines += [
+        f"planning took {format_cost('wall_s', plan.overhead.wall_s)}; one step takes {step_cost}, measured over "
+        f"{step.steps} steps ({format_methods(step.reading)})",
+        f"carbon: {grid_sentence(grid)}",
+    ]
+    show(Display(title, ("shift", "index", "accuracy", "max steps", "expected steps", "done"), rows, lines))
 
 
 def show_calibration_runs(updates: Sequence[Update]) -> None:
     """Show each calibration run with its costs."""
-    rows = table("<update", "<shift", "index", "accuracy", *(COST_NAMES[cost] for cost in _COSTS))
+    rows = []
     for update in updates:
-        costs = (format_cost(cost, getattr(update.cost, cost)) for cost in _COSTS)
-        accuracy = format_accuracies(update) + ("" if update.reached else "*")
-        rows.add_row(update.id[:6], format_shift(update), format_index(update), accuracy, *costs)
-    out.print(rows)
-    if not all(update.reached for update in updates):
-        out.print("* target not reached: a forecast treats the cost as a lower bound")
+        costs = (format_cost(cost, getattr(update.cost, cost)) for cost in MAIN_COSTS)
+        accuracy = format_accuracies(update, 2, "→") + ("" if update.reached else "*")
+        rows.append((update.id[:6], format_shift(update), format_index(update), accuracy, *costs))
+    columns = "update", "shift", "index", "accuracy", *(COST_NAMES[cost] for cost in MAIN_COSTS)
+    reached = all(update.reached for update in updates)
+    lines = [] if reached else ["* target not reached: a forecast treats the cost as a lower bound"]
+    show(Display("Calibration runs", columns, rows, lines, text_columns=2))
 
 
 def show_next_command(updates: Sequence[Update], options: Mapping[str, Any]) -> None:

@@ -4,30 +4,20 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
-from rich import box
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from resque._display import Display
 from resque.ledger.serialization import to_dict
 
-__all__ = ["err", "only_json", "out", "print_json", "progress", "show", "table", "to_json", "tracked", "warn"]
+__all__ = ["err", "only_json", "out", "print_json", "progress", "show", "to_json", "warn"]
 
 _WIDTH_WITHOUT_TERMINAL = 120
-Item = TypeVar("Item")
 _RESULTS: ContextVar[TextIO | None] = ContextVar("results", default=None)
 
 
@@ -60,14 +50,6 @@ def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
         yield report
 
 
-def tracked(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
-    """Yield the items with a progress bar on stderr."""
-    with progress(description) as report:
-        for done, item in enumerate(items):
-            report(done, total, "")
-            yield item
-
-
 def warn(message: str) -> None:
     """Print a warning on stderr, one line."""
     err.print(f"warning: {message}", style="yellow", soft_wrap=True)
@@ -79,14 +61,6 @@ def show(display: Display) -> None:
         out.print(display.title, style="bold")
     text = dataclasses.replace(display, title="").to_text(out.width)
     out.print(f"{text}\n" if text else "", soft_wrap=True)
-
-
-def table(*columns: str, title: str = "") -> Table:
-    """Return an empty table; a column whose name begins with ``<`` is left-aligned, the others right."""
-    empty = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for column in columns:
-        empty.add_column(column.lstrip("<"), justify="left" if column.startswith("<") else "right")
-    return empty
 
 
 def to_json(value: Any) -> Any:

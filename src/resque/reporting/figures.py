@@ -209,16 +209,12 @@ def _add_legend(figure: Figure, colors: Mapping[str, str]) -> None:
 
 def _make_logarithmic(axes: Axes, *names: str) -> None:
     """Make axes logarithmic, with few ticks (0.3, 1, 3) that never overlap."""
-    parts: dict[str, tuple[Any, ...]] = {
-        "x": (axes.xaxis, axes.set_xlim, axes.set_xscale),
-        "y": (axes.yaxis, axes.set_ylim, axes.set_yscale),
-    }
     for name in names:
-        axis, set_limits, set_scale = parts[name]
+        axis = getattr(axes, f"{name}axis")
         low, high = axis.get_data_interval()
         if 0.0 < low == high:  # matplotlib rounds one value to an empty range if it is nearly a power of ten
-            set_limits(low / 10.0, high * 10.0)
-        set_scale("log")
+            axes.set(**{f"{name}lim": (low / 10.0, high * 10.0)})
+        axes.set(**{f"{name}scale": "log"})
         axis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0), numticks=5))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = [
     "carbon_sentence", "covered_mark", "energy_sentence", "format_accuracies", "format_carbon", "format_correlation",
     "format_error", "format_forgetting", "format_index", "format_median", "format_methods", "format_shift",
-    "grid_sentence", "outcome_sentence", "overhead_sentence", "predictor_sentence", "probability_sentence",
-    "progress_text", "revision_rows", "settlement_sentence", "verdict_sentence",
+    "grid_sentence", "outcome_sentence", "overhead_sentence", "predictor_sentence", "progress_text",
+    "settlement_sentence", "verdict_sentence",
 ]  # fmt: skip
 
 
@@ -80,42 +80,10 @@ def progress_text(accuracy: float, revision: ForecastRevision | None) -> str:
     return f"accuracy {accuracy:.4f}, of {format_cost('steps', total.value)} ({interval})"
 
 
-def revision_rows(update: Update) -> list[tuple[str, ...]]:
-    """Return the in-run forecasts at doubling step counts and the last one.
-
-    The cells are: step, accuracy, forecast total steps, their interval, probability of reaching the target.
-    """
-    shown: list[ForecastRevision] = []
-    for revision in update.revisions:
-        if not shown or revision.step >= 2 * shown[-1].step or revision is update.revisions[-1]:
-            shown.append(revision)
-    return [
-        (
-            f"{revision.step:,}",
-            f"{revision.accuracy:.3f}",
-            format_cost("steps", revision.steps.value),
-            format_interval("steps", revision.steps.value, revision.steps.interval),
-            format_probability(revision.probability_reached),
-        )
-        for revision in shown
-    ]
-
-
 def outcome_sentence(forecast: Forecast, update: Update) -> str:
     """Return the forecast probability of reaching the target with the outcome."""
     outcome = "reached" if update.reached else f"not reached, stopped by {update.stopped_by}"
     return f"probability of reaching the target: {format_probability(forecast.probability_reached)}; outcome: {outcome}"
-
-
-def probability_sentence(summary: Settlement) -> str:
-    """Return the mean forecast probability with the share of targets reached; empty without any outcome."""
-    score = summary.probability_score
-    if score is None:
-        return ""
-    return (
-        f"Probability of reaching the target: forecast {format_probability(score.mean_probability)} on average; "
-        f"{format_share(score.reached, score.n)} reached it (Brier score {score.brier:.3f}, 0 is best)."
-    )
 
 
 def energy_sentence(reading: EnergyReading) -> str:

@@ -1,44 +1,22 @@
 """Results in the terminal: the description that ``print(result)`` shows, with what only the command line adds."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resque._display import Display, describe
-from resque._format import (
-    COST_NAMES,
-    NOT_MEASURED,
-    format_cost,
-    format_estimate,
-    format_interval,
-    format_number,
-    format_probability,
-    format_share,
-)
+from resque._format import COST_NAMES, NOT_MEASURED, format_cost, format_interval, format_price, format_share
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import EmbodiedEmissions
 from resque.indices.results import DistributionIndex, TaskIndex
 from resque.ledger.records import Estimate, Features, Forecast, Update
+from resque.reporting import displays, sentences
 from resque.reporting.carbon_intensity import SoftwareCarbonIntensity
 from resque.reporting.console import out, show, warn
-from resque.reporting.displays import predictors_display, revisions_display, settled_display
-from resque.reporting.sentences import (
-    carbon_sentence,
-    energy_sentence,
-    format_accuracies,
-    format_correlation,
-    format_forgetting,
-    format_median,
-    grid_sentence,
-    overhead_sentence,
-    probability_sentence,
-)
 
 if TYPE_CHECKING:
     from resque.forecasting.budget import Decision
     from resque.forecasting.evaluation.cross_validation import CrossValidation
-    from resque.forecasting.evaluation.metrics import PredictorReport
     from resque.forecasting.evaluation.settlement import Settlement
     from resque.training.from_scratch import ScratchComparison
 
@@ -48,7 +26,6 @@ __all__ = [
 ]  # fmt: skip
 
 _LEDGER_WIDTH = 64  # of every column but the data
-_FEWEST_CHARACTERS = 16  # of the data
 
 
 def show_index(index: DistributionIndex) -> None:
@@ -56,26 +33,26 @@ def show_index(index: DistributionIndex) -> None:
     lines = [] if index.interval is None else [f"interval: {index.interval.guarantee}"]
     if index.debiased:
         lines.append(f"debiased from {index.sub_sums} sub-sums per class; the class angles are shrunk to their mean")
-    _show_more(describe(index), lines)
+    show(describe(index).extended(lines=lines))
 
 
 def show_task(index: TaskIndex, grid: Grid | None) -> None:
     """Print RESQUE_task, the agreement between clusterings, and the overhead of computing it."""
     lines = []
-    if index.keep and "random" in index.by_init:
+    if "random" in index.by_init:
         lines.append(f"random: the clustering with the least entropy of {index.keep}")
-    overhead = index.overhead
-    if overhead is not None:
+    if (overhead := index.overhead) is not None:
         parts = {"warm-up": overhead.warm_up_s, "pass": overhead.pass_s, "clustering": overhead.clustering_s}
         spent = ", ".join(f"{name} {format_cost('wall_s', seconds)}" for name, seconds in parts.items())
+        energy = sentences.energy_sentence(overhead.energy)
         carbon = "" if overhead.carbon_kg is None else f"{format_cost('carbon_kg', overhead.carbon_kg)}; "
         lines += [
             f"warm-up: {overhead.head} head with {overhead.outputs} outputs, {overhead.steps} steps "
             f"({overhead.epochs:.2g} epochs), training accuracy {overhead.accuracy:.3f}",
-            f"overhead: {format_cost('wall_s', overhead.energy.wall_s)} ({spent}), {energy_sentence(overhead.energy)}",
-            f"carbon: {carbon}{grid_sentence(grid)}",
+            f"overhead: {format_cost('wall_s', overhead.energy.wall_s)} ({spent}), {energy}",
+            f"carbon: {carbon}{sentences.grid_sentence(grid)}",
         ]
-    _show_more(describe(index), lines)
+    show(describe(index).extended(lines=lines))
     if index.agreement:
         rows = [(pair, f"{value:.4f}") for pair, value in index.agreement.items()]
         show(Display("Agreement of the clusterings", ("two starts", "adjusted Rand index"), rows))
@@ -85,22 +62,19 @@ def show_forecast(
     forecast: Forecast, hardware: EmbodiedEmissions | None = None, price: Estimate | None = None, currency: str = ""
 ) -> None:
     """Print a forecast: every cost with its interval, what it is based on, and embodied emissions."""
-    display = describe(forecast)
+    rows = []
     if price is not None:
-        row = ("price", *format_estimate("price", price.value, price.interval, price.upper))
-        cells = [cell if cell in ("price", NOT_MEASURED) else f"{cell} {currency}" for cell in row]
-        display = dataclasses.replace(display, rows=[*display.rows, cells])
+        interval = f"{format_interval('', price.value, price.interval)} {currency}"
+        rows.append(("price", format_price(price.value, currency), interval, format_price(price.upper, currency)))
     lines = [_features_sentence(forecast.features), "costs: training steps only; evaluation is extra"]
-    if forecast.recipe.get("fixed_epochs") is None and forecast.alternatives:
-        lines.append("forecast: median over runs that reach the target; interval: over all runs")
     if forecast.alternatives:
         lines += _basis_lines(forecast)
-    took = f"{format_cost('wall_s', forecast.overhead.wall_s)}, {energy_sentence(forecast.overhead)}"
-    lines += [f"the forecast took {took}", f"carbon: {grid_sentence(forecast.grid)}"]
+    took = f"{format_cost('wall_s', forecast.overhead.wall_s)}, {sentences.energy_sentence(forecast.overhead)}"
+    lines += [f"the forecast took {took}", f"carbon: {sentences.grid_sentence(forecast.grid)}"]
     if hardware is not None:
         low, high = (format_cost("carbon_kg", g / 1000.0) for g in hardware.during(forecast.estimates["wall_s"].value))
         lines.append(f"embodied emissions for this time, not included: {low} to {high} CO2e ({hardware.source})")
-    _show_more(display, lines)
+    show(describe(forecast).extended(rows, lines))
     for note in forecast.notes:
         warn(note)
 
@@ -114,24 +88,23 @@ def _features_sentence(features: Features) -> str:
     index = "not computed"
     if features.index_rad is not None:
         floor = "unknown" if features.floor_rad is None else f"{features.floor_rad:.4f} rad"
-        index = (
-            f"{features.index_rad:.4f} rad (noise floor {floor}; layer {features.layer}, {features.reduction}, "
-            f"{features.labels} labels)"
-        )
+        how = f"layer {features.layer}, {features.reduction}, {features.labels} labels"
+        index = f"{features.index_rad:.4f} rad (noise floor {floor}; {how})"
     return f"RESQUE_dist {index}; current test accuracy {features.accuracy:.3f}, loss {features.loss:.3f}"
 
 
 def _basis_lines(forecast: Forecast) -> list[str]:
     """Return the updates and predictors that a forecast is based on, and the guarantees of its intervals."""
     updates = f"{forecast.n_history} update{'s' * (forecast.n_history != 1)}"
-    if forecast.shift_types_history:
-        updates += f" ({', '.join(forecast.shift_types_history)})"
+    types = f" ({', '.join(forecast.shift_types_history)})" if forecast.shift_types_history else ""
     bundled = f" and {forecast.n_bundled} bundled updates" if forecast.n_bundled else ""
     lines = [
-        f"based on {updates}{bundled}; predictors: {forecast.predictor}",
+        f"based on {updates}{types}{bundled}; predictors: {forecast.predictor}",
         f"coverage: {forecast.estimates['steps'].interval.guarantee}",
         f"coverage of time and energy: {forecast.estimates['wall_s'].interval.guarantee}",
     ]
+    if forecast.recipe.get("fixed_epochs") is None:
+        lines.insert(0, "forecast: median over runs that reach the target; interval: over all runs")
     if "index" in forecast.alternatives:
         lines.append(f"steps forecast by RESQUE_dist alone: {format_cost('steps', forecast.alternatives['index'])}")
     return lines
@@ -144,14 +117,12 @@ def show_decision(decision: "Decision") -> None:
 
 def show_update(update: Update, carbon: SoftwareCarbonIntensity | None = None) -> None:
     """Print an update: measured costs, energy of the whole run, and its Software Carbon Intensity where known."""
-    display = describe(update)
-    rows = [*display.rows, ("accuracy on the original data", format_forgetting(update))]
     lines = [
-        f"energy of the whole run, evaluation included: {energy_sentence(update.energy)}",
-        f"carbon: {grid_sentence(update.grid)}",
+        f"energy of the whole run, evaluation included: {sentences.energy_sentence(update.energy)}",
+        f"carbon: {sentences.grid_sentence(update.grid)}",
     ]
     if carbon is not None:
-        lines.append(carbon_sentence(carbon))
+        lines.append(sentences.carbon_sentence(carbon))
     if update.angle_to_parent_rad is not None:
         root = update.angle_to_root_rad
         further = "" if root is None else f", from the root model's {root:.4f} rad"
@@ -162,7 +133,8 @@ def show_update(update: Update, carbon: SoftwareCarbonIntensity | None = None) -
         lines.append(f"{100 * update.trainable_share:.3g} % of the parameters were trained")
     if update.resumed:
         lines.append(f"interrupted and resumed: {update.resumed} time{'s' * (update.resumed > 1)}")
-    _show_more(dataclasses.replace(display, rows=rows), lines)
+    forgetting = "accuracy on the original data", sentences.format_forgetting(update)
+    show(describe(update).extended([forgetting], lines))
     if update.energy.note:
         warn(update.energy.note)
 
@@ -170,16 +142,17 @@ def show_update(update: Update, carbon: SoftwareCarbonIntensity | None = None) -
 def show_comparison(comparison: "ScratchComparison") -> None:
     """Print retraining compared with training from scratch: medians over the seeds, and ratios with their range."""
     arms = {"retrained": comparison.retrained, "from scratch": comparison.scratch}
-    first = comparison.retrained[0]
     rows = []
     for cost, ratio in comparison.ratios.items():
-        cells = [NOT_MEASURED, NOT_MEASURED]
+        value = span = NOT_MEASURED
         if ratio is not None:
-            cells = [f"{ratio.bound} {ratio.median:.3g}".strip(), f"{ratio.low:.3g}–{ratio.high:.3g}, n = {ratio.n}"]
-        rows.append((COST_NAMES[cost], *(format_median(cost, arm) for arm in arms.values()), *cells))
+            value, span = f"{ratio.bound} {ratio.median:.3g}", f"{ratio.low:.3g}–{ratio.high:.3g}, n = {ratio.n}"
+        medians = (sentences.format_median(cost, arm) for arm in arms.values())
+        rows.append((COST_NAMES[cost], *medians, value.strip(), span))
     lines = [_arm_sentence(name, arm) for name, arm in arms.items()]
     if not any(comparison.ratios.values()):
         lines.append("no ratios: in both arms a run missed the target, so neither cost is known")
+    first = comparison.retrained[0]
     data = f"{shorten_data(first.train_data)} to accuracy {first.target_accuracy:g}"
     columns = "cost (median)", *arms, "ratio", "range"
     show(Display(f"Retraining compared with training from scratch: {data}", columns, rows, lines))
@@ -197,88 +170,67 @@ def _arm_sentence(name: str, updates: Sequence[Update]) -> str:
 def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
     """Print forecast, interval, measured cost and error of every cost; of a single update its in-run forecasts, too."""
     for forecast, update in settled:
-        show(settled_display(forecast, update))
+        show(displays.settled_display(forecast, update))
     if len(settled) == 1 and settled[0][1].revisions:
-        show(revisions_display(settled[0][1]))
+        show(displays.revisions_display(settled[0][1]))
 
 
 def show_settlement(summary: "Settlement") -> None:
     """Print coverage and error of every cost, and the error of each predictor alone."""
-    lines = filter(None, (probability_sentence(summary), overhead_sentence(summary)))
-    show(dataclasses.replace(describe(summary), lines=list(lines)))
-    show(predictors_display(summary))
+    show(describe(summary).extended(lines=[sentences.overhead_sentence(summary)]))
+    show(displays.predictors_display(summary))
 
 
 def show_validation(validation: "CrossValidation") -> None:
     """Print cross-validated accuracy of every predictor, with confidence intervals and what could be left out."""
-    replicate = "seed-to-seed variability: unknown, no condition was run with two seeds"
-    if validation.seed_to_seed_error is not None:
-        error, pairs = validation.seed_to_seed_error, validation.replicate_pairs
-        replicate = f"seed-to-seed variability: median error {error:.0%} of one seed's steps as a forecast of another's"
-        replicate += f" (n = {pairs})"
-    lines = [f"{validation.folds} folds; {replicate}"]
+    error, pairs = validation.seed_to_seed_error, validation.replicate_pairs
+    known = f"median error {error:.0%}, n = {pairs}" if error is not None else "unknown, no condition has two seeds"
+    lines = [f"{validation.folds} folds; seed-to-seed variability of the steps: {known}"]
     if validation.excluded:
         lines.append(f"{validation.excluded} updates of the other type (new task or shift) are not evaluated")
     for name, report in zip(("before training", "in-run, after an epoch"), validation.revised, strict=False):
         if report.reached:
-            lines.append(_revised_sentence(name, report))
+            accuracy = f"median error {report.median_error:.0%}, within 2× {report.within_factor_2:.0%}"
+            lines.append(f"{report.n} runs of more than an epoch, {name}: {accuracy}")
+            if report.coverage is not None:
+                lines[-1] += f", coverage {report.coverage:.0%}, interval score {report.interval_score:.2f}"
     if validation.curve_error is not None:
         lines.append(f"forecast learning curves: median error {100 * validation.curve_error:.1f} points of accuracy")
-    _show_more(describe(validation), lines)
-    rows = [
-        (
-            report.predictor,
-            format_correlation(report),
-            NOT_MEASURED if bounds is None else f"{report.coverage:.0%} [{bounds.low:.0%}, {bounds.high:.0%}]",
-        )
-        for report in validation.reports
-        for bounds in [report.coverage_interval]
-    ]
+    show(describe(validation).extended(lines=lines))
+    rows = []
+    for report in validation.reports:
+        bounds = report.coverage_interval
+        coverage = "" if bounds is None else f"{report.coverage:.0%} [{bounds.low:.0%}, {bounds.high:.0%}]"
+        rows.append((report.predictor, sentences.format_correlation(report), coverage or NOT_MEASURED))
     columns = "predictor", "ρ [95% interval]", f"coverage of {validation.level:.0%} [90% interval]"
     show(Display("Confidence intervals (coverage: clustered by shift type)", columns, rows))
-
-
-def _revised_sentence(name: str, report: "PredictorReport") -> str:
-    """Return the error of forecasts for runs that an epoch did not end."""
-    intervals = ""
-    if report.coverage is not None:
-        intervals = f", coverage {report.coverage:.0%}, interval score {report.interval_score:.2f}"
-    return (
-        f"{report.n} runs of more than an epoch, forecast {name}: median error {report.median_error:.0%}, "
-        f"within 2× {report.within_factor_2:.0%}{intervals}"
-    )
 
 
 def show_ledger(
     updates: Sequence[Update], forecasts: Sequence[Forecast], settled: Sequence[tuple[Forecast, Update]]
 ) -> None:
     """Print one line per update, and the pending forecasts."""
-    width = max(out.width - _LEDGER_WIDTH, _FEWEST_CHARACTERS)
-    rows = [
-        (
-            update.id[:6],
-            _cut_middle(shorten_data(update.train_data), width),
-            NOT_MEASURED if update.features.index_rad is None else f"{update.features.index_rad:.3f}",
-            f"{format_accuracies(update, 2, '→')}{'' if update.reached else '*'}",
-            *(format_cost(cost, getattr(update.cost, cost)) for cost in ("steps", "wall_s", "energy_kwh", "carbon_kg")),
-        )
-        for update in updates
-    ]
-    lines = ["index in rad; accuracy before → after; * target not reached; full names: --json"]
+    width = max(out.width - _LEDGER_WIDTH, 16)
+    rows = []
+    for update in updates:
+        index = sentences.format_index(update).removesuffix(" rad")
+        accuracies = sentences.format_accuracies(update, 2, "→") + ("" if update.reached else "*")
+        costs = (format_cost(cost, getattr(update.cost, cost)) for cost in displays.MAIN_COSTS)
+        rows.append((update.id[:6], _cut_middle(shorten_data(update.train_data), width), index, accuracies, *costs))
     columns = "update", "data", "index", "accuracy", "steps", "time", "energy", "CO2e"
+    lines = ["index in rad; accuracy before → after; * target not reached; full names: --json"]
     title = f"{len(updates)} update{'s' * (len(updates) != 1)}"
     show(Display(title, columns, rows, lines if updates else (), text_columns=2))
     settled_ids = {forecast.id for forecast, _ in settled}
     pending = [forecast for forecast in forecasts if forecast.id not in settled_ids]
-    waiting = []
-    for forecast in pending:
-        steps = forecast.estimates["steps"]
-        interval = format_interval("steps", steps.value, steps.interval)
-        probability = format_probability(forecast.probability_reached)
-        cells = forecast.id[:12], _cut_middle(shorten_data(forecast.train_data), width)
-        waiting.append((*cells, format_number(steps.value), interval, probability))
     title = f"{len(forecasts)} forecast{'s' * (len(forecasts) != 1)}: {len(settled)} settled, {len(pending)} pending"
-    show(Display(title, ("pending", "data", "steps", "interval", "reaches the target"), waiting, text_columns=2))
+    waiting = [(each.id, _cut_middle(shorten_data(each.train_data), width), *_steps_cells(each)) for each in pending]
+    show(Display(title, ("pending", "data", "steps", "interval"), waiting, text_columns=2))
+
+
+def _steps_cells(forecast: Forecast) -> tuple[str, str]:
+    steps = forecast.estimates["steps"]
+    return format_cost("steps", steps.value), format_interval("steps", steps.value, steps.interval)
 
 
 def _cut_middle(text: str, width: int) -> str:
@@ -300,8 +252,3 @@ def show_facts(facts: dict[str, Any]) -> None:
             value = [f"{key} {item}" for key, item in value.items()]
         rows.append((name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     show(Display("", ("", ""), rows, text_columns=2))
-
-
-def _show_more(display: Display, lines: Sequence[str]) -> None:
-    """Print a description with further lines."""
-    show(dataclasses.replace(display, lines=[*display.lines, *lines]))
