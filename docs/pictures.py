@@ -20,8 +20,8 @@ from resque import Forecast, Ledger
 
 IMAGES = Path(__file__).parent / "images"
 LEDGER, REPORT = Path("demo-run/resque.db"), Path("report.html")
-COLUMNS = 82
-WINDOW = 1120, 1240
+COLUMNS = 78
+WINDOW = 1120, 960
 MAX_COLORS = 48
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
