@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Serializable", "to_plain"]
+__all__ = ["Serializable", "to_dict"]
 
 
 class Serializable:
@@ -16,15 +16,15 @@ class Serializable:
 
         A number that is not finite becomes None.
         """
-        return to_plain(self)
+        return to_dict(self)
 
 
-def to_plain(record: Any) -> dict[str, Any]:
+def to_dict(record: Any) -> dict[str, Any]:
     """Return a dataclass as dictionaries, lists and scalars; a number that is not finite becomes None.
 
     Example:
         >>> from resque.types import Interval
-        >>> to_plain(Interval(1.0, float("inf"), 0.8, "none"))
+        >>> to_dict(Interval(1.0, float("inf"), 0.8, "none"))
         {'low': 1.0, 'high': None, 'level': 0.8, 'guarantee': 'none'}
     """
     plain: dict[str, Any] = _finite(msgspec.to_builtins(record, enc_hook=_builtin))

@@ -1,6 +1,6 @@
-"""Other tools' files, as MLflow 3.17 and codecarbon 3.3 wrote them, through the real command line.
+"""Export, and import of files that MLflow 3.17 and codecarbon 3.3 wrote, through the real command line.
 
-``tests/data`` holds what five small runs left: a folder of files, the tables of a database, and codecarbon's rows.
+``tests/data`` holds the records of five small runs: a folder of files, the tables of a database, and codecarbon's rows.
 """
 
 import csv
@@ -30,12 +30,12 @@ from resque.ledger.store import Ledger
 from resque.types import Interval
 
 DATA = Path(__file__).parents[1] / "data"
-LEFT_OUT = {"final only": "once", "by epoch": "one by one", "percent": "--percent"}
+SKIPPED = {"final only": "once", "by epoch": "one by one", "percent": "--percent"}
 
 
 @pytest.fixture
 def store(folder, monkeypatch):
-    """The files of the five runs, on a machine whose clock stands in the zone that codecarbon's did."""
+    """Copy the files of the five runs, and set the time zone in which codecarbon wrote its times."""
     shutil.copytree(DATA / "mlruns", folder / "mlruns")
     shutil.copy(DATA / "emissions.csv", folder)
     with closing(sqlite3.connect(folder / "mlflow.db")) as connection:
@@ -73,7 +73,7 @@ def history(folder):
     return ledger
 
 
-def told(cli, line):
+def run_json(cli, line):
     code, out, err = cli(line + " --json")
     assert code == 0, err
     return json.loads(out)
@@ -87,11 +87,11 @@ def test_export_import_export_is_the_same_to_the_byte(cli, history, folder):
     _, first, _ = cli("ledger export")
     assert first.count("\n") == 4
     (folder / "history.jsonl").write_text(first)
-    found = told(cli, "ledger import history.jsonl --ledger other.db")
-    assert (found["forecasts"], found["updates"], found["held"]) == (["f2", "f1"], ["b", "a"], 0)
+    result = run_json(cli, "ledger import history.jsonl --ledger other.db")
+    assert (result["forecasts"], result["updates"], result["held"]) == (["f2", "f1"], ["b", "a"], 0)
     assert cli("ledger export --ledger other.db")[1] == first
     assert Ledger(folder / "other.db").settled() == history.settled()
-    assert told(cli, "ledger import history.jsonl --ledger other.db")["held"] == 4
+    assert run_json(cli, "ledger import history.jsonl --ledger other.db")["held"] == 4
     assert cli("ledger export --ledger other.db --out again.jsonl")[:2] == (0, "")
     assert (folder / "again.jsonl").read_text() == first
     assert cli("ledger export --ledger other.db --out again.jsonl")[0] == 0
@@ -99,7 +99,7 @@ def test_export_import_export_is_the_same_to_the_byte(cli, history, folder):
     assert "use one of jsonl, csv" in cli("ledger export --format xml")[2]
 
 
-def test_csv_has_a_row_an_update_and_no_formula(cli, history):
+def test_csv_has_one_row_per_update_and_no_formula(cli, history):
     _, out, _ = cli("ledger export --format csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["id"] for row in rows] == ["b", "a"]
@@ -116,7 +116,7 @@ def test_csv_has_a_row_an_update_and_no_formula(cli, history):
     assert next(csv.DictReader(io.StringIO("".join(csv_lines([evil])))))["model"] == "'=1+1"
 
 
-def test_same_id_with_another_content_writes_nothing(history, folder):
+def test_an_id_with_another_content_is_refused_and_nothing_is_written(history, folder):
     before = history.updates()
     new, changed = synthetic_update("c", index=0.1, steps=40), synthetic_update("a", index=0.1, steps=41)
     with pytest.raises(LedgerError, match="update a with another content: nothing written"):
@@ -139,7 +139,7 @@ def test_same_id_with_another_content_writes_nothing(history, folder):
         ("[" * 100_000, "line 2"),
     ],
 )
-def test_a_broken_line_is_named_and_nothing_is_written(cli, folder, line, message):
+def test_an_invalid_line_is_named_and_nothing_is_written(cli, folder, line, message):
     good = next(json_lines([], [synthetic_update("a", index=0.1, steps=40)]))
     (folder / "history.jsonl").write_text(good + line)
     code, out, err = cli("ledger import history.jsonl")
@@ -150,7 +150,7 @@ def test_a_broken_line_is_named_and_nothing_is_written(cli, folder, line, messag
 
 
 def places(plain, path=()):
-    """Every path to a value in nested dictionaries and lists."""
+    """Yield the path of every value in nested dictionaries and lists."""
     items = plain.items() if isinstance(plain, dict) else enumerate(plain) if isinstance(plain, list) else ()
     for key, value in items:
         yield (*path, key)
@@ -164,7 +164,7 @@ WHOLE = {
 
 
 @given(st.data())
-def test_a_record_fits_its_class_and_no_longer_when_a_value_is_of_another_type(data):
+def test_a_value_of_another_type_is_refused_by_its_name(data):
     shift_type = data.draw(st.sampled_from(list(WHOLE)))
     plain = json.loads(json.dumps(WHOLE[shift_type]))
     assert from_dict_strict(shift_type, plain) == from_dict(shift_type, plain)
@@ -178,7 +178,7 @@ def test_a_record_fits_its_class_and_no_longer_when_a_value_is_of_another_type(d
         from_dict_strict(shift_type, plain)
 
 
-def test_what_a_newer_version_wrote_is_not_dropped_silently():
+def test_keys_of_a_newer_version_are_refused_by_name():
     with pytest.raises(ValueError, match="it has 'hue', which this version"):
         from_dict_strict(Update, WHOLE[Update] | {"hue": 1})
     with pytest.raises(ValueError, match="features has 'hue'"):
@@ -186,12 +186,12 @@ def test_what_a_newer_version_wrote_is_not_dropped_silently():
 
 
 @pytest.mark.parametrize("place", ["mlruns", "mlflow.db"])
-def test_runs_of_mlflow_become_updates_once(cli, store, place):
-    found = told(cli, f"ledger import {place}")
-    assert len(found["updates"]) == 2
-    assert {name.rsplit(" ", 1)[0] for name in found["skipped"]} == set(LEFT_OUT)
-    for name, why in found["skipped"].items():
-        assert LEFT_OUT[name.rsplit(" ", 1)[0]] in why
+def test_mlflow_runs_are_imported_once(cli, store, place):
+    result = run_json(cli, f"ledger import {place}")
+    assert len(result["updates"]) == 2
+    assert {name.rsplit(" ", 1)[0] for name in result["skipped"]} == set(SKIPPED)
+    for name, why in result["skipped"].items():
+        assert SKIPPED[name.rsplit(" ", 1)[0]] in why
     updates = updates_in("resque.db")
     for seed in range(2):
         update = updates[f"blur-{seed}"]
@@ -206,16 +206,16 @@ def test_runs_of_mlflow_become_updates_once(cli, store, place):
         assert (update.reached, update.stopped_by, update.cost.energy_kwh) == (True, "the user", None)
         assert 1.8 <= update.cost.wall_s == update.curve.wall_s[-1] <= update.energy.wall_s < 3.0
         assert update.curve.wall_s[0] == 0.0
-    again = told(cli, f"ledger import {place}")
+    again = run_json(cli, f"ledger import {place}")
     assert (again["updates"], again["held"], again["notes"]) == ([], 2, [])
-    assert "otherwise now" in told(cli, f"ledger import {place} --target-accuracy 0.7")["notes"][0]
+    assert "otherwise now" in run_json(cli, f"ledger import {place} --target-accuracy 0.7")["notes"][0]
 
 
-def test_both_stores_agree_on_the_same_runs(cli, store):
-    """Each store's runs, as far as their content and not their moment goes."""
+def test_both_mlflow_stores_give_the_same_updates(cli, store):
+    """Both stores hold the same runs, logged at different times."""
     for place in ("mlruns", "mlflow.db"):
-        told(cli, f"ledger import {place} --ledger {place}.ledger --percent --run percent")
-        told(cli, f"ledger import {place} --ledger {place}.ledger --step-unit epochs-from-0 --steps-per-epoch 7")
+        run_json(cli, f"ledger import {place} --ledger {place}.ledger --percent --run percent")
+        run_json(cli, f"ledger import {place} --ledger {place}.ledger --step-unit epochs-from-0 --steps-per-epoch 7")
     files, database = (updates_in(f"{place}.ledger") for place in ("mlruns", "mlflow.db"))
     assert list(files) == list(database) == ["percent", "blur-0", "blur-1", "by epoch"]
     for name, update in files.items():
@@ -229,22 +229,22 @@ def test_both_stores_agree_on_the_same_runs(cli, store):
     assert not set(files["blur-0"].id) - set("0123456789abcdef")
 
 
-def test_a_folder_of_a_run_of_an_experiment_and_of_both_stores(cli, store):
+def test_folder_of_a_run_an_experiment_or_a_store_is_read_and_two_stores_are_refused(cli, store):
     (run,) = (path.parents[1] for path in store.glob("mlruns/*/*/tags/mlflow.runName") if path.read_text() == "blur-0")
-    assert len(told(cli, f"ledger import {run} --ledger a.db")["updates"]) == 1
-    assert len(told(cli, f"ledger import {run.parent} --ledger b.db")["updates"]) == 2
+    assert len(run_json(cli, f"ledger import {run} --ledger a.db")["updates"]) == 1
+    assert len(run_json(cli, f"ledger import {run.parent} --ledger b.db")["updates"]) == 2
     assert "runs as files and in mlflow.db" in cli("ledger import .")[2]
     (store / "mlflow.db").unlink()
-    assert len(told(cli, "ledger import . --ledger c.db")["updates"]) == 2
+    assert len(run_json(cli, "ledger import . --ledger c.db")["updates"]) == 2
     shutil.move(run, store / "mlruns" / ".trash" / "1" / run.name)
-    assert len(told(cli, "ledger import . --ledger d.db")["updates"]) == 1
-    assert told(cli, f"ledger import . --ledger a.db --shift-type blur --run {updates_in('b.db')['blur-1'].id[:8]}")[
-        "updates"
-    ]
+    assert len(run_json(cli, "ledger import . --ledger d.db")["updates"]) == 1
+    assert run_json(
+        cli, f"ledger import . --ledger a.db --shift-type blur --run {updates_in('b.db')['blur-1'].id[:8]}"
+    )["updates"]
 
 
-def test_energy_is_joined_by_name_and_shared_out_by_time(cli, store):
-    told(cli, "ledger import mlruns --energy emissions.csv")
+def test_energy_is_matched_by_name_and_divided_by_time(cli, store):
+    run_json(cli, "ledger import mlruns --energy emissions.csv")
     rows = list(csv.DictReader((store / "emissions.csv").read_text().splitlines()))
     for row, update in zip(rows, Ledger("resque.db").updates(), strict=True):
         whole = float(row["energy_consumed"])
@@ -256,8 +256,8 @@ def test_energy_is_joined_by_name_and_shared_out_by_time(cli, store):
         assert update.cost.carbon_kg == pytest.approx(update.grid.carbon_kg(update.cost.energy_kwh))
 
 
-def test_what_the_site_took_is_told_apart(cli, store):
-    """Codecarbon writes energy with the site's share in it; the ledger keeps the machine's, and the same emissions."""
+def test_facility_overhead_is_separated_from_energy(cli, store):
+    """Codecarbon's energy includes the facility overhead; the ledger stores the IT energy, and the same emissions."""
     header, *rows = csv.reader((store / "emissions.csv").read_text().splitlines())
     place = header.index("pue")
     for pue, code in (("1.5", 0), ("0.5", 1), ("130", 1)):
@@ -265,11 +265,11 @@ def test_what_the_site_took_is_told_apart(cli, store):
         (store / "emissions.csv").write_text("".join(",".join(row) + "\n" for row in changed))
         assert cli("ledger import mlruns --energy emissions.csv")[0] == code
     for row, update in zip(rows, Ledger("resque.db").updates(), strict=True):
-        told_kwh, told_kg = (float(row[header.index(name)]) for name in ("energy_consumed", "emissions"))
+        site_kwh, site_kg = (float(row[header.index(name)]) for name in ("energy_consumed", "emissions"))
         assert update.grid.pue == 1.5
-        assert update.energy.energy_kwh == pytest.approx(told_kwh / 1.5)
-        assert sum(update.energy.components_kwh.values()) == pytest.approx(told_kwh / 1.5)
-        assert update.grid.carbon_kg(update.energy.energy_kwh) == pytest.approx(told_kg)
+        assert update.energy.energy_kwh == pytest.approx(site_kwh / 1.5)
+        assert sum(update.energy.components_kwh.values()) == pytest.approx(site_kwh / 1.5)
+        assert update.grid.carbon_kg(update.energy.energy_kwh) == pytest.approx(site_kg)
 
 
 def rename(store, old, new):
@@ -277,18 +277,18 @@ def rename(store, old, new):
     file.write_text(file.read_text().replace(old, new))
 
 
-def test_energy_is_joined_by_time_where_no_name_fits(cli, store, monkeypatch):
+def test_energy_is_matched_by_time_where_no_name_fits(cli, store, monkeypatch):
     for name in ("blur-0,", "digits: new scans,"):
         rename(store, name, "codecarbon,")
-    told(cli, "ledger import mlruns --energy emissions.csv")
+    run_json(cli, "ledger import mlruns --energy emissions.csv")
     assert [update.grid.region for update in Ledger("resque.db").updates()] == ["FRA"] * 2
     zone(monkeypatch, "Asia/Tokyo")
-    found = told(cli, "ledger import mlruns --energy emissions.csv --ledger far.db")
-    assert found["notes"] == ["2 have no row in emissions.csv, so their energy stays unknown"]
+    result = run_json(cli, "ledger import mlruns --energy emissions.csv --ledger far.db")
+    assert result["notes"] == ["2 have no row in emissions.csv, so their energy stays unknown"]
     assert all(update.energy.energy_kwh is None for update in Ledger("far.db").updates())
 
 
-def test_energy_that_fits_twice_is_refused_and_energy_of_a_part_is_not_taken(cli, store):
+def test_ambiguous_energy_is_refused_and_energy_of_a_part_is_not_used(cli, store):
     original = (store / "emissions.csv").read_text()
     line = original.splitlines()[1].replace("badf9d48", "00000000")
     (store / "emissions.csv").write_text(original + line + "\n")
@@ -306,7 +306,7 @@ def test_energy_that_fits_twice_is_refused_and_energy_of_a_part_is_not_taken(cli
     assert "measured 1.72 s of 1.83 s" in part.energy.note
 
 
-def test_one_row_for_a_whole_experiment_is_refused_and_so_is_no_moment(cli, store):
+def test_one_row_for_several_runs_and_an_impossible_time_are_refused(cli, store):
     header, first, _ = (store / "emissions.csv").read_text().splitlines()
     row = first.replace("blur-0", "digits: new scans").replace("48:34", "48:37")
     for duration, message in ((",5.721", "fits 2 runs, blur-0, blur-1"), (",5e300", "line 2: "), (",-2.7", "line 2: ")):
@@ -316,16 +316,16 @@ def test_one_row_for_a_whole_experiment_is_refused_and_so_is_no_moment(cli, stor
         assert message in err
 
 
-def test_a_row_of_codecarbon_alone_needs_steps_and_accuracy(cli, store):
+def test_codecarbon_run_without_mlflow_needs_steps_and_accuracy(cli, store):
     assert (
         "2 runs in emissions.csv fit, expected one; choose with --run from: blur-0 (badf9d48)"
         in (cli("ledger import emissions.csv")[2])
     )
     assert "no steps and no accuracy" in cli("ledger import emissions.csv --run blur-0")[2]
     line = "ledger import emissions.csv --run badf9 --steps 300 --accuracy 0.9 --steps-per-epoch 100"
-    found = told(cli, line + " --accuracy-before 0.5 --target-accuracy 0.95 --shift-type blur")
-    assert (found["updates"], found["notes"]) == (["badf9d48ab1647ddb847b449e3869338"], [])
-    assert "no forecast learns" in told(cli, line.replace("badf9", "07a12"))["notes"][0]
+    result = run_json(cli, line + " --accuracy-before 0.5 --target-accuracy 0.95 --shift-type blur")
+    assert (result["updates"], result["notes"]) == (["badf9d48ab1647ddb847b449e3869338"], [])
+    assert "no forecast learns" in run_json(cli, line.replace("badf9", "07a12"))["notes"][0]
     update, blind = Ledger("resque.db").updates()
     assert (blind.curve.steps, blind.features.accuracy) == ((300,), None)
     assert (update.reached, update.cost.steps, update.cost.epochs, update.shift_type) == (False, 300, 3, "blur")
@@ -336,20 +336,20 @@ def test_a_row_of_codecarbon_alone_needs_steps_and_accuracy(cli, store):
         assert cli(command)[0] == 0
 
 
-def test_a_flushed_run_counts_once_and_a_row_without_parts_claims_no_method(cli, store):
+def test_run_in_several_rows_counts_once_and_total_energy_has_an_unknown_method(cli, store):
     header, first, _ = (store / "emissions.csv").read_text().splitlines()
     for old in ("1.4898319188954517e-06", "6.970937225014496e-06"):
         first = first.replace(f",{old}", ",")
     later = first.replace("8.460769143909948e-06", "9e-06").replace(",0.0,,,", ",,,,")
     (store / "emissions.csv").write_text(f"{header}\n{first}\n{later.replace(',0.0,9e-06', ',,9e-06')}\n")
-    told(cli, "ledger import emissions.csv --steps 300 --accuracy 0.9")
+    run_json(cli, "ledger import emissions.csv --steps 300 --accuracy 0.9")
     (update,) = Ledger("resque.db").updates()
     assert update.cost.energy_kwh == 9e-06
     assert "measured" not in update.energy.methods.values()
 
 
 def logged(store, **metrics):
-    """The run blur-0 with other metrics than it had."""
+    """Replace the metrics of the run blur-0, and return its folder."""
     (run,) = (path.parents[1] for path in store.glob("mlruns/*/*/tags/mlflow.runName") if path.read_text() == "blur-0")
     shutil.rmtree(run / "metrics")
     for name, lines in metrics.items():
@@ -383,7 +383,7 @@ GOOD = "1795290512300 0.5 0\n1795290513300 0.6 50\n"
         ({"acc": GOOD}, " --energy mlflow.db", "expected codecarbon's emissions.csv"),
     ],
 )
-def test_what_cannot_be_told_apart_is_one_line_and_nothing_is_written(cli, store, metrics, options, message):
+def test_ambiguous_or_invalid_runs_give_one_line_and_nothing_is_written(cli, store, metrics, options, message):
     logged(store, **metrics)
     run = "" if "--experiment" in options else " --run blur-0"
     code, out, err = cli(f"ledger import mlruns{run}{options}")
@@ -392,14 +392,14 @@ def test_what_cannot_be_told_apart_is_one_line_and_nothing_is_written(cli, store
     assert not (store / "resque.db").exists()
 
 
-def test_held_out_accuracy_goes_before_a_plain_one_and_takes_its_own_loss(cli, store):
+def test_held_out_accuracy_takes_precedence_with_its_own_loss(cli, store):
     logged(store, val__acc=GOOD, accuracy=GOOD.replace("0.5", "0.7"), loss=GOOD, val__loss=GOOD.replace("0.5", "2"))
-    told(cli, "ledger import mlruns --run blur-0")
+    run_json(cli, "ledger import mlruns --run blur-0")
     (update,) = Ledger("resque.db").updates()
     assert (update.test_data, update.curve.accuracy, update.curve.loss) == ("val/acc in MLflow", (0.5, 0.6), (2.0, 0.6))
 
 
-def test_a_running_run_waits_and_a_deleted_one_is_gone(cli, store):
+def test_running_and_deleted_runs_are_not_imported(cli, store):
     meta = logged(store, val_acc=GOOD) / "meta.yaml"
     text = meta.read_text()
     meta.write_text(text.replace("status: 3", "status: 1"))
@@ -411,7 +411,7 @@ def test_a_running_run_waits_and_a_deleted_one_is_gone(cli, store):
 
 
 @pytest.mark.parametrize("name", ["empty", "text", "other.db", "nothing"])
-def test_files_of_others_are_refused_in_one_line(cli, folder, name):
+def test_files_of_other_programs_are_refused_in_one_line(cli, folder, name):
     (folder / "empty").touch()
     (folder / "text").write_bytes(b"\xff\xfe some\nlines")
     with closing(sqlite3.connect(folder / "other.db")) as connection:
@@ -421,7 +421,7 @@ def test_files_of_others_are_refused_in_one_line(cli, folder, name):
     assert not (folder / "resque.db").exists()
 
 
-def test_forecasts_learn_from_what_was_imported_and_nothing_that_shows_it_breaks(cli, store):
+def test_forecasts_learn_from_imported_updates_and_every_command_shows_them(cli, store):
     (run,) = (path.parents[1] for path in store.glob("mlruns/*/*/tags/mlflow.runName") if path.read_text() == "blur-0")
     for i in range(6):
         copy = shutil.copytree(run, run.with_name(f"{i:032x}"))
@@ -431,13 +431,13 @@ def test_forecasts_learn_from_what_was_imported_and_nothing_that_shows_it_breaks
         slow = "".join(f"{1795290512300 + 500 * e} {0.2 + 0.15 * e + 0.01 * i} {(40 + i) * e}\n" for e in range(5))
         (copy / "metrics" / "val_accuracy").write_text(slow)
         (copy / "params" / "max_epochs").write_text("30")
-    told(cli, "ledger import mlruns --steps-per-epoch 20 --energy emissions.csv")
+    run_json(cli, "ledger import mlruns --steps-per-epoch 20 --energy emissions.csv")
     history = Ledger("resque.db").updates()
     query = ForecastQuery(Features(None, 0.3, None), 0.7, update_group(history[0]), None, "p", "d", 600)
     assert len(history_rows(history, "steps", query, ["accuracy gap"])) == len(history) == 8
     assert sum(update.cost.energy_kwh is not None for update in history) == 2
-    found = told(cli, "ledger validate --target-accuracy 0.7 --by condition")
-    assert found["updates"] == 8
-    assert {"accuracy gap", "constant median"} <= {judged["predictor"] for judged in found["reports"]}
+    result = run_json(cli, "ledger validate --target-accuracy 0.7 --by condition")
+    assert result["updates"] == 8
+    assert {"accuracy gap", "constant median"} <= {judged["predictor"] for judged in result["reports"]}
     for line in ("ledger list", "ledger list --json", "report", "ledger export --format csv"):
         assert cli(line)[0] == 0

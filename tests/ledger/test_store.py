@@ -14,20 +14,20 @@ def ledger(folder):
     return Ledger(folder / "resque.db")
 
 
-def test_entries_come_back_equal_and_in_order(ledger):
+def test_entries_are_read_equal_and_in_order(ledger):
     updates = [synthetic_update(name, index=0.1, steps=40) for name in ("b", "a", "c")]
     for update in updates:
         ledger.add(update)
     assert Ledger(ledger.path).updates() == updates
 
 
-def test_an_absent_ledger_is_empty_and_reading_does_not_make_it(ledger):
+def test_missing_ledger_is_empty_and_reading_does_not_create_it(ledger):
     assert ledger.updates() == []
     assert ledger.settled() == []
     assert not ledger.path.exists()
 
 
-def test_nothing_can_be_changed_removed_or_replaced(ledger):
+def test_entries_cannot_be_changed_deleted_or_replaced(ledger):
     ledger.add(synthetic_update("a", index=0.1, steps=40))
     with pytest.raises(LedgerError, match="already holds update a: nothing written"):
         ledger.add(synthetic_update("a", index=0.2, steps=50))
@@ -44,7 +44,7 @@ def test_nothing_can_be_changed_removed_or_replaced(ledger):
 
 
 @pytest.mark.parametrize("content", [b"no database at all, but long enough to look like a file " * 20, None])
-def test_a_file_that_is_no_ledger_is_refused_and_kept(folder, content):
+def test_file_that_is_not_a_ledger_is_refused_and_kept(folder, content):
     path = folder / "other.db"
     if content is None:
         with sqlite3.connect(path) as connection:
@@ -59,7 +59,7 @@ def test_a_file_that_is_no_ledger_is_refused_and_kept(folder, content):
     assert path.read_bytes() == before
 
 
-def test_a_newer_format_is_refused(ledger):
+def test_newer_schema_is_refused(ledger):
     ledger.add(synthetic_update("a", index=0.1, steps=40))
     with sqlite3.connect(ledger.path) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -68,7 +68,7 @@ def test_a_newer_format_is_refused(ledger):
         ledger.updates()
 
 
-def test_a_place_that_cannot_be_written_is_refused(folder):
+def test_path_that_cannot_be_written_is_refused(folder):
     with pytest.raises(LedgerError, match="cannot be used"):
         Ledger(folder).check_writable()
     with pytest.raises(LedgerError, match="begin with 'x'"):
@@ -80,7 +80,7 @@ def add_many(path: str, worker: int) -> None:
         Ledger(path).add(synthetic_update(f"{worker}-{i}", index=0.1, steps=40))
 
 
-def test_many_writers_lose_nothing(ledger):
+def test_concurrent_writers_lose_no_entry(ledger):
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=add_many, args=(str(ledger.path), w)) for w in range(2)]
     for worker in workers:
@@ -90,7 +90,7 @@ def test_many_writers_lose_nothing(ledger):
     assert {update.id for update in ledger.updates()} == {f"{w}-{i}" for w in range(2) for i in range(10)}
 
 
-def test_a_ledger_can_be_read_where_nothing_can_be_written(ledger):
+def test_ledger_in_a_read_only_folder_is_read(ledger):
     ledger.add(synthetic_update("a", index=0.1, steps=40))
     before = {path.name for path in ledger.path.parent.iterdir()}
     ledger.path.chmod(0o444)
@@ -108,7 +108,7 @@ def test_reading_an_empty_file_leaves_it_empty(folder):
     assert (folder / "resque.db").stat().st_size == 0
 
 
-def test_an_entry_that_is_none_is_named(ledger):
+def test_invalid_entry_is_named(ledger):
     ledger.add(synthetic_update("a", index=0.1, steps=40))
     with sqlite3.connect(ledger.path) as connection:
         connection.execute(
@@ -119,7 +119,7 @@ def test_an_entry_that_is_none_is_named(ledger):
         ledger.updates()
 
 
-def test_an_entry_that_could_not_be_read_back_is_not_written(ledger):
+def test_entry_that_could_not_be_read_back_is_not_written(ledger):
     ledger.add(synthetic_update("a", index=0.1, steps=40))
     broken = dataclasses.replace(synthetic_update("b", index=0.1, steps=40), shift_type=5)
     for call in (ledger.add, lambda entry: ledger.extend([entry])):

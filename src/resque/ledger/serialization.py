@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from resque._plain import to_plain
+from resque._plain import to_dict
 from resque.errors import ResqueError
 from resque.ledger.migration import modernize
 
@@ -22,14 +22,11 @@ __all__ = ["decode", "encode", "from_dict", "from_dict_strict", "to_dict"]
 Record = TypeVar("Record")
 
 _JSON_TYPES = {"array": list, "bool": bool, "float": float, "int": int, "null": type(None), "object": dict, "str": str}
-_MISMATCH = re.compile(r"Expected `(?P<expected>.+)`, got `(?P<type>\w+)`(?: - at `\$(?P<path>.*)`)?")
-_MISSING = re.compile(r"Object missing required field `(?P<name>\w+)`(?: - at `\$(?P<path>.*)`)?")
-_PATH_STEP = re.compile(r"\.(\w+)|\[(\d+|\.\.\.)\]")
-
-
-def to_dict(record: Any) -> dict[str, Any]:
-    """Return a record as dictionaries, lists and scalars; a number that is not finite becomes None."""
-    return to_plain(record)
+_ERROR = re.compile(
+    r"(Expected `(?P<expected>.+)`, got `(?P<type>\w+)`|Object missing required field `(?P<missing>\w+)`)"
+    r"( - at `\$(?P<path>.*)`)?"
+)
+_PATH_STEP = re.compile(r"\w+|\.\.\.")
 
 
 def from_dict(cls: type[Record], mapping: Mapping[str, Any]) -> Record:
@@ -126,28 +123,22 @@ def _unknown_keys(given: Any, known: Any, where: str = "") -> Iterator[str]:
 
 def _explain(message: str, mapping: Any) -> str:
     """Return msgspec's message with the names of all keys, and with the value that was found."""
-    if found := _MISSING.fullmatch(message):
-        for where, value in _places(mapping, found["path"]):
-            if found["name"] not in value:
-                return f"{where} has no {found['name']!r}"
-    if found := _MISMATCH.fullmatch(message):
-        for where, value in _places(mapping, found["path"]):
-            if type(value) is _JSON_TYPES[found["type"]]:
-                return f"{where} is {value!r:.40}, expected `{found['expected']}`"
+    if error := _ERROR.fullmatch(message):
+        for where, value in _places(mapping, _PATH_STEP.findall(error["path"] or "")):
+            if error["missing"] and error["missing"] not in value:
+                return f"{where or 'it'} has no {error['missing']!r}"
+            if error["type"] and type(value) is _JSON_TYPES[error["type"]]:
+                return f"{where or 'it'} is {value!r:.40}, expected `{error['expected']}`"
     return message
 
 
-def _places(mapping: Any, path: str | None) -> Iterator[tuple[str, Any]]:
-    """Yield name and value of every place that msgspec's path may mean: its ``[...]`` is any key of a mapping."""
-    return _follow(mapping, [name or key for name, key in _PATH_STEP.findall(path or "")], "")
-
-
-def _follow(value: Any, steps: Sequence[str], where: str) -> Iterator[tuple[str, Any]]:
-    if not steps:
-        yield where or "it", value
-        return
-    keys: list[Any] = [int(steps[0])] if isinstance(value, list) else list(value) if steps[0] == "..." else [steps[0]]
-    for key in keys:
-        if isinstance(value, list) or key in value:
-            name = f"{where}[{key}]" if isinstance(value, list) else f"{where}.{key}".lstrip(".")
-            yield from _follow(value[key], steps[1:], name)
+def _places(value: Any, path: Sequence[str], where: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield name and value of every place that msgspec's path may mean: its ``...`` is any key of a mapping."""
+    if not path:
+        yield where, value
+    elif isinstance(value, list):
+        yield from _places(value[int(path[0])], path[1:], f"{where}[{path[0]}]")
+    else:
+        for key in value if path[0] == "..." else path[:1]:
+            if key in value:
+                yield from _places(value[key], path[1:], f"{where}.{key}".lstrip("."))
