@@ -189,7 +189,7 @@ def test_wrong_settings_are_refused(job):
         forecast_for(history(), job, index=None, predictor="index")
 
 
-RANGE = "the range of the own updates with this model and recipe"
+RANGE = "the range of the own updates with this model and recipe: do similar ones first"
 
 
 def test_updates_by_another_recipe_do_not_extend_the_range(job):

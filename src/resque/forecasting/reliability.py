@@ -11,9 +11,9 @@ from resque.training.recipe import recipe_to_dict
 __all__ = ["FEWEST_REACHED", "FEWEST_UPDATES", "INDEX", "history_notes", "unreliability_reasons"]
 
 FEWEST_UPDATES = 5
-"""Fewest own updates for a forecast that decides."""
+"""Fewest own updates for a reliable forecast."""
 FEWEST_REACHED = 3
-"""Fewest of them that must have reached the target."""
+"""Fewest own updates that reached the target, for a reliable forecast."""
 INDEX = "index"
 """Name of the predictor RESQUE_dist."""
 _TOLERANCE = 0.1
@@ -46,7 +46,7 @@ def unreliability_reasons(
     for name in dict.fromkeys(predictors if rows else ()):
         values = _own_values(history, query, name)
         if not values:
-            reasons.append(f"no own update with this model and recipe has the predictor {name}")
+            reasons.append(f"no own update with this model and recipe has the predictor {name}: do more updates")
         elif side := _side_out_of_range(query.values([name]), values):
             reasons.append(_extrapolation(name, side))
     if INDEX not in predictors:  # an index above the range shows an unusual shift, whatever the forecast uses
@@ -97,7 +97,8 @@ def _side_out_of_range(query_values: tuple[float, ...] | None, values: Sequence[
 
 
 def _extrapolation(name: str, side: str) -> str:
-    return f"extrapolation: {name} is {side} the range of the own updates with this model and recipe"
+    where = f"{side} the range of the own updates with this model and recipe"
+    return f"extrapolation: {name} is {where}: do similar ones first"
 
 
 def history_notes(
@@ -120,8 +121,8 @@ def history_notes(
             [update.recipe.get(name) for name in names] != settings for update in history
         ),
         "trained other parameters": sum(update.recipe.get("trains", "all") != job.recipe.trains for update in history),
-        "are not used: they started at the target or from scratch, lack a predictor or its definition, or are another "
-        "type of update": len(history) - len(own_rows),
+        "are not used: they started at the target or from scratch, lack a predictor, define the index differently, or "
+        "are not of the same type (shift or new task)": len(history) - len(own_rows),
     }
     notes = [f"{n} of {len(history)} updates in the ledger {what}" for what, n in counts.items() if n]
     if censored:

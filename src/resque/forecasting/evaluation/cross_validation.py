@@ -98,7 +98,7 @@ class CrossValidation(Displayable):
 
     @property
     def bundled_helps(self) -> bool | None:
-        """Whether bundled updates improve median error or interval score; None if not evaluated on the same updates."""
+        """Whether bundled updates keep median error or interval score as good; None if updates differ."""
         reports = {each.predictor: each for each in self.reports}
         forecast, own = reports.get(FORECAST), reports.get(OWN_ONLY)
         if forecast is None or own is None or forecast.n != own.n or not forecast.reached:
@@ -161,8 +161,8 @@ def cross_validate(
         target_accuracy: Target accuracy at which steps are read off every curve.
         by: Kind of fold, a key of :data:`BY`.
         level: Nominal coverage of the intervals.
-        bundled: Updates from other models, for the forecast only. Those that share a shift type with the fold are left
-            out, too, as are mixtures with it.
+        bundled: Updates from other models, for the forecast only. With folds by shift type, those of the held-out type
+            and its mixtures are left out, too.
         on_progress: Callback, called with the number of finished folds and of all folds.
 
     Raises:
