@@ -83,10 +83,10 @@ def test_class_without_a_direction_raises_or_is_skipped():
     z, y = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), [0, 1, 2]
     x, w = np.array([[1.0, 0.0], [1.0, 1.0], [-1.0, -1.0]]), [0, 1, 1]
     with pytest.raises(
-        UndefinedDirectionError, match="class 1 has representations that sum to zero on the shifted side"
+        UndefinedDirectionError, match="class 1 has representations that sum to zero in the shifted data"
     ):
         index(z, y, x, w)
-    with pytest.raises(UndefinedDirectionError, match="class 2 has no samples on the shifted side"):
+    with pytest.raises(UndefinedDirectionError, match="class 2 has no samples in the shifted data"):
         index(z, y, x[:2], w[:2])
     skipped = index(z, y, x, w, undefined="skip")
     assert skipped.per_class == {0: 0.0, 1: None, 2: None}
@@ -271,7 +271,7 @@ def test_interval_of_identical_data_is_not_empty():
 def test_class_that_sums_to_zero_in_exact_arithmetic_has_no_direction(seed, n):
     half = np.random.default_rng(seed).normal(size=(n, 3))
     z = np.random.default_rng(seed + 1).permutation(np.concatenate([half, -half]))
-    with pytest.raises(UndefinedDirectionError, match="class 0 has representations that sum to zero on the shifted"):
+    with pytest.raises(UndefinedDirectionError, match="class 0 has representations that sum to zero in the shifted"):
         index(half, np.zeros(n, int), z, np.zeros(2 * n, int))
 
 

@@ -11,15 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = [
-    "AngleEstimate",
-    "Pairs",
-    "SplitHalves",
-    "angle_between",
-    "estimate_debiased",
-    "estimate_plain",
-    "noise_floor",
-]
+__all__ = ["AngleEstimate", "SplitHalves", "angle_between", "estimate_debiased", "estimate_plain", "noise_floor"]
 
 _ROUNDING = 1e-12
 
@@ -97,7 +89,7 @@ class SplitHalves:
         return float(_unit(self.sums[0]) @ _unit(self.sums[1])) if self.sums.any(1).all() else None
 
 
-Pairs = list[tuple[SplitHalves, SplitHalves]]
+_Pairs = list[tuple[SplitHalves, SplitHalves]]
 """Original and shifted split halves of each class; both have a direction."""
 
 
@@ -118,7 +110,7 @@ def angle_between(first: np.ndarray, second: np.ndarray) -> float | None:
     return _angle(_unit(first), _unit(second))
 
 
-def noise_floor(pairs: Pairs) -> float | None:
+def noise_floor(pairs: _Pairs) -> float | None:
     """Compute the mean angle that sampling noise alone produces at the sizes of both datasets.
 
     With ``n`` original and ``m`` shifted samples of a class, it is the angle between the two original half sums times
@@ -143,7 +135,7 @@ def noise_floor(pairs: Pairs) -> float | None:
     return math.fsum(angles) / len(angles)
 
 
-def estimate_plain(pairs: Pairs, level: float) -> AngleEstimate:
+def estimate_plain(pairs: _Pairs, level: float) -> AngleEstimate:
     """Compute the mean angle of eq. 3 and its interval over other samples of the same sizes.
 
     To first order an angle moves by the component of the noise along the arc. Where there is no arc (angle 0 or pi)
@@ -174,7 +166,7 @@ def estimate_plain(pairs: Pairs, level: float) -> AngleEstimate:
     return AngleEstimate(angles, value, max(0.0, value - reach), min(math.pi, value + reach))
 
 
-def estimate_debiased(pairs: Pairs, level: float) -> AngleEstimate | None:
+def estimate_debiased(pairs: _Pairs, level: float) -> AngleEstimate | None:
     """Compute the mean angle without the angle that sampling noise adds.
 
     The cosine between two noisy directions is too small by the agreement of their halves, so it is divided by that:

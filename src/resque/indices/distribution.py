@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from resque.errors import RepresentationError, SettingError, UndefinedDirectionError
-from resque.indices.angles import AngleEstimate, Pairs, SplitHalves, estimate_debiased, estimate_plain, noise_floor
+from resque.indices.angles import AngleEstimate, SplitHalves, estimate_debiased, estimate_plain, noise_floor
 from resque.indices.class_sums import HALVES
 from resque.indices.profile import Profile, check_comparable
 from resque.indices.results import DistributionIndex
@@ -79,7 +79,7 @@ def resque_dist(
             "or leave it out with undefined='skip' (--undefined skip)"
         )
     if not defined:
-        raise UndefinedDirectionError("no class has samples on both sides: pass two datasets that share labels")
+        raise UndefinedDirectionError("no class has samples in both datasets: pass two that share labels")
     pairs = list(defined.values())
     estimate, floor, scale = _estimate(pairs, debias, level), noise_floor(pairs), _SCALES[unit]
     interval = None
@@ -139,22 +139,22 @@ def _pair_classes(
     defined, reasons = {}, dict[int, str]()
     for label in sorted(before.keys() | after.keys()):
         pair = {"original": before.get(label), "shifted": after.get(label)}
-        for side, halves in pair.items():
+        for name, halves in pair.items():
             if halves is None:
-                reasons.setdefault(label, f"no samples on the {side} side")
+                reasons.setdefault(label, f"no samples in the {name} data")
             elif not halves.has_direction:
-                reasons.setdefault(label, f"representations that sum to zero on the {side} side")
+                reasons.setdefault(label, f"representations that sum to zero in the {name} data")
         if label not in reasons:
             defined[label] = before[label], after[label]
     return defined, reasons
 
 
-def _estimate(pairs: Pairs, debias: bool, level: float) -> AngleEstimate:
+def _estimate(pairs: list[tuple[SplitHalves, SplitHalves]], debias: bool, level: float) -> AngleEstimate:
     """Return the plain or the debiased estimate."""
     estimate = estimate_debiased(pairs, level) if debias else estimate_plain(pairs, level)
     if estimate is None:
         raise UndefinedDirectionError(
-            "debias needs a class whose split halves agree in direction on both sides: "
+            "debias needs a class whose split halves agree in direction in both datasets: "
             "add samples, or compare the plain index with its floor"
         )
     return estimate
