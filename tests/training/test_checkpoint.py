@@ -1,4 +1,4 @@
-"""A run that is interrupted and goes on: the same curve, and no half entry."""
+"""Checkpoints: an interrupted run resumes to the same curve, without partial entries."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ def curve_of(update):
 
 
 @pytest.mark.parametrize("step", [15, 20, 35])
-def test_it_goes_on_to_the_same_curve_bit_for_bit(tmp_path, job, meter, step):
+def test_resumed_run_has_the_same_curve_bit_for_bit(tmp_path, job, meter, step):
     from resque.models.networks import small_cnn
 
     def model():
@@ -73,7 +73,7 @@ def test_it_goes_on_to_the_same_curve_bit_for_bit(tmp_path, job, meter, step):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_ended_and_was_not_kept_is_what_it_was(tmp_path, cnn, job, meter):
+def test_ended_run_is_restored_without_training(tmp_path, cnn, job, meter):
     from resque.models.networks import small_cnn
 
     at = Checkpoint(tmp_path, every_s=0.0, resume=True)
@@ -89,7 +89,7 @@ def test_a_run_that_ended_and_was_not_kept_is_what_it_was(tmp_path, cnn, job, me
     assert fingerprint(cnn) == fingerprint(first)
 
 
-def test_without_resume_it_begins_anew(tmp_path, cnn, job, meter):
+def test_run_without_resume_starts_from_the_beginning(tmp_path, cnn, job, meter):
     from resque.models.networks import small_cnn
 
     at = Checkpoint(tmp_path, every_s=0.0)
@@ -98,7 +98,7 @@ def test_without_resume_it_begins_anew(tmp_path, cnn, job, meter):
     assert retrain(cnn, job, meter=meter, checkpoint=at).resumed == 0
 
 
-def test_another_run_has_another_file(tmp_path, job):
+def test_different_runs_have_different_files(tmp_path, job):
     at = Checkpoint(tmp_path)
     changed = dataclasses.replace(job.train, labels=job.train.labels.roll(1))  # under the same name
     changes = (
@@ -112,7 +112,7 @@ def test_another_run_has_another_file(tmp_path, job):
     assert len({at.path("a", job), at.path("b", job), *(at.path("a", other) for other in others)}) == 7
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path, cnn, job, meter):
+def test_other_files_are_refused_as_checkpoints(tmp_path, cnn, job, meter):
     at = Checkpoint(tmp_path, resume=True)
     path = at.path(fingerprint(cnn), job)
     path.write_text("no checkpoint")
@@ -140,7 +140,7 @@ main()
 """
 
 
-def test_a_killed_process_leaves_no_half_entry_and_goes_on(cli, folder):
+def test_killed_process_leaves_no_partial_entry_and_resumes(cli, folder):
     generator = np.random.default_rng(0)
     x = generator.integers(0, 256, (300, 16, 16), dtype=np.uint8)
     np.savez(folder / "d.npz", x=x, y=np.arange(300) % 10)
@@ -174,15 +174,15 @@ def one_epoch(folder):
     return line, RetrainingJob(data.part("train"), data.part("test"), 1.0, recipe)
 
 
-def test_what_has_ended_is_not_resumed(cli, folder):
+def test_ended_run_is_not_resumed(cli, folder):
     line, _ = one_epoch(folder)
     assert cli(f"{line} --out one")[0] == 0
     code, _, err = cli(f"{line} --out two --resume")
-    assert (code, "this very run has ended, as update" in err) == (1, True)
+    assert (code, "this run has ended, as update" in err) == (1, True)
     assert cli(f"{line} --out two")[0] == 0
 
 
-def test_a_kill_before_the_entry_is_kept_whole(cli, folder):
+def test_kill_between_run_and_entry_loses_nothing(cli, folder):
     """What a kill between the end of the run and its entry leaves: the last state, and some of the files."""
     line, job = one_epoch(folder)
     model, at = load_model("resque.networks:small_cnn"), Checkpoint(folder / "updates" / "checkpoints")
@@ -195,7 +195,7 @@ def test_a_kill_before_the_entry_is_kept_whole(cli, folder):
     assert not list(folder.glob("updates/checkpoints/*"))
 
 
-def test_a_kill_after_the_entry_leaves_one_entry(cli, folder):
+def test_kill_after_the_entry_leaves_one_entry(cli, folder):
     line, job = one_epoch(folder)
     at = Checkpoint(folder / "updates" / "checkpoints")
     update = retrain(load_model("resque.networks:small_cnn"), job, meter=ClockMeter(), checkpoint=at)
@@ -205,7 +205,7 @@ def test_a_kill_after_the_entry_leaves_one_entry(cli, folder):
     assert not list(folder.glob("updates/checkpoints/*"))
 
 
-def test_a_spoiled_checkpoint_is_in_nobodys_way_who_begins_anew(cli, folder):
+def test_damaged_checkpoint_does_not_block_a_new_run(cli, folder):
     line, job = one_epoch(folder)
     path = Checkpoint(folder / "updates" / "checkpoints").path(
         fingerprint(load_model("resque.networks:small_cnn")), job

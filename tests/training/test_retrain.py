@@ -1,3 +1,5 @@
+"""Measured retraining: curve, costs, and how a run ends."""
+
 import copy
 import dataclasses
 import json
@@ -13,14 +15,13 @@ from torch import nn
 from doubles import ReplayMeter
 from resque.energy.grid import Grid
 from resque.energy.meters import ClockMeter
-from resque.errors import DataError, ModelError, SettingError
+from resque.errors import ModelError, SettingError
 from resque.indices.compute_profile import profile
 from resque.indices.shift_features import shift_features
 from resque.ledger.records import Update
 from resque.ledger.serialization import from_dict, to_dict
 from resque.models.weights import fingerprint
 from resque.training.cost_tracking import parameter_change
-from resque.training.evaluation import check_data_fits_model
 from resque.training.job import RetrainingJob, steps_per_epoch
 from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import RECIPES, Recipe, named_recipe
@@ -35,7 +36,7 @@ def job(small):
     return RetrainingJob(*small, 0.6, RECIPE, seed=1)
 
 
-def test_an_update_reaches_its_target_and_every_cost_is_there(cnn, job, meter):
+def test_update_reaches_its_target_with_every_cost(cnn, job, meter):
     update = retrain(cnn, job, meter=meter, grid=GRID)
     cost, curve = update.cost, update.curve
     assert update.reached
@@ -50,7 +51,7 @@ def test_an_update_reaches_its_target_and_every_cost_is_there(cnn, job, meter):
     assert update.parent != update.child == fingerprint(cnn)
 
 
-def test_the_parameter_change_is_that_of_the_model(cnn, job, meter):
+def test_parameter_change_is_that_of_the_model(cnn, job, meter):
     before = copy.deepcopy(dict(cnn.named_parameters()))
     one_epoch = dataclasses.replace(job, target_accuracy=1.0, recipe=dataclasses.replace(RECIPE, max_epochs=1))
     update = retrain(cnn, one_epoch, meter=meter)
@@ -61,14 +62,14 @@ def test_the_parameter_change_is_that_of_the_model(cnn, job, meter):
     assert not update.reached
 
 
-def test_the_same_seed_gives_the_same_curve_and_another_gives_another(cnn, job, meter):
+def test_seed_determines_the_curve(cnn, job, meter):
     runs = [retrain(copy.deepcopy(cnn), dataclasses.replace(job, seed=seed), meter=meter) for seed in (1, 1, 2)]
     assert runs[0].curve.accuracy == runs[1].curve.accuracy
     assert runs[0].curve.loss == runs[1].curve.loss
     assert runs[0].curve.loss != runs[2].curve.loss
 
 
-def test_the_callers_random_numbers_are_left_alone(cnn, job, meter):
+def test_random_state_of_the_caller_is_unchanged(cnn, job, meter):
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -76,14 +77,14 @@ def test_the_callers_random_numbers_are_left_alone(cnn, job, meter):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_model_at_the_target_costs_nothing(cnn, job, meter):
+def test_model_at_the_target_costs_nothing(cnn, job, meter):
     update = retrain(cnn, dataclasses.replace(job, target_accuracy=0.01), meter=meter, grid=GRID)
     assert update.reached
     assert (update.cost.steps, update.cost.energy_kwh, update.cost.carbon_kg, update.cost.wall_s) == (0, 0.0, 0.0, 0.0)
     assert update.parent == update.child
 
 
-def test_the_curve_tells_the_cost_of_any_lower_target(cnn, job, meter):
+def test_curve_gives_the_cost_of_any_lower_target(cnn, job, meter):
     fine = dataclasses.replace(job, recipe=dataclasses.replace(RECIPE, evaluate_every=3), target_accuracy=0.8)
     update = retrain(cnn, fine, meter=meter)
     lower = update.cost_at(0.4)
@@ -103,7 +104,7 @@ def retrain_again(job, target, meter):
     return retrain(small_cnn(), dataclasses.replace(job, target_accuracy=target), meter=meter)
 
 
-def test_evaluations_fall_on_every_kth_step_and_on_the_end_of_each_epoch(cnn, job, meter):
+def test_evaluations_come_every_k_steps_and_after_each_epoch(cnn, job, meter):
     recipe = dataclasses.replace(RECIPE, evaluate_every=4, max_epochs=2)
     update = retrain(cnn, dataclasses.replace(job, target_accuracy=1.0, recipe=recipe), meter=meter)
     assert update.curve.steps == (0, 4, 8, 10, 12, 16, 20)
@@ -115,14 +116,14 @@ def test_gaps_between_evaluations_grow_with_the_steps_taken(cnn, job, meter):
     assert update.curve.steps == (0, 2, 4, 6, 10, 16, 20, 30)
 
 
-def test_the_tolerance_rule_ends_a_run(cnn, job, meter):
+def test_tolerance_rule_ends_a_run(cnn, job, meter):
     recipe = dataclasses.replace(RECIPE, tolerances=((0.99, 2),), max_epochs=50)
     update = retrain(cnn, dataclasses.replace(job, target_accuracy=1.0, recipe=recipe), meter=meter)
     assert update.stopped_by == "tolerance 0.99"
     assert update.cost.epochs == 3
 
 
-def test_what_is_forgotten_stands_beside_the_cost(cnn, job, meter, small):
+def test_forgetting_is_measured_with_the_cost(cnn, job, meter, small):
     watched = dataclasses.replace(job, original_test=small[1])
     update = retrain(cnn, watched, meter=meter)
     assert update.original_accuracy_before == update.curve.accuracy[0]
@@ -130,7 +131,7 @@ def test_what_is_forgotten_stands_beside_the_cost(cnn, job, meter, small):
     assert retrain(cnn, job, meter=meter).original_accuracy_after is None
 
 
-def test_a_run_too_short_for_the_meter_is_priced_by_the_probe(cnn, job):
+def test_energy_of_a_short_run_comes_from_the_probe(cnn, job):
     short = ReplayMeter(shortest_s=0.2)
     two = dataclasses.replace(
         job, target_accuracy=1.0, recipe=dataclasses.replace(RECIPE, max_epochs=1, evaluate_every=5)
@@ -143,14 +144,14 @@ def test_a_run_too_short_for_the_meter_is_priced_by_the_probe(cnn, job):
     assert "10 steps × probed energy" in update.energy.note
 
 
-def test_without_a_meter_energy_is_none_and_the_rest_is_there(cnn, job):
+def test_energy_is_none_without_an_energy_meter(cnn, job):
     update = retrain(cnn, job, meter=ClockMeter(), grid=GRID)
     assert update.cost.energy_kwh is None
     assert update.cost.carbon_kg is None
     assert update.cost.wall_s > 0
 
 
-def test_a_run_that_diverges_is_a_complete_entry(cnn, job, meter):
+def test_diverged_run_is_a_complete_update(cnn, job, meter):
     wild = dataclasses.replace(
         job, recipe=Recipe(optimizer="sgd", learning_rate=1e30, max_epochs=3), target_accuracy=1.0
     )
@@ -160,7 +161,7 @@ def test_a_run_that_diverges_is_a_complete_entry(cnn, job, meter):
     assert json.dumps(to_dict(update), allow_nan=False)
 
 
-def test_the_probe_and_the_passes_leave_the_model_untouched(cnn, job, meter):
+def test_probe_and_forward_passes_leave_the_model_unchanged(cnn, job, meter):
     cnn.train()
     before = fingerprint(cnn)
     original = profile(cnn, job.train.batches())
@@ -169,29 +170,19 @@ def test_the_probe_and_the_passes_leave_the_model_untouched(cnn, job, meter):
     assert fingerprint(cnn) == before
     assert all(module.training for module in cnn.modules())
     assert index.value == features.index_rad == pytest.approx(0.0, abs=1e-7)
-    asked = forecast_overhead(seconds, step_cost, forecasts=2)
-    assert asked.wall_s == pytest.approx(seconds + step_cost.reading.wall_s / 2)
-    assert asked.energy_kwh == pytest.approx(36.0 * asked.wall_s / 3.6e6)
+    overhead = forecast_overhead(seconds, step_cost, forecasts=2)
+    assert overhead.wall_s == pytest.approx(seconds + step_cost.reading.wall_s / 2)
+    assert overhead.energy_kwh == pytest.approx(36.0 * overhead.wall_s / 3.6e6)
 
 
-def test_without_an_original_side_there_is_no_index(cnn, job):
+def test_index_is_none_without_original_data(cnn, job):
     features, index, _ = shift_features(cnn, job)
     assert features.index_rad is None
     assert index is None
 
 
-def test_data_that_does_not_fit_is_refused(cnn, small):
-    train, _ = small
-    with pytest.raises(DataError, match="8 samples for 10 classes"):
-        check_data_fits_model(cnn, train.take(torch.arange(8)))
-    with pytest.raises(DataError, match="labels run from 0 to 19, the model has 10 outputs; expected labels 0 to 9"):
-        check_data_fits_model(cnn, dataclasses.replace(train, labels=train.labels + 10 * (train.labels == 9)))
-    with pytest.raises(ModelError, match="does not take images of shape"):
-        check_data_fits_model(cnn, dataclasses.replace(train, inputs=train.images.expand(-1, 3, -1, -1)))
-
-
 @pytest.mark.parametrize("target", [0.0, -0.1, 1.1, 95.0, float("nan")])
-def test_a_target_that_is_no_share_is_refused(small, target):
+def test_target_outside_zero_to_one_is_refused(small, target):
     with pytest.raises(SettingError, match="expected a share in"):
         RetrainingJob(*small, target)
 
@@ -213,14 +204,14 @@ def test_settings_outside_their_range_are_refused():
         Recipe().build_optimizer(nn.Linear(2, 2).requires_grad_(False))
 
 
-def test_the_papers_recipes():
+def test_recipes_match_the_paper():
     adam, sgd = RECIPES["retrain-adam"], RECIPES["retrain-sgd"]
     assert (adam.learning_rate, adam.weight_decay, adam.milestones, adam.max_epochs) == (1e-4, 1e-5, (40, 70, 90), 250)
     assert (sgd.learning_rate, sgd.momentum) == (1e-3, 0.9)
     assert (RECIPES["train-adam"].learning_rate, RECIPES["train-sgd"].learning_rate) == (1e-3, 1e-2)
 
 
-def test_a_last_batch_of_one_sample_is_left_out(cnn, small, meter):
+def test_last_batch_of_one_sample_is_left_out(cnn, small, meter):
     assert [steps_per_epoch(n, 32) for n in (64, 65, 66, 1)] == [2, 2, 3, 1]
     train = small[0].take(torch.arange(65))
     recipe = dataclasses.replace(RECIPE, max_epochs=1)
@@ -228,7 +219,7 @@ def test_a_last_batch_of_one_sample_is_left_out(cnn, small, meter):
     assert (cost.steps, cost.samples) == (2, 64)
 
 
-def test_an_update_survives_json(cnn, job, meter):
+def test_update_survives_json(cnn, job, meter):
     update = retrain(cnn, job, meter=meter, grid=GRID)
     assert from_dict(Update, json.loads(json.dumps(to_dict(update)))) == dataclasses.replace(
         update, recipe=json.loads(json.dumps(update.recipe))
@@ -262,7 +253,7 @@ retrain(small_cnn(), RetrainingJob(digits.part("train"), digits.part("test"), 0.
 """
 
 
-def test_nothing_is_imported_inside_the_window_of_a_fresh_process():
+def test_no_import_happens_inside_the_measured_window():
     """PyTorch imports over a second's worth of modules with the first optimizer: no cost of the update."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parents[1] / "helpers"), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

@@ -1,4 +1,4 @@
-"""A change of task, from the question to the settlement."""
+"""A new task, from its features to the settled forecast."""
 
 import dataclasses
 import json
@@ -25,71 +25,73 @@ MODEL = "resque.networks:small_cnn"
 
 @pytest.fixture
 def job(small):
-    """Digits under labels that the model has never heard of."""
+    """Digits under labels that the model does not have."""
     train, test = (dataclasses.replace(part, labels=part.labels * 7 - 3) for part in small)
     return RetrainingJob(train, test, 0.6, RECIPE)
 
 
 def task_updates(n=8):
     """A history of new tasks: the larger RESQUE_task, the more steps."""
-    found = []
+    updates = []
     for i in range(n):
         index = 0.2 + 0.08 * i
-        made = synthetic_update(
+        update = synthetic_update(
             f"t{i}", index=0.5, steps=round(100 * index), shift_type=NEW_TASK, target=0.6, accuracy=0.1
         )
         features = dataclasses.replace(
-            made.features, index_rad=None, task_index=index, scores={"warm-up accuracy": 0.59 - 0.5 * index}
+            update.features, index_rad=None, task_index=index, scores={"warm-up accuracy": 0.59 - 0.5 * index}
         )
-        found.append(dataclasses.replace(made, features=features, train_data=f"task {i}", parent=f"p{i}", model=MODEL))
-    return found
+        updates.append(
+            dataclasses.replace(update, features=features, train_data=f"task {i}", parent=f"p{i}", model=MODEL)
+        )
+    return updates
 
 
-def test_what_the_warm_up_tells(cnn, job, meter):
-    ask = TaskIndexSettings(recipe=RECIPE, layer="penultimate")
-    features, overhead = task_features(cnn, job, ask, meter=meter)
-    assert features.task_index == task_index(cnn, job.train, ask, meter=meter).value
+def test_task_features_come_from_the_warm_up(cnn, job, meter):
+    settings = TaskIndexSettings(recipe=RECIPE, layer="penultimate")
+    features, overhead = task_features(cnn, job, settings, meter=meter)
+    assert features.task_index == task_index(cnn, job.train, settings, meter=meter).value
     assert (features.index_rad, features.classes, features.samples) == (None, 10, len(job.train))
     assert features.scores["warm-up loss"] < features.loss
     assert 0.0 <= features.scores["warm-up k-NN"] <= 1.0
     assert overhead.wall_s > 0.0
 
 
-def test_the_job_speaks_of_outputs_and_of_the_model_before(cnn, job):
-    learner, to_do = prepare_new_task(cnn, job)
-    assert (to_do.effective_shift_type, to_do.parent) == (NEW_TASK, fingerprint(cnn))
-    assert torch.equal(to_do.test.labels * 7 - 3, job.test.labels)
+def test_prepared_job_has_output_labels_and_the_former_model(cnn, job):
+    learner, prepared = prepare_new_task(cnn, job)
+    assert (prepared.effective_shift_type, prepared.parent) == (NEW_TASK, fingerprint(cnn))
+    assert torch.equal(prepared.test.labels * 7 - 3, job.test.labels)
     again, _ = prepare_new_task(cnn, job)
     other, _ = prepare_new_task(cnn, dataclasses.replace(job, seed=1))
     assert fingerprint(learner) == fingerprint(again) != fingerprint(other)
 
 
-def test_an_extension_keeps_the_old_outputs(cnn, small):
+def test_extension_keeps_the_old_outputs(cnn, small):
     train, test = (dataclasses.replace(part, labels=part.labels + 5) for part in small)
-    learner, to_do = prepare_new_task(cnn, RetrainingJob(train, test, 0.6, RECIPE), extend=True)
-    assert to_do.effective_shift_type == EXTENSION
-    assert to_do.train.classes == list(range(5, 15))
+    learner, prepared = prepare_new_task(cnn, RetrainingJob(train, test, 0.6, RECIPE), extend=True)
+    assert prepared.effective_shift_type == EXTENSION
+    assert prepared.train.classes == list(range(5, 15))
     with torch.no_grad():
         assert learner(next(train.batches(2))[0]).shape[1] == 15
 
 
-def test_tasks_learn_from_tasks_and_shifts_from_shifts(job):
+def test_forecasts_learn_from_updates_of_the_same_change(job):
     tasks = task_updates(12)
     shifts = [synthetic_update(f"s{i}", index=0.1 * (i + 1), steps=50, target=0.6) for i in range(12)]
-    of_task = ForecastQuery.of(job, tasks[0].features, "p0", MODEL)
-    of_shift = ForecastQuery.of(job, shifts[0].features, "p", "m")
-    assert {row.example.shift_type for row in history_rows(tasks + shifts, "steps", of_task, ["accuracy gap"])} == {
+    task_query = ForecastQuery.of(job, tasks[0].features, "p0", MODEL)
+    shift_query = ForecastQuery.of(job, shifts[0].features, "p", "m")
+    assert {row.example.shift_type for row in history_rows(tasks + shifts, "steps", task_query, ["accuracy gap"])} == {
         NEW_TASK
     }
-    assert {row.example.shift_type for row in history_rows(tasks + shifts, "steps", of_shift, ["accuracy gap"])} == {
+    assert {row.example.shift_type for row in history_rows(tasks + shifts, "steps", shift_query, ["accuracy gap"])} == {
         "gaussian"
     }
-    assert set(choose_predictors(tasks + shifts, of_task)) <= {"task index", "warm-up gap", "warm-up k-NN"}
+    assert set(choose_predictors(tasks + shifts, task_query)) <= {"task index", "warm-up gap", "warm-up k-NN"}
 
 
 @pytest.fixture
 def new_task(folder):
-    """Which of the two halves of the digits a scan is, under labels of its own."""
+    """Digits 0-4 against 5-9, under new labels."""
     data = load_data("digits@16px@600")
     images = np.rint(255 * next(data.batches(600))[0][:, 0].numpy()).astype(np.uint8)
     labels = (data.labels.numpy() >= 5) * 30 + 12
@@ -98,28 +100,28 @@ def new_task(folder):
     return "--test npz:test.npz --target-accuracy 0.6 --recipe train-adam,max_epochs=6,evaluate_every=5"
 
 
-def test_forecast_learn_and_settle_a_new_task(cli, new_task, folder):
+def test_new_task_is_forecast_learned_and_settled(cli, new_task, folder):
     ledger = Ledger(folder / "resque.db")
     for update in task_updates():
         ledger.add(update)
     code, out, err = cli(f"forecast --model {MODEL} --task npz:train.npz {new_task} --no-prior --json")
     assert code == 0, (code, out[-300:], err)
-    said = json.loads(out)
-    assert said["shift_type"] == NEW_TASK
-    assert said["features"]["task_index"] is not None
-    assert said["overhead"]["wall_s"] > 0.0
+    forecast = json.loads(out)
+    assert forecast["shift_type"] == NEW_TASK
+    assert forecast["features"]["task_index"] is not None
+    assert forecast["overhead"]["wall_s"] > 0.0
     code, out, err = cli(
-        f"retrain --model {MODEL} --train npz:train.npz {new_task} --new-head --forecast {said['id']} --json"
+        f"retrain --model {MODEL} --train npz:train.npz {new_task} --new-head --forecast {forecast['id']} --json"
     )
     assert code == 0, (code, out[-300:], err)
     update = json.loads(out)
-    assert (update["forecast_id"], update["reached"], update["shift_type"]) == (said["id"], True, NEW_TASK)
-    assert update["features"]["task_index"] == said["features"]["task_index"]
-    assert update["parent"] == said["parent"]
-    assert [(a.id, b.id) for a, b in ledger.settled()] == [(said["id"], update["id"])]
+    assert (update["forecast_id"], update["reached"], update["shift_type"]) == (forecast["id"], True, NEW_TASK)
+    assert update["features"]["task_index"] == forecast["features"]["task_index"]
+    assert update["parent"] == forecast["parent"]
+    assert [(a.id, b.id) for a, b in ledger.settled()] == [(forecast["id"], update["id"])]
 
 
-def test_what_changes_has_to_be_said_once(cli, new_task):
+def test_shift_and_new_task_exclude_each_other(cli, new_task):
     for given in ("", "--task npz:train.npz --original npz:train.npz", "--original npz:train.npz"):
         code, _, err = cli(f"forecast --model {MODEL} {given} {new_task}")
         assert code == 1
@@ -129,6 +131,6 @@ def test_what_changes_has_to_be_said_once(cli, new_task):
     assert "stand alone" in err
 
 
-def test_nothing_new_is_no_extension(cnn, small):
+def test_extension_needs_new_classes(cnn, small):
     with pytest.raises(SettingError, match="all among"):
         prepare_new_task(cnn, RetrainingJob(*small, 0.6, RECIPE), extend=True)

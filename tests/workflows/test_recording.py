@@ -1,4 +1,4 @@
-"""A training loop of the user's own, measured with ``resque.record``."""
+"""A custom training loop, measured with ``resque.record``."""
 
 import copy
 import dataclasses
@@ -46,7 +46,7 @@ def loop(model, data, epochs, run, test):
     return recording.update, norms, kept
 
 
-def test_a_loop_of_ones_own_is_measured_as_an_update(cnn, small, meter, tmp_path):
+def test_custom_loop_is_measured_as_an_update(cnn, small, meter, tmp_path):
     path, before = tmp_path / "h.db", fingerprint(cnn)
 
     def run(optimizer):
@@ -72,7 +72,7 @@ def test_a_loop_of_ones_own_is_measured_as_an_update(cnn, small, meter, tmp_path
     assert update.trainable_share == 1.0
 
 
-def test_what_the_loop_does_not_tell_is_not_known(tmp_path):
+def test_values_that_the_loop_does_not_report_are_none(tmp_path):
     with resque.record(tmp_path / "h.db", meter=ClockMeter()) as run:
         run.evaluated(step=50, accuracy=0.5)
         run.evaluated(step=90, accuracy=0.8)
@@ -85,7 +85,7 @@ def test_what_the_loop_does_not_tell_is_not_known(tmp_path):
     assert update.cost_at(0.5).steps == 50
 
 
-def test_a_loop_that_fails_writes_nothing(tmp_path):
+def test_failed_loop_writes_nothing(tmp_path):
     def failing():
         with resque.record(tmp_path / "h.db", meter=ClockMeter()) as run:
             run.evaluated(step=1, accuracy=0.5)
@@ -96,8 +96,8 @@ def test_a_loop_that_fails_writes_nothing(tmp_path):
     assert not (tmp_path / "h.db").exists()
 
 
-def test_nonsense_is_refused(tmp_path):
-    with pytest.raises(SettingError, match="no evaluation was told"), resque.record(tmp_path / "h.db"):
+def test_invalid_values_are_refused(tmp_path):
+    with pytest.raises(SettingError, match="no evaluation was reported"), resque.record(tmp_path / "h.db"):
         pass
     with resque.record(tmp_path / "h.db", meter=ClockMeter()) as run:
         with pytest.raises(SettingError, match="expected a share"):
@@ -119,50 +119,50 @@ def history(tmp_path, cnn, small, meter):
     ledger = Ledger(tmp_path / "h.db")
     recipe = dataclasses.replace(RECIPES["train-adam"], max_epochs=4, evaluate_every=2)
     for number in range(1, 7):
-        shift_type = f"kind {number % 3}"
+        shift_type = f"type {number % 3}"
         ledger.add(
             synthetic_update(
                 f"u{number}", index=0.1 * number, steps=5 * number, shift_type=shift_type, target=0.5, accuracy=0.1
             )
         )
-    job = RetrainingJob(small[0], small[1], 0.4, recipe, 9, shift_type="kind 1")
+    job = RetrainingJob(small[0], small[1], 0.4, recipe, 9, shift_type="type 1")
     step_cost = resque.probe(cnn, job.train, recipe, meter)
-    made = resque.forecast_from_features(
+    forecast = resque.forecast_from_features(
         ledger.updates(), job, Features(0.2, 0.1, 2.3), step_cost=step_cost, overhead=step_cost.reading,
         parent=fingerprint(cnn),
     )  # fmt: skip
-    ledger.add(made)
-    return ledger, made
+    ledger.add(forecast)
+    return ledger, forecast
 
 
-def test_it_settles_a_forecast_and_serves_the_next_one(history, cnn, small, meter):
-    ledger, made = history
+def test_recorded_run_settles_a_forecast(history, cnn, small, meter):
+    ledger, forecast = history
 
     def run(optimizer):
-        return resque.record(ledger, made.id, model=cnn, optimizer=optimizer, steps_per_epoch=10, meter=meter)
+        return resque.record(ledger, forecast.id, model=cnn, optimizer=optimizer, steps_per_epoch=10, meter=meter)
 
     update, _, _ = loop(cnn, small[0], 2, run, small[1])
-    assert ledger.settled() == [(made, update)]
-    assert (update.train_data, update.target_accuracy, update.shift_type) == (made.train_data, 0.4, "kind 1")
-    assert update.features == made.features
-    assert made.recipe["evaluate_every"] == 2
-    assert "evaluate_every" not in update.recipe  # this loop looks when it likes
-    with pytest.raises(LedgerError, match="settled already"), resque.record(ledger, made.id):
+    assert ledger.settled() == [(forecast, update)]
+    assert (update.train_data, update.target_accuracy, update.shift_type) == (forecast.train_data, 0.4, "type 1")
+    assert update.features == forecast.features
+    assert forecast.recipe["evaluate_every"] == 2
+    assert "evaluate_every" not in update.recipe  # this loop is evaluated at steps of its own
+    with pytest.raises(LedgerError, match="settled already"), resque.record(ledger, forecast.id):
         pass
 
 
-def test_a_forecast_of_another_model_is_not_settled(history, cnn):
-    ledger, made = history
+def test_forecast_of_another_model_is_not_settled(history, cnn):
+    ledger, forecast = history
     with torch.no_grad():
         next(cnn.parameters()).add_(1.0)
-    with pytest.raises(ResqueError, match="made for parent"), resque.record(ledger, made.id, model=cnn):
+    with pytest.raises(ResqueError, match="made for parent"), resque.record(ledger, forecast.id, model=cnn):
         pass
     match = "made for target_accuracy"
-    with pytest.raises(ResqueError, match=match), resque.record(ledger, made.id, target_accuracy=0.7):
+    with pytest.raises(ResqueError, match=match), resque.record(ledger, forecast.id, target_accuracy=0.7):
         pass
 
 
-def test_the_command_line_shows_it(tmp_path, cli):
+def test_commands_show_a_recorded_run(tmp_path, cli):
     with resque.record("resque.db", meter=ClockMeter()) as run:
         run.evaluated(step=50, accuracy=0.5)
     code, out, _ = cli("ledger list")
@@ -174,7 +174,7 @@ def test_the_command_line_shows_it(tmp_path, cli):
     assert code == 0, err
 
 
-def test_steps_are_those_of_the_optimizer(cnn, tmp_path):
+def test_steps_must_match_the_optimizer(cnn, tmp_path):
     optimizer = torch.optim.SGD(list(cnn.parameters())[-2:], lr=0.1)
     path = tmp_path / "h.db"
 
@@ -195,7 +195,7 @@ def test_steps_are_those_of_the_optimizer(cnn, tmp_path):
             pass
 
 
-def test_evaluation_is_no_training_wherever_it_is_told(tmp_path, meter):
+def test_evaluation_time_is_not_training_time(tmp_path, meter):
     with resque.record(tmp_path / "h.db", meter=meter) as run, run.evaluating(), run.evaluating():
         busy = sum(range(3_000_000))
         run.evaluated(step=1, accuracy=0.5)
@@ -203,8 +203,8 @@ def test_evaluation_is_no_training_wherever_it_is_told(tmp_path, meter):
     assert 0.0 <= run.update.cost.wall_s < run.evaluation_s
 
 
-def test_a_forecast_of_another_recipe_is_not_settled(history):
-    ledger, made = history
+def test_forecast_of_another_recipe_is_not_settled(history):
+    ledger, forecast = history
     match = "made for batch_size 32, not 7"
-    with pytest.raises(SettingError, match=match), resque.record(ledger, made.id, recipe={"batch_size": 7}):
+    with pytest.raises(SettingError, match=match), resque.record(ledger, forecast.id, recipe={"batch_size": 7}):
         pass

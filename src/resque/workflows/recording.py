@@ -144,7 +144,7 @@ class Recording:
         self._ended = True
         if not self._evaluations:
             raise SettingError(
-                "no evaluation was told: call run.evaluated(step=…, accuracy=…) after the first step or more"
+                "no evaluation was reported: call run.evaluated(step=…, accuracy=…) after the first step or more"
             )
         curve = self._curve()
         target = known["target_accuracy"] or curve.accuracy[-1]
