@@ -254,6 +254,6 @@ def test_calibrate_command_enables_forecasts(cli, trained):
     command = command.replace("NEW-HELD-OUT", f"digits@test{unseen}").replace("NEW", f"digits@train@shifted{unseen}")
     code, out, err = cli(f"{command.removeprefix('resque ')} --max-hours 1")
     assert code in (0, 3), out + err
-    assert "learned from 5 updates" in out
+    assert "based on 5 updates" in out
     code, _, err = cli(f"calibrate {net} --data digits~digits --dry-run")
     assert (code, "one source" in err) == (1, True)
