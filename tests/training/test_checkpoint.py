@@ -125,14 +125,14 @@ def test_other_files_are_refused_as_checkpoints(tmp_path, cnn, job, meter):
 
 DATA = ["--train", "npz:d.npz@train", "--test", "npz:d.npz@test", "--target-accuracy", "1", "--max-epochs", "6"]
 COMMAND = ["retrain", "--model", "resque.networks:small_cnn", *DATA, "--recipe", "train-adam"]
-TELLING = """
+REPORT_CHECKPOINTS = """
 import sys
 from resque.training import run as retraining
 from resque.cli import main
 
-def save(*what, kept=retraining.save_checkpoint):
-    kept(*what)
-    print("kept", flush=True)
+def save(*arguments, original=retraining.save_checkpoint):
+    original(*arguments)
+    print("kept", file=sys.__stdout__, flush=True)
 
 retraining.save_checkpoint = save
 sys.argv[0] = "resque"
@@ -149,7 +149,7 @@ def test_killed_process_leaves_no_partial_entry_and_resumes(cli, folder):
     expected = to_dict(retrain(load_model("resque.networks:small_cnn"), job, meter=ClockMeter()).curve)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     line = [*COMMAND, "--checkpoint-every", "0", "--json", "--out", "killed"]
-    command = [sys.executable, "-c", TELLING, *line]
+    command = [sys.executable, "-c", REPORT_CHECKPOINTS, *line]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout.readline() == b"kept\n"
         process.kill()
