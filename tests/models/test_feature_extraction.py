@@ -6,7 +6,7 @@ from torch import nn
 from resque.errors import ModelError, RepresentationError
 from resque.indices.compute_profile import profile
 from resque.models.feature_extraction import capture_features, reduce_features
-from resque.models.inference import forward
+from resque.models.inference import forward, iterate_batches
 
 
 def state_of(model):
@@ -180,3 +180,93 @@ def test_inputs_are_cast_to_the_precision_of_the_model():
 def test_an_empty_loader_is_refused():
     with pytest.raises(RepresentationError, match="no batch"):
         profile(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3)), [])
+
+
+class InPlaceOnSmallBatches(nn.Module):
+    """Works in place on batches of three samples, not on others."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        z = self.body(x)
+        return self.fc(z.relu_() if len(x) == 3 else z.relu())
+
+
+def test_representations_are_right_when_only_a_later_batch_is_overwritten():
+    torch.manual_seed(0)
+    model = InPlaceOnSmallBatches()
+    with capture_features(model, "body") as extract:
+        for n in (5, 3, 3, 5):
+            x = torch.randn(n, 4)
+            assert torch.equal(extract(x)[0], model.body(x))
+
+
+class Body(nn.Module):
+    """Returns what its function makes of the inputs."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+class Wrapped(nn.Module):
+    """A head on the inputs themselves, after a body whose output is not used."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.body, self.head = Body(function), nn.Linear(4, 3)
+
+    def forward(self, x):
+        self.body(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: {"z": x}, "puts out a dict, not a tensor"),
+        (lambda x: x.reshape(-1, 2), r"layer 'body' gave 12 rows for 6 samples"),
+    ],
+)
+def test_a_layer_without_one_row_per_sample_is_refused(function, message):
+    with pytest.raises(ModelError, match=message), capture_features(Wrapped(function), "body") as extract:
+        extract(torch.rand(6, 4))
+
+
+def test_further_layers_stand_between_the_first_and_the_logits(cnn):
+    x = torch.rand(5, 1, 16, 16)
+    with capture_features(cnn, "7", "mean", also=[("penultimate", "flatten"), ("0", "mean")]) as extract:
+        last, head_input, first, logits = extract(x)
+    assert [tuple(each.shape) for each in (last, head_input, first, logits)] == [(5, 64), (5, 64), (5, 16), (5, 10)]
+
+
+def test_inputs_that_a_model_does_not_take_are_named():
+    with pytest.raises(ModelError, match="does not take the inputs input_ids, attention_mask: TypeError"):
+        forward(nn.Linear(2, 2), {"input_ids": torch.ones(2, 3), "attention_mask": torch.ones(2, 3)})
+
+
+def test_errors_of_resque_inside_a_model_stay_as_they_are():
+    def refuse(x):
+        raise RepresentationError("refused inside")
+
+    with pytest.raises(RepresentationError, match="refused inside"):
+        forward(Wrapped(refuse), torch.rand(2, 4))
+
+
+@pytest.mark.parametrize("batch", [(torch.ones(2), torch.ones(2), torch.ones(2)), "text", {"x": torch.ones(2)}])
+def test_a_batch_of_another_form_is_refused(batch):
+    with pytest.raises(RepresentationError, match=r"expected a pair \(inputs, labels\), or a mapping with labels"):
+        next(iterate_batches([batch], torch.device("cpu")))
+
+
+@pytest.mark.parametrize("batch", [[1.0, 2.0], {"x": [1.0, 2.0], "labels": [0, 1]}, ([1.0, 2.0], [0, 1])])
+def test_labels_are_ignored_where_none_are_wanted(batch):
+    batch = np.array(batch) if isinstance(batch, list) else batch
+    ((inputs, labels),) = iterate_batches([batch], torch.device("cpu"), labeled=False)
+    inputs = inputs["x"] if isinstance(inputs, dict) else inputs
+    assert (inputs.tolist(), labels) == ([1.0, 2.0], None)

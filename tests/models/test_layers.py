@@ -5,7 +5,7 @@ from torch import nn
 from resque.errors import ModelError
 from resque.indices.compute_profile import profile
 from resque.models.heads import replace_head, widen_head
-from resque.models.layers import head, head_name, representation_layer
+from resque.models.layers import dense_names, head, head_name, representation_layer
 
 TORCHVISION = {
     "resnet18": ("layer4.1.conv2", "fc"),
@@ -211,3 +211,9 @@ def test_a_head_that_is_not_plain_is_refused(model, reason):
 def test_a_head_without_outputs_is_refused():
     with pytest.raises(ModelError, match="0 outputs"):
         replace_head(nn.Sequential(nn.Linear(4, 3)), 0)
+
+
+def test_dense_layers_are_named_without_auxiliary_ones():
+    model = nn.Module()
+    model.body, model.aux_head, model.head = nn.Linear(4, 4), nn.Linear(4, 3), nn.Linear(4, 3)
+    assert dense_names(model) == ["body", "head"]

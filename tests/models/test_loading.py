@@ -135,3 +135,17 @@ def test_the_fingerprint_changes_with_a_single_value(cnn):
 def test_an_unknown_device_is_refused(cnn):
     with pytest.raises(ModelError, match="device 'abacus' cannot be used"):
         move_to_device(cnn, "abacus")
+
+
+def test_weights_of_a_model_without_a_head_are_loaded(folder):
+    (folder / "net.py").write_text("from torch import nn\ndef build(): return nn.Sequential(nn.BatchNorm1d(2))\n")
+    trained = nn.Sequential(nn.BatchNorm1d(2))
+    trained[0].running_mean.fill_(3.0)
+    save_weights(trained, folder / "w.safetensors")
+    assert float(load_model("net.py:build", folder / "w.safetensors")[0].running_mean[0]) == 3.0
+
+
+def test_lazy_layers_without_a_size_are_refused(folder):
+    (folder / "net.py").write_text("from torch import nn\ndef build(): return nn.Sequential(nn.LazyLinear(3))\n")
+    with pytest.raises(ModelError, match="lazy layers without a size: pass one batch through the model"):
+        load_model("net.py:build")

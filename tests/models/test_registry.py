@@ -16,6 +16,7 @@ from resque.models.registry import preprocessing_for
 from resque.models.weights import save_weights
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "very", "film"]
 
 
@@ -150,3 +151,30 @@ def test_preprocessing_is_described_and_applied():
         float(ImagePreprocessing(channels=1)(images)[0, 0, 0, 0]),
         float(images[0, :, 0, 0] @ torch.tensor([0.299, 0.587, 0.114])),
     )
+
+
+def test_unknown_library_models_get_the_preprocessing_of_imagenet():
+    for library in ("timm", "torchvision"):
+        pytest.importorskip(library)
+    assert preprocessing_for("timm:nothing") == ImagePreprocessing(None, False, 3, *IMAGENET)
+    assert preprocessing_for("torchvision:nothing") == ImagePreprocessing(224, False, 3, *IMAGENET)
+
+
+def test_googlenet_is_built_without_a_warning():
+    pytest.importorskip("torchvision")
+    with torch.device("meta"):
+        assert head(load_model("torchvision:googlenet", classes=4)).out_features == 4
+
+
+def test_a_folder_that_does_not_describe_its_images_is_refused(folder, image_model):
+    (folder / "vit" / "preprocessor_config.json").unlink()
+    with pytest.raises(ModelError, match="hf:vit does not say what its inputs are like"):
+        preprocessing_for(image_model)
+
+
+def test_a_folder_with_a_model_of_another_task_is_refused(folder):
+    pytest.importorskip("transformers")
+    (folder / "speech").mkdir()
+    (folder / "speech" / "config.json").write_text('{"model_type": "whisper"}')
+    with pytest.raises(ModelError, match="a whisper model is neither an image nor a text classifier"):
+        load_model("hf:speech")

@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 
 from resque._callables import load_callable
 from resque._optional import import_optional
-from resque.data.preprocessing import ImagePreprocessing, Tokenization
+from resque.data.preprocessing import ImagePreprocessing, Preprocessing, Tokenization
 from resque.errors import ModelError, ResqueError
 
 __all__ = ["build_model", "has_random_weights", "preprocessing_for"]
@@ -40,7 +40,7 @@ def has_random_weights(spec: str | nn.Module) -> bool:
     return library == "torchvision" or (library == "timm" and "." not in name)
 
 
-def preprocessing_for(spec: str | nn.Module) -> ImagePreprocessing | Tokenization:
+def preprocessing_for(spec: str | nn.Module) -> Preprocessing:
     """Return the preprocessing that a model of a library needs; other models take images as they are.
 
     Raises:
@@ -171,7 +171,7 @@ def _build_transformers(name: str, classes: int | None, trained: bool) -> nn.Mod
     return model
 
 
-def _transformers_preprocessing(name: str) -> ImagePreprocessing | Tokenization:
+def _transformers_preprocessing(name: str) -> Preprocessing:
     transformers = import_optional("transformers", "models")
     try:
         config = transformers.AutoConfig.from_pretrained(name, **_source_options(name))
@@ -219,8 +219,8 @@ def _first_line(error: Exception) -> str:
 
 
 _Builder = Callable[[str, int | None, bool], nn.Module]
-_Preprocessing = Callable[[str], ImagePreprocessing | Tokenization]
-_LIBRARIES: dict[str, tuple[_Builder, _Preprocessing]] = {
+_PreprocessingOf = Callable[[str], Preprocessing]
+_LIBRARIES: dict[str, tuple[_Builder, _PreprocessingOf]] = {
     "timm": (_build_timm, _timm_preprocessing),
     "torchvision": (_build_torchvision, _torchvision_preprocessing),
     "hf": (_build_transformers, _transformers_preprocessing),
