@@ -139,14 +139,14 @@ def _resize_all(source: str, images: list[np.ndarray], side: int | None) -> Tens
 def _channels_first(source: str, values: Any) -> Tensor:
     """Return an array of images, with their channels last or gray without, as a tensor with channels first."""
     try:
-        images = as_tensor(values, "images")
-    except RepresentationError as error:
+        array = values if isinstance(values, np.ndarray) else as_tensor(values, "images").numpy()
+        if array.ndim not in (3, 4) or (array.ndim == 4 and array.shape[-1] not in _CHANNELS):
+            raise DataError(
+                f"{source}: images have shape {array.shape}; expected (n, h, w) or "
+                "(n, h, w, c) with 1, 3 or 4 channels (in idx: the images come first)"
+            )
+        if 0 in array.shape:
+            raise DataError(f"{source}: no images, shape {array.shape}; expected at least two samples")
+        return as_tensor(array[:, None] if array.ndim == 3 else np.moveaxis(array, -1, 1), "images")  # one copy
+    except (RepresentationError, TypeError) as error:
         raise DataError(f"{source}: {error}") from error
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] not in _CHANNELS):
-        raise DataError(
-            f"{source}: images have shape {tuple(images.shape)}; expected (n, h, w) or "
-            "(n, h, w, c) with 1, 3 or 4 channels (in idx: the images come first)"
-        )
-    if 0 in images.shape:
-        raise DataError(f"{source}: no images, shape {tuple(images.shape)}; expected at least two samples")
-    return images[:, None] if images.ndim == 3 else images.movedim(-1, 1).contiguous()

@@ -19,7 +19,7 @@ _LARGEST_RANK = 4
 
 def read_npz(path: str, options: ReadOptions) -> RawSamples:
     """Read the arrays x (images) and y (labels, optional) of a NumPy archive."""
-    _read_bytes(Path(path))
+    _check_exists(Path(path))
     try:
         with np.load(path, allow_pickle=False) as archive:
             if "x" not in archive.files:
@@ -72,10 +72,14 @@ def _read_idx_file(path: Path) -> np.ndarray:
 
 def _read_bytes(path: Path) -> bytes:
     """Read a file, decompressed if it is gzipped."""
-    if not path.is_file():
-        raise DataError(f"no such file: {path}; check the path (relative paths start at the current folder)")
+    _check_exists(path)
     try:
         raw = path.read_bytes()
         return gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); is the file complete?") from error
+
+
+def _check_exists(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"no such file: {path}; check the path (relative paths start at the current folder)")
