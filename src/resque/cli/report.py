@@ -24,7 +24,8 @@ def report(
     history = open_existing_ledger(ledger)
     updates, settled = history.updates(), history.settled()
     summary = summarize_settlements(settled)
-    write_report(out, updates, settled, summary)
+    with console.progress("drawing the report") as show:
+        write_report(out, updates, settled, summary, on_progress=show)
     facts = {"report": str(out), "updates": len(updates), "settled": len(settled)}
     facts |= {"verdict": sentences.settlement_sentence(summary)}
     console.print_json(facts) if as_json else tables.show_facts(facts)

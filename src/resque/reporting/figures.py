@@ -66,13 +66,16 @@ def draw_index_against_costs(updates: Sequence[Update]) -> Figure:
     colors = _colors_of_shift_types(updates)
     for axis, cost in zip(axes, costs, strict=True):
         label, scale = _label_and_scale(cost, [getattr(update.cost, cost) for update in shown])
-        for update in shown:
-            index, value = update.features.index_rad, getattr(update.cost, cost)
-            if value and index is not None:
-                color = colors[update.shift_type or _UNKNOWN]
-                marker = "o" if update.forecast_id is None else "D"
-                face = color if update.reached else "none"
-                axis.plot([index], [value / scale], marker, ms=5, mec=color, mfc=face)
+        for marker, forecast in (("o", False), ("D", True)):
+            points = [
+                (update.features.index_rad, value / scale, color, color if update.reached else "none")
+                for update in shown
+                if (value := getattr(update.cost, cost)) and (update.forecast_id is not None) == forecast
+                for color in [colors[update.shift_type or _UNKNOWN]]
+            ]
+            if points:
+                indices, values, edges, faces = zip(*points, strict=True)
+                axis.scatter(indices, values, s=25, marker=marker, edgecolors=edges, facecolors=faces, linewidths=1)
         axis.set(xlabel="RESQUE_dist [rad]", ylabel=label)
         _make_logarithmic(axis, "y")
     _add_legend(figure, colors)

@@ -1,11 +1,12 @@
 """The report: one self-contained HTML file with figures as inline SVG, without scripts or external resources."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import matplotlib
+from matplotlib.figure import Figure
 
 from resque import __version__
 from resque._display import describe
@@ -18,16 +19,6 @@ from resque.reporting import displays, figures, sentences
 __all__ = ["write_report"]
 
 _MAX_OVERVIEW = 12
-_CAPTIONS = {
-    "settled": "Forecast against measured cost. Each point is an update; bars are prediction intervals. On the dashed "
-    "line, forecast and measured cost are equal. Open circle: target not reached; the cost is a lower bound.",
-    "revised": "Forecast of the total steps while the update runs. Leftmost point: before training. Band: prediction "
-    "interval. Dashed line: measured steps. Dotted line: steps of a run that missed its target.",
-    "running": "Coverage and median error over all forecasts settled so far. Dashed line: nominal coverage.",
-    "costs": "RESQUE_dist against each measured cost. Circles: without a forecast. Diamonds: with a forecast. Open "
-    "symbols: target not reached. Updates that started at their target cost nothing and are not shown.",
-    "curves": "Accuracy on the new test data during training, one panel per shift type. Dashed line: target accuracy.",
-}
 
 
 def write_report(
@@ -36,6 +27,7 @@ def write_report(
     settled: Sequence[tuple[Forecast, Update]],
     summary: Settlement,
     title: str = "What updating this model costs",
+    on_progress: Callable[[int, int, str], None] = lambda done, total, figure: None,
 ) -> None:
     """Write the report; an interruption leaves no partial file.
 
@@ -45,6 +37,7 @@ def write_report(
         settled: Forecasts with the updates that settled them.
         summary: Summary of ``settled``.
         title: Heading of the report.
+        on_progress: Callback with ``(done, total, figure)``.
 
     Raises:
         DataError: There is no update to report on.
@@ -60,8 +53,7 @@ def write_report(
         verdict=sentences.verdict_sentence(summary),
         sentences=list(filter(None, (sentences.predictor_sentence(summary), sentences.overhead_sentence(summary)))),
         overview=displays.overview_display(settled[-_MAX_OVERVIEW:]),
-        figures=_draw_figures(updates, settled, summary),
-        captions=_CAPTIONS,
+        figures=_draw_figures(updates, settled, summary, on_progress),
         accuracy=[describe(summary), displays.predictors_display(summary)] if settled else [],
         details=[displays.settled_display(*pair) for pair in settled],
         every=[displays.updates_display(updates), displays.energy_display(updates)],
@@ -72,21 +64,27 @@ def write_report(
 
 
 def _draw_figures(
-    updates: Sequence[Update], settled: Sequence[tuple[Forecast, Update]], summary: Settlement
+    updates: Sequence[Update],
+    settled: Sequence[tuple[Forecast, Update]],
+    summary: Settlement,
+    on_progress: Callable[[int, int, str], None],
 ) -> dict[str, str]:
-    """Draw the figures for which there are data, in the order of the report."""
+    """Draw the figures for which there are data."""
     revised = [(forecast, update) for forecast, update in settled if update.revisions][-figures.MAX_REVISED :]
-    drawings: dict[str, Any] = {}
+    planned: dict[str, tuple[Callable[[Any], Figure], Sequence[Any]]] = {
+        "settled": (figures.draw_forecast_against_measured, settled),
+        "revised": (figures.draw_revisions, revised),
+        "running": (figures.draw_running_accuracy, settled if summary.n >= figures.FEWEST_SETTLED else ()),
+        "costs": (figures.draw_index_against_costs, updates),
+        "curves": (figures.draw_learning_curves, updates),
+    }
+    drawings = {}
     with matplotlib.rc_context(figures.STYLE):  # type: ignore[arg-type]
-        if settled:
-            drawings["settled"] = figures.draw_forecast_against_measured(settled)
-        if revised:
-            drawings["revised"] = figures.draw_revisions(revised)
-        if summary.n >= figures.FEWEST_SETTLED:
-            drawings["running"] = figures.draw_running_accuracy(settled)
-        drawings["costs"] = figures.draw_index_against_costs(updates)
-        drawings["curves"] = figures.draw_learning_curves(updates)
-        return {name: figures.to_svg(drawing) for name, drawing in drawings.items()}
+        for done, (name, (draw, data)) in enumerate(planned.items()):
+            on_progress(done, len(planned), name)
+            if data:
+                drawings[name] = figures.to_svg(draw(data))
+    return drawings
 
 
 def _is_html(path: Path) -> bool:
