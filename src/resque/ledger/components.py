@@ -45,6 +45,10 @@ class Cost(Serializable):
         carbon_kg: Emissions of the training steps, kg CO2e; None without a grid.
         flops: Floating point operations of forward and backward passes, counted by PyTorch for one step (products and
             convolutions) and scaled by the number of samples; None if not counted.
+
+    Example:
+        >>> Cost(2.0, 40, 1280, None, None, None, wall_s=1.5, energy_kwh=2e-5).energy_kwh
+        2e-05
     """
 
     epochs: float | None
@@ -72,6 +76,12 @@ class LearningCurve(Serializable):
         gradient_norm_last_batch: Running total of :attr:`Cost.gradient_norm_last_batch`.
         parameter_change: Running total of :attr:`Cost.parameter_change`.
         steps_per_epoch: Optimizer steps in an epoch; None if unknown.
+
+    Example:
+        >>> none = (None, None)
+        >>> curve = LearningCurve((0, 40), (0.5, 0.9), none, (0.0, 1.5), none, none, none, steps_per_epoch=20)
+        >>> curve.first_at(target_accuracy=0.8), curve.until(step=10).accuracy
+        (1, (0.5,))
     """
 
     steps: tuple[int, ...]
@@ -112,6 +122,10 @@ class Features(Serializable):
         scores: Baseline scores, by the names of :func:`resque.indices.baselines.scores.baseline_scores`; a score that
             is not finite is read back from a ledger as None.
         task_index: RESQUE_task in [0, 1] after the warm-up; None unless the update is a new task.
+
+    Example:
+        >>> Features(index_rad=0.28, accuracy=0.78, loss=0.95, scores={"LEEP": -1.4}).to_dict()["scores"]
+        {'LEEP': -1.4}
     """
 
     index_rad: float | None
@@ -137,6 +151,11 @@ class Estimate(Serializable):
         interval: Prediction interval of the cost, whether or not the target is reached.
         upper: One-sided upper prediction bound at the interval's level, which a budget is compared with; None in
             records of versions that had no such bound.
+
+    Example:
+        >>> steps = Estimate(180.0, Interval(120.0, 260.0, 0.8, "no coverage guarantee"), upper=230.0)
+        >>> 200.0 in steps.interval
+        True
     """
 
     value: StoredFloat

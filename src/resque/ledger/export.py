@@ -99,14 +99,25 @@ def export(ledger: Ledger, file_format: str, out: Path | None = None) -> Iterato
 
 
 def json_lines(forecasts: Iterable[Forecast], updates: Iterable[Update]) -> Iterator[str]:
-    """Yield one line of JSON for each entry, forecasts first."""
+    """Yield one line of JSON for each entry, forecasts first.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> next(json_lines([], bundled_updates()))[:35]
+        '{"update": {"id": "1a548d221954", "'
+    """
     for name, entries in (("forecast", forecasts), ("update", updates)):
         for entry in entries:
             yield f'{{"{name}": {encode(entry)}}}\n'
 
 
 def csv_lines(updates: Iterable[Update]) -> Iterator[str]:
-    """Yield a header with units and one line for each update; a cell is empty if its value was not measured."""
+    """Yield a header with units and one line for each update; a cell is empty if its value was not measured.
+
+    Example:
+        >>> next(csv_lines([]))[:35]
+        'id,started_utc,ended_utc,model,trai'
+    """
     writer = csv.writer(_Echo(), lineterminator="\n")
     yield writer.writerow(_COLUMNS)
     for update in updates:

@@ -133,6 +133,12 @@ class Update(Displayable):
         """Return the cost of stopping at another target, from the learning curve; None if the curve never reaches it.
 
         Energy is proportional to training time, samples and floating point operations to steps.
+
+        Example:
+            >>> from resque.ledger.bundled import bundled_updates
+            >>> update = bundled_updates()[0]
+            >>> update.cost.steps, update.cost_at(0.79).steps, update.cost_at(0.99)
+            (5, 1, None)
         """
         at = self.curve.first_at(target_accuracy)
         if at is None:

@@ -54,7 +54,13 @@ def _convert(cls: type[Record], mapping: Mapping[str, Any], strict: bool) -> Rec
 
 
 def encode(record: Any) -> str:
-    """Return a record as one line of JSON, in ASCII."""
+    """Return a record as one line of JSON, in ASCII.
+
+    Example:
+        >>> from resque.types import Interval
+        >>> encode(Interval(1.0, None, 0.8, "none"))
+        '{"low": 1.0, "high": null, "level": 0.8, "guarantee": "none"}'
+    """
     return json.dumps(to_dict(record), allow_nan=False)
 
 

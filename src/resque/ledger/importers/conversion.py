@@ -74,6 +74,10 @@ class ImportOptions:
 
     Raises:
         SettingError: An accuracy outside [0, 1], a number of steps below 1, or an unknown unit.
+
+    Example:
+        >>> ImportOptions(step_unit="epochs", steps_per_epoch=20).target_accuracy is None
+        True
     """
 
     accuracy_metric: str | None = None
@@ -110,7 +114,12 @@ class UnusableRunError(Exception):
 
 
 def option_name(name: str) -> str:
-    """Return the command-line option of a field of :class:`ImportOptions`."""
+    """Return the command-line option of a field of :class:`ImportOptions`.
+
+    Example:
+        >>> option_name("step_unit")
+        '--step-unit'
+    """
     return "--" + name.replace("_", "-")
 
 

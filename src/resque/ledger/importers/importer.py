@@ -102,6 +102,14 @@ def detect_format(path: Path) -> str:
 
     Raises:
         DataError: There is no such file, or its format is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write(b"timestamp,project_name,energy_consumed")
+        ...     file.flush()
+        ...     detect_format(Path(file.name))
+        'codecarbon'
     """
     if path.is_dir():
         if holds_runs(path):
