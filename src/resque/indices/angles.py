@@ -113,8 +113,8 @@ def angle_between(first: np.ndarray, second: np.ndarray) -> float | None:
 def noise_floor(pairs: _Pairs) -> float | None:
     """Compute the mean angle that sampling noise alone produces at the sizes of both datasets.
 
-    With ``n`` original and ``m`` shifted samples of a class, it is the angle between the two original half sums times
-    ``sqrt((1/n + 1/m) / (4/n))``, at most pi, averaged over the classes.
+    With ``n`` original and ``m`` shifted samples of a class, the angle between its original half sums is scaled by
+    ``sqrt((1/n + 1/m) / (4/n))``, to pi at most. The floor is the mean over the classes.
 
     Returns:
         The floor in radians, or None if a half sum is zero.

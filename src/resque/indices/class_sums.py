@@ -5,7 +5,7 @@ kernels and no synchronization. Invalid data are noted, and found when the sums 
 
 Float32 and shorter rows are summed in plain float64, which has 29 bits to spare for them. Float64 rows have none to
 spare, so they are summed to about twice their precision. Each batch is cut into parts whose sums are exact (Rump,
-Ogita and Oishi, Accurate floating-point summation, 2008), and a second table keeps the rounding errors. Without it a
+Ogita and Oishi, Accurate floating-point summation, 2008). A second table keeps the rounding errors. Without it a
 class whose samples cancel exactly would keep a direction made of rounding errors instead of being refused.
 """
 

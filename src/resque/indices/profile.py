@@ -1,7 +1,7 @@
 """Profile a dataset in a model's representation space: its class sums, streamed, merged with ``+`` and saved.
 
-A profile is the sufficient statistic of RESQUE_dist and holds no sample. It keeps the sums in two halves, assigned by
-a hash of each sample's index, because the noise floor and the bias correction need two independent sums.
+A profile is the sufficient statistic of RESQUE_dist and holds no sample. It keeps the sums in two halves, because the
+noise floor and the bias correction need two independent sums. A hash of a sample's index decides its half.
 """
 
 import json
