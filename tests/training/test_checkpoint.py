@@ -116,10 +116,10 @@ def test_other_files_are_refused_as_checkpoints(tmp_path, cnn, job, meter):
     at = Checkpoint(tmp_path, resume=True)
     path = at.path(fingerprint(cnn), job)
     path.write_text("no checkpoint")
-    with pytest.raises(DataError, match="no checkpoint that can be read"):
+    with pytest.raises(DataError, match="cannot be read as a checkpoint"):
         retrain(cnn, job, meter=meter, checkpoint=at)
     torch.save({"format": "other"}, path)
-    with pytest.raises(DataError, match="holds no checkpoint"):
+    with pytest.raises(DataError, match="is not a checkpoint"):
         retrain(cnn, job, meter=meter, checkpoint=at)
 
 
@@ -214,7 +214,7 @@ def test_damaged_checkpoint_does_not_block_a_new_run(cli, folder):
     path.write_text("spoiled")
     code, _, err = cli(f"{line} --resume")
     assert code == 1
-    assert "begin anew without --resume" in err
+    assert "start again without --resume" in err
     code, _, err = cli(line)
     assert code == 0, err
     assert not path.exists()

@@ -63,7 +63,7 @@ def test_task_with_an_incomplete_line_runs_again(tmp_path):
 
 def test_invalid_rows_and_duplicate_keys_are_refused(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"key": "a"}\nnonsense\n{"key": "b"}\n')
-    with pytest.raises(DataError, match="line 2: no JSON"):
+    with pytest.raises(DataError, match="line 2: not JSON"):
         read_rows(tmp_path / "rows.jsonl")
     with pytest.raises(DataError, match="the same key"):
         run_tasks([ExperimentTask("a", squared), ExperimentTask("a", squared)], tmp_path / "r.jsonl")

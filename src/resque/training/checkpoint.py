@@ -78,6 +78,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Args:
         path: File to write.
         state: Tensors and plain values.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_checkpoint(Path(folder) / "a.checkpoint", {"step": 10})
+        ...     load_checkpoint(Path(folder) / "a.checkpoint")["step"]
+        10
     """
     with write_atomically(path) as scratch:
         torch.save({"format": _FORMAT, **state}, scratch)
@@ -93,7 +100,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types of error on other files
         reason = " ".join(str(error).split())[:100]
-        raise DataError(f"{path} is no checkpoint that can be read ({reason}); begin anew without --resume") from error
+        raise DataError(f"{path} cannot be read as a checkpoint ({reason}); start again without --resume") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise DataError(f"{path} holds no checkpoint; begin anew without --resume")
+        raise DataError(f"{path} is not a checkpoint of this version; start again without --resume")
     return state

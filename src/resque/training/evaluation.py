@@ -42,7 +42,15 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
 
 
 def evaluate_dataset(model: nn.Module, data: LabeledDataset) -> tuple[float, float]:
-    """Compute accuracy and mean cross-entropy of a classifier on a dataset, see :func:`evaluate`."""
+    """Compute accuracy and mean cross-entropy of a classifier on a dataset, see :func:`evaluate`.
+
+    Example:
+        >>> from resque.data.loading import load_data
+        >>> from resque.models.networks import small_cnn
+        >>> accuracy, loss = evaluate_dataset(small_cnn(), load_data("digits@16px@100"))
+        >>> 0.0 <= accuracy <= 1.0 and loss > 0.0
+        True
+    """
     return evaluate(model, data.batches(_BATCH_SIZE, device_of(model)))
 
 
@@ -51,6 +59,12 @@ def count_outputs(model: nn.Module, data: LabeledDataset) -> int:
 
     Raises:
         ModelError: The model does not accept these inputs.
+
+    Example:
+        >>> from resque.data.loading import load_data
+        >>> from resque.models.networks import small_cnn
+        >>> count_outputs(small_cnn(), load_data("digits@16px@100"))
+        10
     """
     with eval_mode(model):
         inputs, _ = next(data.batches(2, device_of(model)))

@@ -54,7 +54,7 @@ class RetrainingJob:
         self.check_target(self.target_accuracy)
         if self.train.class_names and self.test.class_names and self.train.class_names != self.test.class_names:
             raise DataError(
-                f"{self.train.name} and {self.test.name} do not number the same classes alike: "
+                f"{self.train.name} and {self.test.name} number the classes differently: "
                 "name the same classes in both, in the same order"
             )
         unknown = sorted(set(self.test.classes) - set(self.train.classes))

@@ -184,7 +184,12 @@ def named_recipe(spec: str, evaluate_every: int | None = None, max_epochs: int |
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Return the settings of a recipe as the ledger stores them, with lists instead of tuples."""
+    """Return the settings of a recipe as the ledger stores them, with lists instead of tuples.
+
+    Example:
+        >>> recipe_to_dict(Recipe())["milestones"]
+        [40, 70, 90]
+    """
     return to_dict(recipe)
 
 

@@ -291,8 +291,8 @@ def _check_pretrained(clean_accuracy: float, request: CalibrationRequest) -> Non
     majority = int(torch.bincount(request.test.labels).max()) / n
     if clean_accuracy <= majority + 3.0 * math.sqrt(majority * (1.0 - majority) / n):
         raise ModelError(
-            f"accuracy {clean_accuracy:.3f} on {request.test.name}, and always naming the same class has "
-            f"{majority:.3f}: name the model's trained weights with --weights"
+            f"accuracy {clean_accuracy:.3f} on {request.test.name}, and a constant prediction has {majority:.3f}: "
+            "name the model's trained weights with --weights"
         )
 
 

@@ -51,7 +51,7 @@ def read_rows(path: Path) -> dict[str, Row]:
         except ValueError as error:
             if number == len(lines):
                 continue  # an interruption cut it short
-            raise DataError(f"{path}, line {number}: no JSON; mend the line or remove it") from error
+            raise DataError(f"{path}, line {number}: not JSON; repair the line or remove it") from error
         if row is not None:
             rows[row["key"]] = row
     return rows

@@ -60,8 +60,8 @@ def applicable_shifts(data: LabeledDataset) -> list[str]:
     """
     if not (isinstance(data.inputs, Tensor) and data.inputs.ndim == 4):
         raise DataError(
-            f"{data.name} holds no images, which synthetic shifts are made of: make the history with `resque retrain` "
-            "on new data of yours"
+            f"{data.name} holds no images, and synthetic shifts need images: build a history with `resque retrain` "
+            "on your own new data"
         )
     low, high = float(data.images.min()), float(data.images.max())
     if data.images.is_floating_point() and not 0.0 <= low <= high <= 1.0:
