@@ -62,7 +62,7 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (DIST.replace("--shifted npz:ok", "--shifted npz:two_classes"), "class 2 has no samples in the shifted data"),
         (DIST.replace("net.py:build", "net.py:poisoned"), "NaN or infinity"),
         (DIST.replace("--shifted npz:ok", "--shifted npz:colour"), "does not take images of shape (3, 12, 12)"),
-        (DIST + " --layer nine", "no layer 'nine', which --layer names"),
+        (DIST + " --layer nine", "no layer 'nine' (from --layer"),
         (DIST + " --unit deg", "use 'rad' or 'pi'"),
         (DIST + " --labels guessed", "use 'true' or 'pseudo'"),
         (DIST + " --weights none.pt", "no such weights file"),

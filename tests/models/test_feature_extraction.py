@@ -229,7 +229,7 @@ class Wrapped(nn.Module):
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda x: {"z": x}, "puts out a dict, not a tensor"),
+        (lambda x: {"z": x}, "layer 'body' returns a dict; expected a tensor"),
         (lambda x: x.reshape(-1, 2), r"layer 'body' gave 12 rows for 6 samples"),
     ],
 )

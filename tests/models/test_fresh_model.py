@@ -16,10 +16,10 @@ def test_fresh_weights_are_random_with_the_same_architecture(tmp_path):
         "def other(): return nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.Linear(8, 3))\n"
     )
     like = nn.Sequential(nn.Flatten(), nn.Linear(4, 5))
-    made = [fresh_model(f"{tmp_path}/net.py:build", like, seed) for seed in (0, 0, 1)]
-    assert made[0][1].out_features == 5
-    assert fingerprint(made[0]) == fingerprint(made[1]) != fingerprint(made[2])
-    with pytest.raises(ModelError, match="the same weights whatever the seed"):
+    models = [fresh_model(f"{tmp_path}/net.py:build", like, seed) for seed in (0, 0, 1)]
+    assert models[0][1].out_features == 5
+    assert fingerprint(models[0]) == fingerprint(models[1]) != fingerprint(models[2])
+    with pytest.raises(ModelError, match="the same weights for every seed"):
         fresh_model(f"{tmp_path}/net.py:fixed", like)
     with pytest.raises(ModelError, match="another architecture"):
         fresh_model(f"{tmp_path}/net.py:other", like)
@@ -33,6 +33,6 @@ def test_fresh_weights_of_a_transformers_folder(tmp_path):
     config.num_labels = 3
     transformers.ViTForImageClassification(config).save_pretrained(tmp_path / "vit")
     trained = load_model(f"hf:{tmp_path / 'vit'}", classes=4)
-    made = [fresh_model(f"hf:{tmp_path / 'vit'}", trained, seed) for seed in (0, 1)]
-    assert len({fingerprint(model) for model in (trained, *made)}) == 3
-    assert made[0].config.num_labels == 4
+    models = [fresh_model(f"hf:{tmp_path / 'vit'}", trained, seed) for seed in (0, 1)]
+    assert len({fingerprint(model) for model in (trained, *models)}) == 3
+    assert models[0].config.num_labels == 4

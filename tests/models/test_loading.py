@@ -37,7 +37,7 @@ def test_the_default_layer_is_that_of_the_paper(cnn):
 
 
 def test_the_error_for_an_unknown_layer_lists_candidates(cnn):
-    with pytest.raises(ModelError, match=r"no layer 'nine', .*: use one of penultimate, 0, 3, 7, 12"):
+    with pytest.raises(ModelError, match=r"no layer 'nine' .*: use one of penultimate, 0, 3, 7, 12"):
         representation_layer(cnn, "nine")
     with pytest.raises(ModelError, match="name the representation with --layer"):
         representation_layer(nn.Linear(3, 2))

@@ -168,7 +168,7 @@ def test_googlenet_is_built_without_a_warning():
 
 def test_a_folder_that_does_not_describe_its_images_is_refused(folder, image_model):
     (folder / "vit" / "preprocessor_config.json").unlink()
-    with pytest.raises(ModelError, match="hf:vit does not say what its inputs are like"):
+    with pytest.raises(ModelError, match="hf:vit does not describe its inputs"):
         preprocessing_for(image_model)
 
 

@@ -136,7 +136,7 @@ class _OutputRecorder:
         tensor = output[0] if isinstance(output, tuple | list) else output
         if not isinstance(tensor, Tensor):
             raise ModelError(
-                f"the layer puts out a {type(output).__name__}, not a tensor: name another one with --layer"
+                f"layer {self._layer!r} returns a {type(output).__name__}; expected a tensor: name another with --layer"
             )
         tensor = tensor.detach()
         rows = reduce_features(tensor, self._reduction, self.mask)
@@ -162,7 +162,7 @@ class _OutputRecorder:
         """Return the recorded rows of ``n`` samples and let go of them."""
         rows, self._rows, self._shared = self._rows, None, None
         if rows is None:
-            raise ModelError(f"layer {self._layer!r} did not run in the forward pass: name another one with --layer")
+            raise ModelError(f"layer {self._layer!r} did not run in the forward pass: name another with --layer")
         if len(rows) != n:
-            raise ModelError(f"layer {self._layer!r} gave {len(rows)} rows for {n} samples: name another one")
+            raise ModelError(f"layer {self._layer!r} gave {len(rows)} rows for {n} samples: name another with --layer")
         return rows

@@ -72,7 +72,7 @@ def _find_head(model: nn.Module) -> _Head:
         or head._forward_hooks
     ):
         found = "parametrized" if is_parametrized(head) else f"{type(head).__name__}, or has hooks of its own"
-        raise ModelError(f"the head {name!r} is {found}; only a plain nn.Linear or nn.Conv2d can be made anew")
+        raise ModelError(f"the head {name!r} is {found}; only a plain nn.Linear or nn.Conv2d can be replaced")
     return head
 
 

@@ -63,7 +63,7 @@ def representation_layer(model: nn.Module, name: str | None = None) -> str:
         if name == "" or name not in dict(model.named_modules()):
             offered = ", ".join([PENULTIMATE, *candidates[-_CANDIDATES_SHOWN:]])
             raise ModelError(
-                f"the model has no layer {name!r}, which --layer names, or a profile of another model: use one of "
+                f"the model has no layer {name!r} (from --layer, or from the profile of another model): use one of "
                 f"{offered}, or any other name in model.named_modules()"
             )
         return name

@@ -84,7 +84,7 @@ def fresh_model(spec: str, like: nn.Module, seed: int = 0) -> nn.Module:
     model, other = (build_model(spec, each, outputs, trained=False) for each in (seed, seed + 1))
     if fingerprint(model) == fingerprint(other):
         raise ModelError(
-            f"{spec} has the same weights whatever the seed, so none to begin from scratch with: "
+            f"{spec} gives the same weights for every seed; training from scratch needs random ones: "
             "let it leave them random, and name the trained ones with --weights"
         )
     shapes, expected = ({name: t.shape for name, t in each.state_dict().items()} for each in (model, like))

@@ -182,7 +182,7 @@ def _transformers_preprocessing(name: str) -> Preprocessing:
             return Tokenization(tokenizer, name, min(tokenizer.model_max_length, positions, _MOST_TOKENS))
         processor, _ = transformers.ImageProcessingMixin.get_image_processor_dict(name, **_source_options(name))
     except (OSError, ValueError) as error:
-        raise ModelError(f"hf:{name} does not say what its inputs are like: {_first_line(error)}") from error
+        raise ModelError(f"hf:{name} does not describe its inputs: {_first_line(error)}") from error
     size = processor.get("size") or {}
     side = size if isinstance(size, int) else size.get("height") or size.get("shortest_edge")
     scale = {} if processor.get("do_normalize", True) is False else processor
