@@ -76,6 +76,7 @@ def retrain(
     """
     from resque.energy.hardware import embodied_emissions
     from resque.energy.price import Tariff
+    from resque.ledger.identifiers import utc_now
     from resque.workflows.update import UpdateRequest
 
     if not from_scratch and (seeds is not None or scratch_recipe is not None):
@@ -95,7 +96,10 @@ def retrain(
         options=model_options(weights, classes, device, limit, data_root),
     )  # fmt: skip
     if from_scratch:
-        _show_comparison(request.run_beside_scratch(seeds or 3, scratch_recipe), request, hardware, as_json)
+        begun = utc_now()
+        result = request.run_beside_scratch(seeds or 3, scratch_recipe)
+        folder = request.folder(result.retrained[0]) if result.retrained[0].created_utc >= begun else None
+        _show_comparison(result, folder, request, hardware, as_json)
     else:
         _show_update(request.run(), request, hardware, as_json)
 
@@ -120,13 +124,15 @@ def _show_update(result: "Update", request: "UpdateRequest", hardware: "Embodied
 
 
 def _show_comparison(
-    result: "ScratchComparison", request: "UpdateRequest", hardware: "EmbodiedEmissions", as_json: bool
+    result: "ScratchComparison",
+    folder: Path | None,
+    request: "UpdateRequest",
+    hardware: "EmbodiedEmissions",
+    as_json: bool,
 ) -> None:
-    """Print retraining beside training from scratch."""
+    """Print retraining beside training from scratch; without a folder, the first model was kept before."""
     from resque.reporting import console, tables
 
-    first = result.retrained[0]
-    folder = request.folder(first) if request.folder(first).exists() else None
     if as_json:
         pairs = {"retrained": result.retrained, "scratch": result.scratch}
         sides: dict[str, Any] = {
@@ -136,7 +142,7 @@ def _show_comparison(
         console.print_json({**sides, "ratios": ratios, "folder": folder and str(folder)})
         return
     tables.show_comparison(result)
-    where = f"in {folder}" if folder else f"kept before, as update {first.id}"
+    where = f"in {folder}" if folder else f"kept before, as update {result.retrained[0].id}"
     console.out.print(f"model of the first retraining: {where}; ledger: {request.ledger}")
 
 
