@@ -98,7 +98,7 @@ def test_command_compares_and_resumes(cli, folder, trained):
     assert again == comparison
     assert len(Ledger(folder / "resque.db").updates()) == 4
     code, out, err = cli(f"{line} --resume")
-    assert "Retraining beside training from scratch" in out
+    assert "Retraining compared with training from scratch" in out
     assert not list(folder.glob("updates/checkpoints/*"))
 
 
