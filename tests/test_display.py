@@ -76,6 +76,8 @@ def test_an_index_without_interval_says_so_and_counts_left_out_classes():
     index = DistributionIndex(0.5, "rad", {0: 0.5, 1: None}, "flatten", "fc", "true", 10, 20, skipped=1)
     assert "confidence interval: unknown; noise floor: unknown" in str(index)
     assert "mean over 1 of 2 classes" in str(index)
+    assert "representation: layer fc, flatten" in str(index)
+    assert "representation: flatten" in str(dataclasses.replace(index, layer=""))
 
 
 def test_a_task_index_without_starts_needs_no_table():

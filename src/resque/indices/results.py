@@ -61,15 +61,11 @@ class DistributionIndex(Displayable):
         if self.skipped:
             classes = len(self.per_class)
             lines.append(f"mean over {classes - self.skipped} of {classes} classes; the others have no angle")
-        return Display(
-            f"RESQUE_dist {self.value:.4f} {self.unit}, layer {self.layer}, {self.reduction}",
-            ("class", f"angle [{self.unit}]"),
-            [
-                (str(label), NOT_MEASURED if angle is None else f"{angle:.4f}")
-                for label, angle in self.per_class.items()
-            ],
-            lines,
-        )
+        lines.append(f"representation: {f'layer {self.layer}, ' if self.layer else ''}{self.reduction}")
+        angles = self.per_class.items()
+        rows = [(str(label), NOT_MEASURED if angle is None else f"{angle:.4f}") for label, angle in angles]
+        title = f"RESQUE_dist {self.value:.4f} {self.unit}"
+        return Display(title, ("class", f"angle [{self.unit}]"), rows, lines)
 
 
 @dataclass(frozen=True)
