@@ -48,9 +48,9 @@ def _convert(cls: type[Record], mapping: Mapping[str, Any], strict: bool) -> Rec
     try:
         return msgspec.convert(mapping, cls, strict=strict, str_keys=True)
     except msgspec.ValidationError as error:
-        if isinstance(error.__cause__, ResqueError):  # raised by the record itself, with a message of its own
+        if isinstance(error.__cause__, ResqueError):  # raised by the record itself
             raise error.__cause__ from None
-        raise
+        raise ValueError(_explain(str(error), mapping)) from None
 
 
 def encode(record: Any) -> str:
@@ -107,10 +107,7 @@ def from_dict_strict(cls: type[Record], mapping: Any) -> Record:
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
             if field.name not in mapping and field.default is field.default_factory is dataclasses.MISSING:
                 raise ValueError(f"it has no {field.name!r}")
-    try:
-        record = _convert(cls, mapping, strict=True)
-    except msgspec.ValidationError as error:
-        raise ValueError(_explain(str(error), mapping)) from None
+    record = _convert(cls, mapping, strict=True)
     unknown = next(_unknown_keys(mapping, to_dict(record)), None)
     if unknown is not None:
         raise ValueError(f"{unknown}, which this version of resque does not know")
