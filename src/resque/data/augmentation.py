@@ -21,7 +21,13 @@ Augment = Callable[[Tensor], Tensor]
 
 
 def check_augmentation(names: Sequence[str]) -> None:
-    """Raise SettingError if a name is not in ``AUGMENTATIONS``."""
+    """Raise SettingError if a name is not in ``AUGMENTATIONS``.
+
+    Example:
+        >>> check_augmentation(("flip", "fog"))
+        Traceback (most recent call last):
+        resque.errors.SettingError: augmentation 'fog': use paper, or some of flip, rotation, affine, jitter, crop
+    """
     unknown = [name for name in names if name not in AUGMENTATIONS]
     if unknown:
         raise SettingError(f"augmentation {unknown[0]!r}: use paper, or some of {', '.join(AUGMENTATIONS)}")

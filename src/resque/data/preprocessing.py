@@ -119,7 +119,12 @@ Preprocessing = ImagePreprocessing | Tokenization
 
 
 def as_float(images: Tensor) -> Tensor:
-    """Convert uint8 images to float32 in [0, 1]; return others unchanged."""
+    """Convert uint8 images to float32 in [0, 1]; return others unchanged.
+
+    Example:
+        >>> as_float(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
     return images.float() / 255.0 if images.dtype == torch.uint8 else images
 
 
@@ -130,7 +135,12 @@ def check_side(side: int, spec: str) -> None:
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """Resize images to ``side`` × ``side`` pixels (bilinear, antialiased), with values in [0, 1]."""
+    """Resize images to ``side`` × ``side`` pixels (bilinear, antialiased), with values in [0, 1].
+
+    Example:
+        >>> resize(torch.zeros(2, 3, 9, 7), 4).shape
+        torch.Size([2, 3, 4, 4])
+    """
     return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True).clamp(0.0, 1.0)
 
 

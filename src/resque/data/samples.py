@@ -45,6 +45,10 @@ def samples_from_arrays(name: str, x: Any, y: Any) -> RawSamples:
 
     Raises:
         DataError: If the inputs have a wrong shape, type or range.
+
+    Example:
+        >>> samples_from_arrays("mine", np.zeros((4, 8, 8, 3), np.uint8), [0, 1, 0, 1]).inputs.shape
+        torch.Size([4, 3, 8, 8])
     """
     if isinstance(x, list | tuple) and x and all(isinstance(text, str) for text in x):
         return RawSamples(list(x), y)
@@ -81,6 +85,11 @@ def to_dataset(
 
     Raises:
         DataError: If the inputs or labels have a wrong shape or type.
+
+    Example:
+        >>> from resque.data.preprocessing import NO_PREPROCESSING
+        >>> to_dataset("mine", RawSamples(torch.zeros(4, 7), [0, 1, 0, 1]), NO_PREPROCESSING).classes
+        [0, 1]
     """
     inputs = _to_inputs(source, samples.inputs, preprocessing, side)
     n = len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)

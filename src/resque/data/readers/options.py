@@ -27,7 +27,13 @@ class ReadOptions:
     on_progress: Progress = lambda done, total: None
 
     def track(self, values: Iterable[Any], total: int | None) -> Iterator[Any]:
-        """Yield the values and report progress every 4,096 of them, and at the last."""
+        """Yield the values and report progress every 4,096 of them, and at the last.
+
+        Example:
+            >>> list(ReadOptions(on_progress=lambda done, total: print(done, "of", total)).track("abc", 3))
+            3 of 3
+            ['a', 'b', 'c']
+        """
         for done, value in enumerate(values, start=1):
             yield value
             if done % _INTERVAL == 0 or done == total:
