@@ -18,6 +18,8 @@ from .forecasting.budget import Budget as Budget, Decision as Decision, decide a
 from .forecasting.forecaster import forecast_from_features as forecast_from_features
 from .indices.compute_profile import profile as profile
 from .indices.distribution import resque_dist as resque_dist
+from .indices.angles import SplitHalves as SplitHalves
+from .indices.class_sums import ClassSums as ClassSums, ScratchBuffer as ScratchBuffer
 from .indices.profile import Origin as Origin, Profile as Profile
 from .indices.results import (
     DistributionIndex as DistributionIndex,

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import pkgutil
 import subprocess
 import sys
 import types
@@ -12,7 +13,7 @@ import pytest
 
 import resque
 
-CLASSES = [name for name in resque.__all__ if dataclasses.is_dataclass(getattr(resque, name))]
+CLASSES = [name for name in resque.__all__ if inspect.isclass(getattr(resque, name))]
 FUNCTIONS = [name for name in resque.__all__ if inspect.isfunction(getattr(resque, name))]
 
 
@@ -57,3 +58,14 @@ def test_every_type_in_a_public_class_is_public(name):
 def test_the_package_runs_as_a_module():
     done = subprocess.run([sys.executable, "-m", "resque", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"resque {resque.__version__}\n"
+
+
+def test_every_module_lists_its_public_names():
+    missing = []
+    for found in pkgutil.walk_packages(resque.__path__, "resque."):
+        module = importlib.import_module(found.name)
+        if not found.ispkg and not found.name.startswith(("resque.__main__", "resque.cli.")):
+            names = getattr(module, "__all__", None)
+            if names is None or not all(hasattr(module, name) for name in names):  # ruff keeps them sorted
+                missing.append(found.name)
+    assert missing == []

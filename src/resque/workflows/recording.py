@@ -27,6 +27,7 @@ from resque.models.weights import fingerprint
 from resque.training.cost_tracking import CostTracker, build_curve, final_cost
 from resque.training.environment import describe_host
 from resque.training.job import RetrainingJob
+from resque.training.run import ReviseForecast
 
 __all__ = ["Recording", "record"]
 
@@ -57,7 +58,7 @@ class Recording:
         self,
         optimizer: torch.optim.Optimizer | None = None,
         steps_per_epoch: int | None = None,
-        reviser: ForecastReviser | None = None,
+        reviser: ReviseForecast | None = None,
     ) -> None:
         if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
             raise SettingError(f"optimizer is a {type(optimizer).__name__}; expected one torch.optim.Optimizer")
