@@ -21,7 +21,7 @@ from resque import Forecast, Ledger
 IMAGES = Path(__file__).parent / "images"
 LEDGER, REPORT = Path("demo-run/resque.db"), Path("report.html")
 COLUMNS = 78
-WINDOW = 1120, 960
+WINDOW = 1120, 912
 MAX_COLORS = 48
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
