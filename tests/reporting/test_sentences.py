@@ -68,8 +68,6 @@ def test_in_run_forecasts_are_shown_at_doubling_steps_and_at_the_end():
     rows = revisions_display(many).rows
     assert [row[0] for row in rows] == ["10", "20", "45", "50"]
     assert rows[0] == ("10", "0.700", "50", "over 0", "80%")
-    assert sentences.progress_text(0.5, None) == "accuracy 0.5000"
-    assert sentences.progress_text(0.5, revision) == "accuracy 0.5000, of 50 (over 0)"
 
 
 def test_the_verdict_is_one_sentence_of_at_most_30_words():

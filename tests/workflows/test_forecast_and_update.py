@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 import resque
 from resque.errors import LedgerError, SettingError
-from resque.workflows.update import UpdateRequest
+from resque.workflows.update import UpdateRequest, progress_text
 
 SPEC = "resque.networks:small_cnn"
 TRAIN, TEST = "digits@16px@train@300+blur:6", "digits@16px@test+blur:6"
@@ -92,6 +92,8 @@ def test_arrays_are_data(known, meter):
     update = resque.update(known, *data, 0.8, forecast=forecast, meter=meter)
     assert update.forecast_id == forecast.id
     assert forecast.features.samples == 300
+    assert forecast.train_data != forecast.test_data
+    assert forecast.train_data.startswith("array:")
 
 
 def test_a_new_task_is_forecast_and_learned_with_its_head(known, folder, meter):
@@ -117,6 +119,13 @@ def test_a_budget_limits_the_run_and_decides(known, meter):
     assert (update.reached, update.stopped_by) == (False, "max hours")
     with pytest.raises(SettingError, match="max_hours, max_kwh and max_epochs"):
         resque.update(known, TRAIN, TEST, 0.8, budget=resque.Budget(max_kg=1.0), meter=meter)
+
+
+def test_progress_shows_accuracy_and_the_revised_steps():
+    steps = resque.Estimate(50.0, resque.Interval(20.0, 100.0, 0.8, ""))
+    revision = resque.ForecastRevision(10, 0.5, steps, 0.9, 5)
+    assert progress_text(resque.RunProgress(10, 100, 0.5)) == "accuracy 0.5000"
+    assert progress_text(resque.RunProgress(10, 100, 0.5, revision)) == "accuracy 0.5000, of 50 (20–100) steps"
 
 
 def test_an_interrupted_update_is_resumed(known, folder, meter, monkeypatch):

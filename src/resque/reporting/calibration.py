@@ -15,7 +15,7 @@ from resque.reporting.sentences import format_accuracies, format_index, format_m
 
 if TYPE_CHECKING:
     from resque.energy.grid import Grid
-    from resque.workflows.calibration import CalibrationCost, CalibrationPlan
+    from resque.workflows.calibration_runs import CalibrationCost, CalibrationPlan
 
 __all__ = ["plan_as_json", "show_calibration_runs", "show_next_command", "show_plan"]
 
@@ -24,7 +24,7 @@ def show_plan(plan: "CalibrationPlan", grid: "Grid | None", is_default_target: b
     """Show the chosen calibration runs and an upper bound on their cost.
 
     Args:
-        plan: What :func:`resque.workflows.calibration.plan_calibration` returned.
+        plan: What :func:`resque.workflows.calibration_runs.plan_calibration` returned.
         grid: Electricity grid that the cost is computed with.
         is_default_target: Whether the target is 3 % below the clean accuracy because none was named.
     """

@@ -4,12 +4,12 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resque._format import NOT_MEASURED, format_cost, format_interval, format_probability, format_share
+from resque._format import NOT_MEASURED, format_cost, format_probability, format_share
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
 from resque.forecasting.evaluation.settlement import FORECAST, Settlement, is_covered, relative_error
-from resque.ledger.records import Forecast, ForecastRevision, Update
+from resque.ledger.records import Forecast, Update
 from resque.reporting.carbon_intensity import SoftwareCarbonIntensity, software_carbon_intensity
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "carbon_sentence", "covered_mark", "energy_sentence", "format_accuracies", "format_carbon", "format_correlation",
     "format_error", "format_forgetting", "format_index", "format_median", "format_methods", "format_shift",
-    "grid_sentence", "outcome_sentence", "overhead_sentence", "predictor_sentence", "progress_text",
+    "grid_sentence", "outcome_sentence", "overhead_sentence", "predictor_sentence",
     "settlement_sentence", "verdict_sentence",
 ]  # fmt: skip
 
@@ -69,15 +69,6 @@ def format_index(update: Update) -> str:
 def format_shift(update: Update) -> str:
     """Return the shift in an update's data specification, or the whole specification without one."""
     return "+".join(update.train_data.split("+")[1:]) or shorten_data(update.train_data)
-
-
-def progress_text(accuracy: float, revision: ForecastRevision | None) -> str:
-    """Return the current accuracy of a run with its latest in-run forecast of the total steps."""
-    if revision is None:
-        return f"accuracy {accuracy:.4f}"
-    total = revision.steps
-    interval = format_interval("steps", total.value, total.interval)
-    return f"accuracy {accuracy:.4f}, of {format_cost('steps', total.value)} ({interval})"
 
 
 def outcome_sentence(forecast: Forecast, update: Update) -> str:

@@ -16,14 +16,14 @@ from resque.ledger.store import Ledger
 from resque.training.checkpoint import Checkpoint
 from resque.training.evaluation import check_data_fits_model, evaluate_dataset
 from resque.training.recipe import Recipe
-from resque.workflows.calibration import (
+from resque.workflows.calibration_defaults import default_target, shorten_recipe, split_for_calibration
+from resque.workflows.calibration_runs import (
     UPDATES,
     CalibrationPlan,
     CalibrationRequest,
     plan_calibration,
     run_calibration,
 )
-from resque.workflows.calibration_defaults import default_target, shorten_recipe, split_for_calibration
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
 from resque.workflows.update import CHECKPOINTS
 

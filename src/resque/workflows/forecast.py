@@ -169,8 +169,9 @@ class _Passes:
         profile = None
         if original is not None:
             profile = self.loader.original_profile(network, original, self.layer, self.reduction)
-        features, _, passes_s = shift_features(network, job, profile, labels)
-        step_cost = probe(network, job.train, job.recipe, self.meter)
+        with self.loader.options.show_progress("passing the new data"):
+            features, _, passes_s = shift_features(network, job, profile, labels)
+        step_cost = self._probe(network, job)
         return _Known(network, job, features, step_cost, forecast_overhead(passes_s, step_cost))
 
     def over_new_task(self, job: RetrainingJob, extend: bool) -> _Known:
@@ -178,5 +179,9 @@ class _Passes:
         network = self.loader.network(None, job.seed)
         features, warm_up = self.loader.new_task_features(network, job, extend, self.layer, self.reduction)
         network, job = prepare_new_task(network, job, extend)
-        step_cost = probe(network, job.train, job.recipe, self.meter)
+        step_cost = self._probe(network, job)
         return _Known(network, job, features, step_cost, join_readings([warm_up, step_cost.reading]))
+
+    def _probe(self, network: nn.Module, job: RetrainingJob) -> StepCost:
+        with self.loader.options.show_progress("measuring a training step"):
+            return probe(network, job.train, job.recipe, self.meter)

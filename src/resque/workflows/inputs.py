@@ -107,7 +107,7 @@ class InputLoader:
         """
         shown = source if isinstance(source, str) else "the data"
         with self.options.show_progress(f"reading {shown}") as show:
-            return load_data(
+            data = load_data(
                 source,
                 limit=self.options.limit,
                 preprocessing=self._preprocessing(),
@@ -115,6 +115,8 @@ class InputLoader:
                 for_training=for_training,
                 on_progress=lambda done, total: show(done, total or done, ""),
             )
+        # The name of the data is a condition of the cost model: other arrays are another condition.
+        return dataclasses.replace(data, name=f"array:{data.digest[:8]}") if isinstance(source, tuple) else data
 
     def network(self, data: LabeledDataset | None = None, seed: int = 0) -> nn.Module:
         """Load the model with its weights, on its device, in evaluation mode.

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from resque._format import format_cost
+from resque._format import format_cost, format_interval
 from resque.energy.grid import Grid, named_grid
 from resque.energy.meters import EnergyMeter, open_meter
 from resque.energy.price import Tariff
@@ -267,7 +267,8 @@ class _Loaded:
         if self.job.parent:
             of_task = self.loader.new_task_features
             return of_task(self.model, self.query, self.extend, request.layer, request.reduction)[0]
-        return shift_features(self.network, self.job, self.original, request.labels)[0]
+        with request.options.show_progress("passing the new data"):
+            return shift_features(self.network, self.job, self.original, request.labels)[0]
 
     @property
     def lineage(self) -> Lineage:
@@ -333,9 +334,9 @@ def progress_text(progress: RunProgress) -> str:
     text, revision = f"accuracy {progress.accuracy:.4f}", progress.revision
     if revision is None:
         return text
-    within, median = revision.steps.interval, format_cost("steps", revision.steps.value)
-    high = "" if within.high is None else format_cost("steps", within.high)
-    return f"{text}, of {median} ({format_cost('steps', within.low)}–{high}) steps"
+    steps = revision.steps
+    within = format_interval("steps", steps.value, steps.interval)
+    return f"{text}, of {format_cost('steps', steps.value)} ({within}) steps"
 
 
 def create_folder(folder: Path) -> None:

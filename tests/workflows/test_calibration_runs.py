@@ -25,13 +25,13 @@ from resque.training.checkpoint import Checkpoint
 from resque.training.job import RetrainingJob, evaluation_steps
 from resque.training.recipe import Recipe
 from resque.training.retrain import retrain
-from resque.workflows.calibration import (
+from resque.workflows.calibration_defaults import shorten_recipe, split_for_calibration
+from resque.workflows.calibration_runs import (
     CalibrationPlan,
     CalibrationRequest,
     plan_calibration,
     run_calibration,
 )
-from resque.workflows.calibration_defaults import shorten_recipe, split_for_calibration
 from resque.workflows.shift_selection import Candidate, applicable_shifts, select_spread
 
 NET = """
