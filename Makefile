@@ -32,8 +32,11 @@ studies: $(addprefix study-,$(STUDIES))
 study-%: $(VENV)/installed
 	$(BIN)/python studies/$*.py --preset $(PRESET)
 
-pictures: $(VENV)/installed
+pictures: $(VENV)/installed demo-run/resque.db
 	$(BIN)/python docs/pictures.py
+
+demo-run/resque.db:
+	$(MAKE) demo
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

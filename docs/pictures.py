@@ -1,6 +1,6 @@
 """Make the pictures of the README from the demo: a forecast in a terminal, and the report.
 
-    make demo pictures
+    make pictures
 
 The report is photographed by headless Chromium; where that is not installed, its picture is left as it is.
 """
