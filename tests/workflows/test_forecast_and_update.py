@@ -103,6 +103,7 @@ def test_a_new_task_is_forecast_and_learned_with_its_head(known, folder, meter):
     held_out = dataclasses.replace(held_out, labels=held_out.labels % 2)
     forecast = resque.forecast(known, odd, held_out, 0.7, new_task=True, recipe=RECIPE, meter=meter)
     assert forecast.features.task_index is not None
+    assert forecast.overhead.meter == meter.name
     update = resque.update(known, odd, held_out, 0.7, forecast=forecast, out="parity", meter=meter)
     assert (update.shift_type, update.forecast_id, update.parent) == ("new task", forecast.id, forecast.parent)
     assert len(load_file("parity/model.safetensors")["12.weight"]) == 2

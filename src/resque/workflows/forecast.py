@@ -177,7 +177,7 @@ class _Passes:
     def over_new_task(self, job: RetrainingJob, extend: bool) -> _Known:
         """Compute the features of a new task; the model and the job of the result have the new head."""
         network = self.loader.network(None, job.seed)
-        features, warm_up = self.loader.new_task_features(network, job, extend, self.layer, self.reduction)
+        features, warm_up = self.loader.new_task_features(network, job, extend, self.layer, self.reduction, self.meter)
         network, job = prepare_new_task(network, job, extend)
         step_cost = self._probe(network, job)
         return _Known(network, job, features, step_cost, join_readings([warm_up, step_cost.reading]))

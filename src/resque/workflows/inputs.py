@@ -15,7 +15,7 @@ from torch import nn
 from resque.data.dataset import BATCH, LabeledDataset
 from resque.data.loading import load_data
 from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization
-from resque.energy.meters import open_meter
+from resque.energy.meters import EnergyMeter
 from resque.errors import DataError, ModelError
 from resque.indices.compute_profile import profile
 from resque.indices.profile import Profile
@@ -219,14 +219,20 @@ class InputLoader:
         )
 
     def new_task_features(
-        self, network: nn.Module, job: RetrainingJob, extend: bool, layer: str | None, reduction: str | None
+        self,
+        network: nn.Module,
+        job: RetrainingJob,
+        extend: bool,
+        layer: str | None,
+        reduction: str | None,
+        meter: EnergyMeter,
     ) -> "tuple[Features, EnergyReading]":
         """Train a copy with a new head for one epoch; return the features of the new task, and what that took."""
         settings = TaskIndexSettings(
             extend=extend, recipe=job.recipe, layer=layer, reduction=reduction or "flatten", seed=job.seed
         )
         with self.options.show_progress("one epoch on a copy") as show:
-            return task_features(network, job, settings, meter=open_meter(), on_progress=show)
+            return task_features(network, job, settings, meter=meter, on_progress=show)
 
     def _preprocessing(self) -> ImagePreprocessing | Tokenization:
         return NO_PREPROCESSING if self.spec is None else preprocessing_for(self.spec)

@@ -266,7 +266,8 @@ class _Loaded:
         request = self.request
         if self.job.parent:
             of_task = self.loader.new_task_features
-            return of_task(self.model, self.query, self.extend, request.layer, request.reduction)[0]
+            meter = request.meter or open_meter()
+            return of_task(self.model, self.query, self.extend, request.layer, request.reduction, meter)[0]
         with request.options.show_progress("passing the new data"):
             return shift_features(self.network, self.job, self.original, request.labels)[0]
 
