@@ -1,6 +1,7 @@
 """The documentation and the project's habits agree with the code."""
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import typer
 
 import resque
 from resque.cli.app import app
+from resque.ledger.export import read_json_lines
 from resque.workflows.project import KEYS
 
 ROOT = Path(__file__).parents[2]
@@ -126,3 +128,14 @@ def test_readme_fits_on_150_lines_and_its_pictures_are_small():
     assert len(text.splitlines()) <= 150
     for picture in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text):
         assert (ROOT / picture).stat().st_size < 200_000
+
+
+def test_picture_of_a_forecast_fetches_nothing():
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    entries = read_json_lines(ROOT / "tests/data/format-1/ledger.jsonl")
+    forecast = next(entry for entry in entries if isinstance(entry, resque.Forecast))
+    drawing = pictures.forecast_picture(forecast)
+    assert forecast.id in drawing
+    assert not re.search(r"@font-face|(?:src|href)=|url\((?!#)", drawing)
