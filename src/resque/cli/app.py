@@ -86,7 +86,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            _print_error("interrupted; the ledger holds finished updates only")
+            _print_error("interrupted; the ledger holds finished updates only, and --resume continues a retraining")
         raise
     except Exception as error:
         if os.environ.get("RESQUE_DEBUG"):

@@ -35,7 +35,7 @@ def calibrate(
     recipe: opt.RecipeName = "retrain-adam",
     evaluate_every: opt.EvaluateEvery = None,
     max_epochs: Annotated[
-        int | None, opt.option(opt.RECIPE, "Longest run, in epochs; default: the recipe's, or 20 (or 1,000 steps).")
+        int | None, opt.option(opt.RECIPE, "Maximum number of epochs; default: the recipe's, or 20 (or 1,000 steps).")
     ] = None,
     seed: opt.Seed = 0,
     dry_run: Annotated[bool, opt.option(opt.BUDGET, "Show the plan and its cost; train nothing.", "--dry-run")] = False,

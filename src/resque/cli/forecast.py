@@ -24,7 +24,7 @@ def forecast(
     target_accuracy: opt.Target,
     original: Annotated[
         str | None,
-        opt.option(opt.MODEL, "With --shifted: profile (.safetensors) or data that the model was trained on."),
+        opt.option(opt.MODEL, "With --shifted, for the index: profile (.safetensors) or data before the shift."),
     ] = None,
     shifted: Annotated[str | None, opt.option(opt.MODEL, "New training data, of the same classes.")] = None,
     task: Annotated[
@@ -76,7 +76,7 @@ def forecast(
     """Forecast every cost of an update with its interval, before anything is trained; with a budget, decide.
 
     Exit codes with a budget (--max-…): 0 within it, 3 beyond it, 4 not reliable enough to decide. Without one: 4 where
-    too few of your own updates are known. --max-epochs is also the longest run.
+    too few of your own updates are known. --max-epochs also limits the run.
 
     Example: resque forecast --model net.py:build --original net.profile --shifted npz:new.npz
     --test npz:new-test.npz --target-accuracy 0.9
@@ -90,10 +90,8 @@ def forecast(
 
     if task is not None and opt.is_from_project(context, "original"):
         original = None
-    if (task is None) == (original is None) or (original is None) != (shifted is None) or (extend and not task):
-        raise SettingError(
-            "say what changes: --original and --shifted for new data, or --task (and --extend) for new classes"
-        )
+    if (task is None) == (shifted is None) or (task and original is not None) or (extend and not task):
+        raise SettingError("name the new data: --shifted (with --original), or --task (and --extend) for new classes")
     tariff = Tariff(price_per_kwh, price_per_hour, currency)
     budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
     page = summary if budget.is_given else None

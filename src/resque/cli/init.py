@@ -29,8 +29,7 @@ def init(
     Example: resque init --model net.py:build --weights net.safetensors --test npz:new-test.npz --target-accuracy 0.9
     """
     from resque.reporting import console, tables
-    from resque.workflows.project import Project, write_project
-    from resque.workflows.project_check import check_project
+    from resque.workflows.project_check import start_project
 
     given = {
         ("model", "spec"): model, ("model", "weights"): weights, ("model", "original"): original,
@@ -39,8 +38,7 @@ def init(
         ("cost", "country"): country, ("ledger", "path"): ledger,
     }  # fmt: skip
     values = {key: value for key, value in given.items() if value is not None}
-    write_project(project, values)
-    found = check_project(Project(values))
+    found = start_project(project, values)
     facts = {"project": str(project), **found}
     if as_json:
         console.print_json(facts)

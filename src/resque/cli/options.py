@@ -72,7 +72,7 @@ _RECIPES = "retrain-adam, retrain-sgd, train-adam, train-sgd or FILE.toml; then 
 RecipeName = Annotated[str, option(RECIPE, _RECIPES, "--recipe")]
 NoBundled = Annotated[bool, option(RECIPE, "Leave the bundled history out of the forecast.", "--no-bundled-history")]
 EvaluateEvery = Annotated[int | None, option(RECIPE, "Steps between evaluations; default: once per epoch.")]
-MaxEpochs = Annotated[int | None, option(RECIPE, "Longest run, in epochs; default: the recipe's.")]
+MaxEpochs = Annotated[int | None, option(RECIPE, "Maximum number of epochs; default: the recipe's.")]
 Seed = Annotated[int, option(RECIPE, "Seed of random initial weights and of the data order.")]
 
 PricePerKwh = Annotated[float, option(BUDGET, "Price of a kWh.")]

@@ -85,6 +85,10 @@ def retrain(
         original = None
     if (new_head or extend) and opt.is_from_project(context, "original_test"):
         original_test = None
+    if forecast is not None and opt.is_from_project(context, "recipe"):
+        recipe = None  # the forecast has it
+    if forecast is not None and opt.is_from_project(context, "evaluate_every"):
+        evaluate_every = None
     tariff = Tariff(price_per_kwh, price_per_hour, currency) if price_per_kwh or price_per_hour else None
     hardware = embodied_emissions({"device": device}, embodied_kg, life_years)
     request = UpdateRequest(

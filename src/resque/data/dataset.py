@@ -35,7 +35,7 @@ _BLOCK_VALUES = 2**20
 _MOST_BATCHES = 16
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LabeledDataset:
     """Samples with their class labels, in memory.
 
@@ -67,6 +67,13 @@ class LabeledDataset:
     class_names: tuple[str, ...] = ()
     labeled: bool = True
     mixture: tuple[str | None, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"LabeledDataset({self.name!r}, {len(self)} samples, {len(self.classes)} classes)"
+
+    def __iter__(self) -> Iterator[tuple[Inputs, Tensor]]:
+        """Yield batches, as a loader does."""
+        return self.batches()
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -26,7 +26,7 @@ DataLike = str | LabeledDataset | tuple[Any, Any]
 def load_data(
     data: DataLike,
     *,
-    name: str = "array",
+    name: str | None = None,
     limit: int | None = None,
     seed: int = 0,
     preprocessing: Preprocessing | None = None,
@@ -41,7 +41,7 @@ def load_data(
             Or a pair ``(x, y)``: an array of images ``(n, h, w)`` or ``(n, h, w, c)``, uint8 or floats in [0, 1]; a
             tensor of images ``(n, c, h, w)`` or of other inputs; or a list of texts; with integer labels ``(n,)``, or
             None without labels. Or a dataset, which keeps its own preprocessing if it has one.
-        name: Name of the dataset made from a pair.
+        name: Name of the dataset made from a pair; None makes one from its content. Data are told apart by name.
         limit: Largest number of samples, drawn at random; same as ``@LIMIT`` right after the source.
         seed: Seed of splits and noise; the command line always uses 0.
         preprocessing: Preprocessing of the model, see :func:`resque.models.registry.preprocessing_for`; texts need it.
@@ -82,14 +82,17 @@ def load_data(
     return dataset
 
 
-def _from_object(data: Any, name: str, preprocessing: Preprocessing | None) -> LabeledDataset:
+def _from_object(data: Any, name: str | None, preprocessing: Preprocessing | None) -> LabeledDataset:
     """Return a dataset itself, or the dataset of a pair ``(x, y)``."""
     if isinstance(data, LabeledDataset):
         if isinstance(preprocessing, ImagePreprocessing) and data.transform == NO_PREPROCESSING:
             return dataclasses.replace(data, transform=preprocessing)
         return data
     if isinstance(data, tuple | list) and len(data) == 2:
-        return to_dataset(name, samples_from_arrays(name, *data), preprocessing or NO_PREPROCESSING)
+        dataset = to_dataset(
+            name or "array", samples_from_arrays(name or "array", *data), preprocessing or NO_PREPROCESSING
+        )
+        return dataset if name else dataclasses.replace(dataset, name=f"array:{dataset.digest[:8]}")
     raise DataError(
         f"data is a {type(data).__name__}; expected a specification such as 'digits@test', a LabeledDataset, or a "
         "pair (x, y) of arrays"

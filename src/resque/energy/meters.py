@@ -123,7 +123,7 @@ class CodecarbonMeter:
         energies = {device: float(getattr(data, f"{device}_energy")) for device in methods}
         total = math.fsum(energies.values())
         soft = math.fsum(kwh for device, kwh in energies.items() if methods[device] != "measured")
-        note = f"{soft / total:.0%} of the energy is modelled or assumed, not measured" if soft > total / 2 else ""
+        note = f"{soft / total:.0%} of the energy is modeled or assumed, not measured" if soft > total / 2 else ""
         return EnergyReading(wall_s, total, energies, methods, self.name, note)
 
 

@@ -4,12 +4,14 @@ Each cost is compared by its one-sided upper prediction bound at the confidence 
 gives no decision, even if it exceeds the budget.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from resque._display import Display, Displayable
 from resque._format import COST_NAMES, format_probability
 from resque.energy.price import Tariff
+from resque.errors import SettingError
 from resque.forecasting.costs import price_estimate
 from resque.forecasting.reliability import FEWEST_UPDATES
 from resque.ledger.records import Estimate, Forecast
@@ -56,6 +58,14 @@ class Budget:
     max_price: float | None = None
     tariff: Tariff = field(default_factory=Tariff)
 
+    def __post_init__(self) -> None:
+        for name in (*_LIMITS, "max_price"):
+            limit = getattr(self, name)
+            if limit is not None and not (isinstance(limit, int | float) and 0.0 <= limit < math.inf):
+                raise SettingError(f"budget {name} is {limit!r}: expected a number from 0 on")
+        if self.max_epochs is not None and self.max_epochs != int(self.max_epochs):
+            raise SettingError(f"budget max_epochs is {self.max_epochs}: expected a whole number")
+
     @property
     def is_given(self) -> bool:
         """Whether there is any limit."""
@@ -79,7 +89,8 @@ class Decision(Displayable):
     @property
     def verdict(self) -> str:
         """Exit code in words."""
-        return VERDICTS[self.code]
+        exceeded = any(bound > limit for _, bound, limit, _ in self.held)
+        return "target too unlikely" if self.code == BEYOND and not exceeded else VERDICTS[self.code]
 
     def _display(self) -> Display:
         rows = [(_name(cost), f"{bound:.3g} {unit}", f"{limit:g} {unit}") for cost, bound, limit, unit in self.held]

@@ -265,7 +265,7 @@ def _feature_matrix(examples: Sequence[TrainingExample]) -> np.ndarray:
 
 
 def _factor_levels(example: TrainingExample) -> tuple[Hashable, ...]:
-    """Return the level of each factor in INTERCEPTS; an unnamed shift type is a type of its own."""
+    """Return the random-effect groups of an update, in the order of INTERCEPTS; an unnamed shift type is its own."""
     group, shift_type = example.group, example.condition if example.shift_type is None else example.shift_type
     return group, shift_type, (group, shift_type), (group, shift_type, example.condition), (group, example.parent)
 

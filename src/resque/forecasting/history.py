@@ -115,7 +115,7 @@ class ForecastQuery:
         return predictor_values(predictors, self.features, self.target_accuracy)
 
     def example(self, features: tuple[float, ...]) -> TrainingExample:
-        """Return the update to predict, with the given features, for the cost model."""
+        """Return the queried update as input of the cost model, with these predictor values and an unknown cost."""
         return TrainingExample(features, math.nan, False, self.group, self.shift_type, self.condition, self.parent)
 
 

@@ -229,7 +229,7 @@ def _risk_set(
 
 
 def _landmark_example(update: Update, query: ForecastQuery, step: int, own: bool) -> TrainingExample | None:
-    """Return state and further steps of a finished run at a landmark; None if it is not at risk or has no state."""
+    """Return a finished run as a training example at a landmark step; None if it had ended or is unclear."""
     target = target_for(update, query, own)
     if not is_comparable(update, query, target):
         return None

@@ -62,7 +62,8 @@ def _too_few(rows: Sequence[HistoryRow], level: float) -> Iterator[str]:
     conditions = len({row.example.condition for row in rows})
     needed = math.ceil(level / (1.0 - level) - 1e-9)  # conditions for a finite jackknife+ interval
     if len(rows) < FEWEST_UPDATES:
-        yield f"{len(rows)} own updates with this model and recipe, and {FEWEST_UPDATES} are needed: do more updates"
+        count = f"{len(rows)} own update{'s' * (len(rows) != 1)} with this model and recipe"
+        yield f"{count}, and {FEWEST_UPDATES} are needed: do more updates"
     elif reached < FEWEST_REACHED:
         yield (
             f"{reached} of {len(rows)} own updates reached the target, and {FEWEST_REACHED} are needed: "
@@ -84,7 +85,9 @@ def _own_values(history: Sequence[Update], query: ForecastQuery, name: str) -> l
 
 
 def _side_out_of_range(query_values: tuple[float, ...] | None, values: Sequence[float]) -> str | None:
-    """Return ``below`` or ``above`` if a value lies outside the range by more than 10 % of it, clipped to [0.01, 0.1].
+    """Return ``below`` or ``above`` if the queried value lies outside the range of the others; None if inside.
+
+    The tolerance is 10 % of that range, but at least 0.01 and at most 0.1.
 
     For a log predictor, 0.1 is about 10 % of its argument.
     """
@@ -116,7 +119,7 @@ def history_notes(
     settings = [recipe_to_dict(job.recipe)[name] for name in names]
     censored = sum(row.example.censored for row in own_rows)
     counts = {
-        "come from another model": sum(row.example.parent != parent for row in own_rows),
+        "started from other weights": sum(row.example.parent != parent for row in own_rows),
         "used another optimizer, learning rate or batch size": sum(
             [update.recipe.get(name) for name in names] != settings for update in history
         ),

@@ -14,7 +14,7 @@ from resque.models.inference import device_of, iterate_batches
 from resque.models.layers import PENULTIMATE, representation_layer
 from resque.models.weights import fingerprint
 
-__all__ = ["profile"]
+__all__ = ["check_labels", "profile"]
 
 _OnBatch = Callable[[Tensor, Tensor, Tensor], None]
 
@@ -53,8 +53,7 @@ def profile(
         >>> clean.n, clean.width, clean.origin.layer
         (6, 1024, '7')
     """
-    if labels not in ("true", "pseudo"):
-        raise RepresentationError(f"labels={labels!r}: use 'true' or 'pseudo'")
+    check_labels(labels)
     name = representation_layer(model, layer)
     result = Profile(Origin(fingerprint(model), name, preprocessing, reduction), classes, labels)
     also = [] if on_batch is None else [(PENULTIMATE, "mean")]
@@ -73,3 +72,9 @@ def profile(
         raise RepresentationError("the loader gave no batch: expected at least one")
     result.finish()
     return result
+
+
+def check_labels(labels: str) -> None:
+    """Raise RepresentationError unless the labels are ``"true"`` or ``"pseudo"``."""
+    if labels not in ("true", "pseudo"):
+        raise RepresentationError(f"labels={labels!r}: use 'true' or 'pseudo'")

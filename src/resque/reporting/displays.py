@@ -40,6 +40,7 @@ def overview_display(settled: Sequence[tuple[Forecast, Update]]) -> Display:
         rows.append(cells)
     columns = [f"{COST_NAMES[cost]}, {which}" for cost in MAIN_COSTS for which in ("forecast", "measured")]
     lines = ["* outside the prediction interval; + target not reached, so the cost of reaching it is higher"]
+    lines += [sentences.caveat_sentence([forecast for forecast, _ in settled])] if settled else []
     return Display("Forecast and measured", ("update", *columns), rows, lines)
 
 
@@ -58,7 +59,9 @@ def settled_display(forecast: Forecast, update: Update) -> Display:
     ]
     if not update.reached:
         lines.append("+ target not reached: the cost of reaching it is higher")
-    columns = "cost", "forecast", "interval", "measured", "error", "covered"
+    lines.append(f"coverage: {forecast.estimates['steps'].interval.guarantee}")
+    lines += [f"not reliable enough for a decision: {issue}" for issue in forecast.reliability_issues]
+    columns = "cost", "forecast", f"{forecast.level:.0%} interval", "measured", "error", "covered"
     return Display(f"Forecast and measured: {sentences.format_shift(update)}", columns, rows, lines)
 
 

@@ -16,10 +16,25 @@ if TYPE_CHECKING:
     from resque.forecasting.evaluation.metrics import PredictorReport
 
 __all__ = [
-    "carbon_sentence", "covered_mark", "energy_sentence", "format_accuracies", "format_carbon", "format_correlation",
-    "format_error", "format_forgetting", "format_index", "format_median", "format_methods", "format_shift",
-    "grid_sentence", "outcome_sentence", "overhead_sentence", "predictor_sentence",
-    "settlement_sentence", "verdict_sentence",
+    "carbon_sentence",
+    "caveat_sentence",
+    "covered_mark",
+    "energy_sentence",
+    "format_accuracies",
+    "format_carbon",
+    "format_correlation",
+    "format_error",
+    "format_forgetting",
+    "format_index",
+    "format_median",
+    "format_methods",
+    "format_shift",
+    "grid_sentence",
+    "outcome_sentence",
+    "overhead_sentence",
+    "predictor_sentence",
+    "settlement_sentence",
+    "verdict_sentence",
 ]  # fmt: skip
 
 
@@ -83,9 +98,26 @@ def energy_sentence(reading: EnergyReading) -> str:
     return f"{format_cost('energy_kwh', reading.energy_kwh)} ({how}; {reading.meter})"
 
 
+def caveat_sentence(forecasts: Sequence[Forecast]) -> str:
+    """Return the nominal coverage of the intervals, and how many forecasts have no guarantee or are not reliable."""
+    levels = " or ".join(sorted({f"{forecast.level:.0%}" for forecast in forecasts}))
+    guarantees = [forecast.estimates["steps"].interval.guarantee for forecast in forecasts]
+    unguarded = sum("no coverage guarantee" in text or "no guarantee" in text for text in guarantees)
+    unreliable = sum(bool(forecast.reliability_issues) for forecast in forecasts)
+    n = len(forecasts)
+    return (
+        f"Intervals have a nominal coverage of {levels}. {unguarded} of {n} forecasts have no coverage guarantee; "
+        f"{unreliable} of {n} were not reliable enough for a decision."
+    )
+
+
 def format_methods(reading: EnergyReading) -> str:
     """Return how the energy of each component is known: ``cpu modeled, ram assumed``."""
-    return ", ".join(f"{device} {how}" for device, how in sorted(reading.methods.items())) or "not measured"
+    named = {"modelled": "modeled"}  # as the file format has it → as people read it
+    return (
+        ", ".join(f"{device} {named.get(how, how)}" for device, how in sorted(reading.methods.items()))
+        or "not measured"
+    )
 
 
 def carbon_sentence(carbon: SoftwareCarbonIntensity) -> str:

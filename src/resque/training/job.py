@@ -67,8 +67,12 @@ class RetrainingJob:
     @staticmethod
     def check_target(target_accuracy: float) -> None:
         """Raise SettingError unless 0 < target_accuracy <= 1."""
-        if not 0.0 < target_accuracy <= 1.0:
-            raise SettingError(f"target accuracy {target_accuracy:g}: expected a share in (0, 1], e.g. 0.9 for 90 %")
+        try:
+            valid = 0.0 < target_accuracy <= 1.0
+        except TypeError:
+            valid = False
+        if not valid:
+            raise SettingError(f"target accuracy {target_accuracy}: expected a share in (0, 1], e.g. 0.9 for 90 %")
 
     @property
     def digest(self) -> str:

@@ -75,8 +75,8 @@ class Calibration:
         target_accuracy: Accuracy to reach on shifted test data; None is 3 % below the clean accuracy.
         updates: Number of runs.
         recipe: Recipe or its specification.
-        evaluate_every: Steps between evaluations; goes before the recipe's.
-        max_epochs: Longest run; None shortens the recipe's.
+        evaluate_every: Steps between evaluations; overrides the recipe's.
+        max_epochs: Maximum number of epochs; None shortens the recipe's.
         seed: Seed of the data order.
         layer: Module whose output is the representation.
         reduction: How a representation is flattened.

@@ -13,6 +13,7 @@ from resque.errors import SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.intervals import check_level
+from resque.indices.compute_profile import check_labels
 from resque.indices.shift_features import shift_features
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Features, Forecast, StepCost
@@ -72,8 +73,8 @@ def forecast(
         extend: Whether the new task keeps the old classes: the head is widened.
         ledger: Ledger or its file; it gets the forecast.
         recipe: Recipe or its specification, e.g. ``"retrain-adam,batch_size=64"``.
-        evaluate_every: Steps between evaluations; goes before the recipe's.
-        max_epochs: Longest run; goes before the recipe's and the budget's.
+        evaluate_every: Steps between evaluations; overrides the recipe's.
+        max_epochs: Maximum number of epochs; overrides the recipe's and the budget's.
         labels: ``"true"``, or ``"pseudo"`` for the model's own predictions on the training data.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
         reduction: How a representation is flattened; None takes the profile's, else ``"flatten"``.
@@ -83,7 +84,7 @@ def forecast(
         budget: Limits of the update; its ``max_epochs`` limits the run. See :func:`resque.decide`.
         bundled_history: Whether the bundled history shapes the forecast.
         country: ISO alpha-3 code of the electricity grid; without country and intensity there is no carbon.
-        intensity: Carbon intensity in g CO2e per kWh; goes before the country's.
+        intensity: Carbon intensity in g CO2e per kWh; overrides the country's.
         pue: Power usage effectiveness of the site.
         meter: Energy meter; None opens the best one available.
         options: How a specified model and the data are loaded.
@@ -108,7 +109,8 @@ def forecast(
     history, grid = ledger if isinstance(ledger, Ledger) else Ledger(ledger), named_grid(country, intensity, pue)
     history.check_writable()
     check_level(level)
-    _check_options(new_task or extend, labels, original)
+    check_labels(labels)
+    _check_options(new_task, extend, labels, original)
     if max_epochs is None and budget is not None and budget.max_epochs is not None:
         max_epochs = int(budget.max_epochs)
     loader = InputLoader(model, options or ModelOptions())
@@ -134,7 +136,10 @@ def forecast(
     return result
 
 
-def _check_options(is_new_task: bool, labels: str, original: Any) -> None:
+def _check_options(new_task: bool, extend: bool, labels: str, original: Any) -> None:
+    is_new_task = new_task or extend
+    if new_task and extend:
+        raise SettingError("a new head replaces the old classes and a widened one keeps them: choose one")
     if is_new_task and labels != "true":
         raise SettingError("a new task needs its labels: leave --labels out")
     if is_new_task and original is not None:

@@ -16,7 +16,7 @@ from resque.data.dataset import BATCH, LabeledDataset
 from resque.data.loading import load_data
 from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization
 from resque.energy.meters import EnergyMeter
-from resque.errors import DataError, ModelError
+from resque.errors import DataError, ModelError, SettingError
 from resque.indices.compute_profile import profile
 from resque.indices.profile import Profile
 from resque.indices.task_features import TaskIndexSettings, task_features
@@ -88,6 +88,12 @@ class InputLoader:
     model: str | nn.Module
     options: ModelOptions = field(default_factory=ModelOptions)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, str | nn.Module):
+            raise ModelError(
+                f"the model is a {type(self.model).__name__}; expected an nn.Module, or a specification: 'net.py:build'"
+            )
+
     @property
     def spec(self) -> str | None:
         """Specification of the model; None for an object that :func:`resque.load_model` did not build."""
@@ -107,7 +113,7 @@ class InputLoader:
         """
         shown = source if isinstance(source, str) else "the data"
         with self.options.show_progress(f"reading {shown}") as show:
-            data = load_data(
+            return load_data(
                 source,
                 limit=self.options.limit,
                 preprocessing=self._preprocessing(),
@@ -115,11 +121,9 @@ class InputLoader:
                 for_training=for_training,
                 on_progress=lambda done, total: show(done, total or done, ""),
             )
-        # The name of the data is a condition of the cost model: other arrays are another condition.
-        return dataclasses.replace(data, name=f"array:{data.digest[:8]}") if isinstance(source, tuple) else data
 
     def network(self, data: LabeledDataset | None = None, seed: int = 0) -> nn.Module:
-        """Load the model with its weights, on its device, in evaluation mode.
+        """Load the model with its weights, on its device; an object stays in its mode.
 
         Args:
             data: Data to learn: an untrained library model gets one output for each of its classes.
@@ -127,7 +131,7 @@ class InputLoader:
         """
         options, classes = self.options, self.options.classes
         if not isinstance(self.model, str):
-            return self.model.eval() if options.device is None else move_to_device(self.model.eval(), options.device)
+            return self.model if options.device is None else move_to_device(self.model, options.device)
         if classes is None and options.weights is None and data is not None and has_random_weights(self.model):
             classes = data.outputs
         return move_to_device(load_model(self.model, options.weights, seed, classes), options.device or "cpu")
@@ -242,6 +246,8 @@ def load_recipe(
     recipe: str | Recipe | None, evaluate_every: int | None = None, max_epochs: int | None = None
 ) -> Recipe:
     """Return a recipe from its specification or object; settings that are given go before the recipe's."""
+    if not isinstance(recipe, str | Recipe | None):
+        raise SettingError(f"recipe is a {type(recipe).__name__}; expected a Recipe, or a name: 'retrain-adam'")
     if isinstance(recipe, Recipe):
         given: dict[str, Any] = {"evaluate_every": evaluate_every, "max_epochs": max_epochs}
         return dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})

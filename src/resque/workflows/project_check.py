@@ -1,11 +1,14 @@
 """Check what a project file names: load the model, pass one batch, read the ledger."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from resque.data.dataset import BATCH, LabeledDataset
 from resque.energy.grid import named_grid
+from resque.errors import ProfileMismatchError
 from resque.ledger.store import Ledger
 from resque.models.inference import device_of, eval_mode, forward
 from resque.models.layers import representation_layer
@@ -13,9 +16,9 @@ from resque.models.weights import fingerprint
 from resque.training.job import RetrainingJob
 from resque.training.recipe import named_recipe
 from resque.workflows.inputs import InputLoader, ModelOptions
-from resque.workflows.project import Project
+from resque.workflows.project import Project, read_project, write_project
 
-__all__ = ["check_project"]
+__all__ = ["check_project", "start_project"]
 
 
 def check_project(project: Project, options: ModelOptions | None = None) -> dict[str, Any]:
@@ -56,6 +59,24 @@ def check_project(project: Project, options: ModelOptions | None = None) -> dict
     return found
 
 
+def start_project(path: Path, values: Mapping[tuple[str, str], Any]) -> dict[str, Any]:
+    """Write a project file and check it as it will be read; one that fails the check is removed again.
+
+    Args:
+        path: New file.
+        values: ``(section, key)`` → value, with paths relative to the file.
+
+    Returns:
+        What was found, see :func:`check_project`.
+    """
+    write_project(path, values)
+    try:
+        return check_project(read_project(path))
+    except BaseException:
+        path.unlink()
+        raise
+
+
 def _check_model(project: Project, options: ModelOptions | None) -> dict[str, str]:
     given = project.values
     weights, device = given.get(("model", "weights")), given.get(("update", "device"))
@@ -73,6 +94,8 @@ def _check_model(project: Project, options: ModelOptions | None) -> dict[str, st
         found["one batch"] = _pass_one_batch(network, data)
     if ("model", "original") in given:
         profile = loader.original_profile(network, given["model", "original"])
+        if profile.origin.model and profile.origin.model != fingerprint(network):
+            raise ProfileMismatchError(f"{given['model', 'original']} is a profile of another model: name its weights")
         found["original"] = f"{profile.n:,} samples, {len(profile.counts)} classes, layer {profile.origin.layer}"
     return found
 

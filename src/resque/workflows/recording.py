@@ -214,7 +214,7 @@ class Recording:
 @contextmanager
 def record(
     ledger: Ledger | str | Path,
-    forecast: str | None = None,
+    forecast: Forecast | str | None = None,
     *,
     model: nn.Module | None = None,
     optimizer: torch.optim.Optimizer | None = None,
@@ -237,7 +237,7 @@ def record(
 
     Args:
         ledger: Ledger, or its file.
-        forecast: Id of the forecast that the run settles. Model, data and target are taken from the forecast, which is
+        forecast: Forecast that the run settles, or its id. Model, data and target are taken from the forecast, which is
             revised at each evaluation (``run.revisions``).
         model: Model in training, to identify it by its fingerprint before and after.
         optimizer: Optimizer of the loop; with ``steps_per_epoch``, gradient norm and parameter change are measured.
@@ -269,7 +269,7 @@ def record(
     """
     store = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
     store.check_writable()
-    pending = None if forecast is None else store.pending(forecast)
+    pending = None if forecast is None else store.pending(forecast if isinstance(forecast, str) else forecast.id)
     known: dict[str, Any] = {
         "model": name or ("" if model is None else type(model).__name__),
         "parent": "" if model is None else fingerprint(model),

@@ -15,6 +15,7 @@ from resque.errors import DataError, SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.evaluation.settlement import check_settles
 from resque.forecasting.landmarking import ForecastReviser
+from resque.indices.compute_profile import check_labels
 from resque.indices.profile import Profile
 from resque.indices.shift_features import shift_features
 from resque.ledger.records import Features, Forecast, Update
@@ -55,6 +56,7 @@ def update(
     ledger: Ledger | str | Path = LEDGER,
     out: str | Path | None = None,
     resume: bool = False,
+    checkpoint_every_s: float = 30.0,
     recipe: str | Recipe | None = None,
     evaluate_every: int | None = None,
     max_epochs: int | None = None,
@@ -90,9 +92,10 @@ def update(
         ledger: Ledger or its file; it gets the update.
         out: New folder for the files; None makes one under ``updates/``.
         resume: Whether to continue an interrupted run of the same job.
+        checkpoint_every_s: Seconds between checkpoints.
         recipe: Recipe or its specification; None takes the forecast's, else ``"retrain-adam"``.
-        evaluate_every: Steps between evaluations; goes before the recipe's.
-        max_epochs: Longest run; goes before the recipe's.
+        evaluate_every: Steps between evaluations; overrides the recipe's.
+        max_epochs: Maximum number of epochs; overrides the recipe's.
         budget: Limits that end the run: ``max_hours``, ``max_kwh``, ``max_epochs``.
         labels: ``"true"``, or ``"pseudo"`` for the model's own predictions in the index.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
@@ -100,7 +103,7 @@ def update(
         shift_type: Name of the shift type; None takes the forecast's, else that of the data's specification.
         seed: Seed of the data order.
         country: ISO alpha-3 code of the electricity grid; without country and intensity there is no carbon.
-        intensity: Carbon intensity in g CO2e per kWh; goes before the country's.
+        intensity: Carbon intensity in g CO2e per kWh; overrides the country's.
         pue: Power usage effectiveness of the site.
         tariff: Prices of energy and machine time.
         meter: Energy meter; None opens the best one available.
@@ -245,6 +248,7 @@ class _Loaded:
         new_head = request.new_task or extend or changed == NEW_TASK
         if new_head and (request.original is not None or (request.new_task and request.extend)):
             raise SettingError("--new-head and --extend stand alone: without --original, --from-scratch or each other")
+        check_labels(request.labels)
         loader = InputLoader(request.model, request.options)
         query = _job(request, loader, forecast)
         model = loader.network(None if new_head else query.train, request.seed)

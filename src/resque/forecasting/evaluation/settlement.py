@@ -268,6 +268,6 @@ def _probability_score(settled: Sequence[tuple[Forecast, Update]]) -> Probabilit
 
 
 def _total(values: Sequence[float | None]) -> float | None:
-    """Return the sum; None if a value is unknown."""
+    """Return the sum of costs; None if one of them is unknown."""
     known = [value for value in values if value is not None]
     return math.fsum(known) if len(known) == len(values) else None

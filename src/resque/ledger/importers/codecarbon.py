@@ -175,7 +175,7 @@ def _row_number(run: LoggedRun, rows: Sequence[EmissionsRow]) -> int | None:
 
 
 def _owner(row: EmissionsRow, claimants: Sequence[LoggedRun]) -> LoggedRun:
-    """Return the one run that a row belongs to."""
+    """Return the only run whose time overlaps a row of emissions.csv; raise DataError if none or several do."""
     fitting = claimants if len(claimants) == 1 else [run for run in claimants if _overlap(run, row)]
     if len(fitting) != 1:
         names = ", ".join(run.name for run in claimants)
