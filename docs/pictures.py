@@ -22,7 +22,7 @@ IMAGES = Path(__file__).parent / "images"
 LEDGER, REPORT = Path("demo-run/resque.db"), Path("report.html")
 COLUMNS = 78
 WINDOW = 1120, 912
-MAX_COLORS = 48
+MAX_COLORS = 256
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 
 

@@ -55,6 +55,7 @@ from .training.retrain import retrain as retrain
 from .training.run import RunProgress as RunProgress
 from .training.stopping import stop_epoch as stop_epoch
 from .types import Interval as Interval
+from .workflows.calibrate import calibrate as calibrate
 from .workflows.forecast import forecast as forecast
 from .workflows.inputs import ModelOptions as ModelOptions
 from .workflows.recording import Recording as Recording, record as record

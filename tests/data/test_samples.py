@@ -1,6 +1,7 @@
 """Objects in memory as data: pairs of arrays or tensors, and datasets."""
 
 import dataclasses
+import re
 import tempfile
 from pathlib import Path
 
@@ -39,7 +40,9 @@ def test_pair_equals_npz_file_of_the_same_arrays(seed, shape, channels, labels, 
         assert torch.equal(data.labels, stored.labels)
         assert torch.equal(data.indices, stored.indices)
         assert data.digest == stored.digest
-        assert data.name == ("array" if limit is None or limit >= shape[0] else f"array@{limit}")
+        name, _, drawn = data.name.partition("@")
+        assert re.fullmatch("array:[0-9a-f]{8}", name)
+        assert drawn == ("" if limit is None or limit >= shape[0] else str(limit))
     scaled = load_data((x / 255, y), limit=limit, for_training=False).inputs
     assert scaled.dtype == torch.float32
     assert torch.allclose(scaled, stored.inputs / 255)
@@ -65,7 +68,7 @@ def test_unlabeled_pair_is_refused_for_training():
     data = load_data((X, None), for_training=False)
     assert (len(data), data.labeled, data.labels.unique().tolist()) == (12, False, [0])
     for unlabeled in (data, (X, None)):
-        with pytest.raises(DataError, match="array has no labels, and nothing can be trained"):
+        with pytest.raises(DataError, match="array:.* has no labels, and nothing can be trained"):
             load_data(unlabeled)
 
 
@@ -96,7 +99,7 @@ def test_other_tensors_reach_the_model_unchanged():
         (X, Y == 0, "labels are torch.bool; expected integers"),
         (X, ["a"] * 12, "labels: expected numbers"),
         (X, Y[:5], r"labels have shape \(5,\); expected \(12,\)"),
-        (X, Y * 0, r"array: only class \[0\] is left"),
+        (X, Y * 0, r"array:.*: only class \[0\] is left"),
         (["one text", "another"], [0, 1], "array holds texts"),
     ],
 )

@@ -310,5 +310,5 @@ def test_index_of_another_layer_is_not_comparable(job):
 
 def test_history_of_another_model_is_noted_without_guarantee(job):
     forecast = forecast_for(history(), job, parent="another")
-    assert "12 of 12 updates in the ledger come from another model" in forecast.notes
+    assert "12 of 12 updates in the ledger started from other weights" in forecast.notes
     assert "no coverage guarantee" in forecast.estimates["steps"].interval.guarantee

@@ -150,3 +150,84 @@ def test_an_interrupted_update_is_resumed(known, folder, meter, monkeypatch):
     again = resque.load_model(SPEC, "first/model.safetensors")
     with pytest.raises(SettingError, match="has ended"):
         resque.update(again, TRAIN, TEST, 0.9999, resume=True, **arguments)
+
+
+def test_arrays_are_told_apart_by_their_content(known, meter):
+    generator = np.random.default_rng(0)
+    x, y = generator.integers(0, 256, (60, 16, 16), dtype=np.uint8), np.arange(60) % 10
+    one, other = resque.load_data((x, y)), resque.load_data((255 - x, y))
+    assert one.name == resque.load_data((x.copy(), y.copy())).name != other.name
+    forecast = resque.forecast(known, (x, y), (x, y), 0.8, recipe=RECIPE, meter=meter)
+    assert forecast.train_data == one.name
+    with pytest.raises(SettingError, match="training data"):
+        resque.update(known, other, one, 0.8, forecast=forecast, meter=meter)
+    assert resque.update(known, one, one, 0.8, forecast=forecast, meter=meter).forecast_id == forecast.id
+
+
+@pytest.mark.parametrize("new_task", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_a_forecast_leaves_the_mode_of_every_module(folder, meter, training, new_task):
+    model = resque.load_model(SPEC).train(training)
+    model[0].train(not training)
+    before = [module.training for module in model.modules()]
+    resque.forecast(model, TRAIN, TEST, 0.8, recipe="train-adam,max_epochs=1", new_task=new_task, meter=meter)
+    assert [module.training for module in model.modules()] == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": None}, "expected an nn.Module, or a specification"),
+        ({"model": torch.nn.Linear}, "expected an nn.Module, or a specification"),
+        ({"target_accuracy": "0.9"}, "target accuracy 0.9: expected a share"),
+        ({"target_accuracy": None}, "target accuracy None: expected a share"),
+        ({"recipe": {"optimizer": "adam"}}, "recipe is a dict; expected a Recipe, or a name"),
+        ({"recipe": 3}, "recipe is a int; expected a Recipe, or a name"),
+        ({"labels": "guessed"}, "use 'true' or 'pseudo'"),
+        ({"train": 7}, "data is a int; expected"),
+        ({"train": (np.zeros((4, 8, 8)),)}, "data is a tuple; expected"),
+    ],
+)
+@pytest.mark.parametrize("job", [resque.forecast, resque.update])
+def test_what_is_no_input_is_refused_in_one_line(folder, meter, job, changed, message):
+    given = {"model": SPEC, "train": TRAIN, "test": TEST, "target_accuracy": 0.8, "recipe": RECIPE} | changed
+    with pytest.raises(resque.ResqueError, match=message) as refused:
+        job(**given, meter=meter)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_kwh": -1.0}, {"max_kg": float("nan")}, {"max_hours": "a"}, {"max_epochs": 2.5}]
+)
+def test_a_budget_that_is_none_is_refused(limit):
+    with pytest.raises(SettingError, match="expected a"):
+        resque.Budget(**limit)
+
+
+def test_a_decision_names_what_is_exceeded():
+    held = (("energy_kwh", 0.5, 1.0, "kWh"),)
+    assert resque.Decision(3, ("the probability of reaching",), held).verdict == "target too unlikely"
+    assert resque.Decision(3, ("energy",), (("energy_kwh", 1.5, 1.0, "kWh"),)).verdict == "beyond budget"
+
+
+def test_a_custom_loop_settles_a_forecast_that_is_passed_as_an_object(known, meter):
+    forecast = resque.forecast(known, TRAIN, TEST, 0.8, recipe=RECIPE, meter=meter)
+    with resque.record("resque.db", forecast, model=known, meter=meter) as run:
+        run.evaluated(step=0, accuracy=0.1)
+        run.evaluated(step=9, accuracy=0.9)
+    assert run.update.forecast_id == forecast.id
+
+
+def test_calibration_from_python_gives_a_history(folder, meter):
+    data = resque.load_data("digits@16px")
+    model = resque.load_model(SPEC)
+    resque.update(
+        model, data.part("train"), data.part("test"), 0.8, recipe="train-adam", ledger="first.db", meter=meter
+    )
+    arguments = {"updates": 5, "recipe": "train-adam,max_epochs=2", "meter": meter}
+    with pytest.raises(SettingError, match="nothing was trained"):
+        resque.calibrate(model, data, max_hours=0.0, **arguments)
+    runs = resque.calibrate(model, data, **arguments)
+    assert [update.id for update in runs] == [update.id for update in resque.Ledger("resque.db").updates()]
+    assert len({update.shift_type for update in runs}) >= 3
+    assert resque.calibrate(model, data, **arguments) == runs

@@ -125,7 +125,7 @@ def test_shift_and_new_task_exclude_each_other(cli, new_task):
     for given in ("", "--task npz:train.npz --original npz:train.npz", "--original npz:train.npz"):
         code, _, err = cli(f"forecast --model {MODEL} {given} {new_task}")
         assert code == 1
-        assert "say what changes" in err
+        assert "name the new data" in err
     code, _, err = cli(f"retrain --model {MODEL} --train npz:train.npz {new_task} --new-head --extend")
     assert code == 1
     assert "stand alone" in err

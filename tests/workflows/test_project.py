@@ -193,3 +193,45 @@ def test_a_check_refuses_what_a_command_would(files):
         check_project(Project({("update", "target_accuracy"): 1.5}))
     with pytest.raises(SettingError, match="unknown recipe"):
         check_project(Project({("update", "recipe"): "best"}))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["--model none.py:build", "--model net.py:build --weights none.safetensors", "--target-accuracy 2",
+     "--model net.py:build --test npz:none.npz", "--recipe best", "--country Atlantis"],
+)  # fmt: skip
+def test_init_leaves_no_file_that_fails_its_check(cli, files, wrong):
+    code, _, err = cli(f"init {wrong}")
+    assert (code, err.count("\n")) == (1, 1)
+    assert not Path("resque.toml").exists()
+    assert cli("init --model net.py:build")[0] == 0
+
+
+def test_init_checks_the_file_as_it_will_be_read(cli, files):
+    (files / "sub").mkdir()
+    code, _, err = cli("init --project sub/resque.toml --model net.py:build --test npz:new-test.npz")
+    assert (code, "sub/" in err, Path("sub/resque.toml").exists()) == (1, True, False)
+    code, _, err = cli("init --project sub/resque.toml --model ../net.py:build --test npz:../new-test.npz")
+    assert code == 0, err
+
+
+def test_init_refuses_a_profile_of_another_model(cli, files):
+    assert cli("profile --model resque.networks:small_cnn --data npz:clean.npz@16px --out p.safetensors")[0] == 0
+    code, _, err = cli("init --model net.py:build --original p.safetensors")
+    assert (code, "profile of another model" in err) == (1, True)
+
+
+def test_the_recipe_of_a_forecast_goes_before_that_of_the_file(cli, files):
+    given = {
+        ("model", "spec"): "net.py:build",
+        ("model", "original"): "npz:clean.npz",
+        ("data", "test"): "npz:new-test.npz",
+    }
+    given |= {("update", "recipe"): "train-sgd", ("update", "evaluate_every"): 7, ("update", "target_accuracy"): 0.9}
+    write_project(files / "resque.toml", given)
+    code, out, err = cli(f"forecast {LINE} --recipe train-adam,max_epochs=1 --evaluate-every 3")
+    assert code == 4, err
+    line = f"retrain --train npz:new.npz --shift-type inverted --forecast {json.loads(out)['id']} --json"
+    code, out, err = cli(line)
+    assert code == 0, err
+    assert (json.loads(out)["recipe"]["optimizer"], json.loads(out)["recipe"]["evaluate_every"]) == ("adam", 3)

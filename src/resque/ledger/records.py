@@ -233,7 +233,8 @@ class Forecast(Displayable):
         level = f"{next((each.interval.level for each in self.estimates.values()), self.level):.0%}"
         probability = format_probability(self.probability_reached)
         lines = [f"probability of reaching the target within {self.max_steps:,} steps: {probability}"]
-        lines += [f"not reliable enough for a decision: {issue}" for issue in self.reliability_issues]
+        lines += ["not reliable enough for a decision:"] if self.reliability_issues else []
+        lines += [f"- {issue}" for issue in self.reliability_issues]
         title = f"Forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}"
         rows = [(COST_NAMES[c], *format_estimate(c, e.value, e.interval, e.upper)) for c, e in self.estimates.items()]
         return Display(title, ("cost", "forecast", f"{level} interval", f"{level} upper bound"), rows, lines)

@@ -60,7 +60,8 @@ def settled_display(forecast: Forecast, update: Update) -> Display:
     if not update.reached:
         lines.append("+ target not reached: the cost of reaching it is higher")
     lines.append(f"coverage: {forecast.estimates['steps'].interval.guarantee}")
-    lines += [f"not reliable enough for a decision: {issue}" for issue in forecast.reliability_issues]
+    lines += ["not reliable enough for a decision:"] if forecast.reliability_issues else []
+    lines += [f"- {issue}" for issue in forecast.reliability_issues]
     columns = "cost", "forecast", f"{forecast.level:.0%} interval", "measured", "error", "covered"
     return Display(f"Forecast and measured: {sentences.format_shift(update)}", columns, rows, lines)
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from resque.data.spec import mixture_parts
-from resque.energy.grid import Grid
-from resque.energy.meters import EnergyMeter
+from resque.energy.grid import Grid, named_grid
+from resque.energy.meters import EnergyMeter, open_meter
 from resque.errors import DataError, SettingError
 from resque.ledger.records import Update
 from resque.ledger.store import Ledger
@@ -24,10 +24,11 @@ from resque.workflows.calibration_runs import (
     plan_calibration,
     run_calibration,
 )
+from resque.workflows.forecast import LEDGER
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
 from resque.workflows.update import CHECKPOINTS
 
-__all__ = ["Calibration", "CalibrationBudget"]
+__all__ = ["Calibration", "CalibrationBudget", "calibrate"]
 
 
 @dataclass(frozen=True)
@@ -142,3 +143,75 @@ class Calibration:
         if self.target_accuracy is not None:
             return self.target_accuracy
         return default_target(evaluate_dataset(network, test)[0])
+
+
+def calibrate(
+    model: str | nn.Module,
+    data: Any,
+    *,
+    ledger: Ledger | str | Path = LEDGER,
+    original: Any = None,
+    test: Any = None,
+    target_accuracy: float | None = None,
+    updates: int = UPDATES,
+    recipe: str | Recipe = "retrain-adam",
+    evaluate_every: int | None = None,
+    max_epochs: int | None = None,
+    max_hours: float | None = None,
+    max_kwh: float | None = None,
+    seed: int = 0,
+    layer: str | None = None,
+    reduction: str | None = None,
+    country: str | None = None,
+    intensity: float | None = None,
+    pue: float = 1.0,
+    meter: EnergyMeter | None = None,
+    options: ModelOptions | None = None,
+) -> tuple[Update, ...]:
+    """Retrain for synthetic shifts of the user's own data, to give forecasts an initial history.
+
+    Runs that the ledger holds already are not repeated, so that an interrupted calibration continues. The model is left
+    as it was; its updated copies are not kept.
+
+    Args:
+        model: Model or its specification.
+        data: Images like those that the model was trained on: specification, dataset, or arrays ``(x, y)``.
+        ledger: Ledger or its file; it gets the runs.
+        original: Profile or data that the model was trained on; None takes a part of ``data``.
+        test: Such images held out; None holds out 30 % of ``data``.
+        target_accuracy: Accuracy to reach on shifted test data; None is 3 % below the clean accuracy.
+        updates: Number of runs.
+        recipe: Recipe or its specification.
+        evaluate_every: Steps between evaluations; overrides the recipe's.
+        max_epochs: Maximum number of epochs; None shortens the recipe's.
+        max_hours: Limit of the time of all runs.
+        max_kwh: Limit of the energy of all runs.
+        seed: Seed of the data order.
+        layer: Module whose output is the representation.
+        reduction: How a representation is flattened.
+        country: ISO alpha-3 code of the electricity grid.
+        intensity: Carbon intensity in g CO2e per kWh; overrides the country's.
+        pue: Power usage effectiveness of the site.
+        meter: Energy meter; None opens the best one available.
+        options: How a specified model and the data are loaded.
+
+    Returns:
+        The updates, in the order of the plan.
+
+    Raises:
+        SettingError: The runs may exceed a limit, or too few shifts start below the target.
+    """
+    history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+    history.check_writable()
+    budget, meter = CalibrationBudget(max_hours, max_kwh), meter or open_meter()
+    budget.check(meter)
+    calibration = Calibration(
+        model=model, data=data, ledger=history, meter=meter, grid=named_grid(country, intensity, pue),
+        original=original, test=test, target_accuracy=target_accuracy, updates=updates, recipe=recipe,
+        evaluate_every=evaluate_every, max_epochs=max_epochs, seed=seed, layer=layer, reduction=reduction,
+        options=options or ModelOptions(),
+    )  # fmt: skip
+    network, plan = calibration.plan()
+    if reasons := budget.exceeded_by(plan):
+        raise SettingError(f"beyond budget, nothing was trained: {'; '.join(reasons)}")
+    return tuple(calibration.run(network, plan))
