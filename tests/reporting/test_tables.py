@@ -48,7 +48,7 @@ def test_a_forecast_shows_costs_basis_overhead_and_embodied_emissions(shown, pai
     out, err = shown(tables.show_forecast, forecast, CPU_EMISSIONS, price, "EUR")
     assert "steps 60 25–100 100" in out
     assert "price 2 EUR 1–3 EUR –" in out
-    assert "not reliable enough for a decision:\n- too few updates" in out
+    assert "not reliable enough for a decision: - too few updates" in out
     assert "based on 1 update (blur) and 147 bundled updates; predictors: index" in out
     assert "steps forecast by RESQUE_dist alone: 100" in out
     assert "RESQUE_dist 0.1000 rad (noise floor unknown" in out
