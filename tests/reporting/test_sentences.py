@@ -38,8 +38,6 @@ def test_known_values_are_formatted_and_unknown_ones_are_dashes(update):
     assert sentences.format_accuracies(bare, 2, "→") == "–→0.90"
     assert sentences.format_forgetting(update) == "0.990 → 0.900"
     assert sentences.format_forgetting(bare) == "–"
-    assert sentences.format_median("energy_kwh", [update, update]) == "100 mWh"
-    assert sentences.format_median("energy_kwh", [update, bare]) == "–"
     assert sentences.energy_sentence(update.energy) == "100 mWh (cpu measured; replay)"
     assert sentences.energy_sentence(bare.energy) == "– (no counter; no meter)"
     assert sentences.format_methods(bare.energy) == "not measured"

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -169,3 +170,11 @@ def test_comparison_that_settles_a_forecast_can_resume(cli, folder, trained):
 def test_scratch_options_need_from_scratch(cli, folder):
     code, _, err = cli(f"{LINE} --seeds 5")
     assert (code, "belong to --from-scratch" in err) == (1, True)
+
+
+def test_comparison_prints_itself(cnn, small, meter):
+    job = RetrainingJob(*small, 0.3, RECIPES["train-adam"])
+    comparison = compare_with_scratch(cnn, lambda seed: small_cnn(), job, [0], functools.partial(retrain, meter=meter))
+    assert "retrained: target reached in 1 of 1 runs" in str(comparison)
+    assert comparison._repr_html_().startswith("<table>")
+    assert set(comparison.to_dict()) == {"retrained", "scratch"}

@@ -38,6 +38,9 @@ class Ledger:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
 
+    def __repr__(self) -> str:
+        return f"Ledger({str(self.path)!r})"
+
     def add(self, entry: Update | Forecast) -> None:
         """Append an update or a forecast.
 

@@ -1,6 +1,5 @@
 """Numbers and verdicts as short texts, shared by the terminal, the report and Markdown."""
 
-import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,6 @@ __all__ = [
     "format_error",
     "format_forgetting",
     "format_index",
-    "format_median",
     "format_methods",
     "format_shift",
     "grid_sentence",
@@ -36,12 +34,6 @@ __all__ = [
     "settlement_sentence",
     "verdict_sentence",
 ]  # fmt: skip
-
-
-def format_median(cost: str, updates: Sequence[Update]) -> str:
-    """Return the median of a cost over several updates; a dash if it was not measured for all of them."""
-    values = [getattr(update.cost, cost) for update in updates]
-    return format_cost(cost, None if None in values else statistics.median(values))
 
 
 def format_error(forecast: Forecast, update: Update, cost: str) -> str:

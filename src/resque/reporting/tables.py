@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from resque._display import Display, describe
-from resque._format import COST_NAMES, NOT_MEASURED, format_cost, format_interval, format_price, format_share
+from resque._format import NOT_MEASURED, format_cost, format_interval, format_price
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import EmbodiedEmissions
@@ -140,31 +140,8 @@ def show_update(update: Update, carbon: SoftwareCarbonIntensity | None = None) -
 
 
 def show_comparison(comparison: "ScratchComparison") -> None:
-    """Print retraining compared with training from scratch: medians over the seeds, and ratios with their range."""
-    arms = {"retrained": comparison.retrained, "from scratch": comparison.scratch}
-    rows = []
-    for cost, ratio in comparison.ratios.items():
-        value = span = NOT_MEASURED
-        if ratio is not None:
-            value, span = f"{ratio.bound} {ratio.median:.3g}", f"{ratio.low:.3g}–{ratio.high:.3g}, n = {ratio.n}"
-        medians = (sentences.format_median(cost, arm) for arm in arms.values())
-        rows.append((COST_NAMES[cost], *medians, value.strip(), span))
-    lines = [_arm_sentence(name, arm) for name, arm in arms.items()]
-    if not any(comparison.ratios.values()):
-        lines.append("no ratios: in both arms a run missed the target, so neither cost is known")
-    first = comparison.retrained[0]
-    data = f"{shorten_data(first.train_data)} to accuracy {first.target_accuracy:g}"
-    columns = "cost (median)", *arms, "ratio", "range"
-    show(Display(f"Retraining compared with training from scratch: {data}", columns, rows, lines))
-
-
-def _arm_sentence(name: str, updates: Sequence[Update]) -> str:
-    """Return how many runs of one arm reached the target, why the others stopped, and their best accuracies."""
-    reached = format_share(sum(update.reached for update in updates), len(updates))
-    reasons = ", ".join(sorted({update.stopped_by for update in updates if not update.reached}))
-    stopped = f" (the others stopped by {reasons})" if reasons else ""
-    best = ", ".join(f"{update.peak_accuracy:.4f}" for update in updates)
-    return f"{name}: target reached in {reached} runs{stopped}; best accuracy {best}"
+    """Print retraining compared with training from scratch."""
+    show(describe(comparison))
 
 
 def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from resque._display import Display, Displayable
+from resque._format import COST_NAMES, NOT_MEASURED, format_cost, format_share
+from resque.data.spec import shorten_data
 from resque.errors import SettingError
 from resque.ledger.records import COSTS, Update
 from resque.training.job import RetrainingJob
@@ -44,7 +47,7 @@ class CostRatio:
 
 
 @dataclass(frozen=True)
-class ScratchComparison:
+class ScratchComparison(Displayable):
     """Retrainings and trainings from scratch, one pair per seed.
 
     Attributes:
@@ -68,6 +71,37 @@ class ScratchComparison:
         ]
         ratios = [retrained / scratch for retrained, scratch in pairs if retrained is not None and scratch]
         return CostRatio(statistics.median(ratios), min(ratios), max(ratios), len(ratios), bound) if ratios else None
+
+    def _display(self) -> Display:
+        arms = {"retrained": self.retrained, "from scratch": self.scratch}
+        rows = []
+        for cost, ratio in self.ratios.items():
+            value = span = NOT_MEASURED
+            if ratio is not None:
+                value, span = f"{ratio.bound} {ratio.median:.3g}", f"{ratio.low:.3g}–{ratio.high:.3g}, n = {ratio.n}"
+            rows.append((COST_NAMES[cost], *(_median(cost, arm) for arm in arms.values()), value.strip(), span))
+        lines = [_arm_sentence(name, arm) for name, arm in arms.items()]
+        if not any(self.ratios.values()):
+            lines.append("no ratios: in both arms a run missed the target, so neither cost is known")
+        first = self.retrained[0]
+        data = f"{shorten_data(first.train_data)} to accuracy {first.target_accuracy:g}"
+        columns = "cost (median)", *arms, "ratio", "range"
+        return Display(f"Retraining compared with training from scratch: {data}", columns, rows, lines)
+
+
+def _median(cost: str, updates: Sequence[Update]) -> str:
+    """Return the median of a cost over the updates of one arm; a dash if it was not measured for all of them."""
+    values = [getattr(update.cost, cost) for update in updates]
+    return format_cost(cost, None if None in values else statistics.median(values))
+
+
+def _arm_sentence(name: str, updates: Sequence[Update]) -> str:
+    """Return how many runs of one arm reached the target, why the others stopped, and their best accuracies."""
+    reached = format_share(sum(update.reached for update in updates), len(updates))
+    reasons = ", ".join(sorted({update.stopped_by for update in updates if not update.reached}))
+    stopped = f" (the others stopped by {reasons})" if reasons else ""
+    best = ", ".join(f"{update.peak_accuracy:.4f}" for update in updates)
+    return f"{name}: target reached in {reached} runs{stopped}; best accuracy {best}"
 
 
 def compare_with_scratch(
