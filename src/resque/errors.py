@@ -18,18 +18,9 @@ Every message is one line that tells what was expected, what was found, and what
 """
 
 __all__ = [
-    "DataError",
-    "LedgerError",
-    "MeterError",
-    "ModelError",
-    "ProfileMismatchError",
-    "RepresentationError",
-    "ResqueError",
-    "ResqueWarning",
-    "SettingError",
-    "TooFewUpdatesError",
-    "UndefinedDirectionError",
-]
+    "DataError", "LedgerError", "MeterError", "ModelError", "ProfileMismatchError", "RepresentationError",
+    "ResqueError", "ResqueWarning", "SettingError", "TooFewUpdatesError", "UndefinedDirectionError",
+]  # fmt: skip
 
 
 class ResqueError(Exception):

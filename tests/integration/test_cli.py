@@ -340,3 +340,12 @@ def test_embodied_emissions_can_be_named(cli, files):
     assert sci["tags"]["M"] == "given by the user"
     code, _, err = cli(f"{RETRAIN} --embodied-kg -1")
     assert (code, "expected a range from 0 on" in err) == (1, True)
+
+
+def test_a_forecast_of_a_shift_needs_no_original_data(cli, files):
+    line = f"forecast {NET} --shifted npz:ok.npz+gaussian:3 --test npz:ok.npz+gaussian:3 --target-accuracy 0.9"
+    code, out, err = cli(f"{line} --recipe train-adam --json")
+    assert code == 4, err
+    forecast = json.loads(out)
+    assert forecast["features"]["index_rad"] is None
+    assert forecast["estimates"]["steps"]["value"] > 0

@@ -15,15 +15,9 @@ from torch import Tensor
 from resque.errors import DataError
 
 __all__ = [
-    "NO_PREPROCESSING",
-    "ImagePreprocessing",
-    "Preprocessing",
-    "Tokenization",
-    "as_float",
-    "check_side",
-    "convert_channels",
-    "resize",
-]
+    "NO_PREPROCESSING", "ImagePreprocessing", "Preprocessing", "Tokenization", "as_float", "check_side",
+    "convert_channels", "resize",
+]  # fmt: skip
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _TEXTS = 1024

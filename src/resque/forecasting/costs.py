@@ -20,14 +20,9 @@ from resque.training.job import RetrainingJob
 from resque.types import Interval
 
 __all__ = [
-    "StepTimeSpread",
-    "price_estimate",
-    "rescale_with_steps",
-    "round_up_to_evaluation",
-    "scale",
-    "step_time_spread",
+    "StepTimeSpread", "price_estimate", "rescale_with_steps", "round_up_to_evaluation", "scale", "step_time_spread",
     "widen_by_step_time",
-]
+]  # fmt: skip
 
 _FEWEST_DEGREES_OF_FREEDOM = 4
 _SMALLEST_DEVIATION = 0.05  # a probe of a second is hardly more precise

@@ -12,19 +12,9 @@ from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
 __all__ = [
-    "ForecastQuery",
-    "HistoryRow",
-    "cost_or_lower_bound",
-    "evaluation_lag",
-    "has_shift_type",
-    "history_rows",
-    "index_definition",
-    "is_comparable",
-    "starts_at_target",
-    "target_for",
-    "training_example",
-    "update_group",
-]
+    "ForecastQuery", "HistoryRow", "cost_or_lower_bound", "evaluation_lag", "has_shift_type", "history_rows",
+    "index_definition", "is_comparable", "starts_at_target", "target_for", "training_example", "update_group",
+]  # fmt: skip
 
 _PLATEAU = "tolerance"
 _GROUP_SETTINGS = ("optimizer", "learning_rate", "batch_size", "trains")

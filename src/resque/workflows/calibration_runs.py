@@ -48,14 +48,9 @@ from resque.workflows.shift_selection import (
 )
 
 __all__ = [
-    "UPDATES",
-    "CalibrationCost",
-    "CalibrationPlan",
-    "CalibrationRequest",
-    "PlannedRun",
-    "plan_calibration",
+    "UPDATES", "CalibrationCost", "CalibrationPlan", "CalibrationRequest", "PlannedRun", "plan_calibration",
     "run_calibration",
-]
+]  # fmt: skip
 
 UPDATES = 12
 """Default number of calibration runs."""

@@ -21,15 +21,9 @@ from resque.forecasting.selection import choose_predictors, predictors_of_succes
 from resque.ledger.records import Update
 
 __all__ = [
-    "CONSTANT",
-    "NO_PREDICTOR",
-    "OWN_ONLY",
-    "STEP_BUDGET",
-    "TrainingFolds",
-    "fold_predictions",
-    "score_distribution",
+    "CONSTANT", "NO_PREDICTOR", "OWN_ONLY", "STEP_BUDGET", "TrainingFolds", "fold_predictions", "score_distribution",
     "score_forecast",
-]
+]  # fmt: skip
 
 OWN_ONLY, NO_PREDICTOR, STEP_BUDGET = "own updates only", "no predictor", "step budget"
 """Names of the baselines in reports."""

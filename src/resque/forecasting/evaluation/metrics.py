@@ -11,15 +11,9 @@ from resque.forecasting.evaluation.settlement import covers
 from resque.types import Interval
 
 __all__ = [
-    "FEWEST_GROUPS",
-    "PredictorReport",
-    "ScoredForecast",
-    "cluster_bootstrap_interval",
-    "correlation_interval",
-    "error_reduction",
-    "evaluate_predictor",
-    "spearman_with_interval",
-]
+    "FEWEST_GROUPS", "PredictorReport", "ScoredForecast", "cluster_bootstrap_interval", "correlation_interval",
+    "error_reduction", "evaluate_predictor", "spearman_with_interval",
+]  # fmt: skip
 
 FEWEST_GROUPS = 3
 """Fewest shift types for an interval clustered by shift type, and fewest folds."""

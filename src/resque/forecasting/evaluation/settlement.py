@@ -21,18 +21,9 @@ if TYPE_CHECKING:
     from resque.training.job import RetrainingJob
 
 __all__ = [
-    "FORECAST",
-    "PredictorScore",
-    "ProbabilityScore",
-    "Settlement",
-    "check_settles",
-    "comparable_cost",
-    "covers",
-    "is_covered",
-    "relative_error",
-    "score_predictors",
-    "summarize_settlements",
-]
+    "FORECAST", "PredictorScore", "ProbabilityScore", "Settlement", "check_settles", "comparable_cost", "covers",
+    "is_covered", "relative_error", "score_predictors", "summarize_settlements",
+]  # fmt: skip
 
 FORECAST = "forecast"
 """Name of the forecast itself among the predictors."""

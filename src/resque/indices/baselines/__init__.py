@@ -18,20 +18,7 @@ from resque.indices.baselines.transferability import (
 )
 
 __all__ = [
-    "BaselineScore",
-    "ModelOutputs",
-    "Moments",
-    "average_thresholded_confidence",
-    "baseline_scores",
-    "collect_outputs",
-    "frechet_distance",
-    "gbc",
-    "h_score",
-    "knn_accuracy",
-    "leep",
-    "linear_mmd",
-    "logme",
-    "nce",
-    "shrunk_h_score",
+    "BaselineScore", "ModelOutputs", "Moments", "average_thresholded_confidence", "baseline_scores", "collect_outputs",
+    "frechet_distance", "gbc", "h_score", "knn_accuracy", "leep", "linear_mmd", "logme", "nce", "shrunk_h_score",
     "transrate",
-]
+]  # fmt: skip

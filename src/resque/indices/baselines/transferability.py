@@ -19,18 +19,9 @@ from resque.errors import RepresentationError
 from resque.indices.baselines.moments import Moments
 
 __all__ = [
-    "average_thresholded_confidence",
-    "frechet_distance",
-    "gbc",
-    "h_score",
-    "knn_accuracy",
-    "leep",
-    "linear_mmd",
-    "logme",
-    "nce",
-    "shrunk_h_score",
-    "transrate",
-]
+    "average_thresholded_confidence", "frechet_distance", "gbc", "h_score", "knn_accuracy", "leep", "linear_mmd",
+    "logme", "nce", "shrunk_h_score", "transrate",
+]  # fmt: skip
 
 _EPS = 1e-4
 _MAX_ITERATIONS = 200

@@ -22,14 +22,9 @@ from resque.ledger.importers.mlflow import LoggedRun, MetricPoint
 from resque.ledger.records import BY_USER, Cost, Features, LearningCurve, Update
 
 __all__ = [
-    "UNITS",
-    "ImportOptions",
-    "UnusableRunError",
-    "add_energy",
-    "option_name",
-    "update_from_emissions",
+    "UNITS", "ImportOptions", "UnusableRunError", "add_energy", "option_name", "update_from_emissions",
     "update_from_run",
-]
+]  # fmt: skip
 
 UNITS = {"steps": 0, "epochs": 0, "epochs-from-0": 1}
 """Unit of a logged step → its offset; loops that log after epoch 0 count epochs from 0."""
