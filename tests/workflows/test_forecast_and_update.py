@@ -231,3 +231,13 @@ def test_calibration_from_python_gives_a_history(folder, meter):
     assert [update.id for update in runs] == [update.id for update in resque.Ledger("resque.db").updates()]
     assert len({update.shift_type for update in runs}) >= 3
     assert resque.calibrate(model, data, **arguments) == runs
+
+
+@pytest.mark.parametrize("head", ["new_task", "extend"])
+def test_a_new_head_is_not_compared_with_scratch(folder, meter, head):
+    train = resque.load_data("digits@16px@train@300")
+    train = dataclasses.replace(train, labels=train.labels + 5)  # five old classes and five new ones
+    given = {"model": SPEC, "train": train, "test": train, "target_accuracy": 0.5, "meter": meter, head: True}
+    with pytest.raises(SettingError, match="no counterpart from scratch"):
+        UpdateRequest(**given).run_beside_scratch(seeds=1)
+    assert not list(folder.iterdir())

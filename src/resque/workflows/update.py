@@ -167,7 +167,7 @@ class UpdateRequest:
 
     def run(self) -> Update:
         """Do the update, or continue it, and keep it."""
-        loaded, runner = self._load(begins_anew=True)
+        loaded, runner = self._load()
         return runner.run(loaded.network, loaded.job)
 
     def run_beside_scratch(self, seeds: int = 3, recipe: str | Recipe | None = None) -> ScratchComparison:
@@ -179,10 +179,8 @@ class UpdateRequest:
             seeds: Number of pairs, from the request's seed on.
             recipe: Recipe from scratch; None takes the paper's rates for the same optimizer.
         """
-        if self.new_task or self.extend:
-            raise SettingError("a new head has no counterpart from scratch: leave --new-head and --extend out")
         scratch = None if recipe is None else load_recipe(recipe, self.evaluate_every, self.max_epochs)
-        loaded, runner = self._load(begins_anew=False)
+        loaded, runner = self._load(with_scratch=True)
         build = loaded.loader.random_networks(loaded.network, self.seed)
         every_seed = range(self.seed, self.seed + seeds)
         return compare_with_scratch(loaded.network, build, loaded.job, every_seed, runner.run, scratch)
@@ -191,26 +189,27 @@ class UpdateRequest:
         """Return the folder that holds the files of an update."""
         return UPDATES / result.id if self.out is None else Path(self.out)
 
-    def _load(self, begins_anew: bool) -> "tuple[_Loaded, _Runner]":
+    def _load(self, with_scratch: bool = False) -> "tuple[_Loaded, _Runner]":
         """Load everything, and refuse what can be refused before anything is trained."""
         history = self.ledger if isinstance(self.ledger, Ledger) else Ledger(self.ledger)
         history.check_writable()
         grid = named_grid(self.country, self.intensity, self.pue)
         loaded = _Loaded.of(self, history)
+        if with_scratch and loaded.job.parent:
+            raise SettingError("a new head has no counterpart from scratch: leave --new-head and --extend out")
         checkpoint = Checkpoint(CHECKPOINTS, self.checkpoint_every_s, self.resume)
         run = RunIdentity(history, checkpoint, loaded.job.parent or fingerprint(loaded.network), loaded.job)
         if loaded.forecast is not None and not (self.resume and run.ended()):
             history.pending(loaded.forecast.id)
-        if not run.check_resumed(begins_anew):
+        if not run.check_resumed(begins_anew=not with_scratch):
             _check_new(self.out)
         origin = None if loaded.original is None else loaded.original.origin
         layer = representation_layer(loaded.network, self.layer or (None if origin is None else origin.layer))
         reduction = (self.reduction or "flatten") if origin is None else origin.reduction
         create_folder(UPDATES if self.out is None else Path(self.out))
-        runner = _Runner(
-            self, history, loaded, checkpoint, self.meter or open_meter(), grid, layer, reduction, loaded.features()
-        )
-        return loaded, runner
+        meter = self.meter or open_meter()
+        features = loaded.features(meter)
+        return loaded, _Runner(self, history, loaded, checkpoint, meter, grid, layer, reduction, features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,14 +262,13 @@ class _Loaded:
         job = dataclasses.replace(job, recipe=_limited(job.recipe, request.budget))
         return cls(request, loader, forecast, model, query, network, job, extend, original)
 
-    def features(self) -> Features:
+    def features(self, meter: EnergyMeter) -> Features:
         """Return the features of the update: those of its forecast, else from passes over the data."""
         if self.forecast is not None:
             return self.forecast.features
         request = self.request
         if self.job.parent:
             of_task = self.loader.new_task_features
-            meter = request.meter or open_meter()
             return of_task(self.model, self.query, self.extend, request.layer, request.reduction, meter)[0]
         with request.options.show_progress("passing the new data"):
             return shift_features(self.network, self.job, self.original, request.labels)[0]
