@@ -80,6 +80,9 @@ def test_hugging_face_text_families_have_a_layer_and_a_profile(name):
     batch = {"input_ids": torch.randint(1, 50, (6, 9)), "attention_mask": torch.ones(6, 9, dtype=torch.long)}
     result = profile(model, [{**batch, "labels": torch.tensor([0, 1, 2, 0, 1, 2])}], reduction="token-mean")
     assert (result.n, result.width, result.origin.layer) == (6, 16, layer)
+    by_default = profile(model, [{**batch, "labels": torch.tensor([0, 1, 2, 0, 1, 2])}])
+    assert by_default.origin == result.origin
+    assert all((by_default.sums[label] == result.sums[label]).all() for label in (0, 1, 2))
 
 
 @pytest.mark.parametrize("name", IMAGE)

@@ -63,7 +63,11 @@ Layer = Annotated[str | None, option(INDEX, "Module name, or penultimate; defaul
 Reduction = Annotated[str, option(INDEX, "flatten, mean or token-mean.")]
 OwnReduction = Annotated[
     str | None,
-    option(INDEX, "flatten, mean or token-mean; default: the profile's, else flatten.", "--reduction"),
+    option(
+        INDEX,
+        "flatten, mean or token-mean; default: the profile's, else token-mean for text, flatten for others.",
+        "--reduction",
+    ),
 ]
 Labels = Annotated[str, option(INDEX, "true, or pseudo: the model's own predictions.")]
 

@@ -16,7 +16,7 @@ def profile(
     data_root: opt.DataRoot = opt.DATA_ROOT,
     device: opt.Device = "cpu",
     layer: opt.Layer = None,
-    reduction: opt.Reduction = "flatten",
+    reduction: opt.OwnReduction = None,
     labels: opt.Labels = "true",
     project: opt.Project = None,
     as_json: opt.Json = False,

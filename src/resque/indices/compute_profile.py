@@ -1,12 +1,14 @@
 """Compute the profile of a dataset in one forward pass."""
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from resque._arrays import as_labels
+from resque.data.dataset import Inputs
 from resque.errors import RepresentationError
 from resque.indices.profile import Origin, Profile, check_finite
 from resque.models.feature_extraction import capture_features
@@ -23,7 +25,7 @@ def profile(
     model: nn.Module,
     loader: Iterable[Any],
     layer: str | None = None,
-    reduction: str = "flatten",
+    reduction: str | None = None,
     classes: Sequence[int] | int | None = None,
     labels: str = "true",
     preprocessing: str = "",
@@ -36,7 +38,8 @@ def profile(
         model: Classifier; it is left as it was found.
         loader: Batches ``(inputs, labels)``, or inputs alone for pseudo-labels; each sample is passed once.
         layer: Name of a module, ``"penultimate"``, or None for the paper's layer.
-        reduction: See :func:`resque.models.feature_extraction.reduce_features`.
+        reduction: See :func:`resque.models.feature_extraction.reduce_features`; None is ``token-mean`` for token ids,
+            else ``flatten``.
         classes: Labels that may occur, or their number; None takes those that do.
         labels: ``"true"``, or ``"pseudo"`` for the model's own predictions instead of the loader's labels.
         preprocessing: Description of the preprocessing of the inputs; comparable profiles agree in it.
@@ -55,10 +58,14 @@ def profile(
     """
     check_labels(labels)
     name = representation_layer(model, layer)
+    batches = iterate_batches(loader, device_of(model), labels == "true")
+    if (first := next(batches, None)) is None:
+        raise RepresentationError("the loader gave no batch: expected at least one")
+    reduction = reduction or _default_reduction(first[0], name)
     result = Profile(Origin(fingerprint(model), name, preprocessing, reduction), classes, labels)
     also = [] if on_batch is None else [(PENULTIMATE, "mean")]
     with capture_features(model, name, reduction, also) as observe:
-        for inputs, target in iterate_batches(loader, device_of(model), labels == "true"):
+        for inputs, target in itertools.chain([first], batches):
             rows, *head_inputs, logits = observe(inputs)
             if result.empty:  # a broken model shows it in its first batch: no need to pass all the data
                 check_finite(torch.isfinite(logits).all())
@@ -68,10 +75,14 @@ def profile(
             result.add_rows(rows, target)
             if on_batch is not None:
                 on_batch(head_inputs[0], logits, as_labels(target, len(logits)))
-    if result.empty:
-        raise RepresentationError("the loader gave no batch: expected at least one")
     result.finish()
     return result
+
+
+def _default_reduction(inputs: Inputs, layer: str) -> str:
+    """Return the mean over tokens for a text classifier's layer, and the whole output for any other."""
+    is_text = isinstance(inputs, Mapping) and "input_ids" in inputs
+    return "token-mean" if is_text and layer != PENULTIMATE else "flatten"
 
 
 def check_labels(labels: str) -> None:

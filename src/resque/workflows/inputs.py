@@ -177,10 +177,10 @@ class InputLoader:
             if path.suffix == ".safetensors" or path.is_file():
                 return _saved_profile(path, layer)
         data = source if isinstance(source, LabeledDataset) else self.data(source, for_training=False)
-        return self.profile(network, data, layer, reduction or "flatten")
+        return self.profile(network, data, layer, reduction)
 
     def profile(
-        self, network: nn.Module, data: LabeledDataset, layer: str | None, reduction: str, labels: str = "true"
+        self, network: nn.Module, data: LabeledDataset, layer: str | None, reduction: str | None, labels: str = "true"
     ) -> Profile:
         """Compute the profile of a dataset in one pass.
 

@@ -205,7 +205,7 @@ class UpdateRequest:
             _check_new(self.out)
         origin = None if loaded.original is None else loaded.original.origin
         layer = representation_layer(loaded.network, self.layer or (None if origin is None else origin.layer))
-        reduction = (self.reduction or "flatten") if origin is None else origin.reduction
+        reduction = self.reduction if origin is None else origin.reduction
         create_folder(UPDATES if self.out is None else Path(self.out))
         meter = self.meter or open_meter()
         features = loaded.features(meter)
@@ -291,7 +291,7 @@ class _Runner:
     meter: EnergyMeter
     grid: Grid | None
     layer: str
-    reduction: str
+    reduction: str | None
     features: Features
 
     def run(self, network: nn.Module, job: RetrainingJob) -> Update:
