@@ -13,8 +13,6 @@ else:
     StoredFloat = float | None
     """A float that may not be finite: JSON stores it as null then, which is read back as None."""
 
-__all__ = ["Interval"]
-
 
 @dataclass(frozen=True)
 class Interval(Serializable):

@@ -220,6 +220,8 @@ def test_seed_to_seed_error_is_the_median_over_pairs():
     assert seed_to_seed_error(two[:1], 0.9) == (None, 0)
     again = [dataclasses.replace(u, seed=0, parent="p") for u in two]
     assert seed_to_seed_error(again, 0.9) == (None, 0)
+    unknown = [dataclasses.replace(two[0], seed=None), two[1]]
+    assert seed_to_seed_error(unknown, 0.9) == (None, 0)
 
 
 def test_impossible_folds_are_refused():

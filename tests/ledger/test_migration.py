@@ -84,6 +84,21 @@ def test_every_entry_of_an_old_ledger_is_read_field_by_field_and_the_file_is_lef
     assert version_and_columns(old_ledger.path)[0] == 1
 
 
+@pytest.mark.parametrize("field", ["seed", "train_data", "test_data"])
+def test_what_an_old_recording_did_not_know_does_not_hide_the_ledger(old_ledger, field):
+    """The former ``resque.record`` stored any None that a caller passed, and its ledgers cannot be corrected."""
+    n = len(old_ledger.updates())
+    record = next(iter(old_records("updates").values())) | {"id": "new", field: None}
+    with closing(sqlite3.connect(old_ledger.path)) as connection, connection:
+        connection.execute(
+            "INSERT INTO updates (id, created_utc, model, target_accuracy, reached, record) VALUES (?, ?, ?, ?, ?, ?)",
+            ["new", record["created_utc"], record["model"], record["target_accuracy"], 1, json.dumps(record)],
+        )
+    *_, last = old_ledger.updates()
+    assert (len(old_ledger.updates()), last.id) == (n + 1, "new")
+    assert getattr(last, field) == (None if field == "seed" else "")
+
+
 def test_writing_migrates_the_schema_and_keeps_every_entry(old_ledger):
     updates, forecasts = old_ledger.updates(), old_ledger.forecasts()
     new = synthetic_update("new", index=0.1, steps=40)

@@ -73,10 +73,11 @@ def test_custom_loop_is_measured_as_an_update(cnn, small, meter, tmp_path):
 
 
 def test_values_that_the_loop_does_not_report_are_none(tmp_path):
-    with resque.record(tmp_path / "h.db", meter=ClockMeter()) as run:
+    with resque.record(tmp_path / "h.db", meter=ClockMeter(), seed=None) as run:
         run.evaluated(step=50, accuracy=0.5)
         run.evaluated(step=90, accuracy=0.8)
     (update,) = Ledger(tmp_path / "h.db").updates()
+    assert update.seed is None
     cost = update.cost
     assert cost.steps == 90
     unknown = "epochs", "samples", "gradient_norm", "parameter_change", "energy_kwh", "carbon_kg", "flops"

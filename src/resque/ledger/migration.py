@@ -28,6 +28,8 @@ SCORES = {
     "warm-up neighbours": "warm-up k-NN",
 }
 """Former name of a score in :class:`resque.ledger.records.Features` → today's."""
+_UNKNOWN_TEXTS = "train_data", "test_data"
+"""Texts that former versions of :func:`resque.record` stored as null where a caller passed None."""
 PREDICTORS = SCORES | {"recalibrated gap": "BN-adapted gap"}
 """Former name of a predictor in :class:`resque.ledger.records.Forecast` → today's."""
 
@@ -45,6 +47,7 @@ def modernize(record: Any) -> Any:
     if not isinstance(record, dict) or "shift_type" in record:
         return record
     record = _rename_keys(record, FIELDS)
+    record |= {name: "" for name in _UNKNOWN_TEXTS if record.get(name, "") is None}
     record = _replace(record, "features.scores", lambda scores: _rename_keys(scores, SCORES))
     record = _replace(record, "alternatives", lambda steps: _rename_keys(steps, PREDICTORS))
     record = _replace(record, "predictor", _rename_predictors, str)

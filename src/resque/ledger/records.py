@@ -42,7 +42,7 @@ class Update(Displayable):
         test_data: Specification of the test data.
         shift_type: Name of the shift type; None if unknown.
         recipe: Settings of the training recipe.
-        seed: Seed of the data order.
+        seed: Seed of the data order; None if unknown.
         target_accuracy: Target accuracy on the test data.
         reached: Whether the target was reached.
         stopped_by: Stopping reason: ``target``, ``tolerance 0.005``, ``tolerance 0.01``, ``max``, ``epochs`` (a fixed
@@ -81,7 +81,7 @@ class Update(Displayable):
     test_data: str
     shift_type: str | None
     recipe: Mapping[str, Any]
-    seed: int
+    seed: int | None
     target_accuracy: float
     reached: bool
     stopped_by: str

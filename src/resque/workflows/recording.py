@@ -228,7 +228,7 @@ def record(
     test_data: str = "",
     shift_type: str | None = None,
     recipe: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Iterator[Recording]:
     """Measure a custom training loop, and store it in the ledger as an update.
 
@@ -251,7 +251,7 @@ def record(
         test_data: Description or specification of the test data.
         shift_type: Type of shift.
         recipe: Settings of the loop, named as in :class:`resque.Recipe`. They must agree with those of a forecast.
-        seed: Seed of the run.
+        seed: Seed of the run; None if unknown.
 
     Raises:
         SettingError: No evaluation was reported, or the forecast is for another model, target or recipe.

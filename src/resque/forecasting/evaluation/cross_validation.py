@@ -236,7 +236,7 @@ def seed_to_seed_error(history: Sequence[Update], target_accuracy: float) -> tup
     groups: dict[Hashable, list[tuple[Hashable, int]]] = defaultdict(list)
     for update in history:
         cost = update.cost_at(target_accuracy)
-        if cost is not None and cost.steps:
+        if cost is not None and cost.steps and update.seed is not None:
             groups[update_group(update), update.train_data].append(((update.parent, update.seed), cost.steps))
     pairs = (pair for runs in groups.values() for pair in itertools.permutations(runs, 2))
     errors = [abs(a - b) / b for (one, a), (other, b) in pairs if one != other]
