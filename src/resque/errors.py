@@ -9,6 +9,7 @@
     ├── ProfileMismatchError      (ValueError)    profiles that cannot be compared
     ├── UndefinedDirectionError   (ValueError)    class without a mean direction
     ├── SettingError              (ValueError)    setting out of range
+    ├── DeviceMemoryError         (RuntimeError)  batch too large for the memory of the device
     ├── MeterError                (RuntimeError)  unusable meter, region or carbon intensity
     ├── LedgerError               (RuntimeError)  unusable ledger or missing entry
     └── TooFewUpdatesError        (RuntimeError)  history too short for a forecast
@@ -18,8 +19,9 @@ Every message is one line that tells what was expected, what was found, and what
 """
 
 __all__ = [
-    "DataError", "LedgerError", "MeterError", "ModelError", "ProfileMismatchError", "RepresentationError",
-    "ResqueError", "ResqueWarning", "SettingError", "TooFewUpdatesError", "UndefinedDirectionError",
+    "DataError", "DeviceMemoryError", "LedgerError", "MeterError", "ModelError", "ProfileMismatchError",
+    "RepresentationError", "ResqueError", "ResqueWarning", "SettingError", "TooFewUpdatesError",
+    "UndefinedDirectionError",
 ]  # fmt: skip
 
 
@@ -55,6 +57,16 @@ class UndefinedDirectionError(ResqueError, ValueError):
 
 class SettingError(ResqueError, ValueError):
     """Raised if a setting is outside its valid range."""
+
+
+class DeviceMemoryError(ResqueError, RuntimeError):
+    """Raised if a batch takes more memory than the device has."""
+
+    @classmethod
+    def for_batch(cls, n: int) -> "DeviceMemoryError":
+        """Create the error for a batch of ``n`` samples."""
+        advice = f"use a smaller one, such as batch_size={n // 2} in the recipe" if n > 1 else "use a larger device"
+        return cls(f"the device has too little memory for a batch of {n:,}: {advice}; smaller inputs (@32px) help too")
 
 
 class MeterError(ResqueError, RuntimeError):

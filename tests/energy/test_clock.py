@@ -7,7 +7,7 @@ from resque.energy.clock import now
 @pytest.mark.parametrize(
     ("device", "gpu", "waited"),
     [
-        (None, True, [()]),
+        (None, True, [(torch.device("cuda"),)]),
         (None, False, []),
         (torch.device("cpu"), True, []),
         (torch.device("cuda", 1), True, [(torch.device("cuda", 1),)]),

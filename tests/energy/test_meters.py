@@ -6,9 +6,11 @@ import types
 from pathlib import Path
 
 import pytest
+import torch
 
 from resque.energy._codecarbon import energy_methods
 from resque.energy.meters import ClockMeter, CodecarbonMeter, open_meter
+from resque.errors import ResqueWarning
 
 needs_codecarbon = pytest.mark.skipif(not importlib.util.find_spec("codecarbon"), reason="needs resque[energy]")
 
@@ -132,9 +134,80 @@ def test_opening_without_codecarbon_gives_a_clock(monkeypatch):
         ("CPU", "constant", "assumed"),
         ("CPU", "a mode to come", "modelled"),
         ("RAM", None, "assumed"),
-        ("GPU", None, "measured"),
     ],
 )
 def test_method_follows_from_component_and_mode(component, mode, method):
     hardware = type(component, (), {} if mode is None else {"_mode": mode})()
     assert energy_methods(types.SimpleNamespace(_hardware=[hardware])) == {component.lower(): method}
+
+
+def gpu_tracker(*cards, watched=None):
+    """A tracker of codecarbon with cards ``(counter works, watts)``."""
+    devices = [
+        types.SimpleNamespace(gpu_index=i, _use_power_fallback=not counter, _read_power_watts=lambda watts=watts: watts)
+        for i, (counter, watts) in enumerate(cards)
+    ]
+    ids = list(range(len(cards))) if watched is None else watched
+    hardware = type("GPU", (), {"_get_gpu_ids": lambda self: ids})()
+    hardware.devices = types.SimpleNamespace(devices=devices)
+    return types.SimpleNamespace(_hardware=[hardware])
+
+
+@pytest.mark.parametrize(
+    ("tracker", "method"),
+    [
+        (gpu_tracker((True, 100.0)), "measured"),
+        (gpu_tracker((True, None)), "measured"),
+        (gpu_tracker((False, 100.0)), "modelled"),  # from samples of the power
+        (gpu_tracker((True, 100.0), (False, 100.0)), "modelled"),
+        (gpu_tracker((True, 100.0), (False, 100.0), watched=[0]), "measured"),
+        (gpu_tracker((False, None)), "unknown"),
+        (gpu_tracker((False, 0.0)), "unknown"),
+        (gpu_tracker((True, 100.0), (False, None)), "unknown"),
+        (gpu_tracker((True, 100.0), watched=[]), "unknown"),  # the card is not among those of the driver
+        (gpu_tracker(), "unknown"),  # the driver refuses
+    ],
+)
+def test_gpu_is_measured_only_by_its_counter(monkeypatch, tracker, method):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for device in (None, torch.device("cuda")):
+        assert energy_methods(tracker, device) == {"gpu": method}
+    assert energy_methods(tracker, torch.device("cpu")) == {}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert energy_methods(tracker, None) == {}
+
+
+@needs_codecarbon
+@pytest.mark.parametrize(
+    ("methods", "known", "note"),
+    [
+        ({"cpu": "modelled", "gpu": "unknown"}, {"cpu"}, "power of the GPU cannot be read"),
+        ({"gpu": "unknown"}, set(), "power of the GPU cannot be read"),
+        ({}, set(), "no component"),
+    ],
+)
+def test_energy_is_unknown_as_a_whole_if_a_part_is(codecarbon_meter, monkeypatch, methods, known, note):
+    monkeypatch.setattr("resque.energy.meters.energy_methods", lambda tracker, device: methods)
+    with codecarbon_meter.window() as window:
+        work_for(0.6)
+    assert window.reading.energy_kwh is None
+    assert set(window.reading.components_kwh) == known
+    assert note in window.reading.note
+
+
+@needs_codecarbon
+@pytest.mark.parametrize("failure", [RuntimeError("a driver that refuses"), AttributeError("uuid")])
+def test_meter_that_fails_is_replaced_by_a_clock_with_a_warning(monkeypatch, failure):
+    def refuse(*_):
+        raise failure
+
+    monkeypatch.setattr("resque.energy.meters.open_tracker", refuse)
+    with pytest.warns(ResqueWarning, match=f"cannot measure here .*{failure}"):
+        assert isinstance(open_meter(), ClockMeter)
+
+
+@needs_codecarbon
+def test_meter_without_components_is_replaced_by_a_clock_with_a_warning(monkeypatch):
+    monkeypatch.setattr("resque.energy.meters.energy_methods", lambda tracker, device: {})
+    with pytest.warns(ResqueWarning, match="found no component"):
+        assert isinstance(open_meter(), ClockMeter)

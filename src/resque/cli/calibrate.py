@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from resque.cli import options as opt
-from resque.cli.loading import model_options
+from resque.cli.loading import input_loader, model_options
 
 if TYPE_CHECKING:
     pass
@@ -66,10 +66,10 @@ def calibrate(
     from resque.reporting import console
     from resque.workflows.calibrate import Calibration, CalibrationBudget
 
-    history, grid, meter = Ledger(ledger), named_grid(country, intensity, pue), open_meter()
+    loader = input_loader(model, weights, device, limit, data_root)
+    history, grid, meter = Ledger(ledger), named_grid(country, intensity, pue), open_meter(loader.device)
     history.check_writable()
-    budget = CalibrationBudget(max_hours, max_kwh)
-    budget.check(meter)
+    (budget := CalibrationBudget(max_hours, max_kwh)).check(meter)
     calibration = Calibration(
         model=model, data=data, ledger=history, meter=meter, grid=grid, original=original, test=test,
         target_accuracy=target_accuracy, updates=updates, recipe=recipe, evaluate_every=evaluate_every,

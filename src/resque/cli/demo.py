@@ -19,6 +19,8 @@ def demo(
 
     Example: resque demo --country FRA
     """
+    import torch
+
     from resque.energy.grid import named_grid
     from resque.energy.meters import open_meter
     from resque.forecasting.evaluation.settlement import summarize_settlements
@@ -29,7 +31,7 @@ def demo(
     grid = named_grid(country, intensity, pue)
     with console.progress("resque demo") as show:
         outcome = run_demo(
-            out, open_meter(), grid, seed=seed,
+            out, open_meter(torch.device("cpu")), grid, seed=seed,
             on_progress=lambda stage: show(stage.done, stage.total, f"{stage.name} {stage.detail}"),
         )  # fmt: skip
     updates, settled = outcome.ledger.updates(), outcome.ledger.settled()

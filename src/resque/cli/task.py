@@ -49,7 +49,7 @@ def task(
     loader = input_loader(model, weights, device, limit, data_root)
     network, new_task = loader.network(seed=seed), loader.data(data)
     with console.progress("resque task") as show:
-        index = task_index(network, new_task, settings, meter=open_meter(), grid=grid, on_progress=show)
+        index = task_index(network, new_task, settings, meter=open_meter(loader.device), grid=grid, on_progress=show)
     if as_json:
         result = console.to_json(index)
         console.print_json({**result, "cost_of_asking": result["overhead"]})

@@ -31,7 +31,7 @@ BATCH = 256
 Inputs = Tensor | Mapping[str, Tensor]
 _PARTS = {"train": (0.0, 0.7), "test": (0.7, 1.0), "original": (0.0, 0.7), "shifted": (0.5, 1.0)}
 _CHUNK = 256
-_BLOCK_VALUES = 2**20
+_BLOCK_VALUES = {"cpu": 2**20, "cuda": 2**24}
 _MOST_BATCHES = 16
 
 
@@ -196,10 +196,11 @@ class LabeledDataset:
 
     def batches_per_block(self, batch_size: int) -> int:
         """Return how many batches are augmented at once: faster than one at a time, but limited by memory."""
-        shape = tuple(self.inputs.shape[1:]) if isinstance(self.inputs, Tensor) else (_BLOCK_VALUES,)
+        most = _BLOCK_VALUES.get(self.labels.device.type, _BLOCK_VALUES["cpu"])
+        shape = tuple(self.inputs.shape[1:]) if isinstance(self.inputs, Tensor) else (most,)
         if isinstance(self.transform, ImagePreprocessing) and self.transform.fixed and self.transform.side:
             shape = (shape[0], self.transform.side, self.transform.side)
-        return min(_MOST_BATCHES, max(1, _BLOCK_VALUES // (batch_size * math.prod(shape))))
+        return min(_MOST_BATCHES, max(1, most // (batch_size * math.prod(shape))))
 
     def resident(self, device: torch.device) -> "LabeledDataset":
         """Return the data on a GPU if they fit into a quarter of its free memory; otherwise unchanged."""

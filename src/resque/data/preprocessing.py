@@ -4,6 +4,7 @@ It is applied batch by batch on the model's device, so that the data in memory s
 only if their data had the same preprocessing, so each preprocessing describes itself in words.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,8 +65,7 @@ class ImagePreprocessing:
         images = augment(images) if augment else images
         if not self.mean:
             return images
-        mean, std = (torch.tensor(v, device=images.device).view(1, -1, 1, 1) for v in (self.mean, self.std))
-        return (images - mean) / std
+        return (images - _by_channel(self.mean, images.device)) / _by_channel(self.std, images.device)
 
     def __str__(self) -> str:
         words = ["values in [0, 1], channels first"]
@@ -155,5 +155,13 @@ def convert_channels(images: Tensor, channels: int) -> Tensor:
         return images
     if given == 1:
         return images.expand(-1, channels, -1, -1)
-    weights = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
-    return images[:, :3] if channels == 3 else (images[:, :3] * weights).sum(1, keepdim=True)
+    if channels == 3:
+        return images[:, :3]
+    return (images[:, :3] * _by_channel(_LUMA, images.device)).sum(1, keepdim=True)
+
+
+@functools.lru_cache(maxsize=64)
+def _by_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return one value for each channel, shaped for images; kept, because a copy to the device waits for it."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(1, -1, 1, 1)

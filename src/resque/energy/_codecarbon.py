@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["cpu_name_from_kernel", "energy_methods", "energy_mix", "open_tracker"]
 
@@ -20,8 +23,12 @@ _COUNTERS = {"intel_rapl", "intel_power_gadget", "apple_powermetrics", "windows_
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def open_tracker() -> Any:
-    """Return an offline tracker that writes no file and calls no service."""
+def open_tracker(device: "torch.device | None" = None) -> Any:
+    """Return an offline tracker that writes no file and calls no service.
+
+    Args:
+        device: Device whose work is measured: one GPU, or none for the CPU. None takes every GPU that it sees.
+    """
     from codecarbon import OfflineEmissionsTracker
 
     logging.getLogger("codecarbon").setLevel(logging.ERROR)
@@ -38,21 +45,51 @@ def open_tracker() -> Any:
         measure_power_secs=1,
         force_cpu_power=None,
         force_ram_power=None,
+        gpu_ids=_gpu_ids(device),
         pue=1.0,
         allow_multiple_runs=True,
         log_level="error",
     )
 
 
-def energy_methods(tracker: Any) -> dict[str, str]:
-    """Return device → ``measured``, ``modelled`` or ``assumed``; empty before the tracker's first task."""
+def _gpu_ids(device: "torch.device | None") -> list[str] | None:
+    """Return the identifier of a GPU as its driver knows it, whatever number it has in this process; None for all."""
+    import torch
+
+    if device is None or torch.version.hip:
+        return None
+    return [f"GPU-{torch.cuda.get_device_properties(device).uuid}"] if device.type == "cuda" else []
+
+
+def energy_methods(tracker: Any, device: "torch.device | None" = None) -> dict[str, str]:
+    """Return component → ``measured``, ``modelled``, ``assumed`` or ``unknown``; empty before the first task.
+
+    Args:
+        tracker: Tracker of :func:`open_tracker`.
+        device: Device given there. The GPU of a machine that works on the CPU is left out.
+    """
+    import torch
+
     methods = {}
     for hardware in tracker._hardware:
-        device = {"GPU": "gpu", "RAM": "ram"}.get(type(hardware).__name__, "cpu")
-        mode = getattr(hardware, "_mode", "")
-        constant = device == "ram" or mode == "constant"
-        methods[device] = "measured" if device == "gpu" or mode in _COUNTERS else "assumed" if constant else "modelled"
+        name, mode = type(hardware).__name__, getattr(hardware, "_mode", "")
+        if name == "RAM":
+            methods["ram"] = "assumed"
+        elif name != "GPU":
+            methods["cpu"] = "measured" if mode in _COUNTERS else "assumed" if mode == "constant" else "modelled"
+        elif torch.cuda.is_available() and (device is None or device.type == "cuda"):
+            methods["gpu"] = _gpu_method(hardware)
     return methods
+
+
+def _gpu_method(hardware: Any) -> str:
+    """Return how the energy of the watched GPUs is obtained: counted, from samples of the power, or not at all."""
+    watched = set(hardware._get_gpu_ids())
+    devices = [device for device in hardware.devices.devices if device.gpu_index in watched]
+    sampled = [device for device in devices if device._use_power_fallback]
+    if not devices or any(not device._read_power_watts() for device in sampled):
+        return "unknown"
+    return "modelled" if sampled else "measured"
 
 
 @contextmanager

@@ -20,8 +20,10 @@ def now(device: torch.device | None = None) -> float:
         >>> now() >= start
         True
     """
-    if device is None and torch.cuda.is_available():
-        torch.cuda.synchronize()
-    elif device is not None and device.type == "cuda":
+    if device is None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()

@@ -1,22 +1,28 @@
 """Meters: measure the wall time and energy of a window of work.
 
 Each reading tells for every component whether its energy was ``measured`` (a hardware counter), ``modelled`` (from the
-load and a table) or ``assumed`` (a constant). Energy that no meter knows is None.
+load and a table, or from samples of the power), ``assumed`` (a constant) or ``unknown``. Energy that no meter knows, in
+whole or in part, is None.
 """
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from typing import Any, Protocol
 
+import torch
+
 from resque.energy._codecarbon import cpu_name_from_kernel, energy_methods, open_tracker
 from resque.energy.clock import now
 from resque.energy.reading import EnergyReading
+from resque.errors import ResqueWarning
 
 __all__ = ["ClockMeter", "CodecarbonMeter", "EnergyMeter", "Window", "open_meter"]
 
 _SHORTEST_CPU_S, _SHORTEST_GPU_S = 0.5, 2.0  # shorter windows hold too few of codecarbon's samples
+_UNREADABLE = "the power of the GPU cannot be read, so the energy is unknown: see what nvidia-smi says"
 
 
 class Window:
@@ -43,7 +49,7 @@ class EnergyMeter(Protocol):
 
     @property
     def methods(self) -> Mapping[str, str]:
-        """Device → ``measured``, ``modelled`` or ``assumed``; empty for a meter that measures no energy."""
+        """Component → ``measured``, ``modelled``, ``assumed`` or ``unknown``; empty for a meter without energy."""
 
     def window(self) -> AbstractContextManager[Window]:
         """Measure a block of work; its energy is None if it is shorter than ``shortest_s``."""
@@ -75,10 +81,14 @@ class ClockMeter:
 
 
 class CodecarbonMeter:
-    """Meter of this process (CPU, RAM) and of whole GPUs, with codecarbon's offline tracker.
+    """Meter of this process (CPU, RAM) and of one whole GPU, with codecarbon's offline tracker.
 
     It writes no file and uses no network. Without power counters codecarbon models the energy of the CPU from its load
-    and assumes a constant power for the RAM; ``methods`` and every reading tell so.
+    and assumes a constant power for the RAM; ``methods`` and every reading tell so. A GPU's counter covers the whole
+    card, also what other processes do on it.
+
+    Args:
+        device: Device whose work is measured; None takes every GPU that codecarbon sees.
 
     Example:
         >>> with CodecarbonMeter().window() as window:
@@ -87,9 +97,9 @@ class CodecarbonMeter:
         True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
         self.name, self.shortest_s = f"codecarbon {version('codecarbon')}, process, 1 s", _SHORTEST_CPU_S
-        self._tracker = open_tracker()
+        self._device, self._tracker = device, open_tracker(device)
         self._windows = 0
         with cpu_name_from_kernel(), self.window():  # the first task detects the hardware, which takes seconds
             pass
@@ -97,8 +107,8 @@ class CodecarbonMeter:
 
     @property
     def methods(self) -> Mapping[str, str]:
-        """Device → how its energy is obtained, e.g. ``{"cpu": "modelled", "ram": "assumed"}``."""
-        return energy_methods(self._tracker)
+        """Component → how its energy is obtained, e.g. ``{"cpu": "modelled", "ram": "assumed"}``."""
+        return energy_methods(self._tracker, self._device)
 
     @contextmanager
     def window(self) -> Iterator[Window]:
@@ -106,13 +116,13 @@ class CodecarbonMeter:
         window = Window()
         self._windows += 1
         task = f"window {self._windows}"
-        now()  # wait for earlier work on the device, so that its energy is not counted here
+        now(self._device)  # wait for earlier work on the device, so that its energy is not counted here
         self._tracker.start_task(task)
-        start = now()
+        start = now(self._device)
         try:
             yield window
         finally:
-            wall_s = now() - start
+            wall_s = now(self._device) - start
             window.reading = self._reading(self._tracker.stop_task(task), wall_s)
 
     def _reading(self, data: Any, wall_s: float) -> EnergyReading:
@@ -120,21 +130,37 @@ class CodecarbonMeter:
         if wall_s < self.shortest_s:
             note = f"{wall_s:.2f} s is below the meter's {self.shortest_s:g} s"
             return EnergyReading(wall_s, None, {}, methods, self.name, note)
-        energies = {device: float(getattr(data, f"{device}_energy")) for device in methods}
+        known = [component for component, method in methods.items() if method != "unknown"]
+        energies = {component: float(getattr(data, f"{component}_energy")) for component in known}
+        if len(known) < len(methods) or not methods:
+            note = _UNREADABLE if methods else "no component can be measured"
+            return EnergyReading(wall_s, None, energies, methods, self.name, note)
         total = math.fsum(energies.values())
-        soft = math.fsum(kwh for device, kwh in energies.items() if methods[device] != "measured")
+        soft = math.fsum(kwh for component, kwh in energies.items() if methods[component] != "measured")
         note = f"{soft / total:.0%} of the energy is modeled or assumed, not measured" if soft > total / 2 else ""
         return EnergyReading(wall_s, total, energies, methods, self.name, note)
 
 
-def open_meter() -> EnergyMeter:
-    """Return the best meter of this installation: codecarbon if installed, else the clock.
+def open_meter(device: torch.device | None = None) -> EnergyMeter:
+    """Return the best meter of this installation: codecarbon if it is installed and works, else the clock.
+
+    Args:
+        device: Device whose work is measured; None takes every GPU.
 
     Example:
         >>> open_meter().shortest_s > 0
         True
     """
     try:
-        return CodecarbonMeter()
+        meter = CodecarbonMeter(device)
     except ImportError:
         return ClockMeter()
+    except Exception as error:  # the driver of a GPU refuses in many ways
+        return _clock_with_warning(f"{type(error).__name__}: {' '.join(str(error).split())[:100]}")
+    return meter if meter.methods else _clock_with_warning("it found no component")
+
+
+def _clock_with_warning(reason: str) -> EnergyMeter:
+    message = f"codecarbon cannot measure here ({reason}); energy stays unknown, time is measured"
+    warnings.warn(message, ResqueWarning, stacklevel=3)
+    return ClockMeter()

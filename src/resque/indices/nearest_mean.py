@@ -50,6 +50,8 @@ class NearestPoint:
             return torch.zeros(0, dtype=torch.int64, device=rows.device)
         if self.points.device != rows.device:
             self._set_points(self.points.to(rows.device))
+        if rows.device.type != "cpu":  # to pick the rows that need it would wait for the device
+            return torch.cat([self._nearest_exactly(values) for _, values in self._scratch.parts(rows)])
         return torch.cat([self._nearest(values, rows[part]) for part, values in self._scratch.parts(rows)])
 
     def _nearest(self, values: Tensor, rows: Tensor) -> Tensor:

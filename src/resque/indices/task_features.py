@@ -28,6 +28,7 @@ from resque.ledger.records import Features
 from resque.models.feature_extraction import capture_features
 from resque.models.inference import device_of
 from resque.models.layers import representation_layer
+from resque.models.randomness import isolated_random_state
 from resque.training.evaluation import count_outputs, evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.new_task import prepare_new_task, with_new_head
@@ -215,8 +216,7 @@ def _warm_up_and_cluster(
     model: nn.Module, data: LabeledDataset, settings: TaskIndexSettings, meter: EnergyMeter, on_progress: _OnProgress
 ) -> tuple[TaskIndex, TaskIndexOverhead, nn.Module, LabeledDataset]:
     """Return the index, its overhead without carbon, the warmed-up learner, and the task with its labels renumbered."""
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
+    with isolated_random_state(device_of(model), settings.seed):
         learner, task = with_new_head(model, data, settings.extend)
         settings = dataclasses.replace(settings, layer=representation_layer(learner, settings.layer))
         _run_first_step(learner, task, settings)
@@ -249,7 +249,7 @@ def _run_first_step(learner: nn.Module, task: LabeledDataset, settings: TaskInde
     import sklearn.cluster  # noqa: F401
 
     if settings.warmup_steps != 0:
-        with torch.random.fork_rng():
+        with isolated_random_state(device_of(learner)):
             Trainer(copy.deepcopy(learner), task, settings.recipe, settings.seed).step()
 
 

@@ -39,13 +39,15 @@ def adapt_batchnorm(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> nn.
     adapted = copy.deepcopy(model).eval()
     norms = [(norm, norm.momentum) for norm in _running_norms(adapted)]
     for norm, _ in norms:
-        norm.momentum = None  # the plain average over batches
         norm.reset_running_stats()
         norm.train()
+    counted = (inputs for inputs, _ in batches if count_samples(inputs) > 1)
     with torch.no_grad():
-        for inputs, _ in batches:
-            if count_samples(inputs) > 1:
-                forward(adapted, inputs)
+        for number, inputs in enumerate(counted, start=1):
+            for norm, _ in norms:
+                # The plain average over batches. With momentum None, PyTorch reads its own count from the device.
+                norm.momentum = 1.0 / number
+            forward(adapted, inputs)
     for norm, momentum in norms:
         norm.momentum = momentum
     return adapted.eval()

@@ -3,7 +3,7 @@
 Inputs are one tensor, or a mapping of tensors as transformers models take them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from resque._arrays import as_tensor
 from resque.data.dataset import Inputs
-from resque.errors import ModelError, RepresentationError, ResqueError
+from resque.errors import DeviceMemoryError, ModelError, RepresentationError, ResqueError
 
-__all__ = ["count_samples", "device_of", "eval_mode", "forward", "iterate_batches"]
+__all__ = ["count_samples", "device_of", "eval_mode", "forward", "is_out_of_memory", "iterate_batches"]
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -65,11 +65,21 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, flag in flags:
             module.training = flag
-        with torch.no_grad():
-            for owner, name, buffer, value in buffers:
-                owner[name] = buffer  # the pass may have put another tensor in its place
-                if buffer is not None and value is not None and not torch.equal(buffer, value):
-                    buffer.copy_(value)
+        for owner, name, buffer, _ in buffers:
+            owner[name] = buffer  # the pass may have put another tensor in its place
+        _restore([(buffer, value) for *_, buffer, value in buffers if buffer is not None and value is not None])
+
+
+def _restore(buffers: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Copy values back to the buffers that differ from them; the device is waited for once, not for each buffer."""
+    if not buffers:
+        return
+    with torch.no_grad():
+        device = buffers[0][0].device
+        differs = torch.stack([(buffer != value).any().to(device) for buffer, value in buffers]).tolist()
+        for (buffer, value), changed in zip(buffers, differs, strict=True):
+            if changed:
+                buffer.copy_(value)
 
 
 def forward(model: nn.Module, batch: Inputs) -> Tensor:
@@ -91,9 +101,11 @@ def forward(model: nn.Module, batch: Inputs) -> Tensor:
             output = model(**{key: _in_model_precision(model, value) for key, value in batch.items()})
         else:
             output = model(_in_model_precision(model, batch))
-    except (ResqueError, MemoryError, torch.OutOfMemoryError):
+    except (ResqueError, MemoryError):
         raise
     except Exception as error:  # a user's own model may raise anything
+        if is_out_of_memory(error):
+            raise DeviceMemoryError.for_batch(count_samples(batch)) from error
         raise ModelError(_describe_failure(batch, error)) from error
     logits = _find_logits(output)
     n = count_samples(batch)
@@ -101,6 +113,19 @@ def forward(model: nn.Module, batch: Inputs) -> Tensor:
         actual = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ModelError(f"the model returned {actual}; expected logits of shape ({n}, classes)")
     return logits
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether a device, or PyTorch's allocator on the CPU, had too little memory.
+
+    Example:
+        >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")), is_out_of_memory(ValueError("no"))
+        (True, False)
+    """
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+    )
 
 
 def _in_model_precision(model: nn.Module, values: Tensor) -> Tensor:

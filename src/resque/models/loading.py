@@ -18,7 +18,7 @@ from resque.models.layers import head_name
 from resque.models.registry import build_model
 from resque.models.weights import fingerprint, load_state, read_weights
 
-__all__ = ["fresh_model", "load_model", "move_to_device"]
+__all__ = ["fresh_model", "load_model", "move_to_device", "usable_device"]
 
 
 def load_model(
@@ -93,6 +93,23 @@ def fresh_model(spec: str, like: nn.Module, seed: int = 0) -> nn.Module:
     return model.eval()
 
 
+def usable_device(name: str) -> torch.device:
+    """Return a device by its name.
+
+    Raises:
+        ModelError: The device is unknown or not available.
+
+    Example:
+        >>> usable_device("cpu")
+        device(type='cpu')
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except Exception as error:  # each backend raises errors of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"device {name!r} cannot be used: {reason}; `resque doctor` shows the devices") from error
+
+
 def move_to_device(model: nn.Module, device: str) -> nn.Module:
     """Move a model to a device.
 
@@ -103,11 +120,7 @@ def move_to_device(model: nn.Module, device: str) -> nn.Module:
         >>> move_to_device(nn.Linear(2, 2), "cpu").weight.device
         device(type='cpu')
     """
-    try:
-        return model.to(torch.device(device))
-    except Exception as error:  # each backend raises errors of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"device {device!r} cannot be used: {reason}; `resque doctor` shows the devices") from error
+    return model.to(usable_device(device))
 
 
 def _count_outputs(state: Mapping[str, Tensor], model: nn.Module) -> int | None:

@@ -20,6 +20,7 @@ from resque._callables import load_callable
 from resque._optional import import_optional
 from resque.data.preprocessing import ImagePreprocessing, Preprocessing, Tokenization
 from resque.errors import ModelError, ResqueError
+from resque.models.randomness import isolated_random_state
 
 __all__ = ["build_model", "has_random_weights", "preprocessing_for"]
 
@@ -74,8 +75,7 @@ def build_model(spec: str, seed: int = 0, classes: int | None = None, trained: b
     """
     library, name = _split(spec)
     function = None if library else load_callable(spec)  # before the seed is set: an import may draw random numbers
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with isolated_random_state(torch.device("cpu"), seed):
         if function is None:
             return _build_from_library(library, name, classes, trained)
         return _build_from_callable(spec, function, classes)

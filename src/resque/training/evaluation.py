@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resque.data.dataset import LabeledDataset
-from resque.errors import DataError
+from resque.errors import DataError, DeviceMemoryError
 from resque.models.inference import device_of, eval_mode, forward
 
 __all__ = ["check_data_fits_model", "count_outputs", "evaluate", "evaluate_dataset"]
@@ -44,6 +44,8 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
 def evaluate_dataset(model: nn.Module, data: LabeledDataset) -> tuple[float, float]:
     """Compute accuracy and mean cross-entropy of a classifier on a dataset, see :func:`evaluate`.
 
+    Batches are halved as long as they take more memory than the device has.
+
     Example:
         >>> from resque.data.loading import load_data
         >>> from resque.models.networks import small_cnn
@@ -51,7 +53,14 @@ def evaluate_dataset(model: nn.Module, data: LabeledDataset) -> tuple[float, flo
         >>> 0.0 <= accuracy <= 1.0 and loss > 0.0
         True
     """
-    return evaluate(model, data.batches(_BATCH_SIZE, device_of(model)))
+    batch_size = _BATCH_SIZE
+    while True:
+        try:
+            return evaluate(model, data.batches(batch_size, device_of(model)))
+        except DeviceMemoryError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
 
 
 def count_outputs(model: nn.Module, data: LabeledDataset) -> int:

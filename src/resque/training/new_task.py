@@ -12,6 +12,7 @@ from resque.errors import ModelError, SettingError
 from resque.models.heads import replace_head, widen_head
 from resque.models.inference import device_of, eval_mode, forward
 from resque.models.layers import head_name
+from resque.models.randomness import isolated_random_state
 from resque.models.weights import fingerprint
 from resque.training.evaluation import check_data_fits_model, count_outputs
 from resque.training.job import RetrainingJob
@@ -45,8 +46,7 @@ def prepare_new_task(model: nn.Module, job: RetrainingJob, extend: bool = False)
     if job.original_test is not None:
         raise SettingError("forgetting cannot be measured after a change of the head: leave --original-test out")
     outputs = _output_of_label(model, job.train, extend)
-    with torch.random.fork_rng():
-        torch.manual_seed(job.seed)
+    with isolated_random_state(device_of(model), job.seed):
         learner, train = with_new_head(model, job.train, extend)
     shift_type = job.shift_type or (EXTENSION if extend else NEW_TASK)
     test = _relabeled(job.test, outputs)

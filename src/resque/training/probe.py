@@ -1,8 +1,8 @@
 """Measure the cost of one training step on this machine, on a copy of the model."""
 
 import copy
+import math
 
-import torch
 from torch import nn
 
 from resque.data.dataset import LabeledDataset
@@ -11,6 +11,7 @@ from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading, energy_share
 from resque.ledger.records import StepCost
 from resque.models.inference import device_of
+from resque.models.randomness import isolated_random_state
 from resque.training.recipe import Recipe
 from resque.training.trainer import Trainer
 
@@ -44,14 +45,16 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
         (True, True, True)
     """
     trainer, device = Trainer(copy.deepcopy(model), data, recipe, seed=0), device_of(model)
-    with torch.random.fork_rng(), meter.window() as window:
+    with isolated_random_state(device), meter.window() as window:
         block = trainer.steps_per_block
-        _take_steps(trainer, -(-WARM_UP_STEPS // block) * block)
-        steps, start = 0, now(device)
-        while now(device) - start < 1.2 * meter.shortest_s or steps < _MIN_PROBE_STEPS:
-            _take_steps(trainer, block)
-            steps += block
-        wall_s = now(device) - start
+        _take_steps(trainer, _whole_blocks(WARM_UP_STEPS, block))
+        steps, wall_s, start = 0, 0.0, now(device)
+        while wall_s < (least_s := 1.2 * meter.shortest_s) or steps < _MIN_PROBE_STEPS:
+            # A GPU is waited for few times: a wait after each step would cost more than the step.
+            missing = steps * (least_s - wall_s) / wall_s if steps else _MIN_PROBE_STEPS
+            more = _whole_blocks(min(missing, max(steps, _MIN_PROBE_STEPS)), block)
+            _take_steps(trainer, more)
+            steps, wall_s = steps + more, now(device) - start
     energy_kwh = energy_share(window.reading, wall_s)
     return StepCost(wall_s / steps, None if energy_kwh is None else energy_kwh / steps, steps, window.reading)
 
@@ -77,6 +80,11 @@ def forecast_overhead(passes_s: float, step_cost: StepCost, forecasts: int = 1) 
     parts = {device: kwh * wall_s / probe_reading.wall_s for device, kwh in probe_reading.components_kwh.items()}
     note = f"passes {passes_s:.2f} s at the probe's power, and 1/{forecasts} of the probe"
     return EnergyReading(wall_s, energy_kwh, parts, probe_reading.methods, probe_reading.meter, note)
+
+
+def _whole_blocks(steps: float, block: int) -> int:
+    """Return a number of steps rounded up to whole blocks, at least one."""
+    return max(1, math.ceil(steps / block)) * block
 
 
 def _take_steps(trainer: Trainer, steps: int) -> None:

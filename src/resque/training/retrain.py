@@ -4,7 +4,6 @@ import copy
 import dataclasses
 from collections.abc import Callable
 
-import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -16,6 +15,7 @@ from resque.errors import SettingError
 from resque.ledger.identifiers import utc_now
 from resque.ledger.records import Features, LearningCurve, StepCost, Update
 from resque.models.inference import device_of
+from resque.models.randomness import isolated_random_state
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
 from resque.training.cost_tracking import final_cost
@@ -94,7 +94,8 @@ def retrain(
     settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise)
     run, trainable_share, flops_per_sample = _train(model, job, parent, settings)
     curve, reading = run.curve, join_readings(run.readings)
-    if reading.energy_kwh is None and reading.methods and curve.steps[-1] and step_cost is None:
+    measurable = reading.methods and "unknown" not in reading.methods.values()
+    if reading.energy_kwh is None and measurable and curve.steps[-1] and step_cost is None:
         step_cost = probe(model, job.train, job.recipe, meter)  # a step costs the same with other weights
     reading, energy_kwh = _training_energy(reading, curve, step_cost)
     samples = job.samples_after(curve.steps[-1])
@@ -149,9 +150,9 @@ def _step_cost_for_budget(
 
 def _train(model: nn.Module, job: RetrainingJob, parent: str, settings: RunSettings) -> tuple[Run, float, float]:
     """Train to the end; return the run, the trainable share, and the floating point operations per sample."""
-    with torch.random.fork_rng():
+    with isolated_random_state(device_of(model)):
         flops_per_sample = _warm_up(copy.deepcopy(model), job) / min(job.recipe.batch_size, len(job.train))
-        torch.manual_seed(job.seed)
+    with isolated_random_state(device_of(model), job.seed):
         trainer = Trainer(model, job.train, job.recipe, job.seed)
         try:
             run = Run(model, trainer, job, settings)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from resque.data.augmentation import build_augmentation
 from resque.data.dataset import LabeledDataset
-from resque.errors import ModelError, ResqueWarning
-from resque.models.inference import device_of, forward
+from resque.errors import DeviceMemoryError, ModelError, ResqueWarning
+from resque.models.inference import device_of, forward, is_out_of_memory
 from resque.training.cost_tracking import CostTracker
 from resque.training.finetuning import FineTuningScope
 from resque.training.job import steps_per_epoch
@@ -77,16 +77,27 @@ class Trainer:
         return self.step_count % self.steps_per_epoch != 0
 
     def step(self) -> None:
-        """Take one optimizer step; the last one of an epoch also updates the measures and the learning rate."""
+        """Take one optimizer step; the last one of an epoch also updates the measures and the learning rate.
+
+        Nothing waits for the device but the end of an epoch.
+
+        Raises:
+            DeviceMemoryError: The batch takes more memory than the device has.
+        """
         if not self.within_epoch:
             order = torch.randperm(len(self._data), generator=self._generator)
             self._batches = self._data.batches(self._recipe.batch_size, self._device, order, self._augment)
             self.scope.train()
-        inputs, labels = next(self._batches)
-        self._optimizer.zero_grad(set_to_none=True)
-        self.forward_and_backward(inputs, labels)
-        self.cost_tracker.after_backward()
-        self._optimizer.step()
+        try:
+            inputs, labels = next(self._batches)
+            self._optimizer.zero_grad(set_to_none=True)
+            self.forward_and_backward(inputs, labels)
+            self.cost_tracker.after_backward()
+            self._optimizer.step()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise DeviceMemoryError.for_batch(self._recipe.batch_size) from error
+            raise
         self.step_count += 1
         if not self.within_epoch:
             self.cost_tracker.end_epoch()
@@ -111,6 +122,7 @@ class Trainer:
             "schedule": self._schedule.state_dict(),
             "order": self._generator.get_state(),
             "random": torch.get_rng_state(),
+            "device_random": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
             "tally": self.cost_tracker.state(),  # the key of checkpoint format 2
             "step_count": self.step_count,
         }
@@ -122,6 +134,8 @@ class Trainer:
         self._schedule.load_state_dict(state["schedule"])
         self._generator.set_state(state["order"])
         torch.set_rng_state(state["random"])
+        if state.get("device_random") is not None and self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["device_random"], self._device)
         self.cost_tracker.restore(state["tally"])
         self.step_count = state["step_count"]
 

@@ -203,7 +203,8 @@ def calibrate(
     """
     history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
     history.check_writable()
-    budget, meter = CalibrationBudget(max_hours, max_kwh), meter or open_meter()
+    loader = InputLoader(model, options or ModelOptions())
+    budget, meter = CalibrationBudget(max_hours, max_kwh), meter or open_meter(loader.device)
     budget.check(meter)
     calibration = Calibration(
         model=model, data=data, ledger=history, meter=meter, grid=named_grid(country, intensity, pue),

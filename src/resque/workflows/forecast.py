@@ -117,7 +117,7 @@ def forecast(
     job = loader.job(
         train, test, target_accuracy, load_recipe(recipe, evaluate_every, max_epochs), seed=seed, shift_type=shift_type
     )
-    passes = _Passes(loader, meter or open_meter(), layer, reduction)
+    passes = _Passes(loader, meter or open_meter(loader.device), layer, reduction)
     is_new_task = new_task or extend
     known = passes.over_new_task(job, extend) if is_new_task else passes.over_shift(job, original, labels)
     result = forecast_from_features(

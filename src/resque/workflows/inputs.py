@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from resque.data.dataset import BATCH, LabeledDataset
@@ -21,7 +22,7 @@ from resque.indices.compute_profile import profile
 from resque.indices.profile import Profile
 from resque.indices.task_features import TaskIndexSettings, task_features
 from resque.models.inference import device_of
-from resque.models.loading import fresh_model, load_model, move_to_device
+from resque.models.loading import fresh_model, load_model, move_to_device, usable_device
 from resque.models.registry import has_random_weights, preprocessing_for
 from resque.models.weights import fingerprint
 from resque.training.job import RetrainingJob
@@ -103,6 +104,13 @@ class InputLoader:
     def name(self) -> str:
         """Specification of the model, or the class name of an object."""
         return self.spec or type(self.model).__name__
+
+    @property
+    def device(self) -> torch.device:
+        """Device on which the model runs."""
+        if self.options.device is None and isinstance(self.model, nn.Module):
+            return device_of(self.model)
+        return usable_device(self.options.device or "cpu")
 
     def data(self, source: Any, for_training: bool = True) -> LabeledDataset:
         """Load a dataset with the preprocessing of the model.

@@ -75,10 +75,9 @@ class Recording:
         self._step_count = None if optimizer is None else 0
         self._cost_tracker: CostTracker | None = None
         self._hooks: list[Any] = []
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = _device_of_optimizer(optimizer)
         if optimizer is not None:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            self._device = parameters[0].device
             self._hooks.append(optimizer.register_step_pre_hook(self._before_step))
             self._hooks.append(optimizer.register_step_post_hook(self._after_step))
             self.trained_parameters = sum(p.numel() for p in parameters if p.requires_grad)
@@ -290,7 +289,7 @@ def record(
         reviser = ForecastReviser.of_forecast(pending, store.updates())
     if known["target_accuracy"] is not None:
         RetrainingJob.check_target(known["target_accuracy"])
-    with (meter or open_meter()).window() as window:
+    with (meter or open_meter(_device_of_optimizer(optimizer))).window() as window:
         run = Recording(optimizer, steps_per_epoch, reviser)
         try:
             yield run
@@ -300,6 +299,14 @@ def record(
     size = 0 if model is None else sum(p.numel() for p in model.parameters())
     known["trainable_share"] = run.trained_parameters / size if size and run.trained_parameters else None
     store.add(run.finish(pending, known, window.reading, grid))
+
+
+def _device_of_optimizer(optimizer: Any) -> torch.device:
+    """Return the device of an optimizer's parameters; without an optimizer the GPU, if there is one."""
+    if isinstance(optimizer, torch.optim.Optimizer):
+        device: torch.device = optimizer.param_groups[0]["params"][0].device
+        return device
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _fields_of_forecast(forecast: Forecast, given: Mapping[str, Any]) -> dict[str, Any]:

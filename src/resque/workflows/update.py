@@ -21,6 +21,7 @@ from resque.indices.shift_features import shift_features
 from resque.ledger.records import Features, Forecast, Update
 from resque.ledger.serialization import from_dict
 from resque.ledger.store import Ledger
+from resque.models.inference import device_of
 from resque.models.layers import representation_layer
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
@@ -207,7 +208,7 @@ class UpdateRequest:
         layer = representation_layer(loaded.network, self.layer or (None if origin is None else origin.layer))
         reduction = self.reduction if origin is None else origin.reduction
         create_folder(UPDATES if self.out is None else Path(self.out))
-        meter = self.meter or open_meter()
+        meter = self.meter or open_meter(device_of(loaded.network))
         features = loaded.features(meter)
         return loaded, _Runner(self, history, loaded, checkpoint, meter, grid, layer, reduction, features)
 

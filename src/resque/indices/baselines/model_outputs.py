@@ -80,33 +80,38 @@ class OutputCollector:
 
     def __init__(self, classes: Sequence[int], n: int, seed: int = 0) -> None:
         self._moments = Moments(classes)
-        self._chosen = torch.zeros(n, dtype=torch.bool)
-        self._chosen[torch.from_numpy(np.random.default_rng(seed).permutation(n)[:KNN_SAMPLES])] = True
-        self._probabilities: list[np.ndarray] = []
-        self._labels: list[np.ndarray] = []
-        self._sample: list[np.ndarray] = []
-        self._loss, self._seen = 0.0, 0
+        chosen = np.random.default_rng(seed).permutation(n)[:KNN_SAMPLES]
+        self._chosen = np.sort(chosen)
+        self._probabilities: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._sample: list[Tensor] = []
+        self._losses: list[Tensor] = []
+        self._seen = 0
 
     def update(self, rows: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a batch: ``(n, d)`` features, ``(n, classes of the model)`` logits, ``(n,)`` labels."""
+        """Add a batch: ``(n, d)`` features, ``(n, classes of the model)`` logits, ``(n,)`` labels.
+
+        Outputs stay on the device until all are there, so that no batch waits for it.
+        """
         self._moments.update(rows, labels)
-        self._probabilities.append(logits.float().softmax(1).cpu().numpy())
-        self._loss += float(F.cross_entropy(logits.float(), labels, reduction="sum"))
-        chosen = self._chosen[self._seen : self._seen + len(labels)]
-        self._sample.append(rows.cpu()[chosen].double().numpy())
-        self._labels.append(labels.cpu().numpy())
+        self._probabilities.append(logits.float().softmax(1))
+        self._losses.append(F.cross_entropy(logits.float(), labels, reduction="sum"))
+        first, last = np.searchsorted(self._chosen, [self._seen, self._seen + len(labels)])
+        chosen = torch.from_numpy(self._chosen[first:last] - self._seen)
+        self._sample.append(rows[chosen.to(rows.device, non_blocking=True)])
+        self._labels.append(labels)
         self._seen += len(labels)
 
     def outputs(self) -> ModelOutputs:
         """Return the outputs on the samples seen so far."""
-        labels = np.concatenate(self._labels)
+        labels = torch.cat(self._labels).cpu().numpy()
         return ModelOutputs(
             self._moments,
-            np.concatenate(self._probabilities),
+            torch.cat(self._probabilities).cpu().numpy(),
             labels,
-            np.concatenate(self._sample),
-            labels[self._chosen.numpy()[: len(labels)]],
-            self._loss / self._seen,
+            torch.cat(self._sample).double().cpu().numpy(),
+            labels[self._chosen[self._chosen < len(labels)]],
+            sum(torch.stack(self._losses).double().tolist()) / self._seen,
         )
 
 

@@ -1,15 +1,17 @@
 """Accumulate second moments of representations by class, in float64, batch by batch; no sample is kept.
 
 Transferability scores and distances between datasets are computed from them. All sums are about the mean of the first
-batch: a mean far larger than the spread would otherwise cost the digits of the spread.
+batch: a mean far larger than the spread would otherwise cost the digits of the spread. Sums are kept on the device of
+the representations, and nothing waits for it before they are read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from resque._arrays import as_labels, as_tensor
 from resque.errors import RepresentationError
@@ -29,7 +31,6 @@ class Moments:
 
     Attributes:
         labels: Labels that may occur, ascending.
-        counts: ``(classes,)`` int64, number of samples.
 
     Example:
         >>> moments = Moments([4, 7])
@@ -41,8 +42,7 @@ class Moments:
 
     def __init__(self, classes: Sequence[int]) -> None:
         self.labels = np.unique(np.asarray(list(classes), dtype=np.int64))
-        self.counts = np.zeros(len(self.labels), dtype=np.int64)
-        self._reference: _Floats | None = None  # (d,), the point that all sums are about
+        self._totals: _Totals | None = None
 
     def update(self, representations: Any, labels: Any) -> None:
         """Add a batch.
@@ -52,44 +52,52 @@ class Moments:
             labels: ``(n,)`` integers.
 
         Raises:
-            RepresentationError: NaN or infinity, another width, or a label that is none of the classes.
+            RepresentationError: NaN or infinity, another width, or a label that is none of the classes. On another
+                device than the CPU, bad values are reported when the sums are read.
         """
-        rows = as_tensor(representations).detach().to("cpu", torch.float64)
-        target = as_labels(labels, len(rows)).cpu().numpy()
-        if rows.ndim != 2 or not bool(torch.isfinite(rows).all()):
+        rows = as_tensor(representations).detach()
+        rows = rows.to("cpu" if rows.device.type == "mps" else rows.device, torch.float64)  # Apple's GPU has no float64
+        target = as_labels(labels, len(rows)).to(rows.device)
+        if rows.ndim != 2:
             raise RepresentationError(f"representations of shape {tuple(rows.shape)}: expected (n, d) finite numbers")
-        if not np.isin(target, self.labels).all():
-            raise RepresentationError(f"a label is none of the classes {self.labels.tolist()}: name it among them")
-        if self._reference is None:
-            self._begin(rows.mean(0).numpy())
+        labels_known = torch.from_numpy(self.labels).to(rows.device)
+        column = torch.searchsorted(labels_known, target).clamp_(max=len(self.labels) - 1)
+        finite, known = torch.isfinite(rows).all(), (labels_known[column] == target).all()
+        if rows.device.type == "cpu":
+            self._check(bool(finite), bool(known))
+        if self._totals is None:
+            self._totals = _Totals(rows.mean(0), len(self.labels))
         if rows.shape[1] != self.width:
             raise RepresentationError(f"representations of width {rows.shape[1]} after some of width {self.width}")
-        centered = rows - torch.from_numpy(self._about)
-        squared_norms = centered.square().sum(1)
-        self._fourth += float(squared_norms.square().sum())
-        self._third += (squared_norms[:, None] * centered).sum(0).numpy()
-        for index, label in enumerate(self.labels):
-            own = centered[torch.from_numpy(target == label)]
-            if len(own):
-                self.counts[index] += len(own)
-                self._sums[index] += own.sum(0).numpy()
-                self._squares[index] += own.square().sum(0).numpy()
-                self._products[index] += (own.T @ own).numpy()
+        self._totals.add(rows, column, finite, known)
 
-    def _begin(self, reference: _Floats) -> None:
-        """Set the point that all sums are about; g is a representation minus that point."""
-        classes, width = len(self.labels), len(reference)
-        self._reference = reference
-        self._sums: _Floats = np.zeros((classes, width))
-        self._squares: _Floats = np.zeros((classes, width))
-        self._products: _Floats = np.zeros((classes, width, width))
-        self._third: _Floats = np.zeros(width)  # sum of ||g||^2 g over all samples
-        self._fourth = 0.0  # sum of ||g||^4
+    def _check(self, finite: bool, known: bool) -> None:
+        if not finite:
+            raise RepresentationError("representations hold NaN or infinity: expected (n, d) finite numbers")
+        if not known:
+            raise RepresentationError(f"a label is none of the classes {self.labels.tolist()}: name it among them")
+
+    def _read(self) -> "_Totals":
+        """Return the totals on the CPU, checked."""
+        if self._totals is None:
+            raise RepresentationError("no representations yet: update the moments first")
+        if self._totals.reference.device.type != "cpu":
+            self._totals.move_to_cpu()
+            self._check(bool(self._totals.finite), bool(self._totals.known))
+        return self._totals
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """``(classes,)`` number of samples."""
+        if self._totals is None:
+            return np.zeros(len(self.labels), dtype=np.int64)
+        counts: NDArray[np.int64] = self._read().counts.numpy()
+        return counts
 
     @property
     def width(self) -> int:
         """Length ``d`` of a representation; 0 before the first batch."""
-        return 0 if self._reference is None else len(self._reference)
+        return 0 if self._totals is None else len(self._totals.reference)
 
     @property
     def n(self) -> int:
@@ -112,7 +120,7 @@ class Moments:
         """``(c, d)`` variance of each class about its own mean, divided by the number of samples."""
         seen = self.counts > 0
         n = self.counts[seen, None]
-        variances: _Floats = np.maximum(self._squares[seen] / n - (self._sums[seen] / n) ** 2, 0.0)
+        variances: _Floats = np.maximum(_array(self._read().squares)[seen] / n - (self._sums[seen] / n) ** 2, 0.0)
         return variances
 
     @property
@@ -153,9 +161,10 @@ class Moments:
         """
         offset, covariance = self._offset, self.covariance
         n, d, products, square = self.n, self.width, self._products.sum(0), float(offset @ offset)
+        totals = self._read()
         fourth = (  # sum of ||f - mean||^4
-            self._fourth
-            - 4.0 * float(self._third @ offset)
+            float(totals.fourth)
+            - 4.0 * float(_array(totals.third) @ offset)
             + 4.0 * float(offset @ products @ offset)
             + 2.0 * square * float(np.trace(products))
             - 3.0 * n * square**2
@@ -167,9 +176,16 @@ class Moments:
 
     @property
     def _about(self) -> _Floats:
-        if self._reference is None:
-            raise RepresentationError("no representations yet: update the moments first")
-        return self._reference
+        """``(d,)`` reference point of all sums."""
+        return _array(self._read().reference)
+
+    @property
+    def _sums(self) -> _Floats:
+        return _array(self._read().sums)
+
+    @property
+    def _products(self) -> _Floats:
+        return _array(self._read().products)
 
     @property
     def _offset(self) -> _Floats:
@@ -178,3 +194,63 @@ class Moments:
             raise RepresentationError("no representations yet: update the moments first")
         offset: _Floats = self._sums.sum(0) / self.n
         return offset
+
+
+class _Totals:
+    """Sums over representations minus a reference point; g is such a difference.
+
+    Attributes:
+        reference: ``(d,)`` reference point.
+        counts: ``(classes,)`` int64, number of samples.
+        sums: ``(classes, d)`` sum of g.
+        squares: ``(classes, d)`` sum of the squares of g.
+        products: ``(classes, d, d)`` sum of ``g g^T``.
+        third: ``(d,)`` sum of ``||g||^2 g`` over all samples.
+        fourth: ``()`` sum of ``||g||^4``.
+        finite: ``()`` whether no representation held NaN or infinity.
+        known: ``()`` whether every label was among the classes.
+    """
+
+    def __init__(self, reference: Tensor, classes: int) -> None:
+        width, zeros = len(reference), reference.new_zeros
+        self.reference = reference
+        self.counts = zeros(classes, dtype=torch.int64)
+        self.sums, self.squares, self.products = (
+            zeros(classes, width),
+            zeros(classes, width),
+            zeros(classes, width, width),
+        )
+        self.third, self.fourth = zeros(width), zeros(())
+        self.finite = self.known = torch.ones((), dtype=torch.bool, device=reference.device)
+
+    def add(self, rows: Tensor, column: Tensor, finite: Tensor, known: Tensor) -> None:
+        """Add rows ``(n, d)`` of the classes in the columns ``(n,)``, and whether they are valid."""
+        centered = rows - self.reference
+        squared_norms = centered.square().sum(1)
+        self.fourth += squared_norms.square().sum()
+        self.third += (squared_norms[:, None] * centered).sum(0)
+        self.counts.index_add_(0, column, torch.ones_like(column))
+        self.finite, self.known = self.finite & finite, self.known & known
+        for index, own in self._by_class(centered, column):
+            self.sums[index] += own.sum(0)
+            self.squares[index] += own.square().sum(0)
+            self.products[index] += own.T @ own
+
+    def _by_class(self, centered: Tensor, column: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield each class with its rows. On a GPU the others become zero: to pick rows would wait for the device."""
+        for index in range(len(self.counts)):
+            members = column == index
+            if centered.device.type != "cpu":
+                yield index, centered * members[:, None]
+            elif len(own := centered[members]):
+                yield index, own
+
+    def move_to_cpu(self) -> None:
+        """Move all sums to the CPU."""
+        for name, values in vars(self).items():
+            setattr(self, name, values.cpu())
+
+
+def _array(values: Tensor) -> _Floats:
+    array: _Floats = values.numpy()
+    return array
