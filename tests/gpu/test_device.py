@@ -1,0 +1,375 @@
+"""What runs on a GPU equals what runs on the CPU, and no batch waits for it.
+
+The device is the environment variable ``DEVICE``, else a GPU if there is one, else the CPU. Convolutions use full
+float32 here, so that tolerances can be small; one test has PyTorch's default, TF32.
+"""
+
+import dataclasses
+import json
+import os
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once; matrix products repeat bit for bit with it
+
+import pytest
+import torch
+from torch import nn
+
+from resque import Profile, load_data, profile, resque_dist, resque_task
+from resque.energy.meters import ClockMeter
+from resque.errors import DeviceMemoryError
+from resque.indices.baselines.model_outputs import collect_outputs
+from resque.indices.baselines.scores import baseline_scores
+from resque.indices.nearest_mean import NearestMeanAssignment
+from resque.models.batchnorm import adapt_batchnorm
+from resque.models.feature_extraction import capture_features
+from resque.models.layers import representation_layer
+from resque.models.networks import small_cnn
+from resque.training.checkpoint import Checkpoint
+from resque.training.environment import describe_host
+from resque.training.evaluation import evaluate_dataset
+from resque.training.job import RetrainingJob
+from resque.training.probe import probe
+from resque.training.recipe import named_recipe
+from resque.training.retrain import retrain
+from resque.training.trainer import Trainer
+from watched import Watched
+
+pytestmark = pytest.mark.gpu
+CPU = torch.device("cpu")
+DEVICE = torch.device(os.environ.get("DEVICE", "cuda" if torch.cuda.is_available() else "cpu"))
+ON_GPU = DEVICE.type == "cuda"
+ANGLE_TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 5e-3}  # rad
+
+
+@pytest.fixture(autouse=True)
+def full_precision(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return load_data("digits@16px@train@500")
+
+
+@pytest.fixture(scope="module")
+def shifted():
+    return load_data("digits@16px@train@500+gaussian:5")
+
+
+def network(device, dtype=torch.float32):
+    torch.manual_seed(0)
+    return small_cnn().to(device, dtype)
+
+
+@pytest.fixture(scope="module")
+def trained(clean):
+    """A network that has learned something, so that its predictions are not near ties."""
+    model = network(CPU)
+    trainer = Trainer(model, clean, named_recipe("train-adam"), seed=0)
+    for _ in range(4 * trainer.steps_per_epoch):
+        trainer.step()
+    trainer.end()
+    return model.eval()
+
+
+def index_between(model, device, clean, shifted, labels="true"):
+    first, second = (profile(model, data.batches(64, device), classes=10, labels=labels) for data in (clean, shifted))
+    return resque_dist(first, second).value
+
+
+@pytest.mark.parametrize("dtype", ANGLE_TOLERANCES, ids=str)
+def test_index_of_a_shift_equals_that_of_the_cpu(clean, shifted, trained, dtype):
+    values = []
+    for device in (CPU, DEVICE):
+        model = small_cnn().to(device, dtype)
+        model.load_state_dict(trained.state_dict())
+        values.append(index_between(model.eval(), device, clean, shifted))
+    assert values[0] > 0.1
+    assert values[1] == pytest.approx(values[0], abs=ANGLE_TOLERANCES[dtype])
+
+
+def test_index_with_pseudo_labels_equals_that_of_the_cpu(clean, shifted, trained):
+    values = []
+    for device in (CPU, DEVICE):
+        model = small_cnn().to(device)
+        model.load_state_dict(trained.state_dict())
+        values.append(index_between(model.eval(), device, clean, shifted, "pseudo"))
+    assert values[1] == pytest.approx(values[0], abs=1e-4)
+
+
+def test_tf32_changes_the_index_little(clean, shifted, trained, monkeypatch):
+    expected = index_between(trained, CPU, clean, shifted)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    model = small_cnn().to(DEVICE)
+    model.load_state_dict(trained.state_dict())
+    assert index_between(model.eval(), DEVICE, clean, shifted) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_class_sums_equal_those_of_the_cpu(dtype):
+    generator = torch.Generator().manual_seed(0)
+    rows = (torch.randn(999, 33, generator=generator) + 100.0).to(dtype)
+    labels = torch.randint(0, 7, (999,), generator=generator)
+    expected = Profile.from_arrays(rows, labels, classes=7)
+    found = Profile.from_arrays(rows.to(DEVICE), labels.to(DEVICE), classes=7)
+    for before, after in zip(expected.class_means(), found.class_means(), strict=True):
+        torch.testing.assert_close(after.cpu(), before, rtol=1e-13, atol=0.0)
+
+
+def test_index_of_a_task_equals_that_of_the_cpu():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 5, (600,), generator=generator)
+    rows = torch.randn(600, 20, generator=generator) + 2.0 * torch.nn.functional.one_hot(labels, 20)
+    expected = resque_task(rows, labels).value
+    assert 0.05 < expected < 0.95
+    assert resque_task(rows.to(DEVICE), labels.to(DEVICE)).value == expected
+    tables = []
+    for device in (CPU, DEVICE):
+        assignment = NearestMeanAssignment.to_profile(Profile.from_arrays(rows.to(device), labels.to(device)))
+        assignment.add(rows.to(device), labels.to(device))
+        tables.append(assignment.table.cpu())
+    assert torch.equal(*tables)
+
+
+@pytest.mark.parametrize("recipe", ["train-sgd", "train-sgd,trains=head", "train-sgd,channels_last=false"])
+def test_training_measures_equal_those_of_the_cpu(clean, recipe):
+    totals, states = [], []
+    for device in (CPU, DEVICE):
+        model = network(device)
+        trainer = Trainer(model, clean, named_recipe(recipe), seed=0)
+        for _ in range(trainer.steps_per_epoch + 3):
+            trainer.step()
+        totals.append(trainer.cost_tracker.totals(within_epoch=True))
+        trainer.end()
+        states.append(model.cpu().state_dict())
+    assert min(totals[0]) > 0.0
+    assert totals[1] == pytest.approx(totals[0], rel=2e-3)
+    for name, expected in states[0].items():
+        torch.testing.assert_close(states[1][name], expected, rtol=1e-2, atol=1e-3)
+
+
+def test_bfloat16_training_learns(clean):
+    model = network(DEVICE)
+    before, _ = evaluate_dataset(model, clean)
+    if ON_GPU:  # without such instructions a CPU is warned about
+        trainer = Trainer(model, clean, named_recipe("train-adam,precision=bfloat16"), seed=0)
+        for _ in range(4 * trainer.steps_per_epoch):
+            trainer.step()
+        trainer.end()
+        assert evaluate_dataset(model, clean)[0] > before + 0.3
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_adapted_batch_norm_equals_that_of_the_cpu(shifted, trained):
+    states = []
+    for device in (CPU, DEVICE):
+        model = small_cnn().to(device)
+        model.load_state_dict(trained.state_dict())
+        adapted = adapt_batchnorm(model.eval(), shifted.batches(64, device))
+        states.append(adapted.cpu().state_dict())
+    for name, expected in states[0].items():
+        torch.testing.assert_close(states[1][name], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_and_baselines_equal_those_of_the_cpu(clean, shifted, trained):
+    figures = []
+    for device in (CPU, DEVICE):
+        model = small_cnn().to(device)
+        model.load_state_dict(trained.state_dict())
+        outputs = [collect_outputs(model.eval(), data) for data in (shifted, clean)]
+        scores = {name: score.value for name, score in baseline_scores(*outputs).items()}
+        figures.append({**scores, **dict(zip(("accuracy", "loss"), evaluate_dataset(model, shifted), strict=True))})
+    assert len(figures[0]) > 10
+    assert figures[1] == pytest.approx(figures[0], rel=1e-3, abs=4e-3)  # two samples of 500 may fall on the other side
+
+
+def test_invalid_rows_are_reported_when_the_sums_are_read(clean, trained):
+    from resque.errors import RepresentationError
+    from resque.indices.baselines.moments import Moments
+
+    for rows, labels, message in (
+        (torch.full((3, 2), torch.nan), [0, 1, 1], "NaN or infinity"),
+        (torch.ones(3, 2), [0, 1, 2], "none of the classes"),
+    ):
+        moments = Moments([0, 1])
+
+        def add_and_read(rows=rows, labels=labels, moments=moments):
+            moments.update(rows.to(DEVICE), torch.tensor(labels))
+            return moments.counts
+
+        with pytest.raises(RepresentationError, match=message):
+            add_and_read()
+
+
+class KilledError(Exception):
+    pass
+
+
+def drops(device):
+    """A network that draws random numbers on its device."""
+    torch.manual_seed(0)
+    model = small_cnn()
+    model.insert(len(model) - 1, nn.Dropout(0.3))
+    return model.to(device)
+
+
+@pytest.mark.parametrize("augmentation", ["", ",augmentation=flip+jitter"])
+def test_resumed_run_equals_the_whole_one_bit_for_bit(tmp_path, clean, augmentation):
+    if augmentation:
+        pytest.importorskip("kornia")
+    job = RetrainingJob(clean, clean, 1.0, named_recipe(f"train-adam,max_epochs=3{augmentation}"), seed=1)
+    at, curves = Checkpoint(tmp_path, every_s=0.0), []
+
+    def kill(progress):
+        if progress.step >= 2 * -(-len(clean) // job.recipe.batch_size):
+            raise KilledError
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        curves.append(retrain(drops(DEVICE), job, meter=ClockMeter()).curve)
+        with pytest.raises(KilledError):
+            retrain(drops(DEVICE), job, meter=ClockMeter(), checkpoint=at, on_progress=kill)
+        torch.rand(5, device=DEVICE)  # the state of the device is another one now
+        update = retrain(drops(DEVICE), job, meter=ClockMeter(), checkpoint=dataclasses.replace(at, resume=True))
+        curves.append(update.curve)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert update.resumed == 1
+    assert dataclasses.replace(curves[1], wall_s=curves[0].wall_s) == curves[0]
+
+
+@pytest.mark.parametrize("work", ["probe", "retrain"])
+def test_random_state_is_left_as_it_was(clean, work):
+    def state():
+        return torch.cat([torch.get_rng_state(), *([torch.cuda.get_rng_state(DEVICE)] if ON_GPU else [])])
+
+    model, recipe = drops(DEVICE), named_recipe("train-adam,max_epochs=1")
+    before = state()
+    if work == "probe":
+        probe(model, clean, recipe, ClockMeter())
+    else:
+        retrain(model, RetrainingJob(clean, clean, 1.0, recipe, seed=5), meter=ClockMeter())
+    assert torch.equal(before, state())
+
+
+def count_waits(function):
+    """Count what makes the host wait: synchronizations and copies to the host; reads of values on the CPU."""
+    if not ON_GPU:
+        with Watched() as seen:
+            function()
+        return seen.waits
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiled
+
+    with profiled(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as prof:
+        function()
+    waiting = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "Memcpy DtoH")
+    return sum(event.name.startswith(waiting) for event in prof.events())
+
+
+def steps(model, data, n):
+    trainer = Trainer(model, data, named_recipe("train-adam,batch_size=8"), seed=0)
+    for _ in range(4):
+        trainer.step()
+    return lambda: [trainer.step() for _ in range(n)]
+
+
+def index_pass(model, data, n):
+    batches = [*data.take(torch.arange(8 * n)).batches(8, DEVICE)]
+    return lambda: profile(model, batches, classes=10)
+
+
+def pseudo_label_pass(model, data, n):
+    batches = [*data.take(torch.arange(8 * n)).batches(8, DEVICE)]
+    return lambda: profile(model, batches, labels="pseudo")
+
+
+def evaluation(model, data, n):
+    few, many = data.resident(DEVICE), 1024
+    whole = dataclasses.replace(
+        few,
+        inputs=few.inputs.repeat(n * many // len(few) + 1, 1, 1, 1),
+        labels=few.labels.repeat(n * many // len(few) + 1),
+    )
+    return lambda: evaluate_dataset(model, whole)
+
+
+def batch_norm_adaptation(model, data, n):
+    batches = [*data.take(torch.arange(8 * n)).batches(8, DEVICE)]
+    return lambda: adapt_batchnorm(model, batches)
+
+
+def model_outputs(model, data, n):
+    return lambda: collect_outputs(model, data.take(torch.arange(256 * n) % len(data)).resident(DEVICE))
+
+
+def nearest_means(model, data, n):
+    batches = [*data.take(torch.arange(8 * n)).batches(8, DEVICE)]
+    assignment = NearestMeanAssignment.to_profile(profile(model, data.batches(64, DEVICE), classes=10))
+
+    def assign():
+        with capture_features(model, representation_layer(model)) as extract:
+            for inputs, labels in batches:
+                assignment.add(extract(inputs)[0], labels)
+
+    return assign
+
+
+@pytest.mark.parametrize(
+    "work", [steps, evaluation, index_pass, pseudo_label_pass, batch_norm_adaptation, model_outputs, nearest_means]
+)
+def test_no_batch_waits_for_the_device(clean, work):
+    if work in (model_outputs, nearest_means) and not ON_GPU:
+        pytest.skip("on the CPU rows are picked by class, which a GPU would have to wait for")
+    model = network(DEVICE).eval()
+    work(model, clean, 4)()  # what only the first pass of a process does
+    few, many = (count_waits(work(model, clean, n)) for n in (6, 12))
+    assert few == many
+
+
+class Hungry(nn.Module):
+    """A network that takes more memory than there is, for batches above a size."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.most, self.head = most, nn.Linear(256, 10)
+
+    def forward(self, inputs):
+        if len(inputs) > self.most:
+            torch.empty(2**50, device=inputs.device)
+        return self.head(inputs.flatten(1))
+
+
+def test_too_large_a_batch_is_an_error_that_names_a_smaller_one(clean):
+    trainer = Trainer(Hungry(16).to(DEVICE), clean, named_recipe("train-adam,batch_size=32"), seed=0)
+    with pytest.raises(DeviceMemoryError, match=r"for a batch of 32: use a smaller one, such as batch_size=16"):
+        trainer.step()
+
+
+def test_evaluation_halves_batches_that_take_too_much_memory(clean):
+    accuracy, loss = evaluate_dataset(Hungry(100).to(DEVICE), clean)
+    assert 0.0 <= accuracy <= 1.0 < loss
+    with pytest.raises(DeviceMemoryError, match="batch of 1: use a larger device"):
+        evaluate_dataset(Hungry(0).to(DEVICE), clean)
+
+
+def test_host_names_what_rounds_on_a_gpu():
+    host = describe_host(DEVICE)
+    assert host["device"].startswith(f"{DEVICE.type}: ")
+    assert ("tf32" in host) == ("cudnn" in host) == ON_GPU
+
+
+def test_ledger_says_how_the_energy_was_obtained(cli):
+    line = "retrain --model resque.networks:small_cnn --train digits@16px@train@400 --test digits@16px@test@200"
+    code, out, _ = cli(f"{line} --target-accuracy 0.99 --recipe train-adam,max_epochs=3 --device {DEVICE} --json")
+    assert code == 0
+    update = json.loads(out)
+    assert update["host"]["device"].startswith(DEVICE.type)
+    code, out, _ = cli("ledger list --json")
+    assert code == 0
+    assert update["id"] in out
+    methods = update["energy"]["methods"]
+    if pytest.importorskip("codecarbon") and ON_GPU:
+        assert methods["gpu"] == "measured"
+        assert update["energy"]["components_kwh"]["gpu"] > 0.0 or update["energy"]["note"]
+    assert "gpu" in methods or not ON_GPU
