@@ -411,6 +411,8 @@ def _component_notes(rows: Iterable[Row]) -> list[str]:
 
 def _window_notes(windows: Mapping[float, Sequence[Row]]) -> list[str]:
     """Name the shortest window by each method."""
+    if not windows:
+        return []
     words = []
     for name, method in METHODS.items():
         watts = {seconds: [repeat[name] for repeat in repeats] for seconds, repeats in windows.items()}

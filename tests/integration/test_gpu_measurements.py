@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import sys
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -217,6 +218,17 @@ def test_host_waits_for_no_batch_where_none_is_needed(modules, speed):
     assert waits[modules.speed.CONTROL]["synchronizations"] == 2
     for name in ("training step", "evaluation", "index pass, classes declared"):
         assert waits[name]["synchronizations"] == 0
+
+
+def test_waits_on_a_gpu_are_read_from_the_profile(modules, monkeypatch):
+    events = Counter({"cudaStreamSynchronize": 3, "cudaEventSynchronize": 1, "cudaLaunchKernel": 90, "aten::item": 3})
+    events |= Counter({"Memcpy DtoH (Device -> Pageable)": 2, "Memcpy DtoH (Device -> Pinned)": 1, "Memcpy HtoD": 5})
+    monkeypatch.setattr(modules.speed, "count_events", lambda work: events)
+    waits = modules.speed.count_waits("cuda", lambda: None)
+    assert (waits["synchronizations"], waits["copies to the host"]) == (4, 3)
+    row = {"key": "waits", "device": "a card", "network": "resnet18", "waits": {"a pass": waits | {"batches": 2}}}
+    line = "| a pass | 2 | 2 | 1.5 | cudaStreamSynchronize 1.5, cudaEventSynchronize 0.5 |"
+    assert line in modules.speed.speed_table([row])
 
 
 def test_profiler_counts_what_the_host_waits_for(modules):
