@@ -61,6 +61,10 @@ def full_side_resnet() -> nn.Module:
 NETWORKS = {"stem to a quarter": quarter_side_resnet, "stem at full side": full_side_resnet}
 
 
+Timing = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Wrapper of the functions to be timed: a :class:`Stopwatch`, or :func:`untimed`."""
+
+
 class Stopwatch:
     """Total time of the functions that it wraps."""
 
@@ -78,6 +82,11 @@ class Stopwatch:
                 self.seconds += now(self.device) - start
 
         return timed
+
+
+def untimed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function unchanged: a stopwatch's waits would slow a GPU down where only whole epochs are timed."""
+    return function
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):
@@ -105,17 +114,44 @@ class PilImages(Dataset[tuple[Tensor, int]]):
 
 
 class PlainLoop:
-    """Training loop as most people write it."""
+    """Training loop as most people write it.
 
-    def __init__(self, model: nn.Module, data: LabeledDataset, seed: int, workers: int, stopwatch: Stopwatch) -> None:
+    Args:
+        model: Model to train, in place.
+        data: Training images, in the memory of the host.
+        seed: Seed of the data order.
+        workers: Number of processes that load and augment the images; 0 does it in this process.
+        stopwatch: Stopwatch of forward and backward passes, or ``untimed``.
+        persistent: Whether the workers live on between epochs.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: LabeledDataset,
+        seed: int,
+        workers: int,
+        stopwatch: Timing,
+        persistent: bool = False,
+    ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._loader = DataLoader(
-            PilImages(data), BATCH, shuffle=True, num_workers=workers, drop_last=True, generator=generator
+            PilImages(data),
+            BATCH,
+            shuffle=True,
+            num_workers=workers,
+            drop_last=True,
+            generator=generator,
+            persistent_workers=persistent and workers > 0,
         )
         self._model, self._optimizer = model, torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=1e-4)
         self._device, self._before = next(model.parameters()).device, copy.deepcopy(model)
         self.gradient_norms: list[float] = []
         self._pass = stopwatch(self._forward_and_backward)
+
+    def start(self) -> None:
+        """Start persistent workers, and wait for their first batch."""
+        next(iter(self._loader))
 
     def epoch(self) -> None:
         """Train for one epoch, then compute the costs as the authors' code does."""
@@ -137,7 +173,7 @@ class PlainLoop:
 class MeasuredLoop:
     """Training loop of a measured update."""
 
-    def __init__(self, model: nn.Module, data: LabeledDataset, seed: int, recipe: Recipe, stopwatch: Stopwatch) -> None:
+    def __init__(self, model: nn.Module, data: LabeledDataset, seed: int, recipe: Recipe, stopwatch: Timing) -> None:
         self._trainer = Trainer(model, data, recipe, seed)
         self._trainer.forward_and_backward = stopwatch(self._trainer.forward_and_backward)
 
@@ -219,18 +255,11 @@ def mean(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
 
 
-def load_fashion_mnist(folder: str, samples: int) -> tuple[LabeledDataset, LabeledDataset]:
-    """Load training images, and 2,000 test images, normalized to [-1, 1]."""
+def load_fashion_mnist(folder: str, part: str, limit: int, steps: str = "") -> LabeledDataset:
+    """Load some images of ``train`` or ``t10k``, normalized to [-1, 1], after steps such as ``@rgb@32px``."""
+    files = f"idx:{folder}/{part}-images-idx3-ubyte.gz,{folder}/{part}-labels-idx1-ubyte.gz"
     preprocessing = ImagePreprocessing(mean=(0.5,), std=(0.5,))
-    train, test = (
-        load_data(
-            f"idx:{folder}/{part}-images-idx3-ubyte.gz,{folder}/{part}-labels-idx1-ubyte.gz",
-            limit=limit,
-            preprocessing=preprocessing,
-        )
-        for part, limit in (("train", samples), ("t10k", 2000))
-    )
-    return train, test
+    return load_data(f"{files}@{limit}{steps}", preprocessing=preprocessing)
 
 
 def timing_rows(name: str, data: LabeledDataset, device: torch.device, rounds: int, orders: random.Random) -> list[str]:
@@ -264,7 +293,8 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     device, orders = torch.device(options.device), random.Random(0)
-    train, test = load_fashion_mnist(options.folder, options.samples)
+    train = load_fashion_mnist(options.folder, "train", options.samples)
+    test = load_fashion_mnist(options.folder, "t10k", 2000)
     timings = [row for name in NETWORKS for row in timing_rows(name, train, device, options.rounds, orders)]
     build, half = NETWORKS["stem to a quarter"], train.take(torch.arange(options.samples // 2))
     reached = {
