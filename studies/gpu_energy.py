@@ -96,9 +96,9 @@ def _handle(library: Any, device: torch.device) -> Any:
 
 
 @functools.lru_cache
-def shared_meter() -> EnergyMeter:
-    """Return resque's meter, opened once per process because that takes seconds."""
-    return open_meter()
+def shared_meter(device: str) -> EnergyMeter:
+    """Return resque's meter of a device, opened once per process because that takes seconds."""
+    return open_meter(torch.device(device))
 
 
 @contextmanager
@@ -186,7 +186,7 @@ def shared_load(device: str) -> Load:
 
 def measure(device: str, work: Callable[[], Any]) -> Row:
     """Measure the mean power of some work by all three methods at once; return a repeat of a row."""
-    card, meter, place = open_card(device), shared_meter(), torch.device(device)
+    card, meter, place = open_card(device), shared_meter(device), torch.device(device)
     with any_length(meter), meter.window() as window, sampled_power(card) as samples:
         start, before = now(place), card.energy_j()
         work()
@@ -210,7 +210,7 @@ def measure(device: str, work: Callable[[], Any]) -> Row:
 
 def idle_power(device: str, seconds: float, settle_s: float) -> Row:
     """Measure the power of an idle device on which a context exists."""
-    shared_meter()
+    shared_meter(device)
     torch.zeros(1, device=device)  # creates the CUDA context
     now(torch.device(device))
     time.sleep(settle_s)

@@ -48,7 +48,7 @@ def plan_shift_study(study: ShiftStudy, cache: Path) -> Plan:
     if not study.originals:
         yield f"{ORIGINALS}-{study.name}", [task(train_original, seed, weights=weights[seed]) for seed in study.seeds]
     yield study.name, [task(retrain_for_shift, seed, shift, weights=weights[seed]) for seed, shift in conditions]
-    if not study.originals:
+    if study.separate_scores and not study.originals:
         passes = [task(score_adapted_model, seed, shift, weights=weights[seed]) for seed, shift in conditions]
         yield f"{study.name}{PASSES}", passes
     chosen = [(seed, shift) for seed, shift in conditions if (shift.shift_type, shift.level) in study.scratch]

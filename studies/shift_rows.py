@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
 from resque.indices.profile import Profile
 from resque.indices.shift_features import batchnorm_adapted_scores, shift_features
-from resque.ledger.records import Update
+from resque.ledger.records import StepCost, Update
 from resque.ledger.serialization import to_dict
 from resque.models.inference import device_of
 from resque.models.loading import load_model
 from resque.models.weights import save_weights
-from resque.training.evaluation import evaluate
+from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.probe import probe
 from resque.training.recipe import named_recipe
@@ -39,18 +40,20 @@ SCRATCH_EPOCHS = 60
 
 def train_original(study: ShiftStudy, seed: int, weights: str) -> Row:
     """Train the original model of a seed, and save its weights."""
-    torch.set_num_threads(1)
+    set_threads()
     model = on_device(load_model(study.model, seed=seed, classes=load_data(study.test).outputs))
-    clean, test = load_data(f"{study.train}@original"), load_data(study.test)
+    clean, test = original_data(study), load_data(study.test)
     job = RetrainingJob(clean, test, study.clean_accuracy, named_recipe(study.clean_recipe), seed)
     update = retrain(model, job, meter=meter(), model_name=study.model)
     save_weights(model, Path(weights))
+    for cached in (original_data, original_profile, original_outputs, step_cost):
+        cached.cache_clear()  # they may be of an earlier model in this file
     return {"study": study.name, "seed": seed, "accuracy": update.accuracy, "update": update_row(update)}
 
 
 def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
     """Compute the index and the baselines of a shift, and measure a retraining for it."""
-    torch.set_num_threads(1)
+    set_threads()
     model, train = on_device(load_model(study.model, Path(weights))), load_data(shift.train)
     recipe, held_out = named_recipe(study.recipe), load_data(study.test)
     test = load_data(shift.test)
@@ -60,7 +63,7 @@ def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str
     features, _, passes_s = shift_features(model, job, original_profile(study, weights, *study.forms[0]))
     indices = dict(index_forms(study, model, weights, train))
     baselines = baseline_scores(collect_outputs(model, train), original_outputs(study, weights))
-    cost = probe(model, train, recipe, meter())
+    cost = step_cost(study, weights)
     update = retrain(model, job, meter=meter(), features=features, step_cost=cost, model_name=study.model)
     return {
         **run_keys(study, seed, shift),
@@ -72,6 +75,7 @@ def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str
         "baselines": baselines_row(baselines),
         "step_s": round_floats(cost.wall_s),
         "step_kwh": round_floats(cost.energy_kwh),
+        "scores": {name: value for name, value in round_floats(features.scores).items() if name.startswith("BN-")},
         "update": update_row(update),
     }
 
@@ -83,18 +87,18 @@ def run_keys(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
 
 def score_adapted_model(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
     """Score the batch-norm-adapted model on a shift; these rows are apart, because the scores were added later."""
-    torch.set_num_threads(1)
+    set_threads()
     model = on_device(load_model(study.model, Path(weights)))
     train, test = load_data(shift.train), load_data(shift.test)
     job = RetrainingJob(train, test, study.targets[-1], named_recipe(study.recipe), seed)
-    accuracy, loss = evaluate(model, test.batches())
+    accuracy, loss = evaluate_dataset(model, test)
     scores = round_floats(batchnorm_adapted_scores(model, job, accuracy, loss))
     return {**run_keys(study, seed, shift), "scores": scores}
 
 
 def train_from_scratch(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
     """Measure training from scratch on the shifted data."""
-    torch.set_num_threads(1)
+    set_threads()
     train, test = load_data(shift.train), load_data(shift.test)
     model = on_device(load_model(study.model, seed=seed + 1000, classes=test.outputs))
     recipe = dataclasses.replace(named_recipe(study.recipe).from_scratch(), max_epochs=SCRATCH_EPOCHS)
@@ -117,6 +121,7 @@ def index_forms(study: ShiftStudy, model: nn.Module, weights: str, train: Labele
                 data.batches(device=device_of(model)),
                 layer=layer,
                 reduction=reduction,
+                classes=data.classes if labels == "true" else None,
                 labels=labels,
                 preprocessing=data.preprocessing,
             )
@@ -128,13 +133,28 @@ def index_forms(study: ShiftStudy, model: nn.Module, weights: str, train: Labele
                     yield title, None
 
 
+@functools.lru_cache(maxsize=1)
+def original_data(study: ShiftStudy) -> LabeledDataset:
+    """Load the original data, once per process."""
+    return load_data(f"{study.train}@original")
+
+
+@functools.lru_cache(maxsize=1)
+def step_cost(study: ShiftStudy, weights: str) -> StepCost:
+    """Measure the cost of a training step, once per model and process: it does not depend on the shift."""
+    model = on_device(load_model(study.model, Path(weights)))
+    return probe(model, original_data(study), named_recipe(study.recipe), meter())
+
+
 @functools.lru_cache(maxsize=8)
 def original_profile(study: ShiftStudy, weights: str, layer: str | None, reduction: str) -> Profile:
     """Compute the profile of the original data, once per process."""
-    clean = load_data(f"{study.train}@original")
+    clean = original_data(study)
     model = on_device(load_model(study.model, Path(weights)))
     batches = clean.batches(device=device_of(model))
-    return profile(model, batches, layer=layer, reduction=reduction, preprocessing=clean.preprocessing)
+    return profile(
+        model, batches, layer=layer, reduction=reduction, classes=clean.classes, preprocessing=clean.preprocessing
+    )
 
 
 @functools.lru_cache(maxsize=1)
@@ -146,7 +166,7 @@ def original_outputs(study: ShiftStudy, weights: str) -> ModelOutputs:
 @functools.lru_cache(maxsize=1)
 def meter() -> EnergyMeter:
     """Open the energy meter, once per process, because that takes a while."""
-    return open_meter()
+    return open_meter(device())
 
 
 def update_row(update: Update) -> Row:
@@ -169,6 +189,16 @@ def round_floats(value: Any, digits: int = DIGITS) -> Any:
     return float(f"{value:.{digits}g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
+def device() -> torch.device:
+    """Return the device of the studies: ``DEVICE`` in the environment, else a GPU if there is one, else the CPU."""
+    return torch.device(os.environ.get("DEVICE", "cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def set_threads() -> None:
+    """Use one thread on the CPU, where several processes work, and several to prepare the data of a GPU."""
+    torch.set_num_threads(1 if device().type == "cpu" else min(8, os.cpu_count() or 1))
+
+
 def on_device(model: nn.Module) -> nn.Module:
-    """Move a model to the GPU, if there is one."""
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    """Move a model to the device of the studies."""
+    return model.to(device())

@@ -25,14 +25,14 @@ from resque.training.new_task import with_new_head
 from resque.training.recipe import named_recipe
 from resque.training.retrain import retrain
 from resque.workflows.engine import Row
-from shift_rows import baselines_row, meter, on_device, round_floats, update_row
+from shift_rows import baselines_row, meter, on_device, round_floats, set_threads, update_row
 
 INITIALIZATION_SAMPLES = 1000  # for all three initializations: twenty random ones take a while
 
 
 def train_source(study: TaskStudy, source: str, seed: int, weights: str) -> Row:
     """Train the model of a source task and save its weights; without a source they stay random."""
-    torch.set_num_threads(1)
+    set_threads()
     if not source:
         save_weights(load_model(study.model, seed=seed), Path(weights))
         return {"study": study.name, "seed": seed, "source": source}
@@ -47,7 +47,7 @@ def train_source(study: TaskStudy, source: str, seed: int, weights: str) -> Row:
 
 def learn_task(study: TaskStudy, source: str, target: str, seed: int, weights: str) -> Row:
     """Compute the index and the baselines of a new task after one epoch, and measure learning it."""
-    torch.set_num_threads(1)
+    set_threads()
     train, test = (load_data(spec) for spec in study.tasks[target])
     model = load_model(study.model, Path(weights))
     with torch.random.fork_rng():
@@ -78,7 +78,7 @@ def learn_task(study: TaskStudy, source: str, target: str, seed: int, weights: s
 
 def learn_from_scratch(study: TaskStudy, target: str, seed: int) -> Row:
     """Measure learning a task from random weights, by the recipe of an original training."""
-    torch.set_num_threads(1)
+    set_threads()
     train, test = (load_data(spec) for spec in study.tasks[target])
     model = on_device(load_model(study.model, seed=seed + 1000, classes=train.outputs))
     recipe = named_recipe(study.recipe).from_scratch()

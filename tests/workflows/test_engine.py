@@ -1,5 +1,6 @@
 """Experiment sweeps: every task runs once, across interruptions."""
 
+import itertools
 import json
 import os
 import pathlib
@@ -48,6 +49,22 @@ def test_every_task_runs_once_in_order_and_failures_are_kept(tmp_path):
     assert sorted(log.read_text().split()) == ["0", "1", "2", "3", "4"]
     run_tasks(tasks(log), path, workers=0, retry_failed=True)
     assert sorted(log.read_text().split()) == ["0", "1", "2", "3", "3", "4"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_task_starts_that_may_not_end_in_time(tmp_path, workers):
+    log = tmp_path / "log"
+    assert run_tasks(tasks(log), tmp_path / "none.jsonl", workers, max_s=0.0) == {}
+    assert not log.exists()
+    assert list(run_tasks(tasks(log), tmp_path / "all.jsonl", workers, max_s=600.0)) == [f"n{i}" for i in range(5)]
+
+
+def test_time_of_the_longest_task_is_kept_free_at_the_end(tmp_path, monkeypatch):
+    clock = itertools.count()  # each look at the clock is a second later: a task takes one, and so does each check
+    monkeypatch.setattr("resque.workflows.engine.time.perf_counter", lambda: float(next(clock)))
+    path, log = tmp_path / "rows.jsonl", tmp_path / "log"
+    assert list(run_tasks(tasks(log), path, workers=0, max_s=5.5)) == ["n0", "n1"]
+    assert list(run_tasks(tasks(log), path, workers=0, max_s=1.5)) == ["n0", "n1", "n2"]
 
 
 def test_task_with_an_incomplete_line_runs_again(tmp_path):

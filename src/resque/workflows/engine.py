@@ -4,8 +4,10 @@ The result of a task is a row. One process appends rows to a file of JSON Lines,
 an interruption, tasks with a row are skipped and all others are run. A task that fails leaves a row with its error.
 """
 
+import collections
 import concurrent.futures
 import json
+import math
 import multiprocessing
 import os
 import threading
@@ -63,6 +65,7 @@ def run_tasks(
     workers: int = 1,
     retry_failed: bool = False,
     on_progress: Callable[[int, int, str], None] = lambda done, total, key: None,
+    max_s: float = math.inf,
 ) -> dict[str, Row]:
     """Run every task that has no row yet.
 
@@ -72,6 +75,8 @@ def run_tasks(
         workers: Number of parallel processes, each of which should use one thread; 0 runs in this process.
         retry_failed: Whether failed tasks are run again.
         on_progress: Callback with ``(done, total, key)`` as tasks end.
+        max_s: Seconds within which all tasks should end. None starts if the longest so far would not fit any more;
+            the tasks that are left have no row.
 
     Returns:
         Key → row of these tasks, in their order. A row holds the task's ``key``, its seconds (``task_s``) and processor
@@ -95,25 +100,38 @@ def run_tasks(
     _remove_incomplete_line(path)
     if left:
         with path.open("a", encoding="utf-8") as file:
-            for row in _run(left, workers):
+            for row in _run(left, workers, max_s):
                 done[row["key"]] = row
                 file.write(json.dumps(row) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
                 on_progress(len(planned) - sum(task.key not in done for task in planned), len(planned), row["key"])
-    return {task.key: done[task.key] for task in planned}
+    return {task.key: done[task.key] for task in planned if task.key in done}
 
 
-def _run(tasks: Sequence[ExperimentTask], workers: int) -> Iterator[Row]:
-    """Yield the rows of tasks as they end."""
+def _run(tasks: Sequence[ExperimentTask], workers: int, max_s: float) -> Iterator[Row]:
+    """Yield the rows of tasks as they end; start none that may not end in time."""
+    start, longest, queue = time.perf_counter(), 0.0, collections.deque(tasks)
+
+    def has_time() -> bool:
+        return time.perf_counter() - start + longest < max_s
+
     if workers == 0:
-        yield from map(_run_task, tasks)
+        while queue and has_time():
+            row = _run_task(queue.popleft())
+            longest = max(longest, row["task_s"])
+            yield row
         return
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
     with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_exit_with_parent) as pool:
-        running = [pool.submit(_run_task, task) for task in tasks]
-        for future in concurrent.futures.as_completed(running):
-            yield future.result()
+        running: set[concurrent.futures.Future[Row]] = set()
+        while running or (queue and has_time()):
+            while queue and len(running) < workers and has_time():
+                running.add(pool.submit(_run_task, queue.popleft()))
+            ended, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in ended:
+                longest = max(longest, future.result()["task_s"])
+                yield future.result()
 
 
 def _run_task(task: ExperimentTask) -> Row:

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Run everything of this project that needs a GPU, in order of importance, within a time limit:
+# correctness, energy, speed, and the paper's networks. What has rows already is skipped.
+#
+#   studies/on_gpu.sh SECONDS [OPTION OF gpu_visit.py …]
+#   DEVICE=cpu studies/on_gpu.sh 120 --preset gpu-tiny --results /tmp/results
+#
+# BUNDLE is the folder of `make gpu-bundle`, PYTHON the interpreter that has PyTorch.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+limit=$1
+shift
+bundle=${BUNDLE:-$PWD/.gpu} python=${PYTHON:-python3}
+export DEVICE=${DEVICE:-cuda} PYTHONUNBUFFERED=1 PYTHONPATH="$PWD/src:$PWD/tests/helpers:${PYTHONPATH:-}"
+if ! "$python" -c 'import codecarbon, kornia, msgspec, typer' 2>/dev/null; then
+    "$python" -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target "$bundle/site" "$bundle"/wheels/*.whl
+    PYTHONPATH="$bundle/site:$PYTHONPATH"
+fi
+if [ -d "$bundle/fashion-mnist" ]; then
+    export FASHION_MNIST="$bundle/fashion-mnist"
+fi
+"$python" studies/gpu_visit.py --seconds "$((limit - SECONDS))" "$@"
