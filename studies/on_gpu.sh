@@ -12,6 +12,9 @@ limit=$1
 shift
 bundle=${BUNDLE:-$PWD/.gpu} python=${PYTHON:-python3}
 export DEVICE=${DEVICE:-cuda} PYTHONUNBUFFERED=1 PYTHONPATH="$PWD/src:$PWD/tests/helpers:${PYTHONPATH:-}"
+if [ -d "$bundle/site" ]; then
+    PYTHONPATH="$bundle/site:$PYTHONPATH"
+fi
 if ! "$python" -c 'import codecarbon, kornia, msgspec, typer' 2>/dev/null; then
     "$python" -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target "$bundle/site" "$bundle"/wheels/*.whl
     PYTHONPATH="$bundle/site:$PYTHONPATH"
