@@ -141,8 +141,12 @@ def by_seed(studies: tuple[ShiftStudy, ...]) -> Iterator[ShiftStudy]:
 
 
 def pilot(studies: tuple[ShiftStudy, ...]) -> tuple[ShiftStudy, ...]:
-    """Return the studies with a seed that is not published and their first shifts alone, to choose targets by."""
-    return tuple(dataclasses.replace(study, seeds=PILOT_SEEDS, shifts=study.shifts[:PILOT_SHIFTS]) for study in studies)
+    """Return one study per network, with a seed that is not published and few shifts, to choose targets by."""
+    first_of_network = {study.model: study for study in reversed(studies)}
+    return tuple(
+        dataclasses.replace(study, seeds=PILOT_SEEDS, shifts=study.shifts[:PILOT_SHIFTS])
+        for study in reversed(first_of_network.values())
+    )
 
 
 def show_curves(path: Path) -> None:

@@ -71,7 +71,9 @@ def made(studies, tmp_path_factory):
     place = tmp_path_factory.mktemp("studies")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(presets.PRESETS, "quick", presets.Preset((shifts, other), (tasks,)))
-        patch.setattr(studies("shift_rows"), "open_meter", ReplayMeter)  # the real one would have half a second a probe
+        patch.setattr(
+            studies("shift_rows"), "open_meter", lambda device: ReplayMeter()
+        )  # the real one would have half a second a probe
         rows = runs.make_rows("quick", 0, place / "results", place / "work")
         written = {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()}
         assert runs.make_rows("quick", 0, place / "results", place / "work") == rows
@@ -155,7 +157,7 @@ def test_presets_name_existing_models_recipes_and_shifts(studies):
             assert set(study.scratch) <= {(shift.shift_type, shift.level) for shift in study.shifts}
             for shift in study.shifts:
                 for step in shift.train.split("+")[1:]:
-                    parse_shift(step)
+                    parse_shift(step.partition("@")[0])
         for study in preset.tasks:
             named_recipe(study.recipe)
             assert set(study.cutoffs) <= set(study.tasks)
