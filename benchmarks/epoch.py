@@ -153,6 +153,10 @@ class PlainLoop:
         """Start persistent workers, and wait for their first batch."""
         next(iter(self._loader))
 
+    def stop(self) -> None:
+        """Stop persistent workers; left to the garbage collector, each of them would be waited for five seconds."""
+        del self._loader
+
     def epoch(self) -> None:
         """Train for one epoch, then compute the costs as the authors' code does."""
         self._model.train()

@@ -310,8 +310,10 @@ def task_predictors(run: Run) -> dict[str, float]:
 
 
 def fixed_target(target: float) -> TargetOf:
-    """Return one target for all runs."""
-    return lambda run: target
+    """Return one target for all runs; a negative one is a difference from the original model's accuracy."""
+    if target >= 0.0:
+        return lambda run: target
+    return lambda run: (run.update.original_accuracy_before or 0.0) + target
 
 
 def task_target(study: TaskStudy, place: int) -> TargetOf:

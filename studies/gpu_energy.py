@@ -32,9 +32,9 @@ __all__ = [
     "random_dataset", "shortest_window", "training_power",
 ]  # fmt: skip
 
-REPEATS = {0.1: 6, 0.2: 6, 0.5: 4, 1.0: 3, 2.0: 3, 4.0: 2}
+REPEATS = {0.1: 6, 0.2: 6, 0.5: 4, 1.0: 3, 2.0: 2, 4.0: 1}
 TINY_REPEATS = {0.1: 2, 0.2: 2}
-WARM_UP_S, TINY_WARM_UP_S, BETWEEN_S = 1.0, 0.05, 0.1
+WARM_UP_S, TINY_WARM_UP_S, BETWEEN_S = 0.7, 0.05, 0.1
 SAMPLE_S, CHUNK_S = 0.02, 0.01
 J_PER_KWH = 3.6e6
 TOLERANCE = 0.05

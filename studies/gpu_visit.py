@@ -31,7 +31,7 @@ from resque.workflows.engine import ExperimentTask, Row, read_rows, run_tasks
 from runs import CACHE, ORIGINALS, RESULTS, plan_shift_study
 from shift_rows import device
 
-PARTS = ("correctness", "energy", "speed", "evidence")
+PARTS = ("correctness", "energy", "speed", "evidence", "tables")
 PILOT_SHIFTS = 2
 TESTS = Path(__file__).parents[1] / "tests" / "gpu"
 
@@ -104,15 +104,21 @@ def check_correctness(visit: Visit) -> None:
 
 
 def measure_energy(visit: Visit) -> None:
-    """Measure how well short windows are known, and write the table."""
-    rows = visit.run(energy_tasks(str(device()), visit.tiny), visit.results / "energy.jsonl")
-    (visit.results / "energy.md").write_text(energy_table(rows), encoding="utf-8")
+    """Measure how well the energy of short windows is known."""
+    visit.run(energy_tasks(str(device()), visit.tiny), visit.results / "energy.jsonl")
 
 
 def measure_speed(visit: Visit) -> None:
-    """Measure passes, steps, epochs and waits, and write the table."""
-    rows = visit.run(speed_tasks(str(device()), visit.tiny), visit.results / "speed.jsonl")
-    (visit.results / "speed.md").write_text(speed_table(rows), encoding="utf-8")
+    """Measure passes, steps, epochs and waits."""
+    visit.run(speed_tasks(str(device()), visit.tiny), visit.results / "speed.jsonl")
+
+
+def write_tables(results: Path) -> None:
+    """Write the tables of the rows that exist."""
+    for name, table in (("energy", energy_table), ("speed", speed_table)):
+        rows = read_rows(results / f"{name}.jsonl")
+        if rows:
+            (results / f"{name}.md").write_text(table(rows.values()), encoding="utf-8")
 
 
 def gather_evidence(visit: Visit, studies: tuple[ShiftStudy, ...], cache: Path) -> None:
@@ -191,6 +197,7 @@ def main() -> None:
         "energy": lambda: measure_energy(visit),
         "speed": lambda: measure_speed(visit),
         "evidence": lambda: gather_evidence(visit, studies, cache),
+        "tables": lambda: write_tables(visit.results),
     }
     for part in options.parts.split(","):
         print(f"== {part}, {visit.seconds_left:.0f} s left", flush=True)

@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 limit=$1
 shift
-bundle=${BUNDLE:-$PWD/.gpu} python=${PYTHON:-python3}
+bundle=${BUNDLE:-.gpu} python=${PYTHON:-python3}
 export DEVICE=${DEVICE:-cuda} PYTHONUNBUFFERED=1 PYTHONPATH="$PWD/src:$PWD/tests/helpers:${PYTHONPATH:-}"
 if [ -d "$bundle/site" ]; then
     PYTHONPATH="$bundle/site:$PYTHONPATH"
@@ -19,7 +19,7 @@ if ! "$python" -c 'import codecarbon, kornia, msgspec, typer' 2>/dev/null; then
     "$python" -m pip install --quiet --no-index --no-deps --no-compile --upgrade --target "$bundle/site" "$bundle"/wheels/*.whl
     PYTHONPATH="$bundle/site:$PYTHONPATH"
 fi
-if [ -d "$bundle/fashion-mnist" ]; then
+if [ ! -d /usr/share/datasets/fashion-mnist ] && [ -d "$bundle/fashion-mnist" ]; then
     export FASHION_MNIST="$bundle/fashion-mnist"
 fi
 "$python" studies/gpu_visit.py --seconds "$((limit - SECONDS))" "$@"

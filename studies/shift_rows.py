@@ -57,12 +57,12 @@ def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str
     model, train = on_device(load_model(study.model, Path(weights))), load_data(shift.train)
     recipe, held_out = named_recipe(study.recipe), load_data(study.test)
     test = load_data(shift.test)
-    job = RetrainingJob(
-        train, test, study.targets[-1], recipe, seed, original_test=held_out, shift_type=shift.shift_type
-    )
+    target, before = study.targets[-1], original_outputs(study, weights)
+    target = round(before.accuracy + target, DIGITS) if target < 0.0 else target
+    job = RetrainingJob(train, test, target, recipe, seed, original_test=held_out, shift_type=shift.shift_type)
     features, _, passes_s = shift_features(model, job, original_profile(study, weights, *study.forms[0]))
     indices = dict(index_forms(study, model, weights, train))
-    baselines = baseline_scores(collect_outputs(model, train), original_outputs(study, weights))
+    baselines = baseline_scores(collect_outputs(model, train), before)
     cost = step_cost(study, weights)
     update = retrain(model, job, meter=meter(), features=features, step_cost=cost, model_name=study.model)
     return {

@@ -7,6 +7,7 @@ float32 here, so that tolerances can be small; one test has PyTorch's default, T
 import dataclasses
 import json
 import os
+import warnings
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once; matrix products repeat bit for bit with it
 
@@ -261,8 +262,10 @@ def count_waits(function):
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiled
 
-    with profiled(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as prof:
-        function()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the profiler, about cycles of its own
+        with profiled(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as prof:
+            function()
     waiting = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "Memcpy DtoH")
     return sum(event.name.startswith(waiting) for event in prof.events())
 

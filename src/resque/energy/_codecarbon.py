@@ -27,7 +27,7 @@ def open_tracker(device: "torch.device | None" = None) -> Any:
     """Return an offline tracker that writes no file and calls no service.
 
     Args:
-        device: Device whose work is measured: one GPU, or none for the CPU. None takes every GPU that it sees.
+        device: Device whose work is measured; a GPU is watched alone. None watches every GPU.
     """
     from codecarbon import OfflineEmissionsTracker
 
@@ -52,13 +52,20 @@ def open_tracker(device: "torch.device | None" = None) -> Any:
     )
 
 
-def _gpu_ids(device: "torch.device | None") -> list[str] | None:
-    """Return the identifier of a GPU as its driver knows it, whatever number it has in this process; None for all."""
+def _gpu_ids(device: "torch.device | None") -> list[int] | None:
+    """Return the number of a GPU as its driver counts, whatever number it has in this process; None for all GPUs.
+
+    Codecarbon takes UUIDs, too, but does not find them.
+    """
     import torch
 
-    if device is None or torch.version.hip:
+    if device is None or device.type != "cuda" or torch.version.hip:
         return None
-    return [f"GPU-{torch.cuda.get_device_properties(device).uuid}"] if device.type == "cuda" else []
+    import pynvml
+
+    pynvml.nvmlInit()
+    uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
+    return [pynvml.nvmlDeviceGetIndex(pynvml.nvmlDeviceGetHandleByUUID(uuid))]
 
 
 def energy_methods(tracker: Any, device: "torch.device | None" = None) -> dict[str, str]:

@@ -42,6 +42,7 @@ class Moments:
 
     def __init__(self, classes: Sequence[int]) -> None:
         self.labels = np.unique(np.asarray(list(classes), dtype=np.int64))
+        self._declared = torch.from_numpy(self.labels)
         self._totals: _Totals | None = None
 
     def update(self, representations: Any, labels: Any) -> None:
@@ -60,9 +61,10 @@ class Moments:
         target = as_labels(labels, len(rows)).to(rows.device)
         if rows.ndim != 2:
             raise RepresentationError(f"representations of shape {tuple(rows.shape)}: expected (n, d) finite numbers")
-        labels_known = torch.from_numpy(self.labels).to(rows.device)
-        column = torch.searchsorted(labels_known, target).clamp_(max=len(self.labels) - 1)
-        finite, known = torch.isfinite(rows).all(), (labels_known[column] == target).all()
+        if self._declared.device != rows.device:
+            self._declared = self._declared.to(rows.device)
+        column = torch.searchsorted(self._declared, target).clamp_(max=len(self.labels) - 1)
+        finite, known = torch.isfinite(rows).all(), (self._declared[column] == target).all()
         if rows.device.type == "cpu":
             self._check(bool(finite), bool(known))
         if self._totals is None:
