@@ -7,7 +7,7 @@ COUNTRY ?= DEU
 PRESET ?= quick
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test coverage bench studies pictures lint clean
+.PHONY: demo test coverage bench studies gpu-bundle pictures lint clean
 
 demo: $(VENV)/installed
 	rm -rf demo-run
@@ -32,6 +32,12 @@ studies: $(addprefix study-,$(STUDIES))
 study-%: $(VENV)/installed
 	$(BIN)/python studies/$*.py --preset $(PRESET)
 
+# For a machine with a GPU and without a network: wheels for its Python, and Fashion-MNIST.
+GPU_PYTHON ?= 3.12
+GPU_DATA ?= /usr/share/datasets/fashion-mnist
+gpu-bundle: $(VENV)/installed
+	studies/gpu_bundle.sh $(BIN)/python $(GPU_PYTHON) $(GPU_DATA) .gpu
+
 pictures: $(VENV)/installed demo-run/resque.db
 	$(BIN)/python docs/pictures.py
 
@@ -50,4 +56,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* demo-run report.html .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info
+	rm -rf .venv .venv-* .gpu demo-run report.html .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis src/*.egg-info

@@ -45,12 +45,13 @@ def correlation_rows(study: ShiftStudy, runs: list[Run]) -> Iterator[tuple[str, 
     """Yield a table row for each scope, averaging, target and cost."""
     noises = [run for run in runs if run.group[1] in NOISES]
     scopes = {"three noises": noises} | ({"all shift types": runs} if len(runs) > len(noises) else {})
+    seeds = {run.seed for run in runs}
     for scope, members in scopes.items():
-        for averaging in (MEANS, COMPLETE, SINGLE):
+        for averaging in (MEANS, COMPLETE, SINGLE) if len(seeds) > 1 else (SINGLE,):
             for name, target in zip(TARGET_NAMES, study.targets, strict=True):
                 known = conditions(members, fixed_target(target), index_alone, by_seed=averaging == SINGLE)
                 if averaging == COMPLETE:
-                    known = [condition for condition in known if condition.runs == len(study.seeds)]
+                    known = [condition for condition in known if condition.runs == len(seeds)]
                 for cost in COSTS:
                     cells = correlation_cells(known, INDEX, cost)
                     yield f"{scope}, {averaging}", f"{name}, {target:g}", cost, *cells
@@ -74,11 +75,13 @@ def make(preset: str, rows: Rows) -> Mapping[str, str]:
     """Make the table of a preset, from the studies that have original models of their own."""
     parts = [f"# Table 1, preset {preset}", f"RESQUE_dist ({INDEX}) and the cost of retraining for a shift.", PUBLISHED]
     for study in PRESETS[preset].shifts:
-        if not study.originals:
-            parts.append(describe(study))
-            runs = successful_runs(rows[study.name])
-            parts += [markdown(HEAD, correlation_rows(study, runs)), "Deviations over seeds within a condition:"]
-            parts.append(markdown(VARIATION_COLUMNS, variation_rows(study, runs)))
+        runs = successful_runs(rows.get(study.name, ()))
+        if runs and not study.originals:
+            parts.append(f"{describe(study)} Runs: {len(runs)}.")
+            parts.append(markdown(HEAD, correlation_rows(study, runs)))
+            if len({run.seed for run in runs}) > 1:
+                parts.append("Deviations over seeds within a condition:")
+                parts.append(markdown(VARIATION_COLUMNS, variation_rows(study, runs)))
     return {"table1": "\n\n".join(parts) + "\n"}
 
 

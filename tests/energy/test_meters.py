@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from resque.energy._codecarbon import energy_methods
+from resque.energy._codecarbon import _gpu_ids, energy_methods
 from resque.energy.meters import ClockMeter, CodecarbonMeter, open_meter
 from resque.errors import ResqueWarning
 
@@ -139,6 +139,40 @@ def test_opening_without_codecarbon_gives_a_clock(monkeypatch):
 def test_method_follows_from_component_and_mode(component, mode, method):
     hardware = type(component, (), {} if mode is None else {"_mode": mode})()
     assert energy_methods(types.SimpleNamespace(_hardware=[hardware])) == {component.lower(): method}
+
+
+class DriverError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"), [(None, None), ("cpu", None), ("mps", None), ("cuda", [3]), ("cuda:1", [0])]
+)
+def test_gpu_is_watched_by_the_number_that_its_driver_gives_it(monkeypatch, device, expected):
+    """The numbers of the driver and of this process differ, for instance with CUDA_VISIBLE_DEVICES=3,0."""
+    visible = {0: "aa", 1: "bb"}
+    driver = types.ModuleType("pynvml")
+    driver.nvmlInit = lambda: None
+    driver.nvmlDeviceGetHandleByUUID = lambda uuid: uuid
+    driver.nvmlDeviceGetIndex = {"GPU-aa": 3, "GPU-bb": 0}.__getitem__
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda place: types.SimpleNamespace(uuid=visible[place.index or 0])
+    )
+    assert _gpu_ids(None if device is None else torch.device(device)) == expected
+
+
+@needs_codecarbon
+def test_driver_that_does_not_know_the_gpu_leaves_a_clock_with_a_warning(monkeypatch):
+    def refuse(*_):
+        raise DriverError("no such device")
+
+    driver = types.ModuleType("pynvml")
+    driver.nvmlInit, driver.nvmlDeviceGetHandleByUUID, driver.nvmlDeviceGetIndex = (lambda: None), refuse, int
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda place: types.SimpleNamespace(uuid="aa"))
+    with pytest.warns(ResqueWarning, match="DriverError: no such device"):
+        assert isinstance(open_meter(torch.device("cuda")), ClockMeter)
 
 
 def gpu_tracker(*cards, watched=None):

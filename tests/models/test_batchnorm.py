@@ -29,6 +29,13 @@ def test_adapted_layers_have_the_statistics_of_the_data():
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), new.parameters(), strict=True))
 
 
+def test_no_batch_reads_a_value():
+    """Tensors on the device ``meta`` have no values, so that to read one, as a wait for a GPU does, is an error."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2)).to("meta")
+    new = adapt_batchnorm(net, [(torch.zeros(20, 3, 8, 8, device="meta"), None)] * 3)
+    assert new[1].momentum == net[1].momentum == 0.1
+
+
 def test_a_batch_of_one_sample_is_ignored():
     net = nn.Sequential(nn.BatchNorm1d(1), nn.Linear(1, 2))
     new = adapt_batchnorm(net, [(torch.tensor([[0.0], [2.0]]), None), (torch.tensor([[100.0]]), None)])

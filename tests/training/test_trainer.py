@@ -1,5 +1,6 @@
 """The training loop: precision, memory format, augmentation, compilation."""
 
+import contextlib
 import copy
 import dataclasses
 
@@ -7,10 +8,10 @@ import pytest
 import torch
 
 from resque.data.preprocessing import ImagePreprocessing
-from resque.errors import ModelError, ResqueWarning
+from resque.errors import DeviceMemoryError, ModelError, ResqueWarning
 from resque.models.networks import small_cnn
 from resque.training.job import RetrainingJob
-from resque.training.recipe import RECIPES, Recipe
+from resque.training.recipe import RECIPES, Recipe, named_recipe
 from resque.training.retrain import retrain
 from resque.training.trainer import Trainer
 
@@ -90,3 +91,47 @@ def test_compiled_model_learns_the_same(cnn, short, meter, monkeypatch):
     update = retrain(cnn, with_recipe(short, compile=True, fixed_epochs=1), meter=meter)
     assert update.curve.loss == pytest.approx(plain.curve.loss, rel=1e-4)
     assert update.cost.flops == plain.cost.flops
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "train-adam",
+        "train-sgd",
+        "train-adam,trains=head",
+        "train-adam,augmentation=paper",
+        "train-adam,optimizer=adamw",
+    ],
+)
+def test_no_step_reads_a_value(small, monkeypatch, recipe):
+    """Tensors on the device ``meta`` have no values, so that to read one, as a wait for a GPU does, is an error."""
+    if "augmentation" in recipe:
+        pytest.importorskip("kornia")
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
+    trainer = Trainer(small_cnn().to("meta"), small[0], named_recipe(recipe), seed=0)
+    for _ in range(3):
+        trainer.step()
+    assert trainer.step_count == 3
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+def test_batch_that_takes_too_much_memory_is_one_line(cnn, short, monkeypatch, error):
+    trainer = Trainer(cnn, short.train, Recipe(batch_size=64), 0)
+
+    def refuse():
+        raise error
+
+    monkeypatch.setattr(trainer.cost_tracker, "after_backward", refuse)
+    with pytest.raises(DeviceMemoryError, match="for a batch of 64: use a smaller one, such as batch_size=32"):
+        trainer.step()
+
+
+def test_other_errors_of_a_step_are_left_as_they_are(cnn, short, monkeypatch):
+    trainer = Trainer(cnn, short.train, Recipe(), 0)
+
+    def fail():
+        raise RuntimeError("another reason")
+
+    monkeypatch.setattr(trainer.cost_tracker, "after_backward", fail)
+    with pytest.raises(RuntimeError, match="another reason"):
+        trainer.step()

@@ -91,6 +91,9 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("RESQUE_DEBUG"):
             raise
+        if type(error).__name__ == "OutOfMemoryError":  # PyTorch's; to import it would take seconds
+            _print_error("the device has too little memory: use a smaller batch (batch_size in the recipe) or --limit")
+            sys.exit(1)
         _print_error(f"unexpected {type(error).__name__}: {error}; this is a bug: RESQUE_DEBUG=1 shows where")
         sys.exit(1)
 

@@ -1,0 +1,67 @@
+"""The script for a GPU, rehearsed on the CPU with its smallest preset."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from doubles import environment_of_a_user
+
+ROOT = Path(__file__).parents[2]
+PARTS = ("correctness", "energy", "speed", "evidence", "tables")
+
+
+def visit(folder, seconds, *options):
+    """Run the script; return its output and the rows of each file."""
+    command = ["studies/on_gpu.sh", str(seconds), "--preset", "gpu-tiny", *options]
+    command += ["--results", str(folder / "results"), "--cache", str(folder / "cache")]
+    environment = {**environment_of_a_user(), "DEVICE": "cpu", "PYTHON": sys.executable}
+    environment["PYTEST_ADDOPTS"] = "-k class_sums"  # the suite runs the other device tests by itself
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    files = sorted((folder / "results").glob("*.jsonl"))
+    return done.stdout, {file.stem: [json.loads(line) for line in file.read_text().splitlines()] for file in files}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("visit")
+    return folder, *visit(folder, 300)
+
+
+def test_all_parts_leave_rows_without_errors_in_order(whole):
+    folder, output, rows = whole
+    assert [line.split()[1].strip(",") for line in output.splitlines() if line.startswith("== ")] == list(PARTS)
+    assert set(rows) == {"correctness", "energy", "speed", "small_cnn-digits"}
+    assert not [row for file in rows.values() for row in file if "error" in row]
+    assert (rows["correctness"][0]["tests"], rows["correctness"][0]["skipped"]) == (3, 0)
+    assert [(row["seed"], row["level"]) for row in rows["small_cnn-digits"]] == [(0, 9), (0, 3), (1, 9), (1, 3)]
+    machine = json.loads((folder / "results" / "machine.json").read_text())
+    assert machine["device"].startswith("cpu")
+    for table in ("energy.md", "speed.md"):
+        assert "| " in (folder / "results" / table).read_text()
+
+
+def test_targets_follow_the_original_model(whole):
+    _, _, rows = whole
+    for row in rows["small_cnn-digits"]:
+        update = row["update"]
+        assert update["target_accuracy"] == pytest.approx(update["original_accuracy_before"] - 0.1, abs=1e-5)
+        assert {"BN-adapted accuracy", "BN-adapted loss"} <= set(row["scores"])
+
+
+def test_what_has_a_row_is_not_made_again(whole):
+    folder, _, rows = whole
+    written = {path: path.stat().st_mtime_ns for path in (folder / "results").glob("*.jsonl")}
+    output, again = visit(folder, 300)
+    assert again == rows
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    assert "failed" not in output
+
+
+def test_nothing_starts_after_the_time_limit(tmp_path):
+    output, rows = visit(tmp_path, 0, "--parts", "energy,evidence")
+    assert not any(rows.values())
+    assert "0 of 5 rows" in output
