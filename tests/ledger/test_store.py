@@ -1,11 +1,15 @@
+import contextlib
 import dataclasses
+import itertools
 import multiprocessing
+import shutil
 import sqlite3
 
 import pytest
 
 from doubles import synthetic_update
-from resque.errors import LedgerError
+from resque.errors import LedgerError, ResqueWarning
+from resque.ledger import database
 from resque.ledger.store import Ledger
 
 
@@ -100,6 +104,137 @@ def test_ledger_in_a_read_only_folder_is_read(ledger):
     finally:
         ledger.path.parent.chmod(0o755)
     assert {path.name for path in ledger.path.parent.iterdir()} >= before
+
+
+def written(ledger, n):
+    updates = [synthetic_update(f"u{i}", index=0.1, steps=40) for i in range(n)]
+    for update in updates:
+        ledger.add(update)
+    return [update.id for update in updates]
+
+
+@pytest.fixture
+def read_only_folder(monkeypatch):
+    """A folder in which SQLite cannot create the index of a write-ahead log; the rights of a superuser hide it."""
+    begin = database._begin_read
+
+    def refuse(location):
+        if "mode=ro" in location:
+            error = sqlite3.OperationalError("unable to open database file")
+            error.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+            raise error
+        return begin(location)
+
+    monkeypatch.setattr(database, "_begin_read", refuse)
+
+
+@pytest.mark.parametrize("checkpointed", [1, 3, 8])
+@pytest.mark.parametrize("writer", ["lives", "was killed", "ended"])
+def test_every_row_is_read_in_a_read_only_folder(ledger, request, writer, checkpointed):
+    """Rows that are in the write-ahead log alone are as committed as others."""
+    ids = written(ledger, checkpointed)
+    with contextlib.closing(sqlite3.connect(ledger.path)) as other:
+        other.execute("SELECT count(*) FROM sqlite_master").fetchall()  # keeps the log from being removed
+        ids += [f"v{i}" for i in range(8)]
+        for name in ids[checkpointed:]:
+            ledger.add(synthetic_update(name, index=0.1, steps=40))
+        if writer == "was killed":
+            ledger.path = shutil.copy(ledger.path, ledger.path.with_name("killed.db"))
+            shutil.copy(f"{ledger.path.parent}/resque.db-wal", f"{ledger.path}-wal")
+        if writer == "ended":
+            other.close()
+        request.getfixturevalue("read_only_folder")
+        assert [update.id for update in ledger.updates()] == ids
+
+
+def test_ledger_that_changes_while_it_is_read_without_locks_is_an_error(ledger, read_only_folder):
+    written(ledger, 2)
+
+    def read_beside_a_writer():
+        with database.open_database(ledger.path, write=False) as connection:
+            ledger.add(synthetic_update("late", index=0.1, steps=40))
+            return connection.execute("SELECT id FROM updates").fetchall()
+
+    with pytest.raises(LedgerError, match="was written to while it was read"):
+        read_beside_a_writer()
+
+
+HOLDS = {
+    "exclusive": ("PRAGMA locking_mode = EXCLUSIVE", "BEGIN EXCLUSIVE"),
+    "writing": ("BEGIN IMMEDIATE",),
+}
+
+
+@contextlib.contextmanager
+def held(path, how):
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        for statement in HOLDS[how]:
+            other.execute(statement)
+        yield other
+
+
+CALLS = {
+    "read": lambda ledger: ledger.updates(),
+    "add": lambda ledger: ledger.add(synthetic_update("new", index=0.1, steps=40)),
+    "check": lambda ledger: ledger.check_writable(),
+    "extend": lambda ledger: ledger.extend([synthetic_update("new", index=0.1, steps=40)]),
+}
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(database, "_BUSY_S", 0.0)
+    monkeypatch.setattr(database, "_QUIET_S", -1.0)
+
+
+@pytest.mark.parametrize("how", HOLDS)
+@pytest.mark.parametrize("call", CALLS)
+def test_ledger_that_another_process_holds_is_waited_for(ledger, monkeypatch, impatient, how, call):
+    ids, pauses = written(ledger, 3), []
+    with held(ledger.path, how) as other:
+
+        def pause(seconds):
+            pauses.append(seconds)
+            if len(pauses) == 20:
+                other.close()
+            assert len(pauses) < 100
+
+        monkeypatch.setattr(database.time, "sleep", pause)
+        if call == "read" and how == "writing":
+            CALLS[call](ledger)  # readers do not wait for a writer
+            return
+        with pytest.warns(ResqueWarning, match="held by another process: waiting for it, up to 5 minutes"):
+            found = CALLS[call](ledger)
+    assert pauses[0] < pauses[5] < pauses[-1] <= 5.0
+    if call == "read":
+        assert [update.id for update in found] == ids
+    assert {update.id for update in ledger.updates()} >= set(ids)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_ledger_that_is_held_for_minutes_is_an_error_without_advice_to_write_elsewhere(
+    ledger, monkeypatch, impatient, call
+):
+    written(ledger, 3)
+    clock = itertools.count(step=60.0)
+    monkeypatch.setattr(database.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(database.time, "sleep", lambda seconds: None)
+    with (
+        held(ledger.path, "exclusive"),
+        pytest.warns(ResqueWarning),
+        pytest.raises(LedgerError, match="held by another process for 5 minutes; nothing is lost: wait") as caught,
+    ):
+        CALLS[call](ledger)
+    assert "--ledger" not in str(caught.value)
+
+
+def test_failure_in_a_transaction_leaves_nothing(ledger):
+    ids = written(ledger, 2)
+    new = synthetic_update("new", index=0.1, steps=40)
+    clash = dataclasses.replace(synthetic_update("u1", index=0.1, steps=40), seed=99)
+    with pytest.raises(LedgerError, match="with another content"):
+        ledger.extend([new, clash])
+    assert [update.id for update in ledger.updates()] == ids
 
 
 def test_reading_an_empty_file_leaves_it_empty(folder):

@@ -1,15 +1,24 @@
 """The SQLite file of a ledger: its schema, and the connections that read it, write to it and migrate it."""
 
+import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from resque.errors import LedgerError
+from resque.errors import LedgerError, ResqueWarning
 
-__all__ = ["open_database", "schema_version"]
+__all__ = ["is_busy", "open_database", "schema_version"]
 
-_BUSY_MS = 10_000
+Result = TypeVar("Result")
+
+_BUSY_S = 1.0  # SQLite's own wait for a lock, within which it tries often
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
+_QUIET_S, _LONGEST_WAIT_S = 5.0, 300.0
 _TABLES = "updates", "forecasts"
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -42,20 +51,38 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
 
 @contextmanager
 def open_database(path: Path, write: bool) -> Iterator[sqlite3.Connection]:
-    """Connect to a ledger file; to write, create the file or migrate its schema first.
+    """Connect to a ledger file in one transaction; to write, create the file or migrate its schema first.
+
+    A read sees one state of the file, whatever others write meanwhile. A write holds the file until the block ends,
+    and is undone if the block fails. A file that others hold is waited for.
 
     Raises:
-        LedgerError: The file cannot be opened, is not a ledger, or has a newer schema.
+        LedgerError: The file cannot be opened, is not a ledger, has a newer schema, or is held for minutes.
     """
     try:
         if write:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(_connect(path, write)) as connection:
-            if write:
-                _migrate(connection, path)
+        with _connect(path, write) as connection:
             yield connection
     except (sqlite3.DatabaseError, OSError) as error:
-        raise LedgerError(f"ledger {path} cannot be used: {error}; name another file with --ledger") from error
+        if is_busy(error):
+            raise LedgerError(
+                f"ledger {path} was held by another process for {_LONGEST_WAIT_S / 60:.0f} minutes; nothing is lost: "
+                "wait for that process to end, and try again"
+            ) from error
+        no_ledger = getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB)
+        advice = "name another file with --ledger" if no_ledger else "mend that and try again; nothing is lost"
+        raise LedgerError(f"ledger {path} cannot be used: {error}; {advice}") from error
+
+
+def is_busy(error: Exception) -> bool:
+    """Return whether SQLite refused because another connection holds the file.
+
+    Example:
+        >>> is_busy(sqlite3.OperationalError("no such table: updates"))
+        False
+    """
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
 def schema_version(connection: sqlite3.Connection, path: Path) -> int:
@@ -73,27 +100,101 @@ def schema_version(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
-def _connect(path: Path, write: bool) -> sqlite3.Connection:
+@contextmanager
+def _connect(path: Path, write: bool) -> Iterator[sqlite3.Connection]:
     if write:
-        return sqlite3.connect(path, timeout=_BUSY_MS / 1000)
-    for mode in ("mode=ro", "immutable=1"):  # the latter where the folder itself cannot be written
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=_BUSY_MS / 1000)
+        with closing(_open(path)) as connection:
+            _migrate(connection, path)
+            _wait_for(path, lambda: connection.execute("BEGIN IMMEDIATE"))
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            _wait_for(path, connection.commit)
+        return
+    try:
+        connection = _wait_for(path, lambda: _begin_read(f"{path.absolute().as_uri()}?mode=ro"))
+    except sqlite3.OperationalError as error:
+        if is_busy(error):
+            raise
+        with _read_only_folder(path) as connection:  # the folder cannot be written, as the write-ahead log needs it
+            yield connection
+        return
+    with closing(connection):
+        yield connection
+
+
+def _open(location: str | Path, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(location, uri=uri, timeout=_BUSY_S, isolation_level=None)
+
+
+def _begin_read(location: str) -> sqlite3.Connection:
+    """Open a file and fix the state that is read."""
+    connection = _open(location, uri=True)
+    try:
+        connection.execute("BEGIN")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def _read_only_folder(path: Path) -> Iterator[sqlite3.Connection]:
+    """Read a ledger in a folder that cannot be written: as it is, or with its write-ahead log, from a copy of both.
+
+    Raises:
+        LedgerError: The ledger was written to meanwhile.
+    """
+    log = path.with_name(f"{path.name}-wal")
+
+    def state() -> list[tuple[int, int] | None]:
+        facts = (file.stat() if file.exists() else None for file in (path, log))
+        return [None if fact is None else (fact.st_size, fact.st_mtime_ns) for fact in facts]
+
+    before = state()
+    with ExitStack() as stack:
+        location = f"{path.absolute().as_uri()}?immutable=1"  # SQLite then looks at no lock and no log
+        if before[1] is not None and before[1][0]:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            copy = folder / path.name
+            shutil.copyfile(path, copy)
+            shutil.copyfile(log, folder / log.name)
+            location = copy.as_uri()
+        yield stack.enter_context(closing(_begin_read(location)))
+        if state() != before:
+            raise LedgerError(f"ledger {path} was written to while it was read without its locks: try again")
+
+
+def _wait_for(path: Path, step: Callable[[], Result]) -> Result:
+    """Run a step until no other process holds the file, with a growing pause; give up after minutes."""
+    start, pause, said = time.monotonic(), _FIRST_PAUSE_S, False
+    while True:
         try:
-            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            return connection
+            return step()
         except sqlite3.OperationalError as error:
-            connection.close()
-            failure = error
-    raise failure
+            waited = time.monotonic() - start
+            if not is_busy(error) or waited > _LONGEST_WAIT_S:
+                raise
+            if not said and waited > _QUIET_S:
+                said = True
+                minutes = _LONGEST_WAIT_S / 60
+                message = f"ledger {path} is held by another process: waiting for it, up to {minutes:.0f} minutes"
+                warnings.warn(message, ResqueWarning, stacklevel=2)
+        time.sleep(pause)
+        pause = min(1.5 * pause, _LONGEST_PAUSE_S)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the schema up to date, in one transaction."""
-    if schema_version(connection, path) == len(_MIGRATIONS):
+    if _wait_for(path, lambda: schema_version(connection, path)) == len(_MIGRATIONS):
         return
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("BEGIN IMMEDIATE")  # the version is read again: another process may have been faster
+    _wait_for(path, lambda: connection.execute("PRAGMA journal_mode = WAL"))
+    _wait_for(path, lambda: connection.execute("BEGIN IMMEDIATE"))
     with connection:
+        # The version is read again: another process may have been faster.
         for number, statements in enumerate(_MIGRATIONS, start=1):
             if number > schema_version(connection, path):
                 for statement in statements:

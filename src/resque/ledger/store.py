@@ -47,7 +47,7 @@ class Ledger:
         Raises:
             LedgerError: The ledger holds an entry of the same id, or cannot be written.
         """
-        with open_database(self.path, write=True) as connection, connection:
+        with open_database(self.path, write=True) as connection:
             self._insert(connection, entry)
 
     def extend(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -60,9 +60,7 @@ class Ledger:
             LedgerError: The ledger holds an entry of the same id with another content; nothing is written.
         """
         with open_database(self.path, write=True) as connection:
-            connection.execute("BEGIN IMMEDIATE")  # no other process writes between a comparison and its insertion
-            with connection:
-                return [entry for entry in entries if self._insert_new(connection, entry)]
+            return [entry for entry in entries if self._insert_new(connection, entry)]
 
     def check_writable(self) -> None:
         """Check that an entry could be written, before costly work begins; no file is created.
@@ -71,10 +69,8 @@ class Ledger:
             LedgerError: The file or its folder cannot be written.
         """
         if self.path.exists():
-            with open_database(self.path, write=True) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute("ROLLBACK")
-            return
+            with open_database(self.path, write=True):
+                return
         nearest = next(parent for parent in self.path.absolute().parents if parent.exists())
         if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
             raise LedgerError(f"ledger {self.path} cannot be created: {nearest} is not a writable folder")
