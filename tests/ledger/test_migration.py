@@ -105,7 +105,7 @@ def test_writing_migrates_the_schema_and_keeps_every_entry(old_ledger):
     old_ledger.add(new)
     assert (old_ledger.updates(), old_ledger.forecasts()) == ([*updates, new], forecasts)
     version, columns = version_and_columns(old_ledger.path)
-    assert version == 2
+    assert version == 3
     assert all("shift_type" in names and "kind" not in names for names in columns)
     with closing(sqlite3.connect(old_ledger.path)) as connection:
         shift_types = dict(connection.execute("SELECT id, shift_type FROM updates"))

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from resque.errors import LedgerError, ResqueWarning
 
-__all__ = ["is_busy", "open_database", "schema_version"]
+__all__ = ["PARENT", "TASK_INDEX", "WITH_VOIDS", "is_busy", "open_database", "schema_version"]
 
 Result = TypeVar("Result")
 
@@ -20,6 +20,28 @@ _BUSY_S = 1.0  # SQLite's own wait for a lock, within which it tries often
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 5.0
 _QUIET_S, _LONGEST_WAIT_S = 5.0, 300.0
 _TABLES = "updates", "forecasts"
+
+
+def _field(path: str) -> str:
+    """Return the SQL expression for a field of a record; a query and an index agree in it."""
+    return f"CASE WHEN json_valid(record) THEN json_extract(record, '$.{path}') END"
+
+
+PARENT, TASK_INDEX = _field("parent"), _field("features.task_index")
+"""SQL expressions of what updates are selected by; they work without their index, too."""
+
+
+def _append_only(table: str) -> tuple[str, ...]:
+    """Return the triggers that refuse to change, delete or replace a row."""
+    refuse = "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
+    changes = (
+        f"CREATE TRIGGER {table}_{verb.lower()} BEFORE {verb} ON {table} {refuse}" for verb in ("UPDATE", "DELETE")
+    )
+    # INSERT OR REPLACE deletes without firing the triggers above, unless recursive triggers are on
+    exists = f"SELECT 1 FROM {table} WHERE id = NEW.id OR rowid = NEW.rowid"
+    return *changes, f"CREATE TRIGGER {table}_replace BEFORE INSERT ON {table} WHEN EXISTS ({exists}) {refuse}"
+
+
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE updates (
@@ -30,23 +52,20 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
             id TEXT PRIMARY KEY, created_utc TEXT NOT NULL, model TEXT NOT NULL, kind TEXT,
             target_accuracy REAL NOT NULL, record TEXT NOT NULL
         ) STRICT""",
-        *(
-            f"CREATE TRIGGER {table}_{verb.lower()} BEFORE {verb} ON {table} "
-            "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
-            for table in _TABLES
-            for verb in ("UPDATE", "DELETE")
-        ),
-        # INSERT OR REPLACE deletes without firing the triggers above, unless recursive triggers are on
-        *(
-            f"CREATE TRIGGER {table}_replace BEFORE INSERT ON {table} "
-            f"WHEN EXISTS (SELECT 1 FROM {table} WHERE id = NEW.id OR rowid = NEW.rowid) "
-            "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
-            for table in _TABLES
-        ),
+        *(trigger for table in _TABLES for trigger in _append_only(table)),
     ),
     tuple(f"ALTER TABLE {table} RENAME COLUMN kind TO shift_type" for table in _TABLES),
+    (
+        "CREATE TABLE voids (id TEXT PRIMARY KEY, created_utc TEXT NOT NULL, record TEXT NOT NULL) STRICT",
+        *_append_only("voids"),
+        "CREATE INDEX updates_by_forecast ON updates (forecast_id)",
+        f"CREATE INDEX updates_by_parent ON updates ({PARENT})",
+        f"CREATE INDEX updates_by_task_index ON updates ({TASK_INDEX})",
+    ),
 )
 """Statements that lead from each schema version to the next; their number is the current version."""
+WITH_VOIDS = 3
+"""First schema version that has tombstones."""
 
 
 @contextmanager

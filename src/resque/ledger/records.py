@@ -7,10 +7,11 @@ means zero.
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from resque._display import Display, Displayable
 from resque._format import COST_NAMES, format_cost, format_estimate, format_price, format_probability
+from resque._plain import Serializable
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
@@ -20,7 +21,7 @@ from resque.types import StoredFloat
 
 __all__ = [
     "BY_USER", "COSTS", "Cost", "Estimate", "Features", "Forecast", "ForecastRevision", "LearningCurve", "StepCost",
-    "Update",
+    "Update", "Void",
 ]  # fmt: skip
 
 BY_USER = "the user"
@@ -238,3 +239,20 @@ class Forecast(Displayable):
         title = f"Forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}"
         rows = [(COST_NAMES[c], *format_estimate(c, e.value, e.interval, e.upper)) for c, e in self.estimates.items()]
         return Display(title, ("cost", "forecast", f"{level} interval", f"{level} upper bound"), rows, lines)
+
+
+@dataclass(frozen=True)
+class Void(Serializable):
+    """A tombstone: an entry was withdrawn. It stays in the ledger, and counts nowhere.
+
+    Attributes:
+        id: Id of the withdrawn entry.
+        entry: Kind of entry, ``update`` or ``forecast``.
+        why: Reason.
+        created_utc: Time of the withdrawal, ISO 8601.
+    """
+
+    id: str
+    entry: Literal["update", "forecast"]
+    why: str
+    created_utc: str

@@ -1,23 +1,32 @@
 """The ledger: an append-only history of updates and forecasts in an SQLite file.
 
 Each entry is one row, written in one transaction, so it is stored completely or not at all. Triggers refuse changes
-and deletions. The first update that names a forecast settles it; nothing is rewritten.
+and deletions. The first update that names a forecast settles it; nothing is rewritten. A wrong entry is withdrawn by a
+tombstone: it counts nowhere, and stays in the file with the reason.
 """
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from resque.errors import LedgerError
-from resque.ledger.database import open_database, schema_version
-from resque.ledger.records import Forecast, Update
+from resque.errors import LedgerError, SettingError
+from resque.ledger.database import PARENT, TASK_INDEX, WITH_VOIDS, open_database, schema_version
+from resque.ledger.identifiers import utc_now
+from resque.ledger.records import Forecast, Update, Void
 from resque.ledger.serialization import decode, encode
 
 __all__ = ["Ledger"]
 
 Entry = TypeVar("Entry", bound=Update | Forecast)
+AnyEntry = TypeVar("AnyEntry", bound=Update | Forecast | Void)
+Stored = TypeVar("Stored", bound=Update | Forecast | Void)
+_IS_VALID = "{0}.id NOT IN (SELECT id FROM voids)"
+_IS_SETTLED = (
+    f"EXISTS (SELECT 1 FROM updates AS settling WHERE forecast_id = entry.id AND {_IS_VALID.format('settling')})"
+)
 
 
 class Ledger:
@@ -50,8 +59,11 @@ class Ledger:
         with open_database(self.path, write=True) as connection:
             self._insert(connection, entry)
 
-    def extend(self, entries: Sequence[Entry]) -> list[Entry]:
+    def extend(self, entries: Sequence[AnyEntry]) -> list[AnyEntry]:
         """Append all of these entries or none; those that the ledger holds with the same content are skipped.
+
+        Args:
+            entries: Updates, forecasts, and tombstones of entries that come before them or are held.
 
         Returns:
             New entries, in their order.
@@ -75,56 +87,177 @@ class Ledger:
         if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
             raise LedgerError(f"ledger {self.path} cannot be created: {nearest} is not a writable folder")
 
-    def updates(self) -> list[Update]:
-        """Return all updates, oldest first."""
-        return self._read("updates", Update)
+    def updates(
+        self, *, parent: str | None = None, new_tasks: bool | None = None, last: int | None = None
+    ) -> list[Update]:
+        """Return the updates that are not void, oldest first.
 
-    def forecasts(self) -> list[Forecast]:
-        """Return all forecasts, oldest first."""
-        return self._read("forecasts", Forecast)
+        Args:
+            parent: Only updates of the model with this fingerprint; None for all.
+            new_tasks: Whether only updates to new tasks are wanted, or only shifts; None for both.
+            last: Only so many of the newest; None for all.
+        """
+        where, values = [], []
+        if parent is not None:
+            where, values = [f"{PARENT} = ?"], [parent]
+        if new_tasks is not None:
+            where.append(f"{TASK_INDEX} IS {'NOT ' * new_tasks}NULL")
+        return self._select(Update, where, values, last)
+
+    def forecasts(self, *, pending: bool = False, last: int | None = None) -> list[Forecast]:
+        """Return the forecasts that are not void, oldest first.
+
+        Args:
+            pending: Whether only forecasts that no update has settled are wanted.
+            last: Only so many of the newest; None for all.
+        """
+        return self._select(Forecast, [f"NOT {_IS_SETTLED}"] if pending else [], [], last)
+
+    def voids(self) -> list[Void]:
+        """Return the tombstones of withdrawn entries, oldest first."""
+        with self._reading() as connection:
+            if connection is None:
+                return []
+            rows = connection.execute("SELECT id, record FROM voids ORDER BY rowid").fetchall()
+        return [self._decode(Void, entry_id, record) for entry_id, record in rows]
+
+    def count(self) -> dict[str, int]:
+        """Return the number of updates, forecasts and settled forecasts, without void ones, and of void entries."""
+        valid = _IS_VALID.format("entry")
+        counted = {
+            "updates": f"updates AS entry WHERE {valid}",
+            "forecasts": f"forecasts AS entry WHERE {valid}",
+            "settled": f"forecasts AS entry WHERE {valid} AND {_IS_SETTLED}",
+            "void": "voids",
+        }
+        with self._reading() as connection:
+            if connection is None:
+                return dict.fromkeys(counted, 0)
+            return {
+                name: int(connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0])
+                for name, rows in counted.items()
+            }
 
     def entry(self, entry_id: str) -> Update | Forecast:
-        """Return the one update or forecast whose id begins with the given text.
+        """Return the one update or forecast whose id begins with the given text, also if it is void.
 
         Raises:
             LedgerError: There is none, or more than one.
         """
-        entries: list[Update | Forecast] = [*self.updates(), *self.forecasts()]
-        return self._find(entries, "entries", entry_id)
+        return self._find(entry_id, "entries", (Update, Forecast))
 
     def forecast(self, forecast_id: str) -> Forecast:
-        """Return the one forecast whose id begins with the given text.
+        """Return the one forecast whose id begins with the given text, also if it is void.
 
         Raises:
             LedgerError: There is none, or more than one.
         """
-        return self._find(self.forecasts(), "forecasts", forecast_id)
+        found = self._find(forecast_id, "forecasts", (Forecast,))
+        assert isinstance(found, Forecast)
+        return found
 
     def pending(self, forecast_id: str) -> Forecast:
         """Return the one forecast whose id begins with the given text, if no update has settled it yet.
 
         Raises:
-            LedgerError: There is none, more than one, or it is settled already.
+            LedgerError: There is none, more than one, or it is settled already or void.
         """
         forecast = self.forecast(forecast_id)
-        if any(update.forecast_id == forecast.id for update in self.updates()):
+        if tombstone := next((void for void in self.voids() if void.id == forecast.id), None):
+            raise LedgerError(f"forecast {forecast.id} is void ({tombstone.why}): make a new one, or name none")
+        if self.settlement(forecast) is not None:
             raise LedgerError(f"forecast {forecast.id} is settled already: make a new one, or name none")
         return forecast
 
-    def settled(self) -> list[tuple[Forecast, Update]]:
-        """Return each settled forecast with the first update that settled it."""
-        first: dict[str | None, Update] = {}
-        for update in self.updates():
-            first.setdefault(update.forecast_id, update)
-        return [(forecast, first[forecast.id]) for forecast in self.forecasts() if forecast.id in first]
+    def settlement(self, forecast: Forecast) -> Update | None:
+        """Return the first update that settled a forecast and is not void; None if there is none."""
+        return next(iter(self._select(Update, ["forecast_id = ?"], [forecast.id], None)), None)
 
-    def _find(self, entries: Sequence[Entry], noun: str, entry_id: str) -> Entry:
-        matches = [entry for entry in entries if entry_id and entry.id.startswith(entry_id)]
-        if len(matches) != 1:
+    def settled(self) -> list[tuple[Forecast, Update]]:
+        """Return each settled forecast with the first update that settled it; void ones do not count."""
+        first: dict[str | None, Update] = {}
+        for update in self._select(Update, ["forecast_id IS NOT NULL"], [], None):
+            first.setdefault(update.forecast_id, update)
+        forecasts = self._select(Forecast, [_IS_SETTLED], [], None)
+        return [(forecast, first[forecast.id]) for forecast in forecasts if forecast.id in first]
+
+    def void(self, entry_id: str, why: str) -> Void:
+        """Withdraw an update or forecast, because it was wrong: it stays in the file and counts nowhere.
+
+        Args:
+            entry_id: Id of the entry, or the beginning of it.
+            why: Reason, which is stored.
+
+        Raises:
+            LedgerError: There is no such entry, more than one, or it is void already.
+            SettingError: The reason is empty.
+
+        Example:
+            >>> import tempfile
+            >>> from resque.ledger.bundled import bundled_updates
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     ledger = Ledger(folder + "/resque.db")
+            ...     ledger.add(bundled_updates()[0])
+            ...     ledger.void(bundled_updates()[0].id, "wrong test data").why, ledger.updates()
+            ('wrong test data', [])
+        """
+        if not why.strip():
+            raise SettingError("a void entry needs its reason: expected a text, such as 'wrong test data'")
+        found = self.entry(entry_id)
+        tombstone = Void(found.id, "update" if isinstance(found, Update) else "forecast", why, utc_now())
+        with open_database(self.path, write=True) as connection:
+            self._insert_void(connection, tombstone)
+        return tombstone
+
+    def descendants(self, update: Update) -> list[Update]:
+        """Return the updates whose models descend from the model of an update, nearest first, without void ones."""
+        found, children = [], [update.child]
+        for child in children:
+            new = [each for each in self.updates(parent=child) if each.child not in children] if child else []
+            found += new
+            children += [each.child for each in new]
+        return found
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection | None]:
+        """Open the ledger for reading; None if there is nothing to read."""
+        if not self.path.exists():
+            yield None
+            return
+        with open_database(self.path, write=False) as connection:
+            version = schema_version(connection, self.path)
+            if 0 < version < WITH_VOIDS:
+                connection.execute("CREATE TEMP TABLE voids (id TEXT, record TEXT)")  # of this connection alone
+            yield connection if version else None
+
+    def _select(
+        self, entry_type: type[Entry], where: Sequence[str], values: Sequence[object], last: int | None
+    ) -> list[Entry]:
+        with self._reading() as connection:
+            if connection is None:
+                return []
+            conditions = " AND ".join([_IS_VALID.format("entry"), *where])
+            query = f"SELECT id, record FROM {entry_type.__name__.lower()}s AS entry WHERE {conditions} ORDER BY rowid"
+            if last is not None:
+                query += " DESC LIMIT ?"
+            rows = connection.execute(query, [*values, *([] if last is None else [last])]).fetchall()
+        rows = rows if last is None else rows[::-1]
+        return [self._decode(entry_type, entry_id, record) for entry_id, record in rows]
+
+    def _find(self, entry_id: str, noun: str, types: Sequence[type[Update] | type[Forecast]]) -> Update | Forecast:
+        rows: list[tuple[type[Update] | type[Forecast], str, str]] = []
+        with self._reading() as connection:
+            for entry_type in types if connection is not None and entry_id else ():
+                query = f"SELECT id, record FROM {entry_type.__name__.lower()}s WHERE substr(id, 1, ?) = ?"
+                assert connection is not None
+                found = connection.execute(query, [len(entry_id), entry_id])
+                rows += [(entry_type, full_id, record) for full_id, record in found]
+        if len(rows) != 1:
             raise LedgerError(
-                f"{len(matches)} {noun} in {self.path} begin with {entry_id!r}; `resque ledger list` shows the ids"
+                f"{len(rows)} {noun} in {self.path} begin with {entry_id!r}; `resque ledger list` shows the ids"
             )
-        return matches[0]
+        ((entry_type, full_id, record),) = rows
+        return self._decode(entry_type, full_id, record)
 
     def _insert(self, connection: sqlite3.Connection, entry: Update | Forecast) -> None:
         record = encode(entry)
@@ -148,8 +281,10 @@ class Ledger:
         except sqlite3.IntegrityError as error:
             raise LedgerError(f"{self.path} already holds {_name(entry)}: nothing written") from error
 
-    def _insert_new(self, connection: sqlite3.Connection, entry: Update | Forecast) -> bool:
+    def _insert_new(self, connection: sqlite3.Connection, entry: Update | Forecast | Void) -> bool:
         """Insert an entry unless the ledger holds it; return whether it is new."""
+        if isinstance(entry, Void):
+            return self._insert_void(connection, entry)
         row = connection.execute(f"SELECT record FROM {_table(entry)} WHERE id = ?", [entry.id]).fetchone()
         if row is None:
             self._insert(connection, entry)
@@ -160,16 +295,19 @@ class Ledger:
             )
         return row is None
 
-    def _read(self, table: str, entry_type: type[Entry]) -> list[Entry]:
-        if not self.path.exists():
-            return []
-        with open_database(self.path, write=False) as connection:
-            if schema_version(connection, self.path) == 0:
-                return []
-            rows = connection.execute(f"SELECT id, record FROM {table} ORDER BY rowid").fetchall()
-        return [self._decode(entry_type, entry_id, record) for entry_id, record in rows]
+    def _insert_void(self, connection: sqlite3.Connection, void: Void) -> bool:
+        """Insert a tombstone unless the ledger holds it; return whether it is new."""
+        if connection.execute(f"SELECT 1 FROM {void.entry}s WHERE id = ?", [void.id]).fetchone() is None:
+            raise LedgerError(f"{self.path} holds no {void.entry} {void.id} that could be void: nothing written")
+        row = connection.execute("SELECT record FROM voids WHERE id = ?", [void.id]).fetchone()
+        if row is None:
+            values = [void.id, void.created_utc, encode(void)]
+            connection.execute("INSERT INTO voids (id, created_utc, record) VALUES (?, ?, ?)", values)
+        elif (known := self._decode(Void, void.id, row[0])) != void:
+            raise LedgerError(f"{void.entry} {void.id} is void since {known.created_utc}: {known.why}; nothing written")
+        return row is None
 
-    def _decode(self, entry_type: type[Entry], entry_id: str, record: str) -> Entry:
+    def _decode(self, entry_type: type[Stored], entry_id: str, record: str) -> Stored:
         try:
             return decode(entry_type, record)
         except (ValueError, RecursionError) as error:
