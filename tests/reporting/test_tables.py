@@ -14,7 +14,7 @@ from resque.energy.reading import EnergyReading
 from resque.forecasting.budget import Budget, decide
 from resque.forecasting.evaluation.settlement import summarize_settlements
 from resque.indices.results import DistributionIndex, TaskIndex, TaskIndexOverhead
-from resque.ledger.records import Estimate, Features
+from resque.ledger.records import Estimate, Features, Void
 from resque.reporting import console, tables
 from resque.reporting.carbon_intensity import software_carbon_intensity
 from resque.training.from_scratch import ScratchComparison
@@ -123,12 +123,19 @@ def test_a_comparison_shows_ratios_and_why_runs_stopped(shown):
 def test_the_ledger_lists_updates_and_pending_forecasts(shown):
     pairs = settled_pairs(2)
     updates = [update for _, update in pairs]
-    out, _ = shown(tables.show_ledger, updates, [forecast for forecast, _ in pairs], pairs[:1])
+    counts = {"updates": 2, "forecasts": 2, "settled": 1}
+    out, _ = shown(tables.show_ledger, updates, [pairs[1][0]], [], counts)
     assert out.startswith("2 updates")
     assert "0.50→0.85*" in out
     assert "2 forecasts: 1 settled, 1 pending" in out
     assert "f-u1 d+<type 1>:u1 120 50–200" in out
-    assert shown(tables.show_ledger, [], [], [])[0] == "0 updates 0 forecasts: 0 settled, 0 pending"
+    counts = dict.fromkeys(counts, 0)
+    assert shown(tables.show_ledger, [], [], [], counts)[0] == "0 updates 0 forecasts: 0 settled, 0 pending"
+    tombstone = Void("abc", "update", "wrong test data", "2026-01-02T03:04:05Z")
+    out, _ = shown(tables.show_ledger, updates[:1], [], [tombstone], {"updates": 1234, "forecasts": 0, "settled": 0})
+    assert out.startswith("1,234 updates")
+    assert "the newest 1 of 1,234; more: --last 1234" in out
+    assert "abc update 2026-01-02 wrong test data" in out
 
 
 def test_an_index_shows_its_interval_and_every_class(shown):

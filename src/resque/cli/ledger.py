@@ -1,4 +1,4 @@
-"""``resque ledger``: list, show, settle, validate, export, import."""
+"""``resque ledger``: list, show, void, settle, validate, export, import."""
 
 import sys
 from pathlib import Path
@@ -8,31 +8,44 @@ import typer
 
 from resque.cli import options as opt
 from resque.cli.loading import open_existing_ledger, with_former_names
+from resque.errors import SettingError
 
 app = typer.Typer(help="Show and exchange the history of updates and forecasts.", no_args_is_help=True)
+SHOWN = 100
 MLFLOW = "MLflow runs"
 CODECARBON = "Codecarbon runs"
 
 
 @app.command("list")
-def ledger_list(ledger: opt.LedgerFile = opt.LEDGER, project: opt.Project = None, as_json: opt.Json = False) -> None:
-    """List every update, and the forecasts that are pending.
+def ledger_list(
+    last: Annotated[
+        int | None, opt.option(opt.OUTPUT, "Only so many of the newest; default: 100, with --json all.")
+    ] = None,
+    ledger: opt.LedgerFile = opt.LEDGER,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
+) -> None:
+    """List the updates, the forecasts that are pending, and the void entries.
 
     Example: resque ledger list --ledger demo-run/resque.db
     """
     from resque.reporting import console, tables
 
+    if last is not None and last < 1:
+        raise SettingError(f"--last {last}: expected 1 or more")
     history = open_existing_ledger(ledger)
-    updates, forecasts, settled = history.updates(), history.forecasts(), history.settled()
     if not as_json:
-        tables.show_ledger(updates, forecasts, settled)
+        last = last or SHOWN
+        pending = history.forecasts(pending=True, last=last)
+        tables.show_ledger(history.updates(last=last), pending, history.voids(), history.count())
         return
     records = {
-        "updates": [with_former_names(console.to_json(update)) for update in updates],
-        "forecasts": [with_former_names(console.to_json(forecast)) for forecast in forecasts],
+        "updates": [with_former_names(console.to_json(update)) for update in history.updates(last=last)],
+        "forecasts": [with_former_names(console.to_json(forecast)) for forecast in history.forecasts(last=last)],
     }
-    pairs = [{"forecast": forecast.id, "update": update.id} for forecast, update in settled]
-    console.print_json({**records, "settled": pairs})
+    pairs = [{"forecast": forecast_id, "update": update_id} for forecast_id, update_id in history.settled_ids()]
+    voids = [console.to_json(tombstone) for tombstone in history.voids()]
+    console.print_json({**records, "settled": pairs, "void": voids})
 
 
 @app.command("show")
@@ -52,20 +65,54 @@ def ledger_show(
 
     history = open_existing_ledger(ledger)
     found = history.entry(entry)
-    pairs = [pair for pair in history.settled() if found in pair]
+    void = next((tombstone for tombstone in history.voids() if tombstone.id == found.id), None)
+    pair = None if void else history.pair_of(found)
     if as_json:
-        forecast, update = pairs[0] if pairs else (None, found) if isinstance(found, Update) else (found, None)
+        forecast, update = pair or ((None, found) if isinstance(found, Update) else (found, None))
         records = {"update": update, "forecast": forecast}
-        console.print_json(
-            {name: record and with_former_names(console.to_json(record)) for name, record in records.items()}
-        )
+        shown = {name: record and with_former_names(console.to_json(record)) for name, record in records.items()}
+        console.print_json({**shown, "void": void and console.to_json(void)})
         return
+    if void:
+        console.warn(f"{void.entry} {void.id} is void since {void.created_utc[:10]} and counts nowhere: {void.why}")
     if isinstance(found, Update):
         tables.show_update(found, software_carbon_intensity(found))
     else:
         tables.show_forecast(found)
-    if pairs:
-        tables.show_settled(pairs)
+    if pair:
+        tables.show_settled([pair])
+
+
+@app.command("void")
+def ledger_void(
+    entry: Annotated[str, typer.Argument(help="Id of an update or a forecast, or the beginning of it.")],
+    why: Annotated[str, opt.option(opt.OUTPUT, "Reason, which is stored.")],
+    ledger: opt.LedgerFile = opt.LEDGER,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Withdraw an update or forecast that was wrong: it stays in the ledger with the reason, and counts nowhere.
+
+    A forecast that a void update settled is open again.
+
+    Example: resque ledger void 3f2a --why "wrong test data"
+    """
+    from resque.ledger.records import Update
+    from resque.reporting import console, tables
+
+    history = open_existing_ledger(ledger)
+    found = history.entry(entry)
+    tombstone = history.void(found.id, why)
+    heirs = history.descendants(found) if isinstance(found, Update) else []
+    opened = found.forecast_id if isinstance(found, Update) else None
+    reopened = opened if opened and any(f.id == opened for f in history.forecasts(pending=True)) else None
+    if as_json:
+        print_void = {"reopened": reopened, "descendants": [heir.id for heir in heirs]}
+        console.print_json({**console.to_json(tombstone), **print_void})
+        return
+    tables.show_facts({"void": f"{tombstone.entry} {tombstone.id}", "why": why, "open again": reopened or "none"})
+    for heir in heirs:
+        console.warn(f"update {heir.id} ({heir.model}) descends from the model of the void update")
 
 
 @app.command("settle")
@@ -192,6 +239,7 @@ def ledger_import(
         console.print_json({**console.to_json(found), "ledger": str(ledger)})
         return
     counts = {"new updates": len(found.updates), "new forecasts": len(found.forecasts), "known already": found.held}
+    counts |= {"void now": len(found.voids)} if found.voids else {}
     tables.show_facts({"format": found.source, "ledger": str(ledger), **counts})
     for name, reason in found.skipped.items():
         console.warn(f"run {name} left out: {reason}")

@@ -5,8 +5,18 @@ from collections.abc import Sequence
 from resque.forecasting.history import ForecastQuery, history_rows
 from resque.forecasting.predictors import CHOSEN, REACHING, TINY
 from resque.ledger.records import Update
+from resque.ledger.store import Ledger
 
-__all__ = ["FEWEST_FOR_SELECTION", "choose_predictors", "predictors_of_success"]
+__all__ = [
+    "FEWEST_FOR_SELECTION",
+    "MOST_UPDATES",
+    "choose_predictors",
+    "predictors_of_success",
+    "updates_to_learn_from",
+]
+
+MOST_UPDATES = 300
+"""Most updates that a forecast learns from; the time of its fit grows with their square, to a minute at a thousand."""
 
 FEWEST_FOR_SELECTION = 10
 """Fewest updates that must have a predictor."""
@@ -41,6 +51,35 @@ def choose_predictors(
         counts |= {name: len(each) for name, each in values.items()}
     leading = {names[0] for names in CHOSEN}
     return tuple(sorted(counts, key=lambda name: (-counts[name], name not in leading))[:1])
+
+
+def updates_to_learn_from(ledger: Ledger, parent: str, new_tasks: bool) -> list[Update]:
+    """Read the updates that a forecast learns from, at most :data:`MOST_UPDATES`: those of this model, then the newest.
+
+    Args:
+        ledger: Ledger with the user's own updates.
+        parent: Fingerprint of the model.
+        new_tasks: Whether the forecast is for a new task; it learns from new tasks alone, and a shift from shifts.
+
+    Returns:
+        The updates, oldest first.
+
+    Example:
+        >>> import tempfile
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ledger = Ledger(folder + "/resque.db")
+        ...     _ = ledger.extend(bundled_updates()[:20])
+        ...     len(updates_to_learn_from(ledger, parent="", new_tasks=False))
+        20
+    """
+    own = ledger.updates(parent=parent, new_tasks=new_tasks, last=MOST_UPDATES)
+    newest = ledger.updates(new_tasks=new_tasks, last=MOST_UPDATES)
+    if len(newest) < MOST_UPDATES:
+        return newest
+    ids = {update.id for update in own}
+    others = [update for update in newest if update.id not in ids]
+    return others[len(others) - (MOST_UPDATES - len(own)) :] + own
 
 
 def predictors_of_success(

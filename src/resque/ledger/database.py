@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from resque.errors import LedgerError, ResqueWarning
 
-__all__ = ["PARENT", "TASK_INDEX", "WITH_VOIDS", "is_busy", "open_database", "schema_version"]
+__all__ = ["IS_NEW_TASK", "PARENT", "WITH_VOIDS", "is_busy", "open_database", "schema_version"]
 
 Result = TypeVar("Result")
 
@@ -27,7 +27,7 @@ def _field(path: str) -> str:
     return f"CASE WHEN json_valid(record) THEN json_extract(record, '$.{path}') END"
 
 
-PARENT, TASK_INDEX = _field("parent"), _field("features.task_index")
+PARENT, IS_NEW_TASK = _field("parent"), f"({_field('features.task_index')} IS NOT NULL)"
 """SQL expressions of what updates are selected by; they work without their index, too."""
 
 
@@ -60,7 +60,7 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         *_append_only("voids"),
         "CREATE INDEX updates_by_forecast ON updates (forecast_id)",
         f"CREATE INDEX updates_by_parent ON updates ({PARENT})",
-        f"CREATE INDEX updates_by_task_index ON updates ({TASK_INDEX})",
+        f"CREATE INDEX updates_by_change ON updates ({IS_NEW_TASK})",
     ),
 )
 """Statements that lead from each schema version to the next; their number is the current version."""

@@ -1,7 +1,7 @@
 """Export of a ledger: JSON Lines, which can be imported again without loss, and CSV for spreadsheets.
 
-A line of JSON Lines is one entry, ``{"forecast": {...}}`` or ``{"update": {...}}``. A file is read completely before
-anything is imported, so that an invalid line cannot leave half a history behind.
+A line of JSON Lines is one entry, ``{"forecast": {...}}``, ``{"update": {...}}`` or ``{"void": {...}}``. A file is read
+completely before anything is imported, so that an invalid line cannot leave half a history behind.
 """
 
 import csv
@@ -13,13 +13,17 @@ from typing import Any
 from resque._files import write_atomically
 from resque.errors import DataError, SettingError
 from resque.ledger.migration import modernize
-from resque.ledger.records import Forecast, LearningCurve, Update
+from resque.ledger.records import Forecast, LearningCurve, Update, Void
 from resque.ledger.serialization import encode, from_dict_strict
 from resque.ledger.store import Ledger
 
 __all__ = ["csv_lines", "export", "json_lines", "read_json_lines"]
 
-_TYPES: Mapping[str, type[Update] | type[Forecast]] = {"forecast": Forecast, "update": Update}
+_TYPES: Mapping[str, type[Update] | type[Forecast] | type[Void]] = {
+    "forecast": Forecast,
+    "update": Update,
+    "void": Void,
+}
 _FIRST_BYTES = {"jsonl": b'{"', "csv": b"id,"}
 _FORMULA = "=", "+", "-", "@"
 _COLUMNS = {
@@ -83,8 +87,10 @@ def export(ledger: Ledger, file_format: str, out: Path | None = None) -> Iterato
     """
     if file_format not in _FIRST_BYTES:
         raise SettingError(f"unknown format {file_format!r}: use one of {', '.join(_FIRST_BYTES)}")
-    updates = ledger.updates()
-    lines = csv_lines(updates) if file_format == "csv" else json_lines(ledger.forecasts(), updates)
+    if file_format == "csv":
+        lines = csv_lines(ledger.updates())
+    else:
+        lines = json_lines(ledger.forecasts(void=True), ledger.updates(void=True), ledger.voids())
     if out is None:
         return lines
 
@@ -98,15 +104,15 @@ def export(ledger: Ledger, file_format: str, out: Path | None = None) -> Iterato
     return iter(())
 
 
-def json_lines(forecasts: Iterable[Forecast], updates: Iterable[Update]) -> Iterator[str]:
-    """Yield one line of JSON for each entry, forecasts first.
+def json_lines(forecasts: Iterable[Forecast], updates: Iterable[Update], voids: Iterable[Void] = ()) -> Iterator[str]:
+    """Yield one line of JSON for each entry: forecasts, updates, and the tombstones of those that are void.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates
         >>> next(json_lines([], bundled_updates()))[:35]
         '{"update": {"id": "1a548d221954", "'
     """
-    for name, entries in (("forecast", forecasts), ("update", updates)):
+    for name, entries in (("forecast", forecasts), ("update", updates), ("void", voids)):
         for entry in entries:
             yield f'{{"{name}": {encode(entry)}}}\n'
 
@@ -141,7 +147,7 @@ def _cell(value: Any, path: str) -> Any:
     return f"'{value}" if is_formula else value  # the apostrophe keeps a spreadsheet from executing it
 
 
-def read_json_lines(path: Path) -> list[Update | Forecast]:
+def read_json_lines(path: Path) -> list[Update | Forecast | Void]:
     """Return the entries of a file that :func:`json_lines` wrote, in this or an earlier version.
 
     Raises:
@@ -162,7 +168,7 @@ def read_json_lines(path: Path) -> list[Update | Forecast]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {error}; expected JSON Lines of `resque ledger export`") from error
-    entries: dict[tuple[type, str], Update | Forecast] = {}
+    entries: dict[tuple[type, str], Update | Forecast | Void] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -176,19 +182,19 @@ def read_json_lines(path: Path) -> list[Update | Forecast]:
     return list(entries.values())
 
 
-def _parse_line(line: str) -> Update | Forecast:
+def _parse_line(line: str) -> Update | Forecast | Void:
     try:
         document = json.loads(line, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
     if not (isinstance(document, dict) and len(document) == 1 and set(document) <= set(_TYPES)):
-        raise ValueError('expected {"update": {…}} or {"forecast": {…}}')
+        raise ValueError('expected {"update": {…}}, {"forecast": {…}} or {"void": {…}}')
     ((name, content),) = document.items()
     try:
         entry = from_dict_strict(_TYPES[name], modernize(content))
         if isinstance(entry, Update):
             _check_curve(entry.curve)
-        elif "steps" not in entry.estimates:
+        elif isinstance(entry, Forecast) and "steps" not in entry.estimates:
             raise ValueError("estimates has no 'steps'")
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from resque.errors import LedgerError, SettingError
-from resque.ledger.database import PARENT, TASK_INDEX, WITH_VOIDS, open_database, schema_version
+from resque.ledger.database import IS_NEW_TASK, PARENT, WITH_VOIDS, open_database, schema_version
 from resque.ledger.identifiers import utc_now
 from resque.ledger.records import Forecast, Update, Void
 from resque.ledger.serialization import decode, encode
@@ -88,7 +88,12 @@ class Ledger:
             raise LedgerError(f"ledger {self.path} cannot be created: {nearest} is not a writable folder")
 
     def updates(
-        self, *, parent: str | None = None, new_tasks: bool | None = None, last: int | None = None
+        self,
+        *,
+        parent: str | None = None,
+        new_tasks: bool | None = None,
+        last: int | None = None,
+        void: bool = False,
     ) -> list[Update]:
         """Return the updates that are not void, oldest first.
 
@@ -96,22 +101,25 @@ class Ledger:
             parent: Only updates of the model with this fingerprint; None for all.
             new_tasks: Whether only updates to new tasks are wanted, or only shifts; None for both.
             last: Only so many of the newest; None for all.
+            void: Whether void updates are returned as well.
         """
-        where, values = [], []
+        where: list[str] = []
+        values: list[object] = []
         if parent is not None:
             where, values = [f"{PARENT} = ?"], [parent]
         if new_tasks is not None:
-            where.append(f"{TASK_INDEX} IS {'NOT ' * new_tasks}NULL")
-        return self._select(Update, where, values, last)
+            where, values = [*where, f"{IS_NEW_TASK} = ?"], [*values, int(new_tasks)]
+        return self._select(Update, where, values, last, void)
 
-    def forecasts(self, *, pending: bool = False, last: int | None = None) -> list[Forecast]:
+    def forecasts(self, *, pending: bool = False, last: int | None = None, void: bool = False) -> list[Forecast]:
         """Return the forecasts that are not void, oldest first.
 
         Args:
             pending: Whether only forecasts that no update has settled are wanted.
             last: Only so many of the newest; None for all.
+            void: Whether void forecasts are returned as well.
         """
-        return self._select(Forecast, [f"NOT {_IS_SETTLED}"] if pending else [], [], last)
+        return self._select(Forecast, [f"NOT {_IS_SETTLED}"] if pending else [], [], last, void)
 
     def voids(self) -> list[Void]:
         """Return the tombstones of withdrawn entries, oldest first."""
@@ -171,14 +179,33 @@ class Ledger:
 
     def settlement(self, forecast: Forecast) -> Update | None:
         """Return the first update that settled a forecast and is not void; None if there is none."""
-        return next(iter(self._select(Update, ["forecast_id = ?"], [forecast.id], None)), None)
+        return next(iter(self._select(Update, ["forecast_id = ?"], [forecast.id])), None)
+
+    def settled_ids(self) -> list[tuple[str, str]]:
+        """Return the ids of each settled forecast and of the first update that settled it; void ones do not count."""
+        query = (
+            f"SELECT entry.id, settling.id, min(settling.rowid) FROM forecasts AS entry JOIN updates AS settling ON "
+            f"settling.forecast_id = entry.id AND {_IS_VALID.format('settling')} WHERE {_IS_VALID.format('entry')} "
+            "GROUP BY entry.id ORDER BY entry.rowid"
+        )
+        with self._reading() as connection:
+            rows = [] if connection is None else connection.execute(query).fetchall()
+        return [(forecast_id, update_id) for forecast_id, update_id, _ in rows]
+
+    def pair_of(self, entry: Update | Forecast) -> tuple[Forecast, Update] | None:
+        """Return the settled forecast and update of which an entry is one; None if it is part of no such pair."""
+        if isinstance(entry, Forecast):
+            update = self.settlement(entry)
+            return None if update is None else (entry, update)
+        forecasts = self._select(Forecast, ["id = ?"], [entry.forecast_id])
+        return next(((forecast, entry) for forecast in forecasts if self.settlement(forecast) == entry), None)
 
     def settled(self) -> list[tuple[Forecast, Update]]:
         """Return each settled forecast with the first update that settled it; void ones do not count."""
         first: dict[str | None, Update] = {}
-        for update in self._select(Update, ["forecast_id IS NOT NULL"], [], None):
+        for update in self._select(Update, ["forecast_id IS NOT NULL"]):
             first.setdefault(update.forecast_id, update)
-        forecasts = self._select(Forecast, [_IS_SETTLED], [], None)
+        forecasts = self._select(Forecast, [_IS_SETTLED])
         return [(forecast, first[forecast.id]) for forecast in forecasts if forecast.id in first]
 
     def void(self, entry_id: str, why: str) -> Void:
@@ -211,12 +238,12 @@ class Ledger:
 
     def descendants(self, update: Update) -> list[Update]:
         """Return the updates whose models descend from the model of an update, nearest first, without void ones."""
-        found, children = [], [update.child]
-        for child in children:
-            new = [each for each in self.updates(parent=child) if each.child not in children] if child else []
-            found += new
-            children += [each.child for each in new]
-        return found
+        line, known = [update], {update.id}
+        for each in line:  # grows meanwhile
+            heirs = [heir for heir in self.updates(parent=each.child) if heir.id not in known] if each.child else []
+            line += heirs
+            known |= {heir.id for heir in heirs}
+        return line[1:]
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
@@ -231,12 +258,17 @@ class Ledger:
             yield connection if version else None
 
     def _select(
-        self, entry_type: type[Entry], where: Sequence[str], values: Sequence[object], last: int | None
+        self,
+        entry_type: type[Entry],
+        where: Sequence[str] = (),
+        values: Sequence[object] = (),
+        last: int | None = None,
+        void: bool = False,
     ) -> list[Entry]:
         with self._reading() as connection:
             if connection is None:
                 return []
-            conditions = " AND ".join([_IS_VALID.format("entry"), *where])
+            conditions = " AND ".join(["TRUE" if void else _IS_VALID.format("entry"), *where])
             query = f"SELECT id, record FROM {entry_type.__name__.lower()}s AS entry WHERE {conditions} ORDER BY rowid"
             if last is not None:
                 query += " DESC LIMIT ?"

@@ -19,6 +19,7 @@ from resque.reporting import displays, figures, sentences
 __all__ = ["write_report"]
 
 _MAX_OVERVIEW = 12
+_MAX_SHOWN = 500
 
 
 def write_report(
@@ -53,11 +54,11 @@ def write_report(
         verdict=sentences.verdict_sentence(summary),
         sentences=list(filter(None, (sentences.predictor_sentence(summary), sentences.overhead_sentence(summary)))),
         overview=displays.overview_display(settled[-_MAX_OVERVIEW:]),
-        figures=_draw_figures(updates, settled, summary, on_progress),
+        figures=_draw_figures(updates[-_MAX_SHOWN:], settled[-_MAX_SHOWN:], summary, on_progress),
         accuracy=[describe(summary), displays.predictors_display(summary)] if settled else [],
-        details=[displays.settled_display(*pair) for pair in settled],
-        every=[displays.updates_display(updates), displays.energy_display(updates)],
-        sources=_sources(updates),
+        details=[displays.settled_display(*pair) for pair in settled[-_MAX_SHOWN:]],
+        every=[displays.updates_display(updates[-_MAX_SHOWN:]), displays.energy_display(updates[-_MAX_SHOWN:])],
+        sources=_limits(updates, settled) + _sources(updates),
     )
     with write_atomically(path, may_replace=_is_html) as scratch:
         scratch.write_text(page, encoding="utf-8")
@@ -90,6 +91,16 @@ def _draw_figures(
 def _is_html(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(15).lower() == b"<!doctype html>"
+
+
+def _limits(updates: Sequence[Update], settled: Sequence[tuple[Forecast, Update]]) -> list[str]:
+    """Return what the tables and figures leave out; the summary counts everything."""
+    counts = {"updates": len(updates), "settled forecasts": len(settled)}
+    return [
+        f"Tables and figures show the newest {_MAX_SHOWN:,} of {n:,} {name}; the summary counts all."
+        for name, n in counts.items()
+        if n > _MAX_SHOWN
+    ]
 
 
 def _sources(updates: Sequence[Update]) -> list[str]:

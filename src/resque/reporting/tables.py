@@ -1,6 +1,6 @@
 """Results in the terminal: the description that ``print(result)`` shows, with what only the command line adds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resque._display import Display, describe
@@ -9,7 +9,7 @@ from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import EmbodiedEmissions
 from resque.indices.results import DistributionIndex, TaskIndex
-from resque.ledger.records import Estimate, Features, Forecast, Update
+from resque.ledger.records import Estimate, Features, Forecast, Update, Void
 from resque.reporting import displays, sentences
 from resque.reporting.carbon_intensity import SoftwareCarbonIntensity
 from resque.reporting.console import out, show, warn
@@ -184,9 +184,16 @@ def show_validation(validation: "CrossValidation") -> None:
 
 
 def show_ledger(
-    updates: Sequence[Update], forecasts: Sequence[Forecast], settled: Sequence[tuple[Forecast, Update]]
+    updates: Sequence[Update], pending: Sequence[Forecast], voids: Sequence[Void], counts: Mapping[str, int]
 ) -> None:
-    """Print one line per update, and the pending forecasts."""
+    """Print one line per update, the pending forecasts, and the void entries.
+
+    Args:
+        updates: Updates to show, the newest ones.
+        pending: Pending forecasts to show, the newest ones.
+        voids: Tombstones.
+        counts: Number of all ``updates``, ``forecasts`` and ``settled`` forecasts in the ledger.
+    """
     width = max(out.width - _LEDGER_WIDTH, 16)
     rows = []
     for update in updates:
@@ -196,13 +203,17 @@ def show_ledger(
         rows.append((update.id[:6], _cut_middle(shorten_data(update.train_data), width), index, accuracies, *costs))
     columns = "update", "data", "index", "accuracy", "steps", "time", "energy", "CO2e"
     lines = ["index in rad; accuracy before → after; * target not reached; full names: --json"]
-    title = f"{len(updates)} update{'s' * (len(updates) != 1)}"
-    show(Display(title, columns, rows, lines if updates else (), text_columns=2))
-    settled_ids = {forecast.id for forecast, _ in settled}
-    pending = [forecast for forecast in forecasts if forecast.id not in settled_ids]
-    title = f"{len(forecasts)} forecast{'s' * (len(forecasts) != 1)}: {len(settled)} settled, {len(pending)} pending"
+    n, forecasts, settled = counts["updates"], counts["forecasts"], counts["settled"]
+    if len(updates) < n:
+        lines.append(f"the newest {len(updates):,} of {n:,}; more: --last {n}")
+    show(Display(f"{n:,} update{'s' * (n != 1)}", columns, rows, lines if updates else (), text_columns=2))
+    title = f"{forecasts:,} forecast{'s' * (forecasts != 1)}: {settled:,} settled, {forecasts - settled:,} pending"
     waiting = [(each.id, _cut_middle(shorten_data(each.train_data), width), *_steps_cells(each)) for each in pending]
     show(Display(title, ("pending", "data", "steps", "interval"), waiting, text_columns=2))
+    if voids:
+        gone = [(each.id, each.entry, each.created_utc[:10], each.why) for each in voids]
+        title = f"{len(voids):,} void entr{'ies' if len(voids) > 1 else 'y'}, counted nowhere"
+        show(Display(title, ("void", "entry", "since", "why"), gone, text_columns=4))
 
 
 def _steps_cells(forecast: Forecast) -> tuple[str, str]:

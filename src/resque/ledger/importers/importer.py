@@ -21,7 +21,7 @@ from resque.ledger.importers.conversion import (
     update_from_run,
 )
 from resque.ledger.importers.mlflow import holds_runs, read_runs
-from resque.ledger.records import Update
+from resque.ledger.records import Forecast, Update, Void
 from resque.ledger.store import Ledger
 
 __all__ = ["FORMATS", "ImportResult", "detect_format", "import_updates"]
@@ -50,6 +50,7 @@ class ImportResult:
         held: Number of entries that the ledger already had.
         skipped: Name of each run that did not become an update → the reason.
         notes: Remarks for the user.
+        voids: Ids of the entries that are void now.
     """
 
     source: str
@@ -58,6 +59,7 @@ class ImportResult:
     held: int
     skipped: Mapping[str, str]
     notes: tuple[str, ...]
+    voids: tuple[str, ...] = ()
 
 
 def import_updates(
@@ -135,9 +137,10 @@ def detect_format(path: Path) -> str:
 def _import_entries(ledger: Ledger, path: Path) -> ImportResult:
     entries = read_json_lines(path)
     new = ledger.extend(entries)
-    updates = tuple(entry.id for entry in new if isinstance(entry, Update))
-    forecasts = tuple(entry.id for entry in new if not isinstance(entry, Update))
-    return ImportResult("jsonl", updates, forecasts, len(entries) - len(new), {}, ())
+    updates, forecasts, voids = (
+        tuple(entry.id for entry in new if isinstance(entry, kind)) for kind in (Update, Forecast, Void)
+    )
+    return ImportResult("jsonl", updates, forecasts, len(entries) - len(new), {}, (), voids)
 
 
 def _import_mlflow(ledger: Ledger, path: Path, options: ImportOptions) -> ImportResult:
@@ -189,7 +192,7 @@ def _store(
     ledger: Ledger, source: str, updates: Sequence[Update], skipped: Mapping[str, str], notes: list[str]
 ) -> ImportResult:
     """Append the new updates; those that the ledger already has stay as they are, whatever the options say now."""
-    stored = {update.id: update for update in ledger.updates()}
+    stored = {update.id: update for update in ledger.updates(void=True)}
     new = [update for update in updates if update.id not in stored]
     ledger.extend(new)
     if changed := sum(stored.get(update.id, update) != update for update in updates):
