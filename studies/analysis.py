@@ -149,8 +149,9 @@ class SeedVariation:
 def seed_variation(runs: Sequence[Run], target: float) -> SeedVariation:
     """Compute the variation over seeds, which is a lower bound of the error of any forecast."""
     groups: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
+    target_of = fixed_target(target)
     for run in runs:
-        cost = run.update.cost_at(target)
+        cost = run.update.cost_at(target_of(run))
         if cost is not None and cost.steps:
             groups.setdefault(run.group, []).append((run.row["indices"][INDEX], math.log(cost.steps)))
     repeated = [np.array(pairs) for pairs in groups.values() if len(pairs) > 1]
@@ -158,7 +159,7 @@ def seed_variation(runs: Sequence[Run], target: float) -> SeedVariation:
         return SeedVariation(0, None, None, None)
     degrees_of_freedom = sum(len(pairs) - 1 for pairs in repeated)
     index, steps = np.sqrt(sum(((pairs - pairs.mean(0)) ** 2).sum(0) for pairs in repeated) / degrees_of_freedom)
-    error, _ = seed_to_seed_error([run.update for run in runs], target)
+    error = seed_to_seed_error([run.update for run in runs], target)[0] if target >= 0.0 else None
     return SeedVariation(len(repeated), float(index), math.exp(float(steps)), error)
 
 

@@ -28,8 +28,8 @@ from resque.training.trainer import Trainer
 from resque.workflows.engine import ExperimentTask, Row
 
 __all__ = [
-    "NETWORKS", "Card", "counter_step", "energy_table", "energy_tasks", "idle_power", "load_power", "mean_power",
-    "random_dataset", "shortest_window", "training_power",
+    "NETWORKS", "Card", "counter_step", "describe_device", "energy_table", "energy_tasks", "idle_power", "load_power",
+    "mean_power", "random_dataset", "shortest_window", "training_power",
 ]  # fmt: skip
 
 REPEATS = {0.1: 6, 0.2: 6, 0.5: 4, 1.0: 3, 2.0: 2, 4.0: 1}
@@ -214,13 +214,17 @@ def idle_power(device: str, seconds: float, settle_s: float) -> Row:
     torch.zeros(1, device=device)  # creates the CUDA context
     now(torch.device(device))
     time.sleep(settle_s)
-    return {"device": _describe(device), "asked_s": seconds, "repeats": [measure(device, lambda: time.sleep(seconds))]}
+    return {
+        "device": describe_device(device),
+        "asked_s": seconds,
+        "repeats": [measure(device, lambda: time.sleep(seconds))],
+    }
 
 
 def counter_step(device: str, seconds: float) -> Row:
     """Measure how often NVML's counter advances under load, and by how much; None where there is no counter."""
     card = open_card(device)
-    row: Row = {"device": _describe(device), "polls": 0, "steps": 0, "step_ms": None, "step_mj": None}
+    row: Row = {"device": describe_device(device), "polls": 0, "steps": 0, "step_ms": None, "step_mj": None}
     previous = card.energy_j()
     if previous is None:
         return row
@@ -249,7 +253,7 @@ def load_power(device: str, seconds: float, repeats: int, warm_up_s: float) -> R
     for _ in range(repeats):
         load.run(min(BETWEEN_S, warm_up_s))  # the meter starts and stops while the device is idle
         measured.append(measure(device, functools.partial(load.run, seconds)))
-    return {"device": _describe(device), "asked_s": seconds, "repeats": measured}
+    return {"device": describe_device(device), "asked_s": seconds, "repeats": measured}
 
 
 def training_power(device: str, seconds: float, warm_up_s: float, network: str) -> Row:
@@ -268,7 +272,13 @@ def training_power(device: str, seconds: float, warm_up_s: float, network: str) 
     before = trainer.step_count
     repeat = measure(device, functools.partial(train, seconds))
     steps = trainer.step_count - before
-    return {"device": _describe(device), "asked_s": seconds, "network": network, "steps": steps, "repeats": [repeat]}
+    return {
+        "device": describe_device(device),
+        "asked_s": seconds,
+        "network": network,
+        "steps": steps,
+        "repeats": [repeat],
+    }
 
 
 def random_dataset(n: int, shape: Sequence[int], seed: int = 0) -> LabeledDataset:
@@ -424,6 +434,6 @@ def _window_notes(windows: Mapping[float, Sequence[Row]]) -> list[str]:
     ]
 
 
-def _describe(device: str) -> str:
+def describe_device(device: str) -> str:
     """Return the name of a device."""
     return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device

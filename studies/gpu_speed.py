@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import resque
 from analysis import markdown
-from gpu_energy import random_dataset
+from gpu_energy import describe_device, random_dataset
 from resque.data.dataset import LabeledDataset
 from resque.data.loading import load_data
 from resque.data.preprocessing import ImagePreprocessing
@@ -103,7 +103,7 @@ def index_overhead(device: str, network: str, batch_size: int, counts: Sequence[
         {"batches": n, "seconds": interleaved(_passes(model, batches[:n]), torch.device(device), repeats)}
         for n, repeats in zip(counts, rounds, strict=True)
     ]
-    return {"device": _describe(device), "network": network, "batch_size": batch_size, "passes": passes}
+    return {"device": describe_device(device), "network": network, "batch_size": batch_size, "passes": passes}
 
 
 def _passes(model: nn.Module, batches: Sequence[Any]) -> dict[str, Callable[[], Any]]:
@@ -145,7 +145,7 @@ def step_speed(device: str, network: str, batch_sizes: Sequence[int], rounds: in
         variants[recipe] = functools.partial(_take_steps, trainer, steps)
     seconds = interleaved(variants, torch.device(device), rounds)
     measured = [setting | {"step_s": [s / steps for s in seconds[name]]} for name, setting in settings.items()]
-    return {"device": _describe(device), "network": network, "steps": steps, "settings": measured}
+    return {"device": describe_device(device), "network": network, "steps": steps, "settings": measured}
 
 
 def _take_steps(trainer: Trainer, steps: int) -> None:
@@ -186,7 +186,7 @@ def epoch_speed(
     for name in possible:
         loops[name].stop()
     return {
-        "device": _describe(device),
+        "device": describe_device(device),
         "network": network,
         "samples": len(data),
         "cores": _cores(),
@@ -230,7 +230,7 @@ def host_waits(device: str, network: str, batches: int, step_batches: int) -> Ro
         prepare(n)()  # loads what a first pass loads
         once, twice = (_waits_of(model, device, prepare(count)) for count in (n, 2 * n))
         counted[name] = {kind: twice[kind] - once[kind] for kind in twice}
-    return {"device": _describe(device), "network": network, "waits": counted}
+    return {"device": describe_device(device), "network": network, "waits": counted}
 
 
 def _waits_of(model: nn.Module, device: str, work: Callable[[], Any]) -> dict[str, int]:
@@ -483,8 +483,3 @@ def _spread(values: Sequence[float]) -> str:
     """Format median and range."""
     median = f"{statistics.median(values):.4g}"
     return f"{median} [{min(values):.4g}, {max(values):.4g}]" if len(values) > 1 else median
-
-
-def _describe(device: str) -> str:
-    """Return the name of a device."""
-    return torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device

@@ -2,7 +2,8 @@
 
 Each part appends rows to files of JSON Lines in the folder of the results, and skips what has a row already. So a cut
 loses nothing, and the next visit goes on. The paper's networks follow one another in the order of the preset, one seed
-after the other. A visit trains its own original models, whose weights stay in the cache.
+after the other. A visit trains its own original models, whose weights stay in the cache; a later visit takes other
+seeds.
 
     python studies/gpu_visit.py --seconds 480
     DEVICE=cpu python studies/gpu_visit.py --seconds 120 --preset gpu-tiny --results /tmp/results
@@ -10,6 +11,7 @@ after the other. A visit trains its own original models, whose weights stay in t
 
 import argparse
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -20,13 +22,16 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
 
 from gpu_energy import energy_table, energy_tasks
 from gpu_speed import speed_table, speed_tasks
 from presets import PILOT_SEEDS, PRESETS, ShiftStudy
 from resque.energy.meters import open_meter
 from resque.training.environment import describe_host
-from resque.workflows.diagnostics import machine_facts
+from resque.workflows.diagnostics import machine_facts, machine_warnings
 from resque.workflows.engine import ExperimentTask, Row, read_rows, run_tasks
 from runs import CACHE, ORIGINALS, RESULTS, plan_shift_study
 from shift_rows import device
@@ -43,11 +48,15 @@ class Visit:
         seconds: Time limit.
         results: Folder of the rows.
         tiny: Whether everything is as short as possible.
+
+    Attributes:
+        failed: Number of tasks that failed.
     """
 
     def __init__(self, seconds: float, results: Path, tiny: bool) -> None:
         self._end = time.perf_counter() + seconds
-        self.results, self.tiny = results, tiny
+        self._longest = 0.0
+        self.results, self.tiny, self.failed = results, tiny, 0
 
     @property
     def seconds_left(self) -> float:
@@ -55,15 +64,21 @@ class Visit:
         return self._end - time.perf_counter()
 
     def run(self, tasks: list[ExperimentTask], file: Path) -> list[Row]:
-        """Run tasks one after the other in this process, as long as there is time, and say how each ended."""
-        started = time.perf_counter()
+        """Run tasks one after the other in this process, as long as there is time, and say how each ended.
+
+        The first task of a file needs as much time as the longest of this visit so far.
+        """
+        started, left = time.perf_counter(), self.seconds_left
 
         def show(done: int, total: int, key: str) -> None:
             print(f"{self.seconds_left:6.0f} s left  {done}/{total}  {key}", flush=True)
 
-        rows = run_tasks(tasks, file, workers=0, retry_failed=True, on_progress=show, max_s=self.seconds_left)
+        max_s = left if left > self._longest else 0.0
+        rows = run_tasks(tasks, file, workers=0, retry_failed=True, on_progress=show, max_s=max_s)
         for row in rows.values():
+            self._longest = max(self._longest, row["task_s"])
             if "error" in row:
+                self.failed += 1
                 print(f"  failed: {row['key']}: {row['error']}")
         print(f"{file.name}: {len(rows)} of {len(tasks)} rows, {time.perf_counter() - started:.0f} s", flush=True)
         return list(rows.values())
@@ -77,23 +92,15 @@ def run_device_tests(seconds: float) -> Row:
     """
     with TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-m",
-            "gpu",
-            "--durations=5",
-            f"--junitxml={report}",
-            str(TESTS),
-        ]
-        subprocess.run(command, timeout=seconds, check=False)
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "--durations=5", f"--junitxml={report}"]
+        done = subprocess.run([*command, str(TESTS)], timeout=seconds, check=False)
+        if not report.is_file():
+            raise RuntimeError(f"pytest ended with {done.returncode} and no report")
         suite = next(ElementTree.parse(report).iter("testsuite"))
     counts = {name: int(suite.attrib[name]) for name in ("tests", "failures", "errors", "skipped")}
-    failed = [case.attrib["name"] for case in suite.iter("testcase") if case.find("failure") is not None]
-    if counts["failures"] or counts["errors"] or not counts["tests"]:
-        raise RuntimeError(f"{counts['failures']} of {counts['tests']} tests failed: {', '.join(failed)}")
+    bad = [case.attrib["name"] for case in suite.iter("testcase") if {"failure", "error"} & {e.tag for e in case}]
+    if bad or not counts["tests"]:
+        raise RuntimeError(f"{len(bad)} of {counts['tests']} failed, {counts['skipped']} skipped: {', '.join(bad)}")
     return {"tests": counts["tests"], "skipped": counts["skipped"], "host": describe_host(device())}
 
 
@@ -101,16 +108,6 @@ def check_correctness(visit: Visit) -> None:
     """Run the tests of the device."""
     task = ExperimentTask("device tests", run_device_tests, {"seconds": max(1.0, visit.seconds_left)})
     visit.run([task], visit.results / "correctness.jsonl")
-
-
-def measure_energy(visit: Visit) -> None:
-    """Measure how well the energy of short windows is known."""
-    visit.run(energy_tasks(str(device()), visit.tiny), visit.results / "energy.jsonl")
-
-
-def measure_speed(visit: Visit) -> None:
-    """Measure passes, steps, epochs and waits."""
-    visit.run(speed_tasks(str(device()), visit.tiny), visit.results / "speed.jsonl")
 
 
 def write_tables(results: Path) -> None:
@@ -122,13 +119,25 @@ def write_tables(results: Path) -> None:
 
 
 def gather_evidence(visit: Visit, studies: tuple[ShiftStudy, ...], cache: Path) -> None:
-    """Make the rows of the studies: one network after the other, and one seed after the other."""
+    """Make the rows of the studies: one network after the other, one seed after the other, then more data.
+
+    A seed whose original model is not here is left as it is: its rows must have one original model.
+    """
     for study in by_seed(studies):
+        (seed,) = study.seeds
+        weights, originals = cache / f"{study.name}-{seed}.safetensors", cache / f"{ORIGINALS}-{study.name}.jsonl"
+        begun = any(row.get("seed") == seed for row in read_rows(visit.results / f"{study.name}.jsonl").values())
+        if not weights.is_file():
+            if begun:
+                print(f"{study.name}, seed {seed}: begun with an original model that is not here, so left as it is")
+                continue
+            originals.unlink(missing_ok=True)  # its model is gone
         for file, tasks in plan_shift_study(study, cache):
-            folder = cache if file.startswith(ORIGINALS) else visit.results
-            if tasks and not all_done(tasks, folder / f"{file}.jsonl"):
-                rows = visit.run(tasks, folder / f"{file}.jsonl")
-                if len(rows) < len(tasks):
+            is_original = file.startswith(ORIGINALS)
+            path = (cache if is_original else visit.results) / f"{file}.jsonl"
+            if tasks and not all_done(tasks, path):
+                rows = visit.run(tasks, path)
+                if len(rows) < len(tasks) or (is_original and any("error" in row for row in rows)):
                     return
 
 
@@ -139,11 +148,11 @@ def all_done(tasks: list[ExperimentTask], file: Path) -> bool:
 
 
 def by_seed(studies: tuple[ShiftStudy, ...]) -> Iterator[ShiftStudy]:
-    """Yield each study with one of its seeds: all studies with the first seed, then all with the second."""
-    for seed in dict.fromkeys(seed for study in studies for seed in study.seeds):
-        for study in studies:
-            if seed in study.seeds:
-                yield dataclasses.replace(study, seeds=(seed,))
+    """Yield each study with one of its seeds: studies of the same data with the first seed, then with the second."""
+    for _, group in itertools.groupby(studies, key=lambda study: study.train):
+        alike = list(group)
+        for seed in dict.fromkeys(seed for study in alike for seed in study.seeds):
+            yield from (dataclasses.replace(study, seeds=(seed,)) for study in alike if seed in study.seeds)
 
 
 def pilot(studies: tuple[ShiftStudy, ...]) -> tuple[ShiftStudy, ...]:
@@ -157,57 +166,81 @@ def pilot(studies: tuple[ShiftStudy, ...]) -> tuple[ShiftStudy, ...]:
 
 def show_curves(path: Path) -> None:
     """Print the learning curve of each row of a file."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in read_rows(path).values():
         if "error" not in row:
             curve = row["update"]["curve"]
-            points = " ".join(
-                f"{step}:{accuracy:.3f}" for step, accuracy in zip(curve["steps"], curve["accuracy"], strict=True)
-            )
-            print(f"{row['key']}: {row['task_s']:.1f} s; {points}")
+            points = zip(curve["steps"], curve["accuracy"], strict=True)
+            shown = " ".join(f"{step}:{accuracy:.3f}" for step, accuracy in points)
+            print(f"{row['key']}: {row['task_s']:.1f} s; {shown}")
 
 
 def describe_machine(results: Path) -> None:
-    """Write what this machine is and offers."""
-    place = device()
-    facts = machine_facts(open_meter(place)) | describe_host(place) | {"cores": os.cpu_count()}
-    (results / "machine.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(facts))
+    """Write what this machine is and offers, beside the others that made rows in this folder.
+
+    Raises:
+        SystemExit: The rows in the folder are of another kind of device.
+    """
+    place, path = device(), results / "machine.json"
+    meter = open_meter(place)
+    host = describe_host(place)
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if any(name.split(":")[0] != place.type for name in known):
+        raise SystemExit(f"{results} has rows of {', '.join(known)}, not of a {place.type}: name another --results")
+    known[host["device"]] = machine_facts(meter) | host | {"cores": os.cpu_count()} | card_facts(place)
+    path.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(known[host["device"]]))
+    for warning in machine_warnings(meter):
+        print(f"warning: {warning}")
 
 
-def main() -> None:
-    """Run the parts in order."""
+def card_facts(place: torch.device) -> dict[str, Any]:
+    """Return the version of the driver and the power limit of a GPU; nothing for the CPU."""
+    if place.type != "cuda":
+        return {}
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(place).uuid}")
+        limit_w = pynvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000.0
+        return {"driver": pynvml.nvmlSystemGetDriverVersion(), "power_limit_w": limit_w}
+    except pynvml.NVMLError as error:
+        return {"driver": f"unknown: {error}"}
+
+
+def main() -> int:
+    """Run the parts in order; return 1 if a task failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=math.inf, help="time limit")
     parser.add_argument("--preset", choices=[name for name in PRESETS if name.startswith("gpu")], default="gpu")
-    parser.add_argument("--results", type=Path, default=RESULTS / "gpu", help="folder of the rows")
+    parser.add_argument("--results", type=Path, help="folder of the rows; default: studies/results/PRESET")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the original models")
-    parser.add_argument("--parts", default=",".join(PARTS), help="some of the parts, separated by commas")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="some of the parts, in their order")
     parser.add_argument("--pilot", action="store_true", help="another seed and few shifts, to choose targets by")
     options = parser.parse_args()
-    visit = Visit(options.seconds, options.results, tiny=options.preset.endswith("tiny"))
+    results = options.results or RESULTS / options.preset
+    visit = Visit(options.seconds, results / "pilot" if options.pilot else results, options.preset.endswith("tiny"))
     studies, cache = PRESETS[options.preset].shifts, options.cache / options.preset
     if options.pilot:
         studies, cache = pilot(studies), cache / "pilot"
-        visit.results = visit.results / "pilot"
     visit.results.mkdir(parents=True, exist_ok=True)
-    parts = options.parts.split(",")
-    if parts != ["tables"]:
+    if options.parts != ["tables"]:
         describe_machine(visit.results)
-    work: dict[str, Callable[[], None]] = {
+    name, tiny = str(device()), visit.tiny
+    work: dict[str, Callable[[], Any]] = {
         "correctness": lambda: check_correctness(visit),
-        "energy": lambda: measure_energy(visit),
-        "speed": lambda: measure_speed(visit),
+        "energy": lambda: visit.run(energy_tasks(name, tiny), visit.results / "energy.jsonl"),
+        "speed": lambda: visit.run(speed_tasks(name, tiny), visit.results / "speed.jsonl"),
         "evidence": lambda: gather_evidence(visit, studies, cache),
         "tables": lambda: write_tables(visit.results),
     }
-    for part in parts:
+    for part in options.parts:
         print(f"== {part}, {visit.seconds_left:.0f} s left", flush=True)
         work[part]()
-    if options.pilot:
-        for path in sorted([*cache.glob("*.jsonl"), *visit.results.glob("*-fashion*.jsonl")]):
-            show_curves(path)
+    for path in sorted(visit.results.glob("*-fashion*.jsonl")) if options.pilot else ():
+        show_curves(path)
+    return int(visit.failed > 0)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,7 +25,7 @@ from resque.indices.shift_features import batchnorm_adapted_scores, shift_featur
 from resque.ledger.records import StepCost, Update
 from resque.ledger.serialization import to_dict
 from resque.models.inference import device_of
-from resque.models.loading import load_model
+from resque.models.loading import load_model, usable_device
 from resque.models.weights import save_weights
 from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
@@ -58,7 +58,7 @@ def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str
     recipe, held_out = named_recipe(study.recipe), load_data(study.test)
     test = load_data(shift.test)
     target, before = study.targets[-1], original_outputs(study, weights)
-    target = round(before.accuracy + target, DIGITS) if target < 0.0 else target
+    target = rounded_down(before.accuracy + target) if target < 0.0 else target
     job = RetrainingJob(train, test, target, recipe, seed, original_test=held_out, shift_type=shift.shift_type)
     features, _, passes_s = shift_features(model, job, original_profile(study, weights, *study.forms[0]))
     indices = dict(index_forms(study, model, weights, train))
@@ -191,12 +191,17 @@ def round_floats(value: Any, digits: int = DIGITS) -> Any:
 
 def device() -> torch.device:
     """Return the device of the studies: ``DEVICE`` in the environment, else a GPU if there is one, else the CPU."""
-    return torch.device(os.environ.get("DEVICE", "cuda" if torch.cuda.is_available() else "cpu"))
+    return usable_device(os.environ.get("DEVICE", "cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def set_threads() -> None:
     """Use one thread on the CPU, where several processes work, and several to prepare the data of a GPU."""
     torch.set_num_threads(1 if device().type == "cpu" else min(8, os.cpu_count() or 1))
+
+
+def rounded_down(value: float) -> float:
+    """Round down to the digits of a row, so that an accuracy at a target also reaches the stored target."""
+    return math.floor(value * 10**DIGITS) / 10**DIGITS
 
 
 def on_device(model: nn.Module) -> nn.Module:

@@ -65,8 +65,8 @@ class DeviceMemoryError(ResqueError, RuntimeError):
     @classmethod
     def for_batch(cls, n: int) -> "DeviceMemoryError":
         """Create the error for a batch of ``n`` samples."""
-        advice = f"use a smaller one, such as batch_size={n // 2} in the recipe" if n > 1 else "use a larger device"
-        return cls(f"the device has too little memory for a batch of {n:,}: {advice}; smaller inputs (@32px) help too")
+        advice = f"pass a smaller one (in a recipe batch_size={n // 2})" if n > 1 else "use a device with more memory"
+        return cls(f"the device has too little memory for a batch of {n:,}: {advice}, or smaller inputs (@32px)")
 
 
 class MeterError(ResqueError, RuntimeError):

@@ -192,6 +192,7 @@ def gpu_tracker(*cards, watched=None):
     [
         (gpu_tracker((True, 100.0)), "measured"),
         (gpu_tracker((True, None)), "measured"),
+        (types.SimpleNamespace(_hardware=[type("RAM", (), {})()]), "unknown"),  # no GPU was found at all
         (gpu_tracker((False, 100.0)), "modelled"),  # from samples of the power
         (gpu_tracker((True, 100.0), (False, 100.0)), "modelled"),
         (gpu_tracker((True, 100.0), (False, 100.0), watched=[0]), "measured"),
@@ -205,10 +206,22 @@ def gpu_tracker(*cards, watched=None):
 def test_gpu_is_measured_only_by_its_counter(monkeypatch, tracker, method):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for device in (None, torch.device("cuda")):
-        assert energy_methods(tracker, device) == {"gpu": method}
-    assert energy_methods(tracker, torch.device("cpu")) == {}
+        assert energy_methods(tracker, device)["gpu"] == method
+    assert "gpu" not in energy_methods(tracker, torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert energy_methods(tracker, None) == {}
+    assert "gpu" not in energy_methods(tracker, None)
+
+
+@needs_codecarbon
+def test_counter_that_stands_still_is_unknown(codecarbon_meter, monkeypatch):
+    """A card never uses 0 W."""
+    monkeypatch.setattr(
+        "resque.energy.meters.energy_methods", lambda tracker, device: {"cpu": "modelled", "gpu": "measured"}
+    )
+    with codecarbon_meter.window() as window:
+        work_for(0.6)
+    assert window.reading.methods == {"cpu": "modelled", "gpu": "unknown"}
+    assert window.reading.energy_kwh is None
 
 
 @needs_codecarbon

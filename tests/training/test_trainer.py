@@ -122,7 +122,7 @@ def test_batch_that_takes_too_much_memory_is_one_line(cnn, short, monkeypatch, e
         raise error
 
     monkeypatch.setattr(trainer.cost_tracker, "after_backward", refuse)
-    with pytest.raises(DeviceMemoryError, match="for a batch of 64: use a smaller one, such as batch_size=32"):
+    with pytest.raises(DeviceMemoryError, match=r"for a batch of 64: pass a smaller one \(in a recipe batch_size=32\)"):
         trainer.step()
 
 

@@ -209,7 +209,10 @@ class LabeledDataset:
         values = self.inputs.values() if isinstance(self.inputs, Mapping) else [self.inputs]
         if 4 * sum(v.numel() * v.element_size() for v in values) > torch.cuda.mem_get_info(device)[0]:
             return self
-        inputs = _select(self.inputs, slice(None), device)
+        try:
+            inputs = _select(self.inputs, slice(None), device)
+        except torch.OutOfMemoryError:  # others took what was free
+            return self
         return dataclasses.replace(self, inputs=inputs, labels=self.labels.to(device))
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:

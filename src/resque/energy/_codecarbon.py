@@ -77,16 +77,16 @@ def energy_methods(tracker: Any, device: "torch.device | None" = None) -> dict[s
     """
     import torch
 
-    methods = {}
+    methods, uses_gpu = {}, torch.cuda.is_available() and (device is None or device.type == "cuda")
     for hardware in tracker._hardware:
         name, mode = type(hardware).__name__, getattr(hardware, "_mode", "")
         if name == "RAM":
             methods["ram"] = "assumed"
         elif name != "GPU":
             methods["cpu"] = "measured" if mode in _COUNTERS else "assumed" if mode == "constant" else "modelled"
-        elif torch.cuda.is_available() and (device is None or device.type == "cuda"):
+        elif uses_gpu:
             methods["gpu"] = _gpu_method(hardware)
-    return methods
+    return methods | ({"gpu": "unknown"} if uses_gpu and methods and "gpu" not in methods else {})
 
 
 def _gpu_method(hardware: Any) -> str:

@@ -1,10 +1,11 @@
 """Meters: measure the wall time and energy of a window of work.
 
-Each reading tells for every component whether its energy was ``measured`` (a hardware counter), ``modelled`` (from the
-load and a table, or from samples of the power), ``assumed`` (a constant) or ``unknown``. Energy that no meter knows, in
-whole or in part, is None.
+Each reading tells for every component how its energy was obtained. It is ``measured`` (a hardware counter),
+``modelled`` (from the load and a table, or from samples of the power), ``assumed`` (a constant) or ``unknown``. Energy
+that no meter knows, in whole or in part, is None.
 """
 
+import importlib.util
 import math
 import warnings
 from collections.abc import Iterator, Mapping
@@ -131,6 +132,8 @@ class CodecarbonMeter:
         if wall_s < self.shortest_s:
             note = f"{wall_s:.2f} s is below the meter's {self.shortest_s:g} s"
             return EnergyReading(wall_s, None, {}, methods, self.name, note)
+        if getattr(data, "gpu_energy", None) == 0.0 and "gpu" in methods:
+            methods = {**methods, "gpu": "unknown"}  # a counter that stands still
         known = [component for component, method in methods.items() if method != "unknown"]
         energies = {component: float(getattr(data, f"{component}_energy")) for component in known}
         if len(known) < len(methods) or not methods:
@@ -152,10 +155,10 @@ def open_meter(device: torch.device | None = None) -> EnergyMeter:
         >>> open_meter().shortest_s > 0
         True
     """
+    if importlib.util.find_spec("codecarbon") is None:
+        return ClockMeter()
     try:
         meter = CodecarbonMeter(device)
-    except ImportError:
-        return ClockMeter()
     except Exception as error:  # the driver of a GPU refuses in many ways
         return _clock_with_warning(f"{type(error).__name__}: {' '.join(str(error).split())[:100]}")
     return meter if meter.methods else _clock_with_warning("it found no component")

@@ -104,9 +104,11 @@ def usable_device(name: str) -> torch.device:
         device(type='cpu')
     """
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name)
+        device.cpu()  # a device without values is none to compute on
+        return device.device
     except Exception as error:  # each backend raises errors of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ModelError(f"device {name!r} cannot be used: {reason}; `resque doctor` shows the devices") from error
 
 

@@ -75,8 +75,8 @@ def run_tasks(
         workers: Number of parallel processes, each of which should use one thread; 0 runs in this process.
         retry_failed: Whether failed tasks are run again.
         on_progress: Callback with ``(done, total, key)`` as tasks end.
-        max_s: Seconds within which all tasks should end. None starts if the longest so far would not fit any more;
-            the tasks that are left have no row.
+        max_s: Seconds within which all tasks should end. None starts if the longest so far, in the file or of these,
+            would not fit any more; the tasks that are left have no row.
 
     Returns:
         Key → row of these tasks, in their order. A row holds the task's ``key``, its seconds (``task_s``) and processor
@@ -100,7 +100,8 @@ def run_tasks(
     _remove_incomplete_line(path)
     if left:
         with path.open("a", encoding="utf-8") as file:
-            for row in _run(left, workers, max_s):
+            longest = max((row["task_s"] for row in done.values()), default=0.0)
+            for row in _run(left, workers, max_s, longest):
                 done[row["key"]] = row
                 file.write(json.dumps(row) + "\n")
                 file.flush()
@@ -109,9 +110,9 @@ def run_tasks(
     return {task.key: done[task.key] for task in planned if task.key in done}
 
 
-def _run(tasks: Sequence[ExperimentTask], workers: int, max_s: float) -> Iterator[Row]:
+def _run(tasks: Sequence[ExperimentTask], workers: int, max_s: float, longest: float) -> Iterator[Row]:
     """Yield the rows of tasks as they end; start none that may not end in time."""
-    start, longest, queue = time.perf_counter(), 0.0, collections.deque(tasks)
+    start, queue = time.perf_counter(), collections.deque(tasks)
 
     def has_time() -> bool:
         return time.perf_counter() - start + longest < max_s

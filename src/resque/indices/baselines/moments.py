@@ -42,6 +42,8 @@ class Moments:
 
     def __init__(self, classes: Sequence[int]) -> None:
         self.labels = np.unique(np.asarray(list(classes), dtype=np.int64))
+        if not len(self.labels):
+            raise RepresentationError("no classes: expected the labels that may occur")
         self._declared = torch.from_numpy(self.labels)
         self._totals: _Totals | None = None
 
@@ -61,6 +63,8 @@ class Moments:
         target = as_labels(labels, len(rows)).to(rows.device)
         if rows.ndim != 2:
             raise RepresentationError(f"representations of shape {tuple(rows.shape)}: expected (n, d) finite numbers")
+        if not len(rows):
+            return
         if self._declared.device != rows.device:
             self._declared = self._declared.to(rows.device)
         column = torch.searchsorted(self._declared, target).clamp_(max=len(self.labels) - 1)
