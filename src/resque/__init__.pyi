@@ -38,6 +38,7 @@ from .ledger.records import (
     LearningCurve as LearningCurve,
     StepCost as StepCost,
     Update as Update,
+    Void as Void,
 )
 from .ledger.store import Ledger as Ledger
 from .models.loading import load_model as load_model

@@ -1,5 +1,6 @@
 """``resque ledger``: list, show, void, settle, validate, export, import."""
 
+import random
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -147,6 +148,7 @@ def ledger_validate(
     ] = "shift-type",
     no_bundled: opt.NoBundled = False,
     confidence: Annotated[float, opt.option(opt.BUDGET, "Nominal coverage of the intervals.")] = 0.8,
+    sample: Annotated[int, opt.option(opt.MODEL, "Number of updates drawn at random from a longer history.")] = 2000,
     ledger: opt.LedgerFile = opt.LEDGER,
     project: opt.Project = None,
     as_json: opt.Json = False,
@@ -159,10 +161,14 @@ def ledger_validate(
     from resque.ledger.bundled import bundled_updates
     from resque.reporting import console, tables
 
-    history, by = open_existing_ledger(ledger), "shift-type" if by == "kind" else by
+    updates, by = open_existing_ledger(ledger).updates(), "shift-type" if by == "kind" else by
+    if len(updates) > (drawn := max(sample, 1)):
+        console.warn(f"{drawn:,} of {len(updates):,} updates, drawn at random with seed 0: --sample takes more")
+        places = sorted(random.Random(0).sample(range(len(updates)), drawn))
+        updates = [updates[place] for place in places]
     with console.progress("cross-validating") as show:
         found = cross_validate(
-            history.updates(),
+            updates,
             target_accuracy,
             by,
             confidence,
