@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -72,7 +73,8 @@ def retrain(
         The update, complete whether or not the target was reached.
 
     Raises:
-        DataError: There are fewer samples than classes, or a label is not an output of the model.
+        DataError: There are fewer samples than classes, a label is not an output of the model, or an equal run with
+            checkpoints in the same folder is going on.
         ModelError: The model does not accept the data.
         SettingError: The recipe has a budget in kWh, and the meter does not measure energy.
 
@@ -90,9 +92,10 @@ def retrain(
     check_data_fits_model(model, job.train)
     check_data_fits_model(model, job.test)
     parent, accuracy_before = job.parent or fingerprint(model), _original_accuracy(model, job)
-    step_cost = _step_cost_for_budget(model, job, meter, step_cost)
-    settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise)
-    run, trainable_share, flops_per_sample = _train(model, job, parent, settings)
+    with nullcontext() if checkpoint is None else checkpoint.hold(parent, job):
+        step_cost = _step_cost_for_budget(model, job, meter, step_cost)
+        settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise)
+        run, trainable_share, flops_per_sample = _train(model, job, parent, settings)
     curve, reading = run.curve, join_readings(run.readings)
     measurable = reading.methods and "unknown" not in reading.methods.values()
     if reading.energy_kwh is None and measurable and curve.steps[-1] and step_cost is None:
