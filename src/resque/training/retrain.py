@@ -17,7 +17,7 @@ from resque.ledger.identifiers import utc_now
 from resque.ledger.records import Features, LearningCurve, StepCost, Update
 from resque.models.inference import device_of
 from resque.models.randomness import isolated_random_state
-from resque.models.weights import fingerprint
+from resque.models.weights import check_weights, fingerprint
 from resque.training.checkpoint import Checkpoint
 from resque.training.cost_tracking import final_cost
 from resque.training.environment import describe_host
@@ -75,7 +75,7 @@ def retrain(
     Raises:
         DataError: There are fewer samples than classes, a label is not an output of the model, or an equal run with
             checkpoints in the same folder is going on.
-        ModelError: The model does not accept the data.
+        ModelError: The model does not accept the data, or a weight is not finite.
         SettingError: The recipe has a budget in kWh, and the meter does not measure energy.
 
     Example:
@@ -89,6 +89,7 @@ def retrain(
         >>> update.reached, update.cost.steps > 0, update.cost.energy_kwh is None
         (True, True, True)
     """
+    check_weights(model)
     check_data_fits_model(model, job.train)
     check_data_fits_model(model, job.test)
     parent, accuracy_before = job.parent or fingerprint(model), _original_accuracy(model, job)
