@@ -300,7 +300,8 @@ def record(
             run.detach()
     known["child"] = "" if model is None else fingerprint(model)
     size = 0 if model is None else sum(p.numel() for p in model.parameters())
-    known["trainable_share"] = run.trained_parameters / size if size and run.trained_parameters else None
+    share = min(run.trained_parameters / size, 1.0) if size else None  # an optimizer may also train other tensors
+    known["trainable_share"] = share or None
     store.add(run.finish(pending, known, window.reading, grid))
 
 
