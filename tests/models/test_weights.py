@@ -37,12 +37,13 @@ def test_tensor_that_is_not_finite_is_named(name, value, dtype):
     assert "\n" not in str(error.value)
 
 
-def test_masks_and_integers_pass():
+def test_masks_integers_and_tensors_without_data_pass():
     model = copy.deepcopy(NET)
     model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
     model.register_buffer("ids", torch.arange(3))
     check_weights(model)
     check_weights(nn.Flatten())
+    check_weights(nn.Linear(2, 2, device="meta"))
 
 
 def spoil(model, value):

@@ -61,11 +61,12 @@ def check_weights(model: nn.Module) -> None:
     parameters = {name for name, _ in model.named_parameters()}
     spoiled: dict[str, Tensor] = {}  # name → a boolean on the device, which is waited for once
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() or tensor.is_complex():
+        if not tensor.is_meta and (tensor.is_floating_point() or tensor.is_complex()):
             values = tensor if tensor.element_size() > 1 else tensor.float()  # 8 bits: no isfinite
             allowed = torch.isfinite(values)
             spoiled[name] = ~(allowed if name in parameters else allowed | (values == -torch.inf)).all()
-    if spoiled and bool(torch.stack([flag.to("cpu", non_blocking=True) for flag in spoiled.values()]).any()):
+    flags = list(spoiled.values())
+    if flags and bool(torch.stack([flag.to(flags[0].device) for flag in flags]).any()):
         name = next(name for name, flag in spoiled.items() if flag)
         raise ModelError(
             f"{name} of the model holds NaN or infinity: expected finite weights; load those of a sound training"
