@@ -1,8 +1,12 @@
 import os
+import subprocess
+import sys
+import threading
 
 import pytest
 
-from resque._files import write_atomically
+from resque import _files
+from resque._files import hold_lock, write_atomically
 from resque.errors import DataError
 
 
@@ -32,3 +36,104 @@ def test_anything_but_a_regular_file_is_refused(folder, place):
     with pytest.raises(DataError, match="cannot write"), write_atomically(place) as temporary:
         temporary.write_text("x")
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("target", ["a", "a.part", "é" * 100, "𝔸" * 60, "n" * 255])
+def test_every_file_beside_the_destination_survives(folder, target):
+    """A user's own ``.part`` file, and a link that somebody planted under the name of a temporary file."""
+    names = [f"{target[:50]}.part", ".part", "a.part.part", f"{target[:50]}.tmp"]
+    (folder / "secret").write_text("secret")
+    for name in names:
+        if name != target:
+            (folder / name).symlink_to("secret") if name.endswith("tmp") else (folder / name).write_text(name)
+    before = {path.name: path.read_text() for path in folder.iterdir() if path.name != target}
+    with write_atomically(target) as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == folder
+        assert not temporary.is_symlink()
+    after = {path.name: path.read_text() for path in folder.iterdir()}
+    assert after == before | {target: "new"}
+
+
+def test_writers_at_once_never_mix(folder):
+    barrier, texts = threading.Barrier(8), [str(i) * 100_000 for i in range(8)]
+
+    def write(text):
+        with write_atomically("a") as temporary, temporary.open("w") as file:
+            barrier.wait()
+            file.write(text[:50_000])
+            file.flush()
+            barrier.wait()
+            file.write(text[50_000:])
+
+    threads = [threading.Thread(target=write, args=[text]) for text in texts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (folder / "a").read_text() in texts
+    assert [path.name for path in folder.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("place", ["n" * 300, "n" * 300 + "/a", "a\0b", "\ud800"])
+def test_impossible_name_is_one_line(folder, place):
+    with pytest.raises(DataError, match="cannot write") as error, write_atomically(place) as temporary:
+        temporary.write_text("x")
+    assert "\n" not in str(error.value)
+
+
+LOCK = """
+import sys
+from pathlib import Path
+from resque._files import hold_lock
+with hold_lock(Path("a.lock"), "busy"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("end", ["kill", "exit"])
+def test_lock_of_another_process_holds_until_its_end(folder, end):
+    lock = folder / "a.lock"
+    with subprocess.Popen([sys.executable, "-c", LOCK], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        with pytest.raises(DataError, match="busy"), hold_lock(lock, "busy"):
+            pass
+        process.kill() if end == "kill" else process.stdin.close()
+    with hold_lock(lock, "busy"):
+        assert lock.exists()
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_one_of_many_threads_holds_a_lock(folder, monkeypatch, portable):
+    if portable:
+        monkeypatch.setattr(_files, "_HAS_FLOCK", False)
+    lock, inside, most, refusals = folder / "a.lock", [], [], set()
+
+    def work():
+        for _ in range(200):
+            try:
+                with hold_lock(lock, "busy"):
+                    inside.append(1)
+                    most.append(len(inside))
+                    inside.pop()
+            except DataError as error:
+                refusals.add(str(error))
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1}
+    assert refusals <= {"busy"}
+    assert not lock.exists()
+
+
+def test_planted_lock_is_not_followed(folder):
+    (folder / "secret").write_text("secret")
+    (folder / "a.lock").symlink_to("secret")
+    with pytest.raises(DataError, match="cannot write"), hold_lock(folder / "a.lock", "busy"):
+        pass
+    assert (folder / "secret").read_text() == "secret"

@@ -1,21 +1,32 @@
-"""Write files completely or not at all."""
+"""Write files completely or not at all, and hold a lock that ends with its process."""
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resque.errors import DataError
 
-__all__ = ["write_atomically"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    _HAS_FLOCK = False
+else:
+    _HAS_FLOCK = True
+
+__all__ = ["hold_lock", "write_atomically"]
 
 _MODE = 0o644
+_LONGEST_PREFIX = 50  # characters of at most 4 bytes: a file name has at most 255 bytes
 
 
 @contextmanager
 def write_atomically(path: str | Path, may_replace: Callable[[Path], bool] | None = None) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``, and move it there if the block succeeds; else delete it.
+    """Yield a temporary file beside ``path``, and move it there if the block succeeds; else delete it.
 
-    Missing folders are created. A symbolic link is followed. Anything but a regular file is never replaced.
+    Missing folders are created. A symbolic link is followed. Anything but a regular file is never replaced. The
+    temporary file is new and its name unique, so that two writers never share one.
 
     Args:
         path: Destination.
@@ -32,19 +43,91 @@ def write_atomically(path: str | Path, may_replace: Callable[[Path], bool] | Non
         ...     (Path(folder) / "new" / "a.txt").read_text()
         'complete'
     """
-    target = Path(path).resolve()
-    if target.exists() and not target.is_file():
-        raise DataError(f"cannot write {str(path)!r}: it exists and is not a regular file; name a file")
+    target = _destination(path)
     if may_replace is not None and target.exists() and not may_replace(target):
         raise DataError(f"{str(path)!r} holds something else, which is kept: name another file")
-    temporary = target.with_name(target.name + ".part")
+    temporary = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(".part", f"{target.name[:_LONGEST_PREFIX]}.", target.parent)
+        os.close(descriptor)
+        temporary = Path(name)
         yield temporary
         temporary.chmod(_MODE)
         temporary.replace(target)
     except OSError as error:
-        raise DataError(f"cannot write {str(path)!r}: {error.strerror or error}; name another place") from error
+        raise _cannot_write(path, error) from error
     finally:
-        if temporary.is_file():
-            temporary.unlink()
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _destination(path: str | Path) -> Path:
+    """Return the file that a path names, links resolved; raise DataError if it is not a regular file."""
+    try:
+        target = Path(path).resolve()
+        regular = target.is_file() or not target.exists()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a null byte, a circle of links
+        raise _cannot_write(path, error) from error
+    if not regular:
+        raise DataError(f"cannot write {str(path)!r}: it exists and is not a regular file; name a file")
+    return target
+
+
+def _cannot_write(path: str | Path, error: Exception) -> DataError:
+    return DataError(f"cannot write {str(path)!r}: {getattr(error, 'strerror', None) or error}; name another place")
+
+
+@contextmanager
+def hold_lock(path: Path, busy: str) -> Iterator[None]:
+    """Hold an exclusive lock on a file for the block; the file is created before, and deleted after it.
+
+    The operating system frees the lock of a process that ends, however it ends.
+
+    Args:
+        path: File of the lock.
+        busy: Message of the error if the lock is held elsewhere, in this process or another.
+
+    Raises:
+        DataError: The lock is held elsewhere, or its file cannot be created.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, hold_lock(Path(folder) / "a.lock", "a runs"):
+        ...     with hold_lock(Path(folder) / "a.lock", "a runs"):
+        ...         pass
+        Traceback (most recent call last):
+            ...
+        resque.errors.DataError: a runs
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(path)
+    except (BlockingIOError, FileExistsError) as error:
+        raise DataError(busy) from error
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    """Return the descriptor of the locked file; raise OSError if the lock is held elsewhere."""
+    if not _HAS_FLOCK:  # the file itself is the lock; Windows deletes it with the process
+        return os.open(path, os.O_CREAT | os.O_EXCL | getattr(os, "O_TEMPORARY", 0), _MODE)
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, _MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except FileNotFoundError:  # its last holder deleted it in between
+            pass
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)

@@ -161,16 +161,97 @@ def test_saving_warns_of_classes_with_few_samples(tmp_path):
         result.save(tmp_path / "p.safetensors")
 
 
-def test_loading_invalid_sums_raises(folder):
-    z, y = sample(0)
-    result = Profile.from_arrays(z, y)
+def read(path):
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+
+
+WITHOUT = object()
+INVALID = {
+    "labels": [
+        lambda labels: labels.flip(0), lambda labels: labels[[0, 0, 1, 2]], lambda labels: labels.int(),
+        lambda labels: labels[:1], lambda labels: labels[None], lambda labels: labels[:0], WITHOUT,
+    ],
+    "sums": [
+        lambda sums: sums * float("nan"), lambda sums: sums + float("inf"), lambda sums: sums.float(),
+        lambda sums: sums[:1], lambda sums: sums[:, :2], lambda sums: sums[..., :0], lambda sums: sums[..., 0],
+        lambda sums: sums + 1.0, WITHOUT,
+    ],
+    "counts": [
+        lambda counts: -counts, lambda counts: counts * 0, lambda counts: counts[:1], lambda counts: counts[:, :3],
+        lambda counts: counts + 2**62, lambda counts: counts.double(), lambda counts: counts[0], WITHOUT,
+    ],
+    "extra": [lambda _: torch.zeros(2)],
+}  # fmt: skip
+ORIGIN = {"model": "m", "layer": "l", "preprocessing": "", "reduction": "flatten"}
+INVALID_METADATA = {
+    "origin": [
+        WITHOUT, "", "{", "[]", "null", "[" * 100_000, json.dumps({}), json.dumps(ORIGIN | {"model": 3}),
+        json.dumps(ORIGIN | {"reduction": "none"}), json.dumps(ORIGIN | {"more": ""}),
+    ],
+    "labels_from": [WITHOUT, "", "False", "trud"],
+    "classes": ["", "closed"],
+    "hue": ["red"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+@pytest.mark.parametrize("field", [*INVALID, *INVALID_METADATA])
+def test_invalid_field_is_refused_by_its_name(folder, field, checksum):
+    """With a checksum and without, as older versions wrote it."""
+    y = np.repeat([0, 1, 2, 5], 20)
+    result = Profile.from_arrays(np.ones((80, 3)), y, classes=[0, 1, 2, 3, 5])
     result.save("p.safetensors")
-    with safe_open("p.safetensors", "pt") as file:
-        about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    for name, value in {"sums": tensors["sums"] * float("nan"), "counts": tensors["counts"][:1]}.items():
-        save_file(tensors | {name: value}, "p.safetensors", about)
-        with pytest.raises(DataError, match="no profile can have"):
-            Profile.load("p.safetensors")
+    for change in INVALID.get(field, []) + INVALID_METADATA.get(field, []):
+        tensors, about = read("p.safetensors")
+        if not checksum:
+            del about["checksum"]
+        if field in INVALID_METADATA:
+            about = {key: value for key, value in (about | {field: change}).items() if value is not WITHOUT}
+        elif change is WITHOUT:
+            del tensors[field]
+        else:
+            tensors[field] = change(tensors.get(field)).contiguous()
+        save_file(tensors, "invalid.safetensors", about)
+        with pytest.raises(DataError, match=f"{field}|sums have the shape") as error:
+            Profile.load("invalid.safetensors")
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("place", np.linspace(0, 1, 25).tolist())
+def test_flipped_bit_is_found(folder, place):
+    """Any bit of the file, header and padding included; a profile that still loads is unchanged."""
+    result = Profile.from_arrays(*sample(0, width=64))
+    result.save("p.safetensors")
+    data = (folder / "p.safetensors").read_bytes()
+    generator = np.random.default_rng(int(1000 * place))
+    for position in {int(place * (len(data) - 1)), *generator.integers(0, len(data), 15).tolist()}:
+        spoiled = bytearray(data)
+        spoiled[position] ^= 1 << int(generator.integers(8))
+        (folder / "spoiled.safetensors").write_bytes(spoiled)
+        with pytest.raises(DataError, match="safetensors"):
+            Profile.load("spoiled.safetensors")
+
+
+def test_profile_without_checksum_loads_and_a_damaged_one_can_be_made_again(folder):
+    result = Profile.from_arrays(*sample(0))
+    result.save("p.safetensors")
+    tensors, about = read("p.safetensors")
+    save_file(tensors, "old.safetensors", {key: value for key, value in about.items() if key != "checksum"})
+    assert np.array_equal(Profile.load("old.safetensors").split_halves[0].sums, result.split_halves[0].sums)
+    save_file(tensors | {"sums": tensors["sums"] * 2}, "p.safetensors", about)
+    with pytest.raises(DataError, match="damaged: its checksum differs"):
+        Profile.load("p.safetensors")
+    result.save("p.safetensors")
+    assert Profile.load("p.safetensors").counts == result.counts
+
+
+@pytest.mark.parametrize("spoiled", [Profile(labels_from="some"), Profile(Origin(layer=None))])
+def test_nothing_is_written_that_could_not_be_read(folder, spoiled):
+    spoiled.update(*sample(0))
+    with pytest.raises(DataError, match="nothing was written"):
+        spoiled.save("p.safetensors")
+    assert not list(folder.iterdir())
 
 
 def test_saving_replaces_a_profile_but_no_other_file(folder):

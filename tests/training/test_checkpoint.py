@@ -1,8 +1,10 @@
 """Checkpoints: an interrupted run resumes to the same curve, without partial entries."""
 
+import copy
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -123,6 +125,43 @@ def test_other_files_are_refused_as_checkpoints(tmp_path, cnn, job, meter):
         retrain(cnn, job, meter=meter, checkpoint=at)
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_equal_run_at_the_same_time_is_refused_and_harms_nothing(tmp_path, cnn, job, meter, resume):
+    """The second run starts while the first is in progress, and again once it has ended."""
+    at, refusals = Checkpoint(tmp_path, every_s=0.0, resume=resume), []
+    before = fingerprint(cnn)
+
+    def second(progress):
+        if progress.step:
+            with pytest.raises(DataError, match="an equal run is going on") as error:
+                retrain(copy.deepcopy(start), job, meter=meter, checkpoint=at)
+            refusals.append(str(error.value))
+            other = dataclasses.replace(job, seed=job.seed + 1, recipe=named_recipe("train-adam,max_epochs=1"))
+            assert retrain(copy.deepcopy(start), other, meter=meter, checkpoint=at).seed == other.seed
+
+    start, job = copy.deepcopy(cnn), dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, max_epochs=2))
+    expected = retrain(copy.deepcopy(cnn), job, meter=meter)
+    update = retrain(cnn, job, meter=meter, checkpoint=at, on_progress=second)
+    assert (curve_of(update), update.child) == (curve_of(expected), expected.child)
+    assert fingerprint(start) == before
+    assert len(refusals) == 2
+    assert not list(tmp_path.glob("*.lock"))
+    assert retrain(start, job, meter=meter, checkpoint=at).resumed == resume
+
+
+def test_lock_is_held_until_the_file_is_removed(tmp_path, job):
+    at = Checkpoint(tmp_path)
+    with at.hold("parent", job) as held:
+        with held.hold("parent", job) as again:
+            assert again is held
+        with pytest.raises(DataError, match="wait for its end, or name another --seed"), at.hold("parent", job):
+            pass
+        with at.hold("another", job):
+            pass
+    with at.hold("parent", job):
+        pass
+
+
 DATA = ["--train", "npz:d.npz@train", "--test", "npz:d.npz@test", "--target-accuracy", "1", "--max-epochs", "6"]
 COMMAND = ["retrain", "--model", "resque.networks:small_cnn", *DATA, "--recipe", "train-adam"]
 REPORT_CHECKPOINTS = """
@@ -152,7 +191,13 @@ def test_killed_process_leaves_no_partial_entry_and_resumes(cli, folder):
     command = [sys.executable, "-c", REPORT_CHECKPOINTS, *line]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout.readline() == b"kept\n"
+        process.send_signal(signal.SIGSTOP)
+        for other in ("", " --resume"):
+            code, out, err = cli(" ".join([*COMMAND, "--out", "second"]) + other)
+            assert (code, out, err.count("\n")) == (1, "", 1)
+            assert "an equal run is going on" in err
         process.kill()
+    assert not (folder / "second").exists()
     assert process.returncode != 0
     assert list(folder.glob("updates/checkpoints/*.checkpoint"))
     assert not (folder / "killed" / "model.safetensors").exists()

@@ -170,15 +170,6 @@ class ClassSums:
             return True
         return bool(torch.isfinite(torch.linalg.vector_norm(self.sums, math.inf)))  # needs no second table
 
-    @property
-    def valid(self) -> bool:
-        """Whether shapes, labels, counts and sums are such as a stream of batches leaves."""
-        shapes = self.labels.ndim == 1 and self.sums.ndim == 3 and self.sums.shape[:2] == self.counts.shape
-        if not shapes or self.counts.shape != (HALVES, len(self.labels)):
-            return False
-        ascending = bool((self.labels[1:] > self.labels[:-1]).all())
-        return ascending and bool((self.counts >= 0).all()) and self.finite
-
 
 class ScratchBuffer:
     """Memory to convert rows to float64, at most as many bytes as one batch, reused from batch to batch.

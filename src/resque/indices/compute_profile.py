@@ -14,7 +14,7 @@ from resque.indices.profile import Origin, Profile, check_finite
 from resque.models.feature_extraction import capture_features
 from resque.models.inference import device_of, iterate_batches
 from resque.models.layers import PENULTIMATE, representation_layer
-from resque.models.weights import fingerprint
+from resque.models.weights import check_weights, fingerprint
 
 __all__ = ["check_labels", "profile"]
 
@@ -47,7 +47,7 @@ def profile(
 
     Raises:
         RepresentationError: NaN or infinity, labels that are not integers, or no batch.
-        ModelError: The layer does not exist, or the model does not take the inputs.
+        ModelError: The layer does not exist, a weight is not finite, or the model does not take the inputs.
 
     Example:
         >>> import torch
@@ -57,6 +57,7 @@ def profile(
         (6, 1024, '7')
     """
     check_labels(labels)
+    check_weights(model)
     name = representation_layer(model, layer)
     batches = iterate_batches(loader, device_of(model), labels == "true")
     if (first := next(batches, None)) is None:

@@ -12,24 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from resque._arrays import as_labels, as_tensor
-from resque._files import write_atomically
-from resque.errors import DataError, ProfileMismatchError, RepresentationError, ResqueWarning
+from resque.errors import ProfileMismatchError, RepresentationError, ResqueWarning
 from resque.indices.angles import SplitHalves
 from resque.indices.class_sums import ClassSums, ScratchBuffer, declared_labels
 from resque.indices.half_assignment import HalfAssigner, assign_half
+from resque.indices.profile_file import read_profile_file, write_profile_file
 from resque.models.feature_extraction import reduce_features
 
 __all__ = ["Origin", "Profile", "check_comparable", "check_finite"]
 
-_FORMAT = "resque profile 1"
-_SAVED = ("labels", "sums", "counts")
 _FEWEST_PRIVATE = 5
 
 
@@ -277,10 +272,9 @@ class Profile:
         self.check()
         table = {"labels": self._table.labels, "sums": self._table.half_sums, "counts": self._table.counts}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in table.items()}
-        metadata = {"format": _FORMAT, "labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
+        metadata = {"labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
         metadata["classes"] = "open" if self._declared is None else "declared"
-        with write_atomically(path, may_replace=_is_profile) as scratch:
-            save_file(tensors, scratch, metadata)
+        write_profile_file(path, tensors, metadata)
         if self.exposed_classes:
             few = f"classes of fewer than {_FEWEST_PRIVATE} samples: {', '.join(map(str, self.exposed_classes))}"
             warnings.warn(f"{few}; their sums reveal something about single samples", ResqueWarning, stacklevel=2)
@@ -290,25 +284,13 @@ class Profile:
         """Read a profile that :meth:`save` wrote.
 
         Raises:
-            DataError: The file does not exist, or is not a valid profile.
+            DataError: The file does not exist, is damaged, or is not a valid profile.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise DataError(f"no such profile: {path}; make one with `resque profile`")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise DataError(f"{path} holds tensors, but no profile; make one with `resque profile`")
-                labels, sums, counts = map(file.get_tensor, _SAVED)
-            table = ClassSums(labels, sums, counts, torch.zeros((), dtype=torch.int64))
-            origin = Origin(**json.loads(metadata["origin"]))
-        except (safetensors.SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise DataError(f"{path} is no readable profile: {error}; make one with `resque profile`") from error
-        if not table.valid:
-            raise DataError(f"{path} has sums or counts that no profile can have; make it again with `resque profile`")
+        tensors, metadata = read_profile_file(Path(path))
+        table = ClassSums(**tensors, unknown=torch.zeros((), dtype=torch.int64))
+        origin = Origin(**json.loads(metadata["origin"]))
         profile = cls.from_sums(table, origin, metadata["labels_from"])
-        profile._declared = labels if metadata.get("classes") == "declared" else None
+        profile._declared = table.labels if metadata.get("classes") == "declared" else None
         return profile
 
 
@@ -344,11 +326,3 @@ def _check_labels(unknown: Tensor, labels: Tensor) -> None:
         raise RepresentationError(
             f"{count} sample(s) have labels that are not among the declared classes {labels.tolist()}"
         )
-
-
-def _is_profile(path: Path) -> bool:
-    try:
-        Profile.load(path)
-    except DataError:
-        return False
-    return True

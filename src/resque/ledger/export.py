@@ -13,7 +13,7 @@ from typing import Any
 from resque._files import write_atomically
 from resque.errors import DataError, SettingError
 from resque.ledger.migration import modernize
-from resque.ledger.records import Forecast, LearningCurve, Update, Void
+from resque.ledger.records import Forecast, Update, Void
 from resque.ledger.serialization import encode, from_dict_strict
 from resque.ledger.store import Ledger
 
@@ -192,9 +192,7 @@ def _parse_line(line: str) -> Update | Forecast | Void:
     ((name, content),) = document.items()
     try:
         entry = from_dict_strict(_TYPES[name], modernize(content))
-        if isinstance(entry, Update):
-            _check_curve(entry.curve)
-        elif isinstance(entry, Forecast) and "steps" not in entry.estimates:
+        if isinstance(entry, Forecast) and "steps" not in entry.estimates:
             raise ValueError("estimates has no 'steps'")
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
@@ -203,9 +201,3 @@ def _parse_line(line: str) -> Update | Forecast | Void:
 
 def _refuse_constant(constant: str) -> None:
     raise ValueError(f"{constant} is not a JSON number; an unknown value is null")
-
-
-def _check_curve(curve: LearningCurve) -> None:
-    lengths = {len(column) for column in vars(curve).values() if isinstance(column, tuple)}
-    if len(lengths) != 1 or 0 in lengths:
-        raise ValueError(f"curve has columns of {sorted(lengths)} evaluations, expected one length from 1 on")

@@ -16,6 +16,7 @@ import msgspec
 from resque._plain import to_dict
 from resque.errors import ResqueError
 from resque.ledger.migration import modernize
+from resque.ledger.validation import check_record
 
 __all__ = ["decode", "encode", "from_dict", "from_dict_strict", "to_dict"]
 
@@ -91,10 +92,11 @@ def _decoder(cls: Any) -> msgspec.json.Decoder[Any]:
 
 
 def from_dict_strict(cls: type[Record], mapping: Any) -> Record:
-    """Rebuild a record as :func:`from_dict` does, but refuse unknown keys and values of another type.
+    """Rebuild a record as :func:`from_dict` does, but refuse unknown keys and values of another type or out of range.
 
     Raises:
-        ValueError: The mapping is not exactly one record; the message names the field, its value and what was expected.
+        ValueError: The mapping is not exactly one record, or :func:`resque.ledger.validation.check_record` refuses it;
+            the message names the field, its value and what was expected.
 
     Example:
         >>> from resque.energy.grid import Grid
@@ -111,6 +113,7 @@ def from_dict_strict(cls: type[Record], mapping: Any) -> Record:
     unknown = next(_unknown_keys(mapping, to_dict(record)), None)
     if unknown is not None:
         raise ValueError(f"{unknown}, which this version of resque does not know")
+    check_record(record)
     return record
 
 

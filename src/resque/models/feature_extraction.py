@@ -20,9 +20,10 @@ from resque.errors import ModelError, RepresentationError
 from resque.models.inference import eval_mode, forward
 from resque.models.layers import PENULTIMATE, head
 
-__all__ = ["capture_features", "reduce_features"]
+__all__ = ["REDUCTIONS", "capture_features", "reduce_features"]
 
-_REDUCTIONS = ("flatten", "mean", "token-mean")
+REDUCTIONS = ("flatten", "mean", "token-mean")
+"""Reductions of a representation to a vector."""
 _CHUNK = 64
 
 
@@ -46,8 +47,8 @@ def reduce_features(representations: Tensor, reduction: str = "flatten", mask: T
         torch.Size([2, 3])
     """
     shape = tuple(representations.shape)
-    if reduction not in _REDUCTIONS:
-        raise RepresentationError(f"unknown reduction {reduction!r}: use one of {', '.join(_REDUCTIONS)}")
+    if reduction not in REDUCTIONS:
+        raise RepresentationError(f"unknown reduction {reduction!r}: use one of {', '.join(REDUCTIONS)}")
     if representations.dtype.is_complex:
         raise RepresentationError("representations are complex; expected real numbers")
     if 0 in shape[1:]:

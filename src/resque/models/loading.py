@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from resque.errors import ModelError
 from resque.models.layers import head_name
 from resque.models.registry import build_model
-from resque.models.weights import fingerprint, load_state, read_weights
+from resque.models.weights import check_weights, fingerprint, load_state, read_weights
 
 __all__ = ["fresh_model", "load_model", "move_to_device", "usable_device"]
 
@@ -37,8 +37,8 @@ def load_model(
         The model, in evaluation mode.
 
     Raises:
-        ModelError: The specification names no ``nn.Module``, the weights do not fit, or a model that is passed has
-            another number of outputs than ``classes``.
+        ModelError: The specification names no ``nn.Module``, the weights do not fit or are not finite, or a model
+            that is passed has another number of outputs than ``classes``.
 
     Example:
         >>> type(load_model("resque.networks:small_cnn")).__name__
@@ -61,6 +61,7 @@ def load_model(
         network.resque_spec = model  # type: ignore[assignment]  # workflows know its preprocessing by it
     if state is not None:
         load_state(network, state, weights)
+    check_weights(network)
     return network.eval()
 
 

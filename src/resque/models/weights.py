@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from resque._files import write_atomically
 from resque.errors import ModelError
 
-__all__ = ["fingerprint", "load_state", "read_weights", "save_weights"]
+__all__ = ["check_weights", "fingerprint", "load_state", "read_weights", "save_weights"]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -47,6 +47,30 @@ def load_state(model: nn.Module, state: dict[str, Tensor], source: str | Path | 
     except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"weights {source} do not fit the model: {reason}") from error
+
+
+def check_weights(model: nn.Module) -> None:
+    """Raise an error if a weight or buffer is not finite; a buffer may hold -inf, as attention masks do.
+
+    Raises:
+        ModelError: A tensor holds NaN or infinity; names it.
+
+    Example:
+        >>> check_weights(nn.BatchNorm1d(2))
+    """
+    parameters = {name for name, _ in model.named_parameters()}
+    spoiled: dict[str, Tensor] = {}  # name → a boolean on the device, which is waited for once
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_meta and (tensor.is_floating_point() or tensor.is_complex()):
+            values = tensor if tensor.element_size() > 1 else tensor.float()  # 8 bits: no isfinite
+            allowed = torch.isfinite(values)
+            spoiled[name] = ~(allowed if name in parameters else allowed | (values == -torch.inf)).all()
+    flags = list(spoiled.values())
+    if flags and bool(torch.stack([flag.to(flags[0].device) for flag in flags]).any()):
+        name = next(name for name, flag in spoiled.items() if flag)
+        raise ModelError(
+            f"{name} of the model holds NaN or infinity: expected finite weights; load those of a sound training"
+        )
 
 
 def save_weights(model: nn.Module, path: Path) -> None:

@@ -1,14 +1,17 @@
 """Checkpoints of interrupted runs: one file per run, written atomically and read without pickled code."""
 
+import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from resque._files import write_atomically
+from resque._files import hold_lock, write_atomically
 from resque.errors import DataError
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
@@ -28,6 +31,7 @@ class Checkpoint:
         folder: Folder of the checkpoint files.
         every_s: Least number of seconds between two checkpoints, which are written at the end of an epoch.
         resume: Whether to resume from an existing file.
+        held: Whether the caller holds the run's file, see :meth:`hold`.
 
     Example:
         >>> Checkpoint(Path("updates/checkpoints"), resume=True).every_s
@@ -37,6 +41,7 @@ class Checkpoint:
     folder: Path
     every_s: float = 30.0
     resume: bool = False
+    held: bool = False
 
     def path(self, parent: str, job: RetrainingJob) -> Path:
         """Return the file of a run; runs differ in model, data, shift type, recipe, seed or target.
@@ -48,6 +53,21 @@ class Checkpoint:
         identity = [parent, job.train.name, job.test.name, job.digest, recipe_to_dict(job.recipe), job.seed]
         identity += [job.target_accuracy, job.shift_type, job.original_test.name if job.original_test else None]
         return self.folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.checkpoint"
+
+    @contextmanager
+    def hold(self, parent: str, job: RetrainingJob) -> Iterator["Checkpoint"]:
+        """Keep an equal run from using the same file for the block; yield the settings of the run that holds it.
+
+        Raises:
+            DataError: An equal run is going on, or the lock beside the file cannot be created.
+        """
+        if self.held:
+            yield self
+            return
+        path = self.path(parent, job).with_suffix(".lock")
+        busy = f"an equal run is going on ({path}): wait for its end, or name another --seed"
+        with hold_lock(path, busy):
+            yield dataclasses.replace(self, held=True)
 
     def started_utc(self, parent: str, job: RetrainingJob) -> str | None:
         """Return when the run of the file began; None without a file.

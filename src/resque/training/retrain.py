@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -16,7 +17,7 @@ from resque.ledger.identifiers import utc_now
 from resque.ledger.records import Features, LearningCurve, StepCost, Update
 from resque.models.inference import device_of
 from resque.models.randomness import isolated_random_state
-from resque.models.weights import fingerprint
+from resque.models.weights import check_weights, fingerprint
 from resque.training.checkpoint import Checkpoint
 from resque.training.cost_tracking import final_cost
 from resque.training.environment import describe_host
@@ -72,8 +73,9 @@ def retrain(
         The update, complete whether or not the target was reached.
 
     Raises:
-        DataError: There are fewer samples than classes, or a label is not an output of the model.
-        ModelError: The model does not accept the data.
+        DataError: There are fewer samples than classes, a label is not an output of the model, or an equal run with
+            checkpoints in the same folder is going on.
+        ModelError: The model does not accept the data, or a weight is not finite.
         SettingError: The recipe has a budget in kWh, and the meter does not measure energy.
 
     Example:
@@ -87,12 +89,14 @@ def retrain(
         >>> update.reached, update.cost.steps > 0, update.cost.energy_kwh is None
         (True, True, True)
     """
+    check_weights(model)
     check_data_fits_model(model, job.train)
     check_data_fits_model(model, job.test)
     parent, accuracy_before = job.parent or fingerprint(model), _original_accuracy(model, job)
-    step_cost = _step_cost_for_budget(model, job, meter, step_cost)
-    settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise)
-    run, trainable_share, flops_per_sample = _train(model, job, parent, settings)
+    with nullcontext() if checkpoint is None else checkpoint.hold(parent, job):
+        step_cost = _step_cost_for_budget(model, job, meter, step_cost)
+        settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise)
+        run, trainable_share, flops_per_sample = _train(model, job, parent, settings)
     curve, reading = run.curve, join_readings(run.readings)
     measurable = reading.methods and "unknown" not in reading.methods.values()
     if reading.energy_kwh is None and measurable and curve.steps[-1] and step_cost is None:

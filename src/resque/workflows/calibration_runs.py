@@ -251,22 +251,23 @@ def run_calibration(
             on_progress(done, len(plan.runs), detail)
 
         job = plan.request.job(run.shift)
-        update = _find_update(ledger.updates(), parent, job)
-        if update is None:
-            update = retrain(
-                copy.deepcopy(model),
-                job,
-                meter=meter,
-                grid=grid,
-                features=run.features,
-                step_cost=plan.step_cost,
-                model_name=plan.request.model_name,
-                checkpoint=checkpoint,
-                on_progress=show,
-            )
-            ledger.add(update)
-        if checkpoint is not None:
-            checkpoint.remove(parent, job)
+        with contextlib.nullcontext() if checkpoint is None else checkpoint.hold(parent, job) as held:
+            update = _find_update(ledger.updates(), parent, job)
+            if update is None:
+                update = retrain(
+                    copy.deepcopy(model),
+                    job,
+                    meter=meter,
+                    grid=grid,
+                    features=run.features,
+                    step_cost=plan.step_cost,
+                    model_name=plan.request.model_name,
+                    checkpoint=held,
+                    on_progress=show,
+                )
+                ledger.add(update)
+            if held is not None:
+                held.remove(parent, job)
         updates.append(update)
     return tuple(updates)
 

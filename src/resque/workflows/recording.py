@@ -23,7 +23,7 @@ from resque.forecasting.landmarking import ForecastReviser
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.records import BY_USER, Features, Forecast, ForecastRevision, LearningCurve, Update
 from resque.ledger.store import Ledger
-from resque.models.weights import fingerprint
+from resque.models.weights import check_weights, fingerprint
 from resque.training.cost_tracking import CostTracker, build_curve, final_cost
 from resque.training.environment import describe_host
 from resque.training.job import RetrainingJob
@@ -255,6 +255,7 @@ def record(
     Raises:
         SettingError: No evaluation was reported, or the forecast is for another model, target or recipe.
         LedgerError: The forecast does not exist, or is settled already.
+        ModelError: A weight of the model is not finite.
 
     Example:
         >>> import tempfile
@@ -268,6 +269,8 @@ def record(
     """
     store = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
     store.check_writable()
+    if model is not None:
+        check_weights(model)
     pending = None if forecast is None else store.pending(forecast if isinstance(forecast, str) else forecast.id)
     known: dict[str, Any] = {
         "model": name or ("" if model is None else type(model).__name__),
@@ -297,7 +300,8 @@ def record(
             run.detach()
     known["child"] = "" if model is None else fingerprint(model)
     size = 0 if model is None else sum(p.numel() for p in model.parameters())
-    known["trainable_share"] = run.trained_parameters / size if size and run.trained_parameters else None
+    share = min(run.trained_parameters / size, 1.0) if size else None  # an optimizer may also train other tensors
+    known["trainable_share"] = share or None
     store.add(run.finish(pending, known, window.reading, grid))
 
 

@@ -39,7 +39,14 @@ class RunIdentity:
 
         Args:
             begins_anew: Whether a run that has ended is refused with ``resume``; else it is used as it is.
+
+        Raises:
+            DataError: An equal run is going on.
+            SettingError: The run has ended, and begins anew.
         """
+        if self.checkpoint.folder.is_dir():
+            with self.checkpoint.hold(self.parent, self.job):
+                pass
         ended, began = self.ended(), self.checkpoint.started_utc(self.parent, self.job)
         if began is not None and ended is not None:
             self.checkpoint.remove(self.parent, self.job)

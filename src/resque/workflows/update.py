@@ -298,9 +298,15 @@ class _Runner:
     def run(self, network: nn.Module, job: RetrainingJob) -> Update:
         """Do a job, or continue it, and keep the result; a job that has ended already returns its update."""
         parent = job.parent or fingerprint(network)
-        ended = RunIdentity(self.history, self.checkpoint, parent, job).ended() if self.checkpoint.resume else None
-        if ended is not None:
-            return ended
+        with self.checkpoint.hold(parent, job) as checkpoint:
+            ended = RunIdentity(self.history, checkpoint, parent, job).ended() if checkpoint.resume else None
+            if ended is not None:
+                return ended
+            kept = self._run(network, job, checkpoint)
+            checkpoint.remove(parent, job)
+            return kept
+
+    def _run(self, network: nn.Module, job: RetrainingJob, checkpoint: Checkpoint) -> Update:
         requested = job.seed == self.request.seed and not job.from_scratch
         forecast = self.loaded.forecast if requested else None
         with self.request.options.show_progress(
@@ -314,16 +320,15 @@ class _Runner:
                 features=None if job.from_scratch else self.features,
                 model_name=self.loaded.loader.name,
                 forecast_id=None if forecast is None else forecast.id,
-                checkpoint=self.checkpoint,
+                checkpoint=checkpoint,
                 tariff=self.request.tariff,
                 on_progress=lambda at: show(at.step, at.max_steps, progress_text(at)),
                 revise=None if forecast is None else ForecastReviser.of_forecast(forecast, self.history.updates(), job),
             )
-        kept = self._with_files(result, network, job) if requested else result
-        if not requested:
-            self.history.add(result)
-        self.checkpoint.remove(parent, job)
-        return kept
+        if requested:
+            return self._with_files(result, network, job)
+        self.history.add(result)
+        return result
 
     def _with_files(self, result: Update, network: nn.Module, job: RetrainingJob) -> Update:
         def new_profile() -> Profile:

@@ -15,6 +15,7 @@ from resque.energy.grid import LARGEST_PUE, Grid
 from resque.energy.reading import EnergyReading
 from resque.errors import DataError
 from resque.ledger.importers.mlflow import LoggedRun
+from resque.ledger.validation import check_record
 
 __all__ = ["FILE", "EmissionsRow", "match_emissions", "read_emissions"]
 
@@ -103,6 +104,7 @@ def _parse_row(row: Mapping[str, str | None]) -> EmissionsRow:
         grid=grid,
         host={name: value for name, value in host.items() if value and value != "cpu: "},
     )
+    check_record(reading)
     parsed.started.timestamp()  # raises OverflowError if there is no such moment
     return parsed
 

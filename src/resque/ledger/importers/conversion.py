@@ -20,6 +20,7 @@ from resque.errors import DataError, SettingError
 from resque.ledger.importers.codecarbon import FILE, EmissionsRow
 from resque.ledger.importers.mlflow import LoggedRun, MetricPoint
 from resque.ledger.records import BY_USER, Cost, Features, LearningCurve, Update
+from resque.ledger.validation import check_record
 
 __all__ = [
     "UNITS", "ImportOptions", "UnusableRunError", "add_energy", "option_name", "update_from_emissions",
@@ -34,17 +35,26 @@ _HELD_OUT = frozenset(
 _ANY_DATA = frozenset({"accuracy", "acc"})
 _ENDED = "FINISHED", "FAILED", "KILLED"
 _MIN_COVERAGE = 0.95  # share of the training time that codecarbon must have measured
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(text)
+    return value
+
+
 _SETTINGS: Mapping[str, tuple[tuple[str, ...], Callable[[str], Any]]] = {
     "optimizer": (("optimizer", "optimizer_name", "optim"), str.lower),
-    "learning_rate": (("learning_rate", "lr"), float),
+    "learning_rate": (("learning_rate", "lr"), _finite),
     "batch_size": (("batch_size",), int),
-    "weight_decay": (("weight_decay",), float),
-    "momentum": (("momentum",), float),
+    "weight_decay": (("weight_decay",), _finite),
+    "momentum": (("momentum",), _finite),
     "max_epochs": (("max_epochs", "num_epochs", "n_epochs", "epochs"), int),
 }
 _MODEL = "model", "model_name", "architecture", "arch", "backbone"
 _TRAIN_DATA = "train_data", "dataset"
 _SEED = "seed", "random_seed"
+_LONGEST_SEED = 20  # digits of a 64-bit number
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,7 @@ def update_from_run(run: LoggedRun, options: ImportOptions) -> Update:
         train_data=_parameter(run, _TRAIN_DATA) or f"{run.experiment}/{run.name}",
         test_data=f"{metric} in MLflow",
         recipe=_recipe(run.params),
-        seed=int(seed) if seed.isascii() and seed.isdigit() else 0,
+        seed=int(seed) if seed.isascii() and seed.isdigit() and len(seed) < _LONGEST_SEED else 0,
         host={"imported": "from MLflow, which names no machine"},
     )
 
@@ -159,6 +169,7 @@ def update_from_emissions(row: EmissionsRow, options: ImportOptions) -> Update:
 
     Raises:
         SettingError: The options have no steps or no accuracy.
+        UnusableRunError: The run cannot become an update.
     """
     if options.steps is None or options.accuracy is None:
         raise SettingError(
@@ -287,11 +298,15 @@ def _parameter(run: LoggedRun, names: Iterable[str]) -> str | None:
 
 
 def _update(curve: LearningCurve, options: ImportOptions, times: tuple[str, str], **fields: Any) -> Update:
-    """Return an update with what all imported runs have in common: an unknown model, stopped by its own loop."""
+    """Return an update with what all imported runs have in common: an unknown model, stopped by its own loop.
+
+    Raises:
+        UnusableRunError: It has a value that no update can have.
+    """
     target = curve.accuracy[-1] if options.target_accuracy is None else options.target_accuracy
     has_start, steps, per_epoch = curve.steps[0] == 0, curve.steps[-1], curve.steps_per_epoch
     epochs = None if per_epoch is None else steps / per_epoch
-    return Update(
+    update = Update(
         started_utc=times[0],
         created_utc=times[1],
         parent="",
@@ -311,6 +326,11 @@ def _update(curve: LearningCurve, options: ImportOptions, times: tuple[str, str]
         trainable_share=None,
         **fields,
     )
+    try:
+        check_record(update)
+    except ValueError as error:
+        raise UnusableRunError(str(error)) from error
+    return update
 
 
 def _utc(ms: float) -> str:

@@ -180,7 +180,11 @@ def _import_codecarbon(ledger: Ledger, path: Path, options: ImportOptions) -> Im
     if len(selected) != 1:
         names = ", ".join(f"{row.project} ({row.run_id[:8]})" for row in rows[:_MAX_NAMES]) or "none"
         raise DataError(f"{len(selected)} runs in {path} fit, expected one; choose with --run from: {names}")
-    return _store(ledger, "codecarbon", [update_from_emissions(selected[0], options)], {}, [])
+    try:
+        update = update_from_emissions(selected[0], options)
+    except UnusableRunError as error:
+        raise DataError(f"the run {selected[0].project} in {path} cannot become an update: {error}") from error
+    return _store(ledger, "codecarbon", [update], {}, [])
 
 
 def _matches(query: str | None, name: str, run_id: str) -> bool:

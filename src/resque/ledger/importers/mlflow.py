@@ -23,6 +23,15 @@ DATABASE = "mlflow.db"
 _STATUS = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5": "KILLED"}
 _DEPTHS = "meta.yaml", "*/meta.yaml", "*/*/meta.yaml", "*/*/*/meta.yaml"
 _TRASH = ".trash"
+_TOO_LARGE = 2**63
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("run_uuid", "key", "status"), (str,)),
+    **dict.fromkeys(("name", "experiment", "param"), (str, type(None))),
+    **dict.fromkeys(("start_time", "end_time"), (int, type(None))),
+    **dict.fromkeys(("timestamp", "step", "is_nan"), (int,)),
+    "metric": (int, float),
+}
+"""Column that is read → types of its values: SQLite keeps any value in any column."""
 
 
 class MetricPoint(NamedTuple):
@@ -163,10 +172,17 @@ def _file_points(folder: Path, name: str) -> list[MetricPoint]:
     for number, line in enumerate(_text(folder / name).splitlines(), start=1):
         try:
             timestamp, value, step = line.split()[:3]
-            points.append(MetricPoint(int(timestamp), float(value), int(step)))
+            points.append(MetricPoint(_int64(timestamp), float(value), _int64(step)))
         except ValueError as error:
             raise DataError(f"{folder / name}, line {number}: {line!r:.60}, expected `time value step`") from error
     return _in_order(points)
+
+
+def _int64(text: str) -> int:
+    """Return a whole number of 64 bits, as MLflow's databases hold; raise ValueError for any other text."""
+    if abs(number := int(text)) >= _TOO_LARGE:
+        raise ValueError("it has more than 64 bits")
+    return number
 
 
 def _in_order(points: Sequence[MetricPoint]) -> list[MetricPoint]:
@@ -174,13 +190,15 @@ def _in_order(points: Sequence[MetricPoint]) -> list[MetricPoint]:
 
 
 def _database_runs(path: Path) -> list[LoggedRun]:
-    runs = """SELECT r.run_uuid, r.name, e.name, r.status, r.start_time, r.end_time
+    runs = """SELECT r.run_uuid, r.name, e.name AS experiment, r.status, r.start_time, r.end_time
         FROM runs r LEFT JOIN experiments e USING (experiment_id) WHERE r.lifecycle_stage = 'active'"""
     named: dict[str, str] = dict(
-        _rows(path, "SELECT run_uuid, value FROM tags WHERE key = 'mlflow.runName'")  # where older versions kept it
+        _rows(
+            path, "SELECT run_uuid, value AS param FROM tags WHERE key = 'mlflow.runName'"
+        )  # where older versions kept it
     )
     params: dict[str, dict[str, str]] = {}
-    for run_id, key, value in _rows(path, "SELECT run_uuid, key, value FROM params ORDER BY key"):
+    for run_id, key, value in _rows(path, "SELECT run_uuid, key, value AS param FROM params ORDER BY key"):
         params.setdefault(run_id, {})[key] = value
     metrics: dict[str, list[str]] = {}
     for run_id, key in _rows(path, "SELECT DISTINCT run_uuid, key FROM metrics ORDER BY key"):
@@ -202,7 +220,7 @@ def _database_runs(path: Path) -> list[LoggedRun]:
 
 
 def _database_points(path: Path, run_id: str, name: str) -> list[MetricPoint]:
-    query = "SELECT timestamp, value, step, is_nan FROM metrics WHERE run_uuid = ? AND key = ?"
+    query = "SELECT timestamp, value AS metric, step, is_nan FROM metrics WHERE run_uuid = ? AND key = ?"
     rows = _rows(path, query, run_id, name)
     return _in_order(
         [MetricPoint(time_ms, math.nan if is_nan else value, step) for time_ms, value, step, is_nan in rows]
@@ -212,6 +230,14 @@ def _database_points(path: Path, run_id: str, name: str) -> list[MetricPoint]:
 def _rows(path: Path, query: str, *values: str) -> list[tuple[Any, ...]]:
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-            return connection.execute(query, values).fetchall()
+            cursor = connection.execute(query, values)
+            names = [column[0] for column in cursor.description]
+            rows = cursor.fetchall()
     except sqlite3.DatabaseError as error:
         raise DataError(f"{path} cannot be read as an MLflow database: {error}; name mlflow.db or mlruns") from error
+    for row in rows:
+        for name, value in zip(names, row, strict=True):
+            if type(value) not in _TYPES[name]:
+                expected = " or ".join(type_.__name__ for type_ in _TYPES[name])
+                raise DataError(f"{path} holds {value!r:.40} as {name}, expected {expected}: correct or remove the row")
+    return rows

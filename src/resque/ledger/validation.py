@@ -1,0 +1,153 @@
+"""Rules for the values of imported records: what no measured update and no forecast can have is refused.
+
+Every importer uses them. What a ledger holds is read without them, so that no stored entry becomes unreadable.
+"""
+
+import dataclasses
+import datetime
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from resque.energy.reading import EnergyReading
+from resque.ledger.components import COSTS, LearningCurve
+from resque.ledger.records import Forecast, Update
+from resque.types import Interval
+
+__all__ = ["check_record"]
+
+_SHARE, _ANGLE, _ANY = (0.0, 1.0), (0.0, math.pi + 1e-9), (-math.inf, math.inf)
+_BOUNDS = {
+    **dict.fromkeys(("accuracy", "target_accuracy", "probability_reached", "trainable_share", "level"), _SHARE),
+    **dict.fromkeys(("original_accuracy_before", "original_accuracy_after"), _SHARE),
+    **dict.fromkeys(("index_rad", "floor_rad", "angle_to_parent_rad", "angle_to_root_rad"), _ANGLE),
+    "task_index": (0.0, 1.5),  # one minus an adjusted Rand index, which is -0.5 at least
+    **dict.fromkeys(("steps_per_epoch", "max_steps"), (1, math.inf)),
+    **dict.fromkeys(("loss", "seed", "scores", "alternatives", "recipe"), _ANY),
+}
+"""Name of a field → its bounds; any other number is 0 or more."""
+_TIMES = "started_utc", "created_utc"
+_LARGEST_INTEGER = 2**64
+_ROUNDING = 1.0 + 1e-4  # published results have six digits
+_SLACK, _SLACK_S = 1.1, 1.0  # another tool's meter covers 95 % of the training at least, and cuts off seconds
+
+
+def check_record(record: Any) -> None:
+    """Raise an error unless a record, with the records in it, has values that a measurement or forecast can have.
+
+    Raises:
+        ValueError: A value is out of its range or contradicts another; the message names the field and the value.
+
+    Example:
+        >>> check_record(EnergyReading(-1.0, None, {}, {}, "meter"))
+        Traceback (most recent call last):
+            ...
+        ValueError: wall_s is -1.0, expected 0 or more
+    """
+    if (problem := next(_problems(record, "", ""), None)) is not None:
+        raise ValueError(problem.encode("ascii", "backslashreplace").decode())
+
+
+def _problems(value: Any, where: str, field: str) -> Iterator[str]:
+    """Yield what is wrong with a value and with all that it holds.
+
+    Args:
+        value: A record, mapping, sequence or scalar.
+        where: Place of the value, for people.
+        field: Name of the field that holds it, by which its bounds are found.
+    """
+    if dataclasses.is_dataclass(value):
+        for each in dataclasses.fields(value):
+            name = field if field in ("scores", "recipe") else each.name
+            yield from _problems(getattr(value, each.name), f"{where}.{each.name}".lstrip("."), name)
+        for problem in _contradictions(value):
+            yield f"{where}.{problem}".lstrip(".")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _problems_of_text(key, f"a name in {where}")
+            yield from _problems(item, f"{where}.{key}", field)
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _problems(item, f"{where}[{i}]", field)
+    elif isinstance(value, str):
+        yield from _problems_of_text(value, where, field in _TIMES)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield from _problems_of_number(value, where, *_BOUNDS.get(field, (0.0, math.inf)))
+
+
+def _problems_of_text(text: str, where: str, is_time: bool = False) -> Iterator[str]:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        yield f"{where} is {text!r:.40}, expected text in Unicode"
+    if is_time:
+        try:
+            datetime.datetime.fromisoformat(text)
+        except ValueError:
+            yield f"{where} is {text!r:.40}, expected a time in ISO 8601"
+
+
+def _problems_of_number(value: float, where: str, low: float, high: float) -> Iterator[str]:
+    if isinstance(value, int) and abs(value) >= _LARGEST_INTEGER:
+        yield f"{where} is a number of {value.bit_length()} bits, expected 64 at most"
+    elif not math.isfinite(value):
+        yield f"{where} is {value}, expected a finite number"
+    elif not low <= value <= high:
+        expected = f"{low:g} or more" if high == math.inf else f"{low:g} to {high:.4g}"
+        yield f"{where} is {value}, expected {expected}"
+
+
+def _contradictions(record: Any) -> Iterable[str]:
+    """Return what is wrong between the fields of a record."""
+    if isinstance(record, Update):
+        return _of_update(record)
+    if isinstance(record, LearningCurve):
+        return _of_curve(record)
+    if isinstance(record, EnergyReading):
+        return _of_reading(record)
+    if isinstance(record, Interval) and None not in (record.low, record.high) and record.low > (record.high or 0.0):
+        return [f"low is {record.low}, above high, {record.high}"]
+    if isinstance(record, Forecast):
+        return [f"estimates has {name!r:.40}, which is no cost" for name in record.estimates if name not in COSTS]
+    return ()
+
+
+def _of_update(update: Update) -> Iterator[str]:
+    """Yield what contradicts the learning curve or is a part above its whole."""
+    curve, cost, energy = update.curve, update.cost, update.energy
+    if not update.id:
+        yield "id is empty"
+    if update.reached != (update.peak_accuracy >= update.target_accuracy):
+        yield f"reached is {update.reached}, and the best accuracy {update.peak_accuracy} of {update.target_accuracy}"
+    if cost.steps < curve.steps[-1]:
+        yield f"cost.steps is {cost.steps}, less than those of the curve, {curve.steps[-1]}"
+    whole_s = _SLACK * energy.wall_s + _SLACK_S
+    parts_s = {
+        "curve.wall_s": curve.wall_s[-1],
+        "cost.wall_s": cost.wall_s,
+        "evaluation_s": update.evaluation_s or 0.0,
+    }
+    for name, seconds in parts_s.items():
+        if seconds > whole_s:
+            yield f"{name} is {seconds}, more than the whole run, {energy.wall_s}"
+    if cost.energy_kwh is not None and energy.energy_kwh is not None and cost.energy_kwh > _SLACK * energy.energy_kwh:
+        yield f"cost.energy_kwh is {cost.energy_kwh}, more than the whole run, {energy.energy_kwh}"
+
+
+def _of_curve(curve: LearningCurve) -> Iterator[str]:
+    lengths = {len(column) for column in vars(curve).values() if isinstance(column, tuple)}
+    if len(lengths) != 1 or 0 in lengths:
+        yield f"steps and the other columns have {sorted(lengths)} entries, expected one length from 1 on"
+    for before, after in itertools.pairwise(curve.steps):
+        if after <= before:
+            yield f"steps go from {before} to {after}, expected growing numbers"
+    for earlier, later in itertools.pairwise(curve.wall_s):
+        if later < earlier:
+            yield f"wall_s falls from {earlier} to {later}, expected a running total"
+
+
+def _of_reading(reading: EnergyReading) -> Iterator[str]:
+    parts = math.fsum(part for part in reading.components_kwh.values() if part is not None)
+    if reading.energy_kwh is not None and parts > reading.energy_kwh * _ROUNDING:
+        yield f"components_kwh are {parts} together, more than energy_kwh, {reading.energy_kwh}"
