@@ -13,6 +13,7 @@ from resque.energy.meters import EnergyMeter, open_meter
 from resque.errors import DataError, SettingError
 from resque.ledger.records import Update
 from resque.ledger.store import Ledger
+from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
 from resque.training.evaluation import check_data_fits_model, evaluate_dataset
 from resque.training.recipe import Recipe
@@ -126,7 +127,7 @@ class Calibration:
             model_name=loader.name,
         )
         with self.options.show_progress("planning") as show:
-            history = self.ledger.updates()
+            history = self.ledger.updates(parent=fingerprint(network))
             return network, plan_calibration(
                 network, request, meter=self.meter, grid=self.grid, history=history, on_progress=show
             )

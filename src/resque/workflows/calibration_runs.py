@@ -252,7 +252,7 @@ def run_calibration(
 
         job = plan.request.job(run.shift)
         with contextlib.nullcontext() if checkpoint is None else checkpoint.hold(parent, job) as held:
-            update = _find_update(ledger.updates(), parent, job)
+            update = _find_update(ledger.updates(parent=parent), parent, job)
             if update is None:
                 update = retrain(
                     copy.deepcopy(model),
