@@ -9,6 +9,7 @@ from doubles import settled_pairs, synthetic_forecast, synthetic_update
 from resque.errors import DataError
 from resque.forecasting.evaluation.settlement import summarize_settlements
 from resque.ledger.records import Features
+from resque.reporting import html
 from resque.reporting.html import write_report
 from resque.reporting.sentences import verdict_sentence
 
@@ -67,3 +68,16 @@ def test_a_ledger_without_forecasts_has_no_empty_sections(tmp_path):
 def test_equal_values_and_zero_steps_can_be_drawn(tmp_path):
     update = synthetic_update("a", index=0.2, steps=1000)
     assert page_of(tmp_path, [(synthetic_forecast(update, 1.0), update)]).count("<svg") == 3
+
+
+def test_a_long_history_is_shown_in_part_and_counted_whole(folder, monkeypatch):
+    pairs = settled_pairs(5)
+    monkeypatch.setattr(html, "MOST_SHOWN", 2)
+    updates, summary = [update for _, update in pairs], summarize_settlements(pairs)
+    html.write_report(folder / "r.html", updates, pairs, summary, n_updates=1234)
+    page = (folder / "r.html").read_text()
+    assert "Tables and figures show the newest 2 of 1,234 updates; the summary counts all." in page
+    assert "the newest 2 of 5 settled forecasts" in page
+    assert page.count("<details>") == 2
+    html.write_report(folder / "r.html", updates[:2], pairs[:2], summary)
+    assert "the newest" not in (folder / "r.html").read_text()

@@ -19,13 +19,13 @@ def report(
     """
     from resque.forecasting.evaluation.settlement import summarize_settlements
     from resque.reporting import console, sentences, tables
-    from resque.reporting.html import write_report
+    from resque.reporting.html import MOST_SHOWN, write_report
 
     history = open_existing_ledger(ledger)
-    updates, settled = history.updates(), history.settled()
+    updates, settled, n = history.updates(last=MOST_SHOWN), history.settled(), history.count()["updates"]
     summary = summarize_settlements(settled)
     with console.progress("drawing the report") as show:
-        write_report(out, updates, settled, summary, on_progress=show)
-    facts = {"report": str(out), "updates": len(updates), "settled": len(settled)}
+        write_report(out, updates, settled, summary, n_updates=n, on_progress=show)
+    facts = {"report": str(out), "updates": n, "settled": len(settled)}
     facts |= {"verdict": sentences.settlement_sentence(summary)}
     console.print_json(facts) if as_json else tables.show_facts(facts)

@@ -16,10 +16,11 @@ from resque.forecasting.evaluation.settlement import Settlement
 from resque.ledger.records import Forecast, Update
 from resque.reporting import displays, figures, sentences
 
-__all__ = ["write_report"]
+__all__ = ["MOST_SHOWN", "write_report"]
 
 _MAX_OVERVIEW = 12
-_MAX_SHOWN = 500
+MOST_SHOWN = 500
+"""Most updates and settled forecasts in tables and figures."""
 
 
 def write_report(
@@ -28,16 +29,18 @@ def write_report(
     settled: Sequence[tuple[Forecast, Update]],
     summary: Settlement,
     title: str = "What updating this model costs",
+    n_updates: int | None = None,
     on_progress: Callable[[int, int, str], None] = lambda done, total, figure: None,
 ) -> None:
     """Write the report; an interruption leaves no partial file.
 
     Args:
         path: The HTML file; an existing file is replaced only if it is an HTML page.
-        updates: Every update, oldest first.
+        updates: Updates, oldest first; the newest :data:`MOST_SHOWN` are shown.
         settled: Forecasts with the updates that settled them.
         summary: Summary of ``settled``.
         title: Heading of the report.
+        n_updates: Number of all updates, if ``updates`` are only the newest of them.
         on_progress: Callback with ``(done, total, figure)``.
 
     Raises:
@@ -54,11 +57,11 @@ def write_report(
         verdict=sentences.verdict_sentence(summary),
         sentences=list(filter(None, (sentences.predictor_sentence(summary), sentences.overhead_sentence(summary)))),
         overview=displays.overview_display(settled[-_MAX_OVERVIEW:]),
-        figures=_draw_figures(updates[-_MAX_SHOWN:], settled[-_MAX_SHOWN:], summary, on_progress),
+        figures=_draw_figures(updates[-MOST_SHOWN:], settled[-MOST_SHOWN:], summary, on_progress),
         accuracy=[describe(summary), displays.predictors_display(summary)] if settled else [],
-        details=[displays.settled_display(*pair) for pair in settled[-_MAX_SHOWN:]],
-        every=[displays.updates_display(updates[-_MAX_SHOWN:]), displays.energy_display(updates[-_MAX_SHOWN:])],
-        sources=_limits(updates, settled) + _sources(updates),
+        details=[displays.settled_display(*pair) for pair in settled[-MOST_SHOWN:]],
+        every=[displays.updates_display(updates[-MOST_SHOWN:]), displays.energy_display(updates[-MOST_SHOWN:])],
+        sources=_limits(n_updates or len(updates), len(settled)) + _sources(updates),
     )
     with write_atomically(path, may_replace=_is_html) as scratch:
         scratch.write_text(page, encoding="utf-8")
@@ -93,13 +96,13 @@ def _is_html(path: Path) -> bool:
         return file.read(15).lower() == b"<!doctype html>"
 
 
-def _limits(updates: Sequence[Update], settled: Sequence[tuple[Forecast, Update]]) -> list[str]:
+def _limits(n_updates: int, n_settled: int) -> list[str]:
     """Return what the tables and figures leave out; the summary counts everything."""
-    counts = {"updates": len(updates), "settled forecasts": len(settled)}
+    counts = {"updates": n_updates, "settled forecasts": n_settled}
     return [
-        f"Tables and figures show the newest {_MAX_SHOWN:,} of {n:,} {name}; the summary counts all."
+        f"Tables and figures show the newest {MOST_SHOWN:,} of {n:,} {name}; the summary counts all."
         for name, n in counts.items()
-        if n > _MAX_SHOWN
+        if n > MOST_SHOWN
     ]
 
 
