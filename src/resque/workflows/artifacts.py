@@ -18,6 +18,7 @@ from resque.indices.profile import Profile
 from resque.ledger.records import Update
 from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
+from resque.workflows.keeping import keep_update
 
 __all__ = ["MODEL", "ORIGIN", "PROFILE", "Lineage", "save_update"]
 
@@ -97,7 +98,7 @@ def save_update(
                 lineage.origin.save(folder / ORIGIN)
             update = lineage.add_angles(update, profile)
     except Exception:
-        ledger.add(update)
+        keep_update(ledger, update)
         raise
-    ledger.add(update)
+    keep_update(ledger, update)
     return update

@@ -25,6 +25,7 @@ from resque.training.new_task import prepare_new_task
 from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import Recipe
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+from resque.workflows.keeping import check_fields
 
 __all__ = ["forecast"]
 
@@ -110,6 +111,7 @@ def forecast(
     history.check_writable()
     check_level(level)
     check_labels(labels)
+    check_fields({"seed": seed, "shift_type": shift_type})
     _check_options(new_task, extend, labels, original)
     if max_epochs is None and budget is not None and budget.max_epochs is not None:
         max_epochs = int(budget.max_epochs)
@@ -117,6 +119,7 @@ def forecast(
     job = loader.job(
         train, test, target_accuracy, load_recipe(recipe, evaluate_every, max_epochs), seed=seed, shift_type=shift_type
     )
+    check_fields({"train_data": job.train.name, "test_data": job.test.name})
     passes = _Passes(loader, meter or open_meter(loader.device), layer, reduction)
     is_new_task = new_task or extend
     known = passes.over_new_task(job, extend) if is_new_task else passes.over_shift(job, original, labels)

@@ -21,12 +21,14 @@ from resque.errors import DataError, ModelError, SettingError
 from resque.indices.compute_profile import profile
 from resque.indices.profile import Profile
 from resque.indices.task_features import TaskIndexSettings, task_features
+from resque.ledger.serialization import from_dict_strict
 from resque.models.inference import device_of
 from resque.models.loading import fresh_model, load_model, move_to_device, usable_device
 from resque.models.registry import has_random_weights, preprocessing_for
 from resque.models.weights import fingerprint
 from resque.training.job import RetrainingJob
 from resque.training.recipe import Recipe, named_recipe
+from resque.workflows.keeping import check_fields
 
 if TYPE_CHECKING:
     from resque.energy.reading import EnergyReading
@@ -94,6 +96,7 @@ class InputLoader:
             raise ModelError(
                 f"the model is a {type(self.model).__name__}; expected an nn.Module, or a specification: 'net.py:build'"
             )
+        check_fields({"model": self.name})
 
     @property
     def spec(self) -> str | None:
@@ -257,9 +260,18 @@ def load_recipe(
     if not isinstance(recipe, str | Recipe | None):
         raise SettingError(f"recipe is a {type(recipe).__name__}; expected a Recipe, or a name: 'retrain-adam'")
     if isinstance(recipe, Recipe):
+        recipe = _checked_recipe(recipe)
         given: dict[str, Any] = {"evaluate_every": evaluate_every, "max_epochs": max_epochs}
         return dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
     return named_recipe(recipe or "retrain-adam", evaluate_every, max_epochs)
+
+
+def _checked_recipe(recipe: Recipe) -> Recipe:
+    """Return a recipe with plain values; raise SettingError for a setting of another type."""
+    try:
+        return from_dict_strict(Recipe, check_fields({"recipe": recipe})["recipe"])
+    except ValueError as error:
+        raise SettingError(f"recipe: {error}") from error
 
 
 def _saved_profile(path: Path, layer: str | None) -> Profile:

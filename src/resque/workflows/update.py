@@ -1,6 +1,7 @@
 """Do an update: retrain to a target, measure every cost, keep the model, settle the forecast, write the ledger."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,13 @@ from resque.training.evaluation import check_data_fits_model
 from resque.training.from_scratch import ScratchComparison, compare_with_scratch
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK, prepare_new_task
-from resque.training.recipe import Recipe
+from resque.training.recipe import Recipe, recipe_to_dict
 from resque.training.retrain import retrain
 from resque.training.run import RunProgress
 from resque.workflows.artifacts import Lineage, save_update
 from resque.workflows.forecast import LEDGER
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+from resque.workflows.keeping import check_fields, keep_update
 from resque.workflows.resuming import RunIdentity
 
 __all__ = ["CHECKPOINTS", "UPDATES", "UpdateRequest", "update"]
@@ -195,7 +197,11 @@ class UpdateRequest:
         history = self.ledger if isinstance(self.ledger, Ledger) else Ledger(self.ledger)
         history.check_writable()
         grid = named_grid(self.country, self.intensity, self.pue)
+        check_fields({"seed": self.seed, "shift_type": self.shift_type, "tariff": self.tariff})
+        if not 0.0 <= self.checkpoint_every_s < math.inf:
+            raise SettingError(f"{self.checkpoint_every_s} s between checkpoints: expected 0 or more")
         loaded = _Loaded.of(self, history)
+        check_fields(loaded.stored_fields)
         if with_scratch and loaded.job.parent:
             raise SettingError("a new head has no counterpart from scratch: leave --new-head and --extend out")
         checkpoint = Checkpoint(CHECKPOINTS, self.checkpoint_every_s, self.resume)
@@ -275,6 +281,13 @@ class _Loaded:
             return shift_features(self.network, self.job, self.original, request.labels)[0]
 
     @property
+    def stored_fields(self) -> dict[str, Any]:
+        """Fields of the update that its job decides."""
+        job = self.job
+        names = {"train_data": job.train.name, "test_data": job.test.name}
+        return {**names, "shift_type": job.effective_shift_type, "recipe": recipe_to_dict(job.recipe)}
+
+    @property
     def lineage(self) -> Lineage:
         """Profiles of the parent model and of its root."""
         source = self.request.original
@@ -321,7 +334,7 @@ class _Runner:
             )
         kept = self._with_files(result, network, job) if requested else result
         if not requested:
-            self.history.add(result)
+            keep_update(self.history, result)
         self.checkpoint.remove(parent, job)
         return kept
 
