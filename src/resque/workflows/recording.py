@@ -191,13 +191,12 @@ class Recording:
     def _check_step(self, step: Any) -> int:
         number = _whole("step", step)
         if self._step_count is not None and number != self._step_count:
-            taken = f"the optimizer took {self._step_count}"
-            raise SettingError(f"evaluated(step={number}), and {taken}: give the optimizer steps taken so far")
+            raise SettingError(
+                f"step is {number}, and the optimizer took {self._step_count}: give the steps taken so far"
+            )
         last = self._evaluations[-1][0] if self._evaluations else -1
         if number <= last:
-            raise SettingError(
-                f"evaluated(step={number}): the last evaluation was at step {last}; give the optimizer steps taken so far"
-            )
+            raise SettingError(f"step is {number}; the last evaluation was at step {last}: give the steps taken so far")
         return number
 
     def _other_batch_size(self, forecast: Forecast) -> str:
