@@ -78,7 +78,7 @@ def test_a_file_that_exists_is_kept(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[model]\nspecs = 'a'", r"\[model\] has no key 'specs'; use one of spec, weights, original"),
+        ("[model]\nspecs = 'a'", r"\[model\] has no key 'specs'; use one of spec, weights, download, original"),
         ("[models]\nspec = 'a'", r"no section \[models\]; use one of model, data, update"),
         ("target_accuracy = 0.9", r"no section \[target_accuracy\]"),
         ("[update]\ntarget_accuracy = 'high'", "update.target_accuracy is 'high', expected a number"),
