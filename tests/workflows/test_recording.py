@@ -361,7 +361,7 @@ def test_an_update_that_the_ledger_does_not_take_is_kept_in_a_file(tmp_path, mon
     assert "\n" not in str(failed.value)
     (file,) = path.parent.glob("update-*.jsonl")
     command = str(failed.value).split("`")[1]
-    assert shlex.split(command) == ["resque", "ledger", "import", str(file)]
+    assert shlex.split(command) == ["resque", "ledger", "import", str(file), "--ledger", str(path)]
     monkeypatch.undo()
     other = Ledger(tmp_path / "other.db")
     (imported,) = import_updates(other, file).updates
@@ -376,7 +376,7 @@ def test_an_update_is_kept_elsewhere_or_in_the_error_where_its_folder_cannot_be_
     (folder / "gone").write_text("a file where the folder was")
     ledger = Ledger(folder / "gone" / "h.db")
     kept = folder / "update-u1.jsonl"
-    with pytest.raises(LedgerError, match="update-u1.jsonl` later"):
+    with pytest.raises(LedgerError, match="import .*update-u1.jsonl --ledger .* later"):
         keep_update(ledger, update)
     assert read_json_lines(kept) == [update]
     kept.unlink()
@@ -385,9 +385,9 @@ def test_an_update_is_kept_elsewhere_or_in_the_error_where_its_folder_cannot_be_
         keep_update(ledger, update)
     assert read_json_lines(folder / "temporary" / "update-u1.jsonl") == [update]
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "gone"))
-    with pytest.raises(LedgerError, match="a file with this line: ") as failed:
+    with pytest.raises(LedgerError, match="import it: ") as failed:
         keep_update(ledger, update)
-    line = str(failed.value).split("a file with this line: ")[1].split("` later")[0]
+    line = str(failed.value).split("import it: ")[1].rpartition(" (")[0]
     (folder / "copied.jsonl").write_text(line)
     assert read_json_lines(folder / "copied.jsonl") == [update]
 

@@ -138,6 +138,6 @@ def test_a_finished_update_is_kept_where_the_ledger_cannot_be_written(folder, mo
     )  # fmt: skip
     with pytest.raises(LedgerError, match="the disk is full") as failed:
         request.run_beside_scratch(1) if from_scratch else request.run()
-    (update,) = read_json_lines(Path(str(failed.value).split("import ")[1].split("`")[0]))
+    (update,) = read_json_lines(Path(str(failed.value).split("import ")[1].split()[0]))
     assert (update.from_scratch, update.cost.steps > 0) == (from_scratch, True)
     assert (folder / "new" / "model.safetensors").exists()

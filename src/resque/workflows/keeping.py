@@ -69,18 +69,17 @@ def keep_update(ledger: Ledger, update: Update) -> None:
     try:
         ledger.add(update)
     except BaseException as error:  # an impatient interruption must not lose the run either
-        reason = str(error) or type(error).__name__
-        kept = f"the update is kept: run `resque ledger import {_write_beside(ledger.path, update)}` later"
+        reason, kept = str(error) or type(error).__name__, _keep_beside(ledger.path, update)
         if not isinstance(error, Exception):
             warnings.warn(kept, ResqueWarning, stacklevel=2)
             raise
         raise LedgerError(f"the ledger cannot be written, and {kept} ({reason})") from error
 
 
-def _write_beside(ledger: Path, update: Update) -> str:
-    """Write an update to a new file: beside the ledger, here, or among temporary files; return its name.
+def _keep_beside(ledger: Path, update: Update) -> str:
+    """Write an update to a new file: beside the ledger, here, or among temporary files; tell how to import it.
 
-    Where no file can be written, return the line of JSON that belongs into it.
+    Where no file can be written, the sentence holds the update itself.
     """
     (line,) = json_lines([], [update])
     for folder in (ledger.parent, Path.cwd(), Path(tempfile.gettempdir())):
@@ -90,8 +89,9 @@ def _write_beside(ledger: Path, update: Update) -> str:
                 scratch.write_text(line, encoding="utf-8")
         except (DataError, OSError):
             continue
-        return shlex.quote(str(path))
-    return f"FILE, a file with this line: {line.strip()}"
+        command = shlex.join(["resque", "ledger", "import", str(path), "--ledger", str(ledger)])
+        return f"the update is kept: run `{command}` later"
+    return f"no file either: put this line into a .jsonl file and import it: {line.strip()}"
 
 
 def _checked(name: str, value: Any) -> Any:
