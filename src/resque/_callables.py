@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +55,7 @@ def _import_file(path: Path) -> ModuleType:
     """Import a Python file under a module name of its own, which depends on its path."""
     if not path.is_file():
         raise ModelError(f"no such file: {path}; expected a Python file with a callable that returns an nn.Module")
-    name = f"resque_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    name = f"resque_user_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # a .py file always has a loader
     module = importlib.util.module_from_spec(spec)

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from resque._format import printable
 from resque._plain import Serializable
 
 __all__ = ["Display", "Displayable", "describe"]
@@ -18,7 +19,7 @@ MAX_ROWS = 20
 
 @dataclass(frozen=True)
 class Display:
-    """A title, an aligned table and a few sentences.
+    """A title, an aligned table and a few sentences; control characters in them are escaped.
 
     Attributes:
         title: First line of the text, caption of the HTML table.
@@ -33,6 +34,12 @@ class Display:
     rows: Sequence[Sequence[str]] = ()
     lines: Sequence[str] = ()
     text_columns: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "title", printable(self.title))
+        for name in ("columns", "lines"):
+            object.__setattr__(self, name, tuple(printable(text) for text in getattr(self, name)))
+        object.__setattr__(self, "rows", [tuple(printable(cell) for cell in row) for row in self.rows])
 
     def extended(self, rows: Sequence[Sequence[str]] = (), lines: Sequence[str] = ()) -> "Display":
         """Return the description with further rows and sentences."""
@@ -101,7 +108,7 @@ class Display:
 
 def _wrap(text: str, width: int) -> list[str]:
     """Split a text into lines; a long word without spaces, such as a file name, is broken."""
-    return textwrap.wrap(text, width, break_on_hyphens=False)
+    return textwrap.wrap(text, max(width, 1), break_on_hyphens=False)  # a column may be empty
 
 
 def _html_row(cells: Sequence[str], tag: str) -> str:

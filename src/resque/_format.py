@@ -1,12 +1,13 @@
 """Numbers for people: each with the unit in which it reads best."""
 
 import math
+import re
 
 from resque.types import Interval
 
 __all__ = [
     "COST_NAMES", "NOT_MEASURED", "format_cost", "format_estimate", "format_interval", "format_number", "format_price",
-    "format_probability", "format_share", "scale_and_unit",
+    "format_probability", "format_share", "printable", "scale_and_unit",
 ]  # fmt: skip
 
 _SCALES = {
@@ -26,6 +27,25 @@ COST_NAMES = {
     "flops": "operations",
 }
 NOT_MEASURED = "–"
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U000e0000-\U000e007f]"
+)
+"""Controls of a terminal (C0, C1), of the direction of writing, of lines, invisible signs, and halves of characters."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Return a text in which control characters are escaped, so that a name cannot steer a terminal or a page.
+
+    Args:
+        text: Text, which may hold names of files, models or shifts.
+        keep: Characters that stay.
+
+    Example:
+        >>> print(printable("new\x1b[2Jdata\u202enpz\n"))
+        new\x1b[2Jdata\u202enpz\n
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
 
 
 def format_cost(cost: str, value: float | None) -> str:

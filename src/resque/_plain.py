@@ -1,11 +1,12 @@
 """Conversion of result objects to plain dictionaries, lists and scalars, ready for JSON."""
 
 import math
+import os
 from typing import Any
 
 import msgspec
 
-__all__ = ["Serializable", "to_dict"]
+__all__ = ["Serializable", "finite", "to_builtins", "to_dict"]
 
 
 class Serializable:
@@ -27,22 +28,44 @@ def to_dict(record: Any) -> dict[str, Any]:
         >>> to_dict(Interval(1.0, float("inf"), 0.8, "none"))
         {'low': 1.0, 'high': None, 'level': 0.8, 'guarantee': 'none'}
     """
-    plain: dict[str, Any] = _finite(msgspec.to_builtins(record, enc_hook=_builtin))
+    plain: dict[str, Any] = finite(to_builtins(record))
     return plain
 
 
-def _finite(value: Any) -> Any:
+def to_builtins(value: Any) -> Any:
+    """Return a value as dictionaries, lists and scalars: arrays and tensors as their elements, a path as its text.
+
+    Raises:
+        TypeError: The value holds something else.
+
+    Example:
+        >>> from pathlib import Path
+        >>> to_builtins({"file": Path("net.pt"), "sizes": (1, 2)})
+        {'file': 'net.pt', 'sizes': (1, 2)}
+    """
+    return msgspec.to_builtins(value, enc_hook=_builtin)
+
+
+def finite(value: Any) -> Any:
+    """Return plain values in which each number that is not finite is None, because JSON has none.
+
+    Example:
+        >>> finite({"low": 1.0, "high": float("inf")})
+        {'low': 1.0, 'high': None}
+    """
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _builtin(value: Any) -> Any:
-    """Return the built-in equal of a NumPy scalar or of an instance of a subclass, such as PyTorch's version string."""
-    if hasattr(value, "item"):
-        return value.item()
+    """Return the built-in equal of an array, a path, or an instance of a subclass, such as PyTorch's version string."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     for base in (str, int, float):
         if isinstance(value, base):
             return base(value)

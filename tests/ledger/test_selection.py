@@ -1,6 +1,7 @@
 """What is read of a large ledger is selected by the database, and equals a selection from everything."""
 
 import dataclasses
+import json
 
 import pytest
 from hypothesis import given
@@ -91,3 +92,16 @@ def test_selections_use_an_index(ledger):
         for where, index in ((f"{PARENT} = 'm1'", "updates_by_parent"), (f"{IS_NEW_TASK} = 1", "updates_by_change")):
             plan = connection.execute(f"EXPLAIN QUERY PLAN SELECT id FROM updates WHERE {where}").fetchall()
             assert any(index in str(step) for step in plan), plan
+
+
+def test_updates_of_each_change_are_counted(ledger, updates):
+    tasks = sum(update.features.task_index is not None for update in updates)
+    assert (ledger.count_updates(True), ledger.count_updates(False)) == (tasks, len(updates) - tasks)
+
+
+def test_long_history_is_sampled_for_cross_validation_and_says_so(cli, ledger, updates):
+    line = f"ledger validate --target-accuracy 0.7 --no-bundled-history --ledger {ledger.path} --by seed"
+    code, out, err = cli(f"{line} --sample 40 --json")
+    assert code == 0, err
+    assert f"40 of {len(updates)} updates, drawn at random" in err
+    assert json.loads(out)["updates"] <= 40

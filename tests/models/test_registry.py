@@ -72,7 +72,7 @@ def test_unknown_names_are_refused_with_suggestions():
         "timm:resnet19": "timm has no model 'resnet19'; similar ones: .*resnet18",
         "torchvision:resnet19": "torchvision has no classifier 'resnet19'; similar ones: .*resnet18",
         "torchvision:fasterrcnn_resnet50_fpn": "no classifier",
-        "hf:./nowhere": "cannot be built",
+        "hf:./nowhere": "no such folder",
     }.items():
         with pytest.raises(ModelError, match=message):
             load_model(spec)

@@ -187,7 +187,7 @@ def test_killed_process_leaves_no_partial_entry_and_resumes(cli, folder):
     job = RetrainingJob(data.part("train"), data.part("test"), 1.0, recipe)
     expected = to_dict(retrain(load_model("resque.networks:small_cnn"), job, meter=ClockMeter()).curve)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    line = [*COMMAND, "--checkpoint-every", "0", "--json", "--out", "killed"]
+    line = [*COMMAND, "--checkpoint-every", "0", "--out", "killed"]
     command = [sys.executable, "-c", REPORT_CHECKPOINTS, *line]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout.readline() == b"kept\n"
@@ -201,7 +201,7 @@ def test_killed_process_leaves_no_partial_entry_and_resumes(cli, folder):
     assert process.returncode != 0
     assert list(folder.glob("updates/checkpoints/*.checkpoint"))
     assert not (folder / "killed" / "model.safetensors").exists()
-    _, out, err = cli(" ".join([*line, "--resume"]))
+    _, out, err = cli(" ".join([*line, "--resume", "--json"]))
     update = json.loads(out)
     assert update["resumed"] == 1, err
     assert {**update["curve"], "wall_s": 0} == {**expected, "wall_s": 0}

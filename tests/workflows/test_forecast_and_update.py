@@ -241,3 +241,21 @@ def test_a_new_head_is_not_compared_with_scratch(folder, meter, head):
     with pytest.raises(SettingError, match="no counterpart from scratch"):
         UpdateRequest(**given).run_beside_scratch(seeds=1)
     assert not list(folder.iterdir())
+
+
+def test_forecast_from_a_long_history_says_how_much_of_it_was_used(folder, monkeypatch):
+    from resque.forecasting import selection
+    from resque.ledger.bundled import bundled_updates
+
+    ledger = resque.Ledger("resque.db")
+    shifts = [update for update in bundled_updates() if update.features.task_index is None][:40]
+    ledger.extend(shifts)
+    arguments = {
+        "train": "digits@16px@train@300+blur:5", "test": "digits@16px@test+blur:5", "target_accuracy": 0.7,
+        "recipe": "train-adam", "ledger": ledger, "meter": resque.ClockMeter(), "bundled_history": False,
+    }  # fmt: skip
+    assert not [note for note in resque.forecast("resque.networks:small_cnn", **arguments).notes if "learned" in note]
+    monkeypatch.setattr(selection, "MOST_UPDATES", 30)
+    limited = resque.forecast("resque.networks:small_cnn", **arguments)
+    assert "learned from 30 of 40 updates: those of this model, then the newest" in limited.notes
+    assert limited.n_history <= 30

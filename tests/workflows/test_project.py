@@ -36,7 +36,7 @@ def files(folder: Path, digits) -> Path:
 
 def values():
     kinds = {str: st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)}
-    kinds |= {float: st.floats(0.01, 100.0), int: st.integers(1, 1000)}
+    kinds |= {float: st.floats(0.01, 100.0), int: st.integers(1, 1000), bool: st.booleans()}
     return st.fixed_dictionaries({}, optional={key: kinds[KEYS[key[0]][key[1]].type] for key in EVERY_KEY})
 
 
@@ -78,7 +78,7 @@ def test_a_file_that_exists_is_kept(folder):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[model]\nspecs = 'a'", r"\[model\] has no key 'specs'; use one of spec, weights, original"),
+        ("[model]\nspecs = 'a'", r"\[model\] has no key 'specs'; use one of spec, weights, download, original"),
         ("[models]\nspec = 'a'", r"no section \[models\]; use one of model, data, update"),
         ("target_accuracy = 0.9", r"no section \[target_accuracy\]"),
         ("[update]\ntarget_accuracy = 'high'", "update.target_accuracy is 'high', expected a number"),

@@ -3,18 +3,27 @@
 import copy
 import dataclasses
 import json
+import shlex
+import tempfile
+import warnings
+from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
 import resque
 from doubles import synthetic_update
 from resque.data.preprocessing import as_float
 from resque.energy.grid import Grid
 from resque.energy.meters import ClockMeter
-from resque.errors import LedgerError, ResqueError, ResqueWarning, SettingError
+from resque.errors import LedgerError, MeterError, ResqueError, ResqueWarning, SettingError
+from resque.ledger.export import read_json_lines
+from resque.ledger.importers.importer import import_updates
 from resque.ledger.records import Features
 from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint
@@ -22,6 +31,7 @@ from resque.training.cost_tracking import gradient_norm, parameter_change
 from resque.training.evaluation import evaluate
 from resque.training.job import RetrainingJob
 from resque.training.recipe import RECIPES
+from resque.workflows.keeping import keep_update
 
 BATCH = 32
 
@@ -118,7 +128,7 @@ def test_invalid_values_are_refused(tmp_path):
 def history(tmp_path, cnn, small, meter):
     """A ledger of a few updates, and a forecast for one more."""
     ledger = Ledger(tmp_path / "h.db")
-    recipe = dataclasses.replace(RECIPES["train-adam"], max_epochs=4, evaluate_every=2)
+    recipe = dataclasses.replace(RECIPES["train-sgd"], learning_rate=0.1, max_epochs=4, evaluate_every=2)
     for number in range(1, 7):
         shift_type = f"type {number % 3}"
         ledger.add(
@@ -204,8 +214,201 @@ def test_evaluation_time_is_not_training_time(tmp_path, meter):
     assert 0.0 <= run.update.cost.wall_s < run.evaluation_s
 
 
-def test_forecast_of_another_recipe_is_not_settled(history):
+@pytest.mark.parametrize(
+    ("recipe", "optimizer", "said"),
+    [
+        ({"batch_size": np.int64(7)}, None, "batch_size 32, not 7"),
+        ({"learning_rate": 0.01}, None, "learning_rate 0.1, not 0.01"),
+        ({"trains": "head"}, None, "trains all, not head"),
+        ({"optimizer": "adam"}, None, "optimizer sgd, not adam"),
+        (None, lambda model: torch.optim.AdamW(model.parameters(), lr=0.1), "optimizer sgd, not adamw"),
+        (None, lambda model: torch.optim.Adam(model.parameters(), lr=0.1), "optimizer sgd, not adam"),
+        (None, lambda model: torch.optim.SGD(model.parameters(), lr=0.2), "learning_rate 0.1, not 0.2"),
+        (None, lambda model: torch.optim.SGD(model[-1].parameters(), lr=0.1), "trains all, not head"),
+        (None, lambda model: torch.optim.SGD(model[0].parameters(), lr=0.1), "trains all, not part"),
+        ({"learning_rate": 0.1}, lambda model: torch.optim.SGD(model.parameters(), lr=1.0), "0.1, not 1.0"),
+    ],
+)
+def test_forecast_of_another_recipe_is_not_settled(history, cnn, recipe, optimizer, said):
     ledger, forecast = history
-    match = "made for batch_size 32, not 7"
-    with pytest.raises(SettingError, match=match), resque.record(ledger, forecast.id, recipe={"batch_size": 7}):
-        pass
+    used = None if optimizer is None else optimizer(cnn)
+    before = len(ledger.updates())
+
+    def run():
+        with resque.record(ledger, forecast, model=cnn, recipe=recipe, optimizer=used, meter=ClockMeter()) as run:
+            run.evaluated(step=0, accuracy=0.5)
+
+    with pytest.warns(ResqueWarning, match="does not settle it") as caught:
+        run()
+    assert said in str(caught[0].message)
+    assert len(ledger.updates()) == before + 1
+    assert ledger.updates()[-1].forecast_id is None
+    assert ledger.pending(forecast.id) == forecast
+
+
+@pytest.mark.parametrize("samples", [10 * 33, 10 * 28, 10 * 64])
+def test_forecast_of_another_batch_size_is_not_settled(history, samples):
+    ledger, forecast = history
+
+    def run():
+        with resque.record(ledger, forecast, steps_per_epoch=10, meter=ClockMeter()) as run:
+            run.evaluated(step=np.float64(10), accuracy=0.5, samples=samples)
+
+    with pytest.warns(ResqueWarning, match="made for batch_size 32, not about"):
+        run()
+    assert ledger.settled() == []
+
+
+@pytest.mark.parametrize("samples", [None, 10 * 32, 10 * 32 - 31])
+def test_same_recipe_settles_whatever_the_schedule(history, cnn, samples):
+    ledger, forecast = history
+    optimizer = torch.optim.SGD(cnn.parameters(), lr=torch.tensor(0.1))
+    torch.optim.lr_scheduler.LinearLR(optimizer)  # the rate begins at a third
+    recipe = {"batch_size": 32, "learning_rate": np.float32(0.1), "optimizer": "SGD", "note": "mine"}
+    options = {"recipe": recipe, "steps_per_epoch": np.int64(10), "meter": ClockMeter()}
+    with resque.record(ledger, forecast, model=cnn, optimizer=optimizer, **options) as run:
+        for _ in range(10):
+            cnn(torch.rand(2, 1, 8, 8)).sum().backward()
+            optimizer.step()
+        run.evaluated(step=10, accuracy=0.5, samples=samples)
+    assert ledger.settled() == [(forecast, run.update)]
+
+
+REFUSED = [
+    *({field: value} for field in ("name", "train_data", "test_data", "shift_type") for value in (
+        5, np.float64(1.0), b"mine", ["a"], "\udcff", Path("new\udcff.npz"),
+    )),
+    *({"recipe": value} for value in (
+        "retrain-adam", [1], 7, {1: 2}, {"a": float("nan")}, {"a": {"b": [np.float32("inf")]}}, {"\ud800": 1},
+        {"a": "\udcff"}, {"a": object}, {"a": 1j}, {"a": 2**70}, {"a": torch.nn.Linear(1, 1)}, {"a": {("b",): 1}},
+    )),
+    *({"grid": value} for value in ("FRA", 44.0, Grid("FRA", float("nan"), "x"), Grid("\udcff", 1.0, "x"),
+        Grid("FRA", -1.0, "x"), Grid("FRA", float("inf"), "x"), Grid(5, 1.0, "x"), Grid("FRA", "44", "x"))),
+    *({"seed": value} for value in (1.5, "1", True, 2**63, np.array([1, 2]), float("nan"))),
+    *({"target_accuracy": value} for value in ("0.9", True, 0.0, 90, float("nan"), np.float32("nan"), -1, [0.9])),
+    {"tariff": 0.3}, {"tariff": "EUR"}, {"model": "net.py:build"}, {"model": 5}, {"meter": 5}, {"forecast": 5},
+    {"ledger": 5}, {"ledger": None}, {"optimizer": "sgd"}, {"steps_per_epoch": 0}, {"steps_per_epoch": 2.5},
+    {"steps_per_epoch": True}, {"steps_per_epoch": "10"}, {"steps_per_epoch": float("nan")},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("given", REFUSED, ids=str)
+def test_what_cannot_be_stored_is_refused_before_the_loop_begins(tmp_path, given):
+    arguments = {"ledger": tmp_path / "h.db", "meter": ClockMeter(), **given}
+    with pytest.raises(ResqueError) as refused, resque.record(**arguments):
+        pytest.fail("the loop began")
+    assert "\n" not in str(refused.value)
+    str(refused.value).encode()
+    field = next(iter(given)).split("_")[0]
+    assert field in str(refused.value) or (field, type(refused.value)) == ("grid", MeterError)
+    assert not (tmp_path / "h.db").exists()
+
+
+@pytest.mark.parametrize("field", ["accuracy", "loss", "step", "samples"])
+@pytest.mark.parametrize("value", ["0.5", "x", b"1", [0.5, 0.6], np.array([1, 2]), 1j, True, object, {}], ids=repr)
+def test_what_is_no_number_is_refused_when_it_is_reported(tmp_path, field, value):
+    with resque.record(tmp_path / "h.db", meter=ClockMeter()) as run:
+        with pytest.raises(SettingError, match=f"{field} is .*; expected"):
+            run.evaluated(**{"step": 1, "accuracy": 0.5, field: value})
+        run.evaluated(step=1, accuracy=0.5)
+
+
+PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+SCALARS = (
+    PLAIN | st.text() | st.floats(-1e6, 1e6, width=32).map(np.float32) | st.integers(0, 99).map(np.int16)
+    | st.booleans().map(np.bool_) | st.just(Path("a/b.npz")) | st.integers(0, 9).map(torch.tensor)
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3)
+)
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=4), st.integers(-(2**63), 2**63 - 1), st.text())
+def test_what_is_stored_is_read_back_as_it_is(recipe, seed, name):
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = {"recipe": recipe, "seed": seed, "shift_type": name, "train_data": np.str_(name)}
+        grid = Grid("TST", np.float32(44.5), "x")
+        with resque.record(Path(folder) / "h.db", meter=ClockMeter(), grid=grid, **arguments) as run:
+            run.evaluated(step=np.int64(3), accuracy=np.float32(0.5), loss=np.array(0.25), samples=torch.tensor(96))
+        assert Ledger(Path(folder) / "h.db").updates() == [run.update]
+        assert (run.update.seed, run.update.shift_type, run.update.grid.intensity_g_per_kwh) == (seed, name, 44.5)
+
+
+def block(ledger: Path) -> None:
+    """Turn the ledger into what nobody can write to, whoever it is."""
+    ledger.unlink(missing_ok=True)
+    ledger.mkdir()
+
+
+@pytest.mark.parametrize("how", ["a folder", "not a ledger", "no space", "an unknown error"])
+def test_an_update_that_the_ledger_does_not_take_is_kept_in_a_file(tmp_path, monkeypatch, how):
+    path = tmp_path / "my ledgers" / "h.db"
+    path.parent.mkdir()
+
+    def run():
+        with resque.record(path, meter=ClockMeter()) as run:
+            run.evaluated(step=7, accuracy=0.5)
+            if how == "a folder":
+                block(path)
+            elif how == "not a ledger":
+                path.write_bytes(b"This is something else." * 99)
+            else:
+                error = OSError("no space left") if how == "no space" else ZeroDivisionError()
+                monkeypatch.setattr(Ledger, "add", Mock(side_effect=error))
+
+    with pytest.raises(LedgerError, match="the update is kept: run `resque ledger import") as failed:
+        run()
+    assert "\n" not in str(failed.value)
+    (file,) = path.parent.glob("update-*.jsonl")
+    command = str(failed.value).split("`")[1]
+    assert shlex.split(command) == ["resque", "ledger", "import", str(file), "--ledger", str(path)]
+    monkeypatch.undo()
+    other = Ledger(tmp_path / "other.db")
+    (imported,) = import_updates(other, file).updates
+    assert [update.id for update in other.updates()] == [imported]
+    assert other.updates()[0].cost.steps == 7
+
+
+def test_an_update_is_kept_elsewhere_or_in_the_error_where_its_folder_cannot_be_written(folder, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
+    monkeypatch.setattr(Ledger, "add", Mock(side_effect=LedgerError("full")))
+    update = synthetic_update("u1", index=0.1, steps=5)
+    (folder / "gone").write_text("a file where the folder was")
+    ledger = Ledger(folder / "gone" / "h.db")
+    kept = folder / "update-u1.jsonl"
+    with pytest.raises(LedgerError, match="import .*update-u1.jsonl --ledger .* later"):
+        keep_update(ledger, update)
+    assert read_json_lines(kept) == [update]
+    kept.unlink()
+    kept.mkdir()
+    with pytest.raises(LedgerError, match="temporary/update-u1.jsonl"):
+        keep_update(ledger, update)
+    assert read_json_lines(folder / "temporary" / "update-u1.jsonl") == [update]
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "gone"))
+    with pytest.raises(LedgerError, match="import it: ") as failed:
+        keep_update(ledger, update)
+    line = str(failed.value).split("import it: ")[1].rpartition(" (")[0]
+    (folder / "copied.jsonl").write_text(line)
+    assert read_json_lines(folder / "copied.jsonl") == [update]
+
+
+def test_an_interruption_while_the_ledger_is_waited_for_keeps_the_update(folder, monkeypatch):
+    monkeypatch.setattr(Ledger, "add", Mock(side_effect=KeyboardInterrupt))
+    update = synthetic_update("u1", index=0.1, steps=5)
+    with pytest.warns(ResqueWarning, match="kept: run `resque ledger import"), pytest.raises(KeyboardInterrupt):
+        keep_update(Ledger(folder / "h.db"), update)
+    assert read_json_lines(folder / "update-u1.jsonl") == [update]
+
+
+def test_warnings_as_errors_do_not_lose_the_run(history, cnn):
+    ledger, forecast = history
+
+    def run():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with resque.record(ledger, forecast, steps_per_epoch=10, meter=ClockMeter()) as run:
+                run.evaluated(step=10, accuracy=0.5, samples=640)
+
+    with pytest.raises(ResqueWarning):
+        run()
+    assert ledger.updates()[-1].cost.samples == 640

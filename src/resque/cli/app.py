@@ -7,13 +7,15 @@ import functools
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from resque import __version__
+from resque._format import printable
 from resque.cli import ledger
 from resque.cli.calibrate import calibrate
 from resque.cli.demo import demo
@@ -25,7 +27,7 @@ from resque.cli.profile import profile
 from resque.cli.report import report
 from resque.cli.retrain import retrain
 from resque.cli.task import task
-from resque.errors import ResqueError, ResqueWarning
+from resque.errors import ResqueError, ResqueWarning, SettingError
 
 __all__ = ["app", "main"]
 
@@ -38,8 +40,32 @@ FORMER_OPTIONS = {
 """Options that stay valid and are not listed in the help → what they mean today."""
 INTERRUPTED = 130  # what typer makes of SIGINT
 
+
+class _Group(TyperGroup):
+    """The commands; control characters in their messages about wrong usage are escaped."""
+
+    def make_context(self, *arguments: Any, **more: Any) -> Any:
+        with _printable_usage_errors():
+            return super().make_context(*arguments, **more)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _printable_usage_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _printable_usage_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the class is click's, or the one in typer, depending on the version
+            error.message = printable(str(error.message))  # type: ignore[attr-defined]
+        raise
+
+
 app = typer.Typer(
     name="resque",
+    cls=_Group,
     help="Forecast what updating a deep learning classifier will cost, and measure what it did cost.",
     no_args_is_help=True,
     add_completion=False,
@@ -78,7 +104,7 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("always", ResqueWarning)
             warnings.showwarning = functools.partial(_show_warning, set())
-            arguments = _with_current_names(sys.argv[1:])
+            arguments = _with_current_names([_checked(argument) for argument in sys.argv[1:]])
             with _only_json() if "--json" in arguments else nullcontext():
                 app(args=arguments)
     except ResqueError as error:
@@ -104,6 +130,13 @@ def _only_json() -> AbstractContextManager[None]:
     return console.only_json()
 
 
+def _checked(argument: str) -> str:
+    """Return an argument; raise SettingError if its bytes were no text."""
+    if any("\ud800" <= character <= "\udfff" for character in argument):
+        raise SettingError(f"argument {argument!r:.60} is no Unicode text: rename the file, or type it again")
+    return argument
+
+
 def _with_current_names(arguments: list[str]) -> list[str]:
     """Return the arguments with former option names replaced."""
     named = [argument.partition("=") for argument in arguments]
@@ -114,7 +147,7 @@ def _with_current_names(arguments: list[str]) -> list[str]:
 def _show_warning(shown: set[str], message: Warning | str, category: type[Warning], *where: Any) -> None:
     """Show a warning of resque as one line, once; leave those of others as they are."""
     if not issubclass(category, ResqueWarning):
-        sys.stderr.write(warnings.formatwarning(message, category, *where[:2]))
+        sys.stderr.write(printable(warnings.formatwarning(message, category, *where[:2]), keep="\n"))
     elif str(message) not in shown:
         from resque.reporting import console
 
@@ -123,4 +156,4 @@ def _show_warning(shown: set[str], message: Warning | str, category: type[Warnin
 
 
 def _print_error(message: str) -> None:
-    print(f"resque: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    print(f"resque: {printable(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201

@@ -22,6 +22,7 @@ def calibrate(
         str | None, opt.option(opt.MODEL, "Such images held out; default: 30 % of --data, fair if not trained on.")
     ] = None,
     classes: opt.Classes = None,
+    download: opt.Download = False,
     device: opt.Device = "cpu",
     limit: opt.Limit = None,
     data_root: opt.DataRoot = opt.DATA_ROOT,
@@ -66,7 +67,7 @@ def calibrate(
     from resque.reporting import console
     from resque.workflows.calibrate import Calibration, CalibrationBudget
 
-    loader = input_loader(model, weights, device, limit, data_root)
+    loader = input_loader(model, weights, classes, device, limit, data_root, download)
     history, grid, meter = Ledger(ledger), named_grid(country, intensity, pue), open_meter(loader.device)
     history.check_writable()
     (budget := CalibrationBudget(max_hours, max_kwh)).check(meter)
@@ -74,7 +75,7 @@ def calibrate(
         model=model, data=data, ledger=history, meter=meter, grid=grid, original=original, test=test,
         target_accuracy=target_accuracy, updates=updates, recipe=recipe, evaluate_every=evaluate_every,
         max_epochs=max_epochs, seed=seed, layer=layer, reduction=reduction,
-        options=model_options(weights, classes, device, limit, data_root),
+        options=model_options(weights, classes, device, limit, data_root, download),
     )  # fmt: skip
     network, plan = calibration.plan()
     reasons = budget.exceeded_by(plan)

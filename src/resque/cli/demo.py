@@ -46,4 +46,5 @@ def demo(
     tables.show_settlement(summary)
     console.out.print(f"energy: {sentences.energy_sentence(updates[-1].energy)}; {sentences.grid_sentence(grid)}")
     console.out.print(f"original model: accuracy {outcome.clean_accuracy:.3f}, in {out}; report: {report}")
-    console.out.print(f"\n{verdict}", style="bold")
+    console.out.print()
+    console.out.print(verdict, style="bold")

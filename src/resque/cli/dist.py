@@ -11,6 +11,8 @@ def dist(
     original: Annotated[str, opt.option(opt.MODEL, "Profile (.safetensors) or data that the model was trained on.")],
     shifted: Annotated[str, opt.option(opt.MODEL, "New data, of the same classes.")],
     weights: opt.Weights = None,
+    classes: opt.Classes = None,
+    download: opt.Download = False,
     limit: opt.Limit = None,
     data_root: opt.DataRoot = opt.DATA_ROOT,
     device: opt.Device = "cpu",
@@ -32,7 +34,7 @@ def dist(
     from resque.reporting import console, tables
 
     check_options(unit, undefined, confidence)
-    loader = input_loader(model, weights, device, limit, data_root)
+    loader = input_loader(model, weights, classes, device, limit, data_root, download)
     new = loader.data(shifted, for_training=False)
     network = loader.network(new)
     before = loader.original_profile(network, original, layer, reduction)

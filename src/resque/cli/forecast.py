@@ -34,6 +34,7 @@ def forecast(
     shift_type: opt.ShiftType = None,
     weights: opt.Weights = None,
     classes: opt.Classes = None,
+    download: opt.Download = False,
     device: opt.Device = "cpu",
     limit: opt.Limit = None,
     data_root: opt.DataRoot = opt.DATA_ROOT,
@@ -104,7 +105,7 @@ def forecast(
             recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, labels=labels,
             layer=layer, reduction=reduction, shift_type=shift_type, seed=seed, level=confidence,
             bundled_history=not no_bundled, country=country, intensity=intensity, pue=pue,
-            options=model_options(weights, classes, device, limit, data_root),
+            options=model_options(weights, classes, device, limit, data_root, download),
         )  # fmt: skip
     except TooFewUpdatesError as error:
         _append(page, markdown.undecided_markdown(str(error)))

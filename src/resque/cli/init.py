@@ -9,6 +9,7 @@ from resque.cli import options as opt
 def init(
     model: Annotated[str | None, opt.option(opt.MODEL, "Model specification, e.g. net.py:build.")] = None,
     weights: Annotated[str | None, opt.option(opt.MODEL, "State dict of the model.")] = None,
+    download: opt.Download = False,
     original: Annotated[str | None, opt.option(opt.MODEL, "Profile or data before the shift.")] = None,
     test: Annotated[str | None, opt.option(opt.MODEL, "Held-out new data.")] = None,
     original_test: Annotated[str | None, opt.option(opt.MODEL, "Held-out original data.")] = None,
@@ -33,6 +34,7 @@ def init(
 
     given = {
         ("model", "spec"): model, ("model", "weights"): weights, ("model", "original"): original,
+        ("model", "download"): download or None,
         ("data", "test"): test, ("data", "original_test"): original_test,
         ("update", "target_accuracy"): target_accuracy, ("update", "recipe"): recipe, ("update", "device"): device,
         ("cost", "country"): country, ("ledger", "path"): ledger,

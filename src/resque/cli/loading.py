@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 
 def model_options(
-    weights: Path | None, classes: int | None, device: str, limit: int | None, data_root: Path
+    weights: Path | None, classes: int | None, device: str, limit: int | None, data_root: Path, download: bool
 ) -> "ModelOptions":
     """Return how a model and its data are loaded, with progress bars."""
     from resque.reporting import console
     from resque.workflows.inputs import ModelOptions
 
-    return ModelOptions(weights, classes, device, limit, data_root, show_progress=console.progress)
+    return ModelOptions(weights, classes, device, limit, data_root, console.progress, download)
 
 
-def input_loader(model: str, weights: Path | None, device: str, limit: int | None, data_root: Path) -> "InputLoader":
-    """Return a loader of one model and its data, with progress bars."""
+def input_loader(model: str, *options: Any) -> "InputLoader":
+    """Return a loader of one model and its data; the options are those of :func:`model_options`."""
     from resque.workflows.inputs import InputLoader
 
-    return InputLoader(model, model_options(weights, None, device, limit, data_root))
+    return InputLoader(model, model_options(*options))
 
 
 def open_existing_ledger(path: Path) -> "Ledger":

@@ -52,6 +52,15 @@ Model = Annotated[
 ]
 Weights = Annotated[Path | None, option(MODEL, "State dict: .safetensors, or .pt without pickled code.")]
 Classes = Annotated[int | None, option(MODEL, "Outputs of the model; default: the weights', else the data's.")]
+Download = Annotated[
+    bool,
+    option(
+        MODEL,
+        "Fetch hub names (hf:OWNER/NAME) and weights of tagged timm names that are not here.",
+        "--download",
+        envvar="RESQUE_DOWNLOAD",
+    ),
+]
 Device = Annotated[str, option(MODEL, "cpu, cuda, cuda:1 or mps.")]
 Limit = Annotated[int | None, option(MODEL, "Maximum number of samples of each dataset.")]
 DataRoot = Annotated[Path, option(MODEL, "Folder of torchvision's datasets.")]

@@ -12,6 +12,8 @@ def profile(
     data: Annotated[str, opt.option(opt.MODEL, "Original data: digits, npz:FILE, folder:PATH, …")],
     out: Annotated[Path, opt.option(opt.OUTPUT, "Profile to write, .safetensors.")],
     weights: opt.Weights = None,
+    classes: opt.Classes = None,
+    download: opt.Download = False,
     limit: opt.Limit = None,
     data_root: opt.DataRoot = opt.DATA_ROOT,
     device: opt.Device = "cpu",
@@ -28,7 +30,7 @@ def profile(
     from resque.indices.class_sums import HALVES
     from resque.reporting import console, tables
 
-    loader = input_loader(model, weights, device, limit, data_root)
+    loader = input_loader(model, weights, classes, device, limit, data_root, download)
     original = loader.data(data, for_training=False)
     result = loader.profile(loader.network(original), original, layer, reduction, labels)
     result.save(out)

@@ -31,6 +31,7 @@ def retrain(
     extend: opt.Extend = False,
     shift_type: opt.ShiftType = None,
     classes: opt.Classes = None,
+    download: opt.Download = False,
     device: opt.Device = "cpu",
     limit: opt.Limit = None,
     data_root: opt.DataRoot = opt.DATA_ROOT,
@@ -97,7 +98,7 @@ def retrain(
         checkpoint_every_s=checkpoint_every, recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs,
         labels=labels, layer=layer, reduction=reduction, shift_type=shift_type, seed=seed, country=country,
         intensity=intensity, pue=pue, tariff=tariff,
-        options=model_options(weights, classes, device, limit, data_root),
+        options=model_options(weights, classes, device, limit, data_root, download),
     )  # fmt: skip
     if from_scratch:
         begun = utc_now()

@@ -10,6 +10,8 @@ def task(
     model: opt.Model,
     data: Annotated[str, opt.option(opt.MODEL, "Data of the new task; any integers as labels.")],
     weights: opt.Weights = None,
+    classes: opt.Classes = None,
+    download: opt.Download = False,
     extend: opt.Extend = False,
     limit: opt.Limit = None,
     data_root: opt.DataRoot = opt.DATA_ROOT,
@@ -46,7 +48,7 @@ def task(
         extend, warmup_steps, named_recipe(recipe, None, None), init, lloyd, keep, layer, reduction, seed
     )
     grid = named_grid(country, intensity, pue)
-    loader = input_loader(model, weights, device, limit, data_root)
+    loader = input_loader(model, weights, classes, device, limit, data_root, download)
     network, new_task = loader.network(seed=seed), loader.data(data)
     with console.progress("resque task") as show:
         index = task_index(network, new_task, settings, meter=open_meter(loader.device), grid=grid, on_progress=show)

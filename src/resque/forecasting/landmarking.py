@@ -32,9 +32,10 @@ from resque.forecasting.history import (
 )
 from resque.forecasting.intervals import LEVEL, PredictiveDistribution, predict
 from resque.forecasting.prediction import predict_cost, success_distribution
-from resque.forecasting.selection import choose_predictors
+from resque.forecasting.selection import choose_predictors, updates_to_learn_from
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Estimate, Forecast, ForecastRevision, LearningCurve, Update
+from resque.ledger.store import Ledger
 from resque.training.job import RetrainingJob
 from resque.types import Interval
 
@@ -167,6 +168,12 @@ class ForecastReviser:
         """Return the reviser of a stored forecast, with the bundled history if the forecast used it."""
         bundled = bundled_updates() if forecast.n_bundled else ()
         return cls(history, ForecastQuery.of_forecast(forecast), bundled, forecast.level, job)
+
+    @classmethod
+    def of_ledger(cls, forecast: Forecast, ledger: Ledger, job: RetrainingJob | None = None) -> "ForecastReviser":
+        """Return the reviser of a stored forecast, with the updates of a ledger that the forecast learns from."""
+        updates = updates_to_learn_from(ledger, forecast.parent, forecast.features.task_index is not None)
+        return cls.of_forecast(forecast, updates, job)
 
     def __call__(self, curve: LearningCurve) -> ForecastRevision | None:
         """Revise the forecast.

@@ -1,4 +1,4 @@
-"""Choose the predictors that a forecast uses."""
+"""Choose the updates that a forecast learns from, and the predictors that it uses."""
 
 from collections.abc import Sequence
 
@@ -8,12 +8,8 @@ from resque.ledger.records import Update
 from resque.ledger.store import Ledger
 
 __all__ = [
-    "FEWEST_FOR_SELECTION",
-    "MOST_UPDATES",
-    "choose_predictors",
-    "predictors_of_success",
-    "updates_to_learn_from",
-]
+    "FEWEST_FOR_SELECTION", "MOST_UPDATES", "choose_predictors", "predictors_of_success", "updates_to_learn_from",
+]  # fmt: skip
 
 MOST_UPDATES = 300
 """Most updates that a forecast learns from; the time of its fit grows with their square, to a minute at a thousand."""

@@ -146,6 +146,12 @@ class Ledger:
                 for name, rows in counted.items()
             }
 
+    def count_updates(self, new_tasks: bool) -> int:
+        """Return the number of updates to new tasks, or of shifts, that are not void."""
+        query = f"SELECT count(*) FROM updates AS entry WHERE {_IS_VALID.format('entry')} AND {IS_NEW_TASK} = ?"
+        with self._reading() as connection:
+            return 0 if connection is None else int(connection.execute(query, [int(new_tasks)]).fetchone()[0])
+
     def entry(self, entry_id: str) -> Update | Forecast:
         """Return the one update or forecast whose id begins with the given text, also if it is void.
 

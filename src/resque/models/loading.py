@@ -22,7 +22,11 @@ __all__ = ["fresh_model", "load_model", "move_to_device", "usable_device"]
 
 
 def load_model(
-    model: str | nn.Module, weights: str | Path | None = None, seed: int = 0, classes: int | None = None
+    model: str | nn.Module,
+    weights: str | Path | None = None,
+    seed: int = 0,
+    classes: int | None = None,
+    download: bool = False,
 ) -> nn.Module:
     """Build the model that a specification names, or take one that is built, and load weights into it.
 
@@ -32,6 +36,7 @@ def load_model(
         seed: Seed of random initial weights, so that one specification always gives the same model.
         classes: Number of outputs; None takes that of the weights, or else the specification's own. A callable gets
             it if it has a parameter ``num_classes``.
+        download: Whether names on a hub, and weights of tagged timm names, are fetched; if not, they must be here.
 
     Returns:
         The model, in evaluation mode.
@@ -54,10 +59,10 @@ def load_model(
                 f"the model has {outputs} outputs; expected {classes}: replace its head, or leave classes out"
             )
     else:
-        network = build_model(model, seed, classes)
+        network = build_model(model, seed, classes, download=download)
         outputs = None if state is None else _count_outputs(state, network)
         if classes is None and outputs not in (None, _count_outputs(network.state_dict(), network)):
-            network = build_model(model, seed, outputs)
+            network = build_model(model, seed, outputs, download=download)
         network.resque_spec = model  # type: ignore[assignment]  # workflows know its preprocessing by it
     if state is not None:
         load_state(network, state, weights)

@@ -1,18 +1,20 @@
 """Build what a model specification names, and tell what preprocessing its inputs need.
 
 ``timm:NAME`` and ``torchvision:NAME`` are architectures with random weights. A timm name with a tag, as in
-``timm:resnet18.a1_in1k``, has the weights of the tag, which timm downloads. ``hf:PATH_OR_ID`` is a classifier that
-transformers saved, in a folder or else on the hub. Anything else names a function of the user's.
+``timm:resnet18.a1_in1k``, has the weights of the tag. ``hf:PATH_OR_ID`` is a classifier that transformers saved, in a
+folder or else on the hub. What is not here is downloaded only on request. Anything else names a function of the user's.
 """
 
 import difflib
 import inspect
-from collections.abc import Callable
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 import torch
+import torch.hub
 from torch import nn
 from torch.nn.parameter import is_lazy
 
@@ -41,7 +43,7 @@ def has_random_weights(spec: str | nn.Module) -> bool:
     return library == "torchvision" or (library == "timm" and "." not in name)
 
 
-def preprocessing_for(spec: str | nn.Module) -> Preprocessing:
+def preprocessing_for(spec: str | nn.Module, download: bool = False) -> Preprocessing:
     """Return the preprocessing that a model of a library needs; other models take images as they are.
 
     Raises:
@@ -52,10 +54,15 @@ def preprocessing_for(spec: str | nn.Module) -> Preprocessing:
         ImagePreprocessing(side=None, fixed=False, channels=None, mean=(), std=())
     """
     library, name = _split(spec)
-    return _LIBRARIES[library][1](name) if library else ImagePreprocessing()
+    if not library:
+        return ImagePreprocessing()
+    with _hub(spec, download):
+        return _LIBRARIES[library][1](name)
 
 
-def build_model(spec: str, seed: int = 0, classes: int | None = None, trained: bool = True) -> nn.Module:
+def build_model(
+    spec: str, seed: int = 0, classes: int | None = None, trained: bool = True, download: bool = False
+) -> nn.Module:
     """Build the model that a specification names; the global random state stays as it is.
 
     Args:
@@ -64,6 +71,7 @@ def build_model(spec: str, seed: int = 0, classes: int | None = None, trained: b
         classes: Number of outputs; None takes the specification's own. A callable gets it if it has a parameter
             ``num_classes``.
         trained: Whether a model of a library gets the weights that its name stands for; if not, all are random.
+        download: Whether what the name stands for is fetched; if not, it must be here.
 
     Raises:
         ModelError: There is no such model (the message lists similar names), it cannot be built, or its library is
@@ -77,8 +85,48 @@ def build_model(spec: str, seed: int = 0, classes: int | None = None, trained: b
     function = None if library else load_callable(spec)  # before the seed is set: an import may draw random numbers
     with isolated_random_state(torch.device("cpu"), seed):
         if function is None:
-            return _build_from_library(library, name, classes, trained)
+            with _hub(spec, download):
+                return _build_from_library(library, name, classes, trained)
         return _build_from_callable(spec, function, classes)
+
+
+@contextmanager
+def _hub(spec: str | nn.Module, download: bool) -> Iterator[None]:
+    """Let what a specification names be fetched on request alone; refuse what is neither here nor a name of the hub."""
+    library, name = _split(spec)
+    if library == "hf" and not os.path.isdir(name):  # before transformers is imported, which takes seconds
+        _check_hub_name(name, download)
+    if download or library not in ("hf", "timm"):
+        yield
+        return
+    hub: Any = import_optional("huggingface_hub.constants", "models")
+    kept = hub.HF_HUB_OFFLINE, torch.hub.download_url_to_file
+    hub.HF_HUB_OFFLINE, torch.hub.download_url_to_file = True, _refuse_download
+    try:
+        yield
+    except ModelError as error:
+        if isinstance(error.__cause__, OSError) and not os.path.isdir(name):
+            raise ModelError(f"{spec}: its files are not here; add --download to fetch them") from error
+        raise
+    finally:
+        hub.HF_HUB_OFFLINE, torch.hub.download_url_to_file = kept
+
+
+def _check_hub_name(name: str, download: bool) -> None:
+    hub = import_optional("huggingface_hub", "models")
+    try:
+        is_here = isinstance(hub.try_to_load_from_cache(name, "config.json"), str)
+    except ValueError as error:
+        raise ModelError(f"hf:{name}: no such folder, and no name of the hub (OWNER/NAME); correct the path") from error
+    if not (is_here or download):
+        raise ModelError(
+            f"hf:{name}: no such folder here, nor fetched before; correct the path, or add --download to fetch it from "
+            "the hub"
+        )
+
+
+def _refuse_download(url: str, *arguments: Any, **options: Any) -> None:
+    raise FileNotFoundError(f"{url} is not here")
 
 
 def _split(spec: str | nn.Module) -> tuple[str, str]:
@@ -121,7 +169,10 @@ def _build_timm(name: str, classes: int | None, trained: bool) -> nn.Module:
 
 def _timm_preprocessing(name: str) -> ImagePreprocessing:
     timm = import_optional("timm", "models")
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    try:
+        config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    except RuntimeError as error:
+        raise ModelError(f"timm:{name}: {_first_line(error)}") from error
     if config is None:
         return ImagePreprocessing(None, False, 3, *_IMAGENET)
     channels, side, _ = config.input_size
@@ -205,8 +256,9 @@ def _auto_class(transformers: ModuleType, config: Any) -> Any:
 
 
 def _source_options(name: str) -> dict[str, bool]:
-    """Return the option that keeps transformers from asking the hub about a folder."""
-    return {"local_files_only": Path(name).is_dir()}
+    """Return the option that keeps transformers from asking the hub about what is here."""
+    hub = import_optional("huggingface_hub.constants", "models")
+    return {"local_files_only": os.path.isdir(name) or hub.HF_HUB_OFFLINE}
 
 
 def _suggest(name: str, offered: list[str]) -> str:

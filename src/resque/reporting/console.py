@@ -1,5 +1,6 @@
 """Terminal output: progress bars, warnings, descriptions of results, JSON."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -11,8 +12,11 @@ from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from resque._display import Display
+from resque._format import printable
+from resque._plain import finite
 from resque.ledger.serialization import to_dict
 
 __all__ = ["err", "only_json", "out", "print_json", "progress", "show", "to_json", "warn"]
@@ -21,9 +25,16 @@ _WIDTH_WITHOUT_TERMINAL = 120
 _RESULTS: ContextVar[TextIO | None] = ContextVar("results", default=None)
 
 
+class _PlainConsole(Console):
+    """A console on which a text is one line: control characters in it are escaped."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+
 def _console(stderr: bool) -> Console:
     """Open a console for plain text, as wide as the terminal, as COLUMNS says, or 120 characters in a pipe."""
-    console = Console(stderr=stderr, highlight=False, markup=False)
+    console = _PlainConsole(stderr=stderr, highlight=False, markup=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = _WIDTH_WITHOUT_TERMINAL
     return console
@@ -38,14 +49,14 @@ def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
 
     The block gets a function ``report(done, total, detail)`` that moves the bar.
     """
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     times = TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("remaining"), TimeRemainingColumn()
     detail = TextColumn("{task.fields[detail]}", markup=False)
     with Progress(*columns, *times, detail, console=err, transient=True, disable=not err.is_terminal) as bar:
-        task = bar.add_task(description, total=None, detail="")
+        task = bar.add_task(printable(description), total=None, detail="")
 
         def report(done: int, total: int, detail: str = "") -> None:
-            bar.update(task, completed=done, total=total, detail=detail)
+            bar.update(task, completed=done, total=total, detail=printable(detail))
 
         yield report
 
@@ -60,7 +71,7 @@ def show(display: Display) -> None:
     if display.title:
         out.print(display.title, style="bold")
     text = dataclasses.replace(display, title="").to_text(out.width)
-    out.print(f"{text}\n" if text else "", soft_wrap=True)
+    out.print(Text(f"{text}\n" if text else ""), soft_wrap=True)
 
 
 def to_json(value: Any) -> Any:
@@ -70,15 +81,35 @@ def to_json(value: Any) -> Any:
 
 @contextmanager
 def only_json() -> Iterator[None]:
-    """Keep stdout for :func:`print_json`: inside the block everything else that is printed goes to stderr."""
-    kept = _RESULTS.set(sys.stdout)
+    """Keep stdout for :func:`print_json`: whatever else is written to it goes to stderr.
+
+    That holds for the file descriptor, too, to which C code and subprocesses write. Where the stream is the process's
+    own, it stays so until the process ends: buffers of C code are written, and functions at exit called, after the
+    block.
+    """
+    stream, is_own, copy = sys.stdout, False, -1
+    with contextlib.suppress(AttributeError, OSError):  # a stream that is none, has no descriptor, or is closed
+        stream.flush()
+        copy = os.dup(1)
+        os.dup2(sys.__stderr__.fileno(), 1)  # type: ignore[union-attr]
+        is_own = stream.fileno() == 1
+    if is_own:
+        _RESULTS.set(os.fdopen(copy, "w", encoding="ascii"))
+        sys.stdout = sys.stderr
+        yield
+        return
+    kept = _RESULTS.set(stream)
     try:
         with redirect_stdout(sys.stderr):
             yield
     finally:
         _RESULTS.reset(kept)
+        if copy >= 0:
+            os.dup2(copy, 1)
+            os.close(copy)
 
 
 def print_json(facts: dict[str, Any]) -> None:
-    """Print one JSON object to stdout."""
-    print(json.dumps(facts, allow_nan=False), file=_RESULTS.get())
+    """Print one JSON object to stdout; a number that is not finite is null."""
+    line = json.dumps(finite(facts), allow_nan=False).replace("\x7f", "\\u007f")
+    print(line, file=_RESULTS.get(), flush=True)

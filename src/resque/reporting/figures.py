@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from resque._format import COST_NAMES, scale_and_unit
+from resque._format import COST_NAMES, printable, scale_and_unit
 from resque.forecasting.evaluation.settlement import is_covered, relative_error
 from resque.ledger.records import COSTS, Estimate, Forecast, Update
 from resque.reporting import sentences
@@ -226,4 +226,4 @@ def _make_logarithmic(axes: Axes, *names: str) -> None:
 
 def _literal(text: str) -> str:
     """Return a name for matplotlib, in which a dollar sign would begin a formula."""
-    return text.replace("$", r"\$")
+    return printable(text).replace("$", r"\$")

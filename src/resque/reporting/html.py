@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from resque import __version__
 from resque._display import describe
 from resque._files import write_atomically
+from resque._format import printable
 from resque.errors import DataError
 from resque.forecasting.evaluation.settlement import Settlement
 from resque.ledger.records import Forecast, Update
@@ -49,7 +50,10 @@ def write_report(
     if not updates:
         raise DataError("the ledger is empty: run `resque retrain` or `resque demo` before a report")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("resque.reporting", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("resque.reporting", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # a drawing is markup
     )
     page = environment.get_template("report.html.j2").render(
         title=title,

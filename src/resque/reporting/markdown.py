@@ -1,6 +1,6 @@
 """The decision of the budget gate as Markdown, for the job summary of a CI run."""
 
-from resque._format import COST_NAMES, format_estimate, format_interval, format_price, format_probability
+from resque._format import COST_NAMES, format_estimate, format_interval, format_price, format_probability, printable
 from resque.forecasting.budget import UNSURE, VERDICTS, Decision
 from resque.ledger.records import Estimate, Forecast
 
@@ -16,7 +16,7 @@ def undecided_markdown(reason: str) -> str:
         >>> print(undecided_markdown("3 updates in the ledger, 8 are needed").splitlines()[2])
         - 3 updates in the ledger, 8 are needed
     """
-    return f"{_HEADING}{VERDICTS[UNSURE]}\n\n- {reason}\n"
+    return f"{_HEADING}{VERDICTS[UNSURE]}\n\n- {printable(reason)}\n"
 
 
 def decision_markdown(forecast: Forecast, decision: Decision, price: Estimate | None = None, currency: str = "") -> str:
@@ -42,14 +42,14 @@ def decision_markdown(forecast: Forecast, decision: Decision, price: Estimate | 
         [
             f"{_HEADING}{decision.verdict}",
             "",
-            f"`{forecast.train_data}` to accuracy {forecast.target_accuracy:g}; probability of reaching it "
+            f"`{printable(forecast.train_data)}` to accuracy {forecast.target_accuracy:g}; probability of reaching it "
             f"{format_probability(forecast.probability_reached)}; forecast `{forecast.id}`.",
             "",
             f"| cost | forecast | {level} interval | {level} upper bound | budget |",
             "|---|--:|--:|--:|--:|",
-            *(f"| {' | '.join(row)} |" for row in rows),
+            *(f"| {printable(' | '.join(row))} |" for row in rows),
             "",
-            *(f"- {reason}" for reason in decision.reasons),
+            *(f"- {printable(reason)}" for reason in decision.reasons),
             "",
         ]
     )

@@ -12,14 +12,15 @@ from pathlib import Path
 
 from torch import nn
 
-from resque.errors import ResqueWarning
+from resque.errors import DataError, ResqueWarning, SettingError
 from resque.indices.distribution import mean_angle
 from resque.indices.profile import Profile
 from resque.ledger.records import Update
 from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
+from resque.workflows.keeping import keep_update
 
-__all__ = ["MODEL", "ORIGIN", "PROFILE", "Lineage", "save_update"]
+__all__ = ["MODEL", "ORIGIN", "PROFILE", "Lineage", "check_new_folder", "create_folder", "save_update"]
 
 MODEL, PROFILE, ORIGIN = "model.safetensors", "profile.safetensors", "origin.safetensors"
 
@@ -97,7 +98,24 @@ def save_update(
                 lineage.origin.save(folder / ORIGIN)
             update = lineage.add_angles(update, profile)
     except Exception:
-        ledger.add(update)
+        keep_update(ledger, update)
         raise
-    ledger.add(update)
+    keep_update(ledger, update)
     return update
+
+
+def create_folder(folder: Path) -> None:
+    """Create a folder before anything costly is done, so that results have a place."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make folder {str(folder)!r}: {error.strerror}; name another with --out") from error
+
+
+def check_new_folder(out: str | Path | None) -> None:
+    """Raise SettingError if a folder holds something already, so that no model is overwritten."""
+    folder = None if out is None else Path(out)
+    if folder is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise SettingError(
+            f"{out} holds something already: name a new folder with --out, so that no model is overwritten"
+        )

@@ -1,5 +1,6 @@
 """Load what calibration runs need, plan them within a budget, and do them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,10 @@ class CalibrationBudget:
     max_kwh: float | None = None
 
     def check(self, meter: EnergyMeter) -> None:
-        """Raise SettingError for a limit of energy that the meter cannot measure."""
+        """Raise SettingError for a limit that is no number, or one of energy that the meter cannot measure."""
+        for name, limit in (("max_hours", self.max_hours), ("max_kwh", self.max_kwh)):
+            if limit is not None and not 0.0 <= limit < math.inf:
+                raise SettingError(f"budget {name} is {limit}: expected a number from 0 on")
         if self.max_kwh is not None and not meter.methods:
             raise SettingError(
                 "a budget in kWh needs a meter that measures energy: install resque[energy], or use --max-hours"

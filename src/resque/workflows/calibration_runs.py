@@ -39,6 +39,7 @@ from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import Recipe
 from resque.training.retrain import retrain
 from resque.training.run import RunProgress
+from resque.workflows.keeping import keep_update
 from resque.workflows.shift_selection import (
     Candidate,
     ShowProgress,
@@ -265,7 +266,7 @@ def run_calibration(
                     checkpoint=held,
                     on_progress=show,
                 )
-                ledger.add(update)
+                keep_update(ledger, update)
             if held is not None:
                 held.remove(parent, job)
         updates.append(update)

@@ -1,5 +1,6 @@
 """Forecast the cost of an update of a model: passes over the data, a probe of the machine, one stored forecast."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from resque.errors import SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.intervals import check_level
+from resque.forecasting.selection import updates_to_learn_from
 from resque.indices.compute_profile import check_labels
 from resque.indices.shift_features import shift_features
 from resque.ledger.bundled import bundled_updates
@@ -25,6 +27,7 @@ from resque.training.new_task import prepare_new_task
 from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import Recipe
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+from resque.workflows.keeping import check_fields
 
 __all__ = ["forecast"]
 
@@ -110,6 +113,7 @@ def forecast(
     history.check_writable()
     check_level(level)
     check_labels(labels)
+    check_fields({"seed": seed, "shift_type": shift_type})
     _check_options(new_task, extend, labels, original)
     if max_epochs is None and budget is not None and budget.max_epochs is not None:
         max_epochs = int(budget.max_epochs)
@@ -117,21 +121,27 @@ def forecast(
     job = loader.job(
         train, test, target_accuracy, load_recipe(recipe, evaluate_every, max_epochs), seed=seed, shift_type=shift_type
     )
+    check_fields({"train_data": job.train.name, "test_data": job.test.name})
     passes = _Passes(loader, meter or open_meter(loader.device), layer, reduction)
     is_new_task = new_task or extend
     known = passes.over_new_task(job, extend) if is_new_task else passes.over_shift(job, original, labels)
+    parent = known.job.parent or fingerprint(known.network)
+    updates = updates_to_learn_from(history, parent, is_new_task)
     result = forecast_from_features(
-        history.updates(),
+        updates,
         known.job,
         known.features,
         step_cost=known.step_cost,
         overhead=known.overhead,
-        parent=known.job.parent or fingerprint(known.network),
+        parent=parent,
         grid=grid,
         model_name=loader.name,
         level=level,
         bundled=bundled_updates() if bundled_history else (),
     )
+    if (n := history.count_updates(is_new_task)) > len(updates):
+        note = f"learned from {len(updates):,} of {n:,} updates: those of this model, then the newest"
+        result = dataclasses.replace(result, notes=(*result.notes, note))
     history.add(result)
     return result
 

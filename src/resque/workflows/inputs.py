@@ -4,6 +4,7 @@ Every workflow takes either, so that a Python user may pass what is at hand and 
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -16,17 +17,20 @@ from torch import nn
 from resque.data.dataset import BATCH, LabeledDataset
 from resque.data.loading import load_data
 from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization
+from resque.data.spec import mixture_parts, split_steps
 from resque.energy.meters import EnergyMeter
 from resque.errors import DataError, ModelError, SettingError
 from resque.indices.compute_profile import profile
 from resque.indices.profile import Profile
 from resque.indices.task_features import TaskIndexSettings, task_features
+from resque.ledger.serialization import from_dict_strict
 from resque.models.inference import device_of
 from resque.models.loading import fresh_model, load_model, move_to_device, usable_device
 from resque.models.registry import has_random_weights, preprocessing_for
 from resque.models.weights import fingerprint
 from resque.training.job import RetrainingJob
 from resque.training.recipe import Recipe, named_recipe
+from resque.workflows.keeping import check_fields
 
 if TYPE_CHECKING:
     from resque.energy.reading import EnergyReading
@@ -61,6 +65,7 @@ class ModelOptions:
         limit: Maximum number of samples of each dataset.
         data_root: Folder of torchvision's datasets.
         show_progress: Opens a progress bar for each step that may take seconds.
+        download: Whether names on a hub, and weights of tagged timm names, are fetched; if not, they must be here.
     """
 
     weights: str | Path | None = None
@@ -69,6 +74,7 @@ class ModelOptions:
     limit: int | None = None
     data_root: str | Path = DATA_ROOT
     show_progress: ShowProgress = silent
+    download: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +100,7 @@ class InputLoader:
             raise ModelError(
                 f"the model is a {type(self.model).__name__}; expected an nn.Module, or a specification: 'net.py:build'"
             )
+        check_fields({"model": self.name})
 
     @property
     def spec(self) -> str | None:
@@ -120,6 +127,8 @@ class InputLoader:
             for_training: Whether labels are required.
         """
         shown = source if isinstance(source, str) else "the data"
+        if isinstance(source, str) and not self.options.download:
+            _check_is_here(source)
         with self.options.show_progress(f"reading {shown}") as show:
             return load_data(
                 source,
@@ -142,7 +151,8 @@ class InputLoader:
             return self.model if options.device is None else move_to_device(self.model, options.device)
         if classes is None and options.weights is None and data is not None and has_random_weights(self.model):
             classes = data.outputs
-        return move_to_device(load_model(self.model, options.weights, seed, classes), options.device or "cpu")
+        network = load_model(self.model, options.weights, seed, classes, options.download)
+        return move_to_device(network, options.device or "cpu")
 
     def random_networks(self, network: nn.Module, seed: int) -> Callable[[int], nn.Module]:
         """Return a function that builds the same architecture with random weights of a given seed.
@@ -247,7 +257,7 @@ class InputLoader:
             return task_features(network, job, settings, meter=meter, on_progress=show)
 
     def _preprocessing(self) -> ImagePreprocessing | Tokenization:
-        return NO_PREPROCESSING if self.spec is None else preprocessing_for(self.spec)
+        return NO_PREPROCESSING if self.spec is None else preprocessing_for(self.spec, self.options.download)
 
 
 def load_recipe(
@@ -257,9 +267,28 @@ def load_recipe(
     if not isinstance(recipe, str | Recipe | None):
         raise SettingError(f"recipe is a {type(recipe).__name__}; expected a Recipe, or a name: 'retrain-adam'")
     if isinstance(recipe, Recipe):
+        recipe = _checked_recipe(recipe)
         given: dict[str, Any] = {"evaluate_every": evaluate_every, "max_epochs": max_epochs}
         return dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
     return named_recipe(recipe or "retrain-adam", evaluate_every, max_epochs)
+
+
+def _check_is_here(spec: str) -> None:
+    """Raise DataError for data of a hub: without leave nothing is fetched."""
+    for part in mixture_parts(spec):
+        scheme, _, name = split_steps(part)[0].partition(":")
+        if scheme == "hf" and not os.path.exists(name.partition(":")[0]):
+            raise DataError(
+                f"hf:{name}: no such folder here; correct the path, or add --download to read a data set of the hub"
+            )
+
+
+def _checked_recipe(recipe: Recipe) -> Recipe:
+    """Return a recipe with plain values; raise SettingError for a setting of another type."""
+    try:
+        return from_dict_strict(Recipe, check_fields({"recipe": recipe})["recipe"])
+    except ValueError as error:
+        raise SettingError(f"recipe: {error}") from error
 
 
 def _saved_profile(path: Path, layer: str | None) -> Profile:

@@ -52,6 +52,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
             str, "model", '"net.py:build"', "FILE.py:CALLABLE, timm:NAME, torchvision:NAME, hf:PATH", (), "model"
         ),
         "weights": Key(str, "weights", '"model.safetensors"', "state dict: .safetensors or .pt", (), "file"),
+        "download": Key(bool, "download", "true", "fetch hub names and tagged timm weights that are not here"),
         "original": Key(str, "original", '"profile.safetensors"', "profile or data before the shift", (), "data"),
     },
     "data": {
@@ -180,7 +181,7 @@ def _checked(path: Path, section: str, name: str, value: Any) -> Any:
     try:
         value = msgspec.convert(value, key.type)
     except msgspec.ValidationError as error:
-        expected = {str: "a text", int: "a whole number", float: "a number"}[key.type]
+        expected = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}[key.type]
         raise SettingError(f"project file {path}: {section}.{name} is {value!r}, expected {expected}") from error
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingError(f"project file {path}: {section}.{name} is {value}, expected a finite number")

@@ -55,7 +55,8 @@ def check_project(project: Project, options: ModelOptions | None = None) -> dict
         else f"{grid.region}, {grid.intensity_g_per_kwh:g} g CO2e/kWh"
     )
     ledger = Ledger(given.get(("ledger", "path"), "resque.db"))
-    found["ledger"] = f"{ledger.path}, {len(ledger.updates())} updates, {len(ledger.forecasts())} forecasts"
+    counts = ledger.count()
+    found["ledger"] = f"{ledger.path}, {counts['updates']:,} updates, {counts['forecasts']:,} forecasts"
     return found
 
 
@@ -80,7 +81,8 @@ def start_project(path: Path, values: Mapping[tuple[str, str], Any]) -> dict[str
 def _check_model(project: Project, options: ModelOptions | None) -> dict[str, str]:
     given = project.values
     weights, device = given.get(("model", "weights")), given.get(("update", "device"))
-    loader = InputLoader(given["model", "spec"], options or ModelOptions(weights=weights, device=device))
+    download = given.get(("model", "download"), False)
+    loader = InputLoader(given["model", "spec"], options or ModelOptions(weights, device=device, download=download))
     data = loader.data(given["data", "test"]) if ("data", "test") in given else None
     network = loader.network(data)
     parameters = sum(parameter.numel() for parameter in network.parameters())

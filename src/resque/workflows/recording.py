@@ -28,10 +28,13 @@ from resque.training.cost_tracking import CostTracker, build_curve, final_cost
 from resque.training.environment import describe_host
 from resque.training.job import RetrainingJob
 from resque.training.run import ReviseForecast
+from resque.workflows.keeping import check_fields, keep_update
+from resque.workflows.settings_in_use import other_batch_size, other_recipe, settings_in_use
 
 __all__ = ["Recording", "record"]
 
 _FROM_FORECAST = "parent", "train_data", "test_data", "shift_type", "target_accuracy"
+_NOT_SETTLED = "forecast {id} was made for {difference}: the update is stored and does not settle it"
 
 
 class Recording:
@@ -46,6 +49,7 @@ class Recording:
     Attributes:
         update: Update that the run became; None until the block has ended.
         revisions: In-run forecast updates, oldest first.
+        notes: What a reader of the update should know.
         evaluation_s: Seconds of evaluation so far.
         started_utc: Time of the start, ISO 8601.
         trained_parameters: Number of parameters that the optimizer trains.
@@ -62,10 +66,11 @@ class Recording:
     ) -> None:
         if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
             raise SettingError(f"optimizer is a {type(optimizer).__name__}; expected one torch.optim.Optimizer")
-        if steps_per_epoch is not None and not (isinstance(steps_per_epoch, int) and steps_per_epoch > 0):
-            raise SettingError(f"steps_per_epoch is {steps_per_epoch}; expected a whole number from 1 on")
+        if steps_per_epoch is not None:
+            steps_per_epoch = _whole("steps_per_epoch", steps_per_epoch, at_least=1)
         self.update: Update | None = None
         self.revisions: list[ForecastRevision] = []
+        self.notes: list[str] = []
         self.evaluation_s, self.started_utc, self.trained_parameters = 0.0, utc_now(), 0
         self._reviser, self._steps_per_epoch = reviser, steps_per_epoch
         self._evaluations: list[tuple[Any, ...]] = []
@@ -95,12 +100,13 @@ class Recording:
             samples: Training samples passed so far, counting repeats.
 
         Raises:
-            SettingError: The steps do not grow or differ from the optimizer's, the accuracy is not in [0, 1], or the
-                block has ended.
+            SettingError: The steps do not grow or differ from the optimizer's, the samples shrink, the accuracy is not
+                in [0, 1], a value is no number, or the block has ended.
         """
         if self._ended:
             raise SettingError("the block of resque.record has ended: call run.evaluated inside of it")
-        accuracy, loss = float(accuracy), None if loss is None else float(loss)
+        accuracy, loss = _number("accuracy", accuracy), None if loss is None else _number("loss", loss)
+        samples = None if samples is None else _whole("samples", samples, at_least=self._samples or 0)
         step = self._check_step(step)
         if not 0.0 <= accuracy <= 1.0:
             raise SettingError(f"accuracy {accuracy:g}: expected a share in [0, 1], e.g. 0.9 for 90 %")
@@ -128,15 +134,15 @@ class Recording:
             self._evaluating_since = None
 
     def finish(
-        self, forecast: Forecast | None, known: Mapping[str, Any], energy: EnergyReading, grid: Grid | None
+        self, forecast: Forecast | None, known: Mapping[str, Any], energy: EnergyReading, settles: bool = True
     ) -> Update:
         """Return the update that the run became, at the end of the block.
 
         Args:
-            forecast: Forecast that the run settles.
+            forecast: Forecast that was made for the run.
             known: Fields of the update that do not come from the loop.
             energy: Meter reading of the block.
-            grid: Electricity grid.
+            settles: Whether the run settles the forecast, as far as was known at its start.
 
         Raises:
             SettingError: No evaluation was reported.
@@ -148,20 +154,20 @@ class Recording:
             )
         curve = self._curve()
         target = known["target_accuracy"] or curve.accuracy[-1]
+        difference = "" if forecast is None else self._other_batch_size(forecast)
+        if forecast is not None and difference:
+            self.notes.append(_NOT_SETTLED.format(id=forecast.id, difference=difference))
         if self._step_count is not None and self._step_count > curve.steps[-1]:
-            warnings.warn(
-                f"{self._step_count - curve.steps[-1]} steps after the last evaluation are not in the cost",
-                ResqueWarning,
-                stacklevel=4,
-            )
+            late = self._step_count - curve.steps[-1]
+            self.notes.append(f"{late} steps after the last evaluation are not in the cost")
         initial = (curve.accuracy[0], curve.loss[0]) if curve.steps[0] == 0 else (None, None)
         fields = {
             **known,
             "target_accuracy": target,
             "stopped_by": "target" if known["target_accuracy"] and curve.accuracy[-1] >= target else BY_USER,
             "features": Features(None, *initial) if forecast is None else forecast.features,
-            "cost": final_cost(curve, energy_share(energy, curve.wall_s[-1]), grid, self._samples),
-            "forecast_id": None if forecast is None else forecast.id,
+            "cost": final_cost(curve, energy_share(energy, curve.wall_s[-1]), known["grid"], self._samples),
+            "forecast_id": None if forecast is None or not settles or difference else forecast.id,
         }
         self.update = Update(
             id=new_id(),
@@ -171,7 +177,6 @@ class Recording:
             curve=curve,
             evaluation_s=self.evaluation_s,
             energy=energy,
-            grid=grid,
             host=describe_host(self._device),
             revisions=tuple(self.revisions),
             **fields,
@@ -183,15 +188,19 @@ class Recording:
         for hook in self._hooks:
             hook.remove()
 
-    def _check_step(self, step: int) -> int:
-        if step != int(step) or (self._step_count is not None and step != self._step_count):
-            taken = "" if self._step_count is None else f", and the optimizer took {self._step_count}"
-            raise SettingError(f"evaluated(step={step}){taken}: give the optimizer steps taken so far")
+    def _check_step(self, step: Any) -> int:
+        number = _whole("step", step)
+        if self._step_count is not None and number != self._step_count:
+            raise SettingError(
+                f"step is {number}, and the optimizer took {self._step_count}: give the steps taken so far"
+            )
         last = self._evaluations[-1][0] if self._evaluations else -1
-        if step <= last:
-            rule = f"the last evaluation was at step {last}" if self._evaluations else "steps are counted from 0"
-            raise SettingError(f"evaluated(step={int(step)}): {rule}; give the optimizer steps taken so far")
-        return int(step)
+        if number <= last:
+            raise SettingError(f"step is {number}; the last evaluation was at step {last}: give the steps taken so far")
+        return number
+
+    def _other_batch_size(self, forecast: Forecast) -> str:
+        return other_batch_size(forecast, self._samples, self._evaluations[-1][0], self._steps_per_epoch)
 
     def _curve(self) -> LearningCurve:
         return build_curve(self._evaluations, self._steps_per_epoch)
@@ -249,12 +258,15 @@ def record(
         train_data: Description or specification of the training data.
         test_data: Description or specification of the test data.
         shift_type: Type of shift.
-        recipe: Settings of the loop, named as in :class:`resque.Recipe`. They must agree with those of a forecast.
+        recipe: Settings of the loop, named as in :class:`resque.Recipe`. If they, or those of the optimizer, differ
+            from a forecast's, there is a warning, and the update is stored without settling the forecast.
         seed: Seed of the run; None if unknown.
 
     Raises:
-        SettingError: No evaluation was reported, or the forecast is for another model, target or recipe.
-        LedgerError: The forecast does not exist, or is settled already.
+        SettingError: An argument cannot be stored, the forecast is for another model, data or target (all before the
+            block begins), or no evaluation was reported.
+        LedgerError: The forecast does not exist, or is settled already; or the ledger could not be written at the end,
+            and the message names the file that holds the update.
         ModelError: A weight of the model is not finite.
 
     Example:
@@ -267,31 +279,36 @@ def record(
         ...     [(update.cost.steps, update.accuracy) for update in Ledger(folder + "/resque.db").updates()]
         [(100, 0.9)]
     """
-    store = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+    store = ledger if isinstance(ledger, Ledger) else Ledger(_path(ledger))
+    _check_objects(model, meter)
+    given = check_fields(
+        {
+            "model": name or ("" if model is None else type(model).__name__),
+            "parent": "" if model is None else fingerprint(model),
+            "train_data": train_data,
+            "test_data": test_data,
+            "shift_type": shift_type,
+            "recipe": {} if recipe is None else recipe,
+            "seed": seed,
+            "grid": grid,
+            "tariff": tariff,
+        }
+    )
+    target = None if target_accuracy is None else check_fields({"target_accuracy": target_accuracy})["target_accuracy"]
+    known = given | {"target_accuracy": target, "original_accuracy_before": None, "original_accuracy_after": None}
     store.check_writable()
     if model is not None:
         check_weights(model)
-    pending = None if forecast is None else store.pending(forecast if isinstance(forecast, str) else forecast.id)
-    known: dict[str, Any] = {
-        "model": name or ("" if model is None else type(model).__name__),
-        "parent": "" if model is None else fingerprint(model),
-        "train_data": train_data,
-        "test_data": test_data,
-        "shift_type": shift_type,
-        "recipe": dict(recipe or {}),
-        "seed": seed,
-        "target_accuracy": target_accuracy,
-        "original_accuracy_before": None,
-        "original_accuracy_after": None,
-        "tariff": tariff,
-    }
-    reviser = None
+    pending, reviser, difference = _pending(store, forecast), None, ""
     if pending is not None:
-        known |= _fields_of_forecast(pending, known)
-        grid = grid or pending.grid
-        reviser = ForecastReviser.of_forecast(pending, store.updates())
+        used = settings_in_use(optimizer, model) if isinstance(optimizer, torch.optim.Optimizer) else {}
+        known |= _fields_of_forecast(pending, known, used)
+        difference = other_recipe(pending, used, given["recipe"])
+        reviser = None if difference else ForecastReviser.of_ledger(pending, store)
     if known["target_accuracy"] is not None:
         RetrainingJob.check_target(known["target_accuracy"])
+    if pending is not None and difference:
+        _warn(_NOT_SETTLED.format(id=pending.id, difference=difference))
     with (meter or open_meter(_device_of_optimizer(optimizer))).window() as window:
         run = Recording(optimizer, steps_per_epoch, reviser)
         try:
@@ -302,7 +319,52 @@ def record(
     size = 0 if model is None else sum(p.numel() for p in model.parameters())
     share = min(run.trained_parameters / size, 1.0) if size else None  # an optimizer may also train other tensors
     known["trainable_share"] = share or None
-    store.add(run.finish(pending, known, window.reading, grid))
+    keep_update(store, run.finish(pending, known, window.reading, not difference))
+    for note in run.notes:
+        _warn(note)
+
+
+def _path(ledger: Any) -> str | Path:
+    if not isinstance(ledger, str | Path):
+        raise SettingError(f"the ledger is a {type(ledger).__name__}; expected a resque.Ledger or the name of its file")
+    return ledger
+
+
+def _check_objects(model: Any, meter: Any) -> None:
+    if model is not None and not isinstance(model, nn.Module):
+        raise SettingError(f"the model is a {type(model).__name__}; expected the nn.Module in training")
+    if meter is not None and not hasattr(meter, "window"):
+        raise SettingError(f"the meter is a {type(meter).__name__}; expected one of resque.open_meter")
+
+
+def _pending(store: Ledger, forecast: Any) -> Forecast | None:
+    """Return the forecast that a run is to settle, as the ledger has it."""
+    if not isinstance(forecast, Forecast | str | None):
+        raise SettingError(f"the forecast is a {type(forecast).__name__}; expected a resque.Forecast or its id")
+    return None if forecast is None else store.pending(forecast if isinstance(forecast, str) else forecast.id)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, ResqueWarning, stacklevel=4)
+
+
+def _whole(name: str, value: Any, at_least: int = 0) -> int:
+    """Return a whole number, also one of NumPy or PyTorch, or a float without a fraction."""
+    number = _number(name, value)
+    if not number.is_integer() or number < at_least:
+        raise SettingError(f"{name} is {value!r:.40}; expected a whole number from {at_least} on")
+    return int(number)
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a number, also one of NumPy or PyTorch, as a float."""
+    try:
+        plain = value.item() if hasattr(value, "item") else value
+        if isinstance(plain, str | bytes | bool):
+            raise TypeError
+        return float(plain)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise SettingError(f"{name} is {value!r:.40}; expected one number") from error
 
 
 def _device_of_optimizer(optimizer: Any) -> torch.device:
@@ -313,24 +375,16 @@ def _device_of_optimizer(optimizer: Any) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _fields_of_forecast(forecast: Forecast, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that an update takes from its forecast; raise SettingError if given values differ."""
-    compared = [
-        (field, given[field], getattr(forecast, field))
-        for field in _FROM_FORECAST
+def _fields_of_forecast(forecast: Forecast, given: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that an update takes from its forecast; raise SettingError if other than the recipe differ."""
+    for field in _FROM_FORECAST:
+        value, expected = given[field], getattr(forecast, field)
         # a forecast for a new task names the model before it got its head
-        if given[field] and not (field == "parent" and forecast.features.task_index is not None)
-    ]
-    compared += [
-        (setting, value, forecast.recipe[setting])
-        for setting, value in given["recipe"].items()
-        if setting in forecast.recipe
-    ]
-    for field, value, expected in compared:
-        if value != expected:
+        if value and not (field == "parent" and forecast.features.task_index is not None) and value != expected:
             raise SettingError(
                 f"forecast {forecast.id} was made for {field} {expected}, not {value}: make a new forecast"
             )
     recipe = {key: value for key, value in forecast.recipe.items() if not key.startswith("evaluate_")}
     fields = {field: getattr(forecast, field) for field in _FROM_FORECAST}
-    return fields | {"model": given["model"] or forecast.model, "recipe": recipe | given["recipe"]}
+    fields |= {"model": given["model"] or forecast.model, "grid": given["grid"] or forecast.grid}
+    return fields | {"recipe": {**recipe, **used, **given["recipe"]}}

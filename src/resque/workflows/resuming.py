@@ -31,7 +31,9 @@ class RunIdentity:
     def ended(self) -> Update | None:
         """Return the update that this run has become; None where it has not ended."""
         began = self.checkpoint.started_utc(self.parent, self.job)
-        same = (update for update in self.history.updates() if is_update_of(update, self.parent, self.job))
+        same = (
+            update for update in self.history.updates(parent=self.parent) if is_update_of(update, self.parent, self.job)
+        )
         return next((update for update in same if began in (None, update.started_utc)), None)
 
     def check_resumed(self, begins_anew: bool) -> bool:

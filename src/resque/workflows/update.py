@@ -1,6 +1,7 @@
 """Do an update: retrain to a target, measure every cost, keep the model, settle the forecast, write the ledger."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from resque._format import format_cost, format_interval
 from resque.energy.grid import Grid, named_grid
 from resque.energy.meters import EnergyMeter, open_meter
 from resque.energy.price import Tariff
-from resque.errors import DataError, SettingError
+from resque.errors import SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.evaluation.settlement import check_settles
 from resque.forecasting.landmarking import ForecastReviser
@@ -29,12 +30,13 @@ from resque.training.evaluation import check_data_fits_model
 from resque.training.from_scratch import ScratchComparison, compare_with_scratch
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK, prepare_new_task
-from resque.training.recipe import Recipe
+from resque.training.recipe import Recipe, recipe_to_dict
 from resque.training.retrain import retrain
 from resque.training.run import RunProgress
-from resque.workflows.artifacts import Lineage, save_update
+from resque.workflows.artifacts import Lineage, check_new_folder, create_folder, save_update
 from resque.workflows.forecast import LEDGER
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+from resque.workflows.keeping import check_fields, keep_update
 from resque.workflows.resuming import RunIdentity
 
 __all__ = ["CHECKPOINTS", "UPDATES", "UpdateRequest", "update"]
@@ -195,7 +197,11 @@ class UpdateRequest:
         history = self.ledger if isinstance(self.ledger, Ledger) else Ledger(self.ledger)
         history.check_writable()
         grid = named_grid(self.country, self.intensity, self.pue)
+        check_fields({"seed": self.seed, "shift_type": self.shift_type, "tariff": self.tariff})
+        if not 0.0 <= self.checkpoint_every_s < math.inf:
+            raise SettingError(f"{self.checkpoint_every_s} s between checkpoints: expected 0 or more")
         loaded = _Loaded.of(self, history)
+        check_fields(loaded.stored_fields)
         if with_scratch and loaded.job.parent:
             raise SettingError("a new head has no counterpart from scratch: leave --new-head and --extend out")
         checkpoint = Checkpoint(CHECKPOINTS, self.checkpoint_every_s, self.resume)
@@ -203,7 +209,7 @@ class UpdateRequest:
         if loaded.forecast is not None and not (self.resume and run.ended()):
             history.pending(loaded.forecast.id)
         if not run.check_resumed(begins_anew=not with_scratch):
-            _check_new(self.out)
+            check_new_folder(self.out)
         origin = None if loaded.original is None else loaded.original.origin
         layer = representation_layer(loaded.network, self.layer or (None if origin is None else origin.layer))
         reduction = self.reduction if origin is None else origin.reduction
@@ -275,6 +281,13 @@ class _Loaded:
             return shift_features(self.network, self.job, self.original, request.labels)[0]
 
     @property
+    def stored_fields(self) -> dict[str, Any]:
+        """Fields of the update that its job decides."""
+        job = self.job
+        names = {"train_data": job.train.name, "test_data": job.test.name}
+        return {**names, "shift_type": job.effective_shift_type, "recipe": recipe_to_dict(job.recipe)}
+
+    @property
     def lineage(self) -> Lineage:
         """Profiles of the parent model and of its root."""
         source = self.request.original
@@ -323,11 +336,11 @@ class _Runner:
                 checkpoint=checkpoint,
                 tariff=self.request.tariff,
                 on_progress=lambda at: show(at.step, at.max_steps, progress_text(at)),
-                revise=None if forecast is None else ForecastReviser.of_forecast(forecast, self.history.updates(), job),
+                revise=None if forecast is None else ForecastReviser.of_ledger(forecast, self.history, job),
             )
         if requested:
             return self._with_files(result, network, job)
-        self.history.add(result)
+        keep_update(self.history, result)
         return result
 
     def _with_files(self, result: Update, network: nn.Module, job: RetrainingJob) -> Update:
@@ -346,14 +359,6 @@ def progress_text(progress: RunProgress) -> str:
     steps = revision.steps
     within = format_interval("steps", steps.value, steps.interval)
     return f"{text}, of {format_cost('steps', steps.value)} ({within}) steps"
-
-
-def create_folder(folder: Path) -> None:
-    """Create a folder before anything costly is done, so that results have a place."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make folder {str(folder)!r}: {error.strerror}; name another with --out") from error
 
 
 def _job(request: UpdateRequest, loader: InputLoader, forecast: Forecast | None) -> RetrainingJob:
@@ -382,11 +387,3 @@ def _limited(recipe: Recipe, budget: Budget | None) -> Recipe:
     limits: dict[str, Any] = {"max_hours": budget.max_hours, "max_kwh": budget.max_kwh}
     limits |= {"max_epochs": None if budget.max_epochs is None else int(budget.max_epochs)}
     return dataclasses.replace(recipe, **{name: limit for name, limit in limits.items() if limit is not None})
-
-
-def _check_new(out: str | Path | None) -> None:
-    folder = None if out is None else Path(out)
-    if folder is not None and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise SettingError(
-            f"{out} holds something already: name a new folder with --out, so that no model is overwritten"
-        )

@@ -6,7 +6,7 @@ A forecast is settled once the update that it was made for is in the ledger.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FORECAST", "PredictorScore", "ProbabilityScore", "Settlement", "check_settles", "comparable_cost", "covers",
-    "is_covered", "relative_error", "score_predictors", "summarize_settlements",
+    "differing_settings", "is_covered", "relative_error", "score_predictors", "summarize_settlements",
 ]  # fmt: skip
 
 FORECAST = "forecast"
@@ -224,12 +224,13 @@ def check_settles(model: "nn.Module", job: "RetrainingJob", forecast: Forecast) 
     Raises:
         SettingError: Other model, data, target accuracy, shift type or recipe.
     """
+    from resque.ledger.serialization import from_dict
     from resque.models.weights import fingerprint
-    from resque.training.recipe import recipe_to_dict
+    from resque.training.recipe import Recipe, recipe_to_dict
 
-    recipe = recipe_to_dict(job.recipe)
-    changed = [name for name in recipe if recipe[name] != forecast.recipe.get(name)]
-    theirs, ours = (", ".join(f"{name} {each.get(name)}" for name in changed) for each in (forecast.recipe, recipe))
+    # a forecast of an earlier version lacks the newer settings, which had their defaults
+    changed = differing_settings(recipe_to_dict(from_dict(Recipe, forecast.recipe)), recipe_to_dict(job.recipe))
+    theirs, ours = (", ".join(f"{name} {pair[side]}" for name, pair in changed.items()) for side in (0, 1))
     compared = {
         "model": (forecast.parent, job.parent or fingerprint(model)),
         "training data": (forecast.train_data, job.train.name),
@@ -242,6 +243,27 @@ def check_settles(model: "nn.Module", job: "RetrainingJob", forecast: Forecast) 
         if expected != given:
             made = f"forecast {forecast.id} was made for {what} {expected}"
             raise SettingError(f"{made}, not {given}: make a new forecast")
+
+
+def differing_settings(expected: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return each setting of a recipe that differs, with both values; a setting on one side only is not compared.
+
+    Numbers may differ in the seventh digit, as single precision does; words may differ in case.
+
+    Example:
+        >>> differing_settings({"optimizer": "adam", "batch_size": 32}, {"optimizer": "Adam", "batch_size": 64})
+        {'batch_size': (32, 64)}
+    """
+    shared = {name: (value, given[name]) for name, value in expected.items() if name in given}
+    return {name: pair for name, pair in shared.items() if not _is_same(*pair)}
+
+
+def _is_same(expected: Any, given: Any) -> bool:
+    if isinstance(expected, int | float) and isinstance(given, int | float):
+        return math.isclose(expected, given, rel_tol=1e-6)
+    if isinstance(expected, str) and isinstance(given, str):
+        return expected.casefold() == given.casefold()
+    return bool(expected == given)
 
 
 def _probability_score(settled: Sequence[tuple[Forecast, Update]]) -> ProbabilityScore | None:
