@@ -63,5 +63,6 @@ def _import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {reason}") from error
     return module

@@ -92,7 +92,7 @@ def _build_from_callable(spec: str, function: Callable[..., Any], classes: int |
         takes_classes = classes is not None and "num_classes" in inspect.signature(function).parameters
         model = function(num_classes=classes) if takes_classes else function()
     except (Exception, SystemExit) as error:  # a user's own code may raise anything
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ModelError(f"{spec} failed: {reason}; it must run without arguments") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec} returned {type(model).__name__}; expected a torch.nn.Module")

@@ -54,7 +54,7 @@ def read_folder(path: str, options: ReadOptions) -> RawSamples:
     if not files:
         raise DataError(f"{path} holds no images in folders of their classes ({', '.join(IMAGE_SUFFIXES)})")
     images = [open_image(file) for file, _ in options.track(files, len(files))]
-    return RawSamples(stack_images(images), np.array([label for _, label in files]), tuple(names))
+    return RawSamples(stack_images(images), np.array([label for _, label in files]), tuple(names), True)
 
 
 def _read_idx_file(path: Path) -> np.ndarray:

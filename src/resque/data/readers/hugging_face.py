@@ -63,7 +63,7 @@ def _data_errors(name: str) -> Iterator[None]:
 
 
 def _read_rows(rows: Any, name: str, options: ReadOptions) -> RawSamples:
-    """Read the content and label columns, found by their names; labels that are words are numbered in sorted order."""
+    """Read the content and label columns, found by their names."""
     total, limit = getattr(rows, "num_rows", None), options.limit
     first = next(iter(rows), None)
     if first is None:
@@ -81,12 +81,11 @@ def _read_rows(rows: Any, name: str, options: ReadOptions) -> RawSamples:
     values, labels = map(list, zip(*((row[content], row[label] if label else 0) for row in taken), strict=True))
     feature = (getattr(rows, "features", None) or {}).get(label)
     names = tuple(getattr(feature, "names", None) or ())
-    if isinstance(labels[0], str):
-        words, numbers = np.unique(np.array(labels), return_inverse=True)
-        names, labels = tuple(map(str, words)), numbers.tolist()
+    if names and set(labels) == {-1}:  # so the hub marks test data without labels
+        label = None
     texts = isinstance(values[0], str)
     inputs = values if texts else stack_images([_decode_image(value, name) for value in values])
-    return RawSamples(inputs, np.array(labels) if label else None, names)
+    return RawSamples(inputs, labels if label else None, names)
 
 
 def _decode_image(value: Any, name: str) -> np.ndarray:
