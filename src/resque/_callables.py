@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -52,7 +53,7 @@ def load_callable(spec: str) -> Callable[..., Any]:
 
 def _import_file(path: Path) -> ModuleType:
     """Import a Python file under a module name of its own, which depends on its path."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # pathlib raises on names that are too long
         raise ModelError(f"no such file: {path}; expected a Python file with a callable that returns an nn.Module")
     name = f"resque_user_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)

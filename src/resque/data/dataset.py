@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resque._sizes import check_size
 from resque.data.preprocessing import (
     NO_PREPROCESSING,
     ImagePreprocessing,
@@ -150,6 +151,7 @@ class LabeledDataset:
     def resized(self, side: int) -> "LabeledDataset":
         """Return the data with images of ``side`` × ``side`` pixels (bilinear, antialiased)."""
         check_side(side, f"{self.name}@{side}px")
+        check_size(f"{self.name}@{side}px", 4 * len(self) * self.images.shape[1] * side**2)
         images = torch.cat([resize(as_float(chunk), side) for _, chunk in self._chunks()])
         return dataclasses.replace(self, name=f"{self.name}@{side}px", inputs=images)
 

@@ -5,6 +5,7 @@ noise floor and the bias correction need two independent sums. A hash of a sampl
 """
 
 import json
+import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -293,7 +294,7 @@ class Profile:
             DataError: The file does not exist, or is not a valid profile.
         """
         path = Path(path)
-        if not path.is_file():
+        if not os.path.isfile(path):  # pathlib raises on names that are too long
             raise DataError(f"no such profile: {path}; make one with `resque profile`")
         try:
             with safe_open(path, framework="pt") as file:
@@ -326,7 +327,10 @@ def check_comparable(first: Profile, second: Profile) -> None:
                 "compute both with the same model, weights, layer and options (in Python also preprocessing=)"
             )
     if first.width and second.width and first.width != second.width:
-        raise ProfileMismatchError(f"the profiles differ in width: {first.width} and {second.width}")
+        raise ProfileMismatchError(
+            f"the profiles differ in width: {first.width} and {second.width}; for texts or images of several sizes "
+            "compute both with --reduction token-mean or mean"
+        )
 
 
 def check_finite(finite: Tensor | bool) -> None:

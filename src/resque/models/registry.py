@@ -7,8 +7,9 @@ transformers saved, in a folder or else on the hub. Anything else names a functi
 
 import difflib
 import inspect
+import json
+import os
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.nn.parameter import is_lazy
 
 from resque._callables import load_callable
 from resque._optional import import_optional
+from resque._sizes import MOST_CLASSES, is_number_of_classes
 from resque.data.preprocessing import ImagePreprocessing, Preprocessing, Tokenization
 from resque.errors import ModelError, ResqueError
 from resque.models.randomness import isolated_random_state
@@ -73,6 +75,8 @@ def build_model(spec: str, seed: int = 0, classes: int | None = None, trained: b
         >>> build_model("resque.networks:small_cnn")[0]
         Conv2d(1, 16, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
     """
+    if classes is not None and not is_number_of_classes(classes):
+        raise ModelError(f"classes={str(classes)[:40]}: expected a whole number from 1 to {MOST_CLASSES:,}")
     library, name = _split(spec)
     function = None if library else load_callable(spec)  # before the seed is set: an import may draw random numbers
     with isolated_random_state(torch.device("cpu"), seed):
@@ -151,7 +155,7 @@ def _torchvision_preprocessing(name: str) -> ImagePreprocessing:
 
 def _build_transformers(name: str, classes: int | None, trained: bool) -> nn.Module:
     transformers = import_optional("transformers", "models")
-    config = transformers.AutoConfig.from_pretrained(name, **_source_options(name))
+    config = _read_config(transformers, name)
     auto_class = _auto_class(transformers, config)
     if not trained:
         config.num_labels = config.num_labels if classes is None else classes
@@ -174,7 +178,7 @@ def _build_transformers(name: str, classes: int | None, trained: bool) -> nn.Mod
 def _transformers_preprocessing(name: str) -> Preprocessing:
     transformers = import_optional("transformers", "models")
     try:
-        config = transformers.AutoConfig.from_pretrained(name, **_source_options(name))
+        config = _read_config(transformers, name)
         if _auto_class(transformers, config) is transformers.AutoModelForSequenceClassification:
             tokenizer = transformers.AutoTokenizer.from_pretrained(name, **_source_options(name))
             tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -188,6 +192,18 @@ def _transformers_preprocessing(name: str) -> Preprocessing:
     scale = {} if processor.get("do_normalize", True) is False else processor
     mean, std = (tuple(scale.get(key, ())) for key in ("image_mean", "image_std"))
     return ImagePreprocessing(side, side is not None, getattr(config, "num_channels", 3), mean, std)
+
+
+def _read_config(transformers: ModuleType, name: str) -> Any:
+    """Return the configuration of a model; its number of labels is checked before transformers names each of them."""
+    file = os.path.join(name, "config.json")
+    if os.path.isfile(file):
+        with open(file, encoding="utf-8") as stream:
+            content = json.load(stream)
+        labels = content.get("num_labels") if isinstance(content, dict) else None
+        if labels is not None and not is_number_of_classes(labels):
+            raise ModelError(f"hf:{name}: num_labels is {str(labels)[:40]}; expected 1 to {MOST_CLASSES:,}")
+    return transformers.AutoConfig.from_pretrained(name, **_source_options(name))
 
 
 def _auto_class(transformers: ModuleType, config: Any) -> Any:
@@ -206,7 +222,7 @@ def _auto_class(transformers: ModuleType, config: Any) -> Any:
 
 def _source_options(name: str) -> dict[str, bool]:
     """Return the option that keeps transformers from asking the hub about a folder."""
-    return {"local_files_only": Path(name).is_dir()}
+    return {"local_files_only": os.path.isdir(name)}
 
 
 def _suggest(name: str, offered: list[str]) -> str:

@@ -5,6 +5,7 @@ Every workflow takes either, so that a Python user may pass what is at hand and 
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -203,9 +204,9 @@ class InputLoader:
             return source
         if isinstance(source, str | Path):
             path = Path(source)
-            if path.suffix == ".npz" and path.is_file():
+            if path.suffix == ".npz" and os.path.isfile(path):
                 raise DataError(f"{source} is data, not a profile: write npz:{source}")
-            if path.suffix == ".safetensors" or path.is_file():
+            if path.suffix == ".safetensors" or os.path.isfile(path):
                 return _saved_profile(path, layer)
         data = source if isinstance(source, LabeledDataset) else self.data(source, for_training=False)
         return self.profile(network, data, layer, reduction)
