@@ -53,7 +53,7 @@ def load_callable(spec: str) -> Callable[..., Any]:
 
 def _import_file(path: Path) -> ModuleType:
     """Import a Python file under a module name of its own, which depends on its path."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # pathlib raises on names that are too long
         raise ModelError(f"no such file: {path}; expected a Python file with a callable that returns an nn.Module")
     name = f"resque_user_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -64,5 +64,6 @@ def _import_file(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {reason}") from error
     return module

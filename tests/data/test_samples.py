@@ -97,7 +97,7 @@ def test_other_tensors_reach_the_model_unchanged():
         (X, [[1], [2, 3]], "labels: expected numbers in rows of one length"),
         (X, Y / 2, "labels are torch.float64; expected integers"),
         (X, Y == 0, "labels are torch.bool; expected integers"),
-        (X, ["a"] * 12, "labels: expected numbers"),
+        (X, [1j] * 12, "labels are torch.complex128; expected integers"),
         (X, Y[:5], r"labels have shape \(5,\); expected \(12,\)"),
         (X, Y * 0, r"array:.*: only class \[0\] is left"),
         (["one text", "another"], [0, 1], "array holds texts"),

@@ -8,12 +8,13 @@ import torch
 
 from resque.data.loading import load_data
 from resque.data.preprocessing import ImagePreprocessing, Tokenization
-from resque.errors import DataError, ModelError
+from resque.errors import DataError, ModelError, ResqueWarning
 from resque.models.inference import forward
 from resque.models.layers import head
 from resque.models.loading import load_model
 from resque.models.registry import preprocessing_for
 from resque.models.weights import save_weights
+from resque.workflows.inputs import InputLoader, ModelOptions
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -178,3 +179,19 @@ def test_a_folder_with_a_model_of_another_task_is_refused(folder):
     (folder / "speech" / "config.json").write_text('{"model_type": "whisper"}')
     with pytest.raises(ModelError, match="a whisper model is neither an image nor a text classifier"):
         load_model("hf:speech")
+
+
+def test_words_follow_the_names_that_transformers_saved(folder, image_model, text_model):
+    for model, names in ((image_model, [f"digit {9 - i}" for i in range(10)]), (text_model, ["good", "bad"])):
+        file = folder / model.removeprefix("hf:") / "config.json"
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps(config | {"id2label": dict(enumerate(names)), "label2id": {}}))
+    pixels = np.zeros((3, 16, 16), np.uint8)
+    data = InputLoader(image_model).data((pixels, ["digit 8", "digit 0", "digit 8"]))
+    assert data.labels.tolist() == [1, 9, 1]
+    reviews = ["good film", "very bad film"]
+    assert InputLoader(text_model).data((reviews, ["good", "bad"])).labels.tolist() == [0, 1]
+    with pytest.raises(DataError, match="no class 'awful', or several; its id2label holds 'good', 'bad'"):
+        InputLoader(text_model).data((reviews, ["good", "awful"]))
+    with pytest.warns(ResqueWarning, match="sorted order"):  # a head of another size has other classes
+        InputLoader(text_model, ModelOptions(classes=3)).data((reviews, ["good", "awful"]))

@@ -1,5 +1,6 @@
 """``resque task``: RESQUE_task of a new task."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from resque.cli import options as opt
@@ -42,13 +43,17 @@ def task(
     from resque.energy.meters import open_meter
     from resque.indices.task_features import TaskIndexSettings, task_index
     from resque.reporting import console, tables
+    from resque.training.new_task import EXTENSION, NEW_TASK
     from resque.training.recipe import named_recipe
 
     settings = TaskIndexSettings(
         extend, warmup_steps, named_recipe(recipe, None, None), init, lloyd, keep, layer, reduction, seed
     )
     grid = named_grid(country, intensity, pue)
-    loader = input_loader(model, weights, classes, device, limit, data_root, download)
+    loader = replace(
+        input_loader(model, weights, classes, device, limit, data_root, download),
+        change=EXTENSION if extend else NEW_TASK,
+    )
     network, new_task = loader.network(seed=seed), loader.data(data)
     with console.progress("resque task") as show:
         index = task_index(network, new_task, settings, meter=open_meter(loader.device), grid=grid, on_progress=show)

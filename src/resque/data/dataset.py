@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from resque._sizes import check_size
 from resque.data.preprocessing import (
     NO_PREPROCESSING,
     ImagePreprocessing,
@@ -50,6 +51,7 @@ class LabeledDataset:
         class_names: Names of the labels 0, 1, …, if the source has them.
         labeled: Whether the source has labels; if not, they are all 0 and have no meaning.
         mixture: Shift type of each source of a mixture; empty for a single source.
+        numbered_by_name: Whether the labels were names, and stand for their places in sorted order.
 
     Example:
         >>> from resque.data.loading import load_data
@@ -67,6 +69,7 @@ class LabeledDataset:
     class_names: tuple[str, ...] = ()
     labeled: bool = True
     mixture: tuple[str | None, ...] = ()
+    numbered_by_name: bool = False
 
     def __repr__(self) -> str:
         return f"LabeledDataset({self.name!r}, {len(self)} samples, {len(self.classes)} classes)"
@@ -148,6 +151,7 @@ class LabeledDataset:
     def resized(self, side: int) -> "LabeledDataset":
         """Return the data with images of ``side`` × ``side`` pixels (bilinear, antialiased)."""
         check_side(side, f"{self.name}@{side}px")
+        check_size(f"{self.name}@{side}px", 4 * len(self) * self.images.shape[1] * side**2)
         images = torch.cat([resize(as_float(chunk), side) for _, chunk in self._chunks()])
         return dataclasses.replace(self, name=f"{self.name}@{side}px", inputs=images)
 
@@ -219,7 +223,14 @@ class LabeledDataset:
         """Yield indices and images in small chunks, to bound the memory of float copies."""
         for start in range(0, len(self), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            yield self.indices[rows], self.images[rows]
+            images = self.images[rows]
+            if images.is_floating_point() and not (images.min() >= 0.0 and images.max() <= 1.0):
+                low, high = float(images.min()), float(images.max())
+                raise DataError(
+                    f"{self.name}: images hold values from {low:g} to {high:g}; what changes them (@32px, +TYPE:LEVEL) "
+                    "expects [0, 1]: leave their normalization to the model"
+                )
+            yield self.indices[rows], images
 
 
 def _select(inputs: Inputs, rows: slice | Tensor, device: torch.device | str | None = None) -> Inputs:

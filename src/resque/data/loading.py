@@ -2,12 +2,14 @@
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from resque.data.class_names import warn_of_numbering
 from resque.data.dataset import CHANNELS, LabeledDataset
 from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Preprocessing, as_float
 from resque.data.readers.options import Progress, ReadOptions
@@ -33,14 +35,15 @@ def load_data(
     root: str | Path = "data",
     for_training: bool = True,
     on_progress: Progress = lambda done, total: None,
+    number: Callable[[LabeledDataset], LabeledDataset] = warn_of_numbering,
 ) -> LabeledDataset:
     """Load a dataset from a specification, or from objects in memory.
 
     Args:
         data: A specification: a source, then steps such as ``@test`` or ``+blur:5``, see :mod:`resque.data.spec`.
             Or a pair ``(x, y)``: an array of images ``(n, h, w)`` or ``(n, h, w, c)``, uint8 or floats in [0, 1]; a
-            tensor of images ``(n, c, h, w)`` or of other inputs; or a list of texts; with integer labels ``(n,)``, or
-            None without labels. Or a dataset, which keeps its own preprocessing if it has one.
+            tensor of images ``(n, c, h, w)`` or of other inputs; or a list of texts; with integers or names as labels
+            ``(n,)``, or None without labels. Or a dataset, which keeps its own preprocessing if it has one.
         name: Name of the dataset made from a pair; None makes one from its content. Data are told apart by name.
         limit: Largest number of samples, drawn at random; same as ``@LIMIT`` right after the source.
         seed: Seed of splits and noise; the command line always uses 0.
@@ -48,6 +51,7 @@ def load_data(
         root: Folder of torchvision's datasets.
         for_training: Whether labels of at least two classes are required; if not, missing labels are all 0.
         on_progress: Called with ``(samples read, samples in all or None)`` from time to time.
+        number: Numbers the classes of each source, as a model does; the default keeps the sorted order of names.
 
     Returns:
         The dataset, in memory.
@@ -76,6 +80,7 @@ def load_data(
             f"{unlabeled[0]} has no labels, and nothing can be trained or tested without; what needs none is "
             "`resque dist --labels pseudo`"
         )
+    parts = [number(part) for part in parts]
     dataset = parts[0] if len(parts) == 1 else _mix(parts)
     if for_training and len(classes := dataset.classes) < 2:
         raise DataError(f"{dataset.name}: only class {classes} is left; a classifier needs at least two classes")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from resque._arrays import as_labels, as_tensor
+from resque.data.class_names import number_words
 from resque.data.dataset import Inputs, LabeledDataset
 from resque.data.preprocessing import Preprocessing, Tokenization, as_float, check_side, resize
 from resque.errors import DataError, RepresentationError
@@ -25,13 +26,15 @@ class RawSamples:
     Attributes:
         inputs: Images ``(n, h, w)`` or ``(n, h, w, c)`` uint8, a list of such images of several sizes, a list of texts,
             or tensors that are ready for the model.
-        labels: Class numbers, ``(n,)``; None if the source has none.
+        labels: Class numbers or names, ``(n,)``; None if the source has none.
         class_names: Names of the labels 0, 1, …, if the source has them.
+        numbered_by_name: Whether the numbers stand for places of the names in sorted order.
     """
 
     inputs: np.ndarray | list[Any] | Tensor | Mapping[str, Tensor]
     labels: Any
     class_names: tuple[str, ...] = ()
+    numbered_by_name: bool = False
 
 
 def samples_from_arrays(name: str, x: Any, y: Any) -> RawSamples:
@@ -41,7 +44,7 @@ def samples_from_arrays(name: str, x: Any, y: Any) -> RawSamples:
         name: Name of the data in error messages.
         x: An array of images, uint8 or floats in [0, 1], ``(n, h, w)`` or ``(n, h, w, c)``; a tensor of images
             ``(n, c, h, w)``, or of any other inputs that are ready for the model; or a list of texts.
-        y: Class numbers, ``(n,)``; None for data without labels.
+        y: Class numbers or names, ``(n,)``; None for data without labels.
 
     Raises:
         DataError: If the inputs have a wrong shape, type or range.
@@ -96,8 +99,9 @@ def to_dataset(
     if n == 0:
         raise DataError(f"{source}: no samples; expected at least two")
     labeled = samples.labels is not None
+    numbers, words = number_words(source, samples.labels)
     try:
-        labels = as_labels(samples.labels, n) if labeled else torch.zeros(n, dtype=torch.int64)
+        labels = as_labels(numbers, n) if labeled else torch.zeros(n, dtype=torch.int64)
     except RepresentationError as error:
         raise DataError(f"{source}: {error}") from error
     return LabeledDataset(
@@ -106,8 +110,9 @@ def to_dataset(
         labels.cpu(),
         torch.arange(n),
         transform=preprocessing,
-        class_names=samples.class_names,
+        class_names=words or samples.class_names,
         labeled=labeled,
+        numbered_by_name=bool(words) or samples.numbered_by_name,
     )
 
 
@@ -124,6 +129,8 @@ def _to_inputs(source: str, inputs: Any, preprocessing: Preprocessing, side: int
     if isinstance(inputs, list):
         return _resize_all(source, inputs, side or preprocessing.side)
     if isinstance(inputs, Tensor):
+        if inputs.dtype != torch.uint8 and not inputs.is_floating_point():
+            raise DataError(f"{source}: images are {inputs.dtype}; expected uint8, 0 to 255, or floats in [0, 1]")
         return inputs
     images = _channels_first(source, inputs)
     if images.dtype != torch.uint8:
@@ -138,10 +145,11 @@ def _resize_all(source: str, images: list[np.ndarray], side: int | None) -> Tens
         shown = ", ".join(f"{h}×{w}" for h, w in (sizes[0], sizes[-1]))
         raise DataError(f"{source}: images of {len(sizes)} sizes ({shown}, …); bring them to one, e.g. {source}@64px")
     check_side(side, f"{source}@{side}px")
-    resized = torch.empty(len(images), images[0].shape[2], side, side, dtype=torch.uint8)
+    dtype = torch.uint8 if images[0].dtype == np.uint8 else torch.float32
+    resized = torch.empty(len(images), images[0].shape[2], side, side, dtype=dtype)
     for place, image in zip(resized, images, strict=True):
-        channels_first = torch.from_numpy(np.array(np.moveaxis(image, -1, 0)))[None]
-        place.copy_((resize(as_float(channels_first), side)[0] * 255.0).round())
+        smaller = resize(as_float(torch.from_numpy(np.array(np.moveaxis(image, -1, 0)))[None]), side)[0]
+        place.copy_(smaller if dtype == torch.float32 else (smaller * 255.0).round())
     return resized
 
 

@@ -21,6 +21,7 @@ A specification is a source, followed by any number of steps that are applied fr
 Splits and noise depend on the specification alone: commands that name the same data use the same samples.
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -102,6 +103,6 @@ def _relative_part(spec: str, folder: Path) -> str:
     source, colon, rest = spec.partition(":")
     if source in ("npz", "folder", "parquet", "idx") and colon:
         return source + colon + ",".join(str(folder / file) for file in rest.split(","))
-    if source == "hf" and (folder / rest).is_dir():
+    if source == "hf" and os.path.isdir(folder / rest):
         return f"hf:{folder / rest}"
     return f"{folder / source}:{rest}" if source.endswith(".py") else spec

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resque._sizes import MOST_CLASSES, is_number_of_classes
 from resque.errors import RepresentationError
 
 __all__ = ["HALVES", "ClassSums", "ScratchBuffer", "declared_labels"]
@@ -207,6 +208,10 @@ def declared_labels(classes: Sequence[int] | int) -> Tensor:
     """
     try:
         given = classes if isinstance(classes, Iterable) else range(operator.index(classes))
+        if not isinstance(classes, Iterable) and not is_number_of_classes(classes):
+            raise RepresentationError(
+                f"classes={str(classes)[:40]}: expected 1 to {MOST_CLASSES:,}, or a list of labels"
+            )
         labels = torch.tensor(sorted({operator.index(label) for label in given}))
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise RepresentationError(f"classes {classes!r}: expected integers below 2**63, or their number") from error

@@ -308,7 +308,10 @@ def check_comparable(first: Profile, second: Profile) -> None:
                 "compute both with the same model, weights, layer and options (in Python also preprocessing=)"
             )
     if first.width and second.width and first.width != second.width:
-        raise ProfileMismatchError(f"the profiles differ in width: {first.width} and {second.width}")
+        raise ProfileMismatchError(
+            f"the profiles differ in width: {first.width} and {second.width}; for texts or images of several sizes "
+            "compute both with --reduction token-mean or mean"
+        )
 
 
 def check_finite(finite: Tensor | bool) -> None:

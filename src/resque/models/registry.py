@@ -7,6 +7,7 @@ folder or else on the hub. What is not here is downloaded only on request. Anyth
 
 import difflib
 import inspect
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from torch.nn.parameter import is_lazy
 
 from resque._callables import load_callable
 from resque._optional import import_optional
+from resque._sizes import MOST_CLASSES, is_number_of_classes
 from resque.data.preprocessing import ImagePreprocessing, Preprocessing, Tokenization
 from resque.errors import ModelError, ResqueError
 from resque.models.randomness import isolated_random_state
@@ -81,6 +83,8 @@ def build_model(
         >>> build_model("resque.networks:small_cnn")[0]
         Conv2d(1, 16, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1))
     """
+    if classes is not None and not is_number_of_classes(classes):
+        raise ModelError(f"classes={str(classes)[:40]}: expected a whole number from 1 to {MOST_CLASSES:,}")
     library, name = _split(spec)
     function = None if library else load_callable(spec)  # before the seed is set: an import may draw random numbers
     with isolated_random_state(torch.device("cpu"), seed):
@@ -140,7 +144,7 @@ def _build_from_callable(spec: str, function: Callable[..., Any], classes: int |
         takes_classes = classes is not None and "num_classes" in inspect.signature(function).parameters
         model = function(num_classes=classes) if takes_classes else function()
     except (Exception, SystemExit) as error:  # a user's own code may raise anything
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ModelError(f"{spec} failed: {reason}; it must run without arguments") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec} returned {type(model).__name__}; expected a torch.nn.Module")
@@ -202,7 +206,7 @@ def _torchvision_preprocessing(name: str) -> ImagePreprocessing:
 
 def _build_transformers(name: str, classes: int | None, trained: bool) -> nn.Module:
     transformers = import_optional("transformers", "models")
-    config = transformers.AutoConfig.from_pretrained(name, **_source_options(name))
+    config = _read_config(transformers, name)
     auto_class = _auto_class(transformers, config)
     if not trained:
         config.num_labels = config.num_labels if classes is None else classes
@@ -225,7 +229,7 @@ def _build_transformers(name: str, classes: int | None, trained: bool) -> nn.Mod
 def _transformers_preprocessing(name: str) -> Preprocessing:
     transformers = import_optional("transformers", "models")
     try:
-        config = transformers.AutoConfig.from_pretrained(name, **_source_options(name))
+        config = _read_config(transformers, name)
         if _auto_class(transformers, config) is transformers.AutoModelForSequenceClassification:
             tokenizer = transformers.AutoTokenizer.from_pretrained(name, **_source_options(name))
             tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -239,6 +243,18 @@ def _transformers_preprocessing(name: str) -> Preprocessing:
     scale = {} if processor.get("do_normalize", True) is False else processor
     mean, std = (tuple(scale.get(key, ())) for key in ("image_mean", "image_std"))
     return ImagePreprocessing(side, side is not None, getattr(config, "num_channels", 3), mean, std)
+
+
+def _read_config(transformers: ModuleType, name: str) -> Any:
+    """Return the configuration of a model; its number of labels is checked before transformers names each of them."""
+    file = os.path.join(name, "config.json")
+    if os.path.isfile(file):
+        with open(file, encoding="utf-8") as stream:
+            content = json.load(stream)
+        labels = content.get("num_labels") if isinstance(content, dict) else None
+        if labels is not None and not is_number_of_classes(labels):
+            raise ModelError(f"hf:{name}: num_labels is {str(labels)[:40]}; expected 1 to {MOST_CLASSES:,}")
+    return transformers.AutoConfig.from_pretrained(name, **_source_options(name))
 
 
 def _auto_class(transformers: ModuleType, config: Any) -> Any:

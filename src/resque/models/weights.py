@@ -1,7 +1,9 @@
 """Weights files without pickled code, and the fingerprint of a model."""
 
 import hashlib
+import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import torch
@@ -9,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from resque._files import write_atomically
+from resque._sizes import check_size, stored_bytes
 from resque.errors import ModelError
 
 __all__ = ["check_weights", "fingerprint", "load_state", "read_weights", "save_weights"]
@@ -20,8 +23,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: There is no such file, it holds pickled code, or it is no state dict.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # pathlib raises on names that are too long
         raise ModelError(f"no such weights file: {path}; expected a .safetensors or .pt file")
+    check_size(path, _unpacked_bytes(path), stored_bytes(path))
     try:
         safe = path.suffix == ".safetensors"
         state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
@@ -34,6 +38,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise ModelError(f"{path} holds a {type(state).__name__}; expected a state dict of tensors")
     return state
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """Return the bytes that a file takes in memory, unpacked if it is an archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(info.file_size for info in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        return path.stat().st_size
 
 
 def load_state(model: nn.Module, state: dict[str, Tensor], source: str | Path | None) -> None:

@@ -52,11 +52,12 @@ class RetrainingJob:
 
     def __post_init__(self) -> None:
         self.check_target(self.target_accuracy)
-        if self.train.class_names and self.test.class_names and self.train.class_names != self.test.class_names:
-            raise DataError(
-                f"{self.train.name} and {self.test.name} number the classes differently: "
-                "name the same classes in both, in the same order"
-            )
+        for other in filter(None, (self.test, self.original_test)):
+            if self.train.class_names and other.class_names and self.train.class_names != other.class_names:
+                raise DataError(
+                    f"{self.train.name} and {other.name} number the classes differently: "
+                    "name the same classes in both, in the same order"
+                )
         unknown = sorted(set(self.test.classes) - set(self.train.classes))
         if unknown:
             raise DataError(

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-import tomllib
+import numbers
+import operator
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import msgspec
 import torch
 from torch import nn
 
+from resque._toml import parse_toml, read_toml, shorten_value
 from resque.data.augmentation import PAPER, check_augmentation
 from resque.errors import ModelError, SettingError
 from resque.ledger.serialization import to_dict
@@ -28,6 +30,14 @@ _CHOICES = {
 _POSITIVE = ("learning_rate", "batch_size", "max_epochs", "fixed_epochs", "max_hours", "max_kwh")
 _MILESTONES = "epochs from 1 on, e.g. milestones=40+70"
 _FUSED = ("cpu", "cuda")
+_LARGEST_COUNT = 2**31
+
+
+def _are_tolerances(values: Any) -> bool:
+    try:
+        return all(0.0 <= distance < math.inf and epochs >= 1 for distance, epochs in values)
+    except (TypeError, ValueError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,8 @@ class Recipe:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise SettingError(f"{name} {getattr(self, name)!r}: use one of {', '.join(choices)}")
+        for each in dataclasses.fields(self):
+            self._check_number(each.name, each.type)
         check_augmentation(self.augmentation)
         check_scope(self.trains, self.rank)
         if not (self.weight_decay >= 0.0 and 0.0 <= self.momentum < 1.0):
@@ -104,8 +116,33 @@ class Recipe:
                 raise SettingError(f"{name} is {value}; expected more than 0")
         if self.evaluate_every is not None and self.evaluate_every < 1:
             raise SettingError(f"evaluate_every is {self.evaluate_every}; expected at least 1 step")
-        if not 0.0 <= self.evaluate_growth < math.inf:
+        if self.evaluate_growth < 0.0:
             raise SettingError(f"evaluate_growth is {self.evaluate_growth}; expected 0 or more, e.g. 0.1")
+        if not _are_tolerances(self.tolerances):
+            raise SettingError(
+                f"tolerances {shorten_value(self.tolerances)}: expected pairs of a distance and epochs: [[0.01, 50]]"
+            )
+
+    def _check_number(self, name: str, hint: Any) -> None:
+        """Take a number of any library as Python's own; raise SettingError unless it is finite and of its type."""
+        value: Any = getattr(self, name)
+        kinds = typing.get_args(hint) or (hint,)
+        if typing.get_origin(hint) is tuple or (value is None and type(None) in kinds):
+            return
+        if not {int, float} & set(kinds):
+            return
+        whole = int in kinds
+        kind: Any = numbers.Integral if whole else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise SettingError(f"{name} is {shorten_value(value)}; expected a {'whole ' * whole}number")
+        try:
+            number: Any = operator.index(value) if whole else float(value)
+        except OverflowError:
+            number = math.inf
+        if not abs(number) < (_LARGEST_COUNT if whole else math.inf):  # refuses NaN, too
+            expected = f"a number below {_LARGEST_COUNT:,}" if whole else "a finite number"
+            raise SettingError(f"{name} is {shorten_value(value)}; expected {expected}")
+        object.__setattr__(self, name, number)
 
     def from_scratch(self) -> "Recipe":
         """Return the recipe for random weights: all parameters, at the paper's learning rate for that.
@@ -169,8 +206,8 @@ def named_recipe(spec: str, evaluate_every: int | None = None, max_epochs: int |
     name, *changes = spec.split(",")
     settings: dict[str, Any] = {}
     if name.endswith(".toml"):
-        settings |= _read_toml(Path(name))
-        name = str(settings.pop("base", "retrain-adam"))
+        settings |= read_toml(Path(name), "recipe")
+        name = shorten_value(settings.pop("base", "retrain-adam"))
     if name not in RECIPES:
         raise SettingError(f"unknown recipe {name!r}: use one of {', '.join(RECIPES)}, or a FILE.toml of settings")
     for change in changes:
@@ -193,18 +230,11 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     return to_dict(recipe)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path} cannot be read as TOML: {error}") from error
-
-
 def _parse_value(text: str) -> Any:
     """Parse a TOML value; return anything else as it is."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 
@@ -221,9 +251,9 @@ def _convert(key: str, value: Any) -> Any:
         value = int(value)  # 64.0 is a whole number, too
     try:
         return msgspec.convert(value, types[key])
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, OverflowError) as error:
         expected = _MILESTONES if key == "milestones" else _describe(types[key])
-        raise SettingError(f"recipe setting {key}={value}: expected {expected}") from error
+        raise SettingError(f"recipe setting {key}={shorten_value(value)}: expected {expected}") from error
 
 
 def _split(value: str) -> list[str]:

@@ -23,7 +23,7 @@ from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint
 from resque.training.evaluation import check_data_fits_model
 from resque.training.job import RetrainingJob
-from resque.training.new_task import prepare_new_task
+from resque.training.new_task import EXTENSION, NEW_TASK, prepare_new_task
 from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import Recipe
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
@@ -117,7 +117,8 @@ def forecast(
     _check_options(new_task, extend, labels, original)
     if max_epochs is None and budget is not None and budget.max_epochs is not None:
         max_epochs = int(budget.max_epochs)
-    loader = InputLoader(model, options or ModelOptions())
+    change = EXTENSION if extend else NEW_TASK if new_task else "shift"
+    loader = InputLoader(model, options or ModelOptions(), change)
     job = loader.job(
         train, test, target_accuracy, load_recipe(recipe, evaluate_every, max_epochs), seed=seed, shift_type=shift_type
     )

@@ -4,6 +4,7 @@ Every workflow takes either, so that a Python user may pass what is at hand and 
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from resque.data.class_names import number_as, warn_of_numbering
 from resque.data.dataset import BATCH, LabeledDataset
 from resque.data.loading import load_data
 from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization
@@ -24,11 +26,13 @@ from resque.indices.compute_profile import profile
 from resque.indices.profile import Profile
 from resque.indices.task_features import TaskIndexSettings, task_features
 from resque.ledger.serialization import from_dict_strict
+from resque.models.class_names import class_names_of
 from resque.models.inference import device_of
 from resque.models.loading import fresh_model, load_model, move_to_device, usable_device
-from resque.models.registry import has_random_weights, preprocessing_for
+from resque.models.registry import build_model, has_random_weights, preprocessing_for
 from resque.models.weights import fingerprint
 from resque.training.job import RetrainingJob
+from resque.training.new_task import EXTENSION, NEW_TASK
 from resque.training.recipe import Recipe, named_recipe
 from resque.workflows.keeping import check_fields
 
@@ -84,6 +88,8 @@ class InputLoader:
     Attributes:
         model: Specification, or the model itself.
         options: How both are loaded.
+        change: ``"shift"``, or what changes the classes: ``"new task"`` or ``"extension"``. Names of classes follow the
+            model's in a shift, come after them in an extension, and have an order of their own in a new task.
 
     Example:
         >>> loader = InputLoader("resque.networks:small_cnn")
@@ -94,6 +100,7 @@ class InputLoader:
 
     model: str | nn.Module
     options: ModelOptions = field(default_factory=ModelOptions)
+    change: str = "shift"
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str | nn.Module):
@@ -119,12 +126,27 @@ class InputLoader:
             return device_of(self.model)
         return usable_device(self.options.device or "cpu")
 
+    @functools.cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the model's classes; empty if it has none. A callable is called for it."""
+        if isinstance(self.model, nn.Module):
+            return class_names_of(self.model)
+        if has_random_weights(self.model):
+            return ()
+        return class_names_of(build_model(self.model, classes=self.options.classes))
+
+    def numbered(self, data: LabeledDataset) -> LabeledDataset:
+        """Return data with named classes numbered as the model numbers them; a warning says if it has no names."""
+        if not data.class_names or self.change == NEW_TASK or not self.class_names:
+            return warn_of_numbering(data)
+        return number_as(data, self.class_names, extend=self.change == EXTENSION)
+
     def data(self, source: Any, for_training: bool = True) -> LabeledDataset:
         """Load a dataset with the preprocessing of the model.
 
         Args:
             source: Specification, dataset, or pair of arrays ``(x, y)``.
-            for_training: Whether labels are required.
+            for_training: Whether labels are required; if so, named classes are numbered as the model does.
         """
         shown = source if isinstance(source, str) else "the data"
         if isinstance(source, str) and not self.options.download:
@@ -137,6 +159,7 @@ class InputLoader:
                 root=self.options.data_root,
                 for_training=for_training,
                 on_progress=lambda done, total: show(done, total or done, ""),
+                number=self.numbered if for_training else lambda data: data,
             )
 
     def network(self, data: LabeledDataset | None = None, seed: int = 0) -> nn.Module:
@@ -190,9 +213,9 @@ class InputLoader:
             return source
         if isinstance(source, str | Path):
             path = Path(source)
-            if path.suffix == ".npz" and path.is_file():
+            if path.suffix == ".npz" and os.path.isfile(path):
                 raise DataError(f"{source} is data, not a profile: write npz:{source}")
-            if path.suffix == ".safetensors" or path.is_file():
+            if path.suffix == ".safetensors" or os.path.isfile(path):
                 return _saved_profile(path, layer)
         data = source if isinstance(source, LabeledDataset) else self.data(source, for_training=False)
         return self.profile(network, data, layer, reduction)
@@ -211,6 +234,7 @@ class InputLoader:
         """
         if labels == "true" and not data.labeled:
             raise DataError(f"{data.name} has no labels: use the model's own predictions, --labels pseudo")
+        data = self.numbered(data) if labels == "true" else data
         total = -(-len(data) // BATCH)
         with self.options.show_progress(f"passing {data.name}") as show:
 

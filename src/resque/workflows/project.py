@@ -6,7 +6,6 @@ the one list of keys: reading, defaults of commands and the commented file of ``
 
 import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 
 from resque._files import write_atomically
+from resque._toml import read_toml, shorten_value
 from resque.data.spec import relative_to
 from resque.errors import SettingError
 
@@ -130,18 +130,19 @@ def read_project(path: Path) -> Project:
     Raises:
         SettingError: The file cannot be read, or has an unknown key or a value of the wrong type.
     """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingError(f"project file {path} cannot be read: {error}") from error
+    content = read_toml(path, "project file")
     values = {}
     for section, keys in content.items():
         if section not in KEYS or not isinstance(keys, dict):
-            raise SettingError(f"project file {path}: no section [{section}]; use one of {', '.join(KEYS)}")
+            raise SettingError(
+                f"project file {path}: no section [{shorten_value(section)}]; use one of {', '.join(KEYS)}"
+            )
         for name, value in keys.items():
             if name not in KEYS[section]:
                 offered = ", ".join(KEYS[section])
-                raise SettingError(f"project file {path}: [{section}] has no key {name!r}; use one of {offered}")
+                raise SettingError(
+                    f"project file {path}: [{section}] has no key {shorten_value(name)!r}; use one of {offered}"
+                )
             values[section, name] = _checked(path, section, name, value)
     return Project(values)
 
@@ -180,9 +181,10 @@ def _checked(path: Path, section: str, name: str, value: Any) -> Any:
     key = KEYS[section][name]
     try:
         value = msgspec.convert(value, key.type)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, OverflowError) as error:
         expected = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}[key.type]
-        raise SettingError(f"project file {path}: {section}.{name} is {value!r}, expected {expected}") from error
+        shown = shorten_value(repr(value) if isinstance(value, str) else value)
+        raise SettingError(f"project file {path}: {section}.{name} is {shown}, expected {expected}") from error
     if isinstance(value, float) and not math.isfinite(value):
         raise SettingError(f"project file {path}: {section}.{name} is {value}, expected a finite number")
     if not key.path or path.parent == Path():

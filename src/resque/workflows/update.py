@@ -255,7 +255,7 @@ class _Loaded:
         if new_head and (request.original is not None or (request.new_task and request.extend)):
             raise SettingError("--new-head and --extend stand alone: without --original, --from-scratch or each other")
         check_labels(request.labels)
-        loader = InputLoader(request.model, request.options)
+        loader = InputLoader(request.model, request.options, EXTENSION if extend else NEW_TASK if new_head else "shift")
         query = _job(request, loader, forecast)
         model = loader.network(None if new_head else query.train, request.seed)
         network, job = prepare_new_task(model, query, extend) if new_head else (model, query)

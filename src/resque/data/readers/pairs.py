@@ -3,11 +3,12 @@
 import inspect
 import itertools
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import IterableDataset
 
 from resque._callables import load_callable
 from resque._optional import import_optional
@@ -43,7 +44,7 @@ def read_torchvision(spec: str, options: ReadOptions) -> RawSamples:
             f"or fetch it there: torchvision.datasets.{name}({root!r}, …, download=True)"
         ) from error
     names = tuple(map(str, getattr(dataset, "classes", ()) or ()))
-    return _read_pairs(options.track(map(dataset.__getitem__, range(len(dataset))), len(dataset)), spec, names)
+    return _read_pairs(options.track(_samples_of(dataset, spec, None), len(dataset)), spec, names)
 
 
 def read_callable(spec: str, options: ReadOptions) -> RawSamples:
@@ -53,40 +54,97 @@ def read_callable(spec: str, options: ReadOptions) -> RawSamples:
     except ModelError as error:
         raise DataError(str(error)) from error
     except (Exception, SystemExit) as error:  # a user's own code may raise anything
-        raise DataError(f"{spec} failed: {type(error).__name__}: {error}; it must run without arguments") from error
-    total = len(dataset) if hasattr(dataset, "__len__") else None
-    if total is not None and hasattr(dataset, "__getitem__"):
-        pairs: Iterable[Any] = map(dataset.__getitem__, range(total))
-    elif hasattr(dataset, "__iter__"):
-        pairs = itertools.islice(iter(dataset), options.limit)
-    else:
-        raise DataError(f"{spec} returned a {type(dataset).__name__}; expected a dataset of pairs (x, y)")
-    return _read_pairs(options.track(pairs, total), spec)
+        raise DataError(f"{spec} failed: {_reason(error)}; it must run without arguments") from error
+    return _read_pairs(options.track(_samples_of(dataset, spec, options.limit), None), spec)
+
+
+def _samples_of(dataset: Any, name: str, limit: int | None) -> Iterator[Any]:
+    """Yield the samples of a dataset; turn what its code raises, and a false length, into a DataError.
+
+    Args:
+        dataset: Dataset with indices and a length, or an iterable.
+        name: Its name in error messages.
+        limit: Number of samples after which an iterable ends; None for no limit.
+    """
+    total, by_index = _length(dataset, name), hasattr(dataset, "__getitem__")
+    number = 0
+    try:
+        if total is not None and by_index and not isinstance(dataset, IterableDataset):
+            samples: Iterator[Any] = map(dataset.__getitem__, range(total))
+        elif hasattr(dataset, "__iter__"):
+            samples = itertools.islice(iter(dataset), limit)
+        else:
+            raise DataError(f"{name} returned a {type(dataset).__name__}; expected a dataset of pairs (x, y)")
+        for sample in samples:
+            yield sample
+            number += 1
+            if total is not None and number > total:
+                raise DataError(f"{name} has more samples than its length says, {total:,}; expected as many")
+    except DataError:
+        raise
+    except (Exception, SystemExit) as error:
+        of = "" if total is None else f" of {total:,}"
+        raise DataError(f"{name}: sample {number}{of} failed: {_reason(error)}") from error
+    if total is not None and number < min(total, total if limit is None else limit):
+        raise DataError(f"{name} has {number:,} samples, and its length says {total:,}; expected as many")
+
+
+def _length(dataset: Any, name: str) -> int | None:
+    if not hasattr(dataset, "__len__"):
+        return None
+    try:
+        return len(dataset)
+    except (Exception, SystemExit) as error:
+        raise DataError(f"{name}: the length of its dataset failed: {_reason(error)}") from error
 
 
 def _read_pairs(pairs: Iterable[Any], name: str, class_names: tuple[str, ...] = ()) -> RawSamples:
-    values, labels = [], []
-    for pair in pairs:
-        if not isinstance(pair, Sequence) or len(pair) != 2:
-            raise DataError(f"{name}: a sample is a {type(pair).__name__}; expected a pair (x, y)")
-        values.append(image_to_array(pair[0]) if hasattr(pair[0], "convert") else pair[0])
+    decoded, labels = [], []
+    for number, pair in enumerate(pairs):
+        if not isinstance(pair, Sequence) or isinstance(pair, str | bytes) or len(pair) != 2:
+            raise DataError(f"{name}: sample {number} is a {type(pair).__name__}; expected a pair (x, y)")
+        try:
+            decoded.append(_decode(pair[0]))
+        except DataError as error:
+            raise DataError(f"{name}: sample {number} {error}") from error
+        except (Exception, SystemExit) as error:
+            raise DataError(f"{name}: sample {number} cannot be used as input: {_reason(error)}") from error
         labels.append(pair[1])
-    if not values:
+    if not decoded:
         raise DataError(f"{name} holds no samples")
-    return RawSamples(_collate(values, name), labels, class_names)
+    return RawSamples(_collate(decoded, name), labels, class_names)
 
 
-def _collate(values: list[Any], name: str) -> Any:
+def _decode(value: Any) -> tuple[str, Any]:
+    """Return the kind of an input, and the input as it is put together with others of its kind."""
+    if hasattr(value, "convert"):
+        return "image", image_to_array(value)
+    if isinstance(value, np.ndarray) and value.ndim in (2, 3) and np.issubdtype(value.dtype, np.integer):
+        if value.dtype != np.uint8:
+            raise DataError(f"is an image of {value.dtype}; expected uint8, 0 to 255, or floats in [0, 1]")
+        return "image", value if value.ndim == 3 else value[:, :, None]
+    if isinstance(value, str):
+        return "text", value
+    if isinstance(value, Mapping) and value:
+        return f"mapping of {', '.join(map(str, value))}", {key: _decode(each) for key, each in value.items()}
+    return "tensor", torch.as_tensor(value)
+
+
+def _collate(decoded: list[tuple[str, Any]], name: str) -> Any:
     """Return images, texts, tensors, or mappings of these, as one batch."""
-    first = values[0]
-    if isinstance(first, str):
+    kinds, values = sorted({kind for kind, _ in decoded}), [value for _, value in decoded]
+    if len(kinds) > 1:
+        raise DataError(f"{name}: samples are of several kinds: {'; '.join(kinds)[:200]}; expected one kind")
+    if kinds == ["text"]:
         return values
-    if isinstance(first, Mapping):
-        return {key: _collate([value[key] for value in values], name) for key in first}
-    if isinstance(first, np.ndarray) and first.dtype == np.uint8 and first.ndim in (2, 3):
-        return stack_images([value[:, :, None] if value.ndim == 2 else value for value in values])
+    if isinstance(values[0], dict):
+        return {key: _collate([value[key] for value in values], name) for key in values[0]}
     try:
-        return torch.stack([torch.as_tensor(value) for value in values])
+        return stack_images(values) if kinds == ["image"] else torch.stack(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{name}: samples cannot be put together ({reason}); expected one shape") from error
+        raise DataError(f"{name}: samples cannot be put together ({_reason(error)}); expected one shape") from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return the type and the text of an error of foreign code, as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
