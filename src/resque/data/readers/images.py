@@ -15,7 +15,7 @@ from resque.errors import DataError
 __all__ = ["IMAGE_SUFFIXES", "image_to_array", "open_image", "stack_images"]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
-MOST_PIXELS = 2**25
+MOST_PIXELS = 2**26  # a phone's largest picture has 5 · 10^7 pixels
 _GRAY = ("1", "L", "LA", "La")
 _BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
 
