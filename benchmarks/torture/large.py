@@ -1,0 +1,110 @@
+"""A ledger of 100,000 updates: seconds of each command beside its aim; forecasts from a part of a history."""
+
+import dataclasses
+import math
+import random
+import statistics
+import time
+from pathlib import Path
+
+from place import LEDGER, Row, copied
+from process import run
+
+from resque.forecasting.history import ForecastQuery
+from resque.forecasting.prediction import predict_cost
+from resque.forecasting.selection import MOST_UPDATES, updates_to_learn_from
+from resque.ledger.bundled import bundled_updates
+from resque.ledger.records import Update
+from resque.ledger.store import Ledger
+
+BATCH = 5000
+COMMANDS_S = {
+    "ledger list": 1.0,
+    "ledger show e00000007": 1.0,
+    "ledger void e00000009 --why torture": 1.0,
+    "report": 10.0,
+}
+"""Command → aim in seconds, more than the same command takes with ten updates."""
+APPEND_S, ROWS_S = 0.02, 1.0
+LARGEST_FACTOR = 1.25
+PREDICTOR, QUERIES = "BN-adapted gap", 3
+
+
+def copies(count: int, first: int = 0) -> list[Update]:
+    """Return updates of the bundled history under new ids, of twenty models."""
+    known = bundled_updates()
+    return [
+        dataclasses.replace(known[number % len(known)], id=f"e{number:08d}", parent=f"parent {number % 20}")
+        for number in range(first, first + count)
+    ]
+
+
+def large_ledger(place: Path, times: int, seed: int) -> Row:
+    """Time commands on a large ledger, less what they take on a ledger of ten."""
+    aims = "list and show 1 s, void 1 s, append 20 ms, a forecast's rows 1 s, report 10 s"
+    row = Row("a large ledger", times, f"seconds beyond start-up: {aims}")
+    measured: dict[str, tuple[float, float]] = {}
+    with copied(place) as small, copied(place) as large:
+        for folder, count in ((small, 10), (large, times)):
+            (folder / LEDGER).unlink()
+            for first in range(0, count, BATCH):
+                Ledger(folder / LEDGER).extend(copies(min(BATCH, count - first), first))
+        for line, aim_s in COMMANDS_S.items():
+            usual, slow = (run(line, folder) for folder in (small, large))
+            if usual.code or slow.code:
+                row.violations.append(f"{line} failed: {slow.err.strip()[-300:]}")
+            measured[" ".join(line.split()[:2])] = max(0.0, slow.wall_s - usual.wall_s), aim_s
+        ledger = Ledger(large / LEDGER)
+        measured["append"] = statistics.median(_seconds_to_add(ledger, f"new{n}") for n in range(21)), APPEND_S
+        started = time.perf_counter()
+        rows = updates_to_learn_from(ledger, "parent 7", new_tasks=False)
+        measured["rows"] = time.perf_counter() - started, ROWS_S
+        if len(rows) != min(MOST_UPDATES, times):
+            row.violations.append(f"{len(rows)} rows of a forecast, expected {MOST_UPDATES}")
+    row.note = ", ".join(f"{name} {seconds:.3f} s" for name, (seconds, _) in measured.items())
+    row.violations += [
+        f"{name} took {seconds:.3f} s, the aim is {aim:g} s"
+        for name, (seconds, aim) in measured.items()
+        if seconds > aim
+    ]
+    return row
+
+
+def agreement(place: Path, times: int, seed: int) -> Row:
+    """Compare forecasts from the updates that are chosen with forecasts from all of a history."""
+    times = max(times, MOST_UPDATES + 100)
+    queries = max(1, round(QUERIES * times / 1000))
+    holds = f"the median of steps agrees with the full fit's within a factor of {LARGEST_FACTOR}"
+    row = Row(f"a forecast from {MOST_UPDATES} of {times:,} updates", queries, holds)
+    chance = random.Random(seed)
+    asked = [update for update in bundled_updates() if PREDICTOR in update.features.scores]
+    with copied(place) as folder:
+        (folder / LEDGER).unlink()
+        ledger = Ledger(folder / LEDGER)
+        ledger.extend([_varied(update, chance) for update in copies(times)])
+        histories = updates_to_learn_from(ledger, "parent 7", new_tasks=False), ledger.updates()
+    started, factors = time.perf_counter(), []
+    for update in chance.sample(asked, queries):
+        mine = dataclasses.replace(update, parent="parent 7")
+        query = ForecastQuery.of_update(mine, target_accuracy=mine.target_accuracy, max_steps=10_000)
+        fits = [predict_cost(history, "steps", query, [PREDICTOR]).distribution for history in histories]
+        factors.append(math.exp(fits[0].median - fits[1].median))
+    seconds = time.perf_counter() - started
+    row.note = f"ratios of medians {', '.join(f'{factor:.3f}' for factor in factors)}; {seconds:.0f} s"
+    row.violations += [f"ratio {f:.3f}" for f in factors if abs(math.log(f)) > math.log(LARGEST_FACTOR)]
+    return row
+
+
+def _varied(update: Update, chance: random.Random) -> Update:
+    """Return an update that took other steps, by a factor with a standard deviation of a fifth."""
+    factor = math.exp(chance.gauss(0.0, 0.2))
+    steps = sorted(round(step * factor) for step in update.curve.steps)
+    cost = dataclasses.replace(update.cost, steps=round(update.cost.steps * factor))
+    return dataclasses.replace(update, curve=dataclasses.replace(update.curve, steps=tuple(steps)), cost=cost)
+
+
+def _seconds_to_add(ledger: Ledger, entry_id: str) -> float:
+    entry = dataclasses.replace(bundled_updates()[0], id=entry_id)
+    started = time.perf_counter()
+    ledger.add(entry)
+    return time.perf_counter() - started
