@@ -77,22 +77,26 @@ def agreement(place: Path, times: int, seed: int) -> Row:
     holds = f"the median of steps agrees with the full fit's within a factor of {LARGEST_FACTOR}"
     row = Row(f"a forecast from {MOST_UPDATES} of {times:,} updates", queries, holds)
     chance = random.Random(seed)
-    asked = [update for update in bundled_updates() if PREDICTOR in update.features.scores]
     with copied(place) as folder:
         (folder / LEDGER).unlink()
         ledger = Ledger(folder / LEDGER)
         ledger.extend([_varied(update, chance) for update in copies(times)])
         histories = updates_to_learn_from(ledger, "parent 7", new_tasks=False), ledger.updates()
     started, factors = time.perf_counter(), []
-    for update in chance.sample(asked, queries):
-        mine = dataclasses.replace(update, parent="parent 7")
-        query = ForecastQuery.of_update(mine, target_accuracy=mine.target_accuracy, max_steps=10_000)
+    for query in chance.sample(_queries(), queries):
         fits = [predict_cost(history, "steps", query, [PREDICTOR]).distribution for history in histories]
         factors.append(math.exp(fits[0].median - fits[1].median))
     seconds = time.perf_counter() - started
     row.note = f"ratios of medians {', '.join(f'{factor:.3f}' for factor in factors)}; {seconds:.0f} s"
     row.violations += [f"ratio {f:.3f}" for f in factors if abs(math.log(f)) > math.log(LARGEST_FACTOR)]
     return row
+
+
+def _queries() -> list[ForecastQuery]:
+    """Return a query for each update of the bundled history that the predictor is known for."""
+    mine = [dataclasses.replace(update, parent="parent 7") for update in bundled_updates()]
+    asked = [ForecastQuery.of_update(update, update.target_accuracy, max_steps=10_000) for update in mine]
+    return [query for query in asked if query.values([PREDICTOR]) is not None]
 
 
 def _varied(update: Update, chance: random.Random) -> Update:

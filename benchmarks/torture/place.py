@@ -23,10 +23,11 @@ _MODEL = "--model resque.networks:small_cnn --weights w.safetensors"
 _DATA = "--train digits@16px@train@shifted@400+gaussian:3 --test digits@16px@test@150+gaussian:3"
 _CLEAN = "--train digits@16px@train --test digits@16px@test --target-accuracy .85 --recipe train-adam,max_epochs=9"
 _RECIPE = "--target-accuracy 1 --recipe train-adam,max_epochs=4 --evaluate-every 4 --checkpoint-every 0"
+_RUNS = f"--updates {CALIBRATED} --max-epochs 2"
 _VOID = bundled_updates()[3].id
 COMMANDS = {
     "retrain": f"retrain {_MODEL} {_DATA} {_RECIPE}",
-    "calibrate": f"calibrate {_MODEL} --data digits@16px@400 --updates {CALIBRATED} --max-epochs 2 --target-accuracy .3",
+    "calibrate": f"calibrate {_MODEL} --data digits@16px@400 --target-accuracy .3 {_RUNS}",
     "import": f"ledger import {MORE}",
     "report": "report",
     "void": f"ledger void {_VOID} --why torture",

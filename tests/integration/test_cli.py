@@ -226,7 +226,15 @@ def test_the_version_is_said(cli):
     "command",
     [
         *("demo", "doctor", "profile", "dist", "task", "forecast", "retrain", "report"),
-        *("ledger list", "ledger show", "ledger void", "ledger settle", "ledger validate", "ledger export", "ledger import"),
+        *(
+            "ledger list",
+            "ledger show",
+            "ledger void",
+            "ledger settle",
+            "ledger validate",
+            "ledger export",
+            "ledger import",
+        ),
     ],
 )
 def test_every_command_helps_with_an_example(cli, command):
