@@ -26,7 +26,13 @@ ROOT = Path(__file__).resolve().parents[1]
 MODULES = (
     *(f"indices/{name}.py" for name in ("angles", "class_sums", "distribution", "half_assignment", "clustering")),
     *("indices/nearest_mean.py", "indices/baselines/moments.py", "indices/baselines/transferability.py"),
-    *("training/cost_tracking.py", "training/stopping.py", "energy/reading.py", "ledger/components.py"),
+    *(
+        "training/cost_tracking.py",
+        "training/stopping.py",
+        "energy/reading.py",
+        "ledger/components.py",
+        "ledger/records.py",
+    ),
     *("forecasting/cost_model.py", "forecasting/intervals.py", "forecasting/costs.py"),
 )
 SWAPS: dict[type, type] = {
@@ -143,7 +149,8 @@ def main() -> None:
                 trees.put(tree)
 
         started = time.monotonic()
-        if broken := [module for module in {m.module for m in drawn} if not run_tests(module, Path(folder, "0"), 1e4)]:
+        packages = {Path(mutant.module).parts[0]: mutant.module for mutant in drawn}
+        if broken := [package for package, module in packages.items() if not run_tests(module, Path(folder, "0"), 1e4)]:
             sys.exit(f"tests fail without a change: {', '.join(broken)}")
         timeout_s = SHORTEST_TIMEOUT_S + 3 * (time.monotonic() - started)
         lives = list(workers.map(survives, drawn))

@@ -49,7 +49,7 @@ VALUES = (
         -(2**63) - 1,
         10**30,
     ),
-    *(0.5, -0.0, 1e308, 5e-324, 1.5),
+    *(0.5, -0.0, 1e308, 5e-324, 1.5, math.nan, math.inf, "\x00", "\x1b[31m"),
 )
 NUMBERS = st.one_of(
     st.sampled_from([0.0, -0.0, 1.0, -1.0, math.nan, math.inf, -math.inf, 1e308, -1e308, 5e-324, 1e-30, 1e30]),
@@ -110,8 +110,8 @@ def documents(draw, valid):
             if edit == "remove":
                 del place[key]
             elif edit == "add" and isinstance(place, dict):
-                place[draw(st.sampled_from(["", "id", "x", "accuracy"]))] = draw(st.sampled_from(VALUES))
+                place[draw(st.sampled_from(["", "id", "x", "accuracy"]))] = copy.deepcopy(draw(st.sampled_from(VALUES)))
             else:
-                place[key] = draw(st.sampled_from(VALUES))
+                place[key] = copy.deepcopy(draw(st.sampled_from(VALUES)))
             break
     return document

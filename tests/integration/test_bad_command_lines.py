@@ -64,7 +64,6 @@ DATA += [
     "idx:",
     "folder:.",
     "folder:none",
-    "parquet:ok.npz",
     "torchvision:X",
 ]
 DATA += ["net.py:build", "net.py:none", "npz:ok.npz~npz:none.npz", "npz:ok.npz+none/relabel:3", "npz:short.npz", "x"]
