@@ -17,35 +17,28 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = (
-    *(f"indices/{name}.py" for name in ("angles", "class_sums", "distribution", "half_assignment", "clustering")),
-    *("indices/nearest_mean.py", "indices/baselines/moments.py", "indices/baselines/transferability.py"),
-    *(
-        "training/cost_tracking.py",
-        "training/stopping.py",
-        "energy/reading.py",
-        "ledger/components.py",
-        "ledger/records.py",
-    ),
-    *("forecasting/cost_model.py", "forecasting/intervals.py", "forecasting/costs.py"),
-)
+MODULES = [
+    "indices/angles.py", "indices/class_sums.py", "indices/distribution.py", "indices/half_assignment.py",
+    "indices/clustering.py", "indices/nearest_mean.py", "indices/baselines/moments.py",
+    "indices/baselines/transferability.py", "training/cost_tracking.py", "training/stopping.py", "energy/reading.py",
+    "ledger/components.py", "ledger/records.py", "forecasting/cost_model.py", "forecasting/intervals.py",
+    "forecasting/costs.py",
+]  # fmt: skip
 SWAPS: dict[type, type] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.FloorDiv: ast.Mult,
     ast.Mod: ast.Mult, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And,
 }  # fmt: skip
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "sum": "mean", "mean": "sum", "sqrt": "square"}
-LEAST_KILLED, SHORTEST_TIMEOUT_S = 0.95, 120.0
+LEAST_KILLED = 0.95
 
 
-@dataclass(frozen=True)
-class Mutant:
+class Mutant(NamedTuple):
     """An expression of a module below ``src/resque``, and the source that replaces it."""
 
     module: str
@@ -66,9 +59,8 @@ class Mutant:
 def expressions(node: ast.AST) -> Iterator[ast.expr]:
     """Yield the expressions of a module that run; not annotations, and nothing in formatted texts."""
     for name, value in ast.iter_fields(node):
-        if name in ("annotation", "returns", "decorator_list", "type_params"):
-            continue
-        for child in value if isinstance(value, list) else [value]:
+        skipped = name in ("annotation", "returns", "decorator_list", "type_params")
+        for child in [] if skipped else value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr):
                 if isinstance(child, ast.expr):
                     yield child
@@ -84,14 +76,10 @@ def changed(node: ast.expr) -> str | None:
         new.ops[0] = SWAPS[type(node.ops[0])]()
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Not):
         new = new.operand
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        new.value += 1
-    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        new.value = not node.value
-    elif isinstance(node, ast.Name) and node.id in NAMES:
-        new.id = NAMES[node.id]
-    elif isinstance(node, ast.Attribute) and node.attr in NAMES:
-        new.attr = NAMES[node.attr]
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        new.value = not node.value if isinstance(node.value, bool) else node.value + 1
+    elif (field := {ast.Name: "id", ast.Attribute: "attr"}.get(type(node))) and getattr(node, field) in NAMES:
+        setattr(new, field, NAMES[getattr(node, field)])
     elif isinstance(node, ast.IfExp):
         new.test = ast.UnaryOp(ast.Not(), new.test)
     else:
@@ -107,16 +95,18 @@ def mutants_of(module: str) -> list[Mutant]:
 
 def run_tests(module: str, tree: Path, timeout_s: float) -> bool:
     """Return whether the tests of a module's package pass in a copy of the tree."""
-    package, name = Path(module).parts[0], Path(module).stem
-    own = [str(path.relative_to(ROOT)) for path in (ROOT / "tests" / package).glob(f"test_{name}.py")]
+    package = Path(module).parts[0]
+    own = [str(path.relative_to(ROOT)) for path in (ROOT / "tests" / package).glob(f"test_{Path(module).stem}.py")]
     command = [sys.executable, "-m", "pytest", "-x", "-q", f"src/resque/{module}", *own, f"tests/{package}"]
-    paths = os.pathsep.join([f"{tree}/src", f"{tree}/tests/helpers"])
-    environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{tree}/src:{tree}/tests/helpers",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    settings: dict[str, Any] = {"cwd": tree, "env": environment, "timeout": timeout_s, "capture_output": True}
     try:
-        return (
-            subprocess.run(command, cwd=tree, env=environment, timeout=timeout_s, check=False, **quiet).returncode == 0
-        )
+        return subprocess.run(command, check=False, **settings).returncode == 0
     except subprocess.TimeoutExpired:
         return False
 
@@ -124,9 +114,8 @@ def run_tests(module: str, tree: Path, timeout_s: float) -> bool:
 def main() -> None:
     """Draw mutants, test each, and print a table and the survivors."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2)
+    for name, default in (("--count", 200), ("--seed", 0), ("--jobs", 2)):
+        parser.add_argument(name, type=int, default=default)
     parser.add_argument("--only", nargs="*", default=MODULES, help="modules below src/resque")
     options = parser.parse_args()
     everything = [mutant for module in options.only for mutant in mutants_of(module)]
@@ -134,9 +123,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="resque-mutants-") as folder, ThreadPoolExecutor(options.jobs) as workers:
         trees: SimpleQueue[Path] = SimpleQueue()
         for number in range(options.jobs):
-            tree = Path(folder, str(number))
-            shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.egg-info"))
-            trees.put(tree)
+            ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+            trees.put(Path(shutil.copytree(ROOT, Path(folder, str(number)), ignore=ignored)))
 
         def survives(mutant: Mutant) -> bool:
             tree = trees.get()
@@ -152,16 +140,14 @@ def main() -> None:
         packages = {Path(mutant.module).parts[0]: mutant.module for mutant in drawn}
         if broken := [package for package, module in packages.items() if not run_tests(module, Path(folder, "0"), 1e4)]:
             sys.exit(f"tests fail without a change: {', '.join(broken)}")
-        timeout_s = SHORTEST_TIMEOUT_S + 3 * (time.monotonic() - started)
+        timeout_s = 120.0 + 3 * (time.monotonic() - started)
         lives = list(workers.map(survives, drawn))
     print("| module | mutants | killed |\n|---|---|---|")
     for module in options.only:
         mine = [alive for mutant, alive in zip(drawn, lives, strict=True) if mutant.module == module]
         print(f"| {module} | {len(mine)} of {len(mutants_of(module))} | {mine.count(False)} |")
     print(f"| all | {len(drawn)} of {len(everything)} | {lives.count(False)} |\n")
-    for mutant, alive in zip(drawn, lives, strict=True):
-        if alive:
-            print(f"* survived: {mutant}")
+    print("\n".join(f"* survived: {mutant}" for mutant, alive in zip(drawn, lives, strict=True) if alive))
     sys.exit(lives.count(False) < LEAST_KILLED * len(drawn))
 
 
