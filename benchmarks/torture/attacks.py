@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from injected import Faults
-from place import COMMANDS, Row, broken, copied, faults_of, halves, records, repeated, undone
+from place import COMMANDS, Row, broken, copied, faults_of, halves, originals, repeated, undone
 from process import run, start
 
 KILLED = "retrain", "calibrate", "import", "report", "void"
@@ -26,7 +26,7 @@ ERROR = f"{WHOLE}; an error is one line, exit code 1; repeated, the command does
 def kills(place: Path, times: int, seed: int) -> Row:
     """Kill commands with signal 9 at random moments."""
     row = Row("kill -9: " + ", ".join(KILLED), 0, f"{WHOLE}; repeated (a retraining resumed), the command ends")
-    chance, before = random.Random(seed), records(place)
+    chance, before = random.Random(seed), originals(place)
     landed = 0
     for name in KILLED:
         with copied(place) as folder:
@@ -131,7 +131,7 @@ def _count_writes(name: str, place: Path) -> int:
 
 def _attack(name: str, place: Path, prepare: Callable[[], None], disk: Path | None = None) -> tuple[list[str], bool]:
     """Attack one command, in a copy of the folder; return what did not hold, and whether the command failed."""
-    before = records(place)
+    before = originals(place)
     with copied(place) as folder:
         where = folder if disk is None else Path(shutil.copytree(folder, disk / "place"))
         ended = run(COMMANDS[name], where, prepare)

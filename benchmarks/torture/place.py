@@ -72,6 +72,7 @@ def prepared_place() -> Iterator[Path]:
         (folder / "mine.part").write_text("a file of the user")
         assert run(COMMANDS["report"], folder).code == 0
         assert run(COMMANDS["export"], folder).code == 0
+        records(folder)  # SQLite puts its log away
         yield folder
 
 
@@ -80,6 +81,12 @@ def copied(place: Path) -> Iterator[Path]:
     """Copy a folder for one attack."""
     with tempfile.TemporaryDirectory(prefix="resque-torture-") as name:
         yield Path(shutil.copytree(place, Path(name) / "place"))
+
+
+def originals(place: Path) -> dict[str, str]:
+    """Return the records of the folder that is attacked, from a copy: others copy it meanwhile."""
+    with copied(place) as folder:
+        return records(folder)
 
 
 def records(folder: Path) -> dict[str, str]:
