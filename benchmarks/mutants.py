@@ -59,7 +59,9 @@ class Mutant(NamedTuple):
 def expressions(node: ast.AST) -> Iterator[ast.expr]:
     """Yield the expressions of a module that run; not annotations, and nothing in formatted texts."""
     for name, value in ast.iter_fields(node):
-        skipped = name in ("annotation", "returns", "decorator_list", "type_params")
+        skipped = (
+            name in ("annotation", "returns", "decorator_list", "type_params") or getattr(node, "arg", "") == "strict"
+        )
         for child in [] if skipped else value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr):
                 if isinstance(child, ast.expr):
