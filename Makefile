@@ -7,7 +7,7 @@ COUNTRY ?= DEU
 PRESET ?= quick
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test coverage bench studies gpu-bundle pictures lint clean
+.PHONY: demo test coverage torture mutants bench studies gpu-bundle pictures lint clean
 
 demo: $(VENV)/installed
 	rm -rf demo-run
@@ -18,6 +18,12 @@ test: $(VENV)/installed
 
 coverage: $(VENV)/installed
 	$(BIN)/python -m pytest -n auto --dist loadfile --cov --cov-report=term-missing:skip-covered
+
+torture: $(VENV)/installed
+	$(BIN)/python benchmarks/torture $(TORTURE)
+
+mutants: $(VENV)/installed
+	$(BIN)/python benchmarks/mutants.py $(MUTANTS)
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/passes.py --out benchmarks/passes.md

@@ -179,3 +179,9 @@ def test_halves_do_not_depend_on_the_period_of_the_classes(stride):
     """Classes that come in turn, at any period, have both halves."""
     share = assign_half(torch.arange(0, 400 * stride, stride)).double().mean()
     assert abs(float(share) - 0.5) < 4 * 0.5 / math.sqrt(400)
+
+
+@pytest.mark.parametrize(("device", "place"), [("cpu", "cpu"), ("meta", "meta"), ("mps", "cpu")])
+def test_table_is_on_the_device_unless_it_has_no_float64(device, place):
+    table = ClassSums.zeros(torch.arange(3), 2, device)
+    assert {each.device.type for each in (table.labels, table.sums, table.counts, table.unknown)} == {place}

@@ -78,3 +78,11 @@ def test_empty_moments_and_changed_width_raise():
     moments.update([[1.0, 2.0]], [0])
     with pytest.raises(RepresentationError, match="width 3 after some of width 2"):
         moments.update([[1.0, 2.0, 3.0]], [0])
+
+
+def test_declared_class_without_samples_has_no_products():
+    rows, labels = drawn(40, 3, 2, 0)
+    moments = Moments([*np.unique(labels), 99])
+    moments.update(rows, labels)
+    assert moments.products_about(np.zeros(3)).shape == (2, 3, 3)
+    check(moments, rows, labels)

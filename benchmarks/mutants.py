@@ -1,0 +1,157 @@
+"""Change one operator or number at a time in the modules that compute numbers, and see whether a test fails.
+
+mutmut would run the whole suite first, and draws no sample; cosmic-ray draws none either, and has one test command for
+all modules. Here each drawn mutant gets the tests of its package, those of its module first, in a copy of the tree.
+Run it with ``make mutants``; exit code 1 means that less than 95 % were killed.
+"""
+
+import argparse
+import ast
+import copy
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+MODULES = [
+    "indices/angles.py", "indices/class_sums.py", "indices/distribution.py", "indices/half_assignment.py",
+    "indices/clustering.py", "indices/nearest_mean.py", "indices/baselines/moments.py",
+    "indices/baselines/transferability.py", "training/cost_tracking.py", "training/stopping.py", "energy/reading.py",
+    "ledger/components.py", "ledger/records.py", "forecasting/cost_model.py", "forecasting/intervals.py",
+    "forecasting/costs.py",
+]  # fmt: skip
+SWAPS: dict[type, type] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Mult, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.And: ast.Or, ast.Or: ast.And,
+}  # fmt: skip
+NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "sum": "mean", "mean": "sum", "sqrt": "square"}
+LEAST_KILLED = 0.95
+
+
+class Mutant(NamedTuple):
+    """An expression of a module below ``src/resque``, and the source that replaces it."""
+
+    module: str
+    node: ast.expr
+    new: str
+
+    def source(self) -> str:
+        """Return the module with the change."""
+        lines = [line.encode() for line in (ROOT / "src/resque" / self.module).read_text().splitlines(keepends=True)]
+        first, last = self.node.lineno - 1, (self.node.end_lineno or 1) - 1
+        head, tail = lines[first][: self.node.col_offset], lines[last][self.node.end_col_offset :]
+        return b"".join([*lines[:first], head, f"({self.new})".encode(), tail, *lines[last + 1 :]]).decode()
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.node.lineno}: `{ast.unparse(self.node)}` → `{self.new}`"
+
+
+def expressions(node: ast.AST) -> Iterator[ast.expr]:
+    """Yield the expressions of a module that run; not annotations, and nothing in formatted texts."""
+    for name, value in ast.iter_fields(node):
+        skipped = (
+            name in ("annotation", "returns", "decorator_list", "type_params") or getattr(node, "arg", "") == "strict"
+        )
+        for child in [] if skipped else value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and not isinstance(child, ast.JoinedStr):
+                if isinstance(child, ast.expr):
+                    yield child
+                yield from expressions(child)
+
+
+def changed(node: ast.expr) -> str | None:
+    """Return what an expression may become; None where nothing is changed."""
+    new: Any = copy.deepcopy(node)
+    if isinstance(node, ast.BinOp | ast.BoolOp) and type(node.op) in SWAPS:
+        new.op = SWAPS[type(node.op)]()
+    elif isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
+        new.ops[0] = SWAPS[type(node.ops[0])]()
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.Not):
+        new = new.operand
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        new.value = not node.value if isinstance(node.value, bool) else node.value + 1
+    elif (field := {ast.Name: "id", ast.Attribute: "attr"}.get(type(node))) and getattr(node, field) in NAMES:
+        setattr(new, field, NAMES[getattr(node, field)])
+    elif isinstance(node, ast.IfExp):
+        new.test = ast.UnaryOp(ast.Not(), new.test)
+    else:
+        return None
+    return ast.unparse(ast.fix_missing_locations(new))
+
+
+def mutants_of(module: str) -> list[Mutant]:
+    """Return all mutants of a module."""
+    tree = ast.parse((ROOT / "src/resque" / module).read_text())
+    return [Mutant(module, node, new) for node in expressions(tree) if (new := changed(node))]
+
+
+def run_tests(module: str, tree: Path, timeout_s: float) -> bool:
+    """Return whether the tests of a module's package pass in a copy of the tree."""
+    package = Path(module).parts[0]
+    own = [str(path.relative_to(ROOT)) for path in (ROOT / "tests" / package).glob(f"test_{Path(module).stem}.py")]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", f"src/resque/{module}", *own, f"tests/{package}"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{tree}/src:{tree}/tests/helpers",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    settings: dict[str, Any] = {"cwd": tree, "env": environment, "timeout": timeout_s, "capture_output": True}
+    try:
+        return subprocess.run(command, check=False, **settings).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def main() -> None:
+    """Draw mutants, test each, and print a table and the survivors."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in (("--count", 200), ("--seed", 0), ("--jobs", 2)):
+        parser.add_argument(name, type=int, default=default)
+    parser.add_argument("--only", nargs="*", default=MODULES, help="modules below src/resque")
+    options = parser.parse_args()
+    everything = [mutant for module in options.only for mutant in mutants_of(module)]
+    drawn = random.Random(options.seed).sample(everything, min(options.count, len(everything)))
+    with tempfile.TemporaryDirectory(prefix="resque-mutants-") as folder, ThreadPoolExecutor(options.jobs) as workers:
+        trees: SimpleQueue[Path] = SimpleQueue()
+        for number in range(options.jobs):
+            ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+            trees.put(Path(shutil.copytree(ROOT, Path(folder, str(number)), ignore=ignored)))
+
+        def survives(mutant: Mutant) -> bool:
+            tree = trees.get()
+            file = tree / "src/resque" / mutant.module
+            file.write_text(mutant.source())
+            try:
+                return run_tests(mutant.module, tree, timeout_s)
+            finally:
+                shutil.copyfile(ROOT / "src/resque" / mutant.module, file)
+                trees.put(tree)
+
+        started = time.monotonic()
+        packages = {Path(mutant.module).parts[0]: mutant.module for mutant in drawn}
+        if broken := [package for package, module in packages.items() if not run_tests(module, Path(folder, "0"), 1e4)]:
+            sys.exit(f"tests fail without a change: {', '.join(broken)}")
+        timeout_s = 120.0 + 3 * (time.monotonic() - started)
+        lives = list(workers.map(survives, drawn))
+    print("| module | mutants | killed |\n|---|---|---|")
+    for module in options.only:
+        mine = [alive for mutant, alive in zip(drawn, lives, strict=True) if mutant.module == module]
+        print(f"| {module} | {len(mine)} of {len(mutants_of(module))} | {mine.count(False)} |")
+    print(f"| all | {len(drawn)} of {len(everything)} | {lives.count(False)} |\n")
+    print("\n".join(f"* survived: {mutant}" for mutant, alive in zip(drawn, lives, strict=True) if alive))
+    sys.exit(lives.count(False) < LEAST_KILLED * len(drawn))
+
+
+if __name__ == "__main__":
+    main()
