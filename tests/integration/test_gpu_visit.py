@@ -1,5 +1,6 @@
 """The script for a GPU, rehearsed on the CPU with its smallest preset."""
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -24,6 +25,35 @@ def visit(folder, seconds, *options):
     assert done.returncode == 0, done.stderr[-2000:]
     files = sorted((folder / "results").glob("*.jsonl"))
     return done.stdout, {file.stem: [json.loads(line) for line in file.read_text().splitlines()] for file in files}
+
+
+@pytest.fixture(scope="module")
+def module():
+    """The script as a module, as Python sees it in its folder."""
+    before = set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "studies"))
+        patch.setenv("DEVICE", "cpu")
+        yield importlib.import_module("gpu_visit")
+        for name in set(sys.modules) - before:
+            if any((ROOT / place / f"{name}.py").is_file() for place in ("studies", "benchmarks")):
+                del sys.modules[name]
+
+
+@pytest.fixture
+def visit_here(module, monkeypatch, capsys):
+    """A visit in this process."""
+
+    def call(folder, seconds, *options):
+        places = ["--results", str(folder / "results"), "--cache", str(folder / "cache")]
+        line = ["gpu_visit.py", "--seconds", str(seconds), "--preset", "gpu-tiny", *options, *places]
+        monkeypatch.setattr(sys, "argv", line)
+        assert module.main() == 0
+        files = sorted((folder / "results").glob("*.jsonl"))
+        rows = {file.stem: [json.loads(line) for line in file.read_text().splitlines()] for file in files}
+        return capsys.readouterr().out, rows
+
+    return call
 
 
 @pytest.fixture(scope="module")
@@ -53,36 +83,36 @@ def test_targets_follow_the_original_model(whole):
         assert {"BN-adapted accuracy", "BN-adapted loss"} <= set(row["scores"])
 
 
-def test_what_has_a_row_is_not_made_again(whole):
+def test_what_has_a_row_is_not_made_again(whole, visit_here):
     folder, _, rows = whole
     written = {path: path.stat().st_mtime_ns for path in (folder / "results").glob("*.jsonl")}
-    output, again = visit(folder, 300)
+    output, again = visit_here(folder, 300)
     assert again == rows
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert "failed" not in output
 
 
-def test_nothing_starts_after_the_time_limit(tmp_path):
-    output, rows = visit(tmp_path, 0, "--parts", "energy", "evidence")
+def test_nothing_starts_after_the_time_limit(tmp_path, visit_here):
+    output, rows = visit_here(tmp_path, 0, "--parts", "energy", "evidence")
     assert not any(rows.values())
     assert "0 of 5 rows" in output
 
 
-def test_rows_of_another_kind_of_device_are_left_alone(tmp_path):
+def test_rows_of_another_kind_of_device_are_left_alone(tmp_path, visit_here):
     machine = tmp_path / "results" / "machine.json"
     machine.parent.mkdir()
     machine.write_text('{"cuda: a card": {}}')
-    with pytest.raises(AssertionError, match="has rows of cuda: a card, not of a cpu"):
-        visit(tmp_path, 5)
+    with pytest.raises(SystemExit, match="has rows of cuda: a card, not of a cpu"):
+        visit_here(tmp_path, 5)
     assert machine.read_text() == '{"cuda: a card": {}}'
 
 
-def test_seed_whose_original_model_is_gone_is_left_as_it_is(whole, tmp_path):
+def test_seed_whose_original_model_is_gone_is_left_as_it_is(whole, tmp_path, visit_here):
     folder, _, _ = whole
     shutil.copytree(folder / "results", tmp_path / "results")
     path = tmp_path / "results" / "small_cnn-digits.jsonl"
     path.write_text(path.read_text().split("\n")[0] + "\n")
-    output, found = visit(tmp_path, 300, "--parts", "evidence")
+    output, found = visit_here(tmp_path, 300, "--parts", "evidence")
     assert "seed 0: begun with an original model that is not here, so left as it is" in output
     assert [(row["seed"], row["level"]) for row in found["small_cnn-digits"]] == [(0, 9), (1, 9), (1, 3)]
 

@@ -245,9 +245,14 @@ def test_kill_after_the_entry_leaves_one_entry(cli, folder):
     at = Checkpoint(folder / "updates" / "checkpoints")
     update = retrain(load_model("resque.networks:small_cnn"), job, meter=ClockMeter(), checkpoint=at)
     Ledger(folder / "resque.db").add(update)
-    code, _, err = cli(f"{line} --resume")
-    assert (code, f"has ended, as update {update.id}" in err) == (1, True)
+    code, out, err = cli(f"{line} --out out --resume --json")  # its files may be missing, so they are written
+    assert code == 0, err
+    assert json.loads(out)["id"] == update.id
+    assert [each.id for each in Ledger(folder / "resque.db").updates()] == [update.id]
+    assert (folder / "out" / "model.safetensors").is_file()
     assert not list(folder.glob("updates/checkpoints/*"))
+    code, _, err = cli(f"{line} --out out --resume")
+    assert (code, f"has ended, as update {update.id}" in err) == (1, True)
 
 
 def test_damaged_checkpoint_does_not_block_a_new_run(cli, folder):

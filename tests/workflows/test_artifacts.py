@@ -75,3 +75,51 @@ def test_profiles_of_different_layers_or_classes_have_no_angle():
     assert mean_angle(one, Profile.from_arrays([[1.0, 0.0, 0.0]], [0])) is None
     assert mean_angle(one, Profile.from_arrays([[1.0, 0.0]], [1])) is None
     assert mean_angle(one, one) == 0.0
+
+
+def test_model_that_could_not_be_written_is_written_by_resuming(folder, monkeypatch):
+    """The entry is kept after a failed write; the checkpoint still holds the model."""
+    import resque
+    from resque.errors import DataError
+    from resque.models.weights import fingerprint
+    from resque.workflows import artifacts
+
+    arguments = {
+        "train": "digits@16px@train@300", "test": "digits@16px@test@200", "target_accuracy": 0.999,
+        "recipe": "train-adam,max_epochs=2", "ledger": "resque.db", "out": "new", "meter": resque.ClockMeter(),
+    }  # fmt: skip
+    real, failing = artifacts.save_weights, []
+
+    def full(model, path):
+        failing.append(path)
+        raise DataError(f"{path} cannot be written: No space left on device")
+
+    monkeypatch.setattr(artifacts, "save_weights", full)
+    with pytest.raises(DataError, match="No space left"):
+        resque.update("resque.networks:small_cnn", **arguments)
+    (entry,) = resque.Ledger("resque.db").updates()
+    assert not (folder / "new" / "model.safetensors").exists()
+    monkeypatch.setattr(artifacts, "save_weights", real)
+    again = resque.update("resque.networks:small_cnn", resume=True, **arguments)
+    assert again.id == entry.id
+    assert resque.Ledger("resque.db").updates() == [entry]
+    model = resque.load_model("resque.networks:small_cnn", folder / "new" / "model.safetensors")
+    assert fingerprint(model) == entry.child
+    assert len(failing) == 1
+    assert not list((folder / "updates" / "checkpoints").glob("*.checkpoint"))
+
+
+def test_full_disk_at_a_checkpoint_does_not_end_the_run(folder, monkeypatch):
+    import resque
+    from resque.training import checkpoint
+
+    def full(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.warns(resque.errors.ResqueWarning, match="goes on without a new checkpoint: .*could not be written"):
+        update = resque.update(
+            "resque.networks:small_cnn", "digits@16px@train@300", "digits@16px@test@200", 0.999,
+            recipe="train-adam,max_epochs=2", ledger="resque.db", checkpoint_every_s=0.0, meter=resque.ClockMeter(),
+        )  # fmt: skip
+    assert [each.id for each in resque.Ledger("resque.db").updates()] == [update.id]

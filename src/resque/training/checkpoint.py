@@ -107,7 +107,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         10
     """
     with write_atomically(path) as scratch:
-        torch.save({"format": _FORMAT, **state}, scratch)
+        try:
+            torch.save({"format": _FORMAT, **state}, scratch)
+        except RuntimeError as error:  # PyTorch's word for a full disk
+            raise OSError(f"the checkpoint could not be written: {error!s:.80}") from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A retraining run in progress: training, evaluations, stopping rule and checkpoints."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 from resque.energy.clock import now
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading
+from resque.errors import DataError, ResqueWarning
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.migration import modernize
 from resque.ledger.records import ForecastRevision, LearningCurve, StepCost
@@ -203,7 +205,10 @@ def run_to_end(run: Run, settings: RunSettings, path: Path | None) -> None:
         run.restore(load_checkpoint(path))
     while run.stopped_by is None:
         _measure(run, settings.meter, checkpoint.every_s)
-        save_checkpoint(path, run.state())
+        try:
+            save_checkpoint(path, run.state())
+        except DataError as error:  # what the run has cost so far is worth more than its checkpoint
+            warnings.warn(f"the run goes on without a new checkpoint: {error}", ResqueWarning, stacklevel=2)
 
 
 def _measure(run: Run, meter: EnergyMeter, for_s: float) -> None:

@@ -69,12 +69,13 @@ def save_update(
     ledger: Ledger,
     lineage: Lineage,
     make_profile: Callable[[], Profile],
+    is_stored: bool = False,
 ) -> Update:
     """Write the updated model and its profiles, then the ledger entry.
 
     The entry is written last, so that an interruption leaves no entry without its files; the checkpoint of the run is
     still there to resume from. After an error with the files the entry is written all the same, because the cost has
-    been paid. A model that diverged gets no profile.
+    been paid; to resume the run then writes the files. A model that diverged gets no profile.
 
     Args:
         update: Measured update.
@@ -83,6 +84,7 @@ def save_update(
         ledger: Ledger of the entry.
         lineage: Lineage of the model before the update.
         make_profile: Function that makes the profile of the updated model.
+        is_stored: Whether the ledger holds the entry, and its files could not be written before.
 
     Returns:
         The entry.
@@ -98,9 +100,11 @@ def save_update(
                 lineage.origin.save(folder / ORIGIN)
             update = lineage.add_angles(update, profile)
     except Exception:
-        keep_update(ledger, update)
+        if not is_stored:
+            keep_update(ledger, update)
         raise
-    keep_update(ledger, update)
+    if not is_stored:
+        keep_update(ledger, update)
     return update
 
 

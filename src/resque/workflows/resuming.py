@@ -50,10 +50,10 @@ class RunIdentity:
             with self.checkpoint.hold(self.parent, self.job):
                 pass
         ended, began = self.ended(), self.checkpoint.started_utc(self.parent, self.job)
-        if began is not None and ended is not None:
+        resume = self.checkpoint.resume
+        if began is not None and ended is not None and not resume:
             self.checkpoint.remove(self.parent, self.job)
             began = None
-        resume = self.checkpoint.resume
         if resume and began is None and ended is not None and begins_anew:
             raise SettingError(f"this run has ended, as update {ended.id}: to repeat it, leave --resume out")
         if resume and began is None and ended is None:

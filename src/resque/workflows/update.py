@@ -313,13 +313,14 @@ class _Runner:
         parent = job.parent or fingerprint(network)
         with self.checkpoint.hold(parent, job) as checkpoint:
             ended = RunIdentity(self.history, checkpoint, parent, job).ended() if checkpoint.resume else None
-            if ended is not None:
+            if ended is not None and checkpoint.started_utc(parent, job) is None:
                 return ended
-            kept = self._run(network, job, checkpoint)
+            kept = self._run(network, job, checkpoint, ended)
             checkpoint.remove(parent, job)
             return kept
 
-    def _run(self, network: nn.Module, job: RetrainingJob, checkpoint: Checkpoint) -> Update:
+    def _run(self, network: nn.Module, job: RetrainingJob, checkpoint: Checkpoint, ended: Update | None) -> Update:
+        """Train, or restore a run that has ended but whose files may be missing, and keep the result."""
         requested = job.seed == self.request.seed and not job.from_scratch
         forecast = self.loaded.forecast if requested else None
         with self.request.options.show_progress(
@@ -339,16 +340,17 @@ class _Runner:
                 revise=None if forecast is None else ForecastReviser.of_ledger(forecast, self.history, job),
             )
         if requested:
-            return self._with_files(result, network, job)
-        keep_update(self.history, result)
-        return result
+            return self._with_files(ended or result, network, job, ended is not None)
+        if ended is None:
+            keep_update(self.history, result)
+        return ended or result
 
-    def _with_files(self, result: Update, network: nn.Module, job: RetrainingJob) -> Update:
+    def _with_files(self, result: Update, network: nn.Module, job: RetrainingJob, is_stored: bool) -> Update:
         def new_profile() -> Profile:
             return self.loaded.loader.profile(network, job.train, self.layer, self.reduction)
 
         folder = self.request.folder(result)
-        return save_update(result, network, folder, self.history, self.loaded.lineage, new_profile)
+        return save_update(result, network, folder, self.history, self.loaded.lineage, new_profile, is_stored)
 
 
 def progress_text(progress: RunProgress) -> str:
