@@ -11,13 +11,13 @@ from pathlib import Path
 import safetensors
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from resque._files import write_atomically
 from resque.errors import DataError
 from resque.indices.class_sums import HALVES
 from resque.models.feature_extraction import REDUCTIONS
+from resque.models.weights import write_tensors
 
 __all__ = ["read_profile_file", "write_profile_file"]
 
@@ -53,7 +53,7 @@ def write_profile_file(path: str | Path, tensors: Mapping[str, Tensor], metadata
     if (problem := next(_problems_of_metadata(metadata), None)) is not None:
         raise DataError(f"{path}: nothing was written: {problem}")
     with write_atomically(path, may_replace=_is_profile) as scratch:
-        save_file(dict(tensors), scratch, {**metadata, "checksum": _checksum(tensors, metadata)})
+        write_tensors(dict(tensors), scratch, {**metadata, "checksum": _checksum(tensors, metadata)})
 
 
 def read_profile_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

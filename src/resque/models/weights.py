@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from resque._files import write_atomically
 from resque._sizes import check_size, stored_bytes
 from resque.errors import ModelError
 
-__all__ = ["check_weights", "fingerprint", "load_state", "read_weights", "save_weights"]
+__all__ = ["check_weights", "fingerprint", "load_state", "read_weights", "save_weights", "write_tensors"]
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -90,7 +91,23 @@ def save_weights(model: nn.Module, path: Path) -> None:
     """Write the state dict of a model as safetensors, atomically."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with write_atomically(path) as scratch:
-        save_file(state, scratch)
+        write_tensors(state, scratch)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors; a full disk is an OSError, as it is for other files.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_tensors({"w": torch.ones(2)}, Path(folder) / "w.safetensors")
+        ...     load_file(Path(folder) / "w.safetensors")["w"].tolist()
+        [1.0, 1.0]
+    """
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def fingerprint(model: nn.Module) -> str:

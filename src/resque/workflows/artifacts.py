@@ -4,7 +4,9 @@ The folder of an update holds ``model.safetensors``, ``profile.safetensors`` (pr
 data, the original side of the next update) and ``origin.safetensors`` (profile of the root model of the lineage).
 """
 
+import contextlib
 import dataclasses
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,13 +101,25 @@ def save_update(
             if lineage.origin is not None:
                 lineage.origin.save(folder / ORIGIN)
             update = lineage.add_angles(update, profile)
-    except Exception:
+    except Exception as error:
         if not is_stored:
             keep_update(ledger, update)
+        if not (folder / MODEL).is_file() and (kept := _keep_elsewhere(model, update)) is not None:
+            raise DataError(f"{error}; the updated model is kept in {kept}") from error
         raise
     if not is_stored:
         keep_update(ledger, update)
     return update
+
+
+def _keep_elsewhere(model: nn.Module, update: Update) -> Path | None:
+    """Write a model whose folder took it not to the current folder, or to the temporary one; return the file."""
+    for folder in (Path(), Path(tempfile.gettempdir())):
+        path = folder / f"model-{update.id}.safetensors"
+        with contextlib.suppress(DataError):
+            save_weights(model, path)
+            return path
+    return None
 
 
 def create_folder(folder: Path) -> None:
