@@ -57,7 +57,8 @@ class Process:
         _, status = os.waitpid(self.pid, 0)
         wall_s = time.monotonic() - self.started
         with self.output as folder:
-            texts = [Path(folder, name).read_text(errors="replace") for name in ("out", "err")]
+            files = [Path(folder, name) for name in ("out", "err")]  # killed at once, it has not opened them
+            texts = [file.read_text(errors="replace") if file.is_file() else "" for file in files]
         return Ended(self.line, os.waitstatus_to_exitcode(status), *texts, wall_s)
 
 
