@@ -1,14 +1,11 @@
 """``resque calibrate``: a synthetic initial history for forecasts."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from resque.cli import options as opt
-from resque.cli.loading import input_loader, model_options
-
-if TYPE_CHECKING:
-    pass
+from resque.cli.loading import input_loader
 
 
 def calibrate(
@@ -75,7 +72,7 @@ def calibrate(
         model=model, data=data, ledger=history, meter=meter, grid=grid, original=original, test=test,
         target_accuracy=target_accuracy, updates=updates, recipe=recipe, evaluate_every=evaluate_every,
         max_epochs=max_epochs, seed=seed, layer=layer, reduction=reduction,
-        options=model_options(weights, classes, device, limit, data_root, download),
+        options=loader.options,
     )  # fmt: skip
     network, plan = calibration.plan()
     reasons = budget.exceeded_by(plan)
