@@ -22,7 +22,7 @@ def task(
         bool, opt.option(opt.INDEX, "Lloyd's iterations, or each sample to its nearest class mean.")
     ] = True,
     keep: Annotated[
-        str, opt.option(opt.INDEX, "Of 20 random clusterings: least entropy of sizes or labels.")
+        str, opt.option(opt.INDEX, "Choice among 20 random clusterings: least entropy of sizes or labels.")
     ] = "sizes",
     layer: opt.Layer = None,
     reduction: opt.Reduction = "flatten",

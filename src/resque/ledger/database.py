@@ -90,7 +90,7 @@ def open_database(path: Path, write: bool) -> Iterator[sqlite3.Connection]:
                 "wait for that process to end, and try again"
             ) from error
         no_ledger = getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB)
-        advice = "name another file with --ledger" if no_ledger else "mend that and try again; nothing is lost"
+        advice = "name another file with --ledger" if no_ledger else "mend that and try again"
         raise LedgerError(f"ledger {path} cannot be used: {error}; {advice}") from error
 
 

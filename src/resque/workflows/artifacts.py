@@ -102,9 +102,10 @@ def save_update(
                 lineage.origin.save(folder / ORIGIN)
             update = lineage.add_angles(update, profile)
     except Exception as error:
+        kept = None if (folder / MODEL).is_file() else _keep_elsewhere(model, update)
         if not is_stored:
             keep_update(ledger, update)
-        if not (folder / MODEL).is_file() and (kept := _keep_elsewhere(model, update)) is not None:
+        if kept is not None:
             raise DataError(f"{error}; the updated model is kept in {kept}") from error
         raise
     if not is_stored:
