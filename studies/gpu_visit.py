@@ -216,11 +216,14 @@ def main() -> int:
     parser.add_argument("--results", type=Path, help="folder of the rows; default: studies/results/PRESET")
     parser.add_argument("--cache", type=Path, default=CACHE, help="folder of the original models")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="some of the parts, in their order")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="some of the networks of the preset")
     parser.add_argument("--pilot", action="store_true", help="another seed and few shifts, to choose targets by")
     options = parser.parse_args()
     results = options.results or RESULTS / options.preset
     visit = Visit(options.seconds, results / "pilot" if options.pilot else results, options.preset.endswith("tiny"))
     studies, cache = PRESETS[options.preset].shifts, options.cache / options.preset
+    if options.networks:
+        studies = tuple(study for study in studies if study.model.split(":")[-1] in options.networks)
     if options.pilot:
         studies, cache = pilot(studies), cache / "pilot"
     visit.results.mkdir(parents=True, exist_ok=True)
