@@ -82,9 +82,9 @@ def test_noise_is_independent_between_samples_seeds_and_channels():
     assert float(correlation.abs().max()) < 5 / math.sqrt(rows.shape[1])
 
 
-@pytest.mark.parametrize("text", ["fog:1", "blur:0", "blur:11", "blur:-1", "blur:x", "blur", "blur:5/fog:1", ""])
+@pytest.mark.parametrize("text", ["rain:1", "blur:0", "blur:11", "blur:-1", "blur:x", "blur", "blur:5/rain:1", ""])
 def test_unknown_shift_types_and_levels_are_refused(text):
-    with pytest.raises(DataError, match="use one of|outside 1 to 10"):
+    with pytest.raises(DataError, match="nearest are|outside 1 to 10"):
         parse_shift(text)
 
 

@@ -125,7 +125,7 @@ def test_unreadable_files_and_malformed_specifications_are_refused(folder, image
         "idx:text.npz,x": "idx format",
         "idx:short,x": "is it complete",
         "mnist": "expected digits, npz:FILE",
-        "digits+fog:3": "unknown shift 'fog'",
+        "digits+rain:3": "unknown shift 'rain'",
         "digits+blur:11": "outside 1 to 10",
         "digits+blur:-1": "outside 1 to 10",
         "digits@0px": "expected 1 to 4096 pixels",

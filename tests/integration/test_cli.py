@@ -96,7 +96,7 @@ FORECAST = f"forecast {NET} --original npz:ok.npz --shifted npz:ok.npz --test np
         (RETRAIN + " --out .", ". holds something already"),
         (FORECAST.replace("0.9", "95"), "expected a share in (0, 1]"),
         (f"profile {NET} --data npz:none.npz --out p.safetensors", "no such file"),
-        (f"profile {NET} --data npz:ok.npz+fog:3 --out p.safetensors", "unknown shift 'fog'"),
+        (f"profile {NET} --data npz:ok.npz+rain:3 --out p.safetensors", "unknown shift 'rain'"),
         (f"profile {NET} --data npz:ok.npz --out net.py/p.safetensors", "cannot write 'net.py/p.safetensors'"),
         (f"profile {NET} --data npz:ok.npz --out net.py", "'net.py' holds something else, which is kept"),
         (DIST.replace("--shifted npz:ok.npz", "--shifted npz:ok.npz+blur:2.5"), "with a whole level 1 to 10"),

@@ -64,10 +64,9 @@ def load_data(
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
         >>> tuple(load_data((torch.zeros(4, 1, 8, 8), [0, 1, 0, 1])).images.shape)
         (4, 1, 8, 8)
-        >>> load_data("digits+fog:3")
+        >>> load_data("digits+frog:3")
         Traceback (most recent call last):
-        resque.errors.DataError: unknown shift 'fog': use one of gaussian, blur, salt_pepper, rotation, contrast, jpeg,
-        bit_depth, desaturate, relabel, exchange, imbalance
+        resque.errors.DataError: unknown shift 'frog': nearest are fog, frost, rotation, each with :LEVEL
     """
     if isinstance(data, str):
         options = ReadOptions(Path(root), limit, on_progress)

@@ -1,14 +1,18 @@
 """Synthetic distribution shifts: corruptions of images, mixtures of them, and label shifts.
 
-* ``gaussian:LEVEL`` and the others of :data:`resque.data.corruptions.IMAGE_CORRUPTIONS` change images. The first three
-  (``gaussian``, ``blur``, ``salt_pepper``) are those of the RESQUE paper.
+* ``gaussian:LEVEL`` and the others of :data:`resque.data.corruptions.IMAGE_CORRUPTIONS` change images. ``gaussian``,
+  ``blur`` and ``salt_pepper`` are those of the RESQUE paper.
 * ``relabel:LEVEL`` changes 5 % × LEVEL of the labels to another class.
+* ``pair_flip:LEVEL`` changes 4.5 % × LEVEL of the labels of each class to the next class (Han et al., Co-teaching,
+  NeurIPS 2018).
 * ``exchange:LEVEL`` relabels a tenth × LEVEL of the classes cyclically, two at least: new concepts, same inputs.
 * ``imbalance:LEVEL`` thins the classes geometrically from first to last; the last keeps a tenth at level 5, a hundredth
   at level 10.
+* ``step_imbalance:LEVEL`` thins the second half of the classes to the share at which imbalance keeps the last.
 * ``gaussian:5/blur:3/none`` applies one of these to each sample, drawn at random with equal probability.
 """
 
+import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +20,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from resque.data.corruptions import IMAGE_CORRUPTIONS, uniform_draws
+from resque.data.corruptions import IMAGE_CORRUPTIONS, Stream, uniform_draws
 from resque.errors import DataError
 
 __all__ = ["LABEL_SHIFTS", "LEVELS", "SHIFT_TYPES", "UNCHANGED", "Shift", "parse_shift"]
 
 LEVELS = range(1, 11)
 UNCHANGED = "none"  # the part of a mixture that stays as it is
-_SELECTION, _NEW_LABEL = 8, 9  # streams of random numbers; the corruptions use 0 to 2
+_NEAREST = 3  # names that the error for an unknown one shows
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class Shift:
 
     Attributes:
         parts: Pairs ``(shift type, level)``, of which each sample takes one; None leaves a sample unchanged. Level 10
-            of a noise corresponds to severity 4 of Hendrycks and Dietterich (2019).
+            of ``gaussian``, ``blur`` and ``salt_pepper`` corresponds to severity 4 of Hendrycks and Dietterich (2019);
+            of the corruptions that have their names, it is severity 5.
 
     Example:
         >>> image = torch.full((1, 1, 8, 8), 0.5)
@@ -66,7 +71,7 @@ class Shift:
         """
         if len(self.parts) == 1:
             return _corrupt(images, self.parts[0], indices, seed)
-        drawn = (uniform_draws(indices, seed, _SELECTION)[:, 0] * len(self.parts)).long()
+        drawn = (uniform_draws(indices, seed, Stream.SELECTION)[:, 0] * len(self.parts)).long()
         shifted = images.clone()
         for number, part in enumerate(self.parts):
             rows = (drawn == number).nonzero()[:, 0]
@@ -112,7 +117,8 @@ def parse_shift(text: str) -> Shift:
 def _parse_part(text: str) -> tuple[str, int]:
     shift_type, _, level = text.partition(":")
     if shift_type not in SHIFT_TYPES:
-        raise DataError(f"unknown shift {shift_type!r}: use one of {', '.join(SHIFT_TYPES)}")
+        nearest = difflib.get_close_matches(shift_type, SHIFT_TYPES, n=_NEAREST, cutoff=0.0)
+        raise DataError(f"unknown shift {shift_type!r}: nearest are {', '.join(nearest)}, each with :LEVEL")
     if not level.isdecimal() or int(level) not in LEVELS:
         raise DataError(f"shift level {level or 'missing'} is outside 1 to 10: write e.g. {shift_type}:5")
     return shift_type, int(level)
@@ -125,9 +131,16 @@ def _corrupt(images: Tensor, part: tuple[str, int] | None, indices: Tensor, seed
 def _relabel(labels: Tensor, level: int, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Replace a share of the labels by another class that occurs, each with equal probability."""
     classes, position = torch.unique(labels, return_inverse=True)
-    step = 1 + (uniform_draws(indices, seed, _NEW_LABEL)[:, 0] * (len(classes) - 1)).long()
-    chosen = uniform_draws(indices, seed, _SELECTION)[:, 0] < 0.05 * level
+    step = 1 + (uniform_draws(indices, seed, Stream.NEW_LABEL)[:, 0] * (len(classes) - 1)).long()
+    chosen = uniform_draws(indices, seed, Stream.SELECTION)[:, 0] < 0.05 * level
     return torch.arange(len(labels)), torch.where(chosen, classes[(position + step) % len(classes)], labels)
+
+
+def _pair_flip(labels: Tensor, level: int, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Replace a share of the labels of each class by the next class that occurs."""
+    classes, position = torch.unique(labels, return_inverse=True)
+    chosen = uniform_draws(indices, seed, Stream.PAIR_FLIP)[:, 0] < 0.045 * level
+    return torch.arange(len(labels)), torch.where(chosen, classes[(position + 1) % len(classes)], labels)
 
 
 def _exchange(labels: Tensor, level: int, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -141,12 +154,23 @@ def _exchange(labels: Tensor, level: int, indices: Tensor, seed: int) -> tuple[T
 
 def _imbalance(labels: Tensor, level: int, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Keep a geometrically decreasing share of the classes, of each at least one sample."""
-    draws = uniform_draws(indices, seed, _SELECTION)[:, 0]
     classes = torch.unique(labels)
+    shares = [10.0 ** (-0.2 * level * rank / max(1, len(classes) - 1)) for rank in range(len(classes))]
+    return _thin(labels, shares, uniform_draws(indices, seed, Stream.SELECTION)[:, 0])
+
+
+def _step_imbalance(labels: Tensor, level: int, indices: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Keep a share of the second half of the classes, of each at least one sample."""
+    n = len(torch.unique(labels))
+    shares = [1.0 if rank < (n + 1) // 2 else 10.0 ** (-0.2 * level) for rank in range(n)]
+    return _thin(labels, shares, uniform_draws(indices, seed, Stream.STEP_IMBALANCE)[:, 0])
+
+
+def _thin(labels: Tensor, shares: list[float], draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep a share of each class: the samples with the smallest draws, at least one."""
     kept = []
-    for rank, label in enumerate(classes):
+    for label, share in zip(torch.unique(labels), shares, strict=True):
         members = (labels == label).nonzero()[:, 0]
-        share = 10.0 ** (-0.2 * level * rank / max(1, len(classes) - 1))
         kept.append(members[draws[members].argsort()][: math.ceil(share * len(members))])
     rows = torch.cat(kept).sort().values
     return rows, labels[rows]
@@ -154,8 +178,10 @@ def _imbalance(labels: Tensor, level: int, indices: Tensor, seed: int) -> tuple[
 
 LABEL_SHIFTS: dict[str, Callable[[Tensor, int, Tensor, int], tuple[Tensor, Tensor]]] = {
     "relabel": _relabel,
+    "pair_flip": _pair_flip,
     "exchange": _exchange,
     "imbalance": _imbalance,
+    "step_imbalance": _step_imbalance,
 }
 """Name → function of ``(labels, level, indices, seed)`` that returns the rows that remain and their labels."""
 SHIFT_TYPES = (*IMAGE_CORRUPTIONS, *LABEL_SHIFTS)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from resque.data.dataset import LabeledDataset
-from resque.data.shifts import LABEL_SHIFTS, LEVELS, SHIFT_TYPES, parse_shift
+from resque.data.shifts import LEVELS, parse_shift
 from resque.errors import DataError
 from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
@@ -24,6 +24,7 @@ __all__ = ["Candidate", "ShowProgress", "applicable_shifts", "select_spread", "s
 ShowProgress = Callable[[int, int, str], None]
 """Callback with ``(done, total, detail)``."""
 _MIN_SAMPLES, _SAMPLES_PER_CLASS = 256, 5
+_SHIFT_TYPES = ("gaussian", "blur", "salt_pepper", "rotation", "contrast", "jpeg", "bit_depth", "desaturate")
 _CHANNELS = {"jpeg": (1, 3), "desaturate": (3, 4)}
 
 
@@ -48,7 +49,7 @@ class Candidate:
 
 
 def applicable_shifts(data: LabeledDataset) -> list[str]:
-    """Return every shift type and level that keeps the labels and applies to these images.
+    """Return the shifts for calibration runs that apply to these images: eight types, each at every level.
 
     Raises:
         DataError: The data are not images, or have values outside [0, 1].
@@ -70,7 +71,7 @@ def applicable_shifts(data: LabeledDataset) -> list[str]:
             "normalization to the model"
         )
     channels = data.images.shape[1]
-    types = [name for name in SHIFT_TYPES if name not in LABEL_SHIFTS and channels in _CHANNELS.get(name, (channels,))]
+    types = [name for name in _SHIFT_TYPES if channels in _CHANNELS.get(name, (channels,))]
     return [f"{name}:{level}" for name in types for level in LEVELS]
 
 
