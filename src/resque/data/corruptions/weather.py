@@ -79,9 +79,9 @@ def _frost(images: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
     """Darken the image under crystals of ice; their texture is generated, where the paper has photographs."""
     kept = at_level((1.0, 1.0, 1.0, 0.9, 0.85, 0.75), level)
     ice = at_level((0.0, 0.2, 0.3, 0.4, 0.4, 0.45), level)
-    clouds = _fractal(images, indices, seed, Stream.FROST, 1.3)
-    crystals = (1.0 - (2.0 * clouds - 1.0).abs()) ** 2
-    return kept * images + ice * _tinted(0.25 + 0.75 * crystals, _ICE, images.shape[1])
+    clouds = _fractal(images, indices, seed, Stream.FROST, 1.1)
+    crystals = (1.0 - (2.0 * clouds - 1.0).abs()) ** 3
+    return kept * images + ice * _tinted(0.2 + 0.8 * crystals, _ICE, images.shape[1])
 
 
 def _fog(images: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
