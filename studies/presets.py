@@ -11,6 +11,7 @@ FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
 GLYPHS = "studies/cache/glyphs"
 NETWORKS = "studies/networks.py"
 NOISES = ("gaussian", "blur", "salt_pepper")
+WRONG_LABELS = ("relabel", "pair_flip")
 LEVELS = tuple(range(1, 11))
 BALANCED_LEVELS = (10, 2, 6, 4, 8, 1, 9, 3, 7, 5)
 """All levels in an order that is balanced wherever it is cut off."""
@@ -122,9 +123,11 @@ class Preset:
 def conditions_by_level(
     train: str, test: str, shift_types: tuple[str, ...], levels: tuple[int, ...]
 ) -> tuple[Shifted, ...]:
-    """Return each shift type at each level; the test data are shifted too, unless the shift changes labels."""
+    """Return each shift type at each level; the test data are shifted too, unless the shift makes labels wrong."""
     return tuple(
-        Shifted(name, level, f"{train}@shifted+{name}:{level}", test if name == "relabel" else f"{test}+{name}:{level}")
+        Shifted(
+            name, level, f"{train}@shifted+{name}:{level}", test if name in WRONG_LABELS else f"{test}+{name}:{level}"
+        )
         for name in shift_types
         for level in levels
     )
@@ -237,9 +240,11 @@ DIGITS_STUDY = ShiftStudy(
     forms=((None, "flatten"), (None, "token-mean"), ("penultimate", "flatten")),
     separate_scores=True,
 )
-COLOR_ONLY = ("desaturate",)
-KINDS = tuple(name for name in SHIFT_TYPES if name not in COLOR_ONLY)
-"""Every shift type that changes gray images."""
+COLOR_ONLY = ("desaturate", "saturate")
+TWINS = ("gaussian", "salt_pepper", "blur", "contrast", "jpeg")
+"""Shift types of which a published corruption is the twin: in two halves of the kinds, each would tell of the other."""
+KINDS = tuple(name for name in SHIFT_TYPES if name not in (*COLOR_ONLY, *TWINS))
+"""Every shift type that changes gray images, once."""
 KIND_LEVELS = (6, 9, 3)
 """Levels in the order of their use to a study that is cut off."""
 KIND_TARGETS = (-0.07, -0.05, -0.03)

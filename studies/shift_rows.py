@@ -62,8 +62,10 @@ def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str
     target = rounded_down(before.accuracy + target) if target < 0.0 else target
     job = RetrainingJob(train, test, target, recipe, seed, original_test=held_out, shift_type=shift.shift_type)
     features, _, passes_s = shift_features(model, job, original_profile(study, weights, *study.forms[0]))
-    indices = dict(index_forms(study, model, weights, train))
-    values = candidates_row(study, weights, model, job) if study.candidates else {}
+    if study.candidates:
+        indices, values = {form_title(*study.forms[0]): features.index_rad}, candidates_row(study, weights, model, job)
+    else:
+        indices, values = dict(index_forms(study, model, weights, train)), {}
     baselines = baseline_scores(collect_outputs(model, train), before)
     cost = step_cost(study, weights)
     update = retrain(model, job, meter=meter(), features=features, step_cost=cost, model_name=study.model)
@@ -135,11 +137,16 @@ def index_forms(study: ShiftStudy, model: nn.Module, weights: str, train: Labele
                 preprocessing=data.preprocessing,
             )
             for debias in (False, True):
-                title = f"{layer or 'paper layer'}, {reduction}, {name}{', debiased' if debias else ''}"
+                title = f"{form_title(layer, reduction, name)}{', debiased' if debias else ''}"
                 try:
                     yield title, resque_dist(before, after, debias=debias, undefined="skip").value
                 except ResqueError:  # a class has too few samples for split halves
                     yield title, None
+
+
+def form_title(layer: str | None, reduction: str, name: str = "true labels") -> str:
+    """Return the name of a form of the index in the rows."""
+    return f"{layer or 'paper layer'}, {reduction}, {name}"
 
 
 @functools.lru_cache(maxsize=1)
