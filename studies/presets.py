@@ -5,10 +5,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from resque.data.shifts import SHIFT_TYPES
+
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
 GLYPHS = "studies/cache/glyphs"
 NETWORKS = "studies/networks.py"
 NOISES = ("gaussian", "blur", "salt_pepper")
+WRONG_LABELS = ("relabel", "pair_flip")
 LEVELS = tuple(range(1, 11))
 BALANCED_LEVELS = (10, 2, 6, 4, 8, 1, 9, 3, 7, 5)
 """All levels in an order that is balanced wherever it is cut off."""
@@ -55,6 +58,7 @@ class ShiftStudy:
         scratch: ``(shift type, level)`` of the conditions that are also trained from scratch.
         separate_scores: Whether the scores of the batch-norm-adapted model have a file of their own, as in the
             studies that began without them.
+        candidates: Whether rows hold the candidate predictors; such a study has one form of the index.
     """
 
     name: str
@@ -72,6 +76,7 @@ class ShiftStudy:
     originals: str = ""
     scratch: tuple[tuple[str, int], ...] = ()
     separate_scores: bool = False
+    candidates: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,18 +106,28 @@ class TaskStudy:
 
 @dataclass(frozen=True)
 class Preset:
-    """Studies of one size."""
+    """Studies of one size.
+
+    Attributes:
+        shifts: Studies of shifts.
+        tasks: Studies of tasks.
+        block: Number of runs after which it is the next study's turn, so that a run that is cut off has about the same
+            conditions of each study; 0 does one study after the other. Studies of tasks come last, whole.
+    """
 
     shifts: tuple[ShiftStudy, ...] = ()
     tasks: tuple[TaskStudy, ...] = field(default=())
+    block: int = 0
 
 
 def conditions_by_level(
     train: str, test: str, shift_types: tuple[str, ...], levels: tuple[int, ...]
 ) -> tuple[Shifted, ...]:
-    """Return each shift type at each level; the test data are shifted too, unless the shift changes labels."""
+    """Return each shift type at each level; the test data are shifted too, unless the shift makes labels wrong."""
     return tuple(
-        Shifted(name, level, f"{train}@shifted+{name}:{level}", test if name == "relabel" else f"{test}+{name}:{level}")
+        Shifted(
+            name, level, f"{train}@shifted+{name}:{level}", test if name in WRONG_LABELS else f"{test}+{name}:{level}"
+        )
         for name in shift_types
         for level in levels
     )
@@ -225,6 +240,45 @@ DIGITS_STUDY = ShiftStudy(
     forms=((None, "flatten"), (None, "token-mean"), ("penultimate", "flatten")),
     separate_scores=True,
 )
+COLOR_ONLY = ("desaturate", "saturate")
+TWINS = ("gaussian", "salt_pepper", "blur", "contrast", "jpeg")
+"""Shift types of which a published corruption is the twin: in two halves of the kinds, each would tell of the other."""
+KINDS = tuple(name for name in SHIFT_TYPES if name not in (*COLOR_ONLY, *TWINS))
+"""Every shift type that changes gray images, once."""
+KIND_LEVELS = (6, 9, 3)
+"""Levels in the order of their use to a study that is cut off."""
+KIND_TARGETS = (-0.07, -0.05, -0.03)
+"""Below the original model's accuracy, so that they ask the same of both networks.
+
+A new training set is smaller than the original one: few shifts let a network come back to its original accuracy.
+"""
+
+
+def kinds_study(network: str) -> ShiftStudy:
+    """Return a study of every shift type on Fashion-MNIST for one small network, with the candidate predictors.
+
+    The original training is fixed in length, so that its accuracy is steady when it ends.
+    """
+    return dataclasses.replace(
+        FASHION_STUDY,
+        name=network,
+        model=f"{NETWORKS}:{network}",
+        clean_recipe="train-adam,milestones=15,fixed_epochs=20",
+        clean_accuracy=1.0,
+        recipe="retrain-adam,evaluate_every=1,evaluate_growth=0.15,max_epochs=12",
+        targets=KIND_TARGETS,
+        shifts=tuple(
+            condition for level in KIND_LEVELS for condition in conditions_by_level(*FASHION_SMALL, KINDS, (level,))
+        ),
+        seeds=(0, 1),
+        forms=PAPER_FORMS[:1],
+        sizes=(),
+        scratch=(),
+        separate_scores=False,
+        candidates=True,
+    )
+
+
 TASKS = {
     "fashion": FASHION_SMALL,
     "digits": ("digits@28px@train", "digits@28px@test"),
@@ -378,6 +432,8 @@ PRESETS = {
             ),
         ),
     ),
+    # every shift type, with and without batch norm, and what may predict the cost
+    "kinds": Preset(shifts=tuple(map(kinds_study, ("small_resnet", "plain_cnn"))), block=len(KINDS)),
     # Fashion-MNIST with the paper's networks at their size, for short visits to a GPU
     "gpu": Preset(
         shifts=(

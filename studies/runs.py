@@ -12,6 +12,7 @@ target, and runs that fail, are rows like any other. After an interruption the s
 import argparse
 import dataclasses
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,23 @@ def plan_task_study(study: TaskStudy, cache: Path) -> Plan:
 
 
 def plan(preset: Preset, cache: Path) -> Plan:
-    """Yield ``(file of rows, tasks)`` of all studies of a preset; files without tasks are left out."""
+    """Yield ``(file of rows, tasks)`` of all studies of a preset; files without tasks are left out.
+
+    With blocks, studies of shifts take turns: each has so many tasks at a time, and a file comes several times.
+    """
+    shifts = [blocks(plan_shift_study(study, cache), preset.block) for study in preset.shifts]
     studies = itertools.chain(
-        *(plan_shift_study(study, cache) for study in preset.shifts),
+        *(itertools.zip_longest(*shifts, fillvalue=("", [])) if preset.block else shifts),
         *(plan_task_study(study, cache) for study in preset.tasks),
     )
     return ((file, tasks) for file, tasks in studies if tasks)
+
+
+def blocks(planned: Plan, size: int) -> Plan:
+    """Split the tasks of each file into blocks of at most so many; 0 leaves them whole."""
+    for file, tasks in planned:
+        for start in range(0, len(tasks), size or max(1, len(tasks))):
+            yield file, tasks[start : start + size] if size else tasks
 
 
 def data_specs(preset: Preset) -> Iterator[str]:
@@ -105,7 +117,7 @@ def pilot_preset(preset: Preset) -> Preset:
     """Return half of the conditions, with seeds that are not published."""
     shifts = (dataclasses.replace(study, seeds=PILOT_SEEDS, shifts=study.shifts[1::2]) for study in preset.shifts)
     tasks = (dataclasses.replace(study, seeds=PILOT_SEEDS) for study in preset.tasks)
-    return Preset(tuple(shifts), tuple(tasks))
+    return dataclasses.replace(preset, shifts=tuple(shifts), tasks=tuple(tasks))
 
 
 def select_parts(name: str, parts: Sequence[str]) -> Preset:
@@ -124,10 +136,10 @@ def existing_rows(name: str, results: Path = RESULTS, parts: Sequence[str] = PAR
     Returns:
         File of rows → its rows, in the order in which they are planned.
     """
-    preset, rows = select_parts(name, parts), {}
+    preset, rows = select_parts(name, parts), defaultdict[str, list[Row]](list)
     for file, tasks in plan(preset, CACHE / name):
         existing = read_rows(results / name / f"{file}.jsonl")
-        rows[file] = [existing[task.key] for task in tasks if task.key in existing]
+        rows[file] += [existing[task.key] for task in tasks if task.key in existing]
     return with_adapted_scores(rows, preset)
 
 
@@ -158,7 +170,7 @@ def make_rows(
     if pilot:
         preset, folder, cache = pilot_preset(preset), cache / "pilot" / name, cache / "pilot"
     render(data_specs(preset))
-    rows = {}
+    rows = defaultdict[str, list[Row]](list)
     with Progress(console=Console(stderr=True)) as progress:
         for file, tasks in plan(preset, cache / name):
             if not file.removeprefix(f"{ORIGINALS}-").startswith(only):
@@ -169,7 +181,7 @@ def make_rows(
                 progress.update(bar, completed=done, description=key)
 
             path = (cache / name if file.startswith(ORIGINALS) else folder) / f"{file}.jsonl"
-            rows[file] = list(run_tasks(tasks, path, workers, on_progress=on_progress).values())
+            rows[file] += run_tasks(tasks, path, workers, on_progress=on_progress).values()
             progress.update(bar, completed=len(tasks), description=file)
     return with_adapted_scores(rows, preset)
 

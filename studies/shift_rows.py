@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from candidate_predictors import Original, candidates, original_state
 from presets import Shifted, ShiftStudy
 from resque.data.dataset import LabeledDataset
 from resque.data.loading import load_data
@@ -46,7 +47,7 @@ def train_original(study: ShiftStudy, seed: int, weights: str) -> Row:
     job = RetrainingJob(clean, test, study.clean_accuracy, named_recipe(study.clean_recipe), seed)
     update = retrain(model, job, meter=meter(), model_name=study.model)
     save_weights(model, Path(weights))
-    for cached in (original_data, original_profile, original_outputs, step_cost):
+    for cached in (original_data, original_profile, original_outputs, original_state_of, step_cost):
         cached.cache_clear()  # they may be of an earlier model in this file
     return {"study": study.name, "seed": seed, "accuracy": update.accuracy, "update": update_row(update)}
 
@@ -61,7 +62,10 @@ def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str
     target = rounded_down(before.accuracy + target) if target < 0.0 else target
     job = RetrainingJob(train, test, target, recipe, seed, original_test=held_out, shift_type=shift.shift_type)
     features, _, passes_s = shift_features(model, job, original_profile(study, weights, *study.forms[0]))
-    indices = dict(index_forms(study, model, weights, train))
+    if study.candidates:
+        indices, values = {form_title(*study.forms[0]): features.index_rad}, candidates_row(study, weights, model, job)
+    else:
+        indices, values = dict(index_forms(study, model, weights, train)), {}
     baselines = baseline_scores(collect_outputs(model, train), before)
     cost = step_cost(study, weights)
     update = retrain(model, job, meter=meter(), features=features, step_cost=cost, model_name=study.model)
@@ -76,8 +80,15 @@ def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str
         "step_s": round_floats(cost.wall_s),
         "step_kwh": round_floats(cost.energy_kwh),
         "scores": {name: value for name, value in round_floats(features.scores).items() if name.startswith("BN-")},
+        **values,
         "update": update_row(update),
     }
+
+
+def candidates_row(study: ShiftStudy, weights: str, model: nn.Module, job: RetrainingJob) -> Row:
+    """Return the candidate predictors as a row stores them, with the seconds of each group of them."""
+    values, seconds = candidates(model, job, original_state_of(study, weights))
+    return {"candidates": round_floats(values), "candidates_s": round_floats(seconds)}
 
 
 def run_keys(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
@@ -126,11 +137,16 @@ def index_forms(study: ShiftStudy, model: nn.Module, weights: str, train: Labele
                 preprocessing=data.preprocessing,
             )
             for debias in (False, True):
-                title = f"{layer or 'paper layer'}, {reduction}, {name}{', debiased' if debias else ''}"
+                title = f"{form_title(layer, reduction, name)}{', debiased' if debias else ''}"
                 try:
                     yield title, resque_dist(before, after, debias=debias, undefined="skip").value
                 except ResqueError:  # a class has too few samples for split halves
                     yield title, None
+
+
+def form_title(layer: str | None, reduction: str, name: str = "true labels") -> str:
+    """Return the name of a form of the index in the rows."""
+    return f"{layer or 'paper layer'}, {reduction}, {name}"
 
 
 @functools.lru_cache(maxsize=1)
@@ -161,6 +177,13 @@ def original_profile(study: ShiftStudy, weights: str, layer: str | None, reducti
 def original_outputs(study: ShiftStudy, weights: str) -> ModelOutputs:
     """Collect the outputs of the model on held-out original data, once per process."""
     return collect_outputs(on_device(load_model(study.model, Path(weights))), load_data(study.test))
+
+
+@functools.lru_cache(maxsize=1)
+def original_state_of(study: ShiftStudy, weights: str) -> Original:
+    """Compute what the candidates keep of the original model and data, once per process."""
+    model = on_device(load_model(study.model, Path(weights)))
+    return original_state(model, original_data(study), load_data(study.test))
 
 
 @functools.lru_cache(maxsize=1)
