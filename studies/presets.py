@@ -247,10 +247,11 @@ KINDS = tuple(name for name in SHIFT_TYPES if name not in (*COLOR_ONLY, *TWINS))
 """Every shift type that changes gray images, once."""
 KIND_LEVELS = (6, 9, 3)
 """Levels in the order of their use to a study that is cut off."""
-KIND_TARGETS = (-0.07, -0.05, -0.03)
-"""Below the original model's accuracy, so that they ask the same of both networks.
+KIND_TARGETS = (-0.1, -0.05, -0.02)
+"""Below the original model's accuracy, so that they ask the same of both networks, whose robustness differs.
 
-A new training set is smaller than the original one: few shifts let a network come back to its original accuracy.
+Of 21 conditions that were tried with seed 0, all came to the first, 16 to the second and 13 to the last, below which
+mild shifts begin.
 """
 
 
