@@ -251,7 +251,7 @@ KIND_TARGETS = (-0.1, -0.05, -0.02)
 """Below the original model's accuracy, so that they ask the same of both networks, whose robustness differs.
 
 Of 21 conditions that were tried with seed 0, all came to the first, 16 to the second and 13 to the last, below which
-mild shifts begin.
+mild shifts begin. The rows have other seeds.
 """
 
 
@@ -271,7 +271,7 @@ def kinds_study(network: str) -> ShiftStudy:
         shifts=tuple(
             condition for level in KIND_LEVELS for condition in conditions_by_level(*FASHION_SMALL, KINDS, (level,))
         ),
-        seeds=(0, 1),
+        seeds=(1, 2),
         forms=PAPER_FORMS[:1],
         sizes=(),
         scratch=(),
