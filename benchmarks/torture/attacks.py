@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from injected import Faults
-from place import COMMANDS, Row, broken, copied, faults_of, halves, originals, repeated, undone
+from place import COMMANDS, Row, broken, copied, faults_of, halves, model_elsewhere, originals, repeated, undone
 from process import run, start
 
 KILLED = "retrain", "calibrate", "import", "report", "void"
@@ -21,6 +21,7 @@ FAULTED = {"retrain": 4, "import": 4, "report": 3, "void": 3, "export": 2}
 FULL = "retrain", "import", "report", "export"
 WHOLE = "the ledger is sound, old and acknowledged entries are whole, none is half, files are whole or as before"
 ERROR = f"{WHOLE}; an error is one line, exit code 1; repeated, the command does its work"
+MODEL = "a model is at its place, where the error says it is, or said not to be kept"
 
 
 def kills(place: Path, times: int, seed: int) -> Row:
@@ -47,7 +48,7 @@ def kills(place: Path, times: int, seed: int) -> Row:
 
 def write_faults(place: Path, times: int, seed: int) -> Row:
     """Let the n-th write of a command fail, with "no space left" or an input/output error."""
-    row = Row("write fault: " + ", ".join(FAULTED), 0, ERROR)
+    row = Row("write fault: " + ", ".join(FAULTED), 0, f"{ERROR}; {MODEL}")
     chance, seen, shares = random.Random(seed), 0, sum(FAULTED.values())
     for name, share in FAULTED.items():
         writes = _count_writes(name, place)
@@ -67,7 +68,7 @@ def write_faults(place: Path, times: int, seed: int) -> Row:
 
 def file_limits(place: Path, times: int, seed: int) -> Row:
     """Limit the size of files (RLIMIT_FSIZE)."""
-    row = Row("disk full, RLIMIT_FSIZE: " + ", ".join(FULL), 0, ERROR)
+    row = Row("disk full, RLIMIT_FSIZE: " + ", ".join(FULL), 0, f"{ERROR}; {MODEL}")
     chance, seen = random.Random(seed), 0
     for number in range(times):
         name, size = FULL[number % len(FULL)], int(2 ** chance.uniform(12, 21))
@@ -85,7 +86,7 @@ def file_limits(place: Path, times: int, seed: int) -> Row:
 
 def full_disks(place: Path, times: int, seed: int) -> Row:
     """Run commands on a small file system in memory, with little space left."""
-    row = Row("disk full, small tmpfs: " + ", ".join(FULL), 0, ERROR)
+    row = Row("disk full, small tmpfs: " + ", ".join(FULL), 0, f"{ERROR}; {MODEL}")
     chance, seen = random.Random(seed), 0
     used = sum(path.stat().st_size + 4096 for path in place.rglob("*"))
     for number in range(times):
@@ -141,9 +142,12 @@ def _attack(name: str, place: Path, prepare: Callable[[], None], disk: Path | No
             shutil.rmtree(where)
         found = faults_of(ended)
         found += [] if ended.code else undone(name, folder, before)
-        found += broken(folder, before) + halves(name, folder, before)
+        found += broken(folder, before, ended.err) + halves(name, folder, before)
         found += [f"{path.name} was left" for path in folder.rglob("*.part") if path.name != "mine.part"]
-        return found + repeated(name, folder, before), bool(ended.code)
+        found += repeated(name, folder, before, ended.err)
+        if (elsewhere := model_elsewhere(folder, ended.err)) is not None:
+            elsewhere.unlink(missing_ok=True)
+        return found, bool(ended.code)
 
 
 assert os.name == "posix", "these attacks need a POSIX system"

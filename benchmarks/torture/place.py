@@ -1,6 +1,7 @@
 """The folder that is attacked: its files, the commands, and what must hold whatever happened."""
 
 import json
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -115,8 +116,14 @@ def faults_of(ended: Ended) -> list[str]:
     return found
 
 
-def broken(folder: Path, before: dict[str, str]) -> list[str]:
-    """Return what is broken in a folder: entries, files of updates, report, export, or a file of the user."""
+def broken(folder: Path, before: dict[str, str], said: str = "") -> list[str]:
+    """Return what is broken in a folder: entries, files of updates, report, export, or a file of the user.
+
+    Args:
+        folder: The folder.
+        before: Its records before the attack.
+        said: Errors that may name another place of a model, or say that none was kept.
+    """
     found = []
     try:
         held = records(folder)
@@ -127,8 +134,7 @@ def broken(folder: Path, before: dict[str, str]) -> list[str]:
         return [f"the ledger cannot be read: {error}"]
     found += [f"{name} was lost or changed" for name, record in before.items() if held.get(name) != record]
     for update in updates:
-        model = folder / "updates" / update.id / "model.safetensors"
-        if model.parent.is_dir() and (error := _unreadable(model)):
+        if (folder / "updates" / update.id).is_dir() and (error := _lost_model(update.id, folder, said)):
             found.append(f"the model of update {update.id} is not whole: {error}")
     report = folder / REPORT
     if report.exists() and not report.read_text(errors="replace").rstrip().endswith("</html>"):
@@ -143,13 +149,13 @@ def broken(folder: Path, before: dict[str, str]) -> list[str]:
     return found
 
 
-def undone(name: str, folder: Path, before: dict[str, str]) -> list[str]:
-    """Return what a command that ended well should have left and did not."""
+def undone(name: str, folder: Path, before: dict[str, str], said: str = "") -> list[str]:
+    """Return what a command that ended well should have left and did not; ``said`` is as in :func:`broken`."""
     new = [entry for entry in records(folder) if entry not in before]
     expected = {"retrain": 1, "calibrate": CALIBRATED, "import": len(bundled_updates()) - HELD, "void": 1}.get(name, 0)
     if len(new) != expected:
         return [f"{len(new)} new entries after exit code 0, expected {expected}"]
-    if name == "retrain" and (error := _unreadable(folder / "updates" / new[0].split()[1] / "model.safetensors")):
+    if name == "retrain" and (error := _lost_model(new[0].split()[1], folder, said)):
         return [f"the model of an acknowledged update is not whole: {error}"]
     return []
 
@@ -162,13 +168,30 @@ def halves(name: str, folder: Path, before: dict[str, str]) -> list[str]:
     return []
 
 
-def repeated(name: str, folder: Path, before: dict[str, str]) -> list[str]:
-    """Repeat a command after an attack, a retraining with --resume; return why its work is then not done."""
+def repeated(name: str, folder: Path, before: dict[str, str], said: str = "") -> list[str]:
+    """Repeat a command after an attack, a retraining with --resume; return why its work is then not done.
+
+    A repetition that succeeds leaves the model at its place, whatever ``said`` named.
+    """
     ended = run(COMMANDS[name] + (" --resume" if name == "retrain" else ""), folder)
-    said = _DONE_BEFORE.get(name)
-    if ended.code and not (said and said in ended.err):
+    done_before = _DONE_BEFORE.get(name)
+    if ended.code and not (done_before and done_before in ended.err):
         return [f"repeated, it failed: exit code {ended.code}, {ended.err.strip()[-300:]}"]
-    return [f"repeated, {fault}" for fault in broken(folder, before) + undone(name, folder, before)]
+    said = said if ended.code else ""
+    return [f"repeated, {fault}" for fault in broken(folder, before, said) + undone(name, folder, before, said)]
+
+
+def model_elsewhere(folder: Path, said: str) -> Path | None:
+    """Return the file that an error names as the place of the updated model."""
+    named = re.search(r"the updated model is kept in (\S+\.safetensors)", said)
+    return folder / named[1] if named else None
+
+
+def _lost_model(update_id: str, folder: Path, said: str) -> str:
+    """Return why the model of an update is lost, though no error said so; it may be where an error says it is."""
+    if re.search(f"no model was kept.*update {update_id} has the costs alone", said):
+        return ""
+    return _unreadable(model_elsewhere(folder, said) or folder / "updates" / update_id / "model.safetensors")
 
 
 def _unreadable(weights: Path) -> str:

@@ -3,9 +3,11 @@
 import dataclasses
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from doubles import synthetic_update
-from resque.errors import ModelError, ResqueWarning
+from resque.errors import DataError, LedgerError, ModelError, ResqueError, ResqueWarning
 from resque.indices.compute_profile import profile
 from resque.indices.distribution import mean_angle
 from resque.indices.profile import Profile
@@ -13,6 +15,7 @@ from resque.ledger.store import Ledger
 from resque.training.job import RetrainingJob
 from resque.training.recipe import RECIPES, Recipe
 from resque.training.retrain import retrain
+from resque.workflows import artifacts
 from resque.workflows.artifacts import Lineage, save_update
 
 
@@ -80,9 +83,7 @@ def test_profiles_of_different_layers_or_classes_have_no_angle():
 def test_model_that_could_not_be_written_is_written_by_resuming(folder, monkeypatch):
     """The entry is kept after a failed write; the checkpoint still holds the model."""
     import resque
-    from resque.errors import DataError
     from resque.models.weights import fingerprint
-    from resque.workflows import artifacts
 
     arguments = {
         "train": "digits@16px@train@300", "test": "digits@16px@test@200", "target_accuracy": 0.999,
@@ -127,9 +128,7 @@ def test_full_disk_at_a_checkpoint_does_not_end_the_run(folder, monkeypatch):
 
 def test_model_whose_folder_does_not_take_it_is_kept_elsewhere(folder, monkeypatch):
     import resque
-    from resque.errors import DataError
     from resque.models.weights import fingerprint
-    from resque.workflows import artifacts
 
     real = artifacts.save_weights
 
@@ -152,7 +151,6 @@ def test_model_whose_folder_does_not_take_it_is_kept_elsewhere(folder, monkeypat
 def test_full_disk_while_tensors_are_written_is_one_line(folder, monkeypatch):
     from safetensors import SafetensorError
 
-    from resque.errors import DataError
     from resque.models import weights
     from resque.models.networks import small_cnn
 
@@ -163,3 +161,40 @@ def test_full_disk_while_tensors_are_written_is_one_line(folder, monkeypatch):
     with pytest.raises(DataError, match="No space left on device"):
         weights.save_weights(small_cnn(), folder / "m.safetensors")
     assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("ledger_takes_it", [True, False])
+@pytest.mark.parametrize("full", [("new",), ("new", "here"), ("new", "here", "temporary")])
+def test_error_names_the_place_of_the_model_and_of_the_entry(folder, monkeypatch, cnn, full, ledger_takes_it):
+    """Whatever takes no more files, the error tells where the model and the entry are, or that no model was kept."""
+    places = {"new": folder / "new", "here": folder, "temporary": folder / "temporary"}
+    places["temporary"].mkdir()
+    real = artifacts.save_weights
+
+    def save(model, path):
+        if path.parent.resolve() in [places[name] for name in full]:
+            raise DataError(f"cannot write '{path}': No space left on device; name another place")
+        real(model, path)
+
+    def add(self, update):
+        raise LedgerError("database or disk is full")
+
+    monkeypatch.setattr(artifacts, "save_weights", save)
+    monkeypatch.setattr(artifacts.tempfile, "gettempdir", lambda: str(places["temporary"]))
+    if not ledger_takes_it:
+        monkeypatch.setattr(Ledger, "add", add)
+    update, ledger = synthetic_update("u", index=0.1, steps=5), Ledger(folder / "h.db")
+    with pytest.raises(ResqueError) as raised:
+        save_update(update, cnn, folder / "new", ledger, Lineage(), broken)
+    said = str(raised.value)
+    assert "No space left on device" in said
+    left = list(folder.rglob("*.safetensors"))
+    if len(full) == len(places):
+        assert "no model was kept" in said
+        assert not left
+    else:
+        (kept,) = left
+        assert f"the updated model is kept in {'' if kept.parent == folder else f'{kept.parent}/'}{kept.name}" in said
+        assert all(torch.equal(t, cnn.state_dict()[name]) for name, t in load_file(kept).items())
+    assert [each.id for each in ledger.updates()] == ["u"] * ledger_takes_it
+    assert ledger_takes_it or f"resque ledger import {folder / 'update-u.jsonl'}" in said

@@ -1,10 +1,12 @@
 """A custom training loop, measured with ``resque.record``."""
 
+import contextlib
 import copy
 import dataclasses
 import json
 import shlex
 import tempfile
+import types
 import warnings
 from pathlib import Path
 from unittest.mock import Mock
@@ -100,6 +102,57 @@ def test_failed_loop_writes_nothing(tmp_path):
     def failing():
         with resque.record(tmp_path / "h.db", meter=ClockMeter()) as run:
             run.evaluated(step=1, accuracy=0.5)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
+    assert not (tmp_path / "h.db").exists()
+
+
+class BrokenMeter(ClockMeter):
+    """A meter that fails at the end of its window."""
+
+    def __init__(self, failure: object) -> None:
+        self.failure = failure
+
+    @contextlib.contextmanager
+    def window(self):
+        try:
+            yield types.SimpleNamespace(reading=self.failure)
+        finally:
+            if isinstance(self.failure, Exception):
+                raise self.failure
+
+
+FAILURES = OSError("the driver is gone"), RuntimeError("of two\nlines"), ZeroDivisionError(), None, 0.5, "3 kWh"
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=repr)
+@pytest.mark.parametrize("as_error", [False, True])
+def test_run_is_kept_without_energy_if_its_meter_fails_at_the_end(tmp_path, failure, as_error):
+    ledger, meter = Ledger(tmp_path / "h.db"), BrokenMeter(failure)
+
+    def run():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error" if as_error else "always")
+            with resque.record(ledger, meter=meter, grid=Grid("TST", 400.0, "a table")) as run:
+                run.evaluated(step=5, accuracy=0.5)
+
+    expected = pytest.raises if as_error else pytest.warns
+    with expected(ResqueWarning, match="energy .*unknown.*the meter failed") as said:
+        run()
+    (update,) = ledger.updates()
+    assert (update.energy.energy_kwh, update.cost.energy_kwh, update.cost.carbon_kg) == (None, None, None)
+    assert update.energy.wall_s >= update.cost.wall_s > 0
+    message = str(said.value if as_error else said[0].message)
+    assert update.energy.note in message
+    assert "\n" not in message
+
+
+def test_error_of_the_loop_goes_before_that_of_the_meter(tmp_path):
+    def failing():
+        with resque.record(tmp_path / "h.db", meter=BrokenMeter(OSError("gone"))) as run:
+            run.evaluated(step=5, accuracy=0.5)
             raise KeyError
 
     with pytest.raises(KeyError):

@@ -9,7 +9,7 @@ import importlib.util
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from resque.energy.clock import now
 from resque.energy.reading import EnergyReading
 from resque.errors import ResqueWarning
 
-__all__ = ["ClockMeter", "CodecarbonMeter", "EnergyMeter", "Window", "open_meter"]
+__all__ = ["ClockMeter", "CodecarbonMeter", "EnergyMeter", "Window", "open_meter", "unfailing_window"]
 
 _SHORTEST_CPU_S = 0.5  # shorter windows hold too few of codecarbon's samples
 _SHORTEST_GPU_S = 2.0  # an H100's counter advances every 0.1 s; from 2 s on repeats agree within 5 %
@@ -143,6 +143,43 @@ class CodecarbonMeter:
         soft = math.fsum(kwh for component, kwh in energies.items() if methods[component] != "measured")
         note = f"{soft / total:.0%} of the energy is modeled or assumed, not measured" if soft > total / 2 else ""
         return EnergyReading(wall_s, total, energies, methods, self.name, note)
+
+
+@contextmanager
+def unfailing_window(meter: EnergyMeter, device: torch.device, notes: list[str]) -> Iterator[Window]:
+    """Measure a block whose result must not be lost: if the meter fails at its end, the energy is unknown.
+
+    Args:
+        meter: The meter.
+        device: Device whose work is waited for.
+        notes: Gets a sentence about a failure.
+
+    Example:
+        >>> notes: list[str] = []
+        >>> with unfailing_window(ClockMeter(), torch.device("cpu"), notes) as window:
+        ...     pass
+        >>> window.reading.meter, notes
+        ('clock only', [])
+    """
+    result, measuring = Window(), meter.window()
+    window = measuring.__enter__()
+    start = now(device)
+    try:
+        yield result
+    except BaseException as error:
+        with suppress(Exception):
+            measuring.__exit__(type(error), error, error.__traceback__)
+        raise
+    wall_s = now(device) - start
+    try:
+        measuring.__exit__(None, None, None)
+        if not isinstance(window.reading, EnergyReading):
+            raise TypeError(f"its reading is a {type(window.reading).__name__}, not a resque.EnergyReading")
+        result.reading = window.reading
+    except Exception as error:  # a meter may be anyone's
+        reason = f"the meter failed at the end: {type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        result.reading = EnergyReading(wall_s, None, {}, {}, str(meter.name), reason)
+        notes.append(f"energy and carbon of this run are unknown, time is measured ({reason})")
 
 
 def open_meter(device: torch.device | None = None) -> EnergyMeter:

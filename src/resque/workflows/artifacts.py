@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import nn
 
-from resque.errors import DataError, ResqueWarning, SettingError
+from resque.errors import DataError, LedgerError, ResqueWarning, SettingError
 from resque.indices.distribution import mean_angle
 from resque.indices.profile import Profile
 from resque.ledger.records import Update
@@ -102,25 +102,31 @@ def save_update(
                 lineage.origin.save(folder / ORIGIN)
             update = lineage.add_angles(update, profile)
     except Exception as error:
-        kept = None if (folder / MODEL).is_file() else _keep_elsewhere(model, update)
-        if not is_stored:
-            keep_update(ledger, update)
-        if kept is not None:
-            raise DataError(f"{error}; the updated model is kept in {kept}") from error
+        outcome = "" if (folder / MODEL).is_file() else _keep_elsewhere(model, update)
+        try:
+            if not is_stored:
+                keep_update(ledger, update)
+        except LedgerError as unwritten:
+            outcome += f"; {unwritten}"
+        if outcome:
+            raise DataError(f"{error}{outcome}") from error
         raise
     if not is_stored:
         keep_update(ledger, update)
     return update
 
 
-def _keep_elsewhere(model: nn.Module, update: Update) -> Path | None:
-    """Write a model whose folder took it not to the current folder, or to the temporary one; return the file."""
+def _keep_elsewhere(model: nn.Module, update: Update) -> str:
+    """Write a model whose folder took it not to the current folder, or to the temporary one; tell what came of it."""
     for folder in (Path(), Path(tempfile.gettempdir())):
         path = folder / f"model-{update.id}.safetensors"
         with contextlib.suppress(DataError):
             save_weights(model, path)
-            return path
-    return None
+            return f"; the updated model is kept in {path}"
+    return (
+        f"; no model was kept, because no other folder takes it, and update {update.id} has the costs alone: free "
+        "space, and add --resume to write the model from its checkpoint, if there is one"
+    )
 
 
 def create_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 
 from resque.energy.clock import now
 from resque.energy.grid import Grid
-from resque.energy.meters import EnergyMeter, open_meter
+from resque.energy.meters import EnergyMeter, open_meter, unfailing_window
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading, energy_share
 from resque.errors import ResqueWarning, SettingError
@@ -241,7 +241,7 @@ def record(
     """Measure a custom training loop, and store it in the ledger as an update.
 
     The block is the run: its time and energy are measured, and the values reported by ``run.evaluated`` become the
-    learning curve. If the block raises an error, nothing is written.
+    learning curve. If the block raises an error, nothing is written. If the meter fails at the end, energy is None.
 
     Args:
         ledger: Ledger, or its file.
@@ -309,7 +309,8 @@ def record(
         RetrainingJob.check_target(known["target_accuracy"])
     if pending is not None and difference:
         _warn(_NOT_SETTLED.format(id=pending.id, difference=difference))
-    with (meter or open_meter(_device_of_optimizer(optimizer))).window() as window:
+    device, failures = _device_of_optimizer(optimizer), list[str]()
+    with unfailing_window(meter or open_meter(device), device, failures) as window:
         run = Recording(optimizer, steps_per_epoch, reviser)
         try:
             yield run
@@ -320,6 +321,7 @@ def record(
     share = min(run.trained_parameters / size, 1.0) if size else None  # an optimizer may also train other tensors
     known["trainable_share"] = share or None
     keep_update(store, run.finish(pending, known, window.reading, not difference))
+    run.notes += failures
     for note in run.notes:
         _warn(note)
 
