@@ -4,11 +4,14 @@ import socket
 import sys
 from unittest.mock import Mock
 
+import pandas as pd
 import pytest
 
 import resque
+from resque.data.readers.source import read_source
 from resque.errors import DataError, ModelError, ResqueError
 from resque.models.loading import load_model
+from resque.models.networks import small_cnn
 from resque.models.registry import preprocessing_for
 from resque.workflows.inputs import InputLoader, ModelOptions
 from resque.workflows.project import read_project
@@ -117,15 +120,77 @@ def test_what_was_fetched_before_needs_no_download(asked, folder):
     asked.assert_not_called()
 
 
-@pytest.mark.parametrize("spec", ["hf:owner/data", "hf:./data:test", "hf:data@train+blur:3", "digits@60~hf:owner/data"])
-def test_data_of_a_hub_are_read_only_with_download(asked, monkeypatch, spec):
-    loader = InputLoader("resque.networks:small_cnn")
+TEXTS = pd.DataFrame({"text": ["good", "bad", "good again"], "label": [1, 0, 1]})
+HUB_DATA = ["hf:owner/data", "hf:./data:test", "hf:data@train+blur:3", "digits@60~hf:owner/data", "hf:folder/a-file"]
+
+
+@pytest.mark.parametrize("spec", HUB_DATA)
+@pytest.mark.parametrize("read", [resque.load_data, InputLoader("resque.networks:small_cnn").data])
+def test_data_of_a_hub_are_read_only_with_download(asked, folder, monkeypatch, spec, read):
+    (folder / "folder").mkdir()
+    (folder / "folder" / "a-file").touch()
     with pytest.raises(DataError, match=r"no such folder here.*--download"):
-        loader.data(spec)
+        read(spec)
     asked.assert_not_called()
-    monkeypatch.setattr("resque.workflows.inputs.load_data", Mock(side_effect=DataError("asked the hub")))
-    with pytest.raises(DataError, match="asked the hub"):
-        InputLoader("resque.networks:small_cnn", ModelOptions(download=True)).data(spec)
+    fetched = Mock(side_effect=OSError("asked the hub"))
+    monkeypatch.setattr("datasets.load_dataset", fetched)
+    for loaded in (
+        lambda: resque.load_data(spec, download=True),
+        lambda: InputLoader("resque.networks:small_cnn", ModelOptions(download=True)).data(spec),
+    ):
+        with pytest.raises(DataError, match="asked the hub"):
+            loaded()
+
+
+def test_data_that_were_fetched_before_need_no_download(asked, folder, monkeypatch):
+    """A copy of a set of the hub, as the library keeps it; what a folder without one has is read without it."""
+    datasets = pytest.importorskip("datasets")
+    (folder / "name").mkdir()
+    TEXTS.to_parquet(folder / "name" / "train.parquet")
+    datasets.load_dataset_builder(str(folder / "name"), cache_dir=str(folder / "made")).download_and_prepare()
+    (made,) = (folder / "made" / "name" / "default" / "0.0.0").glob("*/")
+    kept = folder / "datasets" / "owner___name" / "default" / "0.0.0"
+    kept.mkdir(parents=True)
+    made.rename(kept / "abc")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "datasets")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "datasets"))
+    (folder / "name").rename(folder / "elsewhere")
+    for name in ("owner/name", "owner/name:train"):
+        assert read_source(f"hf:{name}").labels == [1, 0, 1]
+    for other in ("owner/other", "name", "csv", "parquet"):
+        with pytest.raises(DataError, match="no such folder here, nor fetched before"):
+            read_source(f"hf:{other}")
+    asked.assert_not_called()
+
+
+@pytest.mark.parametrize("form", ["parquet", "folder", "saved"])
+def test_data_that_are_here_ask_no_network(asked, folder, form):
+    """The library would tell its makers that a Parquet file is read."""
+    datasets = pytest.importorskip("datasets")
+    (folder / "here").mkdir()
+    TEXTS.to_parquet(folder / "here" / "train.parquet")
+    if form == "saved":
+        datasets.Dataset.from_pandas(TEXTS).save_to_disk(folder / "saved")
+    spec = {"parquet": "parquet:here/train.parquet", "folder": "hf:here", "saved": "hf:saved"}[form]
+    assert read_source(spec).labels == [1, 0, 1]
+    asked.assert_not_called()
+
+
+@pytest.mark.parametrize("path", ["https://example.org/a.png", "hf://datasets/o/n/a.png", "s3://bucket/a.png"])
+def test_images_elsewhere_are_fetched_only_with_download(asked, folder, path):
+    pytest.importorskip("datasets")
+    pd.DataFrame({"image": [{"bytes": None, "path": path}] * 2, "label": [0, 1]}).to_parquet(folder / "a.parquet")
+    with pytest.raises(DataError, match=f"row 0.*{path}.*--download"):
+        resque.load_data("parquet:a.parquet")
+    asked.assert_not_called()
+
+
+def test_names_of_the_classes_of_a_hub_model_are_read_with_download(asked, monkeypatch):
+    built = Mock(return_value=small_cnn())
+    monkeypatch.setattr("resque.workflows.inputs.build_model", built)
+    for download in (False, True):
+        assert InputLoader("hf:owner/name", ModelOptions(download=download)).class_names == ()
+        assert built.call_args.kwargs["download"] is download
 
 
 @pytest.mark.parametrize("given", ["option", "environment", "project", "nothing"])

@@ -36,6 +36,7 @@ def load_data(
     for_training: bool = True,
     on_progress: Progress = lambda done, total: None,
     number: Callable[[LabeledDataset], LabeledDataset] = warn_of_numbering,
+    download: bool = False,
 ) -> LabeledDataset:
     """Load a dataset from a specification, or from objects in memory.
 
@@ -52,6 +53,7 @@ def load_data(
         for_training: Whether labels of at least two classes are required; if not, missing labels are all 0.
         on_progress: Called with ``(samples read, samples in all or None)`` from time to time.
         number: Numbers the classes of each source, as a model does; the default keeps the sorted order of names.
+        download: Whether names on a hub are fetched; if not, they must be here.
 
     Returns:
         The dataset, in memory.
@@ -69,7 +71,7 @@ def load_data(
         resque.errors.DataError: unknown shift 'frog': nearest are fog, frost, rotation, each with :LEVEL
     """
     if isinstance(data, str):
-        options = ReadOptions(Path(root), limit, on_progress)
+        options = ReadOptions(Path(root), limit, on_progress, download)
         parts = [_load_source(part, options, seed, preprocessing or NO_PREPROCESSING) for part in mixture_parts(data)]
     else:
         whole = _from_object(data, name, preprocessing)

@@ -19,7 +19,6 @@ from resque.data.class_names import number_as, warn_of_numbering
 from resque.data.dataset import BATCH, LabeledDataset
 from resque.data.loading import load_data
 from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization
-from resque.data.spec import mixture_parts, split_steps
 from resque.energy.meters import EnergyMeter
 from resque.errors import DataError, ModelError, SettingError
 from resque.indices.compute_profile import profile
@@ -133,7 +132,7 @@ class InputLoader:
             return class_names_of(self.model)
         if has_random_weights(self.model):
             return ()
-        return class_names_of(build_model(self.model, classes=self.options.classes))
+        return class_names_of(build_model(self.model, classes=self.options.classes, download=self.options.download))
 
     def numbered(self, data: LabeledDataset) -> LabeledDataset:
         """Return data with named classes numbered as the model numbers them; a warning says if it has no names."""
@@ -149,8 +148,6 @@ class InputLoader:
             for_training: Whether labels are required; if so, named classes are numbered as the model does.
         """
         shown = source if isinstance(source, str) else "the data"
-        if isinstance(source, str) and not self.options.download:
-            _check_is_here(source)
         with self.options.show_progress(f"reading {shown}") as show:
             return load_data(
                 source,
@@ -160,6 +157,7 @@ class InputLoader:
                 for_training=for_training,
                 on_progress=lambda done, total: show(done, total or done, ""),
                 number=self.numbered if for_training else lambda data: data,
+                download=self.options.download,
             )
 
     def network(self, data: LabeledDataset | None = None, seed: int = 0) -> nn.Module:
@@ -295,16 +293,6 @@ def load_recipe(
         given: dict[str, Any] = {"evaluate_every": evaluate_every, "max_epochs": max_epochs}
         return dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
     return named_recipe(recipe or "retrain-adam", evaluate_every, max_epochs)
-
-
-def _check_is_here(spec: str) -> None:
-    """Raise DataError for data of a hub: without leave nothing is fetched."""
-    for part in mixture_parts(spec):
-        scheme, _, name = split_steps(part)[0].partition(":")
-        if scheme == "hf" and not os.path.exists(name.partition(":")[0]):
-            raise DataError(
-                f"hf:{name}: no such folder here; correct the path, or add --download to read a data set of the hub"
-            )
 
 
 def _checked_recipe(recipe: Recipe) -> Recipe:

@@ -29,7 +29,7 @@ def read_parquet(path: str, options: ReadOptions) -> RawSamples:
     if not os.path.isfile(path):  # pathlib raises on names that are too long
         raise DataError(f"no such file: {path}; expected a Parquet file with an image or a text and a label a row")
     datasets = import_optional("datasets", "data")
-    with _data_errors(path):
+    with _data_errors(path), _network(options.download):
         metadata, stored = import_optional("pyarrow.parquet", "data").read_metadata(path), stored_bytes(path)
         groups = map(metadata.row_group, range(metadata.num_row_groups))
         check_size(path, sum(group.total_byte_size for group in groups), stored)
@@ -38,20 +38,52 @@ def read_parquet(path: str, options: ReadOptions) -> RawSamples:
 
 
 def read_hugging_face(spec: str, options: ReadOptions) -> RawSamples:
-    """Read ``NAME`` or ``NAME:SPLIT``: a folder, or a dataset on the hub, streamed so that no copy is cached."""
+    """Read ``NAME`` or ``NAME:SPLIT``: a folder, or a dataset of the hub.
+
+    Without leave to download, a dataset of the hub is read from the library's cache; with it, it is streamed, so that
+    no copy is cached.
+    """
     name, _, split = spec.partition(":")
+    is_folder = os.path.isdir(name)
+    if not (is_folder or options.download or _was_fetched(name)):  # before a library is imported, which takes seconds
+        raise DataError(
+            f"hf:{name}: no such folder here, nor fetched before; correct the path, or add --download (in Python "
+            "download=True) to read a data set of the hub"
+        )
     datasets = import_optional("datasets", "data")
-    with _data_errors(f"hf:{name}"):
+    with _data_errors(f"hf:{name}"), _network(options.download):
         if any(os.path.isfile(os.path.join(name, file)) for file in ("dataset_dict.json", "state.json")):
             rows = datasets.load_from_disk(name)
         else:
-            rows = datasets.load_dataset(name, streaming=True)
+            rows = datasets.load_dataset(name, streaming=is_folder or options.download)
         if isinstance(rows, Mapping):
             split = split or ("train" if "train" in rows else next(iter(rows)))
             if split not in rows:
                 raise DataError(f"hf:{name} has no part {split!r}: use one of {', '.join(rows)}, e.g. hf:{name}:test")
             rows = rows[split]
         return _read_rows(rows, f"hf:{spec}", options)
+
+
+def _was_fetched(name: str) -> bool:
+    """Return whether the library's cache may hold a dataset of the hub; the library knows, but is slow to import."""
+    hub = import_optional("huggingface_hub.constants", "data")
+    cache = os.environ.get("HF_DATASETS_CACHE") or os.path.join(hub.HF_HOME, "datasets")
+    held = os.listdir(cache) if os.path.isdir(cache) else []
+    return name.replace("/", "___").replace("_", "").lower() in {each.replace("_", "").lower() for each in held}
+
+
+@contextmanager
+def _network(allowed: bool) -> Iterator[None]:
+    """Keep the library from a network that it may not ask; it would also tell of each Parquet file that it reads."""
+    modules: list[Any] = [import_optional(name, "data") for name in ("datasets.config", "huggingface_hub.constants")]
+    kept = [module.HF_HUB_OFFLINE for module in modules]
+    try:
+        for module in modules:
+            module.HF_HUB_OFFLINE = module.HF_HUB_OFFLINE or not allowed
+        yield
+    finally:
+        for module, value in zip(modules, kept, strict=True):
+            module.HF_HUB_OFFLINE = value
 
 
 @contextmanager
@@ -89,7 +121,7 @@ def _read_rows(rows: Any, name: str, options: ReadOptions, stored: int | None = 
     values: list[Any] = []
     labels, size = [], 0
     for number, row in enumerate(taken):
-        values.append(_decode(row[content], f"{name}: row {number}"))
+        values.append(_decode(row[content], f"{name}: row {number}", options.download))
         labels.append(row[label] if label else 0)
         size += values[-1].nbytes if isinstance(values[-1], np.ndarray) else len(values[-1])
         check_size(name, size, stored)
@@ -102,7 +134,7 @@ def _read_rows(rows: Any, name: str, options: ReadOptions, stored: int | None = 
     return RawSamples(inputs, labels if label else None, names)
 
 
-def _decode(value: Any, name: str) -> str | np.ndarray:
+def _decode(value: Any, name: str, download: bool) -> str | np.ndarray:
     """Return a text, or an image from encoded bytes, a file, a Pillow image, or nested lists of pixels."""
     if isinstance(value, str):
         return value
@@ -111,7 +143,7 @@ def _decode(value: Any, name: str) -> str | np.ndarray:
         if isinstance(encoded, bytes):
             return open_image(io.BytesIO(encoded))
         if isinstance(path, str):
-            return open_image(path) if os.path.isfile(path) else image_to_array(_fetch(value))
+            return open_image(path) if os.path.isfile(path) else image_to_array(_fetch(value, path, download))
         if hasattr(value, "convert"):
             return image_to_array(value)
     except DataError as error:
@@ -122,6 +154,8 @@ def _decode(value: Any, name: str) -> str | np.ndarray:
     raise DataError(f"{name}: an image is a {type(value).__name__}; expected encoded bytes, or pixels from 0 to 255")
 
 
-def _fetch(value: Mapping[str, Any]) -> Any:
-    """Return the Pillow image of a row that names a file elsewhere."""
+def _fetch(value: Mapping[str, Any], path: str, download: bool) -> Any:
+    """Return the Pillow image of a row that names a file elsewhere, such as in an archive."""
+    if "://" in path.rpartition("::")[2] and not download:
+        raise DataError(f"the image {path} is not here: add --download (in Python download=True) to fetch it")
     return import_optional("datasets", "data").Image().decode_example(dict(value))

@@ -20,11 +20,13 @@ class ReadOptions:
         root: Folder of torchvision's datasets.
         limit: Number of samples after which a stream ends; None reads all. Other sources are read completely.
         on_progress: Called with ``(samples read, samples in all or None)`` from time to time.
+        download: Whether what a hub or another address holds is fetched; if not, it must be here.
     """
 
     root: Path = Path("data")
     limit: int | None = None
     on_progress: Progress = lambda done, total: None
+    download: bool = False
 
     def track(self, values: Iterable[Any], total: int | None) -> Iterator[Any]:
         """Yield the values and report progress every 4,096 of them, and at the last.

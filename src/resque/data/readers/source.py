@@ -30,7 +30,7 @@ _READERS: dict[str, Callable[[str, ReadOptions], RawSamples]] = {
 
 
 def read_source(source: str, options: ReadOptions | None = None) -> RawSamples:
-    """Read a source; nothing is downloaded, except what ``hf:NAME`` names on the hub.
+    """Read a source; nothing is downloaded unless the options allow it.
 
     Args:
         source: A data specification without its steps.
