@@ -8,12 +8,16 @@ import torch
 
 from resque.data.loading import load_data
 from resque.data.preprocessing import ImagePreprocessing, Tokenization
+from resque.energy.meters import ClockMeter
 from resque.errors import DataError, ModelError, ResqueWarning
+from resque.indices.task_features import TaskIndexSettings, task_index
 from resque.models.inference import forward
 from resque.models.layers import head
 from resque.models.loading import load_model
 from resque.models.registry import preprocessing_for
 from resque.models.weights import save_weights
+from resque.training.new_task import NEW_TASK
+from resque.training.recipe import RECIPES
 from resque.workflows.inputs import InputLoader, ModelOptions
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -134,6 +138,37 @@ def test_a_saved_text_classifier_and_its_tokenizer(folder, text_model):
         load_data("parquet:texts.parquet")
     with pytest.raises(DataError, match="holds images, and the model reads texts"):
         load_data("digits", preprocessing=wanted)
+
+
+@pytest.mark.parametrize("lloyd", ["", " --no-lloyd"])
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("", "token-mean"), (" --layer penultimate", "flatten"), (" --reduction flatten", "flatten")],
+)
+def test_a_new_task_of_texts_is_reduced_by_the_mean_over_tokens(cli, folder, text_model, given, expected, lloyd):
+    data = texts(folder)
+    code, out, err = cli(f"task --model {text_model} --data {data} --warmup-steps 1 --json{lloyd}{given}")
+    assert code == 0, err
+    found = json.loads(out)
+    named = cli(f"task --model {text_model} --data {data} --warmup-steps 1 --json --reduction {expected}{lloyd}{given}")
+    assert found["reduction"] == expected
+    assert found["value"] == json.loads(named[1])["value"]
+
+
+@pytest.mark.parametrize(("reduction", "expected"), [(None, "token-mean"), ("flatten", "flatten")])
+def test_features_of_a_new_task_of_texts_are_reduced_alike(folder, text_model, reduction, expected):
+    """`resque forecast --task` and `resque retrain --new-head` take them."""
+    loader = InputLoader(text_model, change=NEW_TASK)
+    job = loader.job(texts(folder), texts(folder), 0.9, RECIPES["train-adam"])
+    features, _ = loader.new_task_features(loader.network(), job, False, None, reduction, ClockMeter())
+    assert features.reduction == expected
+
+
+@pytest.mark.parametrize("lloyd", [True, False])
+def test_a_new_task_of_images_is_flattened(lloyd, image_model):
+    loader = InputLoader(image_model, change=NEW_TASK)
+    settings = TaskIndexSettings(warmup_steps=1, lloyd=lloyd)
+    assert task_index(loader.network(), loader.data("digits@60"), settings, meter=ClockMeter()).reduction == "flatten"
 
 
 def test_pickled_weights_are_refused(folder, image_model):

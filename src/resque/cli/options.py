@@ -69,7 +69,6 @@ Extend = Annotated[bool, option(MODEL, "New task: keep the old classes and widen
 ShiftType = Annotated[str | None, option(MODEL, "Name of the shift type; default: from the data's specification.")]
 
 Layer = Annotated[str | None, option(INDEX, "Module name, or penultimate; default: the paper's layer.")]
-Reduction = Annotated[str, option(INDEX, "flatten, mean or token-mean.")]
 OwnReduction = Annotated[
     str | None,
     option(

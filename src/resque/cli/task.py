@@ -25,7 +25,7 @@ def task(
         str, opt.option(opt.INDEX, "Choice among 20 random clusterings: least entropy of sizes or labels.")
     ] = "sizes",
     layer: opt.Layer = None,
-    reduction: opt.Reduction = "flatten",
+    reduction: opt.OwnReduction = None,
     recipe: opt.RecipeName = "retrain-adam",
     warmup_steps: Annotated[int | None, opt.option(opt.RECIPE, "Warm-up steps; default: one epoch.")] = None,
     seed: opt.Seed = 0,

@@ -16,7 +16,7 @@ from resque.models.inference import device_of, iterate_batches
 from resque.models.layers import PENULTIMATE, representation_layer
 from resque.models.weights import check_weights, fingerprint
 
-__all__ = ["check_labels", "profile"]
+__all__ = ["check_labels", "default_reduction", "profile"]
 
 _OnBatch = Callable[[Tensor, Tensor, Tensor], None]
 
@@ -62,7 +62,7 @@ def profile(
     batches = iterate_batches(loader, device_of(model), labels == "true")
     if (first := next(batches, None)) is None:
         raise RepresentationError("the loader gave no batch: expected at least one")
-    reduction = reduction or _default_reduction(first[0], name)
+    reduction = reduction or default_reduction(first[0], name)
     result = Profile(Origin(fingerprint(model), name, preprocessing, reduction), classes, labels)
     also = [] if on_batch is None else [(PENULTIMATE, "mean")]
     with capture_features(model, name, reduction, also) as observe:
@@ -80,8 +80,14 @@ def profile(
     return result
 
 
-def _default_reduction(inputs: Inputs, layer: str) -> str:
-    """Return the mean over tokens for a text classifier's layer, and the whole output for any other."""
+def default_reduction(inputs: Inputs, layer: str) -> str:
+    """Return the mean over tokens for a text classifier's layer, and the whole output for any other.
+
+    Example:
+        >>> import torch
+        >>> default_reduction({"input_ids": torch.zeros(2, 9)}, "7"), default_reduction(torch.zeros(2, 3), "7")
+        ('token-mean', 'flatten')
+    """
     is_text = isinstance(inputs, Mapping) and "input_ids" in inputs
     return "token-mean" if is_text and layer != PENULTIMATE else "flatten"
 

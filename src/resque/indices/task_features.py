@@ -19,7 +19,7 @@ from resque.energy.reading import EnergyReading
 from resque.errors import DataError, RepresentationError, SettingError
 from resque.indices.baselines.model_outputs import KNN_SAMPLES
 from resque.indices.clustering import check_clustering_options
-from resque.indices.compute_profile import profile
+from resque.indices.compute_profile import default_reduction, profile
 from resque.indices.nearest_mean import NearestMeanAssignment
 from resque.indices.results import TaskIndex, TaskIndexOverhead
 from resque.indices.shift_features import model_knn_accuracy
@@ -56,7 +56,7 @@ class TaskIndexSettings:
         keep: Rule that chooses the random clustering, see :func:`resque.resque_task`.
         layer: Name of a module, ``"penultimate"``, or None for the paper's layer.
         reduction: Reduction of a representation to a vector, see
-            :func:`resque.models.feature_extraction.reduce_features`.
+            :func:`resque.models.feature_extraction.reduce_features`; None is that of :func:`resque.profile`.
         seed: Seed of the new weights, of the data order and of the random initializations.
 
     Example:
@@ -71,7 +71,7 @@ class TaskIndexSettings:
     lloyd: bool = True
     keep: str = "sizes"
     layer: str | None = None
-    reduction: str = "flatten"
+    reduction: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -218,7 +218,9 @@ def _warm_up_and_cluster(
     """Return the index, its overhead without carbon, the warmed-up learner, and the task with its labels renumbered."""
     with isolated_random_state(device_of(model), settings.seed):
         learner, task = with_new_head(model, data, settings.extend)
-        settings = dataclasses.replace(settings, layer=representation_layer(learner, settings.layer))
+        layer = representation_layer(learner, settings.layer)
+        reduction = settings.reduction or default_reduction(task.inputs, layer)
+        settings = dataclasses.replace(settings, layer=layer, reduction=reduction)
         _run_first_step(learner, task, settings)
         compute_index = _index_by_clustering if settings.lloyd else _index_by_nearest_mean
         with meter.window() as window:
@@ -271,7 +273,7 @@ def _index_by_clustering(
 ) -> tuple[TaskIndex, float, float]:
     """Cluster the representations of all samples, in memory; return the index, the accuracy and the end of the pass."""
     rows, done, correct = np.empty((0, 0)), 0, 0
-    with capture_features(model, settings.layer or "", settings.reduction) as observe:
+    with capture_features(model, settings.layer or "", settings.reduction or "") as observe:
         for inputs, labels in _batches(model, data, on_progress, "pass"):
             batch, logits = observe(inputs)
             if not done:
@@ -288,7 +290,7 @@ def _index_by_clustering(
         on_progress(done, total, "clustering")
 
     index = index_of_clustering(
-        rows, data.labels.numpy(), settings.init, settings.reduction, settings.seed, settings.keep, on_start
+        rows, data.labels.numpy(), settings.init, settings.reduction or "", settings.seed, settings.keep, on_start
     )
     return index, correct / len(data), end_of_pass
 
@@ -301,12 +303,12 @@ def _index_by_nearest_mean(
     class_sums = profile(model, batches, settings.layer, settings.reduction, classes=data.classes)
     assignment = NearestMeanAssignment.to_profile(class_sums)
     correct = torch.zeros((), dtype=torch.int64, device=device_of(model))
-    with capture_features(model, settings.layer or "", settings.reduction) as observe:
+    with capture_features(model, settings.layer or "", settings.reduction or "") as observe:
         for inputs, labels in _batches(model, data, on_progress, "second pass"):
             batch, logits = observe(inputs)
             assignment.add(batch, labels)
             correct += (logits.argmax(1) == labels).sum()
-    return index_of_assignment(assignment, settings.reduction), int(correct) / len(data), now(device_of(model))
+    return index_of_assignment(assignment, settings.reduction or ""), int(correct) / len(data), now(device_of(model))
 
 
 def _batches(

@@ -80,7 +80,7 @@ def forecast(
         max_epochs: Maximum number of epochs; overrides the recipe's and the budget's.
         labels: ``"true"``, or ``"pseudo"`` for the model's own predictions on the training data.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
-        reduction: How a representation is flattened; None takes the profile's, else ``"flatten"``.
+        reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
         shift_type: Name of the shift type; None takes it from the data's specification.
         seed: Seed of the data order of the update.
         level: Nominal coverage of the intervals.

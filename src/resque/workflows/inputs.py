@@ -205,7 +205,7 @@ class InputLoader:
             network: The model.
             source: Profile, file of a profile, or the original data.
             layer: Module name; None takes the profile's, else the paper's.
-            reduction: How a representation is flattened; None takes the profile's, else ``"flatten"``.
+            reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
         """
         if isinstance(source, Profile):
             return source
@@ -272,9 +272,7 @@ class InputLoader:
         meter: EnergyMeter,
     ) -> "tuple[Features, EnergyReading]":
         """Train a copy with a new head for one epoch; return the features of the new task, and what that took."""
-        settings = TaskIndexSettings(
-            extend=extend, recipe=job.recipe, layer=layer, reduction=reduction or "flatten", seed=job.seed
-        )
+        settings = TaskIndexSettings(extend=extend, recipe=job.recipe, layer=layer, reduction=reduction, seed=job.seed)
         with self.options.show_progress("one epoch on a copy") as show:
             return task_features(network, job, settings, meter=meter, on_progress=show)
 

@@ -102,7 +102,7 @@ def update(
         budget: Limits that end the run: ``max_hours``, ``max_kwh``, ``max_epochs``.
         labels: ``"true"``, or ``"pseudo"`` for the model's own predictions in the index.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
-        reduction: How a representation is flattened; None takes the profile's, else ``"flatten"``.
+        reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
         shift_type: Name of the shift type; None takes the forecast's, else that of the data's specification.
         seed: Seed of the data order.
         country: ISO alpha-3 code of the electricity grid; without country and intensity there is no carbon.
