@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -137,3 +138,74 @@ def test_planted_lock_is_not_followed(folder):
     with pytest.raises(DataError, match="cannot write"), hold_lock(folder / "a.lock", "busy"):
         pass
     assert (folder / "secret").read_text() == "secret"
+
+
+def killed_writer(target, folder):
+    """Leave the temporary file of a process that is killed while it writes."""
+    script = (
+        "import os, signal, sys\nfrom resque._files import write_atomically\n"
+        "with write_atomically(sys.argv[1]) as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    before = set(folder.iterdir())
+    subprocess.run([sys.executable, "-c", script, target], cwd=folder, check=False)
+    (left,) = set(folder.iterdir()) - before
+    return left
+
+
+@pytest.mark.parametrize("target", ["a", "a.part", "é" * 100, "n" * 255, "[a]*?"])
+def test_what_a_killed_writer_left_is_removed_by_the_next_write(folder, target):
+    """Only that: neither a file of the user, nor a link or folder of that name, nor that of a writer that lives."""
+    left = [killed_writer(target, folder) for _ in range(2)]
+    middle, stem = left[0].name[len(target[:50]) : -len(".part")], target[:50]
+    users = [f"{stem}.part", f"{stem}.backup01.part", f"{stem}{middle}x.part", f"{stem}{middle}.part.txt", "b.part"]
+    users += [f"b{middle}.part", f"{stem}{middle[:-1]}.part", f"{stem}.resque.part", f"x{stem[1:]}{middle}.part"]
+    users = [name for name in users if name != target]
+    for name in users:
+        (folder / name).write_text(name)
+    (folder / f"{stem}{middle[:-2]}zz.part").symlink_to("b.part")
+    (folder / f"{stem}{middle[:-2]}yy.part").mkdir()
+    other = killed_writer("b", folder)
+    with write_atomically(target) as living:
+        living.write_text("lives")
+        with pytest.raises(KeyError), write_atomically(target):
+            raise KeyError
+        assert all(path.exists() for path in left)  # the write was not successful
+        with write_atomically(target) as temporary:
+            temporary.write_text("new")
+        assert not any(path.exists() for path in left)
+        assert living.read_text() == "lives"
+    assert (folder / target).read_text() == "lives"
+    kept = {path.name for path in folder.iterdir()}
+    assert kept == {*users, target, other.name, f"{stem}{middle[:-2]}zz.part", f"{stem}{middle[:-2]}yy.part"}
+    assert all((folder / name).read_text() == name for name in users)
+
+
+def test_temporary_file_that_is_taken_for_a_stale_one_is_made_again(folder, monkeypatch):
+    """Between its making and its lock another writer may have removed it."""
+    real, made = _files.fcntl.flock, []
+
+    def flock(descriptor, operation):
+        (new,) = set(folder.iterdir()) - {folder / "a"}
+        made.append(new)
+        if len(made) == 1:
+            new.unlink()
+        real(descriptor, operation)
+
+    monkeypatch.setattr(_files.fcntl, "flock", flock)
+    with write_atomically("a") as temporary:
+        assert temporary == made[1] != made[0]
+        temporary.write_text("new")
+    assert (folder / "a").read_text() == "new"
+
+
+def test_file_system_without_locks_is_written_to(folder, monkeypatch):
+    left = killed_writer("a", folder)
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(_files.fcntl, "flock", flock)
+    with write_atomically("a") as temporary:
+        temporary.write_text("new")
+    assert {path.name for path in folder.iterdir()} == {"a", left.name}  # whether it is stale cannot be known

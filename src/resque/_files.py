@@ -1,6 +1,8 @@
 """Write files completely or not at all, and hold a lock that ends with its process."""
 
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +21,7 @@ __all__ = ["hold_lock", "write_atomically"]
 
 _MODE = 0o644
 _LONGEST_PREFIX = 50  # characters of at most 4 bytes: a file name has at most 255 bytes
+_MARK, _END = ".resque-", ".part"
 
 
 @contextmanager
@@ -26,7 +29,8 @@ def write_atomically(path: str | Path, may_replace: Callable[[Path], bool] | Non
     """Yield a temporary file beside ``path``, and move it there if the block succeeds; else delete it.
 
     Missing folders are created. A symbolic link is followed. Anything but a regular file is never replaced. The
-    temporary file is new and its name unique, so that two writers never share one.
+    temporary file is new and its name unique, so that two writers never share one. Its writer holds a lock on it; one
+    without, which a killed writer left, is deleted after the next write that succeeds.
 
     Args:
         path: Destination.
@@ -46,20 +50,51 @@ def write_atomically(path: str | Path, may_replace: Callable[[Path], bool] | Non
     target = _destination(path)
     if may_replace is not None and target.exists() and not may_replace(target):
         raise DataError(f"{str(path)!r} holds something else, which is kept: name another file")
-    temporary = None
+    temporary, descriptor = None, -1
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(".part", f"{target.name[:_LONGEST_PREFIX]}.", target.parent)
-        os.close(descriptor)
-        temporary = Path(name)
+        descriptor, temporary = _open_temporary(target)
         yield temporary
         temporary.chmod(_MODE)
         temporary.replace(target)
+        _delete_stale(target)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _open_temporary(target: Path) -> tuple[int, Path]:
+    """Create a file beside a destination; return a descriptor that locks it, or -1 without locks, and the file."""
+    while True:
+        descriptor, name = tempfile.mkstemp(_END, f"{target.name[:_LONGEST_PREFIX]}{_MARK}", target.parent)
+        if not _HAS_FLOCK:
+            os.close(descriptor)
+            return -1, Path(name)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.path.exists(name):
+            return descriptor, Path(name)
+        os.close(descriptor)  # another writer took it for a stale one before it was locked
+
+
+def _delete_stale(target: Path) -> None:
+    """Delete temporary files of a destination on which no writer holds a lock, as far as that can be known."""
+    ours = re.compile(re.escape(f"{target.name[:_LONGEST_PREFIX]}{_MARK}") + "[a-z0-9_]{8}" + re.escape(_END))
+    with suppress(OSError):
+        stale = [path for path in target.parent.iterdir() if ours.fullmatch(path.name)] if _HAS_FLOCK else []
+        for path in stale:
+            with suppress(OSError):  # it is held, is a link or a folder, or belongs to another user
+                descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                        path.unlink()
+                finally:
+                    os.close(descriptor)
 
 
 def _destination(path: str | Path) -> Path:
