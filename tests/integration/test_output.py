@@ -1,6 +1,8 @@
 """What reaches stdout, a terminal and a page: one JSON object, and no control character of a name."""
 
+import csv
 import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -201,6 +203,26 @@ def test_a_name_in_a_ledger_cannot_steer_a_command(cli, folder, line):
     assert code == 0, err
     assert raw(out) == ""
     assert raw(err) == ""
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv"])
+@pytest.mark.parametrize("name", [EVERY, *SEQUENCES], ids=ascii)
+def test_an_export_is_escaped_on_a_terminal_and_exact_elsewhere(cli, folder, monkeypatch, form, name):
+    ledger = Ledger(folder / "resque.db")
+    ledger.extend([update for _, update in named(name)])
+    with monkeypatch.context() as terminal:
+        terminal.setattr(type(sys.stdout), "isatty", lambda stream: True)
+        code, shown, err = cli(f"ledger export --format {form}")
+    assert code == 0, err
+    assert raw(shown) == ""
+    assert shown.count("\n") == (2 if form == "jsonl" else 3)
+    piped = cli(f"ledger export --format {form}")[1]
+    cli(f"ledger export --format {form} --out file")
+    assert piped == (folder / "file").read_bytes().decode()
+    if form == "csv":
+        assert [row["model"].removeprefix("'") for row in csv.DictReader(io.StringIO(piped, newline=""))] == [name] * 2
+    else:
+        assert [json.loads(line)["update"]["model"] for line in piped.split("\n")[:-1]] == [name] * 2
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from resque._format import printable
 from resque.cli import options as opt
 from resque.cli.loading import open_existing_ledger, with_former_names
 from resque.errors import SettingError
@@ -198,7 +199,10 @@ def ledger_export(
     """
     from resque.ledger.export import export
 
-    sys.stdout.writelines(export(open_existing_ledger(ledger), form, out))
+    lines = export(open_existing_ledger(ledger), form, out)
+    if sys.stdout.isatty():
+        lines = (printable(line.removesuffix("\n")) + "\n" for line in lines)
+    sys.stdout.writelines(lines)
 
 
 @app.command("import")

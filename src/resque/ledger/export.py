@@ -26,6 +26,7 @@ _TYPES: Mapping[str, type[Update] | type[Forecast] | type[Void]] = {
 }
 _FIRST_BYTES = {"jsonl": b'{"', "csv": b"id,"}
 _FORMULA = "=", "+", "-", "@"
+_LINE_END = "\r\n"  # of the CSV writer, which then quotes cells with either character
 _COLUMNS = {
     "id": "id",
     "started_utc": "started_utc",
@@ -124,7 +125,7 @@ def csv_lines(updates: Iterable[Update]) -> Iterator[str]:
         >>> next(csv_lines([]))[:35]
         'id,started_utc,ended_utc,model,trai'
     """
-    writer = csv.writer(_Echo(), lineterminator="\n")
+    writer = csv.writer(_Echo(), lineterminator=_LINE_END)
     yield writer.writerow(_COLUMNS)
     for update in updates:
         yield writer.writerow([_cell(update, path) for path in _COLUMNS.values()])
@@ -134,7 +135,7 @@ class _Echo:
     """File whose write returns the text, so that a CSV writer returns its lines."""
 
     def write(self, line: str) -> str:
-        return line
+        return line.removesuffix(_LINE_END) + "\n"
 
 
 def _cell(value: Any, path: str) -> Any:
