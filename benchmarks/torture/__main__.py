@@ -16,6 +16,7 @@ os.environ.pop("RESQUE_LEDGER", None)
 
 from attacks import file_limits, full_disks, kills, write_faults
 from crowd import clocks, writers
+from hostile import hostile_files
 from large import agreement, large_ledger
 from place import Row, prepared_place
 from process import load_libraries
@@ -29,8 +30,12 @@ ATTACKS: tuple[tuple[Callable[[Path, int, int], Row], int], ...] = (
     (clocks, 10),
 )
 """Attack → how often."""
-ALONE: tuple[tuple[Callable[[Path, int, int], Row], int], ...] = ((large_ledger, 100_000), (agreement, 1000))
-"""What is timed, and so runs when nothing else does → number of updates."""
+ALONE: tuple[tuple[Callable[[Path, int, int], Row], int], ...] = (
+    (hostile_files, 3),
+    (large_ledger, 100_000),
+    (agreement, 1000),
+)
+"""What is timed, and so runs when nothing else does → how often, or number of updates."""
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ LIBRARIES = ("torch", "torch._dynamo", "torch.utils.flop_counter", "pandas", "re
 LIBRARIES += ("matplotlib.figure", "sklearn.datasets", "sklearn.cluster", "jinja2", "safetensors.torch")
 LIBRARIES += ("resque.cli", "resque.workflows.update", "resque.workflows.calibrate", "resque.reporting.html")
 LIBRARIES += ("resque.ledger.importers.importer", "resque.forecasting.prediction")
+LIBRARIES += ("resque.workflows.inputs", "resque.workflows.project", "PIL.PngImagePlugin", "codecarbon")
 LONGEST_S = 120
 """Seconds after which a command ends by itself, as a hung one."""
 
@@ -31,6 +32,8 @@ class Ended:
         out: What it printed to stdout.
         err: What it printed to stderr.
         wall_s: Seconds from its start to its end.
+        cpu_s: Seconds of processor time, of the process alone.
+        peak_mb: Largest resident memory in megabytes.
     """
 
     line: str
@@ -38,6 +41,8 @@ class Ended:
     out: str
     err: str
     wall_s: float
+    cpu_s: float
+    peak_mb: float
 
 
 @dataclass(frozen=True)
@@ -54,12 +59,13 @@ class Process:
         if kill_after_s is not None:
             time.sleep(kill_after_s)
             os.kill(self.pid, signal.SIGKILL)  # a process that has ended is still there until it is waited for
-        _, status = os.waitpid(self.pid, 0)
+        _, status, used = os.wait4(self.pid, 0)
         wall_s = time.monotonic() - self.started
         with self.output as folder:
             files = [Path(folder, name) for name in ("out", "err")]  # killed at once, it has not opened them
             texts = [file.read_text(errors="replace") if file.is_file() else "" for file in files]
-        return Ended(self.line, os.waitstatus_to_exitcode(status), *texts, wall_s)
+        usage = used.ru_utime + used.ru_stime, used.ru_maxrss / 1000.0
+        return Ended(self.line, os.waitstatus_to_exitcode(status), *texts, wall_s, *usage)
 
 
 def load_libraries() -> None:

@@ -2,6 +2,7 @@ import contextlib
 import dataclasses
 import itertools
 import multiprocessing
+import os
 import shutil
 import sqlite3
 
@@ -10,6 +11,7 @@ import pytest
 from doubles import synthetic_update
 from resque.errors import LedgerError, ResqueWarning
 from resque.ledger import database
+from resque.ledger.export import json_lines
 from resque.ledger.store import Ledger
 
 
@@ -261,3 +263,27 @@ def test_entry_that_could_not_be_read_back_is_not_written(ledger):
         with pytest.raises(LedgerError, match=r"update b has a value of a wrong type: .*shift_type"):
             call(broken)
     assert [update.id for update in ledger.updates()] == ["a"]
+
+
+@pytest.mark.parametrize("path", ["x" * 300, f"{'x' * 300}/h.db", "/dev/zero", "/dev/null", "fifo", "folder"])
+@pytest.mark.parametrize("line", ["ledger list", "ledger export", "ledger import more.jsonl", "report"])
+def test_a_ledger_that_is_no_file_is_refused_in_one_line(cli, folder, path, line):
+    os.mkfifo(folder / "fifo")
+    (folder / "folder").mkdir()
+    (folder / "more.jsonl").write_text("".join(json_lines([], [synthetic_update("u", index=0.1, steps=5)])))
+    code, out, err = cli(f"{line} --ledger {path}")
+    assert (code, out) == (1, "")
+    assert path in err
+    assert err.count("\n") == 1
+    assert "this is a bug" not in err
+
+
+@pytest.mark.parametrize("form", ["", " --format jsonl", " --format mlflow", " --format codecarbon"])
+@pytest.mark.parametrize("path", ["x" * 300, "/dev/zero", "/dev/random", "missing"])
+def test_what_is_no_file_is_not_imported(cli, folder, path, form):
+    code, _, err = cli(f"ledger import {path}{form}")
+    assert code == 1
+    assert path in err
+    assert err.count("\n") == 1
+    assert "this is a bug" not in err
+    assert not (folder / "resque.db").exists()

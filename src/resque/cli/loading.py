@@ -1,5 +1,6 @@
 """What commands do before they call a workflow: open the ledger, set up loading, name former keys of JSON."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def open_existing_ledger(path: Path) -> "Ledger":
     """Open a ledger; raise LedgerError where there is none."""
     from resque.ledger.store import Ledger
 
-    if not path.exists():
+    if not os.path.exists(path):  # pathlib raises on names that are too long
         raise LedgerError(
             f"no ledger at {path}: create one with `resque retrain` or `resque demo`, or name it with --ledger"
         )

@@ -1,5 +1,6 @@
 """The SQLite file of a ledger: its schema, and the connections that read it, write to it and migrate it."""
 
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -78,6 +79,8 @@ def open_database(path: Path, write: bool) -> Iterator[sqlite3.Connection]:
     Raises:
         LedgerError: The file cannot be opened, is not a ledger, has a newer schema, or is held for minutes.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise LedgerError(f"ledger {path} is no regular file: name another file with --ledger")
     try:
         if write:
             path.parent.mkdir(parents=True, exist_ok=True)

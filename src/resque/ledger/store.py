@@ -80,10 +80,10 @@ class Ledger:
         Raises:
             LedgerError: The file or its folder cannot be written.
         """
-        if self.path.exists():
+        if os.path.exists(self.path):  # pathlib raises on names that are too long
             with open_database(self.path, write=True):
                 return
-        nearest = next(parent for parent in self.path.absolute().parents if parent.exists())
+        nearest = next(parent for parent in self.path.absolute().parents if os.path.exists(parent))
         if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
             raise LedgerError(f"ledger {self.path} cannot be created: {nearest} is not a writable folder")
 
@@ -254,7 +254,7 @@ class Ledger:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:
         """Open the ledger for reading; None if there is nothing to read."""
-        if not self.path.exists():
+        if not os.path.exists(self.path):
             yield None
             return
         with open_database(self.path, write=False) as connection:

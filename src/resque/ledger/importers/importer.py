@@ -5,6 +5,7 @@ completely or not at all. An imported entry keeps the id of its run, so that a r
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,10 @@ def import_updates(
         ()
     """
     options = options or ImportOptions()
+    if not os.path.exists(path):  # pathlib raises on names that are too long
+        raise DataError(f"no such file: {path}")
+    if path.is_char_device() or path.is_block_device():
+        raise DataError(f"{path} is a device: name a file, a folder or a pipe")
     source = detect_format(path) if source == "auto" else source
     if source not in FORMATS:
         raise SettingError(f"unknown format {source!r}: use auto, {', '.join(FORMATS)}")
@@ -103,7 +108,7 @@ def detect_format(path: Path) -> str:
     """Return the format of a file or folder, judged by its content.
 
     Raises:
-        DataError: There is no such file, or its format is unknown.
+        DataError: The format of the file is unknown.
 
     Example:
         >>> import tempfile
@@ -118,8 +123,6 @@ def detect_format(path: Path) -> str:
             return "mlflow"
         if (path / FILE).is_file():
             return "codecarbon"
-    elif not path.exists():
-        raise DataError(f"no such file: {path}")
     elif path.suffix in (".jsonl", ".ndjson") or not path.is_file():  # a pipe can be read only once
         return "jsonl"
     else:
