@@ -80,7 +80,7 @@ def open_database(path: Path, write: bool) -> Iterator[sqlite3.Connection]:
         LedgerError: The file cannot be opened, is not a ledger, has a newer schema, or is held for minutes.
     """
     if os.path.exists(path) and not os.path.isfile(path):
-        raise LedgerError(f"ledger {path} is no regular file: name another file with --ledger")
+        raise LedgerError(f"ledger {path} cannot be used: it is no regular file; name another file with --ledger")
     try:
         if write:
             path.parent.mkdir(parents=True, exist_ok=True)
