@@ -1,6 +1,7 @@
 """A pilot is the first steps of its update: what continues it ends as the uninterrupted run does, bit for bit."""
 
 import copy
+import dataclasses
 import io
 
 import pytest
@@ -9,7 +10,12 @@ from torch import nn
 
 from resque.models.networks import small_cnn
 from resque.models.randomness import isolated_random_state
+from resque.models.weights import fingerprint
+from resque.training.checkpoint import Checkpoint, run_identity, save_checkpoint
+from resque.training.job import RetrainingJob, evaluation_steps
+from resque.training.pilot import run_pilot
 from resque.training.recipe import named_recipe
+from resque.training.retrain import retrain
 from resque.training.trainer import Trainer
 
 RECIPES = {
@@ -112,3 +118,115 @@ def test_states_without_the_order_of_an_epoch_are_still_read(small):
     steps(first, 3)
     steps(rest, 3)
     assert same(read_back(rest.state()), read_back(first.state()))
+
+
+class KilledError(Exception):
+    pass
+
+
+def pilot_of(model, job, steps, meter, folder):
+    """A pilot, with the settings of a run that continues it."""
+    pilot, state = run_pilot(model, job, steps, fingerprint(model), meter)
+    save_checkpoint(folder / "pilots" / "f.checkpoint", state)
+    return pilot, Checkpoint(folder / "runs", every_s=0.0, pilot=folder / "pilots" / "f.checkpoint")
+
+
+def continued(model, job, steps, meter, folder, **more):
+    """A pilot, and the update that continues it, of copies of the model."""
+    pilot, at = pilot_of(model, job, steps, meter, folder)
+    learner = copy.deepcopy(model)
+    return pilot, retrain(learner, job, meter=meter, checkpoint=at, **more), learner
+
+
+def by_step(curve):
+    columns = curve.accuracy, curve.loss, curve.gradient_norm, curve.gradient_norm_last_batch, curve.parameter_change
+    return dict(zip(curve.steps, zip(*columns, strict=True), strict=True))
+
+
+def with_settings(recipe, **changes):
+    return dataclasses.replace(recipe, **changes)
+
+
+@pytest.mark.parametrize("length", [1, 7, 10, 23])
+def test_update_that_continues_a_pilot_is_the_whole_update(model, small, recipe, length, meter, tmp_path):
+    recipe = with_settings(recipe, max_epochs=4, evaluate_every=2, evaluate_growth=0.3)
+    job = RetrainingJob(*small, 0.999, recipe, seed=3)
+    whole = copy.deepcopy(model)
+    expected = retrain(whole, job, meter=meter)
+    before = fingerprint(model)
+    pilot, update, learner = continued(model, job, length, meter, tmp_path)
+    assert fingerprint(learner) == fingerprint(whole) == update.child
+    assert fingerprint(model) == before
+    common = by_step(expected.curve)
+    assert {step: values for step, values in by_step(update.curve).items() if step in common} == common
+    assert set(update.curve.steps) - set(common) <= set(pilot.curve.steps)
+    for cost in ("steps", "epochs", "samples", "gradient_norm", "gradient_norm_last_batch", "parameter_change"):
+        assert getattr(update.cost, cost) == getattr(expected.cost, cost)
+    assert (update.stopped_by, update.reached) == (expected.stopped_by, expected.reached)
+    assert (update.pilot_steps, update.resumed, pilot.steps) == (length, 0, length)
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 30, 61, 100])
+@pytest.mark.parametrize("schedule", [{}, {"evaluate_every": 4}, {"evaluate_every": 1, "evaluate_growth": 0.25}])
+def test_pilot_is_evaluated_at_ten_steps_and_as_its_recipe_says(small, meter, length, schedule):
+    job = RetrainingJob(*small, 1.0, named_recipe("train-adam,batch_size=32"))
+    job = dataclasses.replace(job, recipe=with_settings(job.recipe, learning_rate=1e-9, **schedule))
+    pilot, _ = run_pilot(nn.Sequential(nn.Flatten(), nn.Linear(256, 10)), job, length, "", meter)
+    additional = {-(-length * percent // 100) for percent in (5, 10, 20, 30, 40, 50, 60, 70, 85, 100)}
+    own = {step for step in evaluation_steps(length, job.steps_per_epoch, job.recipe) if step <= length}
+    assert set(pilot.curve.steps) == additional | own | {0}
+
+
+def test_target_within_the_pilot_ends_the_run(small, cnn, meter, tmp_path):
+    job = RetrainingJob(*small, 0.3, named_recipe("train-adam"), seed=1)
+    pilot, update, _ = continued(cnn, job, 40, meter, tmp_path)
+    assert pilot.stopped_by == update.stopped_by == "target"
+    assert pilot.accuracy == update.accuracy >= 0.3
+    assert update.cost.steps == update.pilot_steps == pilot.steps < 40
+    assert update.energy == pilot.reading
+    at = RetrainingJob(*small, pilot.accuracy, job.recipe, seed=1)
+    assert run_pilot(cnn, at, pilot.steps, "", meter)[0].curve.steps[-1] == pilot.steps
+
+
+def test_readings_of_the_pilot_are_part_of_the_update(small, cnn, meter, tmp_path):
+    job = RetrainingJob(*small, 0.999, named_recipe("train-adam,max_epochs=2"), seed=1)
+    pilot, update, _ = continued(cnn, job, 13, meter, tmp_path)
+    assert update.energy.wall_s > pilot.reading.wall_s > pilot.training_s + pilot.evaluation_s > pilot.training_s > 0
+    assert update.energy.energy_kwh > pilot.reading.energy_kwh > 0
+    assert update.evaluation_s > pilot.evaluation_s
+    assert update.curve.until(13) == pilot.curve
+
+
+@pytest.mark.parametrize("killed_at", [10, 20])
+def test_killed_continuation_resumes_from_its_own_file(small, cnn, meter, tmp_path, killed_at):
+    """Before and after the first checkpoint of its own, which goes before the pilot's."""
+    job = RetrainingJob(*small, 0.999, named_recipe("train-adam,max_epochs=3,evaluate_every=5"), seed=1)
+    expected = retrain(copy.deepcopy(cnn), job, meter=meter)
+    _, at = pilot_of(cnn, job, 7, meter, tmp_path)
+
+    def kill(progress):
+        if progress.step >= killed_at:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        retrain(copy.deepcopy(cnn), job, meter=meter, checkpoint=at, on_progress=kill)
+    steps = []
+    resumed = dataclasses.replace(at, resume=True)
+    note = lambda progress: steps.append(progress.step)  # noqa: E731
+    update = retrain(copy.deepcopy(cnn), job, meter=meter, checkpoint=resumed, on_progress=note)
+    assert (update.child, update.cost.steps) == (expected.child, expected.cost.steps)
+    assert (update.pilot_steps, update.resumed) == (7, 1)
+    assert steps[0] == (10 if killed_at == 10 else 15)
+
+
+def test_identity_tells_what_changes_a_run_and_nothing_else(small, cnn):
+    job = RetrainingJob(*small, 0.9, named_recipe("train-adam"), seed=1)
+    other = dataclasses.replace(small[0], labels=small[0].labels.roll(1))
+    changes = (
+        {"seed": 2}, {"target_accuracy": 0.8}, {"shift_type": "x"}, {"train": other},
+        {"recipe": named_recipe("train-sgd")},
+    )  # fmt: skip
+    others = [dataclasses.replace(job, **change) for change in changes]
+    same_run = dataclasses.replace(job, original_test=small[1], shift_type=job.effective_shift_type)
+    assert run_identity("a", same_run) == run_identity("a", job)
+    assert len({run_identity("a", job), run_identity("b", job), *(run_identity("a", each) for each in others)}) == 7
