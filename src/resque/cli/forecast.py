@@ -45,6 +45,13 @@ def forecast(
     evaluate_every: opt.EvaluateEvery = None,
     max_epochs: opt.MaxEpochs = None,
     seed: opt.Seed = 0,
+    pilot: Annotated[
+        str | None,
+        opt.option(
+            opt.RECIPE,
+            "Train the first steps: 100, or 5% of the longest run; `resque retrain --forecast` goes on from there.",
+        ),
+    ] = None,
     no_bundled: opt.NoBundled = False,
     confidence: Annotated[
         float,
@@ -103,7 +110,8 @@ def forecast(
             model, task or shifted, test, target_accuracy,
             original=original, new_task=task is not None, extend=extend, ledger=ledger,
             recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, labels=labels,
-            layer=layer, reduction=reduction, shift_type=shift_type, seed=seed, level=confidence,
+            layer=layer, reduction=reduction, shift_type=shift_type, seed=seed,
+            pilot=0 if pilot is None else pilot, level=confidence,
             bundled_history=not no_bundled, country=country, intensity=intensity, pue=pue,
             options=model_options(weights, classes, device, limit, data_root, download),
         )  # fmt: skip
@@ -136,6 +144,8 @@ def _show(
         console.print_json({**with_former_names(console.to_json(result)), **more})
     else:
         tables.show_forecast(result, hardware, price, tariff.currency)
+        if result.pilot is not None:
+            console.out.print(f"`resque retrain --forecast {result.id} …` goes on from the pilot")
         if decision is not None:
             tables.show_decision(decision)
     if decision is not None:

@@ -239,6 +239,7 @@ class Forecast(Displayable):
         level = f"{next((each.interval.level for each in self.estimates.values()), self.level):.0%}"
         probability = format_probability(self.probability_reached)
         lines = [f"probability of reaching the target within {self.max_steps:,} steps: {probability}"]
+        lines += [self.pilot.summary] if self.pilot else []
         lines += ["not reliable enough for a decision:"] if self.reliability_issues else []
         lines += [f"- {issue}" for issue in self.reliability_issues]
         title = f"Forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}"
