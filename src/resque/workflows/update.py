@@ -185,7 +185,7 @@ class UpdateRequest:
         """
         scratch = None if recipe is None else load_recipe(recipe, self.evaluate_every, self.max_epochs)
         loaded, runner = self._load(with_scratch=True)
-        build = loaded.loader.random_networks(loaded.network, self.seed)
+        build = loaded.loader.random_networks(loaded.network, loaded.job.seed)
         every_seed = range(loaded.job.seed, loaded.job.seed + seeds)
         return compare_with_scratch(loaded.network, build, loaded.job, every_seed, runner.run, scratch)
 
