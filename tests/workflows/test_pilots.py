@@ -45,18 +45,20 @@ def trained(model):
     return fingerprint(model)
 
 
-@pytest.mark.parametrize("new_task", [False, True])
-@pytest.mark.parametrize("seed", [None, 4])
-def test_update_goes_on_from_the_pilot_of_its_forecast(job, folder, new_task, seed):
+@pytest.mark.parametrize(("head", "seed"), [({}, None), ({"new_task": True}, None), ({"extend": True}, 4)])
+def test_update_goes_on_from_the_pilot_of_its_forecast(job, folder, head, seed):
     """Without a seed the update takes the pilot's; the result is that of an update that had no pilot."""
     model, given_seed = resque.load_model(SPEC), {} if seed is None else {"seed": seed}
+    if "extend" in head:  # five classes are new
+        data = {name: resque.load_data(job[name]) for name in ("train", "test")}
+        job |= {name: dataclasses.replace(each, labels=each.labels + 5) for name, each in data.items()}
     before = trained(model)
-    forecast = resque.forecast(model, **job, new_task=new_task, pilot=12, seed=4)
+    forecast = resque.forecast(model, **job, **head, pilot=12, seed=4)
     assert trained(model) == before
     assert resque.Ledger("resque.db").forecasts() == [forecast]
     assert (forecast.pilot.steps, forecast.pilot.seed, forecast.pilot.stopped_by) == (12, 4, None)
     assert pilots(folder) == [f"{forecast.id}.checkpoint"]
-    whole = resque.update(copy.deepcopy(model), **job, new_task=new_task, seed=4, ledger="other.db")
+    whole = resque.update(copy.deepcopy(model), **job, **head, seed=4, ledger="other.db")
     update = resque.update(model, **job | {"recipe": None}, forecast=forecast, **given_seed)
     assert (update.forecast_id, update.pilot_steps, update.seed, update.resumed) == (forecast.id, 12, 4, 0)
     assert (update.child, update.cost.steps) == (whole.child, whole.cost.steps)

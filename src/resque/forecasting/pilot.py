@@ -86,12 +86,10 @@ def _step_cost(forecast: Forecast, pilot: Pilot, measured: Mapping[str, float]) 
 
 def _at_least(estimate: Estimate, measured: float) -> Estimate:
     """Return an estimate whose median and bounds are not below what has been measured."""
-    low, high, upper = (
-        None if each is None else max(each, measured)
-        for each in (estimate.interval.low, estimate.interval.high, estimate.upper)
-    )
-    interval = dataclasses.replace(estimate.interval, low=low, high=high)
-    return Estimate(max(estimate.value, measured), interval, upper)
+    interval, upper = estimate.interval, estimate.upper
+    high = None if interval.high is None else max(interval.high, measured)
+    interval = dataclasses.replace(interval, low=max(interval.low, measured), high=high)
+    return Estimate(max(estimate.value, measured), interval, None if upper is None else max(upper, measured))
 
 
 def _ended(forecast: Forecast, pilot: Pilot, measured: Mapping[str, float], reached: bool) -> Forecast:
