@@ -145,7 +145,8 @@ def _show(
     else:
         tables.show_forecast(result, hardware, price, tariff.currency)
         if result.pilot is not None:
-            console.out.print(f"`resque retrain --forecast {result.id} …` goes on from the pilot")
+            then = "goes on from the pilot" if result.pilot.stopped_by is None else "keeps its result"
+            console.out.print(f"`resque retrain --forecast {result.id} …` {then}")
         if decision is not None:
             tables.show_decision(decision)
     if decision is not None:
