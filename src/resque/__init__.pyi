@@ -36,6 +36,7 @@ from .ledger.records import (
     Forecast as Forecast,
     ForecastRevision as ForecastRevision,
     LearningCurve as LearningCurve,
+    Pilot as Pilot,
     StepCost as StepCost,
     Update as Update,
     Void as Void,

@@ -25,10 +25,11 @@ from resque.models.batchnorm import adapt_batchnorm
 from resque.models.feature_extraction import capture_features
 from resque.models.layers import representation_layer
 from resque.models.networks import small_cnn
-from resque.training.checkpoint import Checkpoint
+from resque.training.checkpoint import Checkpoint, save_checkpoint
 from resque.training.environment import describe_host
 from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
+from resque.training.pilot import run_pilot
 from resque.training.probe import probe
 from resque.training.recipe import named_recipe
 from resque.training.retrain import retrain
@@ -237,6 +238,24 @@ def test_resumed_run_equals_the_whole_one_bit_for_bit(tmp_path, clean, augmentat
         torch.use_deterministic_algorithms(False)
     assert update.resumed == 1
     assert dataclasses.replace(curves[1], wall_s=curves[0].wall_s) == curves[0]
+
+
+@pytest.mark.parametrize("augmentation", ["", ",augmentation=flip+jitter"])
+def test_update_goes_on_from_its_pilot_bit_for_bit(tmp_path, clean, augmentation):
+    if augmentation:
+        pytest.importorskip("kornia")
+    job = RetrainingJob(clean, clean, 1.0, named_recipe(f"train-adam,max_epochs=2{augmentation}"), seed=1)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        whole = retrain(drops(DEVICE), job, meter=ClockMeter())
+        _, state = run_pilot(drops(DEVICE), job, 5, whole.parent, ClockMeter())
+        save_checkpoint(tmp_path / "a.checkpoint", state)
+        torch.rand(5, device=DEVICE)  # the state of the device is another one now
+        at = Checkpoint(tmp_path, pilot=tmp_path / "a.checkpoint")
+        update = retrain(drops(DEVICE), job, meter=ClockMeter(), checkpoint=at)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert (update.child, update.pilot_steps) == (whole.child, 5)
 
 
 @pytest.mark.parametrize("work", ["probe", "retrain"])

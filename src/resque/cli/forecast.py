@@ -45,6 +45,13 @@ def forecast(
     evaluate_every: opt.EvaluateEvery = None,
     max_epochs: opt.MaxEpochs = None,
     seed: opt.Seed = 0,
+    pilot: Annotated[
+        str | None,
+        opt.option(
+            opt.RECIPE,
+            "Train the first steps: 100, or 5% of the longest run; `resque retrain --forecast` goes on from there.",
+        ),
+    ] = None,
     no_bundled: opt.NoBundled = False,
     confidence: Annotated[
         float,
@@ -77,7 +84,7 @@ def forecast(
     """Forecast every cost of an update with its interval, before anything is trained; with a budget, decide.
 
     Exit codes with a budget (--max-…): 0 within it, 3 beyond it, 4 not reliable enough to decide. Without one: 4 where
-    too few of your own updates are known. --max-epochs also limits the run.
+    too few of your own updates are known and no pilot stands in for them. --max-epochs also limits the run.
 
     Example: resque forecast --model net.py:build --original net.profile --shifted npz:new.npz
     --test npz:new-test.npz --target-accuracy 0.9
@@ -103,7 +110,8 @@ def forecast(
             model, task or shifted, test, target_accuracy,
             original=original, new_task=task is not None, extend=extend, ledger=ledger,
             recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, labels=labels,
-            layer=layer, reduction=reduction, shift_type=shift_type, seed=seed, level=confidence,
+            layer=layer, reduction=reduction, shift_type=shift_type, seed=seed,
+            pilot=0 if pilot is None else pilot, level=confidence,
             bundled_history=not no_bundled, country=country, intensity=intensity, pue=pue,
             options=model_options(weights, classes, device, limit, data_root, download),
         )  # fmt: skip
@@ -136,6 +144,9 @@ def _show(
         console.print_json({**with_former_names(console.to_json(result)), **more})
     else:
         tables.show_forecast(result, hardware, price, tariff.currency)
+        if result.pilot is not None:
+            then = "goes on from the pilot" if result.pilot.stopped_by is None else "keeps its result"
+            console.out.print(f"`resque retrain --forecast {result.id} …` {then}")
         if decision is not None:
             tables.show_decision(decision)
     if decision is not None:

@@ -44,7 +44,12 @@ def retrain(
     ] = None,
     evaluate_every: opt.EvaluateEvery = None,
     max_epochs: opt.MaxEpochs = None,
-    seed: opt.Seed = 0,
+    seed: Annotated[
+        int | None,
+        opt.option(
+            opt.RECIPE, "Seed of random initial weights and of the data order; default: that of the pilot, else 0."
+        ),
+    ] = None,
     from_scratch: Annotated[
         bool, opt.option(opt.RECIPE, "Also train from scratch to the same target, and compare.", "--from-scratch")
     ] = False,

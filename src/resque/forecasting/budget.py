@@ -128,11 +128,12 @@ def decide(forecast: Forecast, budget: Budget) -> Decision:
 
 
 def exit_code(forecast: Forecast, decision: Decision | None) -> int:
-    """Return the exit code of a decision; without a budget, 4 if too few own updates support the forecast, else 0."""
+    """Return the exit code of a decision; without a budget, 4 if neither a pilot nor enough own updates support it."""
     if decision is not None:
         return decision.code
     at_target = not forecast.alternatives
-    return WITHIN if at_target or forecast.n_history >= FEWEST_UPDATES else UNSURE
+    by_pilot = forecast.pilot is not None and not forecast.reliability_issues
+    return WITHIN if at_target or by_pilot or forecast.n_history >= FEWEST_UPDATES else UNSURE
 
 
 def _comparisons(forecast: Forecast, budget: Budget) -> Iterator[tuple[str, str, float, float | None, str]]:

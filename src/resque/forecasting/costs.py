@@ -13,15 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.forecasting.history import update_group
-from resque.ledger.records import Estimate, Update
+from resque.ledger.records import Estimate, StepCost, Update
 from resque.training.job import RetrainingJob
 from resque.types import Interval
 
 __all__ = [
-    "StepTimeSpread", "price_estimate", "rescale_with_steps", "round_up_to_evaluation", "scale", "step_time_spread",
-    "widen_by_step_time",
+    "StepTimeSpread", "costs_per_step", "price_estimate", "rescale_with_steps", "round_up_to_evaluation", "scale",
+    "step_time_spread", "widen_by_step_time",
 ]  # fmt: skip
 
 _FEWEST_DEGREES_OF_FREEDOM = 4
@@ -156,20 +157,39 @@ def scale(steps: Estimate, factor: float) -> Estimate:
     return _map(steps, lambda value: value * factor)
 
 
-def widen_by_step_time(cost: Estimate, spread: StepTimeSpread | None) -> Estimate:
+def costs_per_step(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
+    """Return time, energy and carbon per step, as far as they are known.
+
+    Example:
+        >>> from resque.energy.reading import EnergyReading
+        >>> reading = EnergyReading(1.0, 0.01, {}, {}, "meter")
+        >>> costs_per_step(StepCost(0.1, 0.001, 10, reading), Grid("FRA", 50.0, "given"))
+        {'wall_s': 0.1, 'energy_kwh': 0.001, 'carbon_kg': 5e-05}
+    """
+    per_step = {"wall_s": step_cost.wall_s}
+    if step_cost.energy_kwh is not None:
+        per_step["energy_kwh"] = step_cost.energy_kwh
+        if grid is not None:
+            per_step["carbon_kg"] = step_cost.energy_kwh * grid.kg_per_kwh
+    return per_step
+
+
+def widen_by_step_time(cost: Estimate, spread: StepTimeSpread | None, measured_by: str = "probe") -> Estimate:
     """Widen the interval of time or energy by the variation of the time per step.
 
     Args:
         cost: Forecast that allows for the uncertainty of steps alone.
         spread: Variation of the time per step; None leaves the interval as it is and says so.
+        measured_by: What measured the time per step.
     """
     value, upper, interval = cost.value, cost.upper, cost.interval
     if spread is None or upper is None or interval.high is None:
-        guarantee = "as for steps, if each step costs what the probe measured"
+        guarantee = f"as for steps, if each step costs what the {measured_by} measured"
         return dataclasses.replace(cost, interval=dataclasses.replace(interval, guarantee=guarantee))
     low = spread.widen(value, interval.low, (1 - interval.level) / 2)
     high = spread.widen(value, interval.high, (1 + interval.level) / 2)
-    guarantee = f"as for steps; the time per step varies by a factor of {spread.factor:.2f} (one standard deviation)"
+    varies = f"the time per step, measured by the {measured_by}, varies by a factor of {spread.factor:.2f}"
+    guarantee = f"as for steps; {varies} (one standard deviation)"
     upper = spread.widen(value, upper, interval.level) if upper >= value else upper
     return Estimate(value, Interval(low, high, interval.level, guarantee), upper)
 

@@ -100,7 +100,7 @@ def forecast_from_features(
         grid=grid,
         level=level,
     )
-    per_step = _costs_per_step(step_cost, grid)
+    per_step = costs.costs_per_step(step_cost, grid)
     if starts_at_target(features, job.target_accuracy):
         return _forecast_nothing(record, predictor, (*_LEARNED, "epochs", *per_step), level)
     query = ForecastQuery.of(job, features, parent, model_name)
@@ -138,16 +138,6 @@ def steps_by_predictor(
     distribution = prediction.distribution
     median = _exp(distribution.truncated_at(limit, distribution.probability_below(limit), LEVEL).median)
     return job.evaluation_at_or_after(median * (1.0 - evaluation_lag(prediction.rows)(median) / 2.0))
-
-
-def _costs_per_step(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
-    """Return time, energy and carbon per step, as far as they are known."""
-    per_step = {"wall_s": step_cost.wall_s}
-    if step_cost.energy_kwh is not None:
-        per_step["energy_kwh"] = step_cost.energy_kwh
-        if grid is not None:
-            per_step["carbon_kg"] = step_cost.energy_kwh * grid.kg_per_kwh
-    return per_step
 
 
 def _estimates(

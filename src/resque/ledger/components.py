@@ -7,11 +7,12 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from resque._format import format_cost
 from resque._plain import Serializable
 from resque.energy.reading import EnergyReading
 from resque.types import Interval, StoredFloat
 
-__all__ = ["COSTS", "Cost", "Estimate", "Features", "ForecastRevision", "LearningCurve", "StepCost"]
+__all__ = ["COSTS", "Cost", "Estimate", "Features", "ForecastRevision", "LearningCurve", "Pilot", "StepCost"]
 
 COSTS = {
     "epochs": "epochs",
@@ -197,3 +198,50 @@ class StepCost(Serializable):
     energy_kwh: float | None
     steps: int
     reading: EnergyReading
+
+
+@dataclass(frozen=True)
+class Pilot(Serializable):
+    """The first steps of an update, trained on a copy of the model to make its forecast sharper.
+
+    Attributes:
+        steps: Optimizer steps of the pilot.
+        seed: Seed of the data order.
+        identity: Hash of what decides the run, see :func:`resque.training.checkpoint.run_identity`.
+        curve: Learning curve; its evaluations are more frequent than those of the recipe.
+        reading: Meter reading of the pilot, training and evaluation.
+        evaluation_s: Seconds of evaluation.
+        stopped_by: Stopping reason, if the run ended within the pilot; else None.
+
+    Example:
+        >>> none = (None, None)
+        >>> curve = LearningCurve((0, 9), (0.5, 0.75), none, (0.0, 1.5), none, none, none, steps_per_epoch=20)
+        >>> pilot = Pilot(9, 0, "", curve, EnergyReading(2.0, None, {}, {}, "clock"), evaluation_s=0.5)
+        >>> pilot.steps, pilot.accuracy, pilot.training_s
+        (9, 0.75, 1.5)
+    """
+
+    steps: int
+    seed: int
+    identity: str
+    curve: LearningCurve
+    reading: EnergyReading
+    evaluation_s: float
+    stopped_by: str | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the test data after the pilot."""
+        return self.curve.accuracy[-1]
+
+    @property
+    def training_s(self) -> float:
+        """Seconds of training steps."""
+        return self.curve.wall_s[-1]
+
+    @property
+    def summary(self) -> str:
+        """Steps, time and accuracy for people: ``pilot of 100 steps in 4.0 s: test accuracy 0.612 to 0.731``."""
+        took = format_cost("wall_s", self.reading.wall_s)
+        accuracy = f"test accuracy {self.curve.accuracy[0]:.3f} to {self.accuracy:.3f}"
+        return f"pilot of {self.steps:,} steps in {took}: {accuracy}"

@@ -16,12 +16,12 @@ from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
-from resque.ledger.components import COSTS, Cost, Estimate, Features, ForecastRevision, LearningCurve, StepCost
+from resque.ledger.components import COSTS, Cost, Estimate, Features, ForecastRevision, LearningCurve, Pilot, StepCost
 from resque.types import StoredFloat
 
 __all__ = [
-    "BY_USER", "COSTS", "Cost", "Estimate", "Features", "Forecast", "ForecastRevision", "LearningCurve", "StepCost",
-    "Update", "Void",
+    "BY_USER", "COSTS", "Cost", "Estimate", "Features", "Forecast", "ForecastRevision", "LearningCurve", "Pilot",
+    "StepCost", "Update", "Void",
 ]  # fmt: skip
 
 BY_USER = "the user"
@@ -70,6 +70,8 @@ class Update(Displayable):
             without a profile of the root.
         digest: Hash of the training and test data, independent of their names; empty if the data were not read.
         revisions: In-run forecast updates, oldest first.
+        pilot_steps: Steps of its forecast's pilot, which this run continued; their cost is part of the update's. Zero
+            if the run started from the beginning.
     """
 
     id: str
@@ -104,6 +106,7 @@ class Update(Displayable):
     angle_to_root_rad: float | None = None
     digest: str = ""
     revisions: tuple[ForecastRevision, ...] = ()
+    pilot_steps: int = 0
 
     @property
     def whole_energy_kwh(self) -> float | None:
@@ -203,6 +206,7 @@ class Forecast(Displayable):
         reliability_issues: Reasons why the forecast is not reliable enough for a decision; empty if it is.
         n_bundled: Number of bundled updates in the history.
         level: Nominal coverage of the prediction intervals.
+        pilot: First steps of the update itself, on which the forecast rests; None without a pilot.
     """
 
     id: str
@@ -229,11 +233,13 @@ class Forecast(Displayable):
     reliability_issues: tuple[str, ...] = ()
     n_bundled: int = 0
     level: float = 0.8
+    pilot: Pilot | None = None
 
     def _display(self) -> Display:
         level = f"{next((each.interval.level for each in self.estimates.values()), self.level):.0%}"
         probability = format_probability(self.probability_reached)
         lines = [f"probability of reaching the target within {self.max_steps:,} steps: {probability}"]
+        lines += [self.pilot.summary] if self.pilot else []
         lines += ["not reliable enough for a decision:"] if self.reliability_issues else []
         lines += [f"- {issue}" for issue in self.reliability_issues]
         title = f"Forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}"

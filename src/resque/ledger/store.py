@@ -8,9 +8,10 @@ tombstone: it counts nowhere, and stays in the file with the reason.
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from resque.errors import LedgerError, SettingError
 from resque.ledger.database import IS_NEW_TASK, PARENT, WITH_VOIDS, open_database, schema_version
@@ -240,7 +241,21 @@ class Ledger:
         tombstone = Void(found.id, "update" if isinstance(found, Update) else "forecast", why, utc_now())
         with open_database(self.path, write=True) as connection:
             self._insert_void(connection, tombstone)
+        if isinstance(found, Forecast):
+            self.remove_pilot(found.id)
         return tombstone
+
+    def pilot_file(self, forecast_id: str) -> Path:
+        """Return where the state of a forecast's pilot is kept, until an update settles the forecast."""
+        folder = self.path.with_name(f"{self.path.name}.pilots")
+        return folder / f"{quote(forecast_id, safe='', errors='replace')}.checkpoint"
+
+    def remove_pilot(self, forecast_id: str) -> None:
+        """Delete the state of a forecast's pilot, and the folder of such states with the last of them."""
+        file = self.pilot_file(forecast_id)
+        with suppress(OSError):
+            file.unlink()
+            file.parent.rmdir()
 
     def descendants(self, update: Update) -> list[Update]:
         """Return the updates whose models descend from the model of an update, nearest first, without void ones."""

@@ -122,6 +122,8 @@ def _of_update(update: Update) -> Iterator[str]:
         yield f"reached is {update.reached}, and the best accuracy {update.peak_accuracy} of {update.target_accuracy}"
     if cost.steps < curve.steps[-1]:
         yield f"cost.steps is {cost.steps}, less than those of the curve, {curve.steps[-1]}"
+    if update.pilot_steps > cost.steps:
+        yield f"pilot_steps is {update.pilot_steps}, more than cost.steps, {cost.steps}"
     whole_s = _SLACK * energy.wall_s + _SLACK_S
     parts_s = {
         "curve.wall_s": curve.wall_s[-1],

@@ -115,4 +115,4 @@ def _format_cost(cost: "CalibrationCost") -> str:
     parts = {"wall_s": cost.wall_s, "energy_kwh": cost.energy_kwh, "carbon_kg": cost.carbon_kg}
     shown = ", ".join(format_cost(name, value) for name, value in parts.items() if value is not None)
     evaluation = format_cost("wall_s", cost.evaluation_s)
-    return f"{shown} ({cost.runs} retrainings, {cost.steps:,} steps; {evaluation} of it evaluation)"
+    return f"{shown} ({cost.runs} calibration runs, {cost.steps:,} steps; {evaluation} of it evaluation)"

@@ -57,6 +57,10 @@ def settled_display(forecast: Forecast, update: Update) -> Display:
         sentences.outcome_sentence(forecast, update),
         f"RESQUE_dist {index}; accuracy on the original data {forgetting}",
     ]
+    if forecast.pilot is not None:
+        lines.insert(
+            1, f"{forecast.pilot.summary}; the update {'continued it' if update.pilot_steps else 'began anew'}"
+        )
     if not update.reached:
         lines.append("+ target not reached: the cost of reaching it is higher")
     lines.append(f"coverage: {forecast.estimates['steps'].interval.guarantee}")

@@ -43,7 +43,8 @@ def decision_markdown(forecast: Forecast, decision: Decision, price: Estimate | 
             f"{_HEADING}{decision.verdict}",
             "",
             f"`{printable(forecast.train_data)}` to accuracy {forecast.target_accuracy:g}; probability of reaching it "
-            f"{format_probability(forecast.probability_reached)}; forecast `{forecast.id}`.",
+            f"{format_probability(forecast.probability_reached)}; forecast `{forecast.id}`"
+            f"{f', after a {forecast.pilot.summary}' if forecast.pilot else ''}.",
             "",
             f"| cost | forecast | {level} interval | {level} upper bound | budget |",
             "|---|--:|--:|--:|--:|",

@@ -70,7 +70,8 @@ def show_forecast(
     if forecast.alternatives:
         lines += _basis_lines(forecast)
     took = f"{format_cost('wall_s', forecast.overhead.wall_s)}, {sentences.energy_sentence(forecast.overhead)}"
-    lines += [f"the forecast took {took}", f"carbon: {sentences.grid_sentence(forecast.grid)}"]
+    besides = "" if forecast.pilot is None else ", besides its pilot"
+    lines += [f"the forecast took {took}{besides}", f"carbon: {sentences.grid_sentence(forecast.grid)}"]
     if hardware is not None:
         low, high = (format_cost("carbon_kg", g / 1000.0) for g in hardware.during(forecast.estimates["wall_s"].value))
         lines.append(f"embodied emissions for this time, not included: {low} to {high} CO2e ({hardware.source})")
@@ -131,6 +132,8 @@ def show_update(update: Update, carbon: SoftwareCarbonIntensity | None = None) -
         lines.append(f"best accuracy during the run: {update.peak_accuracy:.4f}")
     if update.trainable_share is not None and update.trainable_share < 1.0:
         lines.append(f"{100 * update.trainable_share:.3g} % of the parameters were trained")
+    if update.pilot_steps:
+        lines.append(f"the first {update.pilot_steps:,} steps were the pilot of its forecast")
     if update.resumed:
         lines.append(f"interrupted and resumed: {update.resumed} time{'s' * (update.resumed > 1)}")
     forgetting = "accuracy on the original data", sentences.format_forgetting(update)

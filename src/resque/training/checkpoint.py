@@ -16,7 +16,7 @@ from resque.errors import DataError
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
-__all__ = ["Checkpoint", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "load_checkpoint", "run_identity", "save_checkpoint"]
 
 _FORMAT = "resque checkpoint 2"
 
@@ -32,6 +32,7 @@ class Checkpoint:
         every_s: Least number of seconds between two checkpoints, which are written at the end of an epoch.
         resume: Whether to resume from an existing file.
         held: Whether the caller holds the run's file, see :meth:`hold`.
+        pilot: File of the pilot that a run continues if it does not resume from its own file; None begins at step 0.
 
     Example:
         >>> Checkpoint(Path("updates/checkpoints"), resume=True).every_s
@@ -42,6 +43,7 @@ class Checkpoint:
     every_s: float = 30.0
     resume: bool = False
     held: bool = False
+    pilot: Path | None = None
 
     def path(self, parent: str, job: RetrainingJob) -> Path:
         """Return the file of a run; runs differ in model, data, shift type, recipe, seed or target.
@@ -52,7 +54,7 @@ class Checkpoint:
         """
         identity = [parent, job.train.name, job.test.name, job.digest, recipe_to_dict(job.recipe), job.seed]
         identity += [job.target_accuracy, job.shift_type, job.original_test.name if job.original_test else None]
-        return self.folder / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]}.checkpoint"
+        return self.folder / f"{_hash(identity)}.checkpoint"
 
     @contextmanager
     def hold(self, parent: str, job: RetrainingJob) -> Iterator["Checkpoint"]:
@@ -92,6 +94,23 @@ class Checkpoint:
         self.path(parent, job).unlink(missing_ok=True)
 
 
+def run_identity(parent: str, job: RetrainingJob) -> str:
+    """Return the hash of what decides the weights and the end of a run.
+
+    It holds what tells the files of two runs apart, but for the data that measure forgetting.
+
+    Args:
+        parent: Fingerprint of the model before the run.
+        job: Job of the run.
+    """
+    identity = [parent, job.train.name, job.test.name, job.digest, recipe_to_dict(job.recipe), job.seed]
+    return _hash([*identity, job.target_accuracy, job.effective_shift_type])
+
+
+def _hash(identity: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write a checkpoint, in place of the previous one.
 
@@ -123,7 +142,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types of error on other files
         reason = " ".join(str(error).split())[:100]
-        raise DataError(f"{path} cannot be read as a checkpoint ({reason}); start again without --resume") from error
+        raise DataError(
+            f"{path} cannot be read as a checkpoint ({reason}); delete it, or start again without --resume"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise DataError(f"{path} is not a checkpoint of this version; start again without --resume")
+        raise DataError(f"{path} is not a checkpoint of this version; delete it, or start again without --resume")
     return state

@@ -128,7 +128,7 @@ class CostTracker:
         return float(self._norm_sum) / self._steps_per_epoch, last_sum, change
 
     def state(self) -> dict[str, Any]:
-        """Return the state at the end of an epoch, for :meth:`restore`: tensors and plain numbers."""
+        """Return the state after the steps so far, for :meth:`restore`: tensors and plain numbers."""
         return {
             "before": self._before,
             "norm_sum": self._norm_sum,

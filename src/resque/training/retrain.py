@@ -135,6 +135,7 @@ def retrain(
         from_scratch=job.from_scratch,
         digest=job.digest,
         revisions=tuple(run.revisions),
+        pilot_steps=run.pilot_steps,
     )
 
 

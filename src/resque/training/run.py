@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from resque.models.inference import device_of
 from resque.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resque.training.cost_tracking import build_curve
 from resque.training.evaluation import evaluate_dataset
-from resque.training.job import RetrainingJob
+from resque.training.job import RetrainingJob, evaluation_steps
 from resque.training.stopping import stop_epoch
 from resque.training.trainer import Trainer
 
-__all__ = ["ReviseForecast", "Run", "RunProgress", "RunSettings", "run_to_end"]
+__all__ = ["ReviseForecast", "Run", "RunProgress", "RunSettings", "measure", "run_to_end"]
 
 ReviseForecast = Callable[[LearningCurve], ForecastRevision | None]
 """Function that revises a forecast from the learning curve so far; None if it cannot."""
@@ -80,6 +80,7 @@ class Run:
         id: Id of the update that the run becomes.
         started_utc: Time of the start, ISO 8601.
         resumed: Number of times the run was resumed.
+        pilot_steps: Steps of the pilot that the run continued; zero if it began at step 0.
         stopped_by: Reason of the end; None while the run goes on.
         evaluation_s: Seconds of evaluation and of in-run forecast updates.
         readings: Meter readings, one per window.
@@ -88,12 +89,14 @@ class Run:
 
     def __init__(self, model: nn.Module, trainer: Trainer, job: RetrainingJob, settings: RunSettings) -> None:
         self.id, self.started_utc, self.resumed = new_id(), utc_now(), 0
+        self.pilot_steps = 0
         self.stopped_by: str | None = None
         self.evaluation_s = self._training_s = 0.0
         self.readings: list[EnergyReading] = []
         self.revisions: list[ForecastRevision] = []
         self._evaluations: list[tuple[float, ...]] = []
         self._epoch_accuracies: list[float] = []
+        self._schedule, self._scheduled = evaluation_steps(math.inf, job.steps_per_epoch, job.recipe), 0
         self._model, self._trainer, self._job, self._settings = model, trainer, job, settings
         self._device = device_of(model)
         self._test = job.test.resident(self._device)
@@ -103,8 +106,14 @@ class Run:
         """Learning curve of all evaluations so far."""
         return build_curve(self._evaluations, self._trainer.steps_per_epoch)
 
-    def proceed(self, for_s: float) -> None:
-        """Train and evaluate until the run ends, or until the first end of an epoch after ``for_s`` seconds."""
+    def proceed(self, for_s: float, also_at: Sequence[int] = ()) -> None:
+        """Train and evaluate until the run ends, or until the first end of an epoch after ``for_s`` seconds.
+
+        Args:
+            for_s: Seconds until the pause.
+            also_at: Steps of additional evaluations, in order; the run pauses at the last of them. They change nothing
+                but the time at which the target may be seen.
+        """
         start, first_step = now(self._device), self._trainer.step_count
         while self.stopped_by is None:
             if not self._evaluations or self._evaluations[-1][0] != self._trainer.step_count:
@@ -112,7 +121,9 @@ class Run:
             epoch_ended = self._trainer.step_count > first_step and not self._trainer.within_epoch
             if self.stopped_by is not None or (epoch_ended and now(self._device) - start >= for_s):
                 return
-            self._train()
+            if also_at and self._trainer.step_count >= also_at[-1]:
+                return
+            self._train(also_at)
 
     def _evaluate(self) -> None:
         trainer, settings, start = self._trainer, self._settings, now(self._device)
@@ -130,13 +141,13 @@ class Run:
             self._epoch_accuracies.append(accuracy)
         self.stopped_by = self._stop_reason(accuracy, loss)
 
-    def _train(self) -> None:
-        """Train until the next evaluation."""
+    def _train(self, also_at: Sequence[int]) -> None:
+        """Train until the next evaluation, of the recipe or an additional one."""
         trainer, start = self._trainer, now(self._device)
-        every = self._job.recipe.evaluate_every or trainer.steps_per_epoch
-        earliest = trainer.step_count * (1.0 + self._job.recipe.evaluate_growth)
-        trainer.step()
-        while trainer.within_epoch and (trainer.step_count % every or trainer.step_count < earliest):
+        while self._scheduled <= trainer.step_count:
+            self._scheduled = next(self._schedule)
+        until = min([self._scheduled, *(step for step in also_at if step > trainer.step_count)])
+        while trainer.step_count < until:
             trainer.step()
         self._training_s += now(self._device) - start
 
@@ -161,7 +172,7 @@ class Run:
         return "max kWh" if self._trainer.step_count * step_cost.energy_kwh >= recipe.max_kwh else None
 
     def state(self) -> dict[str, Any]:
-        """Return the state at the end of an epoch or of the run, for :meth:`restore`."""
+        """Return the state at an evaluation, for :meth:`restore`."""
         return {
             "id": self.id,
             "stopped_by": self.stopped_by,
@@ -172,19 +183,26 @@ class Run:
             "evaluation_s": self.evaluation_s,
             "started_utc": self.started_utc,
             "resumed": self.resumed,
+            "pilot_steps": self.pilot_steps,
             "readings": [to_dict(reading) for reading in self.readings],
             "revisions": [to_dict(revision) for revision in self.revisions],
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state that :meth:`state` returned."""
+    def restore(self, state: Mapping[str, Any], is_pilot: bool = False) -> None:
+        """Continue from a state that :meth:`state` returned.
+
+        Args:
+            state: The state.
+            is_pilot: Whether it is the end of the run's pilot, which is no interruption.
+        """
         state = modernize(state)
         self._trainer.restore(state["trainer"])
         self.id, self.stopped_by = state["id"], state["stopped_by"]
         self._evaluations = [tuple(row) for row in state["rows"]]
         self._epoch_accuracies = list(state["by_epoch"])
         self._training_s, self.evaluation_s = state["training_s"], state["evaluation_s"]
-        self.started_utc, self.resumed = state["started_utc"], state["resumed"] + 1
+        self.started_utc, self.resumed = state["started_utc"], state["resumed"] + (not is_pilot)
+        self.pilot_steps = self._trainer.step_count if is_pilot else state.get("pilot_steps", 0)
         self.readings = [from_dict(EnergyReading, reading) for reading in state["readings"]]
         self.revisions = [from_dict(ForecastRevision, revision) for revision in state.get("revisions", ())]
 
@@ -199,19 +217,27 @@ def run_to_end(run: Run, settings: RunSettings, path: Path | None) -> None:
     """
     checkpoint = settings.checkpoint
     if path is None or checkpoint is None:
-        _measure(run, settings.meter, math.inf)
+        measure(run, settings.meter)
         return
     if checkpoint.resume and path.is_file():
         run.restore(load_checkpoint(path))
+    elif checkpoint.pilot is not None:
+        run.restore(load_checkpoint(checkpoint.pilot), is_pilot=True)
+        _save(run, path)
     while run.stopped_by is None:
-        _measure(run, settings.meter, checkpoint.every_s)
-        try:
-            save_checkpoint(path, run.state())
-        except DataError as error:  # what the run has cost so far is worth more than its checkpoint
-            warnings.warn(f"the run goes on without a new checkpoint: {error}", ResqueWarning, stacklevel=2)
+        measure(run, settings.meter, checkpoint.every_s)
+        _save(run, path)
 
 
-def _measure(run: Run, meter: EnergyMeter, for_s: float) -> None:
+def measure(run: Run, meter: EnergyMeter, for_s: float = math.inf, also_at: Sequence[int] = ()) -> None:
+    """Let a run proceed in a measured window, see :meth:`Run.proceed`."""
     with meter.window() as window:
-        run.proceed(for_s)
+        run.proceed(for_s, also_at)
     run.readings.append(window.reading)
+
+
+def _save(run: Run, path: Path) -> None:
+    try:
+        save_checkpoint(path, run.state())
+    except DataError as error:  # what the run has cost so far is worth more than its checkpoint
+        warnings.warn(f"the run goes on without a new checkpoint: {error}", ResqueWarning, stacklevel=3)

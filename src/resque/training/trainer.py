@@ -62,8 +62,10 @@ class Trainer:
         self._optimizer = recipe.build_optimizer(model)
         self._schedule = recipe.build_schedule(self._optimizer)
         self._generator = torch.Generator().manual_seed(seed)
-        self._batches: Iterator[tuple[Any, Tensor]] = iter(())
         self._augment = build_augmentation(recipe.augmentation)
+        self._batches: Iterator[tuple[Any, Tensor]] = iter(())
+        self._order: Tensor | None = None
+        self._random_before_block: dict[str, Tensor | None] | None = None
 
     @property
     def steps_per_block(self) -> int:
@@ -85,11 +87,9 @@ class Trainer:
             DeviceMemoryError: The batch takes more memory than the device has.
         """
         if not self.within_epoch:
-            order = torch.randperm(len(self._data), generator=self._generator)
-            self._batches = self._data.batches(self._recipe.batch_size, self._device, order, self._augment)
-            self.scope.train()
+            self._begin_epoch(torch.randperm(len(self._data), generator=self._generator))
         try:
-            inputs, labels = next(self._batches)
+            inputs, labels = self._next_batch()
             self._optimizer.zero_grad(set_to_none=True)
             self.forward_and_backward(inputs, labels)
             self.cost_tracker.after_backward()
@@ -115,16 +115,17 @@ class Trainer:
             self._model.to(memory_format=torch.contiguous_format)
 
     def state(self) -> dict[str, Any]:
-        """Return the state at the end of an epoch, for :meth:`restore`: tensors and plain values."""
+        """Return the state after the steps so far, for :meth:`restore`: tensors and plain values."""
         return {
             "model": self._model.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state_dict(),
             "order": self._generator.get_state(),
-            "random": torch.get_rng_state(),
-            "device_random": torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None,
+            **self._random_state(),
             "tally": self.cost_tracker.state(),  # the key of checkpoint format 2
             "step_count": self.step_count,
+            "epoch_order": self._order if self.within_epoch else None,
+            "before_block": self._random_before_block,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -133,11 +134,42 @@ class Trainer:
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._generator.set_state(state["order"])
+        self.cost_tracker.restore(state["tally"])
+        self.step_count = state["step_count"]
+        if self.within_epoch:
+            self._begin_epoch(state["epoch_order"], state["before_block"])
+        self._set_random_state(state)
+
+    def _begin_epoch(self, order: Tensor, before_block: Mapping[str, Tensor | None] | None = None) -> None:
+        """Start to pass the data in an order; within an epoch, go on at the step, with its block augmented again."""
+        done = self.step_count % self.steps_per_epoch
+        within_block = done % self.steps_per_block
+        rest = order[(done - within_block) * self._recipe.batch_size :]
+        self._order = order
+        self._batches = self._data.batches(self._recipe.batch_size, self._device, rest, self._augment)
+        self.scope.train()
+        if within_block and before_block is not None:
+            self._set_random_state(before_block)
+            self._random_before_block = dict(before_block)
+            for _ in range(within_block):
+                next(self._batches)
+
+    def _next_batch(self) -> tuple[Any, Tensor]:
+        if self._augment is not None and self.step_count % self.steps_per_epoch % self.steps_per_block == 0:
+            self._random_before_block = self._random_state()
+        return next(self._batches)
+
+    def _random_state(self) -> dict[str, Tensor | None]:
+        on_gpu = self._device.type == "cuda"
+        return {
+            "random": torch.get_rng_state(),
+            "device_random": torch.cuda.get_rng_state(self._device) if on_gpu else None,
+        }
+
+    def _set_random_state(self, state: Mapping[str, Any]) -> None:
         torch.set_rng_state(state["random"])
         if state.get("device_random") is not None and self._device.type == "cuda":
             torch.cuda.set_rng_state(state["device_random"], self._device)
-        self.cost_tracker.restore(state["tally"])
-        self.step_count = state["step_count"]
 
     def _loss(self, inputs: Any, labels: Tensor) -> Tensor:
         if self._channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:

@@ -1,7 +1,7 @@
-"""Calibration runs: a synthetic initial history of short retrainings on shifts of the user's own data.
+"""Calibration runs: retrainings on synthetic shifts of the user's own data, as an initial history.
 
 :func:`plan_calibration` evaluates every shift type and level with forward passes alone, selects shifts that span the
-RESQUE index, and gives an upper bound on the cost. :func:`run_calibration` does the retrainings, each from the same
+RESQUE index, and gives an upper bound on the cost. :func:`run_calibration` does them, each from the same
 model, and writes each to the ledger when it ends; after an interruption it resumes. Such a history cannot show how much
 the next real shift differs from all synthetic ones.
 """

@@ -1,6 +1,10 @@
-"""Forecast the cost of an update of a model: passes over the data, a probe of the machine, one stored forecast."""
+"""Forecast the cost of an update of a model: passes over the data, a probe of the machine, a pilot if one is asked for.
+
+Each forecast is stored in the ledger.
+"""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,20 +18,24 @@ from resque.errors import SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.intervals import check_level
+from resque.forecasting.landmarking import ForecastReviser
+from resque.forecasting.pilot import forecast_after_pilot
 from resque.forecasting.selection import updates_to_learn_from
 from resque.indices.compute_profile import check_labels
 from resque.indices.shift_features import shift_features
 from resque.ledger.bundled import bundled_updates
-from resque.ledger.records import Features, Forecast, StepCost
+from resque.ledger.records import Features, Forecast, StepCost, Update
 from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint
 from resque.training.evaluation import check_data_fits_model
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK, prepare_new_task
+from resque.training.pilot import run_pilot
 from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import Recipe
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
 from resque.workflows.keeping import check_fields
+from resque.workflows.pilots import keep_pilot, parse_pilot
 
 __all__ = ["forecast"]
 
@@ -52,6 +60,7 @@ def forecast(
     reduction: str | None = None,
     shift_type: str | None = None,
     seed: int = 0,
+    pilot: int | str = 0,
     level: float = 0.8,
     budget: Budget | None = None,
     bundled_history: bool = True,
@@ -64,7 +73,8 @@ def forecast(
     """Forecast every cost of an update before anything is trained, and store the forecast in the ledger.
 
     Passes over the data give the features; a probe of about a second gives the cost of a step on this machine; the
-    ledger and the bundled history give the number of steps. The model is left as it was.
+    ledger and the bundled history give the number of steps. A pilot trains a copy of the model for the first steps of
+    the update, which makes the forecast sharper; :func:`resque.update` goes on from there. The model is left as it was.
 
     Args:
         model: Model or its specification.
@@ -83,6 +93,7 @@ def forecast(
         reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
         shift_type: Name of the shift type; None takes it from the data's specification.
         seed: Seed of the data order of the update.
+        pilot: Steps of a pilot, or a share of the step budget such as ``"5%"``; 0 for none.
         level: Nominal coverage of the intervals.
         budget: Limits of the update; its ``max_epochs`` limits the run. See :func:`resque.decide`.
         bundled_history: Whether the bundled history shapes the forecast.
@@ -115,6 +126,7 @@ def forecast(
     check_labels(labels)
     check_fields({"seed": seed, "shift_type": shift_type})
     _check_options(new_task, extend, labels, original)
+    pilot_steps, state = parse_pilot(pilot), None
     if max_epochs is None and budget is not None and budget.max_epochs is not None:
         max_epochs = int(budget.max_epochs)
     change = EXTENSION if extend else NEW_TASK if new_task else "shift"
@@ -143,7 +155,11 @@ def forecast(
     if (n := history.count_updates(is_new_task)) > len(updates):
         note = f"learned from {len(updates):,} of {n:,} updates: those of this model, then the newest"
         result = dataclasses.replace(result, notes=(*result.notes, note))
+    if (steps := pilot_steps(job.max_steps)) and result.alternatives:  # else it is at the target
+        result, state = passes.pilot(known, result, steps, updates)
     history.add(result)
+    if state is not None:
+        keep_pilot(history, result, state)
     return result
 
 
@@ -197,6 +213,25 @@ class _Passes:
         network, job = prepare_new_task(network, job, extend)
         step_cost = self._probe(network, job)
         return _Known(network, job, features, step_cost, join_readings([warm_up, step_cost.reading]))
+
+    def pilot(
+        self, known: _Known, forecast: Forecast, steps: int, history: Sequence[Update]
+    ) -> tuple[Forecast, dict[str, Any]]:
+        """Train the first steps of the update; return the forecast after them, and the state to go on from."""
+        job = known.job
+        with self.loader.options.show_progress(f"pilot of {steps:,} steps") as show:
+            pilot, state = run_pilot(
+                known.network,
+                job,
+                steps,
+                forecast.parent,
+                self.meter,
+                known.step_cost,
+                lambda at: show(at.step, steps, f"accuracy {at.accuracy:.4f}"),
+            )
+        ended = pilot.stopped_by is not None
+        revision = None if ended else ForecastReviser.of_forecast(forecast, history, job)(pilot.curve)
+        return forecast_after_pilot(forecast, pilot, revision, job, history), state
 
     def _probe(self, network: nn.Module, job: RetrainingJob) -> StepCost:
         with self.loader.options.show_progress("measuring a training step"):

@@ -59,6 +59,8 @@ def check_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 def keep_update(ledger: Ledger, update: Update) -> None:
     """Append an update to a ledger; where that fails, write it to a file that ``resque ledger import`` takes.
 
+    The pilot of the forecast that it settles is of no more use, and its file is deleted.
+
     Args:
         ledger: Ledger of the update.
         update: Finished update.
@@ -74,6 +76,8 @@ def keep_update(ledger: Ledger, update: Update) -> None:
             warnings.warn(kept, ResqueWarning, stacklevel=2)
             raise
         raise LedgerError(f"the ledger cannot be written, and {kept} ({reason})") from error
+    if update.forecast_id is not None:
+        ledger.remove_pilot(update.forecast_id)
 
 
 def _keep_beside(ledger: Path, update: Update) -> str:

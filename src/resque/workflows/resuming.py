@@ -36,11 +36,12 @@ class RunIdentity:
         )
         return next((update for update in same if began in (None, update.started_utc)), None)
 
-    def check_resumed(self, begins_anew: bool) -> bool:
+    def check_resumed(self, begins_anew: bool, start: str = "the beginning") -> bool:
         """Return whether the run continues; warn where a user would expect something else.
 
         Args:
             begins_anew: Whether a run that has ended is refused with ``resume``; else it is used as it is.
+            start: Where a run starts that does not continue.
 
         Raises:
             DataError: An equal run is going on.
@@ -57,9 +58,9 @@ class RunIdentity:
         if resume and began is None and ended is not None and begins_anew:
             raise SettingError(f"this run has ended, as update {ended.id}: to repeat it, leave --resume out")
         if resume and began is None and ended is None:
-            _warn("no checkpoint of this run: it starts from the beginning")
+            _warn(f"no checkpoint of this run: it starts from {start}")
         if not resume and began is not None:
-            _warn("this run was interrupted before: --resume would continue it; it starts from the beginning")
+            _warn(f"this run was interrupted before: --resume would continue it; it starts from {start}")
         return resume and (began is not None or ended is not None)
 
 

@@ -37,6 +37,7 @@ from resque.workflows.artifacts import Lineage, check_new_folder, create_folder,
 from resque.workflows.forecast import LEDGER
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
 from resque.workflows.keeping import check_fields, keep_update
+from resque.workflows.pilots import check_pilot, kept_pilot
 from resque.workflows.resuming import RunIdentity
 
 __all__ = ["CHECKPOINTS", "UPDATES", "UpdateRequest", "update"]
@@ -68,7 +69,7 @@ def update(
     layer: str | None = None,
     reduction: str | None = None,
     shift_type: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     country: str | None = None,
     intensity: float | None = None,
     pue: float = 1.0,
@@ -79,8 +80,8 @@ def update(
     """Retrain a model to a target accuracy, measure every cost, and keep the result.
 
     The updated model, its profile and the profile of its root model are written to a folder, the update to the ledger,
-    where it settles its forecast. A model that is passed as an object is trained in place, except for a new task, whose
-    model with its new head is in the folder alone.
+    where it settles its forecast. Where the forecast has a pilot, the update goes on from there. A model that is passed
+    as an object is trained in place, except for a new task, whose model with its new head is in the folder alone.
 
     Args:
         model: Model or its specification.
@@ -104,7 +105,7 @@ def update(
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
         reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
         shift_type: Name of the shift type; None takes the forecast's, else that of the data's specification.
-        seed: Seed of the data order.
+        seed: Seed of the data order; None takes that of the forecast's pilot, else 0.
         country: ISO alpha-3 code of the electricity grid; without country and intensity there is no carbon.
         intensity: Carbon intensity in g CO2e per kWh; overrides the country's.
         pue: Power usage effectiveness of the site.
@@ -116,7 +117,7 @@ def update(
         The update, complete whether or not it reached its target.
 
     Raises:
-        SettingError: Options that contradict each other, or a forecast of another update.
+        SettingError: Options that contradict each other, or a forecast or pilot of another update.
         LedgerError: The ledger cannot be written, or the forecast is settled already.
 
     Example:
@@ -160,7 +161,7 @@ class UpdateRequest:
     layer: str | None = None
     reduction: str | None = None
     shift_type: str | None = None
-    seed: int = 0
+    seed: int | None = None
     country: str | None = None
     intensity: float | None = None
     pue: float = 1.0
@@ -184,8 +185,8 @@ class UpdateRequest:
         """
         scratch = None if recipe is None else load_recipe(recipe, self.evaluate_every, self.max_epochs)
         loaded, runner = self._load(with_scratch=True)
-        build = loaded.loader.random_networks(loaded.network, self.seed)
-        every_seed = range(self.seed, self.seed + seeds)
+        build = loaded.loader.random_networks(loaded.network, loaded.job.seed)
+        every_seed = range(loaded.job.seed, loaded.job.seed + seeds)
         return compare_with_scratch(loaded.network, build, loaded.job, every_seed, runner.run, scratch)
 
     def folder(self, result: Update) -> Path:
@@ -201,22 +202,27 @@ class UpdateRequest:
         if not 0.0 <= self.checkpoint_every_s < math.inf:
             raise SettingError(f"{self.checkpoint_every_s} s between checkpoints: expected 0 or more")
         loaded = _Loaded.of(self, history)
+        whole, parent = loaded.job, loaded.job.parent or fingerprint(loaded.network)
+        loaded = dataclasses.replace(loaded, job=dataclasses.replace(whole, recipe=_limited(whole.recipe, self.budget)))
         check_fields(loaded.stored_fields)
         if with_scratch and loaded.job.parent:
             raise SettingError("a new head has no counterpart from scratch: leave --new-head and --extend out")
+        pilot = kept_pilot(history, loaded.forecast)
         checkpoint = Checkpoint(CHECKPOINTS, self.checkpoint_every_s, self.resume)
-        run = RunIdentity(history, checkpoint, loaded.job.parent or fingerprint(loaded.network), loaded.job)
+        run = RunIdentity(history, checkpoint, parent, loaded.job)
         if loaded.forecast is not None and not (self.resume and run.ended()):
             history.pending(loaded.forecast.id)
-        if not run.check_resumed(begins_anew=not with_scratch):
+        if not run.check_resumed(not with_scratch, "the beginning" if pilot is None else "its pilot"):
             check_new_folder(self.out)
+            if loaded.forecast is not None:
+                check_pilot(history, loaded.forecast, parent, whole)
         origin = None if loaded.original is None else loaded.original.origin
         layer = representation_layer(loaded.network, self.layer or (None if origin is None else origin.layer))
         reduction = self.reduction if origin is None else origin.reduction
         create_folder(UPDATES if self.out is None else Path(self.out))
         meter = self.meter or open_meter(device_of(loaded.network))
         features = loaded.features(meter)
-        return loaded, _Runner(self, history, loaded, checkpoint, meter, grid, layer, reduction, features)
+        return loaded, _Runner(self, history, loaded, checkpoint, pilot, meter, grid, layer, reduction, features)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +263,7 @@ class _Loaded:
         check_labels(request.labels)
         loader = InputLoader(request.model, request.options, EXTENSION if extend else NEW_TASK if new_head else "shift")
         query = _job(request, loader, forecast)
-        model = loader.network(None if new_head else query.train, request.seed)
+        model = loader.network(None if new_head else query.train, query.seed)
         network, job = prepare_new_task(model, query, extend) if new_head else (model, query)
         for data in filter(None, (job.train, job.test, job.original_test)):
             check_data_fits_model(network, data)
@@ -266,7 +272,6 @@ class _Loaded:
         original = None
         if request.original is not None:
             original = loader.original_profile(network, request.original, request.layer, request.reduction)
-        job = dataclasses.replace(job, recipe=_limited(job.recipe, request.budget))
         return cls(request, loader, forecast, model, query, network, job, extend, original)
 
     def features(self, meter: EnergyMeter) -> Features:
@@ -302,6 +307,7 @@ class _Runner:
     history: Ledger
     loaded: _Loaded
     checkpoint: Checkpoint
+    pilot: Path | None
     meter: EnergyMeter
     grid: Grid | None
     layer: str
@@ -321,7 +327,7 @@ class _Runner:
 
     def _run(self, network: nn.Module, job: RetrainingJob, checkpoint: Checkpoint, ended: Update | None) -> Update:
         """Train, or restore a run that has ended but whose files may be missing, and keep the result."""
-        requested = job.seed == self.request.seed and not job.from_scratch
+        requested = job.seed == self.loaded.job.seed and not job.from_scratch
         forecast = self.loaded.forecast if requested else None
         with self.request.options.show_progress(
             f"{'from scratch' if job.from_scratch else 'retraining'}, seed {job.seed}"
@@ -334,7 +340,7 @@ class _Runner:
                 features=None if job.from_scratch else self.features,
                 model_name=self.loaded.loader.name,
                 forecast_id=None if forecast is None else forecast.id,
-                checkpoint=checkpoint,
+                checkpoint=dataclasses.replace(checkpoint, pilot=self.pilot if requested else None),
                 tariff=self.request.tariff,
                 on_progress=lambda at: show(at.step, at.max_steps, progress_text(at)),
                 revise=None if forecast is None else ForecastReviser.of_ledger(forecast, self.history, job),
@@ -364,7 +370,9 @@ def progress_text(progress: RunProgress) -> str:
 
 
 def _job(request: UpdateRequest, loader: InputLoader, forecast: Forecast | None) -> RetrainingJob:
-    recipe, shift_type = request.recipe, request.shift_type
+    recipe, shift_type, seed = request.recipe, request.shift_type, request.seed
+    if seed is None:
+        seed = 0 if forecast is None or forecast.pilot is None else forecast.pilot.seed
     if forecast is not None:
         recipe = from_dict(Recipe, forecast.recipe) if recipe is None else recipe
         if shift_type is None and forecast.shift_type not in (NEW_TASK, EXTENSION):
@@ -375,7 +383,7 @@ def _job(request: UpdateRequest, loader: InputLoader, forecast: Forecast | None)
         request.target_accuracy,
         load_recipe(recipe, request.evaluate_every, request.max_epochs),
         original_test=request.original_test,
-        seed=request.seed,
+        seed=seed,
         shift_type=shift_type,
     )
 

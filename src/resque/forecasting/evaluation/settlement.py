@@ -12,6 +12,7 @@ import numpy as np
 
 from resque._display import Display, Displayable
 from resque._format import COST_NAMES, NOT_MEASURED, format_probability, format_share
+from resque.energy.reading import energy_share
 from resque.errors import SettingError
 from resque.ledger.records import COSTS, Forecast, Update
 
@@ -77,8 +78,8 @@ class Settlement(Displayable):
         covered: Cost → (number of covering intervals, number of intervals that could be evaluated).
         median_error: Cost → median of ``|forecast - measured| / measured``, over updates that reached the target.
         scores: Predictors by their error in steps, best first.
-        overhead_s: Seconds spent on computing the forecasts.
-        overhead_kwh: Energy of computing the forecasts; None if unknown.
+        overhead_s: Seconds spent on computing the forecasts, with the pilots that no update continued.
+        overhead_kwh: Energy of computing the forecasts, with those pilots; None if unknown.
         training_s: Seconds of training in the updates.
         training_kwh: Energy of the training; None if unknown.
         probability_score: Accuracy of the probabilities of reaching the target; None if all runs were interrupted.
@@ -130,8 +131,8 @@ def summarize_settlements(settled: Sequence[tuple[Forecast, Update]]) -> Settlem
         covered=covered,
         median_error=errors,
         scores=score_predictors(pairs),
-        overhead_s=math.fsum(forecast.overhead.wall_s for forecast, _ in pairs),
-        overhead_kwh=_total([forecast.overhead.energy_kwh for forecast, _ in pairs]),
+        overhead_s=math.fsum(_overhead(*pair)[0] for pair in pairs),
+        overhead_kwh=_total([_overhead(*pair)[1] for pair in pairs]),
         training_s=math.fsum(update.cost.wall_s for _, update in pairs),
         training_kwh=_total([update.cost.energy_kwh for _, update in pairs]),
         probability_score=_probability_score(pairs),
@@ -278,6 +279,20 @@ def _probability_score(settled: Sequence[tuple[Forecast, Update]]) -> Probabilit
     probability, reached = np.array(known, dtype=float).T
     brier = float(((probability - reached) ** 2).mean())
     return ProbabilityScore(len(known), int(reached.sum()), float(probability.mean()), brier)
+
+
+def _overhead(forecast: Forecast, update: Update) -> tuple[float, float | None]:
+    """Return seconds and energy of a forecast; a pilot that the update continued is a part of the update instead.
+
+    A pilot that was too short for the meter has the power of the probe.
+    """
+    wall_s, energy_kwh, pilot = forecast.overhead.wall_s, forecast.overhead.energy_kwh, forecast.pilot
+    if pilot is None or update.pilot_steps:
+        return wall_s, energy_kwh
+    more_kwh = pilot.reading.energy_kwh
+    if more_kwh is None:
+        more_kwh = energy_share(forecast.step_cost.reading, pilot.reading.wall_s)
+    return wall_s + pilot.reading.wall_s, _total([energy_kwh, more_kwh])
 
 
 def _total(values: Sequence[float | None]) -> float | None:

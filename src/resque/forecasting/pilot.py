@@ -1,0 +1,117 @@
+"""Sharpen a forecast by a pilot: the first steps of the update itself, with their learning curve.
+
+Steps and the probability of reaching the target come from the in-run forecast after the pilot's last step. The other
+costs follow the steps, and none is below what the pilot has measured. The forecast covers the whole update, pilot
+included.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+from resque.energy.reading import energy_share
+from resque.forecasting import costs
+from resque.forecasting.landmarking import FIRST_LANDMARK
+from resque.ledger.records import COSTS, Estimate, Forecast, ForecastRevision, Pilot, StepCost, Update
+from resque.training.cost_tracking import final_cost
+from resque.training.job import RetrainingJob
+from resque.types import Interval
+
+__all__ = ["forecast_after_pilot"]
+
+_GROWING = ("gradient_norm", "parameter_change")
+
+
+def forecast_after_pilot(
+    forecast: Forecast, pilot: Pilot, revision: ForecastRevision | None, job: RetrainingJob, history: Sequence[Update]
+) -> Forecast:
+    """Return the forecast of an update whose first steps have been trained.
+
+    With a revision, reasons not to rely on the forecast no longer apply: they are about the user's own history, and the
+    pilot is a run of the update itself. Without one, the forecast from features stands, with a note.
+
+    Args:
+        forecast: Forecast from features.
+        pilot: The first steps.
+        revision: In-run forecast after the pilot; None if there is none.
+        job: Job of the update.
+        history: The user's own finished updates, for the variation of the time per step.
+    """
+    measured = _measured_costs(forecast, pilot)
+    reached = pilot.curve.first_at(forecast.target_accuracy) is not None
+    if pilot.stopped_by is not None:
+        return _ended(forecast, pilot, measured, reached)
+    if revision is not None:
+        steps, probability = revision.steps, revision.probability_reached
+    elif reached:  # a recipe of a fixed number of epochs goes on
+        steps, probability = forecast.estimates["steps"], 1.0
+    else:
+        return dataclasses.replace(forecast, pilot=pilot, notes=(*forecast.notes, _no_revision(pilot)))
+    step_cost, measured_by = _step_cost(forecast, pilot, measured)
+    spread, estimates = costs.step_time_spread(history), {"steps": steps}
+    for cost in _GROWING:
+        if cost in forecast.estimates:
+            grown = costs.rescale_with_steps(forecast.estimates[cost], forecast.estimates["steps"], steps)
+            interval = dataclasses.replace(grown.interval, guarantee=steps.interval.guarantee)
+            estimates[cost] = dataclasses.replace(grown, interval=interval)
+    estimates["epochs"] = costs.scale(steps, 1.0 / job.steps_per_epoch)
+    for cost, factor in costs.costs_per_step(step_cost, forecast.grid).items():
+        estimates[cost] = costs.widen_by_step_time(costs.scale(steps, factor), spread, measured_by)
+    return dataclasses.replace(
+        forecast,
+        pilot=pilot,
+        estimates={cost: _at_least(estimates[cost], measured.get(cost, 0.0)) for cost in COSTS if cost in estimates},
+        probability_reached=probability,
+        reliability_issues=(),
+    )
+
+
+def _measured_costs(forecast: Forecast, pilot: Pilot) -> dict[str, float]:
+    """Return what the pilot has cost; its energy is the probe's where the pilot was too short for the meter."""
+    energy_kwh, probed = energy_share(pilot.reading, pilot.training_s), forecast.step_cost.energy_kwh
+    if energy_kwh is None and probed is not None:
+        energy_kwh = pilot.steps * probed
+    cost = final_cost(pilot.curve, energy_kwh, forecast.grid, samples=None)
+    return {name: value for name in COSTS if (value := getattr(cost, name)) is not None}
+
+
+def _step_cost(forecast: Forecast, pilot: Pilot, measured: Mapping[str, float]) -> tuple[StepCost, str]:
+    """Return the cost of a step and what measured it: the longer of pilot and probe."""
+    probe = forecast.step_cost
+    if pilot.training_s < probe.steps * probe.wall_s:
+        return probe, "probe"
+    energy_kwh = measured.get("energy_kwh")
+    per_step = None if energy_kwh is None else energy_kwh / pilot.steps
+    return StepCost(pilot.training_s / pilot.steps, per_step, pilot.steps, pilot.reading), "pilot"
+
+
+def _at_least(estimate: Estimate, measured: float) -> Estimate:
+    """Return an estimate whose median and bounds are not below what has been measured."""
+    interval, upper = estimate.interval, estimate.upper
+    high = None if interval.high is None else max(interval.high, measured)
+    interval = dataclasses.replace(interval, low=max(interval.low, measured), high=high)
+    return Estimate(max(estimate.value, measured), interval, None if upper is None else max(upper, measured))
+
+
+def _ended(forecast: Forecast, pilot: Pilot, measured: Mapping[str, float], reached: bool) -> Forecast:
+    """Return the forecast of a run that ended within its pilot: what was measured."""
+    outcome = "reached the target" if reached else f"ended below the target, stopped by {pilot.stopped_by}"
+    guarantee = "measured: the run ended within its pilot"
+    return dataclasses.replace(
+        forecast,
+        pilot=pilot,
+        estimates={
+            cost: Estimate(value, Interval(value, value, forecast.level, guarantee), value)
+            for cost, value in measured.items()
+        },
+        probability_reached=float(reached),
+        alternatives={},  # nothing is left to forecast
+        notes=(*forecast.notes, f"the pilot {outcome}: there is nothing more to train"),
+        reliability_issues=(),
+    )
+
+
+def _no_revision(pilot: Pilot) -> str:
+    why = "too few comparable updates were still below their target by then: a shorter pilot or more updates may help"
+    if pilot.steps < FIRST_LANDMARK:
+        why = f"it takes {FIRST_LANDMARK} steps or more, such as 100"
+    return f"the pilot of {pilot.steps} steps did not make the forecast sharper: {why}"

@@ -1,0 +1,83 @@
+"""Pilot of an update: its first steps, on a copy of the model, in a state that the update continues."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from resque.energy.meters import EnergyMeter
+from resque.energy.reading import join_readings
+from resque.ledger.records import Pilot, StepCost
+from resque.models.inference import device_of
+from resque.models.randomness import isolated_random_state
+from resque.training.checkpoint import run_identity
+from resque.training.job import RetrainingJob
+from resque.training.run import Run, RunProgress, RunSettings, measure
+from resque.training.trainer import Trainer
+
+__all__ = ["pilot_evaluations", "run_pilot"]
+
+_EVALUATED_PERCENT = (5, 10, 20, 30, 40, 50, 60, 70, 85, 100)
+
+
+def run_pilot(
+    model: nn.Module,
+    job: RetrainingJob,
+    steps: int,
+    parent: str,
+    meter: EnergyMeter,
+    step_cost: StepCost | None = None,
+    on_progress: Callable[[RunProgress], None] | None = None,
+) -> tuple[Pilot, dict[str, Any]]:
+    """Train a copy of the model for the first steps of an update, or to its end if that comes first.
+
+    Args:
+        model: Model to be updated; unchanged.
+        job: Job of the update.
+        steps: Number of steps.
+        parent: Fingerprint of the model, or of the model before it got its head.
+        meter: Meter of time and energy.
+        step_cost: Probed cost of a step, for a recipe with a budget in kWh.
+        on_progress: Callback after each evaluation.
+
+    Returns:
+        The pilot, and the state from which :func:`resque.training.retrain.retrain` continues it: as a checkpoint, it is
+        the file named by :attr:`resque.training.checkpoint.Checkpoint.pilot`.
+
+    Example:
+        >>> from resque.data.loading import load_data
+        >>> from resque.energy.meters import ClockMeter
+        >>> from resque.models.networks import small_cnn
+        >>> digits = load_data("digits@16px")
+        >>> job = RetrainingJob(digits.part("train"), digits.part("test"), target_accuracy=0.999)
+        >>> pilot, state = run_pilot(small_cnn(), job, steps=5, parent="", meter=ClockMeter())
+        >>> pilot.steps, pilot.curve.steps, pilot.stopped_by
+        (5, (0, 1, 2, 3, 4, 5), None)
+    """
+    learner = copy.deepcopy(model)
+    with isolated_random_state(device_of(learner), job.seed):
+        trainer = Trainer(learner, job.train, job.recipe, job.seed)
+        run = Run(learner, trainer, job, RunSettings(meter, step_cost, on_progress=on_progress))
+        measure(run, meter, also_at=pilot_evaluations(steps))
+        state = run.state()
+    pilot = Pilot(
+        steps=trainer.step_count,
+        seed=job.seed,
+        identity=run_identity(parent, job),
+        curve=run.curve,
+        reading=join_readings(run.readings),
+        evaluation_s=run.evaluation_s,
+        stopped_by=run.stopped_by,
+    )
+    return pilot, state
+
+
+def pilot_evaluations(steps: int) -> list[int]:
+    """Return the steps at which a pilot is evaluated, beside the evaluations of its recipe.
+
+    Example:
+        >>> pilot_evaluations(100), pilot_evaluations(3)
+        ([5, 10, 20, 30, 40, 50, 60, 70, 85, 100], [1, 2, 3])
+    """
+    return sorted({-(-steps * percent // 100) for percent in _EVALUATED_PERCENT})
