@@ -9,10 +9,8 @@ import pytest
 from doubles import synthetic_update
 from resque.errors import SettingError, TooFewUpdatesError
 from resque.forecasting.evaluation.cross_validation import (
-    BEFORE,
     BY,
     FORECAST,
-    REVISED,
     cross_validate,
     seed_to_seed_error,
 )
@@ -24,7 +22,6 @@ from resque.forecasting.evaluation.folds import (
     TrainingFolds,
 )
 from resque.forecasting.history import ForecastQuery
-from resque.ledger.records import LearningCurve
 from resque.reporting.tables import show_validation
 
 
@@ -94,31 +91,6 @@ def test_mixtures_of_a_left_out_shift_type_are_left_out():
         slow, fast = (gaussian_predictions(factor, patch) for factor in (30, 1))
     assert slow == fast
     assert len(slow) == 8
-
-
-def test_probability_of_new_tasks_falls_after_an_epoch(monkeypatch):
-    """It is the forecast's probability, given that the target was not reached within the epoch."""
-    tasks = []
-    for place, update in enumerate(history()):
-        scores = {"warm-up accuracy": 0.5 + 0.01 * place}
-        features = dataclasses.replace(update.features, task_index=0.2 + 0.02 * place, index_rad=None, scores=scores)
-        whole = 10 * update.cost.steps
-        steps = tuple(range(0, whole + 1, 10))
-        rising = tuple(float(x) for x in np.interp(steps, [0, whole], [0.5, 0.9]))
-        unknown = (None,) * len(steps)
-        curve = LearningCurve(steps, rising, unknown, tuple(map(float, steps)), *[unknown] * 3, steps_per_epoch=100)
-        cost = dataclasses.replace(update.cost, steps=whole)
-        tasks.append(dataclasses.replace(update, features=features, curve=curve, cost=cost))
-    found = {}
-    monkeypatch.setattr(
-        "resque.forecasting.evaluation.cross_validation.evaluate_predictor",
-        lambda name, scored, level: found.update({name: scored}),
-    )
-    cross_validate(tasks, 0.9, "condition")
-    pairs = list(zip(found[BEFORE], found[REVISED], strict=True))
-    assert len(pairs) > 10
-    assert all(after.probability_reached <= before.probability_reached for before, after in pairs)
-    assert any(after.probability_reached < before.probability_reached for before, after in pairs)
 
 
 def test_bundled_updates_change_the_forecast_and_no_baseline():

@@ -12,12 +12,10 @@ import torch
 from doubles import synthetic_update
 from resque.energy.meters import ClockMeter
 from resque.energy.reading import EnergyReading
-from resque.forecasting.costs import round_up_to_evaluation
 from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.history import ForecastQuery, update_group
-from resque.forecasting.landmarking import FIRST_LANDMARK, ForecastReviser, landmark_state, revise_forecast
-from resque.forecasting.prediction import success_distribution
-from resque.ledger.records import Estimate, Features, LearningCurve, StepCost
+from resque.forecasting.landmarking import FEWEST_CURVES, FIRST_LANDMARK, CurveHistory, ForecastReviser, revise_forecast
+from resque.ledger.records import Features, LearningCurve, StepCost
 from resque.ledger.store import Ledger
 from resque.models.networks import small_cnn
 from resque.reporting.tables import show_update
@@ -25,7 +23,6 @@ from resque.training.checkpoint import Checkpoint
 from resque.training.job import RetrainingJob, evaluation_steps
 from resque.training.recipe import Recipe
 from resque.training.retrain import retrain
-from resque.types import Interval
 from resque.workflows.recording import record
 
 
@@ -54,28 +51,12 @@ def history(n=12, seed=0, noise=0.0):
     ]
 
 
+def revised(updates, of, curve, **more):
+    return revise_forecast(CurveHistory.of(updates, of, **more), of, curve)
+
+
 def query(of, target=0.9, shift_type="new"):
     return ForecastQuery(of.features, target, update_group(of), shift_type, of.parent, "d+new", 4000)
-
-
-def test_linear_curve_is_extrapolated_to_its_target():
-    steps = (0, 9, 99)
-    line = LearningCurve(steps, tuple(0.5 + 0.05 * math.log1p(s) for s in steps), *[(None,) * 3] * 5, None)
-    gap, to_go = landmark_state(line, 99, 0.9)
-    assert math.exp(gap) == pytest.approx(0.4 - 0.05 * math.log(100))
-    assert math.expm1(to_go) == pytest.approx(0.4 / 0.05 - math.log(100))
-
-
-def test_later_evaluations_are_ignored():
-    whole = curve_of(50.0)
-    assert landmark_state(whole, 40, 0.9) == landmark_state(whole.until(40), 40, 0.9)
-
-
-def test_run_without_recent_evaluations_has_no_state():
-    rare = LearningCurve((0, 10), (0.5, 0.6), *[(None,) * 2] * 5, None)
-    assert landmark_state(rare, 21, 0.9) is None
-    assert landmark_state(rare, 20, 0.9) is not None
-    assert landmark_state(rare.until(5), 5, 0.9) is None
 
 
 def test_revisions_reduce_the_error():
@@ -84,22 +65,72 @@ def test_revisions_reduce_the_error():
     errors = {10: [], 160: []}
     for number in range(12):
         pace = float(np.exp(random.normal(4.5, 0.7)))
-        run = update("running", pace, shift_type="new", noise=0.01, seed=100 + number)
+        run = update("running", pace, shift_type="new", noise=0.003, seed=100 + number)
         total = run.cost_at(0.9).steps
         for step, found in errors.items():
             if total > 2 * step:
-                revision = revise_forecast(history(24, number, noise=0.01), query(run), run.curve.until(step))
+                revision = revised(history(24, number, noise=0.003), query(run), run.curve.until(step))
                 found.append(abs(math.log(revision.steps.value / total)))
                 assert revision.steps.interval.low > step - 1e-9
     assert np.median(errors[160]) < 0.6 * np.median(errors[10])
 
 
-def test_runs_that_had_reached_the_target_are_not_at_risk():
-    few = [update(f"fast{i}", 1.0) for i in range(9)] + [update(f"slow{i}", 100.0 + i) for i in range(5)]
+def test_few_curves_revise_nothing():
     run = update("running", 90.0)
-    revision = revise_forecast(few, query(run), run.curve.until(100))
-    assert revision.n_history == 5
-    assert revise_forecast(few[:-1], query(run), run.curve.until(100)) is None
+    revision = revised(history(FEWEST_CURVES), query(run), run.curve.until(100))
+    assert revision.n_history == FEWEST_CURVES
+    assert revised(history(FEWEST_CURVES - 1), query(run), run.curve.until(100)) is None
+
+
+def test_harder_targets_never_cost_less_or_are_more_probable():
+    """For any targets, at any step: the median, both ends of the interval and the bound never fall."""
+    updates = [*history(20, noise=0.01), *(update(f"n{i}", 60.0, ceiling=0.7 + 0.02 * i, noise=0.01) for i in range(6))]
+    targets = np.sort(np.random.default_rng(3).uniform(0.5, 0.99, 40))
+    model = CurveHistory.of(updates, query(updates[0]))
+    for pace, step in itertools.product((20.0, 200.0), (9, 40, 300)):
+        run = update("running", pace, noise=0.01)
+        curve = run.curve.until(step)
+        beyond = [target for target in targets if target > max(curve.accuracy)]
+        revisions = [revise_forecast(model, query(run, float(target)), curve) for target in beyond]
+        for easier, harder in itertools.pairwise(revisions):
+            assert harder.probability_reached <= easier.probability_reached
+            assert harder.steps.value >= easier.steps.value
+            assert harder.steps.interval.low >= easier.steps.interval.low
+            assert harder.steps.interval.high >= easier.steps.interval.high
+            assert harder.steps.upper >= easier.steps.upper
+
+
+def test_probability_rises_as_the_curve_nears_its_target():
+    """At .797 of .8 the probability once fell, because the curve did not count."""
+    updates = [*history(20, noise=0.003), *(update(f"n{i}", 60.0, ceiling=0.7 + 0.01 * i) for i in range(9))]
+    run = update("running", 60.0, noise=0.003)
+    near, far = (
+        revised(updates, query(run, 0.8 + gap), run.curve.until(131)).probability_reached for gap in (0.02, 0.12)
+    )
+    assert near > max(0.95, far)
+
+
+def test_unknown_features_and_starts_are_no_obstacle():
+    run = update("running", 90.0)
+    bare = dataclasses.replace(run, features=Features(None, None, None))
+    assert revised(history(), query(bare), run.curve.until(33)) is not None
+    later = dataclasses.replace(
+        run.curve.until(33),
+        **{
+            field: getattr(run.curve.until(33), field)[1:]
+            for field in (
+                "steps",
+                "accuracy",
+                "loss",
+                "wall_s",
+                "gradient_norm",
+                "gradient_norm_last_batch",
+                "parameter_change",
+            )
+        },
+    )
+    assert revised(history(), query(bare), later) is None
+    assert revised(history(), query(run), later) is not None
 
 
 def test_new_tasks_use_new_tasks_and_shifts_use_shifts():
@@ -112,18 +143,16 @@ def test_new_tasks_use_new_tasks_and_shifts_use_shifts():
     run = update("running", 90.0)
     for running, comparable in ((query(run), shifts), (query(task(run)), tasks)):
         curve = run.curve.until(100)
-        alone = revise_forecast(comparable, running, curve)
-        assert revise_forecast([*shifts, *tasks], running, curve) == alone
+        alone = revised(comparable, running, curve)
+        assert revised([*shifts, *tasks], running, curve) == alone
         others = [u for u in shifts + tasks if u not in comparable]
-        assert revise_forecast(comparable, running, curve, bundled=others) == alone
+        assert revised(comparable, running, curve, bundled=others) == alone
 
 
 def test_plateau_lowers_the_probability():
     rising, flat = update("going", 400.0), update("still", 400.0, ceiling=0.7)
     updates = history(16) + [update(f"never{i}", 60.0, ceiling=0.7 + 0.01 * i) for i in range(6)]
-    probabilities = [
-        revise_forecast(updates, query(run), run.curve.until(1000)).probability_reached for run in (rising, flat)
-    ]
+    probabilities = [revised(updates, query(run), run.curve.until(1000)).probability_reached for run in (rising, flat)]
     assert probabilities[0] > probabilities[1] + 0.1
 
 
@@ -132,18 +161,6 @@ def test_forecast_is_revised_at_each_evaluation():
     reviser = ForecastReviser(history(60), query(run))
     at = [step for step in run.curve.steps if reviser(run.curve.until(step)) is not None]
     assert at == [step for step in run.curve.steps if FIRST_LANDMARK <= step < run.cost_at(0.9).steps]
-
-
-def test_between_doublings_only_the_variances_are_reused():
-    """Variances are estimated at 8, 16, 34 … steps; a new reviser gives the same as one called at every step."""
-    run = update("running", 200.0, noise=0.01)
-    reviser = ForecastReviser(updates := history(noise=0.01), query(run))
-    success = success_distribution(updates, query(run))
-    for step in (step for step in run.curve.steps if FIRST_LANDMARK <= step < 400):
-        curve = run.curve.until(step)
-        revision, fresh = reviser(curve), revise_forecast(updates, query(run), curve, success=success)
-        assert revision == ForecastReviser(updates, query(run))(curve)
-        assert revision.steps.value == pytest.approx(fresh.steps.value, rel=1e-9 if step in (8, 16, 34) else 0.25)
 
 
 def test_run_stops_at_one_of_its_evaluations(forecast_in_ledger, small):
@@ -157,28 +174,7 @@ def test_run_stops_at_one_of_its_evaluations(forecast_in_ledger, small):
         for end in (revision.steps.value, revision.steps.interval.low, revision.steps.interval.high):
             assert end in ends
             assert end > step
-        assert bare(run.until(step)).steps.value not in ends
-
-
-def test_run_stops_no_earlier_than_it_still_can(small):
-    """Half the evaluation lag is subtracted, but never below the steps that the run has taken."""
-    job = RetrainingJob(*small, 0.9, Recipe(max_epochs=200, evaluate_every=5))
-    steps = Estimate(22.0, Interval(20.5, 40.0, 0.8, ""), 30.0)
-    before, now = (round_up_to_evaluation(steps, job, lambda _: 0.8, earliest) for earliest in (0, 21))
-    assert before.interval.low <= before.value < 20
-    assert min(now.interval.low, now.value) > 20
-
-
-def test_revision_stops_after_its_step(forecast_in_ledger, small, monkeypatch):
-    ledger, forecast = forecast_in_ledger
-    first_steps = []
-    monkeypatch.setattr(
-        "resque.forecasting.landmarking.round_up_to_evaluation",
-        lambda steps, job, lag, earliest: first_steps.append(earliest) or steps,
-    )
-    run = curve_of(100.0).until(33)
-    ForecastReviser.of_forecast(forecast, ledger.updates(), RetrainingJob(*small, 0.9))(run)
-    assert first_steps == [run.steps[-1] + 1]
+    assert {bare(run.until(step)).steps.interval.low for step in (8, 33, 64)} - ends
 
 
 def test_time_of_revisions_counts_as_evaluation(small, capsys):
@@ -189,7 +185,7 @@ def test_time_of_revisions_counts_as_evaluation(small, capsys):
         start = time.perf_counter()
         assert sum(range(400_000))
         spent.append(time.perf_counter() - start)
-        return revise_forecast(updates, query(run), run.curve.until(16)) if len(spent) == 3 else None
+        return revised(updates, query(run), run.curve.until(16)) if len(spent) == 3 else None
 
     updates, run = history(12), update("running", 90.0)
     job = RetrainingJob(*small, 0.9999, Recipe(max_epochs=1, evaluate_every=2))
@@ -204,25 +200,8 @@ def test_no_bound_exceeds_the_step_budget():
     run = update("running", 200.0, noise=0.01)
     updates = [*history(24, noise=0.01), *(update(f"n{i}", 60.0, ceiling=0.7 + 0.01 * i, noise=0.01) for i in range(6))]
     for step in (step for step in run.curve.steps if 8 <= step < 60):
-        steps = revise_forecast(updates, query(run), run.curve.until(step)).steps
+        steps = revised(updates, query(run), run.curve.until(step)).steps
         assert max(steps.value, steps.interval.high, steps.upper) <= 4000
-
-
-def test_probability_of_a_new_task_falls_while_the_target_is_not_reached():
-    """With the cost model of each step, it once rose although nothing had been reached."""
-
-    def task(of, index, accuracy):
-        scores = {"warm-up accuracy": accuracy}
-        return dataclasses.replace(of, features=Features(None, 0.5, 1.0, task_index=index, scores=scores))
-
-    random = np.random.default_rng(2)
-    updates = [task(u, 0.3 + 0.3 * random.random(), 0.5 + 0.3 * random.random()) for u in history(20, noise=0.01)]
-    run = task(update("running", 150.0), 0.4, 0.6)
-    reviser = ForecastReviser(updates, query(run))
-    revisions = [reviser(run.curve.until(step)) for step in run.curve.steps if FIRST_LANDMARK <= step < 200]
-    probabilities = [each.probability_reached for each in revisions if each is not None]
-    assert len(probabilities) > 10
-    assert all(after <= before + 1e-12 for before, after in itertools.pairwise(probabilities))
 
 
 @pytest.fixture

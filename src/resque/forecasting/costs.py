@@ -90,9 +90,7 @@ def step_time_spread(history: Sequence[Update]) -> StepTimeSpread | None:
     return StepTimeSpread(max(_SMALLEST_DEVIATION, math.sqrt(2.0 * squares / degrees)), degrees)
 
 
-def round_up_to_evaluation(
-    steps: Estimate, job: RetrainingJob, lag: Callable[[float], float], earliest: int = 0
-) -> Estimate:
+def round_up_to_evaluation(steps: Estimate, job: RetrainingJob, lag: Callable[[float], float]) -> Estimate:
     """Round steps up to the evaluation at which the run stops, or to the fixed number of epochs.
 
     The history records the evaluation at which a target was seen; on average, it was reached half an evaluation lag
@@ -103,7 +101,6 @@ def round_up_to_evaluation(
         job: Retraining job, with its evaluation steps.
         lag: Evaluation lag of runs with about as many steps, see
             :func:`resque.forecasting.history.evaluation_lag`.
-        earliest: First step at which the run can still stop.
     """
     if job.recipe.fixed_epochs is not None:
         return _map(steps, lambda _: float(job.max_steps))
@@ -111,7 +108,7 @@ def round_up_to_evaluation(
     def round_up(value: float) -> float:
         if value > 0.999999 * job.max_steps:
             return float(job.max_steps)
-        return float(job.evaluation_at_or_after(max(earliest, value * (1.0 - lag(value) / 2.0))))
+        return float(job.evaluation_at_or_after(value * (1.0 - lag(value) / 2.0)))
 
     return _map(steps, round_up)
 

@@ -12,8 +12,9 @@ from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
 __all__ = [
-    "ForecastQuery", "HistoryRow", "cost_or_lower_bound", "evaluation_lag", "has_shift_type", "history_rows",
-    "index_definition", "is_comparable", "starts_at_target", "target_for", "training_example", "update_group",
+    "ForecastQuery", "HistoryRow", "cost_or_lower_bound", "evaluation_lag", "group_for", "has_shift_type",
+    "history_rows", "index_definition", "is_comparable", "is_same_change", "starts_at_target", "target_for",
+    "training_example", "update_group",
 ]  # fmt: skip
 
 _PLATEAU = "tolerance"
@@ -161,10 +162,14 @@ def _history_row(
 def training_example(
     update: Update, query: ForecastQuery, features: tuple[float, ...], log_cost: float, censored: bool
 ) -> TrainingExample:
-    """Return a finished update as training example; the query's model may have had another name then."""
-    name = query.group[0] if update.parent == query.parent else update.model
-    group = _group(name, update.recipe)
-    return TrainingExample(features, log_cost, censored, group, update.shift_type, update.train_data, update.parent)
+    """Return a finished update as training example of the cost model."""
+    group, shift_type = group_for(update, query), update.shift_type
+    return TrainingExample(features, log_cost, censored, group, shift_type, update.train_data, update.parent)
+
+
+def group_for(update: Update, query: ForecastQuery) -> tuple[object, ...]:
+    """Return model name and recipe settings of an update; the query's model may have had another name then."""
+    return _group(query.group[0] if update.parent == query.parent else update.model, update.recipe)
 
 
 def target_for(update: Update, query: ForecastQuery, own: bool) -> float:
@@ -174,8 +179,12 @@ def target_for(update: Update, query: ForecastQuery, own: bool) -> float:
 
 def is_comparable(update: Update, query: ForecastQuery, target_accuracy: float) -> bool:
     """Return whether an update started below the target, not from scratch, and both are shifts or both new tasks."""
-    same_change = (update.features.task_index is None) == (query.features.task_index is None)
-    return same_change and not update.from_scratch and not starts_at_target(update.features, target_accuracy)
+    return is_same_change(update, query) and not starts_at_target(update.features, target_accuracy)
+
+
+def is_same_change(update: Update, query: ForecastQuery) -> bool:
+    """Return whether an update did not start from scratch, and both are shifts or both new tasks."""
+    return (update.features.task_index is None) == (query.features.task_index is None) and not update.from_scratch
 
 
 def cost_or_lower_bound(update: Update, target_accuracy: float, cost: str, max_steps: int) -> tuple[float | None, bool]:

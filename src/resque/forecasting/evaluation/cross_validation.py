@@ -275,7 +275,7 @@ def _revisions(folds: TrainingFolds, update: Update, query: ForecastQuery) -> It
     landmark = max(step for step in update.curve.steps if step <= epoch)
     if before is None or not landmark:
         return
-    after = revise_forecast(folds.rest, query, update.curve.until(landmark), folds.bundled, folds.level, success)
+    after = revise_forecast(folds.curves(query), query, update.curve.until(landmark), folds.level)
     if after is None:
         return
     yield BEFORE, score_distribution(before, update, query, folds.level, success)

@@ -16,6 +16,7 @@ from resque.forecasting.history import (
     index_definition,
 )
 from resque.forecasting.intervals import PredictiveDistribution, predict
+from resque.forecasting.landmarking import CurveHistory
 from resque.forecasting.predictors import PREDICTORS
 from resque.forecasting.selection import choose_predictors, predictors_of_success
 from resque.ledger.records import Update
@@ -42,6 +43,7 @@ class TrainingFolds:
         self.rest, self.bundled, self.level = rest, bundled, level
         self.own_only = TrainingFolds(rest, (), level) if bundled else None
         self._models: dict[Hashable, tuple[CostModel, list[HistoryRow]] | None] = {}
+        self._curves: dict[Hashable, CurveHistory] = {}
         self._selected: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
     def predict(
@@ -71,6 +73,13 @@ class TrainingFolds:
         """Predict log steps from the predictors of success; return None if there are none."""
         _, predictors = self._select(query)
         return self.predict(query, predictors, self.bundled) if predictors else None
+
+    def curves(self, query: ForecastQuery) -> CurveHistory:
+        """Return the learning curves of the training folds, for in-run forecasts."""
+        key = query.features.task_index is not None, query.group, query.parent
+        if key not in self._curves:
+            self._curves[key] = CurveHistory.of(self.rest, query, self.bundled)
+        return self._curves[key]
 
     def median(self, query: ForecastQuery) -> float | None:
         """Return the median of the log steps in the training folds; None if they hold too few updates."""

@@ -1,0 +1,157 @@
+"""Shape of a learning curve, and its fit to measured curves; see :mod:`resque.forecasting.learning_curves`."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+__all__ = [
+    "DRIFT",
+    "NOISE",
+    "PARAMETERS",
+    "CurveExample",
+    "FittedCurves",
+    "accuracy_and_jacobian",
+    "accuracy_at",
+    "noise_factor",
+    "second_differences",
+    "thinned",
+]  # fmt: skip
+
+PARAMETERS = 4
+"""Number of parameters of a curve: logit of the level's share, log τ, log β, log g."""
+DRIFT = 0.02
+"""Deviation of the drift δ per unit of log steps; chosen on rows of the studies."""
+NOISE = 0.003
+"""Deviation of the noise ε between evaluations where it cannot be measured."""
+_CLOSE = 1.6  # largest ratio of the steps of three evaluations whose second difference is noise
+_MISFIT = 2.0  # a past evaluation is as uncertain as this times ε: the shape misses something at once, too
+_FIT_STEPS = 25
+_MOST_EVALUATIONS = 40  # of a curve; more are thinned
+
+
+@dataclass(frozen=True)
+class CurveExample:
+    """A learning curve with what was known before it began.
+
+    Attributes:
+        steps: Optimizer steps of the evaluations after the start, increasing.
+        accuracy: Accuracy at these evaluations.
+        start: Accuracy before the first step.
+        features: Values of the features, in the same order in all examples; NaN where unknown.
+        group: Model and recipe.
+        shift_type: Shift type; None counts as a type of its own.
+        condition: Training data; repeats with other seeds share it.
+    """
+
+    steps: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    start: float
+    features: tuple[float, ...] = ()
+    group: Hashable = ""
+    shift_type: Hashable = None
+    condition: Hashable = ""
+
+
+class FittedCurves:
+    """Learning curves as padded arrays, whitened by the covariance of drift and noise."""
+
+    def __init__(self, examples: Sequence[CurveExample], noise: float = NOISE) -> None:
+        curves = [thinned(example) for example in examples]
+        longest = max(len(steps) for steps, _ in curves)
+        self._steps = np.ones((len(examples), longest))
+        self._accuracy = np.zeros((len(examples), longest))
+        self._whiten = np.zeros((len(examples), longest, longest))
+        for place, (steps, accuracy) in enumerate(curves):
+            n = len(steps)
+            self._steps[place, :n], self._accuracy[place, :n] = steps, accuracy
+            self._whiten[place, :n, :n] = np.linalg.inv(noise_factor(steps, noise))
+        self._starts = np.array([example.start for example in examples])
+
+    def fit(self, start: np.ndarray, means: np.ndarray, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the most probable parameters of each curve, ``(n, 4)``, and the Hessians, by damped Gauss-Newton."""
+        parameters, damping = start.copy(), np.full(len(start), 1e-2)
+        loss = self._loss(parameters, means, precisions)
+        for _ in range(_FIT_STEPS):
+            residuals, jacobian = self._whitened(parameters)
+            hessian = np.swapaxes(jacobian, 1, 2) @ jacobian + precisions
+            gradient = (np.swapaxes(jacobian, 1, 2) @ residuals[:, :, None])[:, :, 0]
+            gradient += (precisions @ (parameters - means)[:, :, None])[:, :, 0]
+            damped = hessian + damping[:, None, None] * hessian * np.eye(PARAMETERS)
+            trial = parameters - np.clip(np.linalg.solve(damped, gradient[:, :, None])[:, :, 0], -2.0, 2.0)
+            trial_loss = self._loss(trial, means, precisions)
+            better = trial_loss < loss
+            parameters = np.where(better[:, None], trial, parameters)
+            loss, damping = np.where(better, trial_loss, loss), np.where(better, damping / 5.0, damping * 5.0)
+        _, jacobian = self._whitened(parameters)
+        return parameters, np.swapaxes(jacobian, 1, 2) @ jacobian + precisions
+
+    def _loss(self, parameters: np.ndarray, means: np.ndarray, precisions: np.ndarray) -> np.ndarray:
+        distance = parameters - means
+        residuals = self._whitened(parameters)[0]
+        return np.asarray((residuals**2).sum(1) + np.einsum("ni,nij,nj->n", distance, precisions, distance))
+
+    def _whitened(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return whitened residuals, ``(n, evaluations)``, and their Jacobian."""
+        values, jacobian = accuracy_and_jacobian(parameters, self._steps, self._starts)
+        residuals = (self._whiten @ (values - self._accuracy)[:, :, None])[:, :, 0]
+        return residuals, self._whiten @ jacobian
+
+
+def accuracy_at(parameters: np.ndarray, steps: np.ndarray, start: float) -> np.ndarray:
+    """Return curves without drift and noise, ``(paths, evaluations)``; parameters are ``(paths, 4)``."""
+    level, log_pace, steepness, slope = _natural(parameters, np.array(start))
+    growth = np.log(steps) - log_pace
+    rise = special.expit(steepness * growth)
+    return np.asarray(start + (level - start) * rise + slope * (1.0 - level) * np.logaddexp(0.0, growth))
+
+
+def accuracy_and_jacobian(
+    parameters: np.ndarray, steps: np.ndarray, starts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the curve of each run at its own steps, ``(n, evaluations)``, and its derivatives by θ."""
+    start = starts[:, None]
+    level, log_pace, steepness, slope = _natural(parameters, start)
+    growth = np.log(steps) - log_pace
+    rise, late = special.expit(steepness * growth), np.logaddexp(0.0, growth)
+    bend = (level - start) * rise * (1.0 - rise) * steepness
+    slow = slope * (1.0 - level)
+    values = start + (level - start) * rise + slow * late
+    by_level = (rise - slope * late) * (level - start) * (1.0 - level) / (1.0 - start)
+    by_pace = -bend - slow * special.expit(growth)
+    return values, np.stack([by_level, by_pace, bend * growth, slow * late], axis=-1)
+
+
+def _natural(parameters: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return level, log pace τ, steepness β and slope of θ, each ``(n, 1)``."""
+    level, log_pace, steepness, slope = (parameters[:, [place]] for place in range(PARAMETERS))
+    level = start + (1.0 - start) * special.expit(level)
+    return level, log_pace, np.exp(np.minimum(steepness, 4.0)), np.exp(np.minimum(slope, 2.0))
+
+
+def noise_factor(steps: np.ndarray, noise: float) -> np.ndarray:
+    """Return the Cholesky factor of the covariance of drift and noise at these steps."""
+    log_steps = np.log1p(steps)
+    covariance = DRIFT**2 * np.minimum.outer(log_steps, log_steps) + (_MISFIT * noise) ** 2 * np.eye(len(steps))
+    return np.linalg.cholesky(covariance)
+
+
+def second_differences(example: CurveExample) -> list[float]:
+    """Return squared second differences between close evaluations; the expectation of each is the noise's variance."""
+    steps, accuracy = np.array(example.steps, dtype=float), np.array(example.accuracy)
+    if len(steps) < 3:
+        return []
+    close = steps[2:] < _CLOSE * steps[:-2]
+    differences = accuracy[1:-1] - (accuracy[2:] + accuracy[:-2]) / 2.0
+    return [float(square) / 1.5 for square in differences[close] ** 2]
+
+
+def thinned(example: CurveExample) -> tuple[np.ndarray, np.ndarray]:
+    """Return steps and accuracies of a curve; of many evaluations some, evenly spaced in log steps, and the last."""
+    steps, accuracy = np.array(example.steps, dtype=float), np.array(example.accuracy)
+    if len(steps) > _MOST_EVALUATIONS:
+        wanted = np.geomspace(steps[0], steps[-1], _MOST_EVALUATIONS)
+        kept = np.unique(np.minimum(np.searchsorted(steps, wanted - 1e-6), len(steps) - 1))
+        return steps[kept], accuracy[kept]
+    return steps, accuracy

@@ -1,0 +1,142 @@
+"""The learning-curve model: shape, fit, population, and predictions of known curves."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import optimize
+
+from resque.forecasting import learning_curves
+from resque.forecasting.curve_shape import (
+    NOISE,
+    CurveExample,
+    FittedCurves,
+    accuracy_and_jacobian,
+    accuracy_at,
+    thinned,
+)
+from resque.forecasting.learning_curves import CurveModel, CurvePrediction
+
+STEPS = tuple(sorted({round(1.3**k) for k in range(27)}))
+
+
+def curve(pace, level=0.9, start=0.5, slope=0.0, noise=0.0, seed=0, **more):
+    random = np.random.default_rng(seed)
+    values = [
+        start + (level - start) / (1 + pace / s) + slope * math.log1p(s / pace) + noise * random.normal() for s in STEPS
+    ]
+    return CurveExample(STEPS, tuple(values), start, **more)
+
+
+def begun(example, until):
+    kept = sum(step <= until for step in example.steps)
+    return CurveExample(example.steps[:kept], example.accuracy[:kept], example.start, example.features, example.group)
+
+
+@given(
+    st.lists(st.floats(-2.0, 2.0), min_size=4, max_size=4),
+    st.floats(0.05, 0.95),
+    st.lists(st.floats(1.0, 5000.0), min_size=1, max_size=5),
+)
+def test_derivatives_equal_finite_differences(theta, start, steps):
+    parameters = np.array([theta]) + learning_curves._START
+    steps, starts = np.sort(np.array([steps])), np.array([start])
+    values, jacobian = accuracy_and_jacobian(parameters, steps, starts)
+    assert values[0] == pytest.approx(accuracy_at(parameters, steps[0], start)[0])
+    for place in range(4):
+        moved = [parameters + sign * 1e-5 * np.eye(4)[place] for sign in (1, -1)]
+        up, down = (accuracy_and_jacobian(each, steps, starts)[0] for each in moved)
+        assert jacobian[0, :, place] == pytest.approx((up - down)[0] / 2e-5, abs=1e-6)
+
+
+def test_fit_equals_a_general_optimizer():
+    examples = [curve(pace, level, slope=slope, noise=0.01, seed=seed) for seed, (pace, level, slope) in enumerate(
+        [(5, 0.9, 0.0), (40, 0.8, 0.01), (300, 0.95, 0.0), (20, 0.6, 0.02)]
+    )]  # fmt: skip
+    mean, precision = learning_curves._START, np.diag(learning_curves._START_DEVIATIONS**-2.0)
+    curves = FittedCurves(examples)
+    tiled = np.tile(mean, (len(examples), 1))
+    found, _ = curves.fit(tiled, tiled, np.tile(precision, (len(examples), 1, 1)))
+    for example, ours in zip(examples, found, strict=True):
+        alone = FittedCurves([example])
+
+        def loss(theta, alone=alone):
+            return float(alone._loss(theta[None], mean[None], precision[None])[0])
+
+        assert loss(ours) <= optimize.minimize(loss, mean, method="BFGS").fun + 1e-3
+
+
+def test_pace_of_a_run_shows_in_its_first_steps():
+    model = CurveModel([curve(pace, noise=0.005, seed=k) for k, pace in enumerate((8, 12, 20, 35, 60, 100, 170, 300))])
+    for pace in (15, 80):
+        true = next(s for s in range(1, 5000) if 0.5 + 0.4 / (1 + pace / s) >= 0.8)
+        prediction = model.predict(begun(curve(pace, noise=0.005, seed=99), 40), range(41, 3000))
+        assert prediction.median_if_reached(0.8) == pytest.approx(true, rel=0.3)
+        assert prediction.quantile(0.8, 0.1) <= true <= prediction.quantile(0.8, 0.9)
+
+
+def test_features_tell_the_level_before_the_first_step():
+    levels = np.linspace(0.6, 0.95, 15)
+    examples = [curve(20, level, features=(level,), noise=0.003, seed=k) for k, level in enumerate(levels)]
+    model = CurveModel(examples)
+    low, high = (
+        model.predict(CurveExample((), (), 0.5, (level,)), range(1, 800)).probability_reached(0.8)
+        for level in (0.65, 0.95)
+    )
+    assert high > low + 0.4
+
+
+def test_unknown_feature_is_at_the_mean():
+    examples = [curve(20, 0.7 + 0.02 * k, features=(float(k), math.nan), seed=k) for k in range(8)]
+    model = CurveModel(examples)
+    known, unknown = (
+        model.predict(CurveExample((), (), 0.5, features), range(1, 100))
+        for features in ((3.5, 1.0), (math.nan, math.nan))
+    )
+    assert np.allclose(known.best, unknown.best)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.lists(st.floats(0.0, 1.2), min_size=2, max_size=12), st.integers(0, 1000))
+def test_predictions_are_coherent_across_targets(evaluations, targets, seed):
+    random = np.random.default_rng(seed)
+    best = np.maximum.accumulate(random.uniform(0.0, 1.0, (50, evaluations)), axis=1)
+    weights = random.dirichlet(np.ones(50))
+    prediction = CurvePrediction(np.arange(1, evaluations + 1) * 3.0, best, weights)
+    targets = sorted(targets)
+    for name in ("probability_reached", "median_if_reached"):
+        values = [getattr(prediction, name)(target) for target in targets]
+        assert all(np.diff(values) <= 1e-9 if name == "probability_reached" else np.diff(values) >= -1e-9)
+    for share in (0.1, 0.5, 0.9):
+        assert all(np.diff([prediction.quantile(target, share) for target in targets]) >= 0)
+
+
+def test_path_ends_at_its_first_evaluation_at_the_target():
+    prediction = CurvePrediction(
+        np.array([10.0, 20.0, 30.0]), np.array([[0.1, 0.5, 0.5], [0.6, 0.7, 0.9]]), np.array([0.25, 0.75])
+    )
+    assert prediction.probability_reached(0.55) == 0.75
+    assert [prediction.quantile(0.5, share) for share in (0.5, 0.9)] == [10.0, 20.0]
+    assert prediction.quantile(0.55, 0.9) == 30.0
+
+
+def test_long_curves_are_thinned_and_keep_their_ends():
+    long = CurveExample(tuple(range(1, 2001)), tuple(1 - 1 / (1 + s) for s in range(1, 2001)), 0.0)
+    steps, accuracy = thinned(long)
+    assert len(steps) <= 40
+    assert (steps[0], steps[-1], accuracy[-1]) == (1, 2000, long.accuracy[-1])
+
+
+@pytest.mark.parametrize("noise", [0.002, 0.01, 0.05])
+def test_noise_is_measured_between_close_evaluations(noise):
+    close = tuple(sorted({round(1.1**k) for k in range(60)}))
+    random = np.random.default_rng(5)
+    rising = [0.9 - 0.4 / (1 + step / 20) for step in close]
+    examples = [
+        CurveExample(close, tuple(y + noise * random.normal() for y in rising), 0.5, group="a") for _ in range(20)
+    ]
+    model = CurveModel([*examples, curve(20, group="b")])
+    assert model._noise(CurveExample((), (), 0.5, group="a")) == pytest.approx(noise, rel=0.25)
+    assert model._noise(CurveExample((), (), 0.5, group="c")) == NOISE
