@@ -200,17 +200,25 @@ def test_frost_adds_ice_to_the_darkened_image(level, kept, ice):
     assert bool((black[:, 2] >= black[:, 0]).all())
 
 
-@pytest.mark.parametrize(("level", "share"), list(zip(SEVERITIES[:2], [0.0062, 0.0228], strict=True)))
-def test_snow_has_as_many_flakes_as_noise_exceeds_its_threshold(level, share):
-    """The sum of both layers of flakes is twice the mean of the values above the threshold."""
-    threshold = {2: 0.6, 4: 0.5}[level]
-    values = np.linspace(threshold, 1.5, 20001)
-    density = np.exp(-0.5 * ((values - 0.1) / 0.2) ** 2) / 0.2 / math.sqrt(2 * math.pi)
-    assert np.trapezoid(density, values) == pytest.approx(share, rel=0.01)
-    fallen = corrupted("snow", level, torch.zeros(2000, 1, 32, 32))
-    kept = {2: 0.95, 4: 0.9}[level]
+@pytest.mark.parametrize(
+    ("level", "mean", "threshold", "kept"),
+    [(2, 0.1, 0.6, 0.95), (4, 0.1, 0.5, 0.9), (6, 0.15, 0.55, 0.9), (8, 0.25, 0.6, 0.85), (10, 0.3, 0.65, 0.8)],
+)
+def test_snow_adds_twice_the_noise_above_its_threshold(level, mean, threshold, kept):
+    values = np.linspace(threshold, 2.0, 20001)
+    density = np.exp(-0.5 * ((values - mean) / 0.2) ** 2) / 0.2 / math.sqrt(2 * math.pi)
+    fallen = corrupted("snow", level, torch.zeros(1000, 1, 32, 32))
     expected = 2 * np.trapezoid(density * np.minimum(values, 1), values) + (1 - kept) * 0.5
-    assert float(fallen.mean()) == pytest.approx(expected, rel=0.02)
+    assert float(fallen.mean()) == pytest.approx(expected, rel=0.03)
+
+
+def test_snow_falls_within_45_degrees_of_the_vertical():
+    fallen = corrupted("snow", 10, torch.zeros(300, 1, 32, 32))[:, 0]
+    fallen = fallen - fallen.mean((1, 2), keepdim=True)
+    far, variance = 6, fallen.var()
+    down = float((fallen[:, far:] * fallen[:, :-far]).mean() / variance)
+    aside = float((fallen[:, :, far:] * fallen[:, :, :-far]).mean() / variance)
+    assert down > 0.1 > 2 * abs(aside)
 
 
 def test_brightness_raises_the_value_of_hsv():
@@ -343,6 +351,8 @@ def test_elastic_displaces_by_its_field_and_affine_map(level):
     field = (0.32 * level) ** 2 / 3 * (weights**2).sum() ** 2
     assert float(found.var()) == pytest.approx(field + (0.096 * level) ** 2 / 6, rel=0.1)
     assert abs(float(found.mean())) < 5 * float(found.std()) / math.sqrt(3000)
+    down = corrupted("elastic", level, ramps(33, 32, 3000))[:, 1, 16, 16]
+    assert abs(float(torch.corrcoef(torch.stack([found, down]))[0, 1])) < 5 / math.sqrt(3000)
 
 
 @pytest.mark.parametrize("level", [1, 5, 10])
