@@ -46,6 +46,7 @@ gpu-bundle: $(VENV)/installed
 
 pictures: $(VENV)/installed demo-run/resque.db
 	$(BIN)/python docs/pictures.py
+	$(BIN)/python docs/shift_pictures.py
 
 demo-run/resque.db:
 	$(MAKE) demo

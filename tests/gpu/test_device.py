@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from resque import Profile, load_data, profile, resque_dist, resque_task
+from resque.data.corruptions import IMAGE_CORRUPTIONS
+from resque.data.shifts import parse_shift
 from resque.energy.meters import ClockMeter
 from resque.errors import DeviceMemoryError
 from resque.indices.baselines.model_outputs import collect_outputs
@@ -56,6 +58,17 @@ def clean():
 @pytest.fixture(scope="module")
 def shifted():
     return load_data("digits@16px@train@500+gaussian:5")
+
+
+@pytest.mark.parametrize("name", IMAGE_CORRUPTIONS)
+def test_corruption_equals_that_of_the_cpu(name):
+    """A count of photons or a threshold of snow may fall on the other side for a value in ten thousand."""
+    images = load_data("digits@rgb@28px@100").images
+    expected, found = (
+        parse_shift(f"{name}:7")(images.to(device), indices=torch.arange(100), seed=3) for device in (CPU, DEVICE)
+    )
+    assert found.device.type == DEVICE.type
+    assert float(((found.cpu() - expected).abs() > 1e-4).float().mean()) < 1e-4
 
 
 def network(device, dtype=torch.float32):

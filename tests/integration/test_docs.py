@@ -10,6 +10,7 @@ import typer
 
 import resque
 from resque.cli.app import app
+from resque.data.shifts import SHIFT_TYPES
 from resque.ledger.export import read_json_lines
 from resque.workflows.project import KEYS
 
@@ -116,6 +117,13 @@ def test_file_format_page_has_every_key_of_the_project_file():
     text = (ROOT / "docs/reference/file-formats.md").read_text()
     rows = re.findall(r"^\| `\[(\w+)\]` \| `(\w+)` \|", text, re.M)
     assert sorted(rows) == sorted((section, key) for section, keys in KEYS.items() for key in keys)
+
+
+def test_page_of_shift_types_has_each_once_and_a_small_picture():
+    page = ROOT / "docs/reference/shift-types.md"
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page.read_text(), re.M)) == sorted(SHIFT_TYPES)
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text())
+    assert (page.parent / picture).stat().st_size < 300_000
 
 
 def test_python_reference_has_every_public_name():

@@ -68,7 +68,7 @@ def load_data(
         (4, 1, 8, 8)
         >>> load_data("digits+frog:3")
         Traceback (most recent call last):
-        resque.errors.DataError: unknown shift 'frog': nearest are fog, frost, rotation, each with :LEVEL
+        resque.errors.DataError: unknown shift 'frog': nearest are fog, frost, rotation
     """
     if isinstance(data, str):
         options = ReadOptions(Path(root), limit, on_progress, download)

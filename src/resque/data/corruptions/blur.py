@@ -36,7 +36,7 @@ def _gaussian_blur(images: Tensor, level: int, indices: Tensor, seed: int) -> Te
 
 def _defocus_blur(images: Tensor, level: int, indices: Tensor, seed: int) -> Tensor:
     """Average over a disc with soft edges; at width 32 its variance is that of the published kernel."""
-    radius = 0.5 + to_width(at_level((0.0, 0.05, 0.19, 0.43, 0.5, 1.08), level), images)
+    radius = 0.5 + to_width(at_level((0.0, 0.048, 0.186, 0.43, 0.5, 1.08), level), images)
     reach, channels = math.ceil(radius), images.shape[1]
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     disc = (radius + 0.5 - torch.hypot(offsets[:, None], offsets[None, :])).clamp(0.0, 1.0)
