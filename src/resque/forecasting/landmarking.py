@@ -4,10 +4,11 @@ The learning-curve model of :mod:`resque.forecasting.learning_curves` is fitted 
 tasks use only new tasks, and shifts only shifts. It is target-free: a run counts whether or not it reached a target.
 """
 
+import bisect
 import contextlib
-import itertools
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,11 +20,13 @@ from resque.forecasting.learning_curves import CurveModel, CurvePrediction
 from resque.forecasting.selection import updates_to_learn_from
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Estimate, Features, Forecast, ForecastRevision, LearningCurve, Update
+from resque.ledger.serialization import from_dict
 from resque.ledger.store import Ledger
 from resque.training.job import RetrainingJob, evaluation_steps
+from resque.training.recipe import Recipe
 from resque.types import Interval
 
-__all__ = ["FEWEST_CURVES", "FIRST_LANDMARK", "CurveHistory", "ForecastReviser", "revise_forecast"]
+__all__ = ["FEWEST_CURVES", "FIRST_LANDMARK", "CurveHistory", "ForecastReviser", "known_evaluations", "revise_forecast"]
 
 FEWEST_CURVES = 5
 """Fewest learning curves of earlier runs."""
@@ -65,7 +68,7 @@ def revise_forecast(
     query: ForecastQuery,
     curve: LearningCurve,
     level: float = LEVEL,
-    job: RetrainingJob | None = None,
+    evaluations: Sequence[int] | None = None,
 ) -> ForecastRevision | None:
     """Forecast the total steps of an update that is running, and its probability of reaching the target.
 
@@ -74,7 +77,7 @@ def revise_forecast(
         query: Update that was forecast before it started.
         curve: Learning curve up to now.
         level: Nominal coverage of the interval.
-        job: Retraining job, whose evaluations end a run; None if these are unknown.
+        evaluations: Steps of the run's evaluations, at which alone it can end; None if they are unknown.
 
     Returns:
         The revised forecast; None with too few earlier curves, or after the step budget.
@@ -90,14 +93,30 @@ def revise_forecast(
     running = _example(query.features, curve, query.group, query.shift_type, query.condition)
     if history.model is None or running is None or curve.steps[-1] >= query.max_steps:
         return None
-    prediction = history.model.predict(running, _evaluations(curve.steps[-1], query, job))
+    step = curve.steps[-1]
+    to_come = [*_unknown_evaluations(step, query.max_steps)] if evaluations is None else evaluations
+    to_come = [min(at, query.max_steps) for at in to_come if at > step] or [query.max_steps]
+    prediction = history.model.predict(running, _some(to_come))
     return ForecastRevision(
-        step=curve.steps[-1],
+        step=step,
         accuracy=curve.accuracy[-1],
-        steps=_total_steps(prediction, query, curve.steps[-1], level, job),
+        steps=_total_steps(prediction, query.target_accuracy, to_come, level, step),
         probability_reached=prediction.probability_reached(query.target_accuracy),
         n_history=history.n_own,
     )
+
+
+def known_evaluations(update: Update, max_steps: int) -> list[int] | None:
+    """Return the steps of all evaluations of a finished update's recipe; None if it does not say them.
+
+    Example:
+        >>> known_evaluations(bundled_updates()[0], max_steps=20)
+        [0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 13, 15, 18, 21]
+    """
+    per_epoch = update.curve.steps_per_epoch
+    if per_epoch is None or "evaluate_growth" not in update.recipe:
+        return None
+    return [*evaluation_steps(max_steps, per_epoch, from_dict(Recipe, update.recipe))]
 
 
 class ForecastReviser:
@@ -128,7 +147,9 @@ class ForecastReviser:
         level: float = LEVEL,
         job: RetrainingJob | None = None,
     ) -> None:
-        self._updates, self._query, self._bundled, self._level, self._job = history, query, bundled, level, job
+        self._updates, self._query, self._bundled, self._level = history, query, bundled, level
+        self._evaluations = None if job is None else job.evaluations
+        self._ends_at_once = job is not None and job.recipe.fixed_epochs is not None
         self._history: CurveHistory | None = None
 
     @classmethod
@@ -159,7 +180,8 @@ class ForecastReviser:
         with contextlib.suppress(np.linalg.LinAlgError):  # a failed forecast must not end the training
             if self._history is None:
                 self._history = CurveHistory.of(self._updates, self._query, self._bundled)
-            return revise_forecast(self._history, self._query, curve, self._level, self._job)
+            revision = revise_forecast(self._history, self._query, curve, self._level, self._evaluations)
+            return revision if revision is None or not self._ends_at_once else _at_the_end(revision, self._query)
         return None
 
 
@@ -210,32 +232,32 @@ def _logit(share: float) -> float:
     return math.log(bounded / (1.0 - bounded))
 
 
-def _evaluations(step: int, query: ForecastQuery, job: RetrainingJob | None) -> list[int]:
-    """Return the evaluations to come, at most 400 of them; about 5 % apart where they are unknown."""
-    if job is None:
-        growing = itertools.accumulate(
-            itertools.repeat(step), lambda at, _: max(at + 1, int(at * (1.0 + _EVALUATION_GROWTH)))
-        )
-        steps = [*itertools.takewhile(lambda at: at < query.max_steps, growing), query.max_steps]
-    else:
-        steps = [*evaluation_steps(query.max_steps, job.steps_per_epoch, job.recipe)]
-    steps = [min(at, query.max_steps) for at in steps if at > step]
-    wanted = np.linspace(0, len(steps) - 1, min(len(steps), _MOST_EVALUATIONS)).round().astype(int)
-    return [steps[place] for place in wanted]
+def _unknown_evaluations(step: int, max_steps: int) -> Iterator[int]:
+    """Yield evaluations to come, about 5 % apart."""
+    while step < max_steps:
+        step = min(max(step + 1, int(step * (1.0 + _EVALUATION_GROWTH))), max_steps)
+        yield step
+
+
+def _some(evaluations: Sequence[int]) -> list[int]:
+    """Return at most 400 of the evaluations, evenly spaced, and the last."""
+    wanted = np.linspace(0, len(evaluations) - 1, min(len(evaluations), _MOST_EVALUATIONS)).round().astype(int)
+    return [evaluations[place] for place in wanted]
 
 
 def _total_steps(
-    prediction: CurvePrediction, query: ForecastQuery, step: int, level: float, job: RetrainingJob | None
+    prediction: CurvePrediction, target: float, evaluations: Sequence[int], level: float, step: int
 ) -> Estimate:
-    """Return the forecast of the steps at which the run ends."""
-    guarantee = f"no coverage guarantee; revised after {step} steps"
-    if job is not None and job.recipe.fixed_epochs is not None:
-        steps = float(query.max_steps)
-        return Estimate(steps, Interval(steps, steps, level, guarantee), steps)
-    target = query.target_accuracy
-    value = prediction.median_if_reached(target)
-    if job is not None:
-        value = float(job.evaluation_at_or_after(value))
+    """Return the forecast of the steps at which the run ends: at one of its evaluations."""
+    after = bisect.bisect_left(evaluations, prediction.median_if_reached(target))
+    value = float(evaluations[min(after, len(evaluations) - 1)])
     low, high, upper = (prediction.quantile(target, share) for share in ((1 - level) / 2, (1 + level) / 2, level))
-    upper = max(upper, value) if level >= 0.5 else upper
-    return Estimate(value, Interval(min(low, value), max(high, value), level, guarantee), upper)
+    interval = Interval(min(low, value), max(high, value), level, f"no coverage guarantee; revised after {step} steps")
+    return Estimate(value, interval, max(upper, value) if level >= 0.5 else upper)
+
+
+def _at_the_end(revision: ForecastRevision, query: ForecastQuery) -> ForecastRevision:
+    """Return the revision of a run whose length does not depend on its accuracy."""
+    steps = float(query.max_steps)
+    interval = dataclasses.replace(revision.steps.interval, low=steps, high=steps)
+    return dataclasses.replace(revision, steps=Estimate(steps, interval, steps))

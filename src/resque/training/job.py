@@ -95,6 +95,11 @@ class RetrainingJob:
         """Step budget: optimizer steps in the maximum number of epochs."""
         return self.steps_per_epoch * (self.recipe.fixed_epochs or self.recipe.max_epochs)
 
+    @property
+    def evaluations(self) -> tuple[int, ...]:
+        """Steps of all evaluations of a run that is not ended earlier."""
+        return tuple(evaluation_steps(self.max_steps, self.steps_per_epoch, self.recipe))
+
     def samples_after(self, steps: int) -> int:
         """Return the number of training samples passed in so many steps, counting repeats."""
         epochs, rest = divmod(steps, self.steps_per_epoch)

@@ -38,7 +38,7 @@ from resque.forecasting.evaluation.metrics import (
 from resque.forecasting.evaluation.settlement import FORECAST
 from resque.forecasting.history import ForecastQuery, starts_at_target, update_group
 from resque.forecasting.intervals import LEVEL, check_level
-from resque.forecasting.landmarking import revise_forecast
+from resque.forecasting.landmarking import known_evaluations, revise_forecast
 from resque.ledger.records import Update
 from resque.training.job import RetrainingJob
 from resque.types import Interval
@@ -275,7 +275,8 @@ def _revisions(folds: TrainingFolds, update: Update, query: ForecastQuery) -> It
     landmark = max(step for step in update.curve.steps if step <= epoch)
     if before is None or not landmark:
         return
-    after = revise_forecast(folds.curves(query), query, update.curve.until(landmark), folds.level)
+    curve, evaluations = update.curve.until(landmark), known_evaluations(update, query.max_steps)
+    after = revise_forecast(folds.curves(query), query, curve, folds.level, evaluations)
     if after is None:
         return
     yield BEFORE, score_distribution(before, update, query, folds.level, success)

@@ -82,6 +82,7 @@ class PredictorReport:
         n: Number of updates.
         reached: Number of updates that reached the target; errors are computed on these.
         median_error: Median of ``|forecast - steps| / steps``.
+        median_factor: Median of the larger of forecast and steps over the smaller.
         within_factor_2: Share of forecasts within a factor of 2 of the steps.
         spearman: 95 % interval of the rank correlation of forecast and steps; None if undefined.
         spearman_value: Rank correlation of forecast and steps; None if undefined.
@@ -96,6 +97,7 @@ class PredictorReport:
     n: int
     reached: int
     median_error: float
+    median_factor: float
     within_factor_2: float
     spearman: Interval | None
     spearman_value: float | None
@@ -132,6 +134,7 @@ def evaluate_predictor(predictor: str, scored: Sequence[ScoredForecast], level: 
         n=len(scored),
         reached=len(reached),
         median_error=float(np.median(np.abs(np.expm1(forecast - steps)))) if reached else math.nan,
+        median_factor=float(np.exp(np.median(np.abs(forecast - steps)))) if reached else math.nan,
         within_factor_2=float(np.mean(np.abs(forecast - steps) <= math.log(2.0))) if reached else math.nan,
         spearman=correlation_range,
         spearman_value=correlation,
