@@ -99,9 +99,7 @@ def test_nothing_is_below_what_the_pilot_measured(asked, steps, norm, change):
         assert estimate.value <= estimate.upper <= estimate.interval.high or cost != "steps"
 
 
-@pytest.mark.parametrize(
-    ("steps", "advice"), [(5, "it takes 8 steps or more"), (100, "a shorter pilot or more updates")]
-)
+@pytest.mark.parametrize(("steps", "advice"), [(5, "it takes 8 steps or more"), (100, "too few learning curves")])
 def test_without_a_revision_the_forecast_stands_with_a_note(asked, steps, advice):
     forecast, job = asked
     forecast = dataclasses.replace(forecast, reliability_issues=("too few",))

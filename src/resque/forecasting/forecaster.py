@@ -122,7 +122,7 @@ def forecast_from_features(
         shift_types_history=tuple(sorted({str(row.example.shift_type or "unnamed") for row in own})),
         alternatives=_alternatives(history, query, job, bundled, own or steps.rows),
         notes=history_notes(history, own, job, parent),
-        reliability_issues=unreliability_reasons(own, history, query, used, level),
+        reliability_issues=unreliability_reasons(own, history, query, used, level, step_cost.wall_s),
     )
 
 

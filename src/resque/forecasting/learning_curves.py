@@ -49,6 +49,7 @@ _START_DEVIATIONS = np.array([1.5, 1.6, 0.6, 0.8])
 _PRIOR_DIFFERENCES = 20.0  # with that deviation
 _MEAN, _LINEAR, _NONLINEAR, _GROUP, _SHIFT_TYPE, _CONDITION = 4.0, 3.0, 1.0, 1.0, 0.3, 0.15  # times the covariance
 _OTHER_GROUP = 0.3  # share of a shift type's effect that models have in common
+_PRIOR_FOLDS = 4.0  # with half of the first deviations, in the estimate of the covariance
 _EM_ROUNDS = 4
 _DEGREES_OF_FREEDOM = 5  # of prior and proposal: heavier tails than the normal
 _PROPOSAL_SCALE = 1.1
@@ -171,7 +172,8 @@ class CurveModel:
             covariance = residuals.T @ residuals / n
             if number:  # the first fit has a prior of its own
                 covariance += (np.linalg.inv(hessians) / factors[:, None, None]).mean(0)
-            covariance += 1e-6 * np.eye(PARAMETERS)
+            shrinkage = _PRIOR_FOLDS / (_PRIOR_FOLDS + len(set(folds)))  # few folds may agree by chance
+            covariance = (1.0 - shrinkage) * covariance + shrinkage * np.diag((0.5 * _START_DEVIATIONS) ** 2)
         self._covariance = covariance
 
     def _leave_fold_out(self, parameters: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

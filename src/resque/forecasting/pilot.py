@@ -111,7 +111,7 @@ def _ended(forecast: Forecast, pilot: Pilot, measured: Mapping[str, float], reac
 
 
 def _no_revision(pilot: Pilot) -> str:
-    why = "too few comparable updates were still below their target by then: a shorter pilot or more updates may help"
+    why = "there are too few learning curves of comparable updates: do more updates"
     if pilot.steps < FIRST_LANDMARK:
         why = f"it takes {FIRST_LANDMARK} steps or more, such as 100"
     return f"the pilot of {pilot.steps} steps did not make the forecast sharper: {why}"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from resque.ledger.records import Features
 
-__all__ = ["CHOSEN", "PREDICTORS", "REACHING", "TINY", "Predictor", "predictor_values"]
+__all__ = ["CHOSEN", "HARDER_BELOW", "PREDICTORS", "REACHING", "TINY", "Predictor", "predictor_values"]
 
 Predictor = Callable[[Features, float], float | None]
 """Function of features and target accuracy; None where a feature is unknown."""
@@ -63,6 +63,8 @@ CHOSEN = (
 )
 """Sets of predictors in order of preference, chosen by cross-validated errors in the studies; the first is for new
 tasks."""
+HARDER_BELOW = frozenset({"LogME"})
+"""Predictors whose smaller values are of harder updates; of all others the larger ones are."""
 REACHING = ("BN-adapted gap", "k-NN accuracy", "LogME")
 """Predictors of success: the distance to the target, and the accuracy that the representations allow."""
 

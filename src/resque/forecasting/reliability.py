@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from resque._format import format_cost
 from resque.forecasting.history import ForecastQuery, HistoryRow, history_rows
+from resque.forecasting.predictors import HARDER_BELOW
 from resque.ledger.records import Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
@@ -17,6 +19,7 @@ FEWEST_REACHED = 3
 INDEX = "index"
 """Name of the predictor RESQUE_dist."""
 _TOLERANCE = 0.1
+_PILOT_STEPS = 100
 
 
 def unreliability_reasons(
@@ -25,10 +28,12 @@ def unreliability_reasons(
     query: ForecastQuery,
     predictors: Sequence[str],
     level: float,
+    step_s: float,
 ) -> tuple[str, ...]:
     """Return reasons why the forecast is not reliable enough for a decision; empty if there are none.
 
-    Bundled updates may shape a forecast, but only the user's own updates of this model and recipe make it reliable.
+    Bundled updates may shape a forecast, but only the user's own updates of this model and recipe make it reliable. An
+    update that is easier than all of them is no reason, nor is a predictor that the forecast does not use.
 
     Args:
         own_rows: Training rows of the user's own updates.
@@ -36,23 +41,25 @@ def unreliability_reasons(
         query: Update that was forecast.
         predictors: Predictors of the steps and of success.
         level: Nominal coverage of the intervals.
+        step_s: Seconds per step, to say how long a pilot takes.
     """
+    pilot = _pilot(query, step_s)
     if not own_rows:
         task = query.features.task_index is not None
         advice = "do a few updates for new tasks" if task else "run `resque calibrate`, or do a few updates"
-        return (f"the forecast rests on bundled updates only: {advice} with this model",)
+        return (f"the forecast rests on bundled updates only: {pilot} decides; or {advice} with this model",)
     rows = [row for row in own_rows if row.example.group == query.group]
     reasons = [*_too_few(rows, level)]
     for name in dict.fromkeys(predictors if rows else ()):
         values = _own_values(history, query, name)
         if not values:
             reasons.append(f"no own update with this model and recipe has the predictor {name}: do more updates")
-        elif side := _side_out_of_range(query.values([name]), values):
-            reasons.append(_extrapolation(name, side))
-    if INDEX not in predictors:  # an index above the range shows an unusual shift, whatever the forecast uses
-        values = _own_values(history, query, INDEX)
-        if len(values) >= FEWEST_UPDATES and _side_out_of_range(query.values([INDEX]), values) == "above":
-            reasons.append(_extrapolation(INDEX, "above"))
+        elif _is_harder(name, query.values([name]), values):
+            side = "below" if name in HARDER_BELOW else "above"
+            reasons.append(
+                f"extrapolation: {name} is {side} the range of the own updates with this model and recipe, so this one "
+                f"is harder: {pilot} decides; or do similar ones first"
+            )
     return tuple(reasons)
 
 
@@ -84,24 +91,24 @@ def _own_values(history: Sequence[Update], query: ForecastQuery, name: str) -> l
     return [row.example.features[0] for row in rows if row.example.group == query.group]
 
 
-def _side_out_of_range(query_values: tuple[float, ...] | None, values: Sequence[float]) -> str | None:
-    """Return ``below`` or ``above`` if the queried value lies outside the range of the others; None if inside.
+def _is_harder(name: str, query_values: tuple[float, ...] | None, values: Sequence[float]) -> bool:
+    """Return whether the queried value lies outside the range of the others, on the side of harder updates.
 
-    The tolerance is 10 % of that range, but at least 0.01 and at most 0.1.
-
-    For a log predictor, 0.1 is about 10 % of its argument.
+    The tolerance is 10 % of that range, but at least 0.01 and at most 0.1. For a log predictor, 0.1 is about 10 % of
+    its argument.
     """
     if query_values is None:
-        return None
+        return False
     tolerance = min(_TOLERANCE, max(_TOLERANCE * (max(values) - min(values)), _TOLERANCE**2))
-    if query_values[0] < min(values) - tolerance:
-        return "below"
-    return "above" if query_values[0] > max(values) + tolerance else None
+    if name in HARDER_BELOW:
+        return query_values[0] < min(values) - tolerance
+    return query_values[0] > max(values) + tolerance
 
 
-def _extrapolation(name: str, side: str) -> str:
-    where = f"{side} the range of the own updates with this model and recipe"
-    return f"extrapolation: {name} is {where}: do similar ones first"
+def _pilot(query: ForecastQuery, step_s: float) -> str:
+    """Return the option of a pilot, and how long its steps take."""
+    steps = min(_PILOT_STEPS, query.max_steps)
+    return f"`--pilot {steps}` (about {format_cost('wall_s', steps * step_s)} of training)"
 
 
 def history_notes(

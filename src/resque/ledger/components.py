@@ -173,7 +173,7 @@ class ForecastRevision(Serializable):
         accuracy: Accuracy on the test data at that step.
         steps: Forecast of the total number of optimizer steps.
         probability_reached: Probability of reaching the target within the step budget.
-        n_history: Number of earlier updates that were still below the target at that step (the risk set).
+        n_history: Number of the user's own earlier updates whose learning curves shape the revision.
     """
 
     step: int
