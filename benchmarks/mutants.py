@@ -2,32 +2,36 @@
 
 mutmut would run the whole suite first, and draws no sample; cosmic-ray draws none either, and has one test command for
 all modules. Here each drawn mutant gets the tests of its package, those of its module first, in a copy of the tree.
-Run it with ``make mutants``; exit code 1 means that less than 95 % were killed.
+Run it with ``make mutants``; exit code 1 means that less than 95 % were killed. Each outcome is kept in
+``benchmarks/mutants.jsonl``: a killed mutant is not run again while its function stays as it is, so that an interrupted
+sample continues. Other functions do not change which of a function's mutants are drawn.
 """
 
 import argparse
 import ast
 import copy
+import hashlib
+import json
 import os
-import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+OUTCOMES = ROOT / "benchmarks/mutants.jsonl"
 MODULES = [
     "indices/angles.py", "indices/class_sums.py", "indices/distribution.py", "indices/half_assignment.py",
     "indices/clustering.py", "indices/nearest_mean.py", "indices/baselines/moments.py",
     "indices/baselines/transferability.py", "training/cost_tracking.py", "training/stopping.py", "energy/reading.py",
     "ledger/components.py", "ledger/records.py", "forecasting/cost_model.py", "forecasting/intervals.py",
-    "forecasting/costs.py",
+    "forecasting/costs.py", "forecasting/curve_shape.py", "forecasting/learning_curves.py", "forecasting/pilot.py",
 ]  # fmt: skip
 SWAPS: dict[type, type] = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.FloorDiv: ast.Mult,
@@ -36,14 +40,17 @@ SWAPS: dict[type, type] = {
 }  # fmt: skip
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "sum": "mean", "mean": "sum", "sqrt": "square"}
 LEAST_KILLED = 0.95
+EQUIVALENT: dict[str, str] = {}
+"""Mutant → why no test can tell it from its original."""
 
 
 class Mutant(NamedTuple):
-    """An expression of a module below ``src/resque``, and the source that replaces it."""
+    """An expression of a module below ``src/resque``, the source that replaces it, and a key of both in their place."""
 
     module: str
     node: ast.expr
     new: str
+    key: str
 
     def source(self) -> str:
         """Return the module with the change."""
@@ -53,7 +60,7 @@ class Mutant(NamedTuple):
         return b"".join([*lines[:first], head, f"({self.new})".encode(), tail, *lines[last + 1 :]]).decode()
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.node.lineno}: `{ast.unparse(self.node)}` → `{self.new}`"
+        return f"{self.module}: `{ast.unparse(self.node)}` → `{self.new}`"
 
 
 def expressions(node: ast.AST) -> Iterator[ast.expr]:
@@ -90,9 +97,15 @@ def changed(node: ast.expr) -> str | None:
 
 
 def mutants_of(module: str) -> list[Mutant]:
-    """Return all mutants of a module."""
-    tree = ast.parse((ROOT / "src/resque" / module).read_text())
-    return [Mutant(module, node, new) for node in expressions(tree) if (new := changed(node))]
+    """Return all mutants of a module; their keys change with the function or class that holds them."""
+    mutants = []
+    for part in ast.parse((ROOT / "src/resque" / module).read_text()).body:
+        within = f"{module} {ast.unparse(part)}"
+        for place, node in enumerate(expressions(part)):
+            if new := changed(node):
+                key = hashlib.sha256(f"{within} {place} {new}".encode()).hexdigest()[:16]
+                mutants.append(Mutant(module, node, new, key))
+    return mutants
 
 
 def run_tests(module: str, tree: Path, timeout_s: float) -> bool:
@@ -113,44 +126,66 @@ def run_tests(module: str, tree: Path, timeout_s: float) -> bool:
         return False
 
 
+def run_all(mutants: Sequence[Mutant], jobs: int) -> None:
+    """Test each mutant in one of ``jobs`` copies of the tree, and append its outcome to the file."""
+    with tempfile.TemporaryDirectory(prefix="resque-mutants-") as folder, ThreadPoolExecutor(jobs) as workers:
+        trees: SimpleQueue[Path] = SimpleQueue()
+        limits_s: dict[str, float] = {}
+        for number in range(jobs):
+            ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
+            trees.put(Path(shutil.copytree(ROOT, Path(folder, str(number)), ignore=ignored)))
+
+        def test(mutant: Mutant, source: str) -> None:
+            tree = trees.get()
+            file = tree / "src/resque" / mutant.module
+            original = file.read_text()
+            file.write_text(source)
+            try:
+                killed = not run_tests(mutant.module, tree, limits_s[Path(mutant.module).parts[0]])
+            finally:
+                file.write_text(original)
+                trees.put(tree)
+            with OUTCOMES.open("a") as kept:
+                kept.write(json.dumps({"key": mutant.key, "mutant": str(mutant), "killed": killed}) + "\n")
+
+        for package, module in {Path(mutant.module).parts[0]: mutant.module for mutant in mutants}.items():
+            started = time.monotonic()
+            if not run_tests(module, Path(folder, "0"), 1e4):
+                sys.exit(f"tests fail without a change: {package}")
+            limits_s[package] = 60.0 + 3.0 * (time.monotonic() - started)
+        list(workers.map(test, mutants, [mutant.source() for mutant in mutants]))
+
+
 def main() -> None:
-    """Draw mutants, test each, and print a table and the survivors."""
+    """Draw mutants, test those that are not known to be killed, and print a table and the survivors."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("--count", 200), ("--seed", 0), ("--jobs", 2)):
         parser.add_argument(name, type=int, default=default)
     parser.add_argument("--only", nargs="*", default=MODULES, help="modules below src/resque")
+    parser.add_argument("--known", action="store_true", help="run none, and count those of earlier runs")
     options = parser.parse_args()
     everything = [mutant for module in options.only for mutant in mutants_of(module)]
-    drawn = random.Random(options.seed).sample(everything, min(options.count, len(everything)))
-    with tempfile.TemporaryDirectory(prefix="resque-mutants-") as folder, ThreadPoolExecutor(options.jobs) as workers:
-        trees: SimpleQueue[Path] = SimpleQueue()
-        for number in range(options.jobs):
-            ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
-            trees.put(Path(shutil.copytree(ROOT, Path(folder, str(number)), ignore=ignored)))
-
-        def survives(mutant: Mutant) -> bool:
-            tree = trees.get()
-            file = tree / "src/resque" / mutant.module
-            file.write_text(mutant.source())
-            try:
-                return run_tests(mutant.module, tree, timeout_s)
-            finally:
-                shutil.copyfile(ROOT / "src/resque" / mutant.module, file)
-                trees.put(tree)
-
-        started = time.monotonic()
-        packages = {Path(mutant.module).parts[0]: mutant.module for mutant in drawn}
-        if broken := [package for package, module in packages.items() if not run_tests(module, Path(folder, "0"), 1e4)]:
-            sys.exit(f"tests fail without a change: {', '.join(broken)}")
-        timeout_s = 120.0 + 3 * (time.monotonic() - started)
-        lives = list(workers.map(survives, drawn))
+    drawn = sorted(everything, key=lambda each: hashlib.sha256(f"{options.seed} {each.key}".encode()).digest())
+    drawn = [mutant for mutant in drawn[: options.count] if str(mutant) not in EQUIVALENT]
+    if not options.known:
+        killed = {key for key, is_killed in outcomes().items() if is_killed}
+        run_all([mutant for mutant in drawn if mutant.key not in killed], options.jobs)
+    known = outcomes()
+    drawn = [mutant for mutant in drawn if mutant.key in known]
     print("| module | mutants | killed |\n|---|---|---|")
     for module in options.only:
-        mine = [alive for mutant, alive in zip(drawn, lives, strict=True) if mutant.module == module]
-        print(f"| {module} | {len(mine)} of {len(mutants_of(module))} | {mine.count(False)} |")
-    print(f"| all | {len(drawn)} of {len(everything)} | {lives.count(False)} |\n")
-    print("\n".join(f"* survived: {mutant}" for mutant, alive in zip(drawn, lives, strict=True) if alive))
-    sys.exit(lives.count(False) < LEAST_KILLED * len(drawn))
+        mine = [known[mutant.key] for mutant in drawn if mutant.module == module]
+        print(f"| {module} | {len(mine)} of {len(mutants_of(module))} | {mine.count(True)} |")
+    survivors = [mutant for mutant in drawn if not known[mutant.key]]
+    print(f"| all | {len(drawn)} of {len(everything)} | {len(drawn) - len(survivors)} |\n")
+    print("\n".join(f"* survived: {mutant}, line {mutant.node.lineno}" for mutant in survivors))
+    sys.exit(len(survivors) > (1.0 - LEAST_KILLED) * len(drawn))
+
+
+def outcomes() -> dict[str, bool]:
+    """Return key → killed, of the mutants that were run; the last run of each counts."""
+    lines = OUTCOMES.read_text().splitlines() if OUTCOMES.is_file() else []
+    return {row["key"]: row["killed"] for row in map(json.loads, lines)}
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """A custom training loop, measured with ``resque.record``."""
 
-import contextlib
 import copy
 import dataclasses
 import json
 import shlex
 import tempfile
-import types
 import warnings
 from pathlib import Path
 from unittest.mock import Mock
@@ -19,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import resque
-from doubles import synthetic_update
+from doubles import BrokenMeter, synthetic_update
 from resque.data.preprocessing import as_float
 from resque.energy.grid import Grid
 from resque.energy.meters import ClockMeter
@@ -107,21 +105,6 @@ def test_failed_loop_writes_nothing(tmp_path):
     with pytest.raises(KeyError):
         failing()
     assert not (tmp_path / "h.db").exists()
-
-
-class BrokenMeter(ClockMeter):
-    """A meter that fails at the end of its window."""
-
-    def __init__(self, failure: object) -> None:
-        self.failure = failure
-
-    @contextlib.contextmanager
-    def window(self):
-        try:
-            yield types.SimpleNamespace(reading=self.failure)
-        finally:
-            if isinstance(self.failure, Exception):
-                raise self.failure
 
 
 FAILURES = OSError("the driver is gone"), RuntimeError("of two\nlines"), ZeroDivisionError(), None, 0.5, "3 kWh"
