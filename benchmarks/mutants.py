@@ -122,16 +122,19 @@ def load_libraries() -> None:
 
 def run_tests(module: str, tree: Path, timeout_s: float) -> bool:
     """Return whether tests pass in a copy of the tree: those of a module in a fork, then those of its package."""
-    package, own = Path(module).parts[0], Path("tests", Path(module).parts[0], f"test_{Path(module).stem}.py")
-    paths = [f"src/resque/{module}", *([str(own)] if (tree / own).is_file() else [])]
-    fork = get_context("fork").Process(target=_fork, args=(tree, paths))
+    tests, stem = tree / "tests" / Path(module).parts[0], Path(module).stem
+    own = tests / f"test_{stem}.py"
+    files = (
+        [own] if own.is_file() else [file for file in tests.glob("test_*.py") if f".{stem} import" in file.read_text()]
+    )
+    fork = get_context("fork").Process(target=_fork, args=(tree, [f"src/resque/{module}", *map(str, files)]))
     fork.start()
     fork.join(timeout_s)
     fork.kill()
     fork.join()
     if fork.exitcode not in (0, 5):  # 5: no tests of its own
         return False
-    command = [sys.executable, "-m", "pytest", "-x", "-q", f"tests/{package}"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", str(tests)]
     settings: dict[str, Any] = {"cwd": tree, "env": {**os.environ, **_environment(tree)}, "capture_output": True}
     try:
         return subprocess.run(command, check=False, timeout=timeout_s, **settings).returncode == 0
@@ -199,8 +202,9 @@ def main() -> None:
     drawn = drawn[: options.count]
     if not options.known:
         killed = {key for key, is_killed in outcomes().items() if is_killed}
-        run_all([mutant for mutant in drawn if mutant.key not in killed], options.jobs)
-    known = outcomes()
+        equivalent = {mutant.key for mutant in drawn if str(mutant) in EQUIVALENT}
+        run_all([mutant for mutant in drawn if mutant.key not in killed | equivalent], options.jobs)
+    known = {mutant.key: False for mutant in drawn if str(mutant) in EQUIVALENT} | outcomes()
     survivors = print_table([mutant for mutant in drawn if mutant.key in known], known, everything)
     sys.exit(survivors > (1.0 - LEAST_KILLED) * len(drawn))
 
