@@ -17,7 +17,9 @@ _DIST = "dist --model resque.networks:small_cnn --original digits --shifted"
 _RETRAIN = "retrain --model resque.networks:small_cnn --train digits@60 --test digits@60 --target-accuracy .9"
 LINES = {
     "gzip bomb": f"{_DIST} idx:bomb.gz",
+    "gzip bomb of level 1": f"{_DIST} idx:bomb-1.gz",
     "zip bomb": f"{_DIST} npz:bomb.npz",
+    "zip bomb of level 1": f"{_DIST} npz:bomb-1.npz",
     "zip bomb of weights": f"{_DIST} digits@60 --weights bomb.pt",
     "pixel bomb": f"{_DIST} folder:pictures",
     "idx header that overflows": f"{_DIST} idx:overflow",
@@ -64,15 +66,16 @@ def _faults(ended: Ended) -> list[str]:
 
 def _make(folder: Path) -> None:
     """Write the files; what they unpack to never lies in memory."""
-    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
-    with (folder / "bomb.gz").open("wb") as file:
-        file.write(squeeze.compress(_idx_header(BOMB // MIB, 1024, 1024)))
-        for _ in range(BOMB // MIB):
-            file.write(squeeze.compress(bytes(MIB)))
-        file.write(squeeze.flush())
+    for name, level in (("bomb.gz", 9), ("bomb-1.gz", 1)):
+        squeeze = zlib.compressobj(level, zlib.DEFLATED, 31)
+        with (folder / name).open("wb") as file:
+            file.write(squeeze.compress(_idx_header(BOMB // MIB, 1024, 1024)))
+            for _ in range(BOMB // MIB):
+                file.write(squeeze.compress(bytes(MIB)))
+            file.write(squeeze.flush())
     head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({BOMB // MIB}, 1024, 1024)}}".ljust(117) + "\n"
-    for name in ("bomb.npz", "bomb.pt"):
-        archive = zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED, compresslevel=9)
+    for name, level in (("bomb.npz", 9), ("bomb-1.npz", 1), ("bomb.pt", 9)):
+        archive = zipfile.ZipFile(folder / name, "w", zipfile.ZIP_DEFLATED, compresslevel=level)
         with archive, archive.open("a/x.npy" if name.endswith("pt") else "x.npy", "w") as stream:
             stream.write(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode())
             for _ in range(BOMB // MIB):

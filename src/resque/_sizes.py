@@ -2,26 +2,39 @@
 
 import operator
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from resque.errors import DataError
 
-__all__ = ["MOST_CLASSES", "check_size", "is_number_of_classes", "memory_bytes", "stored_bytes"]
+__all__ = ["MOST_CLASSES", "check_expansion", "check_memory", "free_bytes", "is_number_of_classes", "stored_bytes"]
 
 MOST_CLASSES = 2**20
 _HARMLESS = 2**27
-_MOST_EXPANDED = 500  # deflate reaches 1,030 on zeros; drawings on a plain ground stay below 300
+_MOST_EXPANDED = 200  # zeros reach 229 at the lowest level of deflate, 1,030 at the highest; dSprites has 113
+_CONTAINER = Path("/sys/fs/cgroup")
 
 
-def memory_bytes() -> int:
-    """Return the memory of this machine.
+def free_bytes() -> int:
+    """Return the memory that this process may still take: of the machine, and of its container.
 
     Example:
-        >>> memory_bytes() > 2**20
+        >>> free_bytes() > 2**20
         True
     """
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    with suppress(OSError, KeyError, ValueError):  # there is no such file but on Linux
+        free.append(1024 * _numbers("/proc/meminfo")["MemAvailable:"])
+    with suppress(OSError, KeyError, ValueError):
+        limit, used = (int((_CONTAINER / name).read_text()) for name in ("memory.max", "memory.current"))
+        free.append(limit - used + _numbers(_CONTAINER / "memory.stat")["inactive_file"])  # what a cache gives back
+    return max(min(free), 0)
+
+
+def _numbers(path: str | Path) -> dict[str, int]:
+    """Return the name and the number of each line of a file."""
+    return {name: int(number) for name, number, *_ in map(str.split, Path(path).read_text().splitlines())}
 
 
 def stored_bytes(path: str | Path) -> int:
@@ -35,27 +48,44 @@ def stored_bytes(path: str | Path) -> int:
     return min(status.st_size, getattr(status, "st_blocks", status.st_size) * 512)
 
 
-def check_size(name: str | Path, size: int, stored: int | None = None) -> None:
-    """Raise DataError if data would take more than the machine's memory, or unpack to far more than is stored.
+def check_memory(name: str | Path, size: int, held: int = 0) -> None:
+    """Raise DataError if data would take more memory than is free; reading needs them twice for a moment.
 
     Args:
         name: Name of the data in the error message.
         size: Bytes that they will take.
-        stored: Bytes that they are read from; None if unknown.
+        held: Bytes of them that are in memory already.
 
     Example:
-        >>> check_size("small.npz", 10**6, 10**3)
-        >>> check_size("bomb.npz", 10**9, 10**6)
+        >>> check_memory("small.npz", 10**6)
+        >>> check_memory("large.npz", 10**18)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        resque.errors.DataError: bomb.npz unpacks to 1,000 MB, more than 500 times its size of 1 MB; expected data:
+        resque.errors.DataError: large.npz takes 2,000,000,000,000 MB while it is read, and ... MB of memory are free:
+        read a part of it (of data --limit 1000), or take a smaller file
+    """
+    if 2 * size > (free := free_bytes()) + held:
+        raise DataError(
+            f"{name} takes {2 * size // 10**6:,} MB while it is read, and {free // 10**6:,} MB of memory are free: "
+            "read a part of it (of data --limit 1000), or take a smaller file"
+        )
+
+
+def check_expansion(name: str | Path, size: int, stored: int) -> None:
+    """Raise DataError if data unpack to far more than is stored.
+
+    Args:
+        name: Name of the data in the error message.
+        size: Bytes that they unpack to.
+        stored: Bytes that they are read from.
+
+    Example:
+        >>> check_expansion("small.npz", 10**6, 10**3)
+        >>> check_expansion("bomb.npz", 10**9, 10**6)
+        Traceback (most recent call last):
+        resque.errors.DataError: bomb.npz unpacks to 1,000 MB, more than 200 times its size of 1 MB; expected data:
         write it with less compression if it is that
     """
-    if size > memory_bytes():
-        raise DataError(
-            f"{name} takes {size // 10**6:,} MB, and this machine has {memory_bytes() // 10**6:,} MB of memory: take a "
-            "part of it, or smaller images (@32px)"
-        )
-    if stored is not None and size > max(_HARMLESS, _MOST_EXPANDED * stored):
+    if size > max(_HARMLESS, _MOST_EXPANDED * stored):
         raise DataError(
             f"{name} unpacks to {size // 10**6:,} MB, more than {_MOST_EXPANDED} times its size of "
             f"{-(-stored // 10**6):,} MB; expected data: write it with less compression if it is that"

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import resque
 from resque import _sizes
@@ -48,9 +49,9 @@ def idx_header(*shape, kind=8):
     return struct.pack(">HBB", 0, kind, len(shape)) + struct.pack(f">{len(shape)}I", *shape)
 
 
-def zeros_gz(path, header, n):
+def zeros_gz(path, header, n, level=9):
     """A gzipped file of a header and n zeros, made without n bytes of memory."""
-    squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
+    squeeze = zlib.compressobj(level, zlib.DEFLATED, 31)
     with path.open("wb") as file:
         file.write(squeeze.compress(header))
         for _ in range(n // MIB):
@@ -80,9 +81,9 @@ def test_the_product_of_an_idx_header_does_not_overflow(folder, shape):
     refused(lambda: load_data("idx:x", for_training=False), "x")
 
 
-@pytest.mark.parametrize("n_images", [1000, 10**5, 10**6])
-def test_a_gzip_bomb_is_refused(folder, n_images):
-    zeros_gz(folder / "x.gz", idx_header(n_images, 1024, 1024), 160 * MIB)
+@pytest.mark.parametrize(("n_images", "level"), [(1000, 9), (10**5, 5), (10**6, 1), (160, 1), (160, 6)])
+def test_a_gzip_bomb_is_refused(folder, n_images, level):
+    zeros_gz(folder / "x.gz", idx_header(n_images, 1024, 1024), 160 * MIB, level)
     refused(lambda: load_data("idx:x.gz", for_training=False), "x.gz")
 
 
@@ -91,20 +92,24 @@ def test_more_than_the_header_promises_is_not_unpacked(folder):
     refused(lambda: load_data("idx:x.gz", for_training=False), "x.gz", "promises")
 
 
-def npz(path, shape, n, name="x", dtype="|u1"):
+def npz(path, shape, n, name="x", dtype="|u1", level=None):
     """An archive whose array claims a shape and holds n zeros."""
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"shape": shape, "fortran_order": False, "descr": dtype})
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(f"{name}.npy", "w") as stream:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=level) as archive,
+        archive.open(f"{name}.npy", "w") as stream,
+    ):
         stream.write(head.getvalue())
         for _ in range(n // MIB):
             stream.write(bytes(MIB))
         stream.write(bytes(n % MIB))
 
 
+@pytest.mark.parametrize("level", [1, 9])
 @pytest.mark.parametrize("name", ["x", "y"])
-def test_a_zip_bomb_is_refused(folder, name):
-    npz(folder / "d.npz", (160, 1024, 1024), 160 * MIB, name)
+def test_a_zip_bomb_is_refused(folder, name, level):
+    npz(folder / "d.npz", (160, 1024, 1024), 160 * MIB, name, level=level)
     if name == "y":
         with zipfile.ZipFile(folder / "d.npz", "a") as archive:
             np.savez(folder / "small.npz", x=np.zeros((2, 2, 2), np.uint8))
@@ -137,10 +142,96 @@ def test_weights_that_unpack_to_much_more_are_refused(folder):
     refused(lambda: read_weights(folder / "w.pt"), "w.pt", "times its size")
 
 
-def test_what_exceeds_the_memory_of_the_machine_is_refused(monkeypatch):
+def test_what_exceeds_the_free_memory_is_refused(monkeypatch):
     assert len(load_data("digits@5px")) == 1797
-    monkeypatch.setattr(_sizes, "memory_bytes", lambda: 10**6)
-    refused(lambda: load_data("digits@500px"), "digits@500px", "memory")
+    monkeypatch.setattr(_sizes, "free_bytes", lambda: 10**6)
+    refused(lambda: load_data("digits@500px"), "digits@500px", "1 MB of memory")
+
+
+def write_images(path, images, form, level):
+    """Write images and labels in one of the forms that hold an array; return their specification."""
+    labels = np.arange(len(images)) % 3
+    if form.startswith("npz"):
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED if level else 0, compresslevel=level or None) as archive:
+            for name, values in (("x", images), ("y", labels)):
+                held = io.BytesIO()
+                np.save(held, np.asfortranarray(values) if form == "npz by columns" else values)
+                archive.writestr(f"{name}.npy", held.getvalue())
+        return f"npz:{path}"
+    if form == "folder":
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (path / str(label)).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path / str(label) / f"{i:04}.png", compress_level=level)
+        return f"folder:{path}"
+    raw = [idx_header(*values.shape) + values.astype(np.uint8).tobytes() for values in (images, labels)]
+    for suffix, content in zip(("", "-labels"), raw, strict=True):
+        path.with_name(path.name + suffix).write_bytes(gzip.compress(content, level) if level else content)
+    return f"idx:{path},{path}-labels"
+
+
+def load(spec, **settings):
+    return load_data(spec, for_training=False, number=lambda data: data, **settings)
+
+
+FORMS = st.sampled_from(["npz", "npz by columns", "idx", "folder"])
+
+
+@given(form=FORMS, level=st.integers(0, 9), n=st.integers(2, 12), side=st.integers(8, 30), noise=st.integers(1, 256))
+@settings(max_examples=30)
+def test_memory_is_checked_whatever_the_compression(tmp_path_factory, form, level, n, side, noise):
+    """A file is read where twice its size is free, and refused, with both numbers and a way out, where it is not."""
+    images = np.random.default_rng(0).integers(0, noise, (n, side, side), np.uint8)
+    spec = write_images(tmp_path_factory.mktemp("sizes") / "d", images, form, level)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_sizes, "free_bytes", lambda: 2 * images.nbytes + 10**4)
+        assert load(spec).inputs.numel() == images.size
+        patch.setattr(_sizes, "free_bytes", lambda: images.nbytes - images[0].nbytes - 1)
+        refused(lambda: load(spec), "d takes", "are free", "--limit")
+
+
+@given(form=FORMS, level=st.integers(0, 9), n=st.integers(2, 20), limit=st.integers(1, 24), seed=st.integers(0, 9))
+@settings(max_examples=40)
+def test_a_limit_reads_what_it_would_draw_from_all(tmp_path_factory, form, level, n, limit, seed):
+    images = np.random.default_rng(1).integers(0, 256, (n, 5, 4), np.uint8)
+    spec = write_images(tmp_path_factory.mktemp("limit") / "d", images, form, level)
+    found = load(spec, limit=limit, seed=seed)
+    expected = load(spec).limited(limit, seed)
+    assert (found.digest, found.indices.tolist()) == (expected.digest, expected.indices.tolist())
+    assert found.name == (expected.name if limit != n else f"{spec}@{limit}")
+
+
+@pytest.mark.parametrize("form", ["npz", "idx", "folder"])
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_limit_takes_the_memory_of_what_it_reads(folder, monkeypatch, form, level):
+    spec = write_images(folder / "d", np.zeros((100, 64, 64), np.uint8), form, level)
+    monkeypatch.setattr(_sizes, "free_bytes", lambda: 100_000)
+    refused(lambda: load(spec), "d takes 0 MB", "0 MB of memory are free", "--limit")
+    assert len(load(spec, limit=10)) == 10
+
+
+def test_a_file_that_ends_before_the_rows_of_a_limit_is_refused(folder):
+    zeros_gz(folder / "x.gz", idx_header(1000, 64, 64), MIB)
+    refused(lambda: load_data("idx:x.gz", for_training=False, limit=10), "x.gz", "ends before row")
+
+
+@pytest.mark.parametrize("gigabytes", [1, 3])
+def test_a_large_file_of_real_data_is_no_bomb(monkeypatch, gigabytes):
+    """Such as dSprites, 3 GB of binary pictures in 26 MB."""
+    monkeypatch.setattr(_sizes, "free_bytes", lambda: 12 * 10**9)
+    _sizes.check_expansion("d.npz", gigabytes * 10**9, 26 * 10**6)
+    _sizes.check_memory("d.npz", gigabytes * 10**9)
+
+
+def test_free_memory_is_at_most_that_of_the_container(tmp_path, monkeypatch):
+    whole = _sizes.free_bytes()
+    monkeypatch.setattr(_sizes, "_CONTAINER", tmp_path)
+    (tmp_path / "memory.current").write_text("700")
+    (tmp_path / "memory.stat").write_text("anon 400\ninactive_file 50\n")
+    for limit, expected in (("1000", 350), ("500", 0)):
+        (tmp_path / "memory.max").write_text(limit)
+        assert _sizes.free_bytes() == expected
+    (tmp_path / "memory.max").write_text("max\n")
+    assert _sizes.free_bytes() > whole / 2
 
 
 def big_png(width, height):

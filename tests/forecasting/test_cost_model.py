@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import optimize
+from scipy import optimize, stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from resque.forecasting.cost_model import INTERCEPTS, CostModel, TrainingExample
@@ -17,6 +17,34 @@ def test_gradient_of_objective_matches_finite_differences():
     at = model.log_deviations + 0.1
     numeric = optimize.approx_fprime(at, lambda a: model._objective(a)[0], 1e-6)
     assert model._objective(at)[1] == pytest.approx(numeric, abs=1e-3)
+
+
+def test_objective_is_the_negative_log_posterior():
+    """Against SciPy's densities, with kernels and priors written out."""
+    rows = [dataclasses.replace(row, parent=f"p{i % 4}") for i, row in enumerate(simulated(3, 3))]
+    features, y = np.array([row.features for row in rows]), np.array([row.log_cost for row in rows])
+    standard = (features - features.mean(0)) / features.std(0)
+
+    def same(*names):
+        keys = [tuple(getattr(row, name) for name in names) for row in rows]
+        return np.array([[float(one == other) for other in keys] for one in keys])
+
+    kernels = [np.outer(column, column) for column in standard.T]
+    kernels.append(np.array([[math.exp(-np.mean((one - other) ** 2) / 2) for other in standard] for one in standard]))
+    kernels += [same("group"), same("shift_type"), same("group", "shift_type")]
+    kernels += [same("group", "shift_type", "condition"), same("group", "parent"), np.eye(len(rows))]
+    prior = [-0.7] * 3 + [0.0, -1.0, -1.0, -1.5, -1.5, -1.0]
+
+    def oracle(log_deviations):
+        weights = np.exp(2 * log_deviations)
+        covariance = 25.0 + sum(weight * kernel for weight, kernel in zip(weights, kernels, strict=True))
+        likelihood = stats.multivariate_normal.logpdf(y - np.median(y), cov=covariance)
+        return -likelihood - stats.norm.logpdf(log_deviations, prior, 1.0).sum()
+
+    model, random = CostModel(rows), np.random.default_rng(0)
+    at = random.normal(-1.0, 1.0, (5, len(prior)))
+    differences = np.diff([model._objective(each)[0] for each in at])
+    assert differences == pytest.approx(np.diff([oracle(each) for each in at]), rel=1e-6)
 
 
 def test_prediction_is_conditional_normal_distribution():

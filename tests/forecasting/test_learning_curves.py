@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import optimize
+from scipy import optimize, stats
 
-from resque.forecasting import learning_curves
+from resque.forecasting import curve_shape, learning_curves
 from resque.forecasting.curve_shape import (
+    DRIFT,
     NOISE,
     CurveExample,
     FittedCurves,
@@ -66,6 +67,38 @@ def test_fit_equals_a_general_optimizer():
             return float(alone._loss(theta[None], mean[None], precision[None])[0])
 
         assert loss(ours) <= optimize.minimize(loss, mean, method="BFGS").fun + 1e-3
+
+
+@pytest.mark.parametrize("seen", [0, 1, 6])
+def test_posterior_is_importance_sampling_by_its_formulas(seen):
+    """The weights against SciPy's t and normal densities, the drift against the conditional normal distribution."""
+    query = CurveExample(STEPS[:seen], curve(12, noise=0.02, seed=1).accuracy[:seen], 0.5)
+    mean, noise = learning_curves._START + 0.3, 0.015
+    root = np.random.default_rng(2).normal(0.0, 0.5, (4, 4)) + 0.8 * np.eye(4)
+    covariance = root @ root.T
+    found = learning_curves._posterior(query, mean, covariance, noise, np.random.default_rng(3))
+    parameters, weights, offset, deviation = found
+    center, spread = mean, covariance
+    if seen:
+        precision = np.linalg.inv(covariance)
+        (center,), (hessian,) = FittedCurves([query], noise).fit(mean[None], mean[None], precision[None])
+        spread = np.linalg.inv(hessian)
+    logs = stats.multivariate_t(mean, covariance, df=5).logpdf(parameters)
+    logs = logs - stats.multivariate_t(center, 1.1**2 * spread, df=5).logpdf(parameters)
+    now, drift = np.zeros(len(parameters)), 0.0
+    if seen:
+        growth = np.log1p(np.array(query.steps, dtype=float))
+        walk = DRIFT**2 * np.minimum.outer(growth, growth)
+        whole = walk + (curve_shape._MISFIT * noise) ** 2 * np.eye(seen)
+        residuals = np.array(query.accuracy) - accuracy_at(parameters, np.array(query.steps, dtype=float), 0.5)
+        whitened = np.linalg.solve(np.linalg.cholesky(whole), residuals.T)
+        logs = logs + stats.norm.logpdf(np.clip(whitened, -3.0, 3.0)).sum(0)
+        now = residuals @ np.linalg.solve(whole, walk[-1])
+        drift = math.sqrt(walk[-1, -1] - walk[-1] @ np.linalg.solve(whole, walk[-1]))
+    expected = np.exp(logs - logs.max())
+    assert weights == pytest.approx(expected / expected.sum(), rel=1e-6, abs=1e-12)
+    assert offset == pytest.approx(now, abs=1e-9)
+    assert deviation == pytest.approx(drift, abs=1e-9)
 
 
 def test_pace_of_a_run_shows_in_its_first_steps():

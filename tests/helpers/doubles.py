@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import sys
 import time
+import types
 import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,6 +55,28 @@ class ReplayMeter:
             kwh = self.watts * wall_s / 3.6e6 if known else None
             parts = {} if kwh is None else {"cpu": kwh}
             window.reading = EnergyReading(wall_s, kwh, parts, {"cpu": "measured"}, self.name, "" if known else "short")
+
+
+class BrokenMeter(ReplayMeter):
+    """A meter that fails at the end of its windows, from one of them on: an error, or what is no reading."""
+
+    def __init__(self, failure: object, from_window: int = 0) -> None:
+        super().__init__()
+        self.failure, self.left = failure, from_window
+
+    @contextmanager
+    def window(self) -> "Iterator[Window]":
+        self.left -= 1
+        if self.left >= 0:
+            with super().window() as window:
+                yield window
+            return
+        window = types.SimpleNamespace(reading=self.failure)
+        try:
+            yield window
+        finally:
+            if isinstance(self.failure, Exception):
+                raise self.failure
 
 
 RECIPE = {"optimizer": "adam", "learning_rate": 1e-4, "batch_size": 32}

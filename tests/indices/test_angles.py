@@ -17,8 +17,9 @@ def test_variance_between_classes_of_equal_weight_is_their_variance_less_the_noi
 
 
 @pytest.mark.parametrize("noise", [0.0004, 0.02, 0.5])
-def test_interval_of_classes_of_equal_weight_is_that_of_their_mean(monkeypatch, noise):
-    cosines, weight, level = np.array([0.1, 0.3, 0.35, 0.6]), 2.0, 0.9
+@pytest.mark.parametrize("cosines", [(0.1, 0.3, 0.35, 0.6), (0.7, 0.95, 0.99, 1.02)])
+def test_interval_of_classes_of_equal_weight_is_that_of_their_mean(monkeypatch, cosines, noise):
+    cosines, weight, level = np.array(cosines), 2.0, 0.9
     n, squares = len(cosines), np.array([[0.5, 1.5], [1.0, 1.0], [0.2, 1.8], [1.4, 0.6]]) * noise / 2
     made = iter(zip(cosines, [weight] * n, map(tuple, squares), strict=True))
     monkeypatch.setattr(angles, "_unbiased_cosine", lambda original, shifted: next(made))
@@ -27,7 +28,7 @@ def test_interval_of_classes_of_equal_weight_is_that_of_their_mean(monkeypatch, 
     between = max(0.0, cosines.var(ddof=1) - pooled)
     kept = between / (between + pooled)
     shrunk = cosines.mean() + kept * (cosines - cosines.mean())
-    assert found.per_class == pytest.approx(np.arccos(shrunk))
+    assert found.per_class == pytest.approx(np.arccos(np.clip(shrunk, -1.0, 1.0)))
     reach = angles._t_quantile(list(squares.ravel()), level) * np.sqrt(pooled / n)  # each class has a share of 1 / n
     low, high = (np.arccos(np.clip(shrunk + side * reach, -1.0, 1.0)).mean() for side in (1.0, -1.0))
     assert (found.low, found.high) == pytest.approx((0.0 if shrunk.mean() + reach >= 1.0 else low, high))

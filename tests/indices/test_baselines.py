@@ -133,8 +133,9 @@ def test_gbc_is_the_log_of_the_published_form_and_does_not_underflow(data):
         gbc(moments_of(rows, np.zeros(len(rows), dtype=int)))
 
 
-def test_distances_match_their_definitions(data):
-    one, other = data, drawn(seed=1, n=90)
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_distances_match_their_definitions(data, scale):
+    one, other = ((scale * rows, labels) for rows, labels in (data, drawn(seed=1, n=90)))
     a, b = np.cov(one[0].T, bias=True), np.cov(other[0].T, bias=True)
     shift = ((one[0].mean(0) - other[0].mean(0)) ** 2).sum()
     expected = shift + np.trace(a + b - 2 * sqrtm(a @ b).real)

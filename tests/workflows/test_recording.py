@@ -1,12 +1,11 @@
 """A custom training loop, measured with ``resque.record``."""
 
-import contextlib
 import copy
 import dataclasses
 import json
+import math
 import shlex
 import tempfile
-import types
 import warnings
 from pathlib import Path
 from unittest.mock import Mock
@@ -19,21 +18,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import resque
-from doubles import synthetic_update
+from doubles import BrokenMeter, synthetic_update
 from resque.data.preprocessing import as_float
 from resque.energy.grid import Grid
 from resque.energy.meters import ClockMeter
 from resque.errors import LedgerError, MeterError, ResqueError, ResqueWarning, SettingError
+from resque.ledger.bundled import bundled_updates
 from resque.ledger.export import read_json_lines
 from resque.ledger.importers.importer import import_updates
 from resque.ledger.records import Features
 from resque.ledger.store import Ledger
+from resque.ledger.validation import check_record
 from resque.models.weights import fingerprint
 from resque.training.cost_tracking import gradient_norm, parameter_change
 from resque.training.evaluation import evaluate
 from resque.training.job import RetrainingJob
 from resque.training.recipe import RECIPES
-from resque.workflows.keeping import keep_update
+from resque.workflows.keeping import check_fields, keep_update
 
 BATCH = 32
 
@@ -109,21 +110,6 @@ def test_failed_loop_writes_nothing(tmp_path):
     assert not (tmp_path / "h.db").exists()
 
 
-class BrokenMeter(ClockMeter):
-    """A meter that fails at the end of its window."""
-
-    def __init__(self, failure: object) -> None:
-        self.failure = failure
-
-    @contextlib.contextmanager
-    def window(self):
-        try:
-            yield types.SimpleNamespace(reading=self.failure)
-        finally:
-            if isinstance(self.failure, Exception):
-                raise self.failure
-
-
 FAILURES = OSError("the driver is gone"), RuntimeError("of two\nlines"), ZeroDivisionError(), None, 0.5, "3 kWh"
 
 
@@ -171,7 +157,7 @@ def test_invalid_values_are_refused(tmp_path):
             run.evaluated(step=5, accuracy=0.6)
     with pytest.raises(SettingError, match="has ended"):
         run.evaluated(step=9, accuracy=0.5)
-    with pytest.raises(SettingError, match="expected a share"), resque.record(tmp_path / "h.db", target_accuracy=90.0):
+    with pytest.raises(SettingError, match="expected 0 to 1"), resque.record(tmp_path / "h.db", target_accuracy=90.0):
         pass
     with pytest.raises(LedgerError, match="0 forecasts"), resque.record(tmp_path / "h.db", forecast="abc"):
         pass
@@ -364,6 +350,19 @@ def test_what_is_no_number_is_refused_when_it_is_reported(tmp_path, field, value
         with pytest.raises(SettingError, match=f"{field} is .*; expected"):
             run.evaluated(**{"step": 1, "accuracy": 0.5, field: value})
         run.evaluated(step=1, accuracy=0.5)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [2**63, -(2**63) - 1, math.nan, -math.inf, "\udcff", {"\udcff": 1}, {5: 1}, [{"a": [1, math.nan]}]],
+    ids=ascii,
+)
+def test_a_run_refuses_what_an_import_refuses(value):
+    with pytest.raises(SettingError) as refused:
+        check_fields({"recipe": {"setting": value}})
+    with pytest.raises(ValueError) as expected:
+        check_record(dataclasses.replace(bundled_updates()[0], recipe={"setting": value}))
+    assert str(refused.value) == str(expected.value)
 
 
 PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)

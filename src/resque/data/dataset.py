@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resque._sizes import check_size
+from resque._sizes import check_memory
 from resque.data.preprocessing import (
     NO_PREPROCESSING,
     ImagePreprocessing,
@@ -25,7 +25,7 @@ from resque.data.preprocessing import (
 from resque.data.shifts import Shift
 from resque.errors import DataError
 
-__all__ = ["BATCH", "CHANNELS", "Inputs", "LabeledDataset"]
+__all__ = ["BATCH", "CHANNELS", "Inputs", "LabeledDataset", "draw_rows"]
 
 CHANNELS = {"@gray": 1, "@rgb": 3}
 BATCH = 256
@@ -145,13 +145,13 @@ class LabeledDataset:
             raise DataError(f"{self.name}: a limit of {limit} leaves nothing; expected at least 1 sample")
         if limit >= len(self):
             return self
-        rows = np.sort(np.random.default_rng(seed).permutation(len(self))[:limit])
-        return dataclasses.replace(self.take(torch.from_numpy(rows)), name=f"{self.name}@{limit}")
+        rows = torch.from_numpy(draw_rows(len(self), limit, seed))
+        return dataclasses.replace(self.take(rows), name=f"{self.name}@{limit}")
 
     def resized(self, side: int) -> "LabeledDataset":
         """Return the data with images of ``side`` × ``side`` pixels (bilinear, antialiased)."""
         check_side(side, f"{self.name}@{side}px")
-        check_size(f"{self.name}@{side}px", 4 * len(self) * self.images.shape[1] * side**2)
+        check_memory(f"{self.name}@{side}px", 4 * len(self) * self.images.shape[1] * side**2)
         images = torch.cat([resize(as_float(chunk), side) for _, chunk in self._chunks()])
         return dataclasses.replace(self, name=f"{self.name}@{side}px", inputs=images)
 
@@ -231,6 +231,16 @@ class LabeledDataset:
                     "expects [0, 1]: leave their normalization to the model"
                 )
             yield self.indices[rows], images
+
+
+def draw_rows(n: int, limit: int, seed: int) -> np.ndarray:
+    """Draw ``limit`` of ``n`` rows at random without replacement, in their order.
+
+    Example:
+        >>> draw_rows(5, 3, seed=0).tolist()
+        [2, 3, 4]
+    """
+    return np.sort(np.random.default_rng(seed).permutation(n)[:limit])
 
 
 def _select(inputs: Inputs, rows: slice | Tensor, device: torch.device | str | None = None) -> Inputs:

@@ -71,8 +71,8 @@ def load_data(
         resque.errors.DataError: unknown shift 'frog': nearest are fog, frost, rotation
     """
     if isinstance(data, str):
-        options = ReadOptions(Path(root), limit, on_progress, download)
-        parts = [_load_source(part, options, seed, preprocessing or NO_PREPROCESSING) for part in mixture_parts(data)]
+        options = ReadOptions(Path(root), limit, on_progress, download, seed)
+        parts = [_load_source(part, options, preprocessing or NO_PREPROCESSING) for part in mixture_parts(data)]
     else:
         whole = _from_object(data, name, preprocessing)
         parts = [whole if limit is None else whole.limited(limit, seed)]
@@ -105,7 +105,7 @@ def _from_object(data: Any, name: str | None, preprocessing: Preprocessing | Non
     )
 
 
-def _load_source(spec: str, options: ReadOptions, seed: int, preprocessing: Preprocessing) -> LabeledDataset:
+def _load_source(spec: str, options: ReadOptions, preprocessing: Preprocessing) -> LabeledDataset:
     """Load one source and apply its steps."""
     source, steps = split_steps(spec)
     for step in steps:
@@ -114,11 +114,11 @@ def _load_source(spec: str, options: ReadOptions, seed: int, preprocessing: Prep
     side = next((int(step[1:-2]) for step in steps if step.endswith("px")), None)
     data = to_dataset(source, read_source(source, options), preprocessing, side)
     if options.limit is not None:
-        data = data.limited(options.limit, seed)
-    if options.limit == len(data) and data.name == source:  # the source was a stream, which ended there
+        data = data.limited(options.limit, options.seed)
+    if options.limit == len(data) and data.name == source:  # no more were read
         data = dataclasses.replace(data, name=f"{source}@{options.limit}")
     for step in steps:
-        data = _apply_step(data, step, seed)
+        data = _apply_step(data, step, options.seed)
     return data
 
 

@@ -29,12 +29,16 @@ class RawSamples:
         labels: Class numbers or names, ``(n,)``; None if the source has none.
         class_names: Names of the labels 0, 1, …, if the source has them.
         numbered_by_name: Whether the numbers stand for places of the names in sorted order.
+        rows: Which samples of the source the inputs are, if not all; the labels are those of all.
+        total: Number of samples in the source, if not all were read.
     """
 
     inputs: np.ndarray | list[Any] | Tensor | Mapping[str, Tensor]
     labels: Any
     class_names: tuple[str, ...] = ()
     numbered_by_name: bool = False
+    rows: np.ndarray | None = None
+    total: int = 0
 
 
 def samples_from_arrays(name: str, x: Any, y: Any) -> RawSamples:
@@ -100,15 +104,16 @@ def to_dataset(
         raise DataError(f"{source}: no samples; expected at least two")
     labeled = samples.labels is not None
     numbers, words = number_words(source, samples.labels)
+    rows, total = (torch.arange(n), n) if samples.rows is None else (torch.from_numpy(samples.rows), samples.total)
     try:
-        labels = as_labels(numbers, n) if labeled else torch.zeros(n, dtype=torch.int64)
+        labels = as_labels(numbers, total) if labeled else torch.zeros(total, dtype=torch.int64)
     except RepresentationError as error:
         raise DataError(f"{source}: {error}") from error
     return LabeledDataset(
         source,
         inputs,
-        labels.cpu(),
-        torch.arange(n),
+        labels.cpu()[rows],
+        rows,
         transform=preprocessing,
         class_names=words or samples.class_names,
         labeled=labeled,

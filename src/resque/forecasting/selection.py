@@ -12,7 +12,11 @@ __all__ = [
 ]  # fmt: skip
 
 MOST_UPDATES = 300
-"""Most updates that a forecast learns from; the time of its fit grows with their square, to a minute at a thousand."""
+"""Most updates that a forecast learns from; the time of its fit grows with their square, to a minute at a thousand.
+
+Forecasts from so many of 1,000 updates differed from those by all of them: median steps by factors from 1.01 to 1.43,
+with a median of 1.21 (18 forecasts, ``make torture``).
+"""
 
 FEWEST_FOR_SELECTION = 10
 """Fewest updates that must have a predictor."""

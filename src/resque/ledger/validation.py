@@ -1,6 +1,7 @@
-"""Rules for the values of imported records: what no measured update and no forecast can have is refused.
+"""Rules for the values of records: what no measured update and no forecast can have is refused.
 
-Every importer uses them. What a ledger holds is read without them, so that no stored entry becomes unreadable.
+Every importer uses them, and every run before it starts. What a ledger holds is read without them, so that no stored
+entry becomes unreadable.
 """
 
 import dataclasses
@@ -28,13 +29,17 @@ _BOUNDS = {
 }
 """Name of a field → its bounds; any other number is 0 or more."""
 _TIMES = "started_utc", "created_utc"
-_LARGEST_INTEGER = 2**64
+_INT64 = 2**63
 _ROUNDING = 1.0 + 1e-4  # published results have six digits
 _SLACK, _SLACK_S = 1.1, 1.0  # another tool's meter covers 95 % of the training at least, and cuts off seconds
 
 
-def check_record(record: Any) -> None:
+def check_record(record: Any, field: str = "") -> None:
     """Raise an error unless a record, with the records in it, has values that a measurement or forecast can have.
+
+    Args:
+        record: A record, or the value of a field.
+        field: Name of the field that holds it; empty for a whole record.
 
     Raises:
         ValueError: A value is out of its range or contradicts another; the message names the field and the value.
@@ -45,7 +50,7 @@ def check_record(record: Any) -> None:
             ...
         ValueError: wall_s is -1.0, expected 0 or more
     """
-    if (problem := next(_problems(record, "", ""), None)) is not None:
+    if (problem := next(_problems(record, field, field), None)) is not None:
         raise ValueError(problem.encode("ascii", "backslashreplace").decode())
 
 
@@ -76,11 +81,14 @@ def _problems(value: Any, where: str, field: str) -> Iterator[str]:
         yield from _problems_of_number(value, where, *_BOUNDS.get(field, (0.0, math.inf)))
 
 
-def _problems_of_text(text: str, where: str, is_time: bool = False) -> Iterator[str]:
+def _problems_of_text(text: Any, where: str, is_time: bool = False) -> Iterator[str]:
+    if not isinstance(text, str):
+        yield f"{where} is {text!r:.40}, expected text"
+        return
     try:
         text.encode()
     except UnicodeEncodeError:
-        yield f"{where} is {text!r:.40}, expected text in Unicode"
+        yield f"{where} is {text!r:.40}, which is no Unicode text: give it another name"
     if is_time:
         try:
             datetime.datetime.fromisoformat(text)
@@ -89,8 +97,8 @@ def _problems_of_text(text: str, where: str, is_time: bool = False) -> Iterator[
 
 
 def _problems_of_number(value: float, where: str, low: float, high: float) -> Iterator[str]:
-    if isinstance(value, int) and abs(value) >= _LARGEST_INTEGER:
-        yield f"{where} is a number of {value.bit_length()} bits, expected 64 at most"
+    if isinstance(value, int) and not -_INT64 <= value < _INT64:
+        yield f"{where} is a number of {value.bit_length()} bits, expected 63 at most"
     elif not math.isfinite(value):
         yield f"{where} is {value}, expected a finite number"
     elif not low <= value <= high:

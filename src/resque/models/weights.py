@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from resque._files import write_atomically
-from resque._sizes import check_size, stored_bytes
+from resque._sizes import check_expansion, check_memory, stored_bytes
 from resque.errors import ModelError
 
 __all__ = ["check_weights", "fingerprint", "load_state", "read_weights", "save_weights", "write_tensors"]
@@ -26,7 +26,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not os.path.isfile(path):  # pathlib raises on names that are too long
         raise ModelError(f"no such weights file: {path}; expected a .safetensors or .pt file")
-    check_size(path, _unpacked_bytes(path), stored_bytes(path))
+    size = _unpacked_bytes(path)
+    check_expansion(path, size, stored_bytes(path))
+    check_memory(path, size)
     try:
         safe = path.suffix == ".safetensors"
         state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)

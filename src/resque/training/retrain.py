@@ -100,7 +100,11 @@ def retrain(
     curve, reading = run.curve, join_readings(run.readings)
     measurable = reading.methods and "unknown" not in reading.methods.values()
     if reading.energy_kwh is None and measurable and curve.steps[-1] and step_cost is None:
-        step_cost = probe(model, job.train, job.recipe, meter)  # a step costs the same with other weights
+        try:
+            step_cost = probe(model, job.train, job.recipe, meter)  # a step costs the same with other weights
+        except Exception as error:  # the run is worth more than its energy
+            reason = " ".join(str(error).split())[:100]
+            reading = dataclasses.replace(reading, note=f"{reading.note}; no probe: {reason}")
     reading, energy_kwh = _training_energy(reading, curve, step_cost)
     samples = job.samples_after(curve.steps[-1])
     flops = flops_per_sample * samples if flops_per_sample else None

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from resque.energy.clock import now
-from resque.energy.meters import EnergyMeter
+from resque.energy.meters import EnergyMeter, unfailing_window
 from resque.energy.reading import EnergyReading
 from resque.errors import DataError, ResqueWarning
 from resque.ledger.identifiers import new_id, utc_now
@@ -77,6 +77,7 @@ class Run:
         settings: Settings of the run.
 
     Attributes:
+        device: Device of the model.
         id: Id of the update that the run becomes.
         started_utc: Time of the start, ISO 8601.
         resumed: Number of times the run was resumed.
@@ -98,8 +99,8 @@ class Run:
         self._epoch_accuracies: list[float] = []
         self._schedule, self._scheduled = evaluation_steps(math.inf, job.steps_per_epoch, job.recipe), 0
         self._model, self._trainer, self._job, self._settings = model, trainer, job, settings
-        self._device = device_of(model)
-        self._test = job.test.resident(self._device)
+        self.device = device_of(model)
+        self._test = job.test.resident(self.device)
 
     @property
     def curve(self) -> LearningCurve:
@@ -114,26 +115,26 @@ class Run:
             also_at: Steps of additional evaluations, in order; the run pauses at the last of them. They change nothing
                 but the time at which the target may be seen.
         """
-        start, first_step = now(self._device), self._trainer.step_count
+        start, first_step = now(self.device), self._trainer.step_count
         while self.stopped_by is None:
             if not self._evaluations or self._evaluations[-1][0] != self._trainer.step_count:
                 self._evaluate()
             epoch_ended = self._trainer.step_count > first_step and not self._trainer.within_epoch
-            if self.stopped_by is not None or (epoch_ended and now(self._device) - start >= for_s):
+            if self.stopped_by is not None or (epoch_ended and now(self.device) - start >= for_s):
                 return
             if also_at and self._trainer.step_count >= also_at[-1]:
                 return
             self._train(also_at)
 
     def _evaluate(self) -> None:
-        trainer, settings, start = self._trainer, self._settings, now(self._device)
+        trainer, settings, start = self._trainer, self._settings, now(self.device)
         accuracy, loss = evaluate_dataset(self._model, self._test)
         totals = trainer.cost_tracker.totals(trainer.within_epoch)
         self._evaluations.append((trainer.step_count, accuracy, loss, self._training_s, *totals))
         revision = settings.revise(self.curve) if settings.revise else None
         if revision is not None:
             self.revisions.append(revision)
-        self.evaluation_s += now(self._device) - start
+        self.evaluation_s += now(self.device) - start
         if settings.on_progress:
             latest = self.revisions[-1] if self.revisions else None
             settings.on_progress(RunProgress(trainer.step_count, self._job.max_steps, accuracy, latest))
@@ -143,13 +144,13 @@ class Run:
 
     def _train(self, also_at: Sequence[int]) -> None:
         """Train until the next evaluation, of the recipe or an additional one."""
-        trainer, start = self._trainer, now(self._device)
+        trainer, start = self._trainer, now(self.device)
         while self._scheduled <= trainer.step_count:
             self._scheduled = next(self._schedule)
         until = min([self._scheduled, *(step for step in also_at if step > trainer.step_count)])
         while trainer.step_count < until:
             trainer.step()
-        self._training_s += now(self._device) - start
+        self._training_s += now(self.device) - start
 
     def _stop_reason(self, accuracy: float, loss: float) -> str | None:
         recipe, target = self._job.recipe, self._job.target_accuracy
@@ -230,8 +231,8 @@ def run_to_end(run: Run, settings: RunSettings, path: Path | None) -> None:
 
 
 def measure(run: Run, meter: EnergyMeter, for_s: float = math.inf, also_at: Sequence[int] = ()) -> None:
-    """Let a run proceed in a measured window, see :meth:`Run.proceed`."""
-    with meter.window() as window:
+    """Let a run proceed in a measured window, see :meth:`Run.proceed`; if the meter fails, its reading says so."""
+    with unfailing_window(meter, run.device, []) as window:
         run.proceed(for_s, also_at)
     run.readings.append(window.reading)
 

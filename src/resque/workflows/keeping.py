@@ -1,7 +1,6 @@
 """Keep a finished run: check its fields before it starts, and store its update whatever happens to the ledger."""
 
 import json
-import math
 import os
 import shlex
 import tempfile
@@ -20,6 +19,7 @@ from resque.errors import DataError, LedgerError, ResqueWarning, SettingError
 from resque.ledger.export import json_lines
 from resque.ledger.records import Update
 from resque.ledger.store import Ledger
+from resque.ledger.validation import check_record
 
 __all__ = ["check_fields", "keep_update"]
 
@@ -32,7 +32,6 @@ _EXPECTED = {
     "grid": "a grid, e.g. resque.named_grid('FRA')",
     "tariff": "a resque.Tariff",
 }
-_INT64 = 2**63
 
 
 def check_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,32 +107,15 @@ def _checked(name: str, value: Any) -> Any:
             raise SettingError(f"{name} is {value!r:.60}; expected {expected}")
     try:
         plain = to_builtins(value)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise SettingError(f"{name} cannot be stored ({error!s:.80}); expected {expected}") from error
-    _check_stored(name, plain)
-    try:
         found = msgspec.convert(json.loads(json.dumps(plain)), hint)  # lists in place of tuples, as it is read back
     except msgspec.ValidationError as error:
         raise SettingError(f"{name} is {value!r:.60}; expected {expected}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SettingError(f"{name} cannot be stored ({error!s:.80}); expected {expected}") from error
     if isinstance(found, Grid):
         named_grid(intensity=found.intensity_g_per_kwh)
+    try:
+        check_record(plain, name)
+    except ValueError as error:
+        raise SettingError(str(error)) from error
     return found
-
-
-def _check_stored(where: str, value: Any) -> None:
-    """Raise SettingError for what JSON or the ledger would change: NaN, text that is no Unicode, a key of a number."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise SettingError(f"{where} has the key {key!r:.40}; expected the name of a setting")
-            _check_stored(f"a name in {where}", key)
-            _check_stored(f"{where}.{key:.40}", item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            _check_stored(where, item)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise SettingError(f"{where} is {value}; expected a finite number, or None where it is unknown")
-    elif isinstance(value, int) and not -_INT64 <= value < _INT64:
-        raise SettingError(f"{where} is {value:.3g}; expected a whole number of at most 64 bits")
-    elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-        raise SettingError(f"{where} is {value!r:.60}, which is no Unicode text: give it another name")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from resque._optional import import_optional
-from resque._sizes import check_size, stored_bytes
+from resque._sizes import check_expansion, check_memory, stored_bytes
 from resque.data.readers.images import image_to_array, open_image, stack_images
 from resque.data.readers.options import ReadOptions
 from resque.data.samples import RawSamples
@@ -32,7 +32,7 @@ def read_parquet(path: str, options: ReadOptions) -> RawSamples:
     with _data_errors(path), _network(options.download):
         metadata, stored = import_optional("pyarrow.parquet", "data").read_metadata(path), stored_bytes(path)
         groups = map(metadata.row_group, range(metadata.num_row_groups))
-        check_size(path, sum(group.total_byte_size for group in groups), stored)
+        check_expansion(path, sum(group.total_byte_size for group in groups), stored)
         rows = datasets.load_dataset("parquet", data_files=path, split="train", streaming=True)
         return _read_rows(rows, path, options, stored)
 
@@ -123,8 +123,10 @@ def _read_rows(rows: Any, name: str, options: ReadOptions, stored: int | None = 
     for number, row in enumerate(taken):
         values.append(_decode(row[content], f"{name}: row {number}", options.download))
         labels.append(row[label] if label else 0)
-        size += values[-1].nbytes if isinstance(values[-1], np.ndarray) else len(values[-1])
-        check_size(name, size, stored)
+        held, size = size, size + (values[-1].nbytes if isinstance(values[-1], np.ndarray) else len(values[-1]))
+        check_memory(name, size, held)
+        if stored is not None:
+            check_expansion(name, size, stored)
     names = tuple(getattr(features.get(label), "names", None) or ())
     if names and set(labels) == {-1}:  # so the hub marks test data without labels
         label = None

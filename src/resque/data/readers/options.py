@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from resque.data.dataset import draw_rows
+
 __all__ = ["Progress", "ReadOptions"]
 
 Progress = Callable[[int, int | None], None]
@@ -18,15 +22,27 @@ class ReadOptions:
 
     Attributes:
         root: Folder of torchvision's datasets.
-        limit: Number of samples after which a stream ends; None reads all. Other sources are read completely.
+        limit: Largest number of samples; None reads all. A stream ends there; of files so many are drawn. Other
+            sources are read completely.
         on_progress: Called with ``(samples read, samples in all or None)`` from time to time.
         download: Whether what a hub or another address holds is fetched; if not, it must be here.
+        seed: Seed of the samples that are drawn.
     """
 
     root: Path = Path("data")
     limit: int | None = None
     on_progress: Progress = lambda done, total: None
     download: bool = False
+    seed: int = 0
+
+    def draw(self, n: int) -> np.ndarray | None:
+        """Return which of ``n`` samples are read; None reads all.
+
+        Example:
+            >>> ReadOptions(limit=2).draw(5).tolist(), ReadOptions().draw(5)
+            ([2, 4], None)
+        """
+        return draw_rows(n, self.limit, self.seed) if self.limit is not None and 0 < self.limit < n else None
 
     def track(self, values: Iterable[Any], total: int | None) -> Iterator[Any]:
         """Yield the values and report progress every 4,096 of them, and at the last.
