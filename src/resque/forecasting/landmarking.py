@@ -66,6 +66,7 @@ def revise_forecast(
     curve: LearningCurve,
     level: float = LEVEL,
     job: RetrainingJob | None = None,
+    confidence: float | None = None,
 ) -> ForecastRevision | None:
     """Forecast the total steps of an update that is running, and its probability of reaching the target.
 
@@ -75,6 +76,7 @@ def revise_forecast(
         curve: Learning curve up to now.
         level: Nominal coverage of the interval.
         job: Retraining job, whose evaluations end a run; None if these are unknown.
+        confidence: Confidence of the lower bound of the steps, for a budget; None leaves it out.
 
     Returns:
         The revised forecast; None with too few earlier curves, or after the step budget.
@@ -97,6 +99,7 @@ def revise_forecast(
         steps=_total_steps(prediction, query, curve.steps[-1], level, job),
         probability_reached=prediction.probability_reached(query.target_accuracy),
         n_history=history.n_own,
+        steps_lower=None if confidence is None else _lower_bound(prediction, query, confidence, job),
     )
 
 
@@ -109,6 +112,7 @@ class ForecastReviser:
         bundled: Updates from other models.
         level: Nominal coverage of the interval.
         job: Retraining job, whose evaluations end a run; None if these are unknown.
+        confidence: Confidence of a budget, see :func:`revise_forecast`.
 
     Example:
         >>> updates = bundled_updates()
@@ -127,23 +131,31 @@ class ForecastReviser:
         bundled: Sequence[Update] = (),
         level: float = LEVEL,
         job: RetrainingJob | None = None,
+        confidence: float | None = None,
     ) -> None:
         self._updates, self._query, self._bundled, self._level, self._job = history, query, bundled, level, job
+        self._confidence = confidence
         self._history: CurveHistory | None = None
 
     @classmethod
     def of_forecast(
-        cls, forecast: Forecast, history: Sequence[Update], job: RetrainingJob | None = None
+        cls,
+        forecast: Forecast,
+        history: Sequence[Update],
+        job: RetrainingJob | None = None,
+        confidence: float | None = None,
     ) -> "ForecastReviser":
         """Return the reviser of a stored forecast, with the bundled history if the forecast used it."""
         bundled = bundled_updates() if forecast.n_bundled else ()
-        return cls(history, ForecastQuery.of_forecast(forecast), bundled, forecast.level, job)
+        return cls(history, ForecastQuery.of_forecast(forecast), bundled, forecast.level, job, confidence)
 
     @classmethod
-    def of_ledger(cls, forecast: Forecast, ledger: Ledger, job: RetrainingJob | None = None) -> "ForecastReviser":
+    def of_ledger(
+        cls, forecast: Forecast, ledger: Ledger, job: RetrainingJob | None = None, confidence: float | None = None
+    ) -> "ForecastReviser":
         """Return the reviser of a stored forecast, with the updates of a ledger that the forecast learns from."""
         updates = updates_to_learn_from(ledger, forecast.parent, forecast.features.task_index is not None)
-        return cls.of_forecast(forecast, updates, job)
+        return cls.of_forecast(forecast, updates, job, confidence)
 
     def __call__(self, curve: LearningCurve) -> ForecastRevision | None:
         """Revise the forecast.
@@ -159,7 +171,7 @@ class ForecastReviser:
         with contextlib.suppress(np.linalg.LinAlgError):  # a failed forecast must not end the training
             if self._history is None:
                 self._history = CurveHistory.of(self._updates, self._query, self._bundled)
-            return revise_forecast(self._history, self._query, curve, self._level, self._job)
+            return revise_forecast(self._history, self._query, curve, self._level, self._job, self._confidence)
         return None
 
 
@@ -222,6 +234,15 @@ def _evaluations(step: int, query: ForecastQuery, job: RetrainingJob | None) -> 
     steps = [min(at, query.max_steps) for at in steps if at > step]
     wanted = np.linspace(0, len(steps) - 1, min(len(steps), _MOST_EVALUATIONS)).round().astype(int)
     return [steps[place] for place in wanted]
+
+
+def _lower_bound(
+    prediction: CurvePrediction, query: ForecastQuery, confidence: float, job: RetrainingJob | None
+) -> float:
+    """Return the one-sided lower bound of the steps at which the run ends: it ends earlier with 1 - confidence."""
+    if job is not None and job.recipe.fixed_epochs is not None:
+        return float(query.max_steps)
+    return prediction.quantile(query.target_accuracy, 1.0 - confidence)
 
 
 def _total_steps(
