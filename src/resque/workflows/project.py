@@ -82,7 +82,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "max_hours": Key(float, "max_hours", "2.0", "training time of one update", _GATES),
         "max_epochs": Key(int, "max_epochs", "30", "maximum number of epochs", _GATES),
         "max_price": Key(float, "max_price", "5.0", "price of one update", _GATES),
-        "confidence": Key(float, "confidence", "0.8", "probability to stay within the budget", _GATES),
+        "confidence": Key(float, "confidence", "0.8", "confidence of these limits", _GATES),
     },
     "calibration": {
         "max_hours": Key(float, "max_hours", "0.5", "time of all calibration runs", ("calibrate",)),
