@@ -117,9 +117,8 @@ def test_a_budget_limits_the_run_and_decides(known, meter):
     assert forecast.recipe["max_epochs"] == 2
     assert resque.decide(forecast, budget).code == 4  # the bundled history alone
     update = resque.update(known, TRAIN, TEST, 0.999, recipe="train-adam", budget=budget, meter=meter)
-    assert (update.reached, update.stopped_by) == (False, "max hours")
-    with pytest.raises(SettingError, match="max_hours, max_kwh and max_epochs"):
-        resque.update(known, TRAIN, TEST, 0.8, budget=resque.Budget(max_kg=1.0), meter=meter)
+    assert (update.reached, update.stopped_by) == (False, "budget: hours")
+    assert update.recipe["max_epochs"] == 250  # a budget is no part of the recipe
 
 
 def test_progress_shows_accuracy_and_the_revised_steps():

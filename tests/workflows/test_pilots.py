@@ -123,7 +123,7 @@ def test_limits_of_a_budget_and_what_is_measured_besides_are_no_other_run(job, f
     forecast = resque.forecast(model, **job, pilot=12)
     budget = resque.Budget(max_hours=1e-9)
     update = resque.update(model, **job, forecast=forecast, budget=budget, original_test="digits@16px@test@100")
-    assert (update.pilot_steps, update.stopped_by) == (12, "max hours")
+    assert (update.pilot_steps, update.cost.steps, update.stopped_by) == (12, 12, "budget: hours")
     assert update.original_accuracy_after is not None
 
 

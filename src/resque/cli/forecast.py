@@ -59,12 +59,10 @@ def forecast(
             opt.BUDGET, "Coverage of the intervals; probability to stay within the budget and reach the target."
         ),
     ] = 0.8,
-    max_kwh: Annotated[float | None, opt.option(opt.BUDGET, "Gate: limit of energy.", min=0.0)] = None,
-    max_kg: Annotated[
-        float | None, opt.option(opt.BUDGET, "Gate: limit of operational emissions, kg CO2e.", min=0.0)
-    ] = None,
-    max_hours: Annotated[float | None, opt.option(opt.BUDGET, "Gate: limit of training time.", min=0.0)] = None,
-    max_price: Annotated[float | None, opt.option(opt.BUDGET, "Gate: limit of the price.", min=0.0)] = None,
+    max_kwh: opt.MaxKwh = None,
+    max_kg: opt.MaxKg = None,
+    max_hours: opt.MaxHours = None,
+    max_price: opt.MaxPrice = None,
     price_per_kwh: opt.PricePerKwh = 0.0,
     price_per_hour: opt.PricePerHour = 0.0,
     currency: opt.Currency = "EUR",

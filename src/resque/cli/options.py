@@ -87,6 +87,10 @@ EvaluateEvery = Annotated[int | None, option(RECIPE, "Steps between evaluations;
 MaxEpochs = Annotated[int | None, option(RECIPE, "Maximum number of epochs; default: the recipe's.")]
 Seed = Annotated[int, option(RECIPE, "Seed of random initial weights and of the data order.")]
 
+MaxKwh = Annotated[float | None, option(BUDGET, "Limit of energy.", min=0.0)]
+MaxKg = Annotated[float | None, option(BUDGET, "Limit of operational emissions, kg CO2e.", min=0.0)]
+MaxHours = Annotated[float | None, option(BUDGET, "Limit of training time.", min=0.0)]
+MaxPrice = Annotated[float | None, option(BUDGET, "Limit of the price.", min=0.0)]
 PricePerKwh = Annotated[float, option(BUDGET, "Price of a kWh.")]
 PricePerHour = Annotated[float, option(BUDGET, "Price of an hour of the machine.")]
 Currency = Annotated[str, option(BUDGET, "Currency of the prices.")]

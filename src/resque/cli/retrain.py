@@ -11,6 +11,7 @@ from resque.errors import SettingError
 
 if TYPE_CHECKING:
     from resque.energy.hardware import EmbodiedEmissions
+    from resque.forecasting.budget import Budget
     from resque.ledger.records import Update
     from resque.training.from_scratch import ScratchComparison
     from resque.workflows.update import UpdateRequest
@@ -59,6 +60,16 @@ def retrain(
     seeds: Annotated[
         int | None, opt.option(opt.RECIPE, "Pairs of retraining and scratch, from --seed on; default: 3.", min=1)
     ] = None,
+    confidence: Annotated[
+        float,
+        opt.option(
+            opt.BUDGET, "Confidence with which a limit ends the run: that it will be exceeded, or the target missed."
+        ),
+    ] = 0.95,
+    max_kwh: opt.MaxKwh = None,
+    max_kg: opt.MaxKg = None,
+    max_hours: opt.MaxHours = None,
+    max_price: opt.MaxPrice = None,
     price_per_kwh: opt.PricePerKwh = 0.0,
     price_per_hour: opt.PricePerHour = 0.0,
     currency: opt.Currency = "EUR",
@@ -77,6 +88,9 @@ def retrain(
 ) -> None:
     """Retrain to a target accuracy, measure every cost, write model, profile and ledger entry.
 
+    With a limit (--max-kwh, --max-kg, --max-hours, --max-price) the run ends as soon as its revised forecast says that
+    it will exceed it or miss the target. That is a complete entry and exit code 0. Without --forecast, one is made.
+
     Example: resque retrain --model net.py:build --weights net.safetensors --train npz:new.npz
     --test npz:new-test.npz --target-accuracy 0.9 --country FRA
     """
@@ -87,14 +101,12 @@ def retrain(
 
     if not from_scratch and (seeds is not None or scratch_recipe is not None):
         raise SettingError("--seeds and --scratch-recipe belong to --from-scratch: add it, or leave them out")
-    if (new_head or extend) and opt.is_from_project(context, "original"):
-        original = None
-    if (new_head or extend) and opt.is_from_project(context, "original_test"):
-        original_test = None
-    if forecast is not None and opt.is_from_project(context, "recipe"):
-        recipe = None  # the forecast has it
-    if forecast is not None and opt.is_from_project(context, "evaluate_every"):
-        evaluate_every = None
+    if new_head or extend:
+        original, original_test = _given(context, original=original, original_test=original_test)
+    if forecast is not None:  # which has them
+        recipe, evaluate_every = _given(context, recipe=recipe, evaluate_every=evaluate_every)
+    limits = {"max_kwh": max_kwh, "max_kg": max_kg, "max_hours": max_hours, "max_price": max_price}
+    budget = _budget(context, limits, from_scratch)
     tariff = Tariff(price_per_kwh, price_per_hour, currency) if price_per_kwh or price_per_hour else None
     hardware = embodied_emissions({"device": device}, embodied_kg, life_years)
     request = UpdateRequest(
@@ -102,7 +114,8 @@ def retrain(
         original_test=original_test, new_task=new_head, extend=extend, ledger=ledger, out=out, resume=resume,
         checkpoint_every_s=checkpoint_every, recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs,
         labels=labels, layer=layer, reduction=reduction, shift_type=shift_type, seed=seed, country=country,
-        intensity=intensity, pue=pue, tariff=tariff,
+        intensity=intensity, pue=pue, tariff=tariff, budget=budget,
+        confidence=confidence,
         options=model_options(weights, classes, device, limit, data_root, download),
     )  # fmt: skip
     if from_scratch:
@@ -112,6 +125,24 @@ def retrain(
         _show_comparison(result, folder, request, hardware, as_json)
     else:
         _show_update(request.run(), request, hardware, as_json)
+
+
+def _given(context: typer.Context, **values: Any) -> list[Any]:
+    """Return values of options; None for those that come from the project file."""
+    return [None if opt.is_from_project(context, name) else value for name, value in values.items()]
+
+
+def _budget(context: typer.Context, limits: dict[str, Any], from_scratch: bool) -> "Budget":
+    """Return the budget of the run; one of the project file does not end a comparison with scratch."""
+    from resque.forecasting.budget import Budget
+
+    if from_scratch:
+        limits = dict(zip(limits, _given(context, **limits), strict=True))
+    budget = Budget(**limits)
+    source = context.get_parameter_source("confidence")
+    if not budget.is_given and source is not None and source.name == "COMMANDLINE":
+        raise SettingError("--confidence belongs to a limit: add one, such as --max-kwh, or leave it out")
+    return budget
 
 
 def _show_update(result: "Update", request: "UpdateRequest", hardware: "EmbodiedEmissions", as_json: bool) -> None:

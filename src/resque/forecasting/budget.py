@@ -1,32 +1,41 @@
-"""Compare a forecast with a budget.
+"""Compare a forecast with a budget, before training and during it.
 
-Each cost is compared by its one-sided upper prediction bound at the confidence of the forecast. An unreliable forecast
-gives no decision, even if it exceeds the budget.
+Before training, each cost is compared by its one-sided upper prediction bound at the confidence of the forecast. An
+unreliable forecast gives no decision, even if it exceeds the budget. During training, a run ends once it is improbable
+that it reaches its target within the budget.
 """
 
+import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from resque._display import Display, Displayable
 from resque._format import COST_NAMES, format_probability
+from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.errors import SettingError
 from resque.forecasting.costs import price_estimate
 from resque.forecasting.reliability import FEWEST_UPDATES
-from resque.ledger.records import Estimate, Forecast
+from resque.ledger.records import BY_BUDGET, WOULD_NOT_REACH, Estimate, Forecast, ForecastRevision
 
-__all__ = ["BEYOND", "UNSURE", "VERDICTS", "WITHIN", "Budget", "Decision", "decide", "exit_code"]
+__all__ = [
+    "BEYOND", "CONFIDENCE", "UNSURE", "VERDICTS", "WITHIN", "Budget", "Decision", "check_measurable", "decide",
+    "exit_code", "stop_reason",
+]  # fmt: skip
 
 WITHIN, BEYOND, UNSURE = 0, 3, 4
 VERDICTS = {WITHIN: "within budget", BEYOND: "beyond budget", UNSURE: "not reliable enough to decide"}
 """Exit codes of the gate, and each in words."""
+CONFIDENCE = 0.95
+"""Confidence with which a budget ends a run, unless another is asked for."""
 _LIMITS = {
     "max_kwh": ("energy_kwh", 1.0, "kWh"),
     "max_kg": ("carbon_kg", 1.0, "kg CO2e"),
     "max_hours": ("wall_s", 3600.0, "h"),
     "max_epochs": ("epochs", 1.0, "epochs"),
 }
+_SPENT = {"energy_kwh": "kWh", "carbon_kg": "kg CO2e", "wall_s": "hours", "epochs": "epochs", "price": "price"}
 _ADVICE = {
     "energy_kwh": "no meter measured energy; run `resque doctor` to see which meters this machine has",
     "carbon_kg": "name a region with --country or --intensity",
@@ -69,7 +78,30 @@ class Budget:
     @property
     def is_given(self) -> bool:
         """Whether there is any limit."""
-        return any(getattr(self, name) is not None for name in (*_LIMITS, "max_price"))
+        return bool(self.limits)
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Each limit in the unit in which its cost is stored: kWh, kg, seconds, epochs, currency.
+
+        Example:
+            >>> Budget(max_kwh=0.5, max_hours=2.0).limits
+            {'energy_kwh': 0.5, 'wall_s': 7200.0}
+        """
+        scaled = {cost: (getattr(self, name), scale) for name, (cost, scale, _) in _LIMITS.items()}
+        scaled["price"] = self.max_price, 1.0
+        return {cost: limit * scale for cost, (limit, scale) in scaled.items() if limit is not None}
+
+    @property
+    def energy_limits(self) -> list[str]:
+        """Names of the limits that can be held only where energy is measured."""
+        names = "max_kwh", "max_kg", *(["max_price"] if self.tariff.per_kwh else [])
+        return [name for name in names if getattr(self, name) is not None]
+
+    def priced(self, tariff: Tariff | None) -> "Budget":
+        """Return the budget with another tariff, unless it has prices of its own."""
+        own = self.tariff.per_kwh or self.tariff.per_hour
+        return self if own or tariff is None else dataclasses.replace(self, tariff=tariff)
 
 
 @dataclass(frozen=True)
@@ -125,6 +157,81 @@ def decide(forecast: Forecast, budget: Budget) -> Decision:
             f"{format_probability(forecast.probability_reached)}, below {forecast.level:.0%}"
         )
     return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(compared))
+
+
+def check_measurable(budget: Budget, grid: Grid | None, measures_energy: bool = True) -> None:
+    """Raise SettingError if a limit cannot be held in a run: without its region, its price, or a meter of energy.
+
+    Example:
+        >>> check_measurable(Budget(max_kg=0.1), grid=None)
+        Traceback (most recent call last):
+        resque.errors.SettingError: --max-kg cannot be held: name a region with --country or --intensity
+    """
+    needs = {
+        "carbon_kg": [] if grid else ["max_kg"],
+        "price": [] if budget.tariff.per_kwh or budget.tariff.per_hour else ["max_price"],
+        "energy_kwh": [] if measures_energy else budget.energy_limits,
+    }
+    missing = [
+        f"--{name.replace('_', '-')} cannot be held: {_ADVICE[cost]}"
+        for cost, names in needs.items()
+        for name in names
+        if getattr(budget, name) is not None
+    ]
+    if missing:
+        raise SettingError("; ".join(missing))
+
+
+def stop_reason(
+    budget: Budget,
+    confidence: float,
+    spent: Mapping[str, float],
+    per_step: Mapping[str, float],
+    revision: ForecastRevision | None,
+) -> str | None:
+    """Decide whether a run ends now; return the reason as :attr:`resque.Update.stopped_by` has it, or None.
+
+    A run ends when its budget is spent. It also ends as soon as it is improbable that it reaches the target within the
+    budget, P(the target is reached after at most s optimizer steps) < 1 - confidence. Here s is the largest number of
+    steps that all limits and the step budget allow, if each further step costs ``per_step``. That is so in two cases:
+
+    * The probability of reaching the target within the step budget is below 1 - confidence: ``"budget: would not
+      reach"``.
+    * A cost at the one-sided lower bound of the total steps (their quantile at 1 - confidence) is above its limit:
+      ``"budget: kWh"``, and so on. The limit that is exceeded by the largest factor is named.
+
+    So the run ends on evidence against it. An upper bound above the budget, as of the gate before training, is not
+    enough.
+
+    Args:
+        budget: Limits.
+        confidence: Confidence, in (0, 1).
+        spent: Cost so far by name, in kWh, kg, seconds, epochs and currency.
+        per_step: Cost of a further optimizer step, by the same names.
+        revision: Forecast revised after the last step; None if there is none, so that only what is spent counts.
+
+    Example:
+        >>> from resque.types import Interval
+        >>> steps = Estimate(300.0, Interval(150.0, 600.0, 0.8, ""), 500.0)
+        >>> revision = ForecastRevision(100, 0.7, steps, 0.9, 5, steps_lower=200.0)
+        >>> spent, per_step = {"energy_kwh": 0.1}, {"energy_kwh": 0.001}
+        >>> [stop_reason(Budget(max_kwh=kwh), 0.8, spent, per_step, revision) for kwh in (0.1, 0.15, 0.25)]
+        ['budget: kWh', 'budget: kWh', None]
+    """
+    limits = {cost: limit for cost, limit in budget.limits.items() if cost in spent}
+    for cost, limit in limits.items():
+        if spent[cost] >= limit:
+            return BY_BUDGET + _SPENT[cost]
+    if revision is None or not limits:
+        return None
+    if revision.probability_reached < 1.0 - confidence:
+        return WOULD_NOT_REACH
+    if revision.steps_lower is None:
+        return None
+    to_go = max(0.0, revision.steps_lower - revision.step)
+    excess = {cost: (spent[cost] + to_go * per_step[cost]) / limit for cost, limit in limits.items()}
+    worst = max(excess, key=lambda cost: excess[cost])
+    return BY_BUDGET + _SPENT[worst] if excess[worst] > 1.0 + 1e-9 else None
 
 
 def exit_code(forecast: Forecast, decision: Decision | None) -> int:

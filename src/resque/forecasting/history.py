@@ -191,7 +191,9 @@ def cost_or_lower_bound(update: Update, target_accuracy: float, cost: str, max_s
     """Return ``(cost of reaching the target, False)``, or ``(right-censored cost, True)`` if it was not reached.
 
     A run that ended on a plateau would not have reached the target within the step budget either. So its cost is
-    extrapolated to that budget.
+    extrapolated to that budget. A run that its budget ended is not: whether it would have come is unknown, and its cost
+    is right-censored where it ended. It ended because it looked bad, so its true cost is above what such a bound says
+    of it, and later forecasts are somewhat too low. Leaving these runs out would make them lower still.
 
     Args:
         update: Finished update.

@@ -69,6 +69,7 @@ def revise_forecast(
     curve: LearningCurve,
     level: float = LEVEL,
     evaluations: Sequence[int] | None = None,
+    confidence: float | None = None,
 ) -> ForecastRevision | None:
     """Forecast the total steps of an update that is running, and its probability of reaching the target.
 
@@ -78,6 +79,7 @@ def revise_forecast(
         curve: Learning curve up to now.
         level: Nominal coverage of the interval.
         evaluations: Steps of the run's evaluations, at which alone it can end; None if they are unknown.
+        confidence: Confidence of the lower bound of the steps, for a budget; None leaves it out.
 
     Returns:
         The revised forecast; None with too few earlier curves, or after the step budget.
@@ -103,6 +105,7 @@ def revise_forecast(
         steps=_total_steps(prediction, query.target_accuracy, to_come, level, step),
         probability_reached=prediction.probability_reached(query.target_accuracy),
         n_history=history.n_own,
+        steps_lower=None if confidence is None else prediction.quantile(query.target_accuracy, 1.0 - confidence),
     )
 
 
@@ -128,6 +131,7 @@ class ForecastReviser:
         bundled: Updates from other models.
         level: Nominal coverage of the interval.
         job: Retraining job, whose evaluations end a run; None if these are unknown.
+        confidence: Confidence of a budget, see :func:`revise_forecast`.
 
     Example:
         >>> updates = bundled_updates()
@@ -146,25 +150,33 @@ class ForecastReviser:
         bundled: Sequence[Update] = (),
         level: float = LEVEL,
         job: RetrainingJob | None = None,
+        confidence: float | None = None,
     ) -> None:
         self._updates, self._query, self._bundled, self._level = history, query, bundled, level
         self._evaluations = None if job is None else job.evaluations
         self._ends_at_once = job is not None and job.recipe.fixed_epochs is not None
+        self._confidence = confidence
         self._history: CurveHistory | None = None
 
     @classmethod
     def of_forecast(
-        cls, forecast: Forecast, history: Sequence[Update], job: RetrainingJob | None = None
+        cls,
+        forecast: Forecast,
+        history: Sequence[Update],
+        job: RetrainingJob | None = None,
+        confidence: float | None = None,
     ) -> "ForecastReviser":
         """Return the reviser of a stored forecast, with the bundled history if the forecast used it."""
         bundled = bundled_updates() if forecast.n_bundled else ()
-        return cls(history, ForecastQuery.of_forecast(forecast), bundled, forecast.level, job)
+        return cls(history, ForecastQuery.of_forecast(forecast), bundled, forecast.level, job, confidence)
 
     @classmethod
-    def of_ledger(cls, forecast: Forecast, ledger: Ledger, job: RetrainingJob | None = None) -> "ForecastReviser":
+    def of_ledger(
+        cls, forecast: Forecast, ledger: Ledger, job: RetrainingJob | None = None, confidence: float | None = None
+    ) -> "ForecastReviser":
         """Return the reviser of a stored forecast, with the updates of a ledger that the forecast learns from."""
         updates = updates_to_learn_from(ledger, forecast.parent, forecast.features.task_index is not None)
-        return cls.of_forecast(forecast, updates, job)
+        return cls.of_forecast(forecast, updates, job, confidence)
 
     def __call__(self, curve: LearningCurve) -> ForecastRevision | None:
         """Revise the forecast.
@@ -180,7 +192,8 @@ class ForecastReviser:
         with contextlib.suppress(np.linalg.LinAlgError):  # a failed forecast must not end the training
             if self._history is None:
                 self._history = CurveHistory.of(self._updates, self._query, self._bundled)
-            revision = revise_forecast(self._history, self._query, curve, self._level, self._evaluations)
+            model, query, level = self._history, self._query, self._level
+            revision = revise_forecast(model, query, curve, level, self._evaluations, self._confidence)
             return revision if revision is None or not self._ends_at_once else _at_the_end(revision, self._query)
         return None
 
@@ -260,4 +273,5 @@ def _at_the_end(revision: ForecastRevision, query: ForecastQuery) -> ForecastRev
     """Return the revision of a run whose length does not depend on its accuracy."""
     steps = float(query.max_steps)
     interval = dataclasses.replace(revision.steps.interval, low=steps, high=steps)
-    return dataclasses.replace(revision, steps=Estimate(steps, interval, steps))
+    lower = None if revision.steps_lower is None else steps
+    return dataclasses.replace(revision, steps=Estimate(steps, interval, steps), steps_lower=lower)

@@ -174,6 +174,8 @@ class ForecastRevision(Serializable):
         steps: Forecast of the total number of optimizer steps.
         probability_reached: Probability of reaching the target within the step budget.
         n_history: Number of the user's own earlier updates whose learning curves shape the revision.
+        steps_lower: Number of steps that the run takes at least, with the confidence of a budget, by default 0.95
+            (one-sided lower prediction bound); None in records of versions that had no such bound.
     """
 
     step: int
@@ -181,6 +183,7 @@ class ForecastRevision(Serializable):
     steps: Estimate
     probability_reached: StoredFloat
     n_history: int
+    steps_lower: float | None = None
 
 
 @dataclass(frozen=True)

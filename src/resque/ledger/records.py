@@ -20,10 +20,14 @@ from resque.ledger.components import COSTS, Cost, Estimate, Features, ForecastRe
 from resque.types import StoredFloat
 
 __all__ = [
-    "BY_USER", "COSTS", "Cost", "Estimate", "Features", "Forecast", "ForecastRevision", "LearningCurve", "Pilot",
-    "StepCost", "Update", "Void",
+    "BY_BUDGET", "BY_USER", "COSTS", "WOULD_NOT_REACH", "Cost", "Estimate", "Features", "Forecast", "ForecastRevision",
+    "LearningCurve", "Pilot", "StepCost", "Update", "Void",
 ]  # fmt: skip
 
+BY_BUDGET = "budget: "
+"""Start of :attr:`Update.stopped_by` for a run that its budget ended."""
+WOULD_NOT_REACH = BY_BUDGET + "would not reach"
+"""Value of :attr:`Update.stopped_by` for a run whose revised forecast gave up the target."""
 BY_USER = "the user"
 """Value of :attr:`Update.stopped_by` for a run that the user's own training loop ended."""
 
@@ -47,7 +51,10 @@ class Update(Displayable):
         target_accuracy: Target accuracy on the test data.
         reached: Whether the target was reached.
         stopped_by: Stopping reason: ``target``, ``tolerance 0.005``, ``tolerance 0.01``, ``max``, ``epochs`` (a fixed
-            number), ``max hours``, ``max kWh``, ``diverged``, or ``the user`` (a custom training loop).
+            number), ``max hours``, ``max kWh`` (limits of the recipe), ``diverged``, or ``the user`` (a custom training
+            loop). A budget ended the run if it is ``budget: kWh``, ``budget: kg CO2e``, ``budget: hours``,
+            ``budget: epochs`` or ``budget: price`` (spent, or about to be exceeded), or ``budget: would not reach``.
+            Such a run looked bad, so its cost is informatively right-censored.
         features: Features known before the update.
         curve: Learning curve.
         cost: Measured cost of the training steps.
@@ -133,6 +140,29 @@ class Update(Displayable):
         """Highest accuracy on the test data at any evaluation."""
         return max(self.curve.accuracy)
 
+    @property
+    def ended_by_budget(self) -> bool:
+        """Whether a budget ended the run, which is informative censoring."""
+        return self.stopped_by.startswith(BY_BUDGET)
+
+    @property
+    def saving(self) -> str | None:
+        """What the budget saved, for people; None unless a revised forecast was the reason that the run ended.
+
+        A run that would not reach its target might have lasted for the whole step budget: that is an upper bound.
+        """
+        last, step = (self.revisions[-1] if self.revisions else None), self.cost.steps
+        if not self.ended_by_budget or last is None or last.step != step:
+            return None
+        gave_up = self.stopped_by == WOULD_NOT_REACH
+        expected = last.steps.interval.high if gave_up else last.steps.value
+        if expected is None or not step < expected:
+            return None
+        cost = "wall_s" if self.cost.energy_kwh is None else "energy_kwh"
+        rest = format_cost(cost, getattr(self.cost, cost) * (expected - step) / step)
+        total, about = ("at most", "up to") if gave_up else ("an expected", "about")
+        return f"stopped at step {step:,} of {total} {expected:,.0f}: {about} {rest} not spent"
+
     def cost_at(self, target_accuracy: float) -> Cost | None:
         """Return the cost of stopping at another target, from the learning curve; None if the curve never reaches it.
 
@@ -173,7 +203,8 @@ class Update(Displayable):
         in_run = " and in-run forecasts" if self.revisions else ""
         rows.append((f"evaluation{in_run} (excluded)", format_cost("wall_s", self.evaluation_s)))
         line = f"test accuracy {self.accuracy:.4f}; target {self.target_accuracy:g} {outcome}"
-        return Display(f"Update {self.id}: {shorten_data(self.train_data)}", ("cost", "measured"), rows, [line])
+        lines = list(filter(None, (line, self.saving)))
+        return Display(f"Update {self.id}: {shorten_data(self.train_data)}", ("cost", "measured"), rows, lines)
 
 
 @dataclass(frozen=True)

@@ -201,11 +201,12 @@ def show_ledger(
     rows = []
     for update in updates:
         index = sentences.format_index(update).removesuffix(" rad")
-        accuracies = sentences.format_accuracies(update, 2, "→") + ("" if update.reached else "*")
+        accuracies = sentences.format_accuracies(update, 2, "→") + _outcome_mark(update)
         costs = (format_cost(cost, getattr(update.cost, cost)) for cost in displays.MAIN_COSTS)
         rows.append((update.id[:6], _cut_middle(shorten_data(update.train_data), width), index, accuracies, *costs))
     columns = "update", "data", "index", "accuracy", "steps", "time", "energy", "CO2e"
-    lines = ["index in rad; accuracy before → after; * target not reached; full names: --json"]
+    budget = "; ! ended by its budget" if any(_outcome_mark(update) == "!" for update in updates) else ""
+    lines = [f"index in rad; accuracy before → after; * target not reached{budget}; full names: --json"]
     n, forecasts, settled = counts["updates"], counts["forecasts"], counts["settled"]
     if len(updates) < n:
         lines.append(f"the newest {len(updates):,} of {n:,}; more: --last {n}")
@@ -217,6 +218,10 @@ def show_ledger(
         gone = [(each.id, each.entry, each.created_utc[:10], each.why) for each in voids]
         title = f"{len(voids):,} void entr{'ies' if len(voids) > 1 else 'y'}, counted nowhere"
         show(Display(title, ("void", "entry", "since", "why"), gone, text_columns=4))
+
+
+def _outcome_mark(update: Update) -> str:
+    return "" if update.reached else "!" if update.ended_by_budget else "*"
 
 
 def _steps_cells(forecast: Forecast) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from resque.training.evaluation import check_data_fits_model, evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.probe import WARM_UP_STEPS, probe
 from resque.training.recipe import recipe_to_dict
-from resque.training.run import ReviseForecast, Run, RunProgress, RunSettings, run_to_end
+from resque.training.run import ReviseForecast, Run, RunProgress, RunSettings, StopRun, run_to_end
 from resque.training.trainer import Trainer
 
 __all__ = ["retrain"]
@@ -45,12 +45,13 @@ def retrain(
     tariff: Tariff | None = None,
     on_progress: Callable[[RunProgress], None] | None = None,
     revise: ReviseForecast | None = None,
+    stop: StopRun | None = None,
 ) -> Update:
     """Retrain a model until it reaches its target accuracy, and measure the cost.
 
     The model is evaluated before the first step, then every ``recipe.evaluate_every`` steps, and after each epoch. The
     run ends at the first evaluation at or above the target, by the paper's tolerance rules at the end of an epoch, with
-    the last epoch, or when a budget is used up. With a fixed number of epochs, accuracy does not end it. The cost
+    the last epoch, or when a limit is used up. With a fixed number of epochs, accuracy does not end it. The cost
     covers the training steps alone.
 
     Args:
@@ -68,6 +69,7 @@ def retrain(
         on_progress: Callback after each evaluation.
         revise: In-run forecast update, see :class:`resque.forecasting.landmarking.ForecastReviser`; called after each
             evaluation, and timed as a part of it.
+        stop: Budget of the run, see :class:`resque.forecasting.early_stopping.BudgetStop`.
 
     Returns:
         The update, complete whether or not the target was reached.
@@ -95,7 +97,7 @@ def retrain(
     parent, accuracy_before = job.parent or fingerprint(model), _original_accuracy(model, job)
     with nullcontext() if checkpoint is None else checkpoint.hold(parent, job):
         step_cost = _step_cost_for_budget(model, job, meter, step_cost)
-        settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise)
+        settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise, stop)
         run, trainable_share, flops_per_sample = _train(model, job, parent, settings)
     curve, reading = run.curve, join_readings(run.readings)
     measurable = reading.methods and "unknown" not in reading.methods.values()

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from resque._format import format_cost, format_interval
 from resque.energy.clock import now
 from resque.energy.meters import EnergyMeter, unfailing_window
-from resque.energy.reading import EnergyReading
+from resque.energy.reading import EnergyReading, join_readings
 from resque.errors import DataError, ResqueWarning
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.migration import modernize
@@ -25,10 +26,12 @@ from resque.training.job import RetrainingJob, evaluation_steps
 from resque.training.stopping import stop_epoch
 from resque.training.trainer import Trainer
 
-__all__ = ["ReviseForecast", "Run", "RunProgress", "RunSettings", "measure", "run_to_end"]
+__all__ = ["ReviseForecast", "Run", "RunProgress", "RunSettings", "StopRun", "measure", "progress_text", "run_to_end"]
 
 ReviseForecast = Callable[[LearningCurve], ForecastRevision | None]
 """Function that revises a forecast from the learning curve so far; None if it cannot."""
+StopRun = Callable[[LearningCurve, ForecastRevision | None, EnergyReading | None], str | None]
+"""Function that returns why a run ends now, or None, from its learning curve, its revised forecast and its meter."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ class RunSettings:
         checkpoint: Settings of checkpoints; None writes none.
         on_progress: Callback after each evaluation.
         revise: In-run forecast update after each evaluation.
+        stop: Budget of the run, asked after each evaluation; it is no part of the job.
     """
 
     meter: EnergyMeter
@@ -65,6 +69,17 @@ class RunSettings:
     checkpoint: Checkpoint | None = None
     on_progress: Callable[[RunProgress], None] | None = None
     revise: ReviseForecast | None = None
+    stop: StopRun | None = None
+
+
+def progress_text(progress: RunProgress) -> str:
+    """Describe where a run stands: its accuracy and, where there is one, the revised forecast of its steps."""
+    text, revision = f"accuracy {progress.accuracy:.4f}", progress.revision
+    if revision is None:
+        return text
+    steps = revision.steps
+    within = format_interval("steps", steps.value, steps.interval)
+    return f"{text}, of {format_cost('steps', steps.value)} ({within}) steps"
 
 
 class Run:
@@ -140,7 +155,7 @@ class Run:
             settings.on_progress(RunProgress(trainer.step_count, self._job.max_steps, accuracy, latest))
         if trainer.step_count and not trainer.within_epoch:
             self._epoch_accuracies.append(accuracy)
-        self.stopped_by = self._stop_reason(accuracy, loss)
+        self.stopped_by = self._stop_reason(accuracy, loss, revision)
 
     def _train(self, also_at: Sequence[int]) -> None:
         """Train until the next evaluation, of the recipe or an additional one."""
@@ -152,7 +167,7 @@ class Run:
             trainer.step()
         self._training_s += now(self.device) - start
 
-    def _stop_reason(self, accuracy: float, loss: float) -> str | None:
+    def _stop_reason(self, accuracy: float, loss: float, revision: ForecastRevision | None) -> str | None:
         recipe, target = self._job.recipe, self._job.target_accuracy
         if accuracy >= target and recipe.fixed_epochs is None:
             return "target"
@@ -162,9 +177,15 @@ class Run:
             reason = "epochs" if len(self._epoch_accuracies) >= recipe.fixed_epochs else None
         else:
             _, reason = stop_epoch(self._epoch_accuracies, target, recipe.tolerances, recipe.max_epochs)
-        return reason or self._exceeded_budget()
+        return reason or self._exceeded_limit() or self._ended_by_budget(revision)
 
-    def _exceeded_budget(self) -> str | None:
+    def _ended_by_budget(self, revision: ForecastRevision | None = None) -> str | None:
+        if self._settings.stop is None:
+            return None
+        return self._settings.stop(self.curve, revision, join_readings(self.readings) if self.readings else None)
+
+    def _exceeded_limit(self) -> str | None:
+        """Return the limit of the recipe that is used up; None if there is none."""
         recipe, step_cost = self._job.recipe, self._settings.step_cost
         if recipe.max_hours is not None and self._training_s >= 3600.0 * recipe.max_hours:
             return "max hours"
@@ -190,7 +211,7 @@ class Run:
         }
 
     def restore(self, state: Mapping[str, Any], is_pilot: bool = False) -> None:
-        """Continue from a state that :meth:`state` returned.
+        """Continue from a state that :meth:`state` returned, unless it has used up the budget of this run.
 
         Args:
             state: The state.
@@ -206,6 +227,7 @@ class Run:
         self.pilot_steps = self._trainer.step_count if is_pilot else state.get("pilot_steps", 0)
         self.readings = [from_dict(EnergyReading, reading) for reading in state["readings"]]
         self.revisions = [from_dict(ForecastRevision, revision) for revision in state.get("revisions", ())]
+        self.stopped_by = self.stopped_by or self._ended_by_budget()
 
 
 def run_to_end(run: Run, settings: RunSettings, path: Path | None) -> None:

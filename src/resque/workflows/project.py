@@ -77,12 +77,12 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "currency": Key(str, "currency", '"EUR"', "currency of the prices"),
     },
     "budget": {
-        "max_kwh": Key(float, "max_kwh", "0.05", "energy of one update", ("forecast",)),
-        "max_kg": Key(float, "max_kg", "0.02", "operational emissions of one update, kg CO2e", ("forecast",)),
-        "max_hours": Key(float, "max_hours", "2.0", "training time of one update", ("forecast",)),
+        "max_kwh": Key(float, "max_kwh", "0.05", "energy of one update", _GATES),
+        "max_kg": Key(float, "max_kg", "0.02", "operational emissions of one update, kg CO2e", _GATES),
+        "max_hours": Key(float, "max_hours", "2.0", "training time of one update", _GATES),
         "max_epochs": Key(int, "max_epochs", "30", "maximum number of epochs", _GATES),
-        "max_price": Key(float, "max_price", "5.0", "price of one update", ("forecast",)),
-        "confidence": Key(float, "confidence", "0.8", "probability to stay within the budget", ("forecast",)),
+        "max_price": Key(float, "max_price", "5.0", "price of one update", _GATES),
+        "confidence": Key(float, "confidence", "0.8", "confidence of these limits", _GATES),
     },
     "calibration": {
         "max_hours": Key(float, "max_hours", "0.5", "time of all calibration runs", ("calibrate",)),

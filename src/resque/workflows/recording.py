@@ -19,6 +19,8 @@ from resque.energy.meters import EnergyMeter, open_meter, unfailing_window
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading, energy_share
 from resque.errors import ResqueWarning, SettingError
+from resque.forecasting.budget import CONFIDENCE, Budget
+from resque.forecasting.early_stopping import BudgetStop
 from resque.forecasting.landmarking import ForecastReviser
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.records import BY_USER, Features, Forecast, ForecastRevision, LearningCurve, Update
@@ -28,7 +30,9 @@ from resque.training.cost_tracking import CostTracker, build_curve, final_cost
 from resque.training.environment import describe_host
 from resque.training.job import RetrainingJob
 from resque.training.run import ReviseForecast
+from resque.workflows.budgets import RunLimits
 from resque.workflows.keeping import check_fields, keep_update
+from resque.workflows.reported_values import reported_number, whole_number
 from resque.workflows.settings_in_use import other_batch_size, other_recipe, settings_in_use
 
 __all__ = ["Recording", "record"]
@@ -45,8 +49,10 @@ class Recording:
         steps_per_epoch: Optimizer steps in an epoch, the interval of eq. 5. None leaves epochs, gradient norm and
             parameter change unknown.
         reviser: In-run forecast update; None if the run settles no forecast.
+        stop: Budget of the run; None for none.
 
     Attributes:
+        should_stop: Why the loop should end, as of the last evaluation, e.g. ``"budget: kWh"``; None to go on.
         update: Update that the run became; None until the block has ended.
         revisions: In-run forecast updates, oldest first.
         notes: What a reader of the update should know.
@@ -63,16 +69,18 @@ class Recording:
         optimizer: torch.optim.Optimizer | None = None,
         steps_per_epoch: int | None = None,
         reviser: ReviseForecast | None = None,
+        stop: BudgetStop | None = None,
     ) -> None:
         if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
             raise SettingError(f"optimizer is a {type(optimizer).__name__}; expected one torch.optim.Optimizer")
         if steps_per_epoch is not None:
-            steps_per_epoch = _whole("steps_per_epoch", steps_per_epoch, at_least=1)
+            steps_per_epoch = whole_number("steps_per_epoch", steps_per_epoch, at_least=1)
         self.update: Update | None = None
+        self.should_stop: str | None = None
         self.revisions: list[ForecastRevision] = []
         self.notes: list[str] = []
         self.evaluation_s, self.started_utc, self.trained_parameters = 0.0, utc_now(), 0
-        self._reviser, self._steps_per_epoch = reviser, steps_per_epoch
+        self._reviser, self._stop, self._steps_per_epoch = reviser, stop, steps_per_epoch
         self._evaluations: list[tuple[Any, ...]] = []
         self._evaluating_since: float | None = None
         self._samples: int | None = None
@@ -105,8 +113,8 @@ class Recording:
         """
         if self._ended:
             raise SettingError("the block of resque.record has ended: call run.evaluated inside of it")
-        accuracy, loss = _number("accuracy", accuracy), None if loss is None else _number("loss", loss)
-        samples = None if samples is None else _whole("samples", samples, at_least=self._samples or 0)
+        accuracy, loss = reported_number("accuracy", accuracy), None if loss is None else reported_number("loss", loss)
+        samples = None if samples is None else whole_number("samples", samples, at_least=self._samples or 0)
         step = self._check_step(step)
         if not 0.0 <= accuracy <= 1.0:
             raise SettingError(f"accuracy {accuracy:g}: expected a share in [0, 1], e.g. 0.9 for 90 %")
@@ -116,7 +124,9 @@ class Recording:
         self._samples = samples
         self._evaluations.append((step, accuracy, loss, self._training_s(), *totals))
         with self.evaluating():
-            revision = None if self._reviser is None else self._reviser(self._curve())
+            curve = self._curve()
+            revision = None if self._reviser is None else self._reviser(curve)
+            self.should_stop = None if self._stop is None else self._stop(curve, revision)
         if revision is not None:
             self.revisions.append(revision)
 
@@ -160,11 +170,12 @@ class Recording:
         if self._step_count is not None and self._step_count > curve.steps[-1]:
             late = self._step_count - curve.steps[-1]
             self.notes.append(f"{late} steps after the last evaluation are not in the cost")
+        ended = self.should_stop or BY_USER
         initial = (curve.accuracy[0], curve.loss[0]) if curve.steps[0] == 0 else (None, None)
         fields = {
             **known,
             "target_accuracy": target,
-            "stopped_by": "target" if known["target_accuracy"] and curve.accuracy[-1] >= target else BY_USER,
+            "stopped_by": "target" if known["target_accuracy"] and curve.accuracy[-1] >= target else ended,
             "features": Features(None, *initial) if forecast is None else forecast.features,
             "cost": final_cost(curve, energy_share(energy, curve.wall_s[-1]), known["grid"], self._samples),
             "forecast_id": None if forecast is None or not settles or difference else forecast.id,
@@ -189,7 +200,7 @@ class Recording:
             hook.remove()
 
     def _check_step(self, step: Any) -> int:
-        number = _whole("step", step)
+        number = whole_number("step", step)
         if self._step_count is not None and number != self._step_count:
             raise SettingError(
                 f"step is {number}, and the optimizer took {self._step_count}: give the steps taken so far"
@@ -237,6 +248,8 @@ def record(
     shift_type: str | None = None,
     recipe: Mapping[str, Any] | None = None,
     seed: int | None = 0,
+    budget: Budget | None = None,
+    confidence: float = CONFIDENCE,
 ) -> Iterator[Recording]:
     """Measure a custom training loop, and store it in the ledger as an update.
 
@@ -261,6 +274,9 @@ def record(
         recipe: Settings of the loop, named as in :class:`resque.Recipe`. If they, or those of the optimizer, differ
             from a forecast's, there is a warning, and the update is stored without settling the forecast.
         seed: Seed of the run; None if unknown.
+        budget: Limits of the run: ``run.should_stop`` is the reason as soon as it will exceed them or, with a forecast,
+            not reach its target. It is for the loop to end then.
+        confidence: Confidence of that reason, see :func:`resque.forecasting.budget.stop_reason`.
 
     Raises:
         SettingError: An argument cannot be stored, the forecast is for another model, data or target (all before the
@@ -304,14 +320,16 @@ def record(
         used = settings_in_use(optimizer, model) if isinstance(optimizer, torch.optim.Optimizer) else {}
         known |= _fields_of_forecast(pending, known, used)
         difference = other_recipe(pending, used, given["recipe"])
-        reviser = None if difference else ForecastReviser.of_ledger(pending, store)
+        reviser = None if difference else ForecastReviser.of_ledger(pending, store, confidence=confidence)
+    limits = RunLimits.of(budget, confidence, known["tariff"], known["grid"])
+    stop = None if limits is None else limits.stop_by(None if pending is None else pending.step_cost)
     if known["target_accuracy"] is not None:
         RetrainingJob.check_target(known["target_accuracy"])
     if pending is not None and difference:
         _warn(_NOT_SETTLED.format(id=pending.id, difference=difference))
     device, failures = _device_of_optimizer(optimizer), list[str]()
     with unfailing_window(meter or open_meter(device), device, failures) as window:
-        run = Recording(optimizer, steps_per_epoch, reviser)
+        run = Recording(optimizer, steps_per_epoch, reviser, stop)
         try:
             yield run
         finally:
@@ -348,25 +366,6 @@ def _pending(store: Ledger, forecast: Any) -> Forecast | None:
 
 def _warn(message: str) -> None:
     warnings.warn(message, ResqueWarning, stacklevel=4)
-
-
-def _whole(name: str, value: Any, at_least: int = 0) -> int:
-    """Return a whole number, also one of NumPy or PyTorch, or a float without a fraction."""
-    number = _number(name, value)
-    if not number.is_integer() or number < at_least:
-        raise SettingError(f"{name} is {value!r:.40}; expected a whole number from {at_least} on")
-    return int(number)
-
-
-def _number(name: str, value: Any) -> float:
-    """Return a number, also one of NumPy or PyTorch, as a float."""
-    try:
-        plain = value.item() if hasattr(value, "item") else value
-        if isinstance(plain, str | bytes | bool):
-            raise TypeError
-        return float(plain)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise SettingError(f"{name} is {value!r:.40}; expected one number") from error
 
 
 def _device_of_optimizer(optimizer: Any) -> torch.device:

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from resque._format import format_cost, format_interval
 from resque.energy.grid import Grid, named_grid
 from resque.energy.meters import EnergyMeter, open_meter
 from resque.energy.price import Tariff
 from resque.errors import SettingError
-from resque.forecasting.budget import Budget
+from resque.forecasting.budget import CONFIDENCE, Budget
+from resque.forecasting.early_stopping import BudgetStop
 from resque.forecasting.evaluation.settlement import check_settles
 from resque.forecasting.landmarking import ForecastReviser
 from resque.indices.compute_profile import check_labels
@@ -32,9 +32,11 @@ from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK, prepare_new_task
 from resque.training.recipe import Recipe, recipe_to_dict
 from resque.training.retrain import retrain
-from resque.training.run import RunProgress
+from resque.training.run import progress_text
 from resque.workflows.artifacts import Lineage, check_new_folder, create_folder, save_update
+from resque.workflows.budgets import RunLimits, forecast_first
 from resque.workflows.forecast import LEDGER
+from resque.workflows.forecast import forecast as forecast_update
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
 from resque.workflows.keeping import check_fields, keep_update
 from resque.workflows.pilots import check_pilot, kept_pilot
@@ -65,6 +67,7 @@ def update(
     evaluate_every: int | None = None,
     max_epochs: int | None = None,
     budget: Budget | None = None,
+    confidence: float = CONFIDENCE,
     labels: str = "true",
     layer: str | None = None,
     reduction: str | None = None,
@@ -100,7 +103,9 @@ def update(
         recipe: Recipe or its specification; None takes the forecast's, else ``"retrain-adam"``.
         evaluate_every: Steps between evaluations; overrides the recipe's.
         max_epochs: Maximum number of epochs; overrides the recipe's.
-        budget: Limits that end the run: ``max_hours``, ``max_kwh``, ``max_epochs``.
+        budget: Limits that end the run as soon as it will exceed them or not reach its target. They are no part of the
+            recipe, whose own limits stay. Without a forecast, one is made first.
+        confidence: Confidence with which the budget ends the run, see :func:`resque.forecasting.budget.stop_reason`.
         labels: ``"true"``, or ``"pseudo"`` for the model's own predictions in the index.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
         reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
@@ -157,6 +162,7 @@ class UpdateRequest:
     evaluate_every: int | None = None
     max_epochs: int | None = None
     budget: Budget | None = None
+    confidence: float = CONFIDENCE
     labels: str = "true"
     layer: str | None = None
     reduction: str | None = None
@@ -183,6 +189,8 @@ class UpdateRequest:
             seeds: Number of pairs, from the request's seed on.
             recipe: Recipe from scratch; None takes the paper's rates for the same optimizer.
         """
+        if self.budget is not None and self.budget.is_given:
+            raise SettingError("a run that its budget ends cannot be compared with scratch: leave the budget out")
         scratch = None if recipe is None else load_recipe(recipe, self.evaluate_every, self.max_epochs)
         loaded, runner = self._load(with_scratch=True)
         build = loaded.loader.random_networks(loaded.network, loaded.job.seed)
@@ -199,11 +207,11 @@ class UpdateRequest:
         history.check_writable()
         grid = named_grid(self.country, self.intensity, self.pue)
         check_fields({"seed": self.seed, "shift_type": self.shift_type, "tariff": self.tariff})
+        limits = RunLimits.of(self.budget, self.confidence, self.tariff, grid)
         if not 0.0 <= self.checkpoint_every_s < math.inf:
             raise SettingError(f"{self.checkpoint_every_s} s between checkpoints: expected 0 or more")
         loaded = _Loaded.of(self, history)
-        whole, parent = loaded.job, loaded.job.parent or fingerprint(loaded.network)
-        loaded = dataclasses.replace(loaded, job=dataclasses.replace(whole, recipe=_limited(whole.recipe, self.budget)))
+        parent = loaded.job.parent or fingerprint(loaded.network)
         check_fields(loaded.stored_fields)
         if with_scratch and loaded.job.parent:
             raise SettingError("a new head has no counterpart from scratch: leave --new-head and --extend out")
@@ -215,14 +223,26 @@ class UpdateRequest:
         if not run.check_resumed(not with_scratch, "the beginning" if pilot is None else "its pilot"):
             check_new_folder(self.out)
             if loaded.forecast is not None:
-                check_pilot(history, loaded.forecast, parent, whole)
+                check_pilot(history, loaded.forecast, parent, loaded.job)
         origin = None if loaded.original is None else loaded.original.origin
         layer = representation_layer(loaded.network, self.layer or (None if origin is None else origin.layer))
         reduction = self.reduction if origin is None else origin.reduction
+        meter, stop = self.meter or open_meter(device_of(loaded.network)), None
+        if limits is not None and not (self.resume and run.ended()):
+            stop = limits.stop(loaded.network, loaded.job, meter)
+            made = loaded.forecast or forecast_first(run, loaded.network, self._forecast, history, loaded, meter)
+            loaded = dataclasses.replace(loaded, forecast=made)
         create_folder(UPDATES if self.out is None else Path(self.out))
-        meter = self.meter or open_meter(device_of(loaded.network))
         features = loaded.features(meter)
-        return loaded, _Runner(self, history, loaded, checkpoint, pilot, meter, grid, layer, reduction, features)
+        return loaded, _Runner(self, history, loaded, checkpoint, pilot, meter, grid, layer, reduction, features, stop)
+
+    def _forecast(self, history: Ledger, loaded: "_Loaded", meter: EnergyMeter) -> Forecast:
+        """Make the forecast that a budget needs."""
+        shared = "original", "labels", "layer", "reduction", "shift_type", "country", "intensity", "pue", "options"
+        known: dict[str, Any] = {name: getattr(self, name) for name in shared} | {"ledger": history, "meter": meter}
+        known |= {"recipe": loaded.job.recipe, "seed": loaded.job.seed, "extend": loaded.extend}
+        known["new_task"] = bool(loaded.job.parent) and not loaded.extend
+        return forecast_update(self.model, self.train, self.test, self.target_accuracy, **known)
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,12 +312,6 @@ class _Loaded:
         names = {"train_data": job.train.name, "test_data": job.test.name}
         return {**names, "shift_type": job.effective_shift_type, "recipe": recipe_to_dict(job.recipe)}
 
-    @property
-    def lineage(self) -> Lineage:
-        """Profiles of the parent model and of its root."""
-        source = self.request.original
-        return Lineage.of(self.original, Path(source) if isinstance(source, str | Path) else None)
-
 
 @dataclass(frozen=True, eq=False)
 class _Runner:
@@ -313,6 +327,7 @@ class _Runner:
     layer: str
     reduction: str | None
     features: Features
+    stop: BudgetStop | None
 
     def run(self, network: nn.Module, job: RetrainingJob) -> Update:
         """Do a job, or continue it, and keep the result; a job that has ended already returns its update."""
@@ -329,6 +344,7 @@ class _Runner:
         """Train, or restore a run that has ended but whose files may be missing, and keep the result."""
         requested = job.seed == self.loaded.job.seed and not job.from_scratch
         forecast = self.loaded.forecast if requested else None
+        confidence, of_ledger = self.request.confidence, ForecastReviser.of_ledger
         with self.request.options.show_progress(
             f"{'from scratch' if job.from_scratch else 'retraining'}, seed {job.seed}"
         ) as show:
@@ -343,7 +359,8 @@ class _Runner:
                 checkpoint=dataclasses.replace(checkpoint, pilot=self.pilot if requested else None),
                 tariff=self.request.tariff,
                 on_progress=lambda at: show(at.step, at.max_steps, progress_text(at)),
-                revise=None if forecast is None else ForecastReviser.of_ledger(forecast, self.history, job),
+                revise=None if forecast is None else of_ledger(forecast, self.history, job, confidence),
+                stop=self.stop,
             )
         if requested:
             return self._with_files(ended or result, network, job, ended is not None)
@@ -355,18 +372,9 @@ class _Runner:
         def new_profile() -> Profile:
             return self.loaded.loader.profile(network, job.train, self.layer, self.reduction)
 
-        folder = self.request.folder(result)
-        return save_update(result, network, folder, self.history, self.loaded.lineage, new_profile, is_stored)
-
-
-def progress_text(progress: RunProgress) -> str:
-    """Describe where a run stands: its accuracy and, where there is one, the revised forecast of its steps."""
-    text, revision = f"accuracy {progress.accuracy:.4f}", progress.revision
-    if revision is None:
-        return text
-    steps = revision.steps
-    within = format_interval("steps", steps.value, steps.interval)
-    return f"{text}, of {format_cost('steps', steps.value)} ({within}) steps"
+        source, folder = self.request.original, self.request.folder(result)
+        lineage = Lineage.of(self.loaded.original, Path(source) if isinstance(source, str | Path) else None)
+        return save_update(result, network, folder, self.history, lineage, new_profile, is_stored)
 
 
 def _job(request: UpdateRequest, loader: InputLoader, forecast: Forecast | None) -> RetrainingJob:
@@ -386,14 +394,3 @@ def _job(request: UpdateRequest, loader: InputLoader, forecast: Forecast | None)
         seed=seed,
         shift_type=shift_type,
     )
-
-
-def _limited(recipe: Recipe, budget: Budget | None) -> Recipe:
-    """Return a recipe that ends at the limits of a budget."""
-    if budget is None:
-        return recipe
-    if budget.max_kg is not None or budget.max_price is not None:
-        raise SettingError("a run can be limited by max_hours, max_kwh and max_epochs: leave max_kg and max_price out")
-    limits: dict[str, Any] = {"max_hours": budget.max_hours, "max_kwh": budget.max_kwh}
-    limits |= {"max_epochs": None if budget.max_epochs is None else int(budget.max_epochs)}
-    return dataclasses.replace(recipe, **{name: limit for name, limit in limits.items() if limit is not None})

@@ -156,6 +156,9 @@ def cross_validate(
 ) -> CrossValidation:
     """Leave out each fold of a history in turn, and forecast its updates from the others.
 
+    Runs that a budget ended below the target are learned from, and not judged by: whether they would have reached it
+    is unknown.
+
     Args:
         history: The user's own finished updates.
         target_accuracy: Target accuracy at which steps are read off every curve.
@@ -189,7 +192,8 @@ def cross_validate(
         rest = [update for update in usable if not _overlaps(update, key, by)]
         others = [update for update in bundled if by != "shift-type" or not _overlaps(update, key, by)]
         folds = TrainingFolds(rest, others, level)
-        held_out = [(u, ForecastQuery.of_update(u, target_accuracy, max_steps)) for u in usable if BY[by](u) == key]
+        known = [u for u in usable if BY[by](u) == key and (u.cost_at(target_accuracy) or not u.ended_by_budget)]
+        held_out = [(update, ForecastQuery.of_update(update, target_accuracy, max_steps)) for update in known]
         for update, query in held_out:
             for name, scored in fold_predictions(folds, update, query):
                 forecasts[name].append(scored)

@@ -14,7 +14,7 @@ from resque._display import Display, Displayable
 from resque._format import COST_NAMES, NOT_MEASURED, format_probability, format_share
 from resque.energy.reading import energy_share
 from resque.errors import SettingError
-from resque.ledger.records import COSTS, Forecast, Update
+from resque.ledger.records import BY_BUDGET, BY_USER, COSTS, Forecast, Update
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +28,7 @@ __all__ = [
 
 FORECAST = "forecast"
 """Name of the forecast itself among the predictors."""
-_INTERRUPTED = ("max hours", "max kWh", "the user")
+_INTERRUPTED = ("max hours", "max kWh", BY_USER, BY_BUDGET)
 
 
 @dataclass(frozen=True)
@@ -168,12 +168,17 @@ def score_predictors(settled: Sequence[tuple[Forecast, Update]]) -> list[Predict
 
 
 def is_covered(forecast: Forecast, update: Update, cost: str) -> bool | None:
-    """Return whether the forecast interval covers the measured cost; None if one of the two is missing."""
+    """Return whether the forecast interval covers the measured cost; None if one of the two is missing.
+
+    A run that its budget ended because it looked bad is no evidence for the interval. It counts only as not covered,
+    once its cost is above the interval.
+    """
     estimate, measured = forecast.estimates.get(cost), comparable_cost(forecast, update, cost)
     if estimate is None or measured is None:
         return None
     low, high = estimate.interval.low, estimate.interval.high
-    return covers(low, math.inf if high is None else high, measured, update.reached)
+    covered = covers(low, math.inf if high is None else high, measured, update.reached)
+    return None if covered and update.ended_by_budget and not update.reached else covered
 
 
 def covers(lower: float, upper: float, cost: float, reached: bool) -> bool:
@@ -272,7 +277,7 @@ def _probability_score(settled: Sequence[tuple[Forecast, Update]]) -> Probabilit
     known = [
         (forecast.probability_reached, update.reached)
         for forecast, update in settled
-        if update.reached or update.stopped_by not in _INTERRUPTED
+        if update.reached or not update.stopped_by.startswith(_INTERRUPTED)
     ]
     if not known:
         return None
