@@ -102,7 +102,7 @@ class Project:
         values: ``(section, key)`` → value; keys that are left out are missing.
 
     Example:
-        >>> Project({("update", "target_accuracy"): 0.9, ("budget", "max_kwh"): 0.05}).options("retrain")
+        >>> Project({("update", "target_accuracy"): 0.9, ("calibration", "max_kwh"): 0.05}).options("retrain")
         {'target_accuracy': 0.9}
     """
 

@@ -20,7 +20,6 @@ from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading, energy_share
 from resque.errors import ResqueWarning, SettingError
 from resque.forecasting.budget import CONFIDENCE, Budget
-from resque.forecasting.early_stopping import BudgetStop
 from resque.forecasting.landmarking import ForecastReviser
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.records import BY_USER, Features, Forecast, ForecastRevision, LearningCurve, Update
@@ -29,7 +28,7 @@ from resque.models.weights import check_weights, fingerprint
 from resque.training.cost_tracking import CostTracker, build_curve, final_cost
 from resque.training.environment import describe_host
 from resque.training.job import RetrainingJob
-from resque.training.run import ReviseForecast
+from resque.training.run import ReviseForecast, StopRun
 from resque.workflows.budgets import RunLimits
 from resque.workflows.keeping import check_fields, keep_update
 from resque.workflows.reported_values import reported_number, whole_number
@@ -69,7 +68,7 @@ class Recording:
         optimizer: torch.optim.Optimizer | None = None,
         steps_per_epoch: int | None = None,
         reviser: ReviseForecast | None = None,
-        stop: BudgetStop | None = None,
+        stop: StopRun | None = None,
     ) -> None:
         if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
             raise SettingError(f"optimizer is a {type(optimizer).__name__}; expected one torch.optim.Optimizer")
@@ -126,7 +125,7 @@ class Recording:
         with self.evaluating():
             curve = self._curve()
             revision = None if self._reviser is None else self._reviser(curve)
-            self.should_stop = None if self._stop is None else self._stop(curve, revision)
+            self.should_stop = None if self._stop is None else self._stop(curve, revision, None)
         if revision is not None:
             self.revisions.append(revision)
 
