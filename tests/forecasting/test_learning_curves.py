@@ -131,6 +131,16 @@ def test_unknown_feature_is_at_the_mean():
     assert np.allclose(known.best, unknown.best)
 
 
+def test_features_are_standardized_by_their_known_values():
+    """An unknown value of an example counts nowhere; a feature that is always unknown has no effect."""
+    features = np.array([[float(k), math.nan if k % 2 else 3.0 * k, math.nan, 5.0] for k in range(6)])
+    model = CurveModel([curve(20, 0.7 + 0.02 * k, features=tuple(row), seed=k) for k, row in enumerate(features)])
+    assert model._center == pytest.approx([2.5, 6.0, 0.0, 5.0])
+    assert model._scale == pytest.approx([np.std(range(6)), np.std([0.0, 6.0, 12.0]), math.inf, 1.0])
+    assert np.isfinite(model._features).all()
+    assert not model._features[:, 2:].any()
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.lists(st.floats(0.0, 1.2), min_size=2, max_size=12), st.integers(0, 1000))
 def test_predictions_are_coherent_across_targets(evaluations, targets, seed):
