@@ -68,6 +68,16 @@ def test_truncated_distribution_matches_a_sample(probability, limit):
     assert prediction.lower <= prediction.median <= min(prediction.upper, prediction.upper_bound)
 
 
+@pytest.mark.parametrize(
+    ("probability", "upper", "bound"),
+    [(0.95, 2.0, 1.5), (0.9, 3.0, 1.5), (0.85, 3.0, 1.5), (0.8, 3.0, 3.0), (0.5, 3.0, 3.0)],
+)
+def test_conformal_ends_move_to_the_limit_when_their_tail_of_the_runs_misses_the_target(probability, upper, bound):
+    whole = PredictiveDistribution(1.0, 0.5, 2.0, 1.5, True, NormalPrediction(1.0, 0.5), 9)
+    cut = whole.truncated_at(3.0, probability, level=0.8)
+    assert (cut.lower, cut.upper, cut.upper_bound) == (0.5, upper, bound)
+
+
 def test_impossible_cost_is_predicted_at_the_limit():
     distribution = PredictiveDistribution(0.0, -1.5, 1.5, 1.0, False, NormalPrediction(0.0, 1e-9), 200)
     assert distribution.truncated_at(-5.0, 0.9, 0.8).median == -5.0

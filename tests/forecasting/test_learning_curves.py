@@ -131,6 +131,38 @@ def test_unknown_feature_is_at_the_mean():
     assert np.allclose(known.best, unknown.best)
 
 
+def test_features_are_standardized_by_their_known_values():
+    """An unknown value of an example counts nowhere; a feature that is always unknown has no effect."""
+    features = np.array([[float(k), math.nan if k % 2 else 3.0 * k, math.nan, 5.0] for k in range(6)])
+    model = CurveModel([curve(20, 0.7 + 0.02 * k, features=tuple(row), seed=k) for k, row in enumerate(features)])
+    assert model._center == pytest.approx([2.5, 6.0, 0.0, 5.0])
+    assert model._scale == pytest.approx([np.std(range(6)), np.std([0.0, 6.0, 12.0]), math.inf, 1.0])
+    assert np.isfinite(model._features).all()
+    assert not model._features[:, 2:].any()
+
+
+def test_prior_covariance_is_the_sum_of_its_parts():
+    keys = [("a", "blur", 1), ("a", "blur", 2), ("a", "snow", 1), ("b", "blur", 1), ("b", None, None), ("a", None, 3)]
+    features = np.random.default_rng(0).normal(size=(len(keys), 2))
+    examples = [
+        curve(20, features=tuple(row), seed=k, group=group, shift_type=shift_type, condition=condition)
+        for k, (row, (group, shift_type, condition)) in enumerate(zip(features, keys, strict=True))
+    ]
+    standard = (features - features.mean(0)) / features.std(0)
+    model = CurveModel(examples)
+
+    def covariance(i, j):
+        same = [float(i == j or (one is not None and one == two)) for one, two in zip(keys[i], keys[j], strict=True)]
+        smooth = 3.0 * standard[i] @ standard[j] / 2 + math.exp(-((standard[i] - standard[j]) ** 2).mean() / 2)
+        return 4.0 + smooth + same[0] * (1.0 + 0.15 * same[2]) + 0.3 * same[1] * (0.3 + 0.7 * same[0])
+
+    expected = [[covariance(i, j) for j in range(len(keys))] for i in range(len(keys))]
+    found = model._kernel(examples, model._features, itself=True)
+    off = ~np.eye(len(keys), dtype=bool)
+    assert found[off] == pytest.approx(np.array(expected)[off])
+    assert model._kernel(examples, model._features)[off] == pytest.approx(np.array(expected)[off])
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 40), st.lists(st.floats(0.0, 1.2), min_size=2, max_size=12), st.integers(0, 1000))
 def test_predictions_are_coherent_across_targets(evaluations, targets, seed):

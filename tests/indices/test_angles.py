@@ -17,10 +17,10 @@ def test_variance_between_classes_of_equal_weight_is_their_variance_less_the_noi
 
 
 @pytest.mark.parametrize("noise", [0.0004, 0.02, 0.5])
-@pytest.mark.parametrize("cosines", [(0.1, 0.3, 0.35, 0.6), (0.7, 0.95, 0.99, 1.02)])
+@pytest.mark.parametrize("cosines", [(0.1, 0.3, 0.35, 0.6), (0.7, 0.95, 0.99, 1.02), (-0.7, -0.95, -1.02)])
 def test_interval_of_classes_of_equal_weight_is_that_of_their_mean(monkeypatch, cosines, noise):
     cosines, weight, level = np.array(cosines), 2.0, 0.9
-    n, squares = len(cosines), np.array([[0.5, 1.5], [1.0, 1.0], [0.2, 1.8], [1.4, 0.6]]) * noise / 2
+    n, squares = len(cosines), np.array([[0.5, 1.5], [1.0, 1.0], [0.2, 1.8], [1.4, 0.6]])[: len(cosines)] * noise / 2
     made = iter(zip(cosines, [weight] * n, map(tuple, squares), strict=True))
     monkeypatch.setattr(angles, "_unbiased_cosine", lambda original, shifted: next(made))
     found = angles.estimate_debiased([(None, None)] * n, level)
