@@ -1,8 +1,10 @@
-"""Evaluate forecasts that follow the learning curve: before an update, and after its first 50 to 400 steps.
+"""Evaluate forecasts that follow the learning curve: before an update, after its first steps, and to end it by.
 
-Shift types are left out in turn, with their mixtures. Each run that is not over at a landmark is forecast from its
-curve until then, from two histories: bundled updates alone (those of other studies), and these with 12 updates of the
-same original model under other shift types, drawn at random, as after ``resque calibrate``.
+Shift types are left out in turn, with their mixtures and those that they nearly repeat. Each run that is not over at a
+landmark is forecast from its curve until then, from two histories: bundled updates alone (those of other studies), and
+these with 12 updates of the same original model under other shift types, drawn at random, as after ``resque
+calibrate``. A second page replays what a generous budget would have ended: runs whose in-run forecast says that they
+will not reach their target.
 
     python studies/in_run.py --preset kinds --existing
 """
@@ -21,7 +23,7 @@ from resque.data.shifts import UNCHANGED
 from resque.forecasting.evaluation.folds import TrainingFolds, score_forecast
 from resque.forecasting.evaluation.metrics import PredictorReport, ScoredForecast, error_reduction, evaluate_predictor
 from resque.forecasting.history import ForecastQuery
-from resque.forecasting.landmarking import CurveHistory, known_evaluations, revise_forecast
+from resque.forecasting.landmarking import FIRST_LANDMARK, CurveHistory, known_evaluations, revise_forecast
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import LearningCurve, Update
 
@@ -34,6 +36,15 @@ OURS, LINE, FLOOR, BEFORE = (
     "max(forecast, 1.25 × step)",
     "before the update",
 )
+CONFIDENCES = (0.8, 0.9, 0.95, 0.99)
+STOPS_HEAD = ("confidence", "good runs ended", "their steps lost", "hopeless runs ended", "of their steps saved")
+STOPS_NOTE = """A run is ended as soon as its in-run forecast gives the target a probability below 1 − confidence. Good
+runs reached their target; hopeless ones did not within the step budget, over three targets. Steps lost: of good runs,
+until they were ended. A step of a run costs the same energy, so the shares of steps are shares of kWh."""
+TWINS = {
+    "gaussian_noise": "gaussian", "impulse_noise": "salt_pepper", "gaussian_blur": "blur", "low_contrast": "contrast",
+    "jpeg_compression": "jpeg",
+}  # fmt: skip
 HISTORIES = {"bundled updates alone": False, f"with {OWN_UPDATES} own updates": True}
 HEAD = (
     "after", "forecast by", "n", "median factor", "within 2×", "Brier (base rate)", "80 % covered [90 %]", "width",
@@ -47,8 +58,14 @@ log error by the learning-curve model, over runs that reached the target; 90 % i
 
 
 def kinds_of(update: Update) -> set[str]:
-    """Return the shift types of an update; several for a mixture."""
-    return set(str(update.shift_type).split("/")) - {UNCHANGED}
+    """Return the shift types of an update; several for a mixture, and for one that nearly repeats another."""
+    return kinds(str(update.shift_type))
+
+
+def kinds(name: str) -> set[str]:
+    """Return the shift types of a mixture, and those that they nearly repeat."""
+    parts = set(name.split("/")) - {UNCHANGED}
+    return parts | {TWINS[part] for part in parts if part in TWINS}
 
 
 def line_forecast(curve: LearningCurve, target: float, max_steps: int) -> tuple[float, float]:
@@ -64,11 +81,11 @@ def histories(
     study_updates: Sequence[Update], others: Sequence[Update], held_out: str, with_own: bool
 ) -> Iterator[tuple[list[Update], list[Update], list[Update]]]:
     """Yield runs of a held-out shift type with their own and their bundled history: one for each original model."""
-    kinds = set(held_out.split("/")) - {UNCHANGED}
-    bundled = [update for update in others if not kinds_of(update) & kinds]
+    left_out = kinds(held_out)
+    bundled = [update for update in others if not kinds_of(update) & left_out]
     runs = [update for update in study_updates if update.shift_type == held_out]
     for parent in dict.fromkeys(run.parent for run in runs):
-        pool = [u for u in study_updates if u.parent == parent and not kinds_of(u) & kinds and u.cost.steps]
+        pool = [u for u in study_updates if u.parent == parent and not kinds_of(u) & left_out and u.cost.steps]
         drawn = np.random.default_rng(sum(map(ord, held_out))).permutation(len(pool))[: OWN_UPDATES if with_own else 0]
         yield [run for run in runs if run.parent == parent], [pool[place] for place in drawn], bundled
 
@@ -114,6 +131,46 @@ def scored_run(
         yield landmark, FLOOR, score_forecast(run, query, floor, None, before.probability_reached)
 
 
+def replay(
+    runs: Sequence[Update], targets: Sequence[float], own: list[Update], bundled: list[Update]
+) -> Iterator[tuple[bool, int, dict[float, int | None]]]:
+    """Yield of each run and target whether it was reached, its steps, and the step at which each confidence ends it."""
+    curves = None
+    for run in runs:
+        for target in targets:
+            reached = run.cost_at(target)
+            whole = (reached or run.cost).steps
+            if run.curve.accuracy[0] >= target or whole < FIRST_LANDMARK:
+                continue
+            query = ForecastQuery.of_update(run, target, run.cost.steps)
+            curves, evaluations = (
+                curves or CurveHistory.of(own, query, bundled),
+                known_evaluations(run, query.max_steps),
+            )
+            ends: dict[float, int | None] = dict.fromkeys(CONFIDENCES)
+            for step in (step for step in run.curve.steps if FIRST_LANDMARK <= step < whole):
+                revision = revise_forecast(curves, query, run.curve.until(step), LEVEL, evaluations)
+                for confidence in (c for c in CONFIDENCES if ends[c] is None):
+                    if revision is not None and revision.probability_reached < 1.0 - confidence:
+                        ends[confidence] = step
+                if None not in ends.values():
+                    break
+            yield reached is not None, whole, ends
+
+
+def stops_table(replays: Sequence[tuple[bool, int, dict[float, int | None]]]) -> str:
+    """Return the table of the runs that each confidence ends."""
+    lines = []
+    for confidence in CONFIDENCES:
+        good, bad = ([each for each in replays if each[0] is reached] for reached in (True, False))
+        killed, ended = (sum(each[2][confidence] is not None for each in group) for group in (good, bad))
+        saved = sum(whole - (ends[confidence] or whole) for _, whole, ends in bad)
+        lost = sum(ends[confidence] or 0 for _, _, ends in good)
+        share = saved / max(1, sum(whole for _, whole, _ in bad))
+        lines.append((f"{confidence:.0%}", f"{killed}/{len(good)}", f"{lost:,}", f"{ended}/{len(bad)}", f"{share:.0%}"))
+    return markdown(STOPS_HEAD, lines)
+
+
 def table(scores: Mapping[tuple[int, str], list[ScoredForecast]]) -> str:
     """Return the table of one history."""
     lines = []
@@ -139,10 +196,11 @@ def cells(report: PredictorReport) -> tuple[str, ...]:
 
 
 def make(preset: str, rows: Rows) -> Mapping[str, str]:
-    """Make the page."""
+    """Make the two pages."""
     studies = {study.name: study for study in PRESETS[preset].shifts if not study.originals and rows.get(study.name)}
     updates = {name: [shift_update(run) for run in successful_runs(rows[name])] for name in studies}
     parts = [f"# Forecasts that follow the learning curve\n\n{NOTE}"]
+    stops = [f"# What a budget would have ended\n\n{STOPS_NOTE}"]
     for name, study in studies.items():
         shipped = bundled_updates() if preset != "cpu" else [u for n, us in updates.items() if n != name for u in us]
         others = [update for update in shipped if update.cost.steps and update.features.task_index is None]
@@ -151,12 +209,16 @@ def make(preset: str, rows: Rows) -> Mapping[str, str]:
         )
         for title, with_own in HISTORIES.items():
             scores: dict[tuple[int, str], list[ScoredForecast]] = {}
+            replays: list[tuple[bool, int, dict[float, int | None]]] = []
             for kind in dict.fromkeys(str(update.shift_type) for update in updates[name]):
                 for runs, own, bundled in histories(updates[name], others, kind, with_own):
-                    for landmark, by, score in scored_runs(runs, targets_of(study.targets, runs), own, bundled):
+                    targets = targets_of(study.targets, runs)
+                    replays += replay(runs, targets, own, bundled)
+                    for landmark, by, score in scored_runs(runs, targets, own, bundled):
                         scores.setdefault((landmark, by), []).append(score)
             parts.append(f"### {title}\n\n{table(scores)}")
-    return {"in-run": "\n\n".join(parts) + "\n"}
+            stops.append(f"## {name}, {title}\n\n{stops_table(replays)}")
+    return {"in-run": "\n\n".join(parts) + "\n", "budget-stops": "\n\n".join(stops) + "\n"}
 
 
 def targets_of(targets: Sequence[float], runs: Sequence[Update]) -> list[float]:
