@@ -8,7 +8,7 @@ from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
 from resque.forecasting.budget import Budget, decide
 from resque.forecasting.costs import price_estimate
-from resque.ledger.records import Estimate, Features, Forecast, StepCost
+from resque.ledger.records import Estimate, Features, Forecast, LearningCurve, Pilot, StepCost
 from resque.reporting.markdown import decision_markdown
 from resque.types import Interval
 
@@ -54,9 +54,40 @@ def test_each_budget_gives_its_exit_code(budget, code):
 
 def test_improbable_target_is_beyond_any_budget():
     decision = decide(forecast(probability=0.79), Budget(max_kwh=1.0))
-    assert (decision.code, decision.reasons) == (
-        3, ("the probability of reaching accuracy 0.9 within 1,000 steps is 79%, below 80%",),
-    )  # fmt: skip
+    assert decision.code == 3
+    assert decision.reasons[0] == "the probability of reaching accuracy 0.9 within 1,000 steps is 79%, below 80%"
+
+
+OPEN = "the budget lies within the interval: `--pilot 100` (about 10 s of training) narrows it"
+
+
+def with_lower(share, **more):
+    """Return a forecast whose intervals begin at a share of their upper bounds."""
+    made = forecast(**more)
+    estimates = {
+        cost: dataclasses.replace(each, interval=Interval(share * each.upper, 9e9, 0.8, ""))
+        for cost, each in made.estimates.items()
+    }
+    return dataclasses.replace(made, estimates=estimates)
+
+
+@pytest.mark.parametrize(("share", "is_open"), [(0.3, True), (0.45, True), (0.9, False)])
+def test_a_budget_within_the_interval_asks_for_a_pilot(share, is_open):
+    """At a budget of half the upper bounds, in every unit."""
+    paid = Tariff(per_kwh=0.2, per_hour=10.0)
+    budgets = [Budget(**{name: limit}) for name, limit in (("max_kwh", 0.25), ("max_hours", 1.0), ("max_epochs", 6))]
+    for budget in (*budgets, Budget(max_price=10.05, tariff=paid)):
+        decision = decide(with_lower(share), budget)
+        assert decision.code == 3
+        assert any(reason.startswith(OPEN) for reason in decision.reasons) is is_open
+
+
+def test_no_pilot_where_the_target_is_hopeless_or_one_has_been_run():
+    hopeless = decide(with_lower(0.3, probability=0.1), Budget(max_kwh=0.25))
+    curve = LearningCurve((0, 100), (0.5, 0.6), *[(0.0, 0.0)] * 5, 50)
+    piloted = dataclasses.replace(with_lower(0.3), pilot=Pilot(100, 0, "identity", curve, READING, 0.1, None))
+    for decision in (hopeless, decide(piloted, Budget(max_kwh=0.25)), decide(with_lower(0.3), Budget(max_kwh=0.5))):
+        assert not any(reason.startswith(OPEN) for reason in decision.reasons)
 
 
 def test_unreliable_forecast_is_not_decided():

@@ -15,8 +15,8 @@ from resque._format import COST_NAMES, format_probability
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.errors import SettingError
-from resque.forecasting.costs import price_estimate
-from resque.forecasting.reliability import FEWEST_UPDATES
+from resque.forecasting.costs import price_estimate, scale
+from resque.forecasting.reliability import FEWEST_UPDATES, pilot_option
 from resque.ledger.records import BY_BUDGET, WOULD_NOT_REACH, Estimate, Forecast, ForecastRevision
 
 __all__ = [
@@ -136,13 +136,14 @@ def decide(forecast: Forecast, budget: Budget) -> Decision:
         forecast: Forecast; its level is the confidence.
         budget: Limits.
     """
-    compared, missing = [], []
-    for option, cost, limit, bound, unit in _comparisons(forecast, budget):
-        if bound is None:
+    compared, missing, likely_held = [], [], True
+    for option, cost, limit, estimate, unit in _comparisons(forecast, budget):
+        if estimate is None or estimate.upper is None:
             advice = _advice(forecast, cost, budget)
             missing.append(f"{option} is given, but the forecast has no {_name(cost)}: {advice}")
         else:
-            compared.append((cost, bound, limit, unit))
+            compared.append((cost, estimate.upper, limit, unit))
+            likely_held &= estimate.interval.low <= limit
     if unreliable := (*forecast.reliability_issues, *missing):
         return Decision(UNSURE, unreliable, tuple(compared))
     reasons = [
@@ -156,6 +157,10 @@ def decide(forecast: Forecast, budget: Budget) -> Decision:
             f"the probability of reaching accuracy {forecast.target_accuracy:g} within {forecast.max_steps:,} steps is "
             f"{format_probability(forecast.probability_reached)}, below {forecast.level:.0%}"
         )
+    is_open = likely_held and forecast.probability_reached > 1.0 - forecast.level
+    if reasons and is_open and forecast.pilot is None:
+        option = pilot_option(forecast.max_steps, forecast.step_cost.wall_s)
+        reasons.append(f"the budget lies within the interval: {option} narrows it, and the update goes on from there")
     return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(compared))
 
 
@@ -243,19 +248,15 @@ def exit_code(forecast: Forecast, decision: Decision | None) -> int:
     return WITHIN if at_target or by_pilot or forecast.n_history >= FEWEST_UPDATES else UNSURE
 
 
-def _comparisons(forecast: Forecast, budget: Budget) -> Iterator[tuple[str, str, float, float | None, str]]:
-    """Yield ``(option, cost, budget, upper prediction bound, unit)`` for each limit."""
-    for name, (cost, scale, unit) in _LIMITS.items():
-        limit, bound = getattr(budget, name), _upper(forecast.estimates.get(cost))
+def _comparisons(forecast: Forecast, budget: Budget) -> Iterator[tuple[str, str, float, Estimate | None, str]]:
+    """Yield ``(option, cost, budget, forecast in the unit of the budget, unit)`` for each limit."""
+    for name, (cost, divisor, unit) in _LIMITS.items():
+        limit, estimate = getattr(budget, name), forecast.estimates.get(cost)
         if limit is not None:
-            yield f"--{name.replace('_', '-')}", cost, limit, None if bound is None else bound / scale, unit
+            yield f"--{name.replace('_', '-')}", cost, limit, estimate and scale(estimate, 1.0 / divisor), unit
     if budget.max_price is not None:
         price = price_estimate(forecast.estimates, budget.tariff)
-        yield "--max-price", "price", budget.max_price, _upper(price), budget.tariff.currency
-
-
-def _upper(estimate: Estimate | None) -> float | None:
-    return None if estimate is None else estimate.upper
+        yield "--max-price", "price", budget.max_price, price, budget.tariff.currency
 
 
 def _advice(forecast: Forecast, cost: str, budget: Budget) -> str:

@@ -10,7 +10,7 @@ from resque.ledger.records import Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
-__all__ = ["FEWEST_REACHED", "FEWEST_UPDATES", "INDEX", "history_notes", "unreliability_reasons"]
+__all__ = ["FEWEST_REACHED", "FEWEST_UPDATES", "INDEX", "history_notes", "pilot_option", "unreliability_reasons"]
 
 FEWEST_UPDATES = 5
 """Fewest own updates for a reliable forecast."""
@@ -43,7 +43,7 @@ def unreliability_reasons(
         level: Nominal coverage of the intervals.
         step_s: Seconds per step, to say how long a pilot takes.
     """
-    pilot = _pilot(query, step_s)
+    pilot = pilot_option(query.max_steps, step_s)
     if not own_rows:
         task = query.features.task_index is not None
         advice = "do a few updates for new tasks" if task else "run `resque calibrate`, or do a few updates"
@@ -105,9 +105,18 @@ def _is_harder(name: str, query_values: tuple[float, ...] | None, values: Sequen
     return query_values[0] > max(values) + tolerance
 
 
-def _pilot(query: ForecastQuery, step_s: float) -> str:
-    """Return the option of a pilot, and how long its steps take."""
-    steps = min(_PILOT_STEPS, query.max_steps)
+def pilot_option(max_steps: int, step_s: float) -> str:
+    """Return the option of a pilot, and how long its steps take.
+
+    Args:
+        max_steps: Step budget of the update.
+        step_s: Seconds per step.
+
+    Example:
+        >>> pilot_option(max_steps=5000, step_s=0.03)
+        '`--pilot 100` (about 3 s of training)'
+    """
+    steps = min(_PILOT_STEPS, max_steps)
     return f"`--pilot {steps}` (about {format_cost('wall_s', steps * step_s)} of training)"
 
 
