@@ -30,7 +30,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/epoch.py --out benchmarks/epoch.md
 	$(BIN)/python benchmarks/intervals.py --out benchmarks/intervals.md
 
-STUDIES := table1 table2 fig1 fig2 fig3 fig4 fig5 beyond forecasts
+STUDIES := table1 table2 fig1 fig2 fig3 fig4 fig5 beyond forecasts in_run
 studies: $(addprefix study-,$(STUDIES))
 	$(BIN)/python studies/families.py --out studies/results/families.md
 	$(BIN)/python studies/interruptions.py --out studies/results/interruptions.md

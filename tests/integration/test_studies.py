@@ -16,7 +16,7 @@ from resque.ledger.serialization import decode
 from resque.training.recipe import named_recipe
 
 STUDIES = Path(__file__).parents[2] / "studies"
-SCRIPTS = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "beyond", "forecasts")
+SCRIPTS = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "beyond", "forecasts", "in_run")
 
 
 @pytest.fixture(scope="module")
