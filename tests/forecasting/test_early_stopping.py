@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from doubles import settled_pairs, synthetic_forecast, synthetic_update
+from doubles import ended_early, settled_pairs, synthetic_forecast, synthetic_update
 from power_law import forecast_for, power_law
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
@@ -241,14 +241,6 @@ def test_a_limit_without_what_it_needs_is_refused_in_one_line_that_names_it(budg
 # --- what runs that looked bad do to later forecasts
 
 
-def ended_early(update, share=0.4, stopped_by="budget: kWh"):
-    """The run as its budget ended it, on its way to the target."""
-    steps = max(1, round(share * update.cost.steps))
-    index, shift_type = update.features.index_rad, update.shift_type
-    short = synthetic_update(update.id, index=index, steps=steps, shift_type=shift_type, reached=False)
-    return dataclasses.replace(short, stopped_by=stopped_by, forecast_id=update.forecast_id)
-
-
 @pytest.fixture
 def job(digits):
     return RetrainingJob(digits.part("train"), digits.part("test"), 0.9, Recipe(evaluate_every=1))
@@ -323,30 +315,3 @@ def test_cross_validation_learns_from_such_runs_and_is_not_judged_by_them():
     assert (whole.updates, some.updates) == (12, 12)
     assert {report.predictor: report.n for report in whole.reports} == {name: count + 3 for name, count in n.items()}
     assert all(report.reached == report.n for report in some.reports)
-
-
-# --- what ending a run saved
-
-
-def test_an_update_says_what_its_budget_saved():
-    update = ended_early(synthetic_update("u", index=0.5, steps=100), stopped_by="budget: kWh")  # 40 steps, 4e-5 kWh
-    steps = Estimate(200.0, Interval(120.0, 1000.0, 0.8, ""), 500.0)
-    update = dataclasses.replace(update, revisions=(ForecastRevision(40, 0.7, steps, 0.9, 5, 150.0),))
-    sentence = "stopped at step 40 of an expected 200: about 160 mWh not spent"
-    assert update.saving == sentence
-    assert sentence in str(update)
-    hopeless = dataclasses.replace(update, stopped_by="budget: would not reach")
-    assert hopeless.saving == "stopped at step 40 of at most 1,000: up to 960 mWh not spent"
-    unmeasured = dataclasses.replace(update, cost=dataclasses.replace(update.cost, energy_kwh=None))
-    assert unmeasured.saving == "stopped at step 40 of an expected 200: about 1.6 s not spent"
-
-
-@pytest.mark.parametrize("why", ["no budget", "no revision", "an old revision", "nothing left"])
-def test_a_run_that_saved_nothing_known_says_nothing(why):
-    stopped_by = "tolerance 0.01" if why == "no budget" else "budget: kWh"
-    update = ended_early(synthetic_update("u", index=0.5, steps=100), stopped_by=stopped_by)
-    total = 40.0 if why == "nothing left" else 200.0
-    step = 20 if why == "an old revision" else 40
-    revision = ForecastRevision(step, 0.7, Estimate(total, Interval(total, None, 0.8, "")), 0.9, 5)
-    update = dataclasses.replace(update, revisions=() if why == "no revision" else (revision,))
-    assert update.saving is None

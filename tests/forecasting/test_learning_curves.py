@@ -205,3 +205,23 @@ def test_noise_is_measured_between_close_evaluations(noise):
     model = CurveModel([*examples, curve(20, group="b")])
     assert model._noise(CurveExample((), (), 0.5, group="a")) == pytest.approx(noise, rel=0.25)
     assert model._noise(CurveExample((), (), 0.5, group="c")) == NOISE
+
+
+def test_an_accuracy_at_the_target_reaches_it():
+    prediction = CurvePrediction(np.array([10.0, 20.0]), np.array([[0.5, 0.75], [0.5, 0.5]]), np.array([0.5, 0.5]))
+    assert prediction.probability_reached(0.75) == 0.5
+    assert prediction.median_if_reached(0.75) == 20.0
+
+
+def test_population_of_few_short_curves_is_near_the_first_guess():
+    """The published constants of the prior, and the steps of the estimation, in one fit."""
+
+    def short(pace, level, start, shift_type):
+        steps = (1, 2, 4, 8, 16, 32, 64)
+        values = tuple(start + (level - start) / (1 + pace / s) for s in steps)
+        return CurveExample(steps, values, start, (level,), shift_type=shift_type)
+
+    rows = [(5, 0.8, 0.5, "a"), (9, 0.9, 0.4, "b"), (30, 0.85, 0.6, "c"), (14, 0.7, 0.3, "a"), (50, 0.95, 0.5, "b")]
+    model = CurveModel([short(*row) for row in rows])
+    assert model._offset == pytest.approx([0.222, 2.521, 0.042, -3.1], abs=0.02)
+    assert np.sqrt(np.diag(model._covariance)) == pytest.approx([0.633, 0.68, 0.24, 0.392], rel=0.03)

@@ -168,3 +168,11 @@ def shell(command: str, folder: Path, resque: Sequence[str] = ()) -> subprocess.
     function = f'resque() {{ {shlex.join(resque)} "$@"; }}\n' if resque else ""
     script = ["bash", "-euo", "pipefail", "-c", function + command]
     return subprocess.run(script, cwd=folder, env=environment_of_a_user(), capture_output=True, text=True, check=False)
+
+
+def ended_early(update, share=0.4, stopped_by="budget: kWh"):
+    """The run as its budget ended it, on its way to the target."""
+    steps = max(1, round(share * update.cost.steps))
+    index, shift_type = update.features.index_rad, update.shift_type
+    short = synthetic_update(update.id, index=index, steps=steps, shift_type=shift_type, reached=False)
+    return dataclasses.replace(short, stopped_by=stopped_by, forecast_id=update.forecast_id)

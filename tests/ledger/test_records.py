@@ -1,11 +1,14 @@
-"""What an update would have cost with another target."""
+"""What an update would have cost with another target, and what ending it saved."""
 
 import dataclasses
 
 import pytest
 
-from doubles import synthetic_update
+from doubles import ended_early, synthetic_update
 from resque.energy.grid import Grid
+from resque.energy.reading import EnergyReading
+from resque.ledger.records import Estimate, ForecastRevision, LearningCurve, Pilot
+from resque.types import Interval
 
 
 def test_cost_of_a_lower_target_shares_energy_by_time_and_the_rest_by_steps():
@@ -38,3 +41,34 @@ def test_cost_of_a_lower_target_is_unknown_where_the_run_s_is_and_zero_for_no_st
     assert (at_once.steps, at_once.wall_s, at_once.energy_kwh, at_once.samples) == (0, 0.0, 0.0, 0)
     timeless = dataclasses.replace(update, cost=dataclasses.replace(update.cost, wall_s=0.0))
     assert timeless.cost_at(0.7).energy_kwh == 0.0
+
+
+def test_an_update_says_what_its_budget_saved():
+    update = ended_early(synthetic_update("u", index=0.5, steps=100), stopped_by="budget: kWh")  # 40 steps, 4e-5 kWh
+    steps = Estimate(200.0, Interval(120.0, 1000.0, 0.8, ""), 500.0)
+    update = dataclasses.replace(update, revisions=(ForecastRevision(40, 0.7, steps, 0.9, 5, 150.0),))
+    sentence = "stopped at step 40 of an expected 200: about 160 mWh not spent"
+    assert update.saving == sentence
+    assert sentence in str(update)
+    hopeless = dataclasses.replace(update, stopped_by="budget: would not reach")
+    assert hopeless.saving == "stopped at step 40 of at most 1,000: up to 960 mWh not spent"
+    unmeasured = dataclasses.replace(update, cost=dataclasses.replace(update.cost, energy_kwh=None))
+    assert unmeasured.saving == "stopped at step 40 of an expected 200: about 1.6 s not spent"
+
+
+@pytest.mark.parametrize("why", ["no budget", "no revision", "an old revision", "nothing left"])
+def test_a_run_that_saved_nothing_known_says_nothing(why):
+    stopped_by = "tolerance 0.01" if why == "no budget" else "budget: kWh"
+    update = ended_early(synthetic_update("u", index=0.5, steps=100), stopped_by=stopped_by)
+    total = 40.0 if why == "nothing left" else 200.0
+    step = 20 if why == "an old revision" else 40
+    revision = ForecastRevision(step, 0.7, Estimate(total, Interval(total, None, 0.8, "")), 0.9, 5)
+    update = dataclasses.replace(update, revisions=() if why == "no revision" else (revision,))
+    assert update.saving is None
+
+
+def test_time_and_accuracy_of_a_pilot_are_those_of_its_last_evaluation():
+    nothing = (None,) * 3
+    curve = LearningCurve((0, 5, 10), (0.5, 0.7, 0.6), nothing, (0.0, 0.4, 0.9), nothing, nothing, nothing, 20)
+    pilot = Pilot(10, 0, "identity", curve, EnergyReading(1.0, None, {}, {}, "clock"), 0.1)
+    assert (pilot.training_s, pilot.accuracy) == (0.9, 0.6)
