@@ -32,3 +32,19 @@ def test_interval_of_classes_of_equal_weight_is_that_of_their_mean(monkeypatch, 
     reach = angles._t_quantile(list(squares.ravel()), level) * np.sqrt(pooled / n)  # each class has a share of 1 / n
     low, high = (np.arccos(np.clip(shrunk + side * reach, -1.0, 1.0)).mean() for side in (1.0, -1.0))
     assert (found.low, found.high) == pytest.approx((0.0 if shrunk.mean() + reach >= 1.0 else low, high))
+
+
+def test_classes_of_unequal_weight_keep_unequal_shares_of_their_own_cosine(monkeypatch):
+    """Random effects by DerSimonian and Laird, written out for three classes."""
+    cosines, weights, noise = np.array([0.2, 0.5, 0.9]), np.array([1.0, 2.0, 4.0]), 0.02
+    made = iter([(cosine, weight, (noise / 2, noise / 2)) for cosine, weight in zip(cosines, weights, strict=True)])
+    monkeypatch.setattr(angles, "_unbiased_cosine", lambda original, shifted: next(made))
+    found = angles.estimate_debiased([(None, None)] * 3, 0.9)
+    center = (0.2 + 2 * 0.5 + 4 * 0.9) / 7
+    surplus = (0.2 - center) ** 2 + 2 * (0.5 - center) ** 2 + 4 * (0.9 - center) ** 2 - 2 * noise
+    between = surplus / (7 - 21 / 7)
+    precisions = [1 / (between + noise / weight) for weight in weights]
+    middle = sum(p * c for p, c in zip(precisions, cosines, strict=True)) / sum(precisions)
+    kept = [between * p for p in precisions]
+    expected = [np.arccos(middle + k * (c - middle)) for k, c in zip(kept, cosines, strict=True)]
+    assert found.value == pytest.approx(np.mean(expected), rel=1e-12)

@@ -185,3 +185,11 @@ def test_halves_do_not_depend_on_the_period_of_the_classes(stride):
 def test_table_is_on_the_device_unless_it_has_no_float64(device, place):
     table = ClassSums.zeros(torch.arange(3), 2, device)
     assert {each.device.type for each in (table.labels, table.sums, table.counts, table.unknown)} == {place}
+
+
+def test_totals_keep_what_the_sum_of_the_halves_rounds_away():
+    """Between 1e17 and the next number lie 16: the lost 1 and a rounding error of 7.5 make more than half of that."""
+    table = ClassSums.zeros(torch.tensor([0]), width=1)
+    table.sums[:, 0, 0] = torch.tensor([1e17, 1.0], dtype=torch.float64)
+    table.rounding = torch.full_like(table.sums, 3.75)
+    assert table.totals.item() == 1e17 + 16

@@ -235,3 +235,9 @@ def test_index_matches_scikit_learn_on_ties(seed, values, init):
     assert resque_task(rows, labels, init=init).value == pytest.approx(
         1 - adjusted_rand_score(labels, expected), abs=1e-12
     )
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_row_that_is_not_finite_is_nearest_to_nothing(bad):
+    search = NearestPoint(torch.tensor([[0.0, 0.0], [5.0, 5.0]], dtype=torch.float64))
+    assert search.nearest(torch.tensor([[4.0, 4.0], [bad, 0.0], [1.0, 0.0]])).tolist() == [1, -1, 0]
