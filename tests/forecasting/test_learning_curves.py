@@ -225,3 +225,13 @@ def test_population_of_few_short_curves_is_near_the_first_guess():
     model = CurveModel([short(*row) for row in rows])
     assert model._offset == pytest.approx([0.222, 2.521, 0.042, -3.1], abs=0.02)
     assert np.sqrt(np.diag(model._covariance)) == pytest.approx([0.633, 0.68, 0.24, 0.392], rel=0.03)
+
+
+def test_features_beyond_the_range_count_as_one_deviation_beyond():
+    values = [float(k) for k in range(8)]
+    model = CurveModel([curve(20, 0.7 + 0.02 * k, features=(k,), seed=int(k)) for k in values])
+    for edge, side in ((0.0, -1.0), (7.0, 1.0)):
+        asked = (edge + 50.0 * side, edge + side * np.std(values), edge)
+        far, beyond, at = (model.predict(CurveExample((), (), 0.5, (each,)), range(1, 100)).best for each in asked)
+        assert np.allclose(far, beyond)
+        assert not np.allclose(far, at)

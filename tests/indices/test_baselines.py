@@ -224,3 +224,34 @@ def test_one_pass_gives_every_baseline_with_its_direction(small, cnn, meter):
         assert (hard[name].value > mild[name].value) == hard[name].grows_with_cost, name
     assert mild["LogME"].note.startswith("200 samples of 64 features")
     assert set(baseline_scores(clean)) == set(mild) - {"accuracy drop", "ATC", *SHIFT_DISTANCES}
+
+
+def logme_of(features, labels):
+    moments = Moments(sorted(set(labels.tolist())))
+    moments.update(features, labels)
+    return logme(moments)
+
+
+def test_logme_counts_a_repeated_feature_once():
+    """Of two equal columns one direction has no variance; noise of the order of rounding is not an eigenvalue."""
+    random = np.random.default_rng(0)
+    features, labels = random.normal(size=(60, 4)), random.integers(0, 3, 60)
+    repeated = np.concatenate([features, features[:, :2]], axis=1)
+    scaled = np.concatenate([features[:, :2] * np.sqrt(2.0), features[:, 2:]], axis=1)
+    assert logme_of(repeated, labels) == pytest.approx(logme_of(scaled, labels), abs=1e-9)
+
+
+def test_logme_of_small_features_is_that_of_their_scale():
+    """The smallest eigenvalue that counts follows the largest, so features of 1e-9 have as many directions."""
+    random = np.random.default_rng(1)
+    features, labels = random.normal(size=(60, 4)), random.integers(0, 3, 60)
+    small, whole = logme_of(features * 1e-9, labels), logme_of(features, labels)
+    assert small != pytest.approx(logme_of(np.zeros_like(features), labels), abs=1e-3)
+    assert small == pytest.approx(whole, abs=0.05)
+
+
+def test_logme_of_features_that_are_all_zero_is_that_of_noise_alone():
+    """It once was a math domain error. The labels of a class are then normal noise about 0 with their mean square."""
+    labels = np.array([0, 0, 1, 1, 1])
+    expected = np.mean([-0.5 * (np.log(2 * np.pi * share) + 1.0) for share in (2 / 5, 3 / 5)])
+    assert logme_of(np.zeros((5, 3)), labels) == pytest.approx(expected, abs=1e-4)

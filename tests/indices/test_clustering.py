@@ -241,3 +241,12 @@ def test_index_matches_scikit_learn_on_ties(seed, values, init):
 def test_a_row_that_is_not_finite_is_nearest_to_nothing(bad):
     search = NearestPoint(torch.tensor([[0.0, 0.0], [5.0, 5.0]], dtype=torch.float64))
     assert search.nearest(torch.tensor([[4.0, 4.0], [bad, 0.0], [1.0, 0.0]])).tolist() == [1, -1, 0]
+
+
+def test_every_seed_of_32_bits_is_taken_and_no_other():
+    z, y = np.array([[0.0], [0.1], [5.0], [5.1]]), np.array([0, 0, 1, 1])
+    for seed in (0, 1000, 2**32 - 1):
+        assert resque_task(z, y, init="k-means++", seed=seed).value == 0.0
+    for seed in (-1, 2**32):
+        with pytest.raises(SettingError, match="expected 0 to 4294967295"):
+            resque_task(z, y, init="k-means++", seed=seed)

@@ -119,7 +119,7 @@ def _evidence(s: np.ndarray, explained: np.ndarray, square: float, n: int) -> fl
             break
     weights, misfit = fit(ratio)
     evidence = (
-        0.5 * len(s) * math.log(alpha)
+        (0.5 * len(s) * math.log(alpha) if len(s) else 0.0)  # all features are zero
         + 0.5 * n * math.log(beta)
         - 0.5 * float(np.log(alpha + beta * s).sum())
         - 0.5 * beta * misfit
