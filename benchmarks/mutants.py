@@ -48,6 +48,7 @@ EQUIVALENT = {
     "7847a5d7293979e6": "memory that grows on demand begins with one number instead of none",
     "0711d4b37f1558a3": "one simulated path more changes predictions by less than their own noise",
     "624c8750c5d88cfa": "the quantile is multiplied by the root of a sum that is 0 then",
+    "5622e07eaf394377": "both bounds are None, or neither",
     "fe01a3806fec4579": "halves do not depend on the size of a cached block",
     "f815b9a7ed08cf76": "the fit may take a longer step, to the same optimum",
     "57a0c7dcdadf0205": "the fit may take a longer step, to the same optimum",
