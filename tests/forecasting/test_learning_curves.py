@@ -208,7 +208,8 @@ def test_noise_is_measured_between_close_evaluations(noise):
 
 
 def test_an_accuracy_at_the_target_reaches_it():
-    prediction = CurvePrediction(np.array([10.0, 20.0]), np.array([[0.5, 0.75], [0.5, 0.5]]), np.array([0.5, 0.5]))
+    best = np.array([[0.5, 0.75, 0.75], [0.5, 0.5, 0.5]])
+    prediction = CurvePrediction(np.array([10.0, 20.0, 30.0]), best, np.array([0.5, 0.5]))
     assert prediction.probability_reached(0.75) == 0.5
     assert prediction.median_if_reached(0.75) == 20.0
 

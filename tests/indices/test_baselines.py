@@ -241,6 +241,14 @@ def test_logme_counts_a_repeated_feature_once():
     assert logme_of(repeated, labels) == pytest.approx(logme_of(scaled, labels), abs=1e-9)
 
 
+def test_logme_of_wide_features_of_low_rank_counts_the_rank():
+    """The more columns, the larger is the rounding of an eigenvalue that is 0."""
+    random = np.random.default_rng(2)
+    narrow, labels = random.normal(size=(80, 10)), random.integers(0, 3, 80)
+    rotation, _ = np.linalg.qr(random.normal(size=(400, 10)))
+    assert logme_of(narrow @ rotation.T, labels) == pytest.approx(logme_of(narrow, labels), abs=1e-9)
+
+
 def test_logme_of_small_features_is_that_of_their_scale():
     """The smallest eigenvalue that counts follows the largest, so features of 1e-9 have as many directions."""
     random = np.random.default_rng(1)
