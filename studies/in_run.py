@@ -17,7 +17,7 @@ import numpy as np
 
 from analysis import TARGET_NAMES, markdown, successful_runs
 from bundled_history import shift_update
-from presets import PRESETS
+from presets import PRESETS, TWINS
 from publish import Rows, publish
 from resque.data.shifts import UNCHANGED
 from resque.forecasting.evaluation.folds import TrainingFolds, score_forecast
@@ -41,10 +41,6 @@ STOPS_HEAD = ("confidence", "good runs ended", "their steps lost", "hopeless run
 STOPS_NOTE = """A run is ended as soon as its in-run forecast gives the target a probability below 1 − confidence. Good
 runs reached their target; hopeless ones did not within the step budget, over three targets. Steps lost: of good runs,
 until they were ended. A step of a run costs the same energy, so the shares of steps are shares of kWh."""
-TWINS = {
-    "gaussian_noise": "gaussian", "impulse_noise": "salt_pepper", "gaussian_blur": "blur", "low_contrast": "contrast",
-    "jpeg_compression": "jpeg",
-}  # fmt: skip
 HISTORIES = {"bundled updates alone": False, f"with {OWN_UPDATES} own updates": True}
 HEAD = (
     "after", "forecast by", "n", "median factor", "within 2×", "Brier (base rate)", "80 % covered [90 %]", "width",

@@ -241,9 +241,15 @@ DIGITS_STUDY = ShiftStudy(
     separate_scores=True,
 )
 COLOR_ONLY = ("desaturate", "saturate")
-TWINS = ("gaussian", "salt_pepper", "blur", "contrast", "jpeg")
-"""Shift types of which a published corruption is the twin: in two halves of the kinds, each would tell of the other."""
-KINDS = tuple(name for name in SHIFT_TYPES if name not in (*COLOR_ONLY, *TWINS))
+TWINS = {
+    "gaussian_noise": "gaussian",
+    "impulse_noise": "salt_pepper",
+    "gaussian_blur": "blur",
+    "low_contrast": "contrast",
+    "jpeg_compression": "jpeg",
+}
+"""Published corruption → shift type that it nearly repeats; in two halves of the kinds, one would tell of the other."""
+KINDS = tuple(name for name in SHIFT_TYPES if name not in (*COLOR_ONLY, *TWINS.values()))
 """Every shift type that changes gray images, once."""
 KIND_LEVELS = (6, 9, 3)
 """Levels in the order of their use to a study that is cut off."""

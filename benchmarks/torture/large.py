@@ -26,7 +26,7 @@ COMMANDS_S = {
 }
 """Command → aim in seconds, more than the same command takes with ten updates."""
 APPEND_S, ROWS_S = 0.02, 1.0
-LARGEST_FACTOR = 1.6
+LARGEST_FACTOR = 1.25
 PREDICTOR, QUERIES = "BN-adapted gap", 6
 
 

@@ -172,7 +172,7 @@ def test_the_plan_of_kinds_is_balanced_wherever_it_is_cut_off():
     assert [task.arguments["seed"] for _, task in rows] == sorted(task.arguments["seed"] for _, task in rows)
     shifts = {task.arguments["shift"] for _, task in rows}
     assert {shift.shift_type for shift in shifts if "+" not in shift.test} <= {"relabel", "pair_flip"}
-    assert not {*presets.COLOR_ONLY, *presets.TWINS} & {shift.shift_type for shift in shifts}
+    assert not {*presets.COLOR_ONLY, *presets.TWINS.values()} & {shift.shift_type for shift in shifts}
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 5, 9])

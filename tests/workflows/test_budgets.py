@@ -10,7 +10,6 @@ from doubles import ReplayMeter, synthetic_update
 from resque.energy.meters import ClockMeter
 from resque.errors import ResqueWarning, SettingError
 from resque.forecasting.evaluation.settlement import summarize_settlements
-from resque.ledger.bundled import bundled_updates
 from resque.workflows.update import UpdateRequest
 
 SPEC = "resque.networks:small_cnn"
@@ -19,12 +18,7 @@ RECIPE = "train-adam,evaluate_every=5,max_epochs=40"
 LINE = f"retrain --model {SPEC} --test {TEST} --train {TRAIN} --recipe {RECIPE}"
 
 
-@pytest.fixture(autouse=True)
-def short_history(monkeypatch):
-    """A sixth of the bundled history, whose fits take seconds."""
-    some = tuple(bundled_updates()[::6])
-    for module in ("workflows.forecast", "forecasting.landmarking"):
-        monkeypatch.setattr(f"resque.{module}.bundled_updates", lambda: some)
+pytestmark = pytest.mark.usefixtures("short_history")
 
 
 @pytest.fixture

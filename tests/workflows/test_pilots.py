@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 import resque
 from resque.errors import ResqueWarning, SettingError
-from resque.ledger.bundled import bundled_updates
 from resque.models.weights import fingerprint
 from resque.workflows.pilots import parse_pilot
 from resque.workflows.update import UpdateRequest
@@ -23,12 +22,7 @@ TRAIN, TEST = "digits@16px@train@320+blur:6", "digits@16px@test@200+blur:6"
 RECIPE = "train-adam,max_epochs=4,evaluate_every=5"
 
 
-@pytest.fixture(autouse=True)
-def short_history(monkeypatch):
-    """A sixth of the bundled history: what a forecast says is of no matter here, and its fits take seconds."""
-    some = tuple(bundled_updates()[::6])
-    for module in ("workflows.forecast", "forecasting.landmarking"):
-        monkeypatch.setattr(f"resque.{module}.bundled_updates", lambda: some)
+pytestmark = pytest.mark.usefixtures("short_history")
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ __all__ = ["CurveModel", "CurvePrediction"]
 
 _START = np.array([0.0, 2.8, 0.3, -3.1])  # of θ, for the first fit of each curve
 _START_DEVIATIONS = np.array([1.5, 1.6, 0.6, 0.8])
-_PRIOR_DIFFERENCES = 20.0  # with that deviation
+_PRIOR_DIFFERENCES = 20.0  # second differences of the noise NOISE, before any is measured
 _MEAN, _LINEAR, _NONLINEAR, _GROUP, _SHIFT_TYPE, _CONDITION = 4.0, 3.0, 1.0, 1.0, 0.3, 0.15  # times the covariance
 _OTHER_GROUP = 0.3  # share of a shift type's effect that models have in common
 _PRIOR_FOLDS = 4.0  # with half of the first deviations, in the estimate of the covariance
@@ -129,7 +129,6 @@ class CurveModel:
         self._scale = np.array([_finite_deviation(column) for column in features.T])
         self._features = self._standardize(features)
         self._limits = self._features.min(0, initial=0.0) - 1.0, self._features.max(0, initial=0.0) + 1.0
-        self._curves = FittedCurves(examples)
         self._fit()
 
     def predict(self, query: CurveExample, evaluations: Sequence[int]) -> CurvePrediction:
@@ -154,7 +153,7 @@ class CurveModel:
 
     def _fit(self) -> None:
         """Estimate the population by EM: the curves given the population, then the population given the curves."""
-        curves, n = self._curves, len(self.examples)
+        curves, n = FittedCurves(self.examples), len(self.examples)
         covariance = np.diag(_START_DEVIATIONS**2)
         means, factors = np.tile(_START, (n, 1)), np.ones(n)
         self._inverse = np.linalg.inv(self._kernel(self.examples, self._features) + np.eye(n))
