@@ -32,7 +32,7 @@ MODULES = [
     "indices/angles.py", "indices/class_sums.py", "indices/distribution.py", "indices/half_assignment.py",
     "indices/clustering.py", "indices/nearest_mean.py", "indices/baselines/moments.py",
     "indices/baselines/transferability.py", "training/cost_tracking.py", "training/stopping.py", "energy/reading.py",
-    "ledger/components.py", "ledger/records.py", "forecasting/cost_model.py", "forecasting/intervals.py",
+    "ledger/components.py", "ledger/records.py", "forecasting/mixed_model.py", "forecasting/intervals.py",
     "forecasting/costs.py", "forecasting/curve_shape.py", "forecasting/learning_curves.py", "forecasting/pilot.py",
 ]  # fmt: skip
 SWAPS: dict[type, type] = {

@@ -5,7 +5,7 @@ target are left out, and so are other recipes on the same original models, becau
 groups. Curves are thinned to evaluations whose steps grow by a factor of 1.5, and the last, without losses. Numbers
 have four digits. Energy is kept as one sum; it was measured, and is never used for another machine.
 
-    python studies/bundled_history.py --preset cpu
+    python studies/bundled_history.py --presets cpu kinds
 """
 
 import argparse
@@ -28,16 +28,25 @@ BUNDLED = Path("src/resque/ledger/bundled.jsonl")
 STEP_RATIO = 1.5
 DIGITS = 4
 BASELINES_USED = ("k-NN accuracy", "shrunk H-score", "LogME")  # by predictors of forecasts
+CANDIDATES_USED = {
+    "adapted accuracy": "accuracy, adapted",
+    "adapted k-NN": "k-NN accuracy, adapted",
+    "adapted refit": "refit accuracy, adapted",
+}
+"""Score that forecasts use → candidate predictor of the rows that have them."""
 
 
 def shift_update(run: Run) -> Update:
     """Return the update of a shift with the features that predictors use, its whole curve, and no folders."""
+    scores = {name: run.row["baselines"][name][0] for name in BASELINES_USED} | run.row.get("scores", {})
+    known = run.row.get("candidates", {})
+    scores |= {name: known[candidate] for name, candidate in CANDIDATES_USED.items() if candidate in known}
     features = dataclasses.replace(
         run.update.features,
         samples=run.row["n"],
         classes=run.row["classes"],
         parameters=run.row["parameters"],
-        scores={name: run.row["baselines"][name][0] for name in BASELINES_USED} | run.row.get("scores", {}),
+        scores=scores,
     )
     names = {name: without_folders(getattr(run.update, name)) for name in ("train_data", "test_data")}
     return dataclasses.replace(run.update, features=features, **names)
@@ -108,11 +117,11 @@ def line(update: Update) -> str:
 def main() -> None:
     """Write the bundled history."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--presets", choices=PRESETS, nargs="+", default=("cpu", "kinds"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=BUNDLED)
     options = parser.parse_args()
-    history = list(lines(options.preset, existing_rows(options.preset, options.results)))
+    history = [update for preset in options.presets for update in lines(preset, existing_rows(preset, options.results))]
     options.out.write_text("\n".join(history) + "\n", encoding="utf-8")
     print(f"{len(history)} updates, {options.out.stat().st_size / 1e3:.0f} kB: {options.out}")
 

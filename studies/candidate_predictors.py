@@ -11,8 +11,7 @@ variance that they had on the original data. All numbers are deterministic, give
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,7 +24,8 @@ from resque.data.dataset import LabeledDataset
 from resque.energy.clock import now
 from resque.indices.baselines.model_outputs import KNN_SAMPLES
 from resque.indices.baselines.transferability import knn_accuracy
-from resque.models.batchnorm import adapt_batchnorm
+from resque.models.adaptation import adapt
+from resque.models.channel_matching import Channels, ObservedChannels, matching
 from resque.models.feature_extraction import capture_features
 from resque.models.inference import device_of, eval_mode, forward
 from resque.models.layers import PENULTIMATE, head
@@ -34,8 +34,6 @@ from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.trainer import Trainer
 
-EPSILON = 1e-5
-"""Added to variances, as batch norm does, so that a dead feature is not blown up."""
 SHRINKAGE = 1e-2
 PENALTIES = tuple(np.logspace(-6, 2, 17).tolist())
 STEPS = (1, 10)
@@ -78,14 +76,14 @@ class Original:
         train: Outputs on the data that the model was trained on.
         test: Outputs on held-out original data.
         refit: Head refit on the original features.
-        channels: Convolution → mean and variance of each of its channels.
+        channels: Convolution → sums over its channels.
         values: Candidates that depend on the original data alone.
     """
 
     train: Pass
     test: Pass
     refit: "LinearHead"
-    channels: Mapping[str, Moments]
+    channels: Channels
     values: Values
 
 
@@ -176,12 +174,6 @@ def moments(values: Tensor) -> Moments:
     return values.mean(0), values.var(0, correction=0)
 
 
-def matching(before: Moments, after: Moments) -> Moments:
-    """Return ``(scale, offset)`` of the map from the moments ``before`` to the moments ``after``, by column."""
-    scale = torch.sqrt((after[1] + EPSILON) / (before[1] + EPSILON))
-    return scale, after[0] - scale * before[0]
-
-
 def aligned_features(test: Tensor, new: Tensor, original: Tensor) -> Tensor:
     """Move features to the mean and variance of the original ones: ``(f - m_new) · s_old / s_new + m_old``.
 
@@ -223,92 +215,14 @@ def head_accuracy(model: nn.Module, features: Tensor, labels: Tensor) -> float:
         return share_correct(last(features.to(device_of(last), torch.float32)).cpu(), labels)
 
 
-class _Channels:
-    """Sums over the channels of a convolution's output, in float64."""
-
-    def __init__(self) -> None:
-        self.n, self.sums = 0, torch.zeros(())
-
-    def add(self, output: Tensor) -> Moments:
-        """Add a batch, and return its own moments."""
-        rows = output.detach().transpose(0, 1).flatten(1).double().T
-        mean, variance = moments(rows)
-        self.n += len(rows)
-        self.sums = self.sums + len(rows) * torch.stack([mean, variance + mean**2])
-        return mean, variance
-
-    @property
-    def moments(self) -> Moments:
-        mean, square = self.sums / self.n
-        return mean, (square - mean**2).clamp_min(0.0)
-
-
-def _apply(output: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
-    shape = (1, -1, *[1] * (output.ndim - 2))
-    return output * scale.to(output).view(shape) + offset.to(output).view(shape)
-
-
-@contextmanager
-def _observed(model: nn.Module, original: Mapping[str, Moments] | None) -> Iterator[dict[str, _Channels]]:
-    """Yield the sums over each convolution's channels; with original moments, each batch gets these."""
-    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
-    sums = {name: _Channels() for name in found}
-
-    def observe(name: str, output: Tensor) -> Tensor | None:
-        own = sums[name].add(output)
-        return None if original is None else _apply(output, *matching(own, original[name]))
-
-    handles = [
-        module.register_forward_hook(lambda _, inputs, output, name=name: observe(name, output))
-        for name, module in found.items()
-    ]
-    try:
-        with eval_mode(model):
-            yield sums
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def channel_moments(
-    model: nn.Module, data: LabeledDataset, original: Mapping[str, Moments] | None = None
-) -> dict[str, Moments]:
-    """Compute mean and variance of each channel of each convolution's output.
-
-    Args:
-        model: Classifier, left as it was found.
-        data: Dataset; its labels are not used.
-        original: Moments that each batch is moved to, convolution by convolution, so that later ones see inputs like
-            the original ones; None for the model as it is.
-    """
-    with _observed(model, original) as sums:
+def channel_sums(model: nn.Module, data: LabeledDataset) -> Channels:
+    """Sum the channels of each convolution's output, without labels; the model is left as it was found."""
+    observed = ObservedChannels()
+    with observed.attached(model), eval_mode(model):
         for inputs, _ in data.batches(device=device_of(model)):
             forward(model, inputs)
-    return {name: each.moments for name, each in sums.items()}
-
-
-def match_channels(model: nn.Module, data: LabeledDataset, original: Mapping[str, Moments]) -> nn.Module:
-    """Return a copy whose convolutions' channels have, on new data, the moments that they had on the original data.
-
-    For networks without batch norm this is what re-estimating its statistics is for the others.
-
-    References:
-        Schneider et al., Improving robustness against common corruptions by covariate shift adaptation, NeurIPS 2020
-        (with batch norm); Eastwood et al., Source-free adaptation to measurement shift, ICLR 2022 (stored moments).
-    """
-    new, matched = channel_moments(model, data, original), copy.deepcopy(model)
-    for name, before in new.items():
-        scale, offset = matching(before, original[name])
-        matched.get_submodule(name).register_forward_hook(
-            lambda _, inputs, output, scale=scale, offset=offset: _apply(output, scale, offset)
-        )
-    return matched
-
-
-def adapt(model: nn.Module, data: LabeledDataset, original: Mapping[str, Moments]) -> nn.Module:
-    """Return a copy of the model whose layers follow new data, without labels: by batch norm, or by channels."""
-    adapted = adapt_batchnorm(model, data.batches(device=device_of(model)))
-    return match_channels(model, data, original) if adapted is model else adapted
+            observed.end_batch()
+    return observed.channels or {}
 
 
 def certainty(outputs: Pass) -> Values:
@@ -396,7 +310,7 @@ def original_state(model: nn.Module, train: LabeledDataset, test: LabeledDataset
         "k-NN accuracy": nearest_neighbors(trained),
         **certainty(held_out),
     }
-    channels = channel_moments(model, train)
+    channels = channel_sums(model, train)
     return Original(trained, held_out, refit, channels, {f"{name}, original": value for name, value in values.items()})
 
 
@@ -453,7 +367,7 @@ def candidates(model: nn.Module, job: RetrainingJob, original: Original) -> tupl
     timed("alignment", partial(alignment, model, train, test, original))
 
     def adapted() -> Values:
-        copied = adapt(model, job.train, original.channels)
+        copied = adapt(model, job.train.batches(device=device_of(model)), original.channels) or model
         scores = scores_of(outputs_on(copied, job.train), outputs_on(copied, job.test), original)
         return {f"{name}, adapted": value for name, value in scores.items()}
 

@@ -1,7 +1,7 @@
 """Evaluate forecasts that follow the learning curve: before an update, after its first steps, and to end it by.
 
 Shift types are left out in turn, with their mixtures and those that they nearly repeat. Each run that is not over at a
-landmark is forecast from its curve until then, from two histories: bundled updates alone (those of other studies), and
+landmark is forecast from its curve until then, from two histories: bundled updates alone (those of other networks), and
 these with 12 updates of the same original model under other shift types, drawn at random, as after ``resque
 calibrate``. A second page replays what a generous budget would have ended: runs whose in-run forecast says that they
 will not reach their target.
@@ -20,10 +20,10 @@ from bundled_history import shift_update
 from presets import PRESETS, TWINS
 from publish import Rows, publish
 from resque.data.shifts import UNCHANGED
-from resque.forecasting.evaluation.folds import TrainingFolds, score_forecast
+from resque.forecasting.evaluation.folds import TrainingFolds, score_estimate, score_forecast
 from resque.forecasting.evaluation.metrics import PredictorReport, ScoredForecast, error_reduction, evaluate_predictor
 from resque.forecasting.history import ForecastQuery
-from resque.forecasting.landmarking import FIRST_LANDMARK, CurveHistory, known_evaluations, revise_forecast
+from resque.forecasting.landmarking import FIRST_LANDMARK, known_evaluations, revise_forecast
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import LearningCurve, Update
 
@@ -90,20 +90,16 @@ def scored_runs(
     runs: Sequence[Update], targets: Sequence[float], own: list[Update], bundled: list[Update]
 ) -> Iterator[tuple[int, str, ScoredForecast]]:
     """Yield landmark, name and score of every forecast of some runs; landmark 0 is before the update."""
-    folds, curves = TrainingFolds(own, bundled, LEVEL), None
+    folds = TrainingFolds(own, bundled, LEVEL)
     for run in runs:
         for target in targets:
             if run.curve.accuracy[0] >= target or not run.cost.steps:
                 continue
             query = ForecastQuery.of_update(run, target, run.cost.steps)
-            curves = curves or CurveHistory.of(own, query, bundled)
-            name = f"{run.id} {target:.3f}"
-            yield from scored_run(dataclasses.replace(run, id=name), query, folds, curves)
+            yield from scored_run(dataclasses.replace(run, id=f"{run.id} {target:.3f}"), query, folds)
 
 
-def scored_run(
-    run: Update, query: ForecastQuery, folds: TrainingFolds, curves: CurveHistory
-) -> Iterator[tuple[int, str, ScoredForecast]]:
+def scored_run(run: Update, query: ForecastQuery, folds: TrainingFolds) -> Iterator[tuple[int, str, ScoredForecast]]:
     """Yield landmark, name and score of every forecast of one run to one target."""
     before = folds.score(run, query)
     if before is not None:
@@ -114,13 +110,10 @@ def scored_run(
         if end <= landmark or len(curve.steps) < 2:
             continue
         now, evaluations = curve.steps[-1], known_evaluations(run, query.max_steps)
-        revision = revise_forecast(curves, query, curve, LEVEL, evaluations)
+        revision = revise_forecast(folds.curve(query), query, curve, LEVEL, evaluations)
         if revision is None or before is None:
             continue
-        low, high = revision.steps.interval.low, revision.steps.interval.high
-        interval = math.log(low), math.inf if high is None else math.log(high)
-        steps = math.log(revision.steps.value)
-        yield landmark, OURS, score_forecast(run, query, steps, interval, revision.probability_reached)
+        yield landmark, OURS, score_estimate(run, query, revision.steps, revision.probability_reached)
         log_steps, probability = line_forecast(curve, query.target_accuracy, query.max_steps)
         yield landmark, LINE, score_forecast(run, query, log_steps, None, probability)
         floor = max(before.forecast, math.log(1.25 * now))
@@ -131,7 +124,7 @@ def replay(
     runs: Sequence[Update], targets: Sequence[float], own: list[Update], bundled: list[Update]
 ) -> Iterator[tuple[bool, int, dict[float, int | None]]]:
     """Yield of each run and target whether it was reached, its steps, and the step at which each confidence ends it."""
-    curves = None
+    folds = TrainingFolds(own, bundled, LEVEL)
     for run in runs:
         for target in targets:
             reached = run.cost_at(target)
@@ -139,13 +132,10 @@ def replay(
             if run.curve.accuracy[0] >= target or whole < FIRST_LANDMARK:
                 continue
             query = ForecastQuery.of_update(run, target, run.cost.steps)
-            curves, evaluations = (
-                curves or CurveHistory.of(own, query, bundled),
-                known_evaluations(run, query.max_steps),
-            )
+            evaluations = known_evaluations(run, query.max_steps)
             ends: dict[float, int | None] = dict.fromkeys(CONFIDENCES)
             for step in (step for step in run.curve.steps if FIRST_LANDMARK <= step < whole):
-                revision = revise_forecast(curves, query, run.curve.until(step), LEVEL, evaluations)
+                revision = revise_forecast(folds.curve(query), query, run.curve.until(step), LEVEL, evaluations)
                 for confidence in (c for c in CONFIDENCES if ends[c] is None):
                     if revision is not None and revision.probability_reached < 1.0 - confidence:
                         ends[confidence] = step
@@ -199,7 +189,7 @@ def make(preset: str, rows: Rows) -> Mapping[str, str]:
     stops = [f"# What a budget would have ended\n\n{STOPS_NOTE}"]
     for name, study in studies.items():
         shipped = bundled_updates() if preset != "cpu" else [u for n, us in updates.items() if n != name for u in us]
-        others = [update for update in shipped if update.cost.steps and update.features.task_index is None]
+        others = [u for u in shipped if u.cost.steps and u.features.task_index is None and u.model != study.model]
         parts.append(
             f"## {name}, {len(updates[name])} runs of {len({u.shift_type for u in updates[name]})} shift types"
         )

@@ -22,7 +22,7 @@ from rich.progress import Progress
 
 from glyphs import render
 from presets import PILOT_SEEDS, PRESETS, Preset, Shifted, ShiftStudy, TaskStudy
-from resque.ledger.migration import SCORES
+from resque.ledger.migration import SCORES, modernize_scores
 from resque.workflows.engine import ExperimentTask, Row, read_rows, run_tasks
 from shift_rows import retrain_for_shift, score_adapted_model, train_from_scratch, train_original
 from task_rows import learn_from_scratch, learn_task, train_source
@@ -187,7 +187,7 @@ def make_rows(
 
 
 def with_adapted_scores(rows: dict[str, list[Row]], preset: Preset) -> dict[str, list[Row]]:
-    """Add to the rows of retrainings the scores of the batch-norm-adapted model, which have files of their own."""
+    """Add to the rows of retrainings the scores of the adapted model, which have files of their own."""
     rows = {file: [modernize_keys(row) for row in members] for file, members in rows.items()}
     for study in preset.shifts:
         passes = rows.get(f"{study.originals or study.name}{PASSES}", ())
@@ -195,13 +195,20 @@ def with_adapted_scores(rows: dict[str, list[Row]], preset: Preset) -> dict[str,
         for row in rows.get(study.name, ()):
             if "error" not in row and _run(row) in scores:
                 row["scores"] = scores[_run(row)]
-    return rows
+    return {file: [modernize_row_scores(row) for row in members] for file, members in rows.items()}
+
+
+def modernize_row_scores(row: Row) -> Row:
+    """Return a row whose scores of the adapted model have today's names, without those of one that adapts nothing."""
+    if not {"scores", "update"} <= row.keys():
+        return row
+    return row | {"scores": modernize_scores(row["update"]["features"] | {"scores": row["scores"]})["scores"]}
 
 
 def modernize_keys(row: Row) -> Row:
     """Return a row with today's names; published rows keep those that they were written with."""
     row = {FORMER_KEYS.get(name, name): value for name, value in row.items()}
-    for part in (*BASELINES, "scores"):
+    for part in BASELINES:
         if part in row:
             row[part] = {SCORES.get(name, name): value for name, value in row[part].items()}
     return row

@@ -21,14 +21,14 @@ from resque.indices.baselines.model_outputs import ModelOutputs, collect_outputs
 from resque.indices.baselines.scores import BaselineScore, baseline_scores
 from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
+from resque.indices.head_inputs import head_width
 from resque.indices.profile import Profile
-from resque.indices.shift_features import batchnorm_adapted_scores, shift_features
+from resque.indices.shift_features import adapted_scores, shift_features
 from resque.ledger.records import StepCost, Update
 from resque.ledger.serialization import to_dict
 from resque.models.inference import device_of
 from resque.models.loading import load_model, usable_device
 from resque.models.weights import save_weights
-from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.probe import probe
 from resque.training.recipe import named_recipe
@@ -79,7 +79,7 @@ def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str
         "baselines": baselines_row(baselines),
         "step_s": round_floats(cost.wall_s),
         "step_kwh": round_floats(cost.energy_kwh),
-        "scores": {name: value for name, value in round_floats(features.scores).items() if name.startswith("BN-")},
+        "scores": {name: value for name, value in round_floats(features.scores).items() if name.startswith("adapted ")},
         **values,
         "update": update_row(update),
     }
@@ -97,13 +97,13 @@ def run_keys(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
 
 
 def score_adapted_model(study: ShiftStudy, seed: int, shift: Shifted, weights: str) -> Row:
-    """Score the batch-norm-adapted model on a shift; these rows are apart, because the scores were added later."""
+    """Score the adapted model on a shift; these rows are apart, because the scores were added later."""
     set_threads()
     model = on_device(load_model(study.model, Path(weights)))
     train, test = load_data(shift.train), load_data(shift.test)
     job = RetrainingJob(train, test, study.targets[-1], named_recipe(study.recipe), seed)
-    accuracy, loss = evaluate_dataset(model, test)
-    scores = round_floats(batchnorm_adapted_scores(model, job, accuracy, loss))
+    channels = original_profile(study, weights, *study.forms[0]).channels
+    scores = round_floats(adapted_scores(model, job, channels, head_width(model, train)))
     return {**run_keys(study, seed, shift), "scores": scores}
 
 

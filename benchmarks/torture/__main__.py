@@ -33,7 +33,7 @@ ATTACKS: tuple[tuple[Callable[[Path, int, int], Row], int], ...] = (
 ALONE: tuple[tuple[Callable[[Path, int, int], Row], int], ...] = (
     (hostile_files, 3),
     (large_ledger, 100_000),
-    (agreement, 1000),
+    (agreement, 2000),
 )
 """What is timed, and so runs when nothing else does → how often, or number of updates."""
 

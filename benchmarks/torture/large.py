@@ -10,8 +10,8 @@ from pathlib import Path
 from place import LEDGER, Row, copied
 from process import run
 
+from resque.forecasting.curve_history import CurveHistory, evaluations_until
 from resque.forecasting.history import ForecastQuery
-from resque.forecasting.prediction import predict_cost
 from resque.forecasting.selection import MOST_UPDATES, updates_to_learn_from
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Update
@@ -27,7 +27,7 @@ COMMANDS_S = {
 """Command → aim in seconds, more than the same command takes with ten updates."""
 APPEND_S, ROWS_S = 0.02, 1.0
 LARGEST_FACTOR = 1.25
-PREDICTOR, QUERIES = "BN-adapted gap", 6
+QUERIES = 6
 
 
 def copies(count: int, first: int = 0) -> list[Update]:
@@ -72,7 +72,7 @@ def large_ledger(place: Path, times: int, seed: int) -> Row:
 def agreement(place: Path, times: int, seed: int) -> Row:
     """Compare forecasts from the updates that are chosen with forecasts from all of a history."""
     times = max(times, MOST_UPDATES + 100)
-    queries = max(1, round(QUERIES * times / 1000))
+    queries = max(1, round(QUERIES * times / 2000))
     holds = f"median steps of each forecast within a factor of {LARGEST_FACTOR} of the full fit's"
     row = Row(f"a forecast from {MOST_UPDATES} of {times:,} updates", queries, holds)
     chance, rows, factors = random.Random(seed), [], []
@@ -85,9 +85,10 @@ def agreement(place: Path, times: int, seed: int) -> Row:
         chosen = [updates_to_learn_from(ledger, query.parent, new_tasks=False) for query in asked]
     started = time.perf_counter()
     for query, some in zip(asked, chosen, strict=True):
-        fits = [predict_cost(history, "steps", query, [PREDICTOR]) for history in (some, everything)]
-        factors.append(math.exp(fits[0].distribution.median - fits[1].distribution.median))
-        rows.append(f"{len(fits[0].rows)} and {len(fits[1].rows)}")
+        known = [CurveHistory(history, query) for history in (some, everything)]
+        few, all_of_them = (_median_steps(history, query) for history in known)
+        factors.append(few / all_of_them)
+        rows.append(f"{known[0].n_own} and {known[1].n_own}")
     seconds = time.perf_counter() - started
     shown = ", ".join(f"{factor:.3f} (rows {each})" for factor, each in zip(factors, rows, strict=True))
     apart = [math.exp(abs(math.log(factor))) for factor in factors]
@@ -96,10 +97,17 @@ def agreement(place: Path, times: int, seed: int) -> Row:
     return row
 
 
+def _median_steps(history: CurveHistory, query: ForecastQuery) -> float:
+    curve = history.start(query)
+    paths = None if curve is None else curve.predict([*evaluations_until(query.max_steps)])
+    assert paths is not None
+    return paths.median_if_reached(query.target_accuracy)
+
+
 def _queries() -> list[ForecastQuery]:
-    """Return a query for each update of the bundled history that the predictor is known for."""
-    asked = [ForecastQuery.of_update(update, update.target_accuracy, max_steps=10_000) for update in bundled_updates()]
-    return [query for query in asked if query.values([PREDICTOR]) is not None]
+    """Return a query for each shift of the bundled history."""
+    shifts = [update for update in bundled_updates() if update.features.task_index is None]
+    return [ForecastQuery.of_update(update, update.target_accuracy, max_steps=10_000) for update in shifts]
 
 
 def _varied(update: Update, chance: random.Random) -> Update:

@@ -12,9 +12,10 @@ import torch
 from doubles import synthetic_update
 from resque.energy.meters import ClockMeter
 from resque.energy.reading import EnergyReading
+from resque.forecasting.curve_history import FEWEST_CURVES, CurveHistory
 from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.history import ForecastQuery, update_group
-from resque.forecasting.landmarking import FEWEST_CURVES, FIRST_LANDMARK, CurveHistory, ForecastReviser, revise_forecast
+from resque.forecasting.landmarking import FIRST_LANDMARK, ForecastReviser, revise_forecast
 from resque.ledger.records import Features, LearningCurve, StepCost
 from resque.ledger.store import Ledger
 from resque.models.networks import small_cnn
@@ -52,7 +53,8 @@ def history(n=12, seed=0, noise=0.0):
 
 
 def revised(updates, of, curve, **more):
-    return revise_forecast(CurveHistory.of(updates, of, **more), of, curve)
+    known = CurveHistory(updates, of, **more)
+    return revise_forecast(known.start(of), of, curve, n_history=known.n_own)
 
 
 def query(of, target=0.9, shift_type="new"):
@@ -66,7 +68,7 @@ def test_revisions_reduce_the_error():
     for number in range(12):
         updates, pace = history(24, number, noise=0.003), float(np.exp(random.normal(4.5, 0.7)))
         run = update("running", pace, shift_type="new", noise=0.003, seed=100 + number)
-        total, model = run.cost_at(0.9).steps, CurveHistory.of(updates, query(run))
+        total, model = run.cost_at(0.9).steps, CurveHistory(updates, query(run)).start(query(run))
         for step, found in errors.items():
             if total > 2 * step:
                 revision = revise_forecast(model, query(run), run.curve.until(step))
@@ -86,10 +88,10 @@ def test_harder_targets_never_cost_less_or_are_more_probable():
     """For any targets, at any step: the median, both ends of the interval and the bound never fall."""
     updates = [*history(20, noise=0.01), *(update(f"n{i}", 60.0, ceiling=0.7 + 0.02 * i, noise=0.01) for i in range(6))]
     targets = np.sort(np.random.default_rng(3).uniform(0.5, 0.99, 40))
-    model = CurveHistory.of(updates, query(updates[0]))
+    known = CurveHistory(updates, query(updates[0]))
     for pace, step in itertools.product((20.0, 200.0), (9, 40, 300)):
         run = update("running", pace, noise=0.01)
-        curve = run.curve.until(step)
+        curve, model = run.curve.until(step), known.start(query(run))
         beyond = [target for target in targets if target > max(curve.accuracy)]
         revisions = [revise_forecast(model, query(run, float(target)), curve) for target in beyond]
         for easier, harder in itertools.pairwise(revisions):
@@ -218,7 +220,6 @@ def forecast_in_ledger(tmp_path, small):
         step_cost=StepCost(0.01, None, 10, reading),
         overhead=reading,
         parent="p",
-        predictor="accuracy gap",
     )
     ledger.add(forecast)
     return ledger, forecast

@@ -22,8 +22,11 @@ from resque.energy.meters import ClockMeter
 from resque.errors import DeviceMemoryError
 from resque.indices.baselines.model_outputs import collect_outputs
 from resque.indices.baselines.scores import baseline_scores
+from resque.indices.head_inputs import HeadInputs
 from resque.indices.nearest_mean import NearestMeanAssignment
+from resque.indices.shift_features import shift_features
 from resque.models.batchnorm import adapt_batchnorm
+from resque.models.channel_matching import match_channels
 from resque.models.feature_extraction import capture_features
 from resque.models.layers import representation_layer
 from resque.models.networks import small_cnn
@@ -186,6 +189,32 @@ def test_adapted_batch_norm_equals_that_of_the_cpu(shifted, trained):
         torch.testing.assert_close(states[1][name], expected, rtol=1e-4, atol=1e-5)
 
 
+def plain_network(device=CPU):
+    """A network without batch normalization."""
+    torch.manual_seed(0)
+    convolutions = nn.Conv2d(1, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 16, 3), nn.ReLU()
+    return nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 10)).to(device)
+
+
+@pytest.mark.parametrize("build", [small_cnn, plain_network])
+def test_scores_of_an_adapted_network_equal_those_of_the_cpu(clean, shifted, build):
+    original = build()
+    trainer = Trainer(original, clean, named_recipe("train-adam"), seed=0)
+    for _ in range(4 * trainer.steps_per_epoch):
+        trainer.step()
+    trainer.end()
+    job, found = RetrainingJob(shifted, shifted, 0.9), []
+    for device in (CPU, DEVICE):
+        model = build().to(device)
+        model.load_state_dict(original.state_dict())
+        before = profile(model.eval(), clean.batches(64, device))
+        scores = shift_features(model, job, before)[0].scores
+        found.append({name: value for name, value in scores.items() if name.startswith("adapted")})
+        assert (before.channels is None) == (build is small_cnn)
+    assert set(found[0]) == {"adapted accuracy", "adapted loss", "adapted k-NN", "adapted refit"}
+    assert found[1] == pytest.approx(found[0], rel=1e-3, abs=6e-3)  # three samples of 500 may fall on the other side
+
+
 def test_evaluation_and_baselines_equal_those_of_the_cpu(clean, shifted, trained):
     figures = []
     for device in (CPU, DEVICE):
@@ -334,6 +363,21 @@ def batch_norm_adaptation(model, data, n):
     return lambda: adapt_batchnorm(model, batches)
 
 
+def plain_index_pass(model, data, n):
+    batches = [*data.take(torch.arange(8 * n)).batches(8, DEVICE)]
+    return lambda: profile(plain_network(DEVICE), batches, classes=10)
+
+
+def channel_matching(model, data, n):
+    plain, batches = plain_network(DEVICE), [*data.take(torch.arange(8 * n)).batches(8, DEVICE)]
+    original = profile(plain_network(), data.batches(64)).channels
+    return lambda: match_channels(plain, batches, original)
+
+
+def head_inputs(model, data, n):
+    return lambda: HeadInputs.of(model, data.take(torch.arange(256 * n) % len(data)).resident(DEVICE), 64)
+
+
 def model_outputs(model, data, n):
     return lambda: collect_outputs(model, data.take(torch.arange(256 * n) % len(data)).resident(DEVICE))
 
@@ -350,9 +394,10 @@ def nearest_means(model, data, n):
     return assign
 
 
-@pytest.mark.parametrize(
-    "work", [steps, evaluation, index_pass, pseudo_label_pass, batch_norm_adaptation, model_outputs, nearest_means]
-)
+PASSES = [index_pass, plain_index_pass, pseudo_label_pass, batch_norm_adaptation, channel_matching, head_inputs]
+
+
+@pytest.mark.parametrize("work", [steps, evaluation, *PASSES, model_outputs, nearest_means])
 def test_no_batch_waits_for_the_device(clean, work):
     if work in (model_outputs, nearest_means) and not ON_GPU:
         pytest.skip("on the CPU rows are picked by class, which a GPU would have to wait for")

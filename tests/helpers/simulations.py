@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from resque.forecasting.cost_model import TrainingExample
+from resque.forecasting.mixed_model import TrainingExample
 
 
 def simulated(n_types=6, levels=5, seeds=2, shift_type=0.5, noise=0.3, seed=0, slopes=(1.0, 0.0)):

@@ -346,3 +346,110 @@ def test_pseudo_labels_need_no_labels(cnn):
     forms = ([images], [(images,)], [(images, None)], [images.numpy()])
     result = [profile(cnn, form, labels="pseudo") for form in forms]
     assert all(one.counts == result[0].counts for one in result)
+
+
+def plain_network():
+    torch.manual_seed(0)
+    convolutions = torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 5, 3)
+    pool = torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+    return torch.nn.Sequential(*convolutions, *pool, torch.nn.Linear(5, 3)).eval()
+
+
+BATCHES = [(torch.randn(n, 1, 9, 9, generator=torch.Generator().manual_seed(n)), torch.arange(n) % 3) for n in (7, 5)]
+
+
+def assert_same_channels(found, expected, tolerance=1e-12):
+    assert list(found) == list(expected)
+    for name, sums in expected.items():
+        assert found[name].count == sums.count
+        assert torch.allclose(found[name].sums, sums.sums, rtol=tolerance, atol=tolerance)
+
+
+def test_the_profile_of_a_network_without_batch_norm_keeps_sums_over_channels(folder):
+    net = plain_network()
+    whole = profile(net, BATCHES)
+    outputs = net[0](torch.cat([inputs for inputs, _ in BATCHES])).detach().double().transpose(0, 1).flatten(1)
+    assert whole.channels["0"].count == outputs.shape[1]
+    assert torch.allclose(whole.channels["0"].mean, outputs.mean(1), atol=1e-7)
+    assert torch.allclose(whole.channels["0"].variance, outputs.var(1, correction=0), atol=1e-7)
+    parts = [profile(net, [batch]) for batch in BATCHES]
+    assert_same_channels(sum(parts).channels, whole.channels)
+    assert_same_channels((Profile(whole.origin) + whole).channels, whole.channels)
+    with pytest.warns(UserWarning, match="fewer than 5"):
+        whole.save("p.safetensors")
+    back = Profile.load("p.safetensors")
+    assert_same_channels(back.channels, whole.channels, tolerance=0.0)
+    assert_same_channels((back + parts[0]).channels, (whole + parts[0]).channels)
+
+
+def test_sums_over_channels_are_unknown_where_they_would_be_of_a_part(folder, cnn, small):
+    assert profile(cnn, small[0].batches()).channels is None  # batch norm adapts by itself
+    assert profile(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(81, 3)), BATCHES, layer="0").channels is None
+    whole = profile(plain_network(), BATCHES)
+    older = profile(plain_network(), BATCHES)
+    older.channels = None
+    assert (whole + older).channels is (older + whole).channels is None
+    whole.update(torch.zeros(1, whole.width), [0])
+    assert whole.channels is None
+
+
+def test_a_pass_that_is_repeated_for_a_model_in_place_counts_once():
+    class SometimesInPlace(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net, self.calls = plain_network(), 0
+
+        def forward(self, x):
+            self.calls += 1
+            hidden = self.net[0](x)
+            kept = hidden.clone()
+            if self.calls > 1:
+                hidden.mul_(2.0)
+            return self.net[1:](kept)
+
+    model = SometimesInPlace()
+    found = profile(model, BATCHES, layer="net.0").channels
+    assert model.calls == 3
+    assert_same_channels(
+        {name.removeprefix("net."): sums for name, sums in found.items()}, profile(plain_network(), BATCHES).channels
+    )
+
+
+INVALID_CHANNELS = {
+    "channel_sums:0": [
+        WITHOUT, lambda sums: sums.float(), lambda sums: sums[:1], lambda sums: sums[0], lambda sums: sums[:, :0],
+        lambda sums: sums * float("nan"), lambda sums: sums + float("inf"), lambda sums: -sums,
+        lambda sums: sums * torch.tensor([[1.0], [0.0]]),
+    ],
+    "channel_count:0": [
+        WITHOUT, lambda count: count.double(), lambda count: count * 0, lambda count: -count, lambda count: count[None],
+        lambda count: count + 2**62,
+    ],
+    "channel_means:0": [lambda _: torch.zeros(2)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", INVALID_CHANNELS)
+def test_invalid_sums_over_channels_are_refused_by_their_name(folder, field):
+    inputs = torch.randn(30, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    profile(plain_network(), [(inputs, torch.arange(30) % 3)]).save("p.safetensors")
+    for change in INVALID_CHANNELS[field]:
+        tensors, about = read("p.safetensors")
+        del about["checksum"]
+        if change is WITHOUT:
+            del tensors[field]
+        else:
+            tensors[field] = change(tensors.get(field)).contiguous()
+        save_file(tensors, "invalid.safetensors", about)
+        with pytest.raises(DataError, match=field) as error:
+            Profile.load("invalid.safetensors")
+        assert "\n" not in str(error.value)
+
+
+def test_damaged_sums_over_channels_are_found(folder):
+    inputs = torch.randn(30, 1, 9, 9, generator=torch.Generator().manual_seed(0))
+    profile(plain_network(), [(inputs, torch.arange(30) % 3)]).save("p.safetensors")
+    tensors, about = read("p.safetensors")
+    save_file(tensors | {"channel_sums:0": tensors["channel_sums:0"] * 1.5}, "p.safetensors", about)
+    with pytest.raises(DataError, match="damaged: its checksum differs"):
+        Profile.load("p.safetensors")

@@ -17,6 +17,10 @@ from sklearn.preprocessing import StandardScaler
 
 from resque.data.loading import load_data
 from resque.energy.meters import ClockMeter
+from resque.indices.baselines.refit import PENALTIES, RefitSums
+from resque.indices.compute_profile import profile
+from resque.indices.shift_features import shift_features
+from resque.models.channel_matching import match_channels
 from resque.training.job import RetrainingJob
 from resque.training.recipe import named_recipe
 from resque.training.retrain import retrain
@@ -119,17 +123,43 @@ def test_where_nothing_shifted_every_map_keeps_the_accuracy(update):
     values = cp.alignment(model, original.train, original.test, original)
     assert values == pytest.approx(dict.fromkeys(values, original.test.accuracy))
     clean = load_data("digits@16px@train@200")
-    matched = cp.outputs_on(cp.match_channels(model, clean, original.channels), clean)
+    matched = cp.outputs_on(match_channels(model, clean.batches(), original.channels), clean)
     assert torch.allclose(matched.logits, original.train.logits, atol=1e-3)
 
 
 def test_the_channels_of_an_adapted_plain_network_have_the_original_moments(update):
     model, job, original = update
     one_batch = job.train.limited(150)
-    matched = cp.match_channels(model, one_batch, original.channels)
-    for name, (mean, variance) in cp.channel_moments(matched, one_batch).items():
-        assert torch.allclose(mean, original.channels[name][0], atol=2e-3)
-        assert torch.allclose(variance, original.channels[name][1], rtol=0.02, atol=2e-3)
+    matched = match_channels(model, one_batch.batches(), original.channels)
+    for name, sums in cp.channel_sums(matched, one_batch).items():
+        assert torch.allclose(sums.mean, original.channels[name].mean, atol=2e-3)
+        assert torch.allclose(sums.variance, original.channels[name].variance, rtol=0.02, atol=2e-3)
+
+
+def test_what_the_product_computes_is_what_the_study_found_good(update):
+    """The accuracy of the adapted model is the same; heads refit by PRESS and by generalized cross-validation agree."""
+    model, job, original = update
+    values, _ = cp.candidates(model, job, original)
+    clean = load_data("digits@16px@train@200")
+    scores = shift_features(model, job, profile(model, clean.batches()))[0].scores
+    assert scores["adapted accuracy"] == values["accuracy, adapted"]
+    assert scores["adapted loss"] == pytest.approx(values["loss, adapted"], rel=1e-5)
+    assert scores["adapted k-NN"] == values["k-NN accuracy, adapted"]
+    assert scores["adapted refit"] == pytest.approx(values["refit accuracy, adapted"], abs=0.03)
+
+
+def test_a_refit_from_sums_is_that_of_the_study_for_the_same_penalty(update):
+    outputs = update[2].train
+    for factor in cp.PENALTIES:
+        expected = cp.refit_head(outputs, 10, (factor,))
+        sums = RefitSums(range(10))
+        for part in torch.arange(len(outputs.labels)).split(64):
+            sums.update(outputs.features[part], outputs.labels[part])
+        found = sums.head((factor,))
+        assert found.penalty == pytest.approx(expected.penalty, rel=1e-9)
+        numbers = [outputs.features @ head.weight.T + head.bias for head in (found, expected)]
+        assert torch.allclose(*numbers, rtol=0.0, atol=1e-8)
+    assert pytest.approx(PENALTIES) == cp.PENALTIES
 
 
 def test_first_steps_are_those_of_the_run(update):

@@ -80,7 +80,7 @@ def test_targets_follow_the_original_model(whole):
     for row in rows["small_cnn-digits"]:
         update = row["update"]
         assert update["target_accuracy"] == pytest.approx(update["original_accuracy_before"] - 0.1, abs=1e-5)
-        assert {"BN-adapted accuracy", "BN-adapted loss"} <= set(row["scores"])
+        assert {"adapted accuracy", "adapted loss"} <= set(row["scores"])
 
 
 def test_what_has_a_row_is_not_made_again(whole, visit_here):

@@ -11,6 +11,8 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import resque
 from doubles import synthetic_update
@@ -19,7 +21,7 @@ from resque.ledger.bundled import bundled_updates
 from resque.ledger.export import json_lines
 from resque.ledger.importers.importer import import_updates
 from resque.ledger.migration import modernize
-from resque.ledger.serialization import from_dict_strict, to_dict
+from resque.ledger.serialization import decode, from_dict_strict, to_dict
 from resque.ledger.store import Ledger
 
 FORMAT_1 = Path(__file__).parents[1] / "data" / "format-1"
@@ -33,17 +35,28 @@ RENAMED = {
     "moved_parent_rad": "angle_to_parent_rad",
     "moved_origin_rad": "angle_to_root_rad",
     "neighbours": "k-NN accuracy",
-    "recalibrated accuracy": "BN-adapted accuracy",
-    "recalibrated loss": "BN-adapted loss",
-    "recalibrated neighbours": "BN-adapted k-NN",
-    "recalibrated gap": "BN-adapted gap",
+    "recalibrated accuracy": "adapted accuracy",
+    "recalibrated loss": "adapted loss",
+    "recalibrated neighbours": "adapted k-NN",
+    "recalibrated gap": "adapted gap",
+    "BN-adapted accuracy": "adapted accuracy",
+    "BN-adapted loss": "adapted loss",
+    "BN-adapted k-NN": "adapted k-NN",
+    "BN-adapted gap": "adapted gap",
     "warm-up neighbours": "warm-up k-NN",
 }
 
 
 def renamed(value):
-    """The same JSON with every former name replaced, wherever it stands; no other key or predictor has such a name."""
+    """The same JSON with every former name replaced, wherever it stands; no other key or predictor has such a name.
+
+    What a network that had nothing to adapt was given as scores of the adapted one is left out.
+    """
     if isinstance(value, dict):
+        if {"accuracy", "loss", "scores"} <= set(value):
+            own = {"recalibrated accuracy": value["accuracy"], "recalibrated loss": value["loss"]}
+            if own.items() <= value["scores"].items():
+                value = value | {"scores": {k: v for k, v in value["scores"].items() if k not in own}}
         changed = {RENAMED.get(key, key): renamed(item) for key, item in value.items()}
         if "predictor" in changed:
             changed["predictor"] = ", ".join(RENAMED.get(name, name) for name in value["predictor"].split(", "))
@@ -147,7 +160,53 @@ def test_every_line_of_the_bundled_history_is_read_field_by_field():
     text = resources.files("resque.ledger").joinpath("bundled.jsonl").read_text(encoding="utf-8")
     lines = [json.loads(line) for line in text.splitlines()]
     assert [to_dict(update) for update in bundled_updates()] == [renamed(line) for line in lines]
-    assert len(lines) == 380
+    assert len(lines) == 653
+
+
+def test_networks_of_the_bundled_history_that_have_nothing_to_adapt_have_no_adapted_accuracy():
+    known = {}
+    for update in bundled_updates():
+        if {"adapted accuracy", "adapted k-NN"} & set(update.features.scores):
+            known.setdefault(update.model.rpartition(":")[2], set()).add("adapted accuracy" in update.features.scores)
+    assert known == {"small_resnet": {True}, "small_vgg": {True}, "small_vit": {False}, "plain_cnn": {True}}
+
+
+FORMER_SCORES = st.dictionaries(
+    st.sampled_from(["BN-adapted accuracy", "BN-adapted loss", "BN-adapted k-NN", "LogME", "warm-up k-NN"]),
+    st.sampled_from([0.25, 0.5, 2.0]),
+)
+
+
+@given(scores=FORMER_SCORES, accuracy=st.sampled_from([None, 0.25, 0.5]), loss=st.sampled_from([None, 0.25, 2.0]))
+def test_scores_of_a_record_with_todays_fields_get_todays_names(scores, accuracy, loss):
+    plain = to_dict(synthetic_update("a", index=0.1, steps=40))
+    plain["features"] |= {"accuracy": accuracy, "loss": loss, "scores": scores}
+    given_loss, own = (
+        scores.get("BN-adapted loss"),
+        accuracy is not None and scores.get("BN-adapted accuracy") == accuracy,
+    )
+    unadapted = own and (None in (given_loss, loss) or given_loss == loss)
+    dropped = {"BN-adapted accuracy", "BN-adapted loss"} if unadapted else set()
+    expected = {RENAMED.get(name, name): value for name, value in scores.items() if name not in dropped}
+    assert decode(resque.Update, json.dumps(plain)).features.scores == expected
+    assert modernize(plain)["features"]["scores"] == expected
+    assert modernize(modernize(plain)) == modernize(plain)
+
+
+def test_an_adapted_accuracy_of_today_that_changed_nothing_is_kept():
+    plain = to_dict(synthetic_update("a", index=0.1, steps=40))
+    scores = {"adapted accuracy": plain["features"]["accuracy"], "adapted loss": plain["features"]["loss"]}
+    plain["features"]["scores"] = scores
+    assert decode(resque.Update, json.dumps(plain)).features.scores == scores
+
+
+@pytest.mark.parametrize("predictor", ["BN-adapted gap", "accuracy gap, BN-adapted k-NN", "index, LogME"])
+@pytest.mark.parametrize("alternatives", [{}, {"BN-adapted gap": 3.0, "index": 2.0}])
+def test_predictors_of_a_forecast_with_todays_fields_get_todays_names(old_ledger, predictor, alternatives):
+    plain = to_dict(old_ledger.forecasts()[0]) | {"predictor": predictor, "alternatives": alternatives}
+    forecast = decode(resque.Forecast, json.dumps(plain))
+    assert forecast.predictor == predictor.replace("BN-", "")
+    assert forecast.alternatives == {name.replace("BN-", ""): steps for name, steps in alternatives.items()}
 
 
 def test_an_energy_method_that_was_not_told_is_unknown():

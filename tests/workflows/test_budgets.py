@@ -220,7 +220,7 @@ def test_a_loop_that_cannot_arrive_is_told_to_stop_and_why(forecast):
 
 def test_a_loop_within_its_budget_is_not_told_to_stop(forecast):
     budget = resque.Budget(max_hours=1e3, max_kwh=1e3, max_kg=1e3)
-    running = run(60, lambda step: min(0.9, 0.3 + step / 40), forecast=forecast, budget=budget)
+    running = run(60, lambda step: min(0.9, 0.3 + step / 15), forecast=forecast, budget=budget)
     assert (running.should_stop, running.update.stopped_by, running.update.reached) == (None, "target", True)
 
 

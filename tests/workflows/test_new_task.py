@@ -10,8 +10,8 @@ import torch
 from doubles import synthetic_update
 from resque.data.loading import load_data
 from resque.errors import SettingError
+from resque.forecasting.curve_history import CurveHistory
 from resque.forecasting.history import ForecastQuery, history_rows
-from resque.forecasting.selection import choose_predictors
 from resque.indices.task_features import TaskIndexSettings, task_features, task_index
 from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint
@@ -86,7 +86,8 @@ def test_forecasts_learn_from_updates_of_the_same_change(job):
     assert {row.example.shift_type for row in history_rows(tasks + shifts, "steps", shift_query, ["accuracy gap"])} == {
         "gaussian"
     }
-    assert set(choose_predictors(tasks + shifts, task_query)) <= {"task index", "warm-up gap", "warm-up k-NN"}
+    known = CurveHistory(tasks, task_query), CurveHistory(shifts, task_query), CurveHistory(tasks, shift_query)
+    assert [each.n_own for each in known] == [12, 0, 0]
 
 
 @pytest.fixture

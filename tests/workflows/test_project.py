@@ -37,6 +37,7 @@ def files(folder: Path, digits) -> Path:
 def values():
     kinds = {str: st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)}
     kinds |= {float: st.floats(0.01, 100.0), int: st.integers(1, 1000), bool: st.booleans()}
+    kinds[float | str] = kinds[float] | kinds[str]
     return st.fixed_dictionaries({}, optional={key: kinds[KEYS[key[0]][key[1]].type] for key in EVERY_KEY})
 
 

@@ -17,7 +17,6 @@ from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint
 from resque.training.job import RetrainingJob
 from resque.training.recipe import Recipe, recipe_to_dict
-from resque.workflows.calibrate import CalibrationBudget
 
 SPEC, DATA = "resque.networks:small_cnn", ("digits@16px@train@100", "digits@16px@test@60")
 BAD_TEXT = "\udcff", "a\ud800b"
@@ -73,13 +72,6 @@ def test_a_file_whose_name_is_no_text_is_refused_before_training(untrained, name
     for job in (resque.update, resque.forecast):
         with pytest.raises(SettingError, match="no Unicode text"):
             job(model, data, data, 0.9, meter=ClockMeter())
-
-
-@pytest.mark.parametrize("limit", [float("nan"), float("inf"), -1.0])
-@pytest.mark.parametrize("name", ["max_hours", "max_kwh"])
-def test_a_budget_of_calibration_is_a_number(meter, name, limit):
-    with pytest.raises(SettingError, match=f"budget {name} is .*expected a number"):
-        CalibrationBudget(**{name: limit}).check(meter)
 
 
 OTHER = {

@@ -1,13 +1,13 @@
 """Turn a forecast of steps into forecasts of the other costs.
 
-A run can stop only at an evaluation, so steps are rounded up to one. Time and energy are steps times the cost per step
-from a short probe on this machine. How much the time per step varies between runs is estimated from the history,
-because a probe of a second cannot show it.
+Gradient norm and parameter change are those of as many steps in earlier runs. Time and energy are steps times the cost
+per step from a short probe on this machine. How much the time per step varies between runs is estimated from the
+history, because a probe of a second cannot show it.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +15,16 @@ from scipy import special
 
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
-from resque.forecasting.history import update_group
+from resque.forecasting.history import ForecastQuery, is_same_change, update_group
 from resque.ledger.records import Estimate, StepCost, Update
-from resque.training.job import RetrainingJob
 from resque.types import Interval
 
 __all__ = [
-    "StepTimeSpread", "costs_per_step", "price_estimate", "rescale_with_steps", "round_up_to_evaluation", "scale",
+    "StepTimeSpread", "cost_that_grows", "costs_per_step", "price_estimate", "rescale_with_steps", "scale",
     "step_time_spread", "widen_by_step_time",
 ]  # fmt: skip
 
-_FEWEST_DEGREES_OF_FREEDOM = 4
+_FEWEST_DEGREES_OF_FREEDOM, _FEWEST_CURVES = 4, 3
 _SMALLEST_DEVIATION = 0.05  # a probe of a second is hardly more precise
 
 
@@ -90,27 +89,52 @@ def step_time_spread(history: Sequence[Update]) -> StepTimeSpread | None:
     return StepTimeSpread(max(_SMALLEST_DEVIATION, math.sqrt(2.0 * squares / degrees)), degrees)
 
 
-def round_up_to_evaluation(steps: Estimate, job: RetrainingJob, lag: Callable[[float], float]) -> Estimate:
-    """Round steps up to the evaluation at which the run stops, or to the fixed number of epochs.
+def cost_that_grows(
+    cost: str, steps: Estimate, history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update] = ()
+) -> Estimate | None:
+    """Forecast a cost that grows with the steps: what as many steps cost in other runs.
 
-    The history records the evaluation at which a target was seen; on average, it was reached half an evaluation lag
-    earlier. So half the lag is subtracted first.
+    It is read off each run's curve, and the geometric mean is taken: of three own runs or more, else of all. Their
+    spread widens the interval of the steps.
 
     Args:
-        steps: Forecast of steps.
-        job: Retraining job, with its evaluation steps.
-        lag: Evaluation lag of runs with about as many steps, see
-            :func:`resque.forecasting.history.evaluation_lag`.
+        cost: ``"gradient_norm"`` or ``"parameter_change"``.
+        steps: Forecast of the steps.
+        history: The user's own finished updates.
+        query: Update to forecast.
+        bundled: Updates from other models.
+
+    Returns:
+        The forecast; None if fewer than three comparable runs have the cost.
     """
-    if job.recipe.fixed_epochs is not None:
-        return _map(steps, lambda _: float(job.max_steps))
+    own, others = ([*_grown_curves(cost, updates, query)] for updates in (history, bundled))
+    curves = own if len(own) >= _FEWEST_CURVES else own + others
+    if len(curves) < _FEWEST_CURVES:
+        return None
 
-    def round_up(value: float) -> float:
-        if value > 0.999999 * job.max_steps:
-            return float(job.max_steps)
-        return float(job.evaluation_at_or_after(value * (1.0 - lag(value) / 2.0)))
+    def logs(count: float) -> np.ndarray:
+        at = math.log(max(count, 1.0))
+        return np.array([np.interp(at, x, y) + min(at - x[0], 0.0) + max(at - x[-1], 0.0) for x, y in curves])
 
-    return _map(steps, round_up)
+    spread = StepTimeSpread(float(logs(steps.value).std(ddof=1)), len(curves) - 1)
+    grown = _map(steps, lambda count: math.exp(float(logs(count).mean())))
+    level, interval = steps.interval.level, grown.interval
+    low = spread.widen(grown.value, interval.low, (1 - level) / 2)
+    high = None if interval.high is None else spread.widen(grown.value, interval.high, (1 + level) / 2)
+    upper = None if grown.upper is None else spread.widen(grown.value, grown.upper, level)
+    return Estimate(grown.value, dataclasses.replace(interval, low=low, high=high), upper)
+
+
+def _grown_curves(
+    cost: str, updates: Sequence[Update], query: ForecastQuery
+) -> Iterator[tuple[list[float], list[float]]]:
+    """Yield log steps and log cost at the evaluations of each comparable run that has the cost."""
+    for update in updates:
+        pairs = zip(update.curve.steps, getattr(update.curve, cost), strict=True)
+        known = [(math.log(step), math.log(value)) for step, value in pairs if step and value]
+        if known and is_same_change(update, query):
+            x, y = zip(*known, strict=True)
+            yield [*x], [*y]
 
 
 def rescale_with_steps(cost: Estimate, before: Estimate, after: Estimate) -> Estimate:

@@ -21,7 +21,7 @@ __all__ = [
 
 PARAMETERS = 4
 """Number of parameters of a curve: logit of the level's share, log τ, log β, log g."""
-DRIFT = 0.02
+DRIFT = 0.01
 """Deviation of the drift δ per unit of log steps; chosen on rows of the studies."""
 NOISE = 0.003
 """Deviation of the noise ε between evaluations where it cannot be measured."""

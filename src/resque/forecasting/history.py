@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from resque.forecasting.cost_model import TrainingExample
+from resque.forecasting.mixed_model import TrainingExample
 from resque.forecasting.predictors import predictor_values
 from resque.ledger.records import Features, Forecast, Update
 from resque.training.job import RetrainingJob
@@ -51,6 +51,7 @@ class ForecastQuery:
         parent: Fingerprint of the model.
         condition: Name of the training data.
         max_steps: Step budget of the recipe.
+        steps_per_epoch: Steps in an epoch; None if unknown.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates
@@ -66,16 +67,19 @@ class ForecastQuery:
     parent: str
     condition: str
     max_steps: int
+    steps_per_epoch: int | None = None
 
     @classmethod
     def of(cls, job: RetrainingJob, features: Features, parent: str, model_name: str) -> "ForecastQuery":
         """Return the query for a retraining job."""
         group, shift_type = _group(model_name, recipe_to_dict(job.recipe)), job.effective_shift_type
-        return cls(features, job.target_accuracy, group, shift_type, parent, job.train.name, job.max_steps)
+        name, steps = job.train.name, job.steps_per_epoch
+        return cls(features, job.target_accuracy, group, shift_type, parent, name, job.max_steps, steps)
 
     @classmethod
     def of_forecast(cls, forecast: Forecast) -> "ForecastQuery":
         """Return the query that a stored forecast answered."""
+        epochs = _epochs(forecast.recipe)
         return cls(
             forecast.features,
             forecast.target_accuracy,
@@ -84,6 +88,7 @@ class ForecastQuery:
             forecast.parent,
             forecast.train_data,
             forecast.max_steps,
+            forecast.max_steps // epochs if epochs else None,
         )
 
     @classmethod
@@ -96,10 +101,10 @@ class ForecastQuery:
             max_steps: Step budget, if the update's recipe has none.
         """
         per_epoch = update.curve.steps_per_epoch
-        epochs = update.recipe.get("fixed_epochs") or update.recipe.get("max_epochs")
-        budget = per_epoch * int(epochs) if per_epoch and epochs else max_steps
-        group, condition = update_group(update), update.train_data
-        return cls(update.features, target_accuracy, group, update.shift_type, update.parent, condition, budget)
+        epochs = _epochs(update.recipe)
+        budget = per_epoch * epochs if per_epoch and epochs else max_steps
+        group, data = update_group(update), update.train_data
+        return cls(update.features, target_accuracy, group, update.shift_type, update.parent, data, budget, per_epoch)
 
     def values(self, predictors: Sequence[str]) -> tuple[float, ...] | None:
         """Compute predictors of the update; return None if one of them is unknown."""
@@ -135,7 +140,7 @@ def history_rows(
         >>> from resque.ledger.bundled import bundled_updates
         >>> query = ForecastQuery.of_update(bundled_updates()[0], target_accuracy=0.8, max_steps=1000)
         >>> rows = history_rows(bundled_updates()[1:10], "steps", query, ["accuracy gap"])
-        >>> len(rows), round(math.exp(rows[0].example.log_cost)), rows[0].example.censored
+        >>> len(rows), round(math.exp(rows[0].example.value)), rows[0].example.censored
         (9, 11, False)
     """
     updates = [(update, True) for update in history] + [(update, False) for update in bundled]
@@ -160,11 +165,11 @@ def _history_row(
 
 
 def training_example(
-    update: Update, query: ForecastQuery, features: tuple[float, ...], log_cost: float, censored: bool
+    update: Update, query: ForecastQuery, features: tuple[float, ...], value: float, censored: bool = False
 ) -> TrainingExample:
-    """Return a finished update as training example of the cost model."""
+    """Return a finished update as training example of a mixed model."""
     group, shift_type = group_for(update, query), update.shift_type
-    return TrainingExample(features, log_cost, censored, group, shift_type, update.train_data, update.parent)
+    return TrainingExample(features, value, censored, group, shift_type, update.train_data, update.parent)
 
 
 def group_for(update: Update, query: ForecastQuery) -> tuple[object, ...]:
@@ -224,7 +229,7 @@ def evaluation_lag(rows: Sequence[HistoryRow]) -> Callable[[float], float]:
 
     def lag(steps: float) -> float:
         log_steps = math.log(max(steps, 1.0))
-        nearest = sorted(relevant, key=lambda row: abs(row.example.log_cost - log_steps))[:_NEAREST]
+        nearest = sorted(relevant, key=lambda row: abs(row.example.value - log_steps))[:_NEAREST]
         return statistics.median(row.lag for row in nearest) if nearest else 0.0
 
     return lag
@@ -255,6 +260,12 @@ def has_shift_type(examples: Iterable[TrainingExample], query: ForecastQuery) ->
 def update_group(update: Update) -> tuple[object, ...]:
     """Return model name and recipe settings of an update: costs within a group have one scale."""
     return _group(update.model, update.recipe)
+
+
+def _epochs(recipe: Mapping[str, object]) -> int | None:
+    """Return the most epochs of a recipe; None if it does not say them."""
+    epochs = recipe.get("fixed_epochs") or recipe.get("max_epochs")
+    return int(str(epochs)) if epochs else None
 
 
 def _group(model_name: object, recipe: Mapping[str, object]) -> tuple[object, ...]:

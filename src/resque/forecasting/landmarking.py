@@ -1,85 +1,47 @@
-"""Revise a forecast while its update runs, from the learning curve so far (dynamic prediction by landmarking).
+"""Revise a forecast while its update runs, from the learning curve so far (dynamic prediction by landmarking)."""
 
-The learning-curve model of :mod:`resque.forecasting.learning_curves` is fitted to the runs of the history, once; new
-tasks use only new tasks, and shifts only shifts. It is target-free: a run counts whether or not it reached a target.
-"""
-
-import bisect
 import contextlib
 import dataclasses
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
-from resque.forecasting.curve_shape import CurveExample
-from resque.forecasting.history import ForecastQuery, group_for, is_same_change
+from resque.forecasting.curve_history import CurveHistory, UpdateCurve, evaluations_until, total_steps
+from resque.forecasting.history import ForecastQuery
 from resque.forecasting.intervals import LEVEL
-from resque.forecasting.learning_curves import CurveModel, CurvePrediction
 from resque.forecasting.selection import updates_to_learn_from
 from resque.ledger.bundled import bundled_updates
-from resque.ledger.records import Estimate, Features, Forecast, ForecastRevision, LearningCurve, Update
+from resque.ledger.records import Estimate, Forecast, ForecastRevision, LearningCurve, Update
 from resque.ledger.serialization import from_dict
 from resque.ledger.store import Ledger
 from resque.training.job import RetrainingJob, evaluation_steps
 from resque.training.recipe import Recipe
-from resque.types import Interval
 
-__all__ = ["FEWEST_CURVES", "FIRST_LANDMARK", "CurveHistory", "ForecastReviser", "known_evaluations", "revise_forecast"]
+__all__ = ["FIRST_LANDMARK", "ForecastReviser", "known_evaluations", "revise_forecast"]
 
-FEWEST_CURVES = 5
-"""Fewest learning curves of earlier runs."""
 FIRST_LANDMARK = 8
 """First step at which a forecast is revised."""
-_EVALUATION_GROWTH = 0.05  # of evaluations that are unknown
-_MOST_EVALUATIONS = 400  # of a simulated path
-_SMALLEST_SHARE, _SMALLEST_INDEX = 0.01, 0.01
-
-
-@dataclass(frozen=True)
-class CurveHistory:
-    """Learning-curve model of the runs that are comparable with an update.
-
-    Attributes:
-        model: The model; None with fewer than five curves.
-        n_own: Number of the user's own runs in it.
-    """
-
-    model: CurveModel | None
-    n_own: int
-
-    @classmethod
-    def of(cls, history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update] = ()) -> "CurveHistory":
-        """Fit the model.
-
-        Args:
-            history: The user's own finished updates.
-            query: Update that is forecast.
-            bundled: Updates from other models.
-        """
-        own, others = (_examples(updates, query) for updates in (history, bundled))
-        enough = len(own) + len(others) >= FEWEST_CURVES
-        return cls(CurveModel(own + others) if enough else None, len(own))
 
 
 def revise_forecast(
-    history: CurveHistory,
+    update_curve: UpdateCurve | None,
     query: ForecastQuery,
     curve: LearningCurve,
     level: float = LEVEL,
     evaluations: Sequence[int] | None = None,
     confidence: float | None = None,
+    n_history: int = 0,
 ) -> ForecastRevision | None:
     """Forecast the total steps of an update that is running, and its probability of reaching the target.
 
     Args:
-        history: Learning-curve model of earlier runs.
+        update_curve: Forecast curve of the update; None with too few earlier runs.
         query: Update that was forecast before it started.
         curve: Learning curve up to now.
         level: Nominal coverage of the interval.
         evaluations: Steps of the run's evaluations, at which alone it can end; None if they are unknown.
         confidence: Confidence of the lower bound of the steps, for a budget; None leaves it out.
+        n_history: Number of the user's own runs that the curve was learned from.
 
     Returns:
         The revised forecast; None with too few earlier curves, or after the step budget.
@@ -88,24 +50,27 @@ def revise_forecast(
         >>> updates = bundled_updates()
         >>> running = updates[4]
         >>> query = ForecastQuery.of_update(running, target_accuracy=0.85, max_steps=1000)
-        >>> revision = revise_forecast(CurveHistory.of(updates[5:60], query), query, running.curve.until(40))
+        >>> update_curve = CurveHistory(updates[5:60], query).start(query)
+        >>> revision = revise_forecast(update_curve, query, running.curve.until(40))
         >>> revision.step, 0.0 < revision.probability_reached < 1.0
         (40, True)
     """
-    running = _example(query.features, curve, query.group, query.shift_type, query.condition)
-    if history.model is None or running is None or curve.steps[-1] >= query.max_steps:
+    step, target = curve.steps[-1], query.target_accuracy
+    if update_curve is None or step >= query.max_steps:
         return None
-    step = curve.steps[-1]
-    to_come = [*_unknown_evaluations(step, query.max_steps)] if evaluations is None else evaluations
+    to_come = evaluations_until(query.max_steps, step) if evaluations is None else evaluations
     to_come = [min(at, query.max_steps) for at in to_come if at > step] or [query.max_steps]
-    prediction = history.model.predict(running, _some(to_come))
+    prediction = update_curve.predict(to_come, curve)
+    if prediction is None:
+        return None
+    guarantee = f"no coverage guarantee; revised after {step} steps"
     return ForecastRevision(
         step=step,
         accuracy=curve.accuracy[-1],
-        steps=_total_steps(prediction, query.target_accuracy, to_come, level, step),
-        probability_reached=prediction.probability_reached(query.target_accuracy),
-        n_history=history.n_own,
-        steps_lower=None if confidence is None else prediction.quantile(query.target_accuracy, 1.0 - confidence),
+        steps=total_steps(prediction, target, to_come, level, guarantee),
+        probability_reached=prediction.probability_reached(target),
+        n_history=n_history,
+        steps_lower=None if confidence is None else prediction.quantile(target, 1.0 - confidence),
     )
 
 
@@ -156,7 +121,8 @@ class ForecastReviser:
         self._evaluations = None if job is None else job.evaluations
         self._ends_at_once = job is not None and job.recipe.fixed_epochs is not None
         self._confidence = confidence
-        self._history: CurveHistory | None = None
+        self._update_curve: UpdateCurve | None = None
+        self._n_own = 0
 
     @classmethod
     def of_forecast(
@@ -190,83 +156,15 @@ class ForecastReviser:
         if curve.steps[-1] < FIRST_LANDMARK or curve.accuracy[-1] >= self._query.target_accuracy:
             return None
         with contextlib.suppress(np.linalg.LinAlgError):  # a failed forecast must not end the training
-            if self._history is None:
-                self._history = CurveHistory.of(self._updates, self._query, self._bundled)
-            model, query, level = self._history, self._query, self._level
-            revision = revise_forecast(model, query, curve, level, self._evaluations, self._confidence)
+            if self._update_curve is None:
+                known = CurveHistory(self._updates, self._query, self._bundled)
+                self._update_curve, self._n_own = known.start(self._query), known.n_own
+            ends, confidence = self._evaluations, self._confidence
+            revision = revise_forecast(
+                self._update_curve, self._query, curve, self._level, ends, confidence, self._n_own
+            )
             return revision if revision is None or not self._ends_at_once else _at_the_end(revision, self._query)
         return None
-
-
-def _examples(updates: Sequence[Update], query: ForecastQuery) -> list[CurveExample]:
-    """Return the learning curves of the updates that are comparable with the query."""
-    examples = (
-        _example(update.features, update.curve, group_for(update, query), update.shift_type, update.train_data)
-        for update in updates
-        if is_same_change(update, query)
-    )
-    return [example for example in examples if example is not None and example.steps]
-
-
-def _example(
-    features: Features, curve: LearningCurve, group: tuple[object, ...], shift_type: str | None, condition: str
-) -> CurveExample | None:
-    """Return a learning curve with its features; None if the accuracy before the first step is unknown."""
-    start = curve.accuracy[0] if curve.steps[0] == 0 else features.accuracy
-    if start is None:
-        return None
-    later = [(step, accuracy) for step, accuracy in zip(curve.steps, curve.accuracy, strict=True) if step > 0]
-    steps, accuracy = zip(*later, strict=True) if later else ((), ())
-    known = _curve_features(features, start, curve.steps_per_epoch)
-    is_task = features.task_index is not None  # whose shift type is not one
-    return CurveExample(steps, accuracy, start, known, group, None if is_task else shift_type, condition)
-
-
-def _curve_features(features: Features, start: float, steps_per_epoch: int | None) -> tuple[float, ...]:
-    """Return what shapes a learning curve whatever the target; NaN where it is unknown."""
-    scores = features.scores
-    adapted = scores.get("BN-adapted accuracy", scores.get("warm-up accuracy"))
-    neighbors = scores.get("BN-adapted k-NN", scores.get("k-NN accuracy"))
-    index = features.task_index if features.index_rad is None else features.index_rad
-    return (
-        _logit(start),
-        *(
-            math.nan if score is None else _logit((score - start) / max(1.0 - start, 1e-3))
-            for score in (adapted, neighbors)
-        ),
-        math.nan if index is None else math.log(max(index, _SMALLEST_INDEX)),
-        math.log(features.parameters) if features.parameters else math.nan,
-        math.log(steps_per_epoch) if steps_per_epoch else math.nan,
-    )
-
-
-def _logit(share: float) -> float:
-    bounded = min(max(share, _SMALLEST_SHARE), 1.0 - _SMALLEST_SHARE)
-    return math.log(bounded / (1.0 - bounded))
-
-
-def _unknown_evaluations(step: int, max_steps: int) -> Iterator[int]:
-    """Yield evaluations to come, about 5 % apart."""
-    while step < max_steps:
-        step = min(max(step + 1, int(step * (1.0 + _EVALUATION_GROWTH))), max_steps)
-        yield step
-
-
-def _some(evaluations: Sequence[int]) -> list[int]:
-    """Return at most 400 of the evaluations, evenly spaced, and the last."""
-    wanted = np.linspace(0, len(evaluations) - 1, min(len(evaluations), _MOST_EVALUATIONS)).round().astype(int)
-    return [evaluations[place] for place in wanted]
-
-
-def _total_steps(
-    prediction: CurvePrediction, target: float, evaluations: Sequence[int], level: float, step: int
-) -> Estimate:
-    """Return the forecast of the steps at which the run ends: at one of its evaluations."""
-    after = bisect.bisect_left(evaluations, prediction.median_if_reached(target))
-    value = float(evaluations[min(after, len(evaluations) - 1)])
-    low, high, upper = (prediction.quantile(target, share) for share in ((1 - level) / 2, (1 + level) / 2, level))
-    interval = Interval(min(low, value), max(high, value), level, f"no coverage guarantee; revised after {step} steps")
-    return Estimate(value, interval, max(upper, value) if level >= 0.5 else upper)
 
 
 def _at_the_end(revision: ForecastRevision, query: ForecastQuery) -> ForecastRevision:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from resque.ledger.records import Features
 
-__all__ = ["CHOSEN", "HARDER_BELOW", "PREDICTORS", "REACHING", "TINY", "Predictor", "predictor_values"]
+__all__ = ["HARDNESS", "PREDICTORS", "TINY", "Predictor", "predictor_values"]
 
 Predictor = Callable[[Features, float], float | None]
 """Function of features and target accuracy; None where a feature is unknown."""
@@ -42,8 +42,9 @@ def _overlap(features: Features, target: float) -> float | None:
 
 
 PREDICTORS: Mapping[str, Predictor] = {
-    "BN-adapted gap": lambda features, target: _log_gap(features.scores.get("BN-adapted accuracy"), target),
-    "BN-adapted k-NN": lambda features, target: _gap(features.scores.get("BN-adapted k-NN"), target),
+    "adapted gap": lambda features, target: _log_gap(features.scores.get("adapted accuracy"), target),
+    "adapted k-NN": lambda features, target: _gap(features.scores.get("adapted k-NN"), target),
+    "adapted refit": lambda features, target: _gap(features.scores.get("adapted refit"), target),
     "index": lambda features, target: _log(features.index_rad),
     "accuracy gap": lambda features, target: _log_gap(features.accuracy, target),
     "initial loss": lambda features, target: _log(features.loss),
@@ -56,17 +57,8 @@ PREDICTORS: Mapping[str, Predictor] = {
     "warm-up k-NN": lambda features, target: _gap(features.scores.get("warm-up k-NN"), target),
 }
 """All predictors by name; none of them needs training beyond the warm-up of a new task."""
-CHOSEN = (
-    ("task index", "warm-up gap"),
-    ("BN-adapted gap", "accuracy gap", "BN-adapted k-NN"),
-    ("index", "accuracy gap", "k-NN accuracy", "overlap", "LogME"),
-)
-"""Sets of predictors in order of preference, chosen by cross-validated errors in the studies; the first is for new
-tasks."""
-HARDER_BELOW = frozenset({"LogME"})
-"""Predictors whose smaller values are of harder updates; of all others the larger ones are."""
-REACHING = ("BN-adapted gap", "k-NN accuracy", "LogME")
-"""Predictors of success: the distance to the target, and the accuracy that the representations allow."""
+HARDNESS = "adapted refit", "adapted gap", "accuracy gap", "warm-up gap"
+"""Predictors that tell whether an update is harder than all own ones; the first that is known is asked."""
 
 
 def predictor_values(names: Sequence[str], features: Features, target_accuracy: float) -> tuple[float, ...] | None:

@@ -1,46 +1,62 @@
 """Reasons why a forecast is not reliable enough for a decision, and notes on its history."""
 
-import math
 from collections.abc import Iterator, Sequence
 
 from resque._format import format_cost
+from resque.errors import TooFewUpdatesError
 from resque.forecasting.history import ForecastQuery, HistoryRow, history_rows
-from resque.forecasting.predictors import HARDER_BELOW
+from resque.forecasting.predictors import HARDNESS
 from resque.ledger.records import Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
-__all__ = ["FEWEST_REACHED", "FEWEST_UPDATES", "INDEX", "history_notes", "pilot_option", "unreliability_reasons"]
+__all__ = [
+    "FEWEST_REACHED", "FEWEST_UPDATES", "check_enough", "history_notes", "pilot_option", "unreliability_reasons",
+]  # fmt: skip
 
 FEWEST_UPDATES = 5
 """Fewest own updates for a reliable forecast."""
 FEWEST_REACHED = 3
 """Fewest own updates that reached the target, for a reliable forecast."""
-INDEX = "index"
-"""Name of the predictor RESQUE_dist."""
 _TOLERANCE = 0.1
 _PILOT_STEPS = 100
 
 
+def check_enough(own_rows: Sequence[HistoryRow], bundled_rows: Sequence[HistoryRow], query: ForecastQuery) -> None:
+    """Raise TooFewUpdatesError if there are no bundled updates, and own ones alone do not suffice."""
+    n, reached = len(own_rows), sum(not row.example.censored for row in own_rows)
+    accuracy = f"accuracy {query.target_accuracy:g}"
+    if bundled_rows:
+        return
+    if n and reached < FEWEST_REACHED:
+        reason = f"{reached} of {n} updates in the ledger reached {accuracy}; a forecast needs {FEWEST_REACHED}"
+        advice = "lower the target, or allow more steps"
+    elif n < FEWEST_UPDATES and query.features.task_index is not None:
+        reason = f"{n} new tasks in the ledger started below {accuracy}; a forecast needs {FEWEST_UPDATES}"
+        advice = "do more of them with `resque retrain --new-head` (or --extend)"
+    elif n < FEWEST_UPDATES:
+        reason = f"{n} updates in the ledger started below {accuracy}; a forecast needs {FEWEST_UPDATES}"
+        advice = "run `resque calibrate`, or `resque retrain` with --original"
+    elif len({row.example.condition for row in own_rows}) == 1:
+        reason = f"all {n} updates in the ledger repeat one condition"
+        advice = "do updates for other shifts"
+    else:
+        return
+    raise TooFewUpdatesError(f"{reason}: {advice}")
+
+
 def unreliability_reasons(
-    own_rows: Sequence[HistoryRow],
-    history: Sequence[Update],
-    query: ForecastQuery,
-    predictors: Sequence[str],
-    level: float,
-    step_s: float,
+    own_rows: Sequence[HistoryRow], history: Sequence[Update], query: ForecastQuery, step_s: float
 ) -> tuple[str, ...]:
     """Return reasons why the forecast is not reliable enough for a decision; empty if there are none.
 
     Bundled updates may shape a forecast, but only the user's own updates of this model and recipe make it reliable. An
-    update that is easier than all of them is no reason, nor is a predictor that the forecast does not use.
+    update that is easier than all of them is no reason.
 
     Args:
         own_rows: Training rows of the user's own updates.
         history: The user's own finished updates.
         query: Update that was forecast.
-        predictors: Predictors of the steps and of success.
-        level: Nominal coverage of the intervals.
         step_s: Seconds per step, to say how long a pilot takes.
     """
     pilot = pilot_option(query.max_steps, step_s)
@@ -49,25 +65,23 @@ def unreliability_reasons(
         advice = "do a few updates for new tasks" if task else "run `resque calibrate`, or do a few updates"
         return (f"the forecast rests on bundled updates only: {pilot} decides; or {advice} with this model",)
     rows = [row for row in own_rows if row.example.group == query.group]
-    reasons = [*_too_few(rows, level)]
-    for name in dict.fromkeys(predictors if rows else ()):
-        values = _own_values(history, query, name)
-        if not values:
-            reasons.append(f"no own update with this model and recipe has the predictor {name}: do more updates")
-        elif _is_harder(name, query.values([name]), values):
-            side = "below" if name in HARDER_BELOW else "above"
+    reasons = [*_too_few(rows)]
+    for name in HARDNESS if rows else ():
+        asked, values = query.values([name]), _own_values(history, query, name)
+        if asked is None or not values:
+            continue
+        if asked[0] > max(values) + _tolerance(values):
             reasons.append(
-                f"extrapolation: {name} is {side} the range of the own updates with this model and recipe, so this one "
+                f"extrapolation: {name} is above the range of the own updates with this model and recipe, so this one "
                 f"is harder: {pilot} decides; or do similar ones first"
             )
+        break
     return tuple(reasons)
 
 
-def _too_few(rows: Sequence[HistoryRow], level: float) -> Iterator[str]:
+def _too_few(rows: Sequence[HistoryRow]) -> Iterator[str]:
     """Yield at most one reason: too few updates, successes or conditions of this model and recipe."""
     reached = sum(not row.example.censored for row in rows)
-    conditions = len({row.example.condition for row in rows})
-    needed = math.ceil(level / (1.0 - level) - 1e-9)  # conditions for a finite jackknife+ interval
     if len(rows) < FEWEST_UPDATES:
         count = f"{len(rows)} own update{'s' * (len(rows) != 1)} with this model and recipe"
         yield f"{count}, and {FEWEST_UPDATES} are needed: do more updates"
@@ -76,13 +90,8 @@ def _too_few(rows: Sequence[HistoryRow], level: float) -> Iterator[str]:
             f"{reached} of {len(rows)} own updates reached the target, and {FEWEST_REACHED} are needed: "
             "lower the target or allow more steps"
         )
-    elif conditions == 1:
+    elif len({row.example.condition for row in rows}) == 1:
         yield f"all {len(rows)} own updates repeat one condition: do updates for other shifts"
-    elif conditions < needed:
-        yield (
-            f"an interval of {100 * level:g}% needs own updates under {needed} conditions, and there are {conditions}: "
-            "do more updates or lower the confidence"
-        )
 
 
 def _own_values(history: Sequence[Update], query: ForecastQuery, name: str) -> list[float]:
@@ -91,18 +100,9 @@ def _own_values(history: Sequence[Update], query: ForecastQuery, name: str) -> l
     return [row.example.features[0] for row in rows if row.example.group == query.group]
 
 
-def _is_harder(name: str, query_values: tuple[float, ...] | None, values: Sequence[float]) -> bool:
-    """Return whether the queried value lies outside the range of the others, on the side of harder updates.
-
-    The tolerance is 10 % of that range, but at least 0.01 and at most 0.1. For a log predictor, 0.1 is about 10 % of
-    its argument.
-    """
-    if query_values is None:
-        return False
-    tolerance = min(_TOLERANCE, max(_TOLERANCE * (max(values) - min(values)), _TOLERANCE**2))
-    if name in HARDER_BELOW:
-        return query_values[0] < min(values) - tolerance
-    return query_values[0] > max(values) + tolerance
+def _tolerance(values: Sequence[float]) -> float:
+    """Return 10 % of the range, but at least 0.01 and at most 0.1. For a log, 0.1 is about 10 % of its argument."""
+    return min(_TOLERANCE, max(_TOLERANCE * (max(values) - min(values)), _TOLERANCE**2))
 
 
 def pilot_option(max_steps: int, step_s: float) -> str:

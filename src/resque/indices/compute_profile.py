@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from resque._arrays import as_labels
 from resque.data.dataset import Inputs
 from resque.errors import RepresentationError
 from resque.indices.profile import Origin, Profile, check_finite
+from resque.models.batchnorm import has_running_statistics
+from resque.models.channel_matching import ObservedChannels
 from resque.models.feature_extraction import capture_features
 from resque.models.inference import device_of, iterate_batches
 from resque.models.layers import PENULTIMATE, representation_layer
@@ -33,6 +36,8 @@ def profile(
     on_batch: _OnBatch | None = None,
 ) -> Profile:
     """Compute the profile of a dataset in a model's representation space, in one forward pass.
+
+    Of a model without statistics of batch normalization, the same pass also collects :attr:`Profile.channels`.
 
     Args:
         model: Classifier; it is left as it was found.
@@ -65,9 +70,13 @@ def profile(
     reduction = reduction or default_reduction(first[0], name)
     result = Profile(Origin(fingerprint(model), name, preprocessing, reduction), classes, labels)
     also = [] if on_batch is None else [(PENULTIMATE, "mean")]
-    with capture_features(model, name, reduction, also) as observe:
+    channels = None if has_running_statistics(model) else ObservedChannels()
+    hooks = nullcontext() if channels is None else channels.attached(model)
+    with hooks, capture_features(model, name, reduction, also) as observe:
         for inputs, target in itertools.chain([first], batches):
             rows, *head_inputs, logits = observe(inputs)
+            if channels is not None:
+                channels.end_batch()
             if result.empty:  # a broken model shows it in its first batch: no need to pass all the data
                 check_finite(torch.isfinite(logits).all())
             if labels == "pseudo":
@@ -77,6 +86,7 @@ def profile(
             if on_batch is not None:
                 on_batch(head_inputs[0], logits, as_labels(target, len(logits)))
     result.finish()
+    result.channels = None if channels is None else channels.channels or None
     return result
 
 

@@ -2,8 +2,11 @@
 
 A profile is the sufficient statistic of RESQUE_dist and holds no sample. It keeps the sums in two halves, because the
 noise floor and the bias correction need two independent sums. A hash of a sample's index decides its half.
+
+The profile of a network without batch normalization also keeps sums over the channels of its convolutions.
 """
 
+import functools
 import json
 import warnings
 from collections.abc import Sequence
@@ -20,7 +23,8 @@ from resque.errors import ProfileMismatchError, RepresentationError, ResqueWarni
 from resque.indices.angles import SplitHalves
 from resque.indices.class_sums import ClassSums, ScratchBuffer, declared_labels
 from resque.indices.half_assignment import HalfAssigner, assign_half
-from resque.indices.profile_file import read_profile_file, write_profile_file
+from resque.indices.profile_file import channel_tensors, read_profile_file, take_channels, write_profile_file
+from resque.models.channel_matching import Channels, add_channels
 from resque.models.feature_extraction import reduce_features
 
 __all__ = ["Origin", "Profile", "check_comparable", "check_finite"]
@@ -58,6 +62,10 @@ class Profile:
         classes: Labels that may occur, or their number; None takes those that do.
         labels_from: ``"true"`` labels, or ``"pseudo"`` for the model's own predictions.
 
+    Attributes:
+        channels: Convolution → sums over the channels of its output, to adapt the model to other data; None if they
+            are unknown, or if the model has batch normalization to adapt.
+
     References:
         Sangarya and Kim, RESQUE, AAAI 2025, eq. 1.
 
@@ -75,6 +83,7 @@ class Profile:
     ) -> None:
         self.origin = origin or Origin()
         self.labels_from = labels_from
+        self.channels: Channels | None = None
         self._declared = None if classes is None else declared_labels(classes)
         self._table = ClassSums.zeros(torch.empty(0, dtype=torch.int64), width=0)
         self._known: set[int] = set()  # labels of the table, to compare with a batch's without waiting for a device
@@ -112,7 +121,7 @@ class Profile:
         return profile
 
     def update(self, representations: Any, labels: Any, indices: Any = None) -> None:
-        """Add a batch.
+        """Add a batch of representations; the sums over channels, which would lack it, become unknown.
 
         On the CPU an invalid batch is refused and leaves the profile unchanged. On another device nothing waits for
         the batch. With ``classes`` declared it costs no synchronization, and reading the profile reports what is wrong.
@@ -133,6 +142,7 @@ class Profile:
             if self._declared is not None:
                 _check_labels((~torch.isin(target, self._declared.to(target.device))).sum(), self._declared)
         self.add_rows(rows, labels, indices)
+        self.channels = None
 
     def add_rows(self, rows: Tensor, labels: Any, indices: Any = None) -> None:
         """Add rows ``(n, width)`` that are reduced already, without checking their values."""
@@ -199,6 +209,7 @@ class Profile:
             merged._table = parts[0]._table.with_labels(torch.cat([parts[-1]._table.labels.cpu(), *known]))
             for part in parts[1:]:
                 merged._table.merge(part._table)
+            merged.channels = functools.reduce(add_channels, [part.channels for part in parts])
         merged._assigner = HalfAssigner(self._assigner.count + other._assigner.count)
         return merged
 
@@ -271,6 +282,7 @@ class Profile:
             raise RepresentationError("the profile is empty: update it with at least one batch before saving")
         self.check()
         table = {"labels": self._table.labels, "sums": self._table.half_sums, "counts": self._table.counts}
+        table |= channel_tensors(self.channels)
         tensors = {name: tensor.cpu().contiguous() for name, tensor in table.items()}
         metadata = {"labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
         metadata["classes"] = "open" if self._declared is None else "declared"
@@ -287,10 +299,12 @@ class Profile:
             DataError: The file does not exist, is damaged, or is not a valid profile.
         """
         tensors, metadata = read_profile_file(Path(path))
+        channels = take_channels(tensors)
         table = ClassSums(**tensors, unknown=torch.zeros((), dtype=torch.int64))
         origin = Origin(**json.loads(metadata["origin"]))
         profile = cls.from_sums(table, origin, metadata["labels_from"])
         profile._declared = table.labels if metadata.get("classes") == "declared" else None
+        profile.channels = channels
         return profile
 
 

@@ -16,10 +16,11 @@ from torch import Tensor
 from resque._files import write_atomically
 from resque.errors import DataError
 from resque.indices.class_sums import HALVES
+from resque.models.channel_matching import Channels, ChannelSums
 from resque.models.feature_extraction import REDUCTIONS
 from resque.models.weights import write_tensors
 
-__all__ = ["read_profile_file", "write_profile_file"]
+__all__ = ["channel_tensors", "read_profile_file", "take_channels", "write_profile_file"]
 
 _FORMAT = "resque profile 1"
 _TENSORS = {"labels": torch.int64, "sums": torch.float64, "counts": torch.int64}
@@ -30,6 +31,8 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 _METADATA = {"format", "origin", "checksum", *_CHOICES}
 _ORIGIN = {"model", "layer", "preprocessing", "reduction"}
 _MOST_SAMPLES = 2**53
+_CHANNEL_SUMS, _CHANNEL_COUNT = "channel_sums:", "channel_count:"
+_ROUNDING = 1e-9
 
 
 def write_profile_file(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -57,7 +60,7 @@ def write_profile_file(path: str | Path, tensors: Mapping[str, Tensor], metadata
 
 
 def read_profile_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors ``labels``, ``sums`` and ``counts`` of a profile, and its metadata.
+    """Return the tensors ``labels``, ``sums`` and ``counts`` of a profile, those of channels, and its metadata.
 
     Raises:
         DataError: The file does not exist, is no profile, is damaged, or has a field that no profile can have.
@@ -80,6 +83,36 @@ def read_profile_file(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, metadata
 
 
+def channel_tensors(channels: Channels | None) -> dict[str, Tensor]:
+    """Return the tensors that keep the sums over channels in a file.
+
+    Example:
+        >>> channels = {"stem.0": ChannelSums(6, torch.ones(2, 4).double())}
+        >>> list(channel_tensors(channels))
+        ['channel_sums:stem.0', 'channel_count:stem.0']
+    """
+    return {
+        f"{prefix}{name}": values
+        for name, own in (channels or {}).items()
+        for prefix, values in ((_CHANNEL_SUMS, own.sums), (_CHANNEL_COUNT, torch.tensor(own.count)))
+    }
+
+
+def take_channels(tensors: dict[str, Tensor]) -> Channels | None:
+    """Take the tensors of :func:`channel_tensors` out of a file's; return the sums, None if there are none.
+
+    Example:
+        >>> tensors = channel_tensors({"stem.0": ChannelSums(6, torch.ones(2, 4).double())})
+        >>> take_channels(tensors)["stem.0"].count, tensors
+        (6, {})
+    """
+    names = [key.removeprefix(_CHANNEL_SUMS) for key in tensors if key.startswith(_CHANNEL_SUMS)]
+    taken = {
+        name: ChannelSums(int(tensors.pop(_CHANNEL_COUNT + name)), tensors.pop(_CHANNEL_SUMS + name)) for name in names
+    }
+    return taken or None
+
+
 def _is_profile(path: Path) -> bool:
     """Return whether a file is a profile, damaged or not."""
     try:
@@ -100,7 +133,8 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 def _problems(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Iterator[str]:
     """Yield what is wrong with the fields, one after the other; later ones rely on those before."""
-    for kind, given, known in (("tensor", tensors, set(_TENSORS)), ("metadata", metadata, _METADATA)):
+    of_channels = {name for name in tensors if name.startswith((_CHANNEL_SUMS, _CHANNEL_COUNT))}
+    for kind, given, known in (("tensor", tensors, {*_TENSORS, *of_channels}), ("metadata", metadata, _METADATA)):
         for name in sorted(set(given) - known):
             yield f"the {kind} {name!r:.40} is unknown to this version"
     yield from _problems_of_metadata(metadata)
@@ -120,6 +154,19 @@ def _problems(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Ite
         yield "sums hold NaN or infinity"
     if bool(sums[counts == 0].any()):
         yield "sums of classes without samples are not zero"
+    for name in sorted({name.partition(":")[2] for name in of_channels}):
+        yield from _problems_of_channels(name, tensors.get(_CHANNEL_SUMS + name), tensors.get(_CHANNEL_COUNT + name))
+
+
+def _problems_of_channels(name: str, sums: Tensor | None, count: Tensor | None) -> Iterator[str]:
+    if count is None or (count.dtype, count.ndim) != (torch.int64, 0) or not 1 <= int(count) <= _MOST_SAMPLES:
+        yield f"channel_count:{name!s:.40} is {'missing' if count is None else 'no number of values, 1 or more'}"
+    if sums is None or (sums.dtype, sums.ndim) != (torch.float64, 2) or len(sums) != 2 or not sums.shape[1]:
+        yield f"channel_sums:{name!s:.40} are {'missing' if sums is None else 'not two rows in float64'}"
+    elif count is not None:
+        variances = sums[1] / count - (sums[0] / count) ** 2
+        if not bool(torch.isfinite(sums).all()) or bool((variances < -_ROUNDING * (sums[1] / count).abs()).any()):
+            yield f"channel_sums:{name!s:.40} hold NaN, infinity or squares too small for their sums"
 
 
 def _problems_of_metadata(metadata: Mapping[str, str]) -> Iterator[str]:

@@ -1,31 +1,31 @@
 """Compute the features of an update before it starts, from forward passes without training."""
 
 import dataclasses
+from collections.abc import Callable
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from resque.data.dataset import LabeledDataset
 from resque.energy.clock import now
-from resque.errors import ModelError
-from resque.indices.baselines.model_outputs import KNN_SAMPLES, OutputCollector
+from resque.indices.baselines.model_outputs import OutputCollector
 from resque.indices.baselines.scores import baseline_scores
-from resque.indices.baselines.transferability import knn_accuracy
 from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
+from resque.indices.head_inputs import HeadInputs, evaluate_with_refit, head_width
 from resque.indices.profile import Profile
 from resque.indices.results import DistributionIndex
 from resque.ledger.records import Features
-from resque.models.batchnorm import adapt_batchnorm
-from resque.models.feature_extraction import capture_features
+from resque.models.adaptation import adapt, can_adapt
+from resque.models.channel_matching import Channels
 from resque.models.inference import device_of
-from resque.models.layers import PENULTIMATE, head
+from resque.models.weights import check_weights
 from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
 
-__all__ = ["batchnorm_adapted_scores", "model_knn_accuracy", "shift_features"]
+__all__ = ["adapted_scores", "shift_features"]
 
 _MAX_PRODUCT_BYTES = 2**30
+_OnBatch = Callable[[Tensor, Tensor, Tensor], None]
 
 
 def shift_features(
@@ -36,18 +36,24 @@ def shift_features(
 ) -> tuple[Features, DistributionIndex | None, float]:
     """Compute the features of an update to shifted data, without training.
 
-    ==== ============================== =======================================================================
-    Pass Data                           Result
-    ==== ============================== =======================================================================
-    1    training data                  RESQUE_dist with its noise floor, and the baselines; only with ``original``
-    2    test data                      accuracy and loss
-    3    training data                  the model with batch norm adapted to it; only with batch norm
-    4    test data                      accuracy and loss of the adapted model; only with batch norm
-    5    at most 2,000 training samples k-NN accuracy of the adapted model; without batch norm only if not known
-    ==== ============================== =======================================================================
+    A model with batch norm, or with convolutions whose channels ``original`` knows, is adapted to the new data:
 
-    Baselines and passes 3 to 5 need labels of the training data. Baselines also need a dense head, whose inputs have
-    products of at most 1 GiB.
+    ==== ============= ===============================================================================
+    Pass Data          Result
+    ==== ============= ===============================================================================
+    1    training data RESQUE_dist with its noise floor, and the baselines; only with ``original``
+    2    test data     accuracy and loss
+    3    training data the adapted model
+    4    training data k-NN accuracy and refit head of the adapted model
+    5    test data     accuracy and loss of the adapted model, and the accuracy of its refit head
+    ==== ============= ===============================================================================
+
+    Any other model takes two passes. Then k-NN accuracy and refit head are those of the model as it is, from pass 1
+    (which is there without ``original``, too), and pass 2 evaluates the refit head as well.
+
+    Baselines, pass 4 and the refit head need a dense head and labels of the training data; pass 5 needs labels of the
+    test data. The products of the head's inputs may take at most 1 GiB: by class for the baselines, in all for the
+    refit head. Without a refit head, pass 4 takes at most 2,000 samples.
 
     Args:
         model: Model as it is now; it is left as it was found.
@@ -59,6 +65,7 @@ def shift_features(
         The features, the index or None, and the wall time in seconds.
 
     Raises:
+        ModelError: A weight is not finite.
         ProfileMismatchError: The profile belongs to another model, layer or preprocessing.
         UndefinedDirectionError: A class has no samples in one dataset.
 
@@ -71,16 +78,24 @@ def shift_features(
         (True, 1258, '7')
     """
     start = now(device_of(model))
-    labeled = labels == "true" and job.train.labeled
-    index, scores = None, {}
+    check_weights(model)
+    width = head_width(model, job.train) if labels == "true" and job.train.labeled else None
+    channels = None if original is None else original.channels
+    index, scores, inputs = None, {}, None
+    adapts = can_adapt(model, channels)
     if original is not None:
-        collector = _output_collector(model, job.train) if labeled else None
-        index = resque_dist(original, _profile_like(original, model, job.train, labels, collector))
+        collector = _output_collector(job.train, width)
+        inputs = None if adapts or width is None else HeadInputs(job.train, width)
+        on_batch = _each([observer.update for observer in (collector, inputs) if observer is not None])
+        index = resque_dist(original, _profile_like(original, model, job.train, labels, on_batch))
         if collector is not None:
             scores = {name: score.value for name, score in baseline_scores(collector.outputs()).items()}
-    accuracy, loss = evaluate_dataset(model, job.test)
-    if labeled:
-        scores |= batchnorm_adapted_scores(model, job, accuracy, loss, scores.get("k-NN accuracy"))
+    if adapts:
+        accuracy, loss = evaluate_dataset(model, job.test)
+        scores |= adapted_scores(model, job, channels, width)
+    else:
+        accuracy, loss, more = _evaluate(model, job, width, inputs, scores.get("k-NN accuracy"))
+        scores |= more
     features = Features(
         None,
         accuracy,
@@ -102,60 +117,75 @@ def shift_features(
     return features, index, now(device_of(model)) - start
 
 
-def batchnorm_adapted_scores(
-    model: nn.Module, job: RetrainingJob, accuracy: float, loss: float, knn: float | None = None
+def adapted_scores(
+    model: nn.Module, job: RetrainingJob, channels: Channels | None = None, width: int | None = None
 ) -> dict[str, float]:
-    """Compute accuracy, loss and k-NN accuracy of the model with batch norm statistics of the new training data.
-
-    A model without batch norm keeps the values it has.
+    """Compute the scores of the model adapted to the new training data, see :func:`resque.models.adaptation.adapt`.
 
     Args:
         model: Model as it is now; it is left as it was found.
         job: Update to be forecast.
-        accuracy: Accuracy of the model on the test data.
-        loss: Mean cross-entropy of the model on the test data, in nats.
-        knn: k-NN accuracy of the model on the training data; None if it is not known.
+        channels: Sums over the channels on the original data; None if unknown.
+        width: Width of the inputs of its dense head; None leaves out the scores that need such a head, or labels of
+            the training data.
 
     Returns:
-        Scores by name; without ``"BN-adapted k-NN"`` if the model has no suitable head.
+        Scores by name; none if the model has nothing to adapt, or if the test data have no labels.
 
     Example:
         >>> from resque import RetrainingJob, load_data, load_model
         >>> job = RetrainingJob(load_data("digits@16px@train"), load_data("digits@16px@test"), 0.9)
-        >>> list(batchnorm_adapted_scores(load_model("resque.networks:small_cnn"), job, accuracy=0.1, loss=2.3))
-        ['BN-adapted accuracy', 'BN-adapted loss', 'BN-adapted k-NN']
+        >>> list(adapted_scores(load_model("resque.networks:small_cnn"), job, width=64))
+        ['adapted accuracy', 'adapted loss', 'adapted k-NN', 'adapted refit']
     """
-    adapted = adapt_batchnorm(model, job.train.batches(device=device_of(model)))
-    if adapted is not model:
-        accuracy, loss = evaluate_dataset(adapted, job.test)
-    if adapted is not model or knn is None:
-        knn = model_knn_accuracy(adapted, job.train.limited(KNN_SAMPLES))
-    scores = {"BN-adapted accuracy": accuracy, "BN-adapted loss": loss}
-    return scores if knn is None else scores | {"BN-adapted k-NN": knn}
+    adapted = adapt(model, job.train.batches(device=device_of(model)), channels) if job.test.labeled else None
+    if adapted is None:
+        return {}
+    accuracy, loss, scores = _evaluate(adapted, job, width)
+    return {"adapted accuracy": accuracy, "adapted loss": loss, **scores}
 
 
-def model_knn_accuracy(model: nn.Module, data: LabeledDataset) -> float | None:
-    """Compute leave-one-out k-NN accuracy of a dataset, with the inputs of the model's head as features.
+def _evaluate(
+    model: nn.Module,
+    job: RetrainingJob,
+    width: int | None,
+    inputs: HeadInputs | None = None,
+    knn: float | None = None,
+) -> tuple[float, float, dict[str, float]]:
+    """Return accuracy and loss on the test data, and the scores that take inputs of the head on the training data.
 
-    Returns:
-        The accuracy; None if no head is found, or if it takes more than one row per sample.
-
-    Example:
-        >>> from resque import load_data, load_model
-        >>> model_knn_accuracy(load_model("resque.networks:small_cnn"), load_data("digits@16px@100")) > 0.5
-        True
+    Args:
+        model: Model, adapted if it can be.
+        job: Update to be forecast.
+        width: Width of the head's inputs; None leaves the scores out.
+        inputs: The inputs of the head; None passes the training data.
+        knn: k-NN accuracy; None if it is not known.
     """
-    if _head_width(model, data) is None:
-        return None
-    with capture_features(model, PENULTIMATE, "flatten") as observe:
-        rows = torch.cat([observe(inputs)[0].double().cpu() for inputs, _ in data.batches(device=device_of(model))])
-    return knn_accuracy(rows.numpy(), data.labels.cpu().numpy())
+    if width is None:
+        return *evaluate_dataset(model, job.test), {}
+    inputs = HeadInputs.of(model, job.train, width) if inputs is None else inputs
+    scores = {"adapted k-NN": inputs.knn_accuracy if knn is None else knn}
+    refit = inputs.refit()
+    if refit is None or not job.test.labeled:
+        return *evaluate_dataset(model, job.test), scores
+    accuracy, loss, scores["adapted refit"] = evaluate_with_refit(model, job.test, refit)
+    return accuracy, loss, scores
+
+
+def _each(functions: list[_OnBatch]) -> _OnBatch | None:
+    """Return a function that calls each; None without any."""
+
+    def call(rows: Tensor, logits: Tensor, labels: Tensor) -> None:
+        for function in functions:
+            function(rows, logits, labels)
+
+    return call if functions else None
 
 
 def _profile_like(
-    original: Profile, model: nn.Module, data: LabeledDataset, labels: str, collector: OutputCollector | None
+    original: Profile, model: nn.Module, data: LabeledDataset, labels: str, on_batch: _OnBatch | None
 ) -> Profile:
-    """Compute a profile that is comparable with the original one, and feed the collector in the same pass."""
+    """Compute a profile that is comparable with the original one, and feed others in the same pass."""
     origin = original.origin
     return profile(
         model,
@@ -165,25 +195,12 @@ def _profile_like(
         classes=data.classes if labels == "true" else None,
         labels=labels,
         preprocessing=data.preprocessing if origin.preprocessing else "",  # the original may not have named it
-        on_batch=None if collector is None else collector.update,
+        on_batch=on_batch,
     )
 
 
-def _output_collector(model: nn.Module, data: LabeledDataset) -> OutputCollector | None:
+def _output_collector(data: LabeledDataset, width: int | None) -> OutputCollector | None:
     """Return a collector for the baselines; None without a dense head, or if the products would not fit."""
-    width = _head_width(model, data)
     if width is None or 8 * len(data.classes) * width**2 > _MAX_PRODUCT_BYTES:
         return None
     return OutputCollector(data.classes, len(data))
-
-
-def _head_width(model: nn.Module, data: LabeledDataset) -> int | None:
-    """Return the width of a dense head's input; None without such a head, or if it takes a row per token."""
-    try:
-        width = getattr(head(model), "in_features", None)
-    except ModelError:
-        return None
-    inputs, _ = next(data.batches(2, device_of(model)))
-    with capture_features(model, PENULTIMATE, "flatten") as observe:
-        rows = observe(inputs)[0]
-    return width if width is not None and rows.shape[1] == width else None

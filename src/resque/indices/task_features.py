@@ -20,9 +20,9 @@ from resque.errors import DataError, RepresentationError, SettingError
 from resque.indices.baselines.model_outputs import KNN_SAMPLES
 from resque.indices.clustering import check_clustering_options
 from resque.indices.compute_profile import default_reduction, profile
+from resque.indices.head_inputs import model_knn_accuracy
 from resque.indices.nearest_mean import NearestMeanAssignment
 from resque.indices.results import TaskIndex, TaskIndexOverhead
-from resque.indices.shift_features import model_knn_accuracy
 from resque.indices.task import index_of_assignment, index_of_clustering
 from resque.ledger.records import Features
 from resque.models.feature_extraction import capture_features

@@ -9,13 +9,14 @@ import functools
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 
 from resque._plain import to_dict
 from resque.errors import ResqueError
-from resque.ledger.migration import modernize
+from resque.ledger.migration import FORMER_PREFIX, modernize
 from resque.ledger.validation import check_record
 
 __all__ = ["decode", "encode", "from_dict", "from_dict_strict", "to_dict"]
@@ -69,7 +70,7 @@ def decode(cls: type[Record], text: str) -> Record:
     """Rebuild a record from JSON that this or an earlier version wrote; unknown keys are ignored.
 
     An update takes 10 µs; parsing it into dictionaries and converting those in Python takes 310 µs. A record of an
-    earlier version lacks a required field, which sends it through the migration.
+    earlier version lacks a required field, or has the former name of a score, which sends it through the migration.
 
     Raises:
         ValueError: The text is not JSON, a field is missing or has a value of another type.
@@ -79,11 +80,11 @@ def decode(cls: type[Record], text: str) -> Record:
         >>> decode(Interval, '{"low": 1, "high": null, "level": 0.8, "guarantee": "none"}')
         Interval(low=1.0, high=None, level=0.8, guarantee='none')
     """
-    try:
-        record: Record = _decoder(cls).decode(text)  # type: ignore[arg-type]
-    except msgspec.DecodeError:
-        return from_dict(cls, modernize(json.loads(text)))
-    return record
+    if FORMER_PREFIX not in text:
+        with suppress(msgspec.DecodeError):
+            record: Record = _decoder(cls).decode(text)  # type: ignore[arg-type]
+            return record
+    return from_dict(cls, modernize(json.loads(text)))
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from resque.models.inference import count_samples, forward
 
-__all__ = ["adapt_batchnorm"]
+__all__ = ["adapt_batchnorm", "has_running_statistics"]
 
 
 def adapt_batchnorm(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> nn.Module:
@@ -51,6 +51,16 @@ def adapt_batchnorm(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> nn.
     for norm, momentum in norms:
         norm.momentum = momentum
     return adapted.eval()
+
+
+def has_running_statistics(model: nn.Module) -> bool:
+    """Return whether a model has batch normalization that keeps running statistics.
+
+    Example:
+        >>> has_running_statistics(nn.BatchNorm1d(2)), has_running_statistics(nn.LayerNorm(2))
+        (True, False)
+    """
+    return bool(_running_norms(model))
 
 
 def _running_norms(model: nn.Module) -> list[_BatchNorm]:

@@ -1,6 +1,7 @@
 """Evaluate a classifier on a dataset, and check that the two fit together."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +11,38 @@ from resque.data.dataset import LabeledDataset
 from resque.errors import DataError, DeviceMemoryError
 from resque.models.inference import device_of, eval_mode, forward
 
-__all__ = ["check_data_fits_model", "count_outputs", "evaluate", "evaluate_dataset"]
+__all__ = [
+    "Evaluation", "check_data_fits_model", "count_outputs", "evaluate", "evaluate_dataset", "with_batches_that_fit",
+]  # fmt: skip
+
+Result = TypeVar("Result")
 
 _BATCH_SIZE = 1024
+
+
+class Evaluation:
+    """Accumulator of accuracy and mean cross-entropy; nothing waits for the device before they are read.
+
+    Example:
+        >>> evaluation = Evaluation()
+        >>> evaluation.add(100.0 * torch.eye(2), torch.tensor([0, 1]))
+        >>> evaluation.result()
+        (1.0, 0.0)
+    """
+
+    def __init__(self) -> None:
+        self._correct = self._loss = torch.zeros((), dtype=torch.float64)
+        self._n = 0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Add a batch: ``(n, classes)`` logits, ``(n,)`` labels on their device."""
+        self._correct = self._correct.to(logits.device) + (logits.argmax(1) == labels).sum()
+        self._loss = self._loss.to(logits.device) + F.cross_entropy(logits.float(), labels, reduction="sum").double()
+        self._n += len(labels)
+
+    def result(self) -> tuple[float, float]:
+        """Return accuracy in [0, 1], and mean cross-entropy in nats."""
+        return float(self._correct) / self._n, float(self._loss) / self._n
 
 
 def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
@@ -30,21 +60,15 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
         >>> evaluate(nn.Identity(), [(100.0 * inputs, labels)])
         (1.0, 0.0)
     """
-    correct = loss = torch.zeros((), dtype=torch.float64)
-    n = 0
+    evaluation = Evaluation()
     with eval_mode(model):
         for inputs, labels in batches:
-            logits = forward(model, inputs)
-            correct = correct.to(logits.device) + (logits.argmax(1) == labels).sum()
-            loss = loss.to(logits.device) + F.cross_entropy(logits.float(), labels, reduction="sum").double()
-            n += len(labels)
-    return float(correct) / n, float(loss) / n
+            evaluation.add(forward(model, inputs), labels)
+    return evaluation.result()
 
 
 def evaluate_dataset(model: nn.Module, data: LabeledDataset) -> tuple[float, float]:
     """Compute accuracy and mean cross-entropy of a classifier on a dataset, see :func:`evaluate`.
-
-    Batches are halved as long as they take more memory than the device has.
 
     Example:
         >>> from resque.data.loading import load_data
@@ -53,10 +77,20 @@ def evaluate_dataset(model: nn.Module, data: LabeledDataset) -> tuple[float, flo
         >>> 0.0 <= accuracy <= 1.0 and loss > 0.0
         True
     """
+    return with_batches_that_fit(lambda size: evaluate(model, data.batches(size, device_of(model))))
+
+
+def with_batches_that_fit(work: Callable[[int], Result]) -> Result:
+    """Call a function with a batch size that is halved as long as a batch takes more memory than the device has.
+
+    Example:
+        >>> with_batches_that_fit(lambda size: size)
+        1024
+    """
     batch_size = _BATCH_SIZE
     while True:
         try:
-            return evaluate(model, data.batches(batch_size, device_of(model)))
+            return work(batch_size)
         except DeviceMemoryError:
             if batch_size == 1:
                 raise

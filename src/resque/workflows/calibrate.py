@@ -1,8 +1,6 @@
 """Load what calibration runs need, plan them within a budget, and do them."""
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,58 +10,30 @@ from resque.data.spec import mixture_parts
 from resque.energy.grid import Grid, named_grid
 from resque.energy.meters import EnergyMeter, open_meter
 from resque.errors import DataError, SettingError
+from resque.indices.profile import Profile
 from resque.ledger.records import Update
 from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
 from resque.training.evaluation import check_data_fits_model, evaluate_dataset
 from resque.training.recipe import Recipe
-from resque.workflows.calibration_defaults import default_target, shorten_recipe, split_for_calibration
-from resque.workflows.calibration_runs import (
-    UPDATES,
-    CalibrationPlan,
-    CalibrationRequest,
-    plan_calibration,
-    run_calibration,
+from resque.workflows.calibration_defaults import (
+    Targets,
+    default_target,
+    parse_targets,
+    shorten_recipe,
+    split_for_calibration,
 )
+from resque.workflows.calibration_limits import CalibrationLimits, max_hours_of
+from resque.workflows.calibration_outcome import CalibrationResult, calibration_result
+from resque.workflows.calibration_plan import CalibrationPlan, plan_calibration
+from resque.workflows.calibration_request import UPDATES, CalibrationRequest
+from resque.workflows.calibration_runs import CalibrationRunner
 from resque.workflows.forecast import LEDGER
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
 from resque.workflows.update import CHECKPOINTS
 
-__all__ = ["Calibration", "CalibrationBudget", "calibrate"]
-
-
-@dataclass(frozen=True)
-class CalibrationBudget:
-    """Limits of all calibration runs together; None for no limit.
-
-    Attributes:
-        max_hours: Time, evaluations included.
-        max_kwh: Energy of the same.
-    """
-
-    max_hours: float | None = None
-    max_kwh: float | None = None
-
-    def check(self, meter: EnergyMeter) -> None:
-        """Raise SettingError for a limit that is no number, or one of energy that the meter cannot measure."""
-        for name, limit in (("max_hours", self.max_hours), ("max_kwh", self.max_kwh)):
-            if limit is not None and not 0.0 <= limit < math.inf:
-                raise SettingError(f"budget {name} is {limit}: expected a number from 0 on")
-        if self.max_kwh is not None and not meter.methods:
-            raise SettingError(
-                "a budget in kWh needs a meter that measures energy: install resque[energy], or use --max-hours"
-            )
-
-    def exceeded_by(self, plan: CalibrationPlan) -> list[str]:
-        """Return a sentence for each limit that the plan may exceed."""
-        cost = plan.at_most
-        limits = [("h", cost.wall_s / 3600.0, self.max_hours), ("kWh", cost.energy_kwh, self.max_kwh)]
-        return [
-            f"up to {value:.3g} {unit}, and the budget is {limit:g}; ask for fewer --updates or --max-epochs"
-            for unit, value, limit in limits
-            if value is not None and limit is not None and value > limit
-        ]
+__all__ = ["Calibration", "calibrate"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,12 +48,15 @@ class Calibration:
         grid: Electricity grid; None reports no carbon.
         original: Profile or data that the model was trained on; None takes a part of ``data``.
         test: Such images held out; None holds out 30 % of ``data``.
-        target_accuracy: Accuracy to reach on shifted test data; None is 3 % below the clean accuracy.
-        updates: Number of runs.
+        like: Data of the update that is to be forecast, with labels or without; the runs are chosen around it.
+        target_accuracy: Target that forecasts will be asked for, or lowest and highest; None is 3 % below the clean
+            accuracy. Runs train to the highest.
+        updates: Number of runs, at most.
         recipe: Recipe or its specification.
         evaluate_every: Steps between evaluations; overrides the recipe's.
         max_epochs: Maximum number of epochs; None shortens the recipe's.
         seed: Seed of the data order.
+        limits: Limits of the whole calibration.
         layer: Module whose output is the representation.
         reduction: How a representation is flattened.
         options: How the model and data are loaded.
@@ -96,26 +69,35 @@ class Calibration:
     grid: Grid | None = None
     original: Any = None
     test: Any = None
-    target_accuracy: float | None = None
+    like: Any = None
+    target_accuracy: float | Targets | str | None = None
     updates: int = UPDATES
     recipe: str | Recipe = "retrain-adam"
     evaluate_every: int | None = None
     max_epochs: int | None = None
     seed: int = 0
+    limits: CalibrationLimits = field(default_factory=CalibrationLimits)
     layer: str | None = None
     reduction: str | None = None
     options: ModelOptions
 
     def plan(self) -> tuple[nn.Module, CalibrationPlan]:
-        """Load the model and data, and choose the runs; nothing is trained."""
-        recipe = load_recipe(self.recipe, self.evaluate_every)  # refused before anything is read
+        """Load the model and data, and measure the candidates; nothing is trained."""
+        self.limits.check(self.meter)  # refused before anything is read
+        recipe = load_recipe(self.recipe, self.evaluate_every)
+        targets = None if self.target_accuracy is None else parse_targets(self.target_accuracy)
         if isinstance(self.data, str) and len(mixture_parts(self.data)) > 1:
             raise DataError(
                 f"{self.data}: synthetic shifts are made of one source; name one, or join them in an archive"
             )
+        if isinstance(self.like, Profile) or str(self.like).endswith(".safetensors"):
+            raise DataError("a calibration is like new data, and this is a profile: name the data, e.g. npz:new.npz")
         loader = InputLoader(self.model, self.options)
         held_out = None if self.test is None else loader.data(self.test)
         original, train, test = split_for_calibration(loader.data(self.data), held_out)
+        like = None if self.like is None else loader.data(self.like, for_training=False)
+        if like is not None and like.labeled:
+            like = loader.numbered(like)
         network = loader.network(train, self.seed)
         for part in (train, test):
             check_data_fits_model(network, part)
@@ -124,30 +106,33 @@ class Calibration:
             train=train,
             test=test,
             original=loader.original_profile(network, source, self.layer, self.reduction),
-            target_accuracy=self._target(network, test),
+            targets=targets or parse_targets(default_target(evaluate_dataset(network, test)[0])),
             recipe=shorten_recipe(recipe, len(train), self.max_epochs),
             updates=self.updates,
             seed=self.seed,
             model_name=loader.name,
+            like=like,
         )
         with self.options.show_progress("planning") as show:
             history = self.ledger.updates(parent=fingerprint(network))
             return network, plan_calibration(
-                network, request, meter=self.meter, grid=self.grid, history=history, on_progress=show
+                network,
+                request,
+                meter=self.meter,
+                grid=self.grid,
+                history=history,
+                limits=self.limits,
+                on_progress=show,
             )
 
-    def run(self, network: nn.Module, plan: CalibrationPlan) -> Sequence[Update]:
-        """Do the runs of a plan, or continue them after an interruption."""
+    def run(self, network: nn.Module, plan: CalibrationPlan) -> CalibrationResult:
+        """Do the runs of a plan, or continue them after an interruption, and try the forecasts that follow."""
         checkpoint = Checkpoint(Path(CHECKPOINTS), resume=True)
         with self.options.show_progress("calibrating") as show:
-            return run_calibration(
-                network, plan, self.ledger, meter=self.meter, grid=self.grid, checkpoint=checkpoint, on_progress=show
-            )
-
-    def _target(self, network: nn.Module, test: Any) -> float:
-        if self.target_accuracy is not None:
-            return self.target_accuracy
-        return default_target(evaluate_dataset(network, test)[0])
+            runner = CalibrationRunner(network, plan, self.ledger, self.meter, self.grid, self.limits, checkpoint, show)
+            runs = runner.run()
+        with self.options.show_progress("trying a forecast"):
+            return calibration_result(plan, runs, self.ledger)
 
 
 def calibrate(
@@ -157,12 +142,14 @@ def calibrate(
     ledger: Ledger | str | Path = LEDGER,
     original: Any = None,
     test: Any = None,
-    target_accuracy: float | None = None,
+    like: Any = None,
+    target_accuracy: float | tuple[float, float] | str | None = None,
     updates: int = UPDATES,
     recipe: str | Recipe = "retrain-adam",
     evaluate_every: int | None = None,
     max_epochs: int | None = None,
     max_hours: float | None = None,
+    max_minutes: float | None = None,
     max_kwh: float | None = None,
     seed: int = 0,
     layer: str | None = None,
@@ -175,8 +162,9 @@ def calibrate(
 ) -> tuple[Update, ...]:
     """Retrain for synthetic shifts of the user's own data, to give forecasts an initial history.
 
-    Runs that the ledger holds already are not repeated, so that an interrupted calibration continues. The model is left
-    as it was; its updated copies are not kept.
+    After each run, the next one is chosen where forecasts are least certain: of the update that the calibration is
+    like, or of the shifts themselves. Runs that the ledger holds already are not repeated, so that an interrupted
+    calibration continues. The model is left as it was; its updated copies are not kept.
 
     Args:
         model: Model or its specification.
@@ -184,13 +172,17 @@ def calibrate(
         ledger: Ledger or its file; it gets the runs.
         original: Profile or data that the model was trained on; None takes a part of ``data``.
         test: Such images held out; None holds out 30 % of ``data``.
-        target_accuracy: Accuracy to reach on shifted test data; None is 3 % below the clean accuracy.
+        like: Data of the update that is to be forecast, with labels or without; the runs are chosen around it.
+        target_accuracy: Target that forecasts will be asked for, or lowest and highest, e.g. ``(0.7, 0.85)``; None is
+            3 % below the clean accuracy. Runs train to the highest.
         updates: Number of runs.
         recipe: Recipe or its specification.
         evaluate_every: Steps between evaluations; overrides the recipe's.
         max_epochs: Maximum number of epochs; None shortens the recipe's.
-        max_hours: Limit of the time of all runs.
-        max_kwh: Limit of the energy of all runs.
+        max_hours: Limit of the wall time of the whole call. A run that does not fit is not begun, and one that takes
+            longer than expected ends there.
+        max_minutes: The same in minutes; give one of them.
+        max_kwh: Limit of the energy of that time.
         seed: Seed of the data order.
         layer: Module whose output is the representation.
         reduction: How a representation is flattened.
@@ -201,23 +193,22 @@ def calibrate(
         options: How a specified model and the data are loaded.
 
     Returns:
-        The updates, in the order of the plan.
+        The updates, oldest first.
 
     Raises:
-        SettingError: The runs may exceed a limit, or too few shifts start below the target.
+        SettingError: Not even one run fits into the limits, or too few shifts start below the target.
     """
+    limits = CalibrationLimits(max_hours_of(max_hours, max_minutes), max_kwh)
     history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
     history.check_writable()
-    loader = InputLoader(model, options or ModelOptions())
-    budget, meter = CalibrationBudget(max_hours, max_kwh), meter or open_meter(loader.device)
-    budget.check(meter)
+    options = options or ModelOptions()
     calibration = Calibration(
-        model=model, data=data, ledger=history, meter=meter, grid=named_grid(country, intensity, pue),
-        original=original, test=test, target_accuracy=target_accuracy, updates=updates, recipe=recipe,
-        evaluate_every=evaluate_every, max_epochs=max_epochs, seed=seed, layer=layer, reduction=reduction,
-        options=options or ModelOptions(),
+        model=model, data=data, ledger=history, meter=meter or open_meter(InputLoader(model, options).device),
+        grid=named_grid(country, intensity, pue), original=original, test=test, like=like,
+        target_accuracy=target_accuracy, updates=updates, recipe=recipe, evaluate_every=evaluate_every,
+        max_epochs=max_epochs, seed=seed, limits=limits, layer=layer, reduction=reduction, options=options,
     )  # fmt: skip
-    network, plan = calibration.plan()
-    if reasons := budget.exceeded_by(plan):
-        raise SettingError(f"beyond budget, nothing was trained: {'; '.join(reasons)}")
-    return tuple(calibration.run(network, plan))
+    runs = calibration.run(*calibration.plan()).runs
+    if runs.is_refused:
+        raise SettingError(f"beyond budget, nothing was trained: {runs.ended}")
+    return runs.updates

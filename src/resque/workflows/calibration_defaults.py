@@ -1,15 +1,19 @@
-"""Defaults of calibration runs: data split, shortened recipe and target accuracy."""
+"""Defaults of calibration runs: data split, shortened recipe, range of target accuracies, and noise of an accuracy."""
 
 import dataclasses
 import math
+from typing import Any
 
 from resque.data.dataset import LabeledDataset
-from resque.training.job import steps_per_epoch
+from resque.errors import SettingError
+from resque.training.job import RetrainingJob, steps_per_epoch
 from resque.training.recipe import Recipe
 from resque.training.stopping import MAX_EPOCHS
 
-__all__ = ["default_target", "shorten_recipe", "split_for_calibration"]
+__all__ = ["Targets", "accuracy_noise", "default_target", "parse_targets", "shorten_recipe", "split_for_calibration"]
 
+Targets = tuple[float, float]
+"""Lowest and highest target accuracy that a forecast may be asked for later."""
 _MAX_EPOCHS, _MAX_STEPS = 20, 1000
 _EVALUATIONS_PER_EPOCH, _EVALUATE_GROWTH = 10, 0.2
 _ACCURACY_LOSS = 0.03
@@ -71,3 +75,38 @@ def default_target(clean_accuracy: float) -> float:
         0.955
     """
     return math.floor(1000.0 * (1.0 - _ACCURACY_LOSS) * clean_accuracy) / 1000.0
+
+
+def parse_targets(target_accuracy: Any) -> Targets:
+    """Return the range of target accuracies from one value, a pair, or a text such as ``"0.7:0.85"``.
+
+    Raises:
+        SettingError: It is none of these, a target is not in (0, 1], or the first is above the second.
+
+    Example:
+        >>> parse_targets("0.7:0.85"), parse_targets(0.9), parse_targets((0.7, 0.8))
+        ((0.7, 0.85), (0.9, 0.9), (0.7, 0.8))
+    """
+    expected = "expected a share in (0, 1], e.g. 0.9, or a range of them, e.g. 0.7:0.85"
+    given = target_accuracy.split(":") if isinstance(target_accuracy, str) else target_accuracy
+    values = list(given) if isinstance(given, tuple | list) else [given]
+    try:
+        low, high = float(values[0]), float(values[-1])
+        valid = 1 <= len(values) <= 2 and low <= high
+    except (TypeError, ValueError, IndexError, OverflowError):
+        valid = False
+    if not valid:
+        raise SettingError(f"target accuracy {target_accuracy!r:.40}: {expected}")
+    for target in (low, high):
+        RetrainingJob.check_target(target)
+    return low, high
+
+
+def accuracy_noise(accuracy: float, samples: int) -> float:
+    """Return the binomial standard error of an accuracy on so many test samples.
+
+    Example:
+        >>> round(accuracy_noise(0.8, 400), 3)
+        0.02
+    """
+    return math.sqrt(accuracy * (1.0 - accuracy) / samples)

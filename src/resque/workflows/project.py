@@ -85,8 +85,11 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "confidence": Key(float, "confidence", "0.8", "confidence of these limits", _GATES),
     },
     "calibration": {
-        "max_hours": Key(float, "max_hours", "0.5", "time of all calibration runs", ("calibrate",)),
-        "max_kwh": Key(float, "max_kwh", "0.5", "energy of all calibration runs", ("calibrate",)),
+        "target_accuracy": Key(
+            float | str, "target_accuracy", '"0.7:0.85"', "targets to ask for later: one, or a range", ("calibrate",)
+        ),
+        "max_hours": Key(float, "max_hours", "0.5", "wall time of the whole calibration", ("calibrate",)),
+        "max_kwh": Key(float, "max_kwh", "0.5", "energy of the whole calibration", ("calibrate",)),
     },
     "plan": {"yearly_kwh": Key(float, "yearly_kwh", "2.0", "energy of a year", ("plan",))},
     "ledger": {"path": Key(str, "ledger", '"resque.db"', "history file of updates and forecasts", (), "file")},
@@ -182,7 +185,9 @@ def _checked(path: Path, section: str, name: str, value: Any) -> Any:
     try:
         value = msgspec.convert(value, key.type)
     except (msgspec.ValidationError, OverflowError) as error:
-        expected = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}[key.type]
+        expected = {bool: "true or false", str: "a text", int: "a whole number", float: "a number"}.get(
+            key.type, "a number or a text"
+        )
         shown = shorten_value(repr(value) if isinstance(value, str) else value)
         raise SettingError(f"project file {path}: {section}.{name} is {shown}, expected {expected}") from error
     if isinstance(value, float) and not math.isfinite(value):

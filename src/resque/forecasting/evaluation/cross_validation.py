@@ -1,7 +1,7 @@
 """Cross-validate forecasts: leave out each shift type, condition, seed or model in turn.
 
-Every predictor is evaluated by the same method on the updates that have it, without the bundled updates that may shape
-the forecast. Baselines are: the forecast from own updates only, a model without predictors (random intercepts alone),
+Every predictor is evaluated by the same method on the updates that have it, with the bundled updates that shape the
+forecast. Baselines are: the forecast from own updates only, a model without predictors (random intercepts alone),
 a constant median, and the step budget. The seed-to-seed error shows how far another seed of the same condition is off;
 it is a reference, not a bound.
 """
@@ -25,8 +25,7 @@ from resque.forecasting.evaluation.folds import (
     OWN_ONLY,
     TrainingFolds,
     fold_predictions,
-    score_distribution,
-    score_forecast,
+    score_estimate,
 )
 from resque.forecasting.evaluation.metrics import (
     FEWEST_GROUPS,
@@ -235,7 +234,7 @@ def seed_to_seed_error(history: Sequence[Update], target_accuracy: float) -> tup
         >>> from resque.ledger.bundled import bundled_updates
         >>> error, pairs = seed_to_seed_error(bundled_updates(), target_accuracy=0.8)
         >>> round(error, 2), pairs
-        (0.33, 1670)
+        (0.33, 1780)
     """
     groups: dict[Hashable, list[tuple[Hashable, int]]] = defaultdict(list)
     for update in history:
@@ -274,19 +273,15 @@ def _revisions(folds: TrainingFolds, update: Update, query: ForecastQuery) -> It
     epoch, reached = update.curve.steps_per_epoch, update.cost_at(query.target_accuracy)
     if epoch is None or (reached or update.cost).steps <= epoch:
         return
-    before = folds.forecast(query)
-    success = folds.success(query) or before
+    before = folds.score(update, query)
     landmark = max(step for step in update.curve.steps if step <= epoch)
     if before is None or not landmark:
         return
     curve, evaluations = update.curve.until(landmark), known_evaluations(update, query.max_steps)
-    after = revise_forecast(folds.curves(query), query, curve, folds.level, evaluations)
-    if after is None:
-        return
-    yield BEFORE, score_distribution(before, update, query, folds.level, success)
-    low, high = after.steps.interval.low, after.steps.interval.high
-    interval = math.log(max(low, 1.0)), math.inf if high is None else math.log(high)
-    yield REVISED, score_forecast(update, query, math.log(after.steps.value), interval, after.probability_reached)
+    after = revise_forecast(folds.curve(query), query, curve, folds.level, evaluations)
+    if after is not None:
+        yield BEFORE, before
+        yield REVISED, score_estimate(update, query, after.steps, after.probability_reached)
 
 
 def _curve_errors(folds: TrainingFolds, held_out: Sequence[tuple[Update, ForecastQuery]]) -> Iterator[float]:
@@ -303,9 +298,9 @@ def _curve_errors(folds: TrainingFolds, held_out: Sequence[tuple[Update, Forecas
         points = [(0.0, update.curve.accuracy[0])]
         for target in map(float, targets):
             at_target = dataclasses.replace(query, target_accuracy=target)
-            forecast = None if starts_at_target(update.features, target) else folds.forecast(at_target)
-            if forecast is not None:
-                points.append((max(points[-1][0] + 1e-6, forecast.median), target))
+            scored = None if starts_at_target(update.features, target) else folds.score(update, at_target)
+            if scored is not None:
+                points.append((max(points[-1][0] + 1e-6, scored.forecast), target))
         if len(points) > 1 and update.curve.steps[0] == 0:
             yield _curve_distance(update, points)
 

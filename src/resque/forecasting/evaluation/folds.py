@@ -4,10 +4,10 @@ import math
 import statistics
 from collections.abc import Hashable, Iterator, Sequence
 
-from resque.forecasting.cost_model import CostModel
+from resque.forecasting.curve_history import CurveHistory, UpdateCurve, evaluations_until, total_steps
 from resque.forecasting.evaluation.metrics import FEWEST_GROUPS, ScoredForecast
 from resque.forecasting.evaluation.settlement import FORECAST
-from resque.forecasting.forecaster import CONSTANT
+from resque.forecasting.forecaster import CONSTANT, NO_GUARANTEE
 from resque.forecasting.history import (
     ForecastQuery,
     HistoryRow,
@@ -16,14 +16,15 @@ from resque.forecasting.history import (
     index_definition,
 )
 from resque.forecasting.intervals import PredictiveDistribution, predict
-from resque.forecasting.landmarking import CurveHistory
+from resque.forecasting.landmarking import known_evaluations
+from resque.forecasting.learning_curves import CurvePrediction
+from resque.forecasting.mixed_model import MixedModel
 from resque.forecasting.predictors import PREDICTORS
-from resque.forecasting.selection import choose_predictors, predictors_of_success
-from resque.ledger.records import Update
+from resque.ledger.records import Estimate, Update
 
 __all__ = [
     "CONSTANT", "NO_PREDICTOR", "OWN_ONLY", "STEP_BUDGET", "TrainingFolds", "fold_predictions", "score_distribution",
-    "score_forecast",
+    "score_estimate", "score_forecast",
 ]  # fmt: skip
 
 OWN_ONLY, NO_PREDICTOR, STEP_BUDGET = "own updates only", "no predictor", "step budget"
@@ -31,7 +32,7 @@ OWN_ONLY, NO_PREDICTOR, STEP_BUDGET = "own updates only", "no predictor", "step 
 
 
 class TrainingFolds:
-    """History without its held-out fold; each cost model is fitted once.
+    """History without its held-out fold; each model is fitted once.
 
     Args:
         rest: The user's own updates outside the fold.
@@ -42,73 +43,60 @@ class TrainingFolds:
     def __init__(self, rest: Sequence[Update], bundled: Sequence[Update], level: float) -> None:
         self.rest, self.bundled, self.level = rest, bundled, level
         self.own_only = TrainingFolds(rest, (), level) if bundled else None
-        self._models: dict[Hashable, tuple[CostModel, list[HistoryRow]] | None] = {}
+        self._models: dict[Hashable, tuple[MixedModel, list[HistoryRow]] | None] = {}
         self._curves: dict[Hashable, CurveHistory] = {}
-        self._selected: dict[Hashable, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+        self._started: dict[Hashable, UpdateCurve | None] = {}
+        self._paths: dict[Hashable, CurvePrediction | None] = {}
 
-    def predict(
-        self, query: ForecastQuery, predictors: tuple[str, ...], bundled: Sequence[Update] = ()
-    ) -> PredictiveDistribution | None:
-        """Predict log steps from the training folds; return None with an unknown predictor or too few updates.
-
-        Args:
-            query: Update to predict.
-            predictors: Names of the predictors.
-            bundled: Updates from other models, empty or those of this object.
-        """
+    def predict(self, query: ForecastQuery, predictors: tuple[str, ...]) -> PredictiveDistribution | None:
+        """Predict log steps by predictors alone; return None with an unknown predictor or too few updates."""
         values = query.values(predictors)
-        fitted = None if values is None else self._fitted(query, predictors, bundled)
+        fitted = None if values is None else self._fitted(query, predictors)
         if values is None or fitted is None:
             return None
         model, rows = fitted
         seen = has_shift_type((row.example for row in rows if row.own), query)
-        return predict(model, query.example(values), [row.own for row in rows], seen, self.level)
+        return predict(model, query.example(values), seen)
 
-    def forecast(self, query: ForecastQuery) -> PredictiveDistribution | None:
-        """Predict log steps as a forecast does, with its choice of predictors."""
-        predictors, _ = self._select(query)
-        return self.predict(query, predictors, self.bundled) if predictors else None
+    def curve(self, query: ForecastQuery) -> UpdateCurve | None:
+        """Return the forecast curve of an update; None with too few learning curves."""
+        key = _update_key(query)
+        if key not in self._started:
+            known = query.features.task_index is not None, query.group, query.parent
+            if known not in self._curves:
+                self._curves[known] = CurveHistory(self.rest, query, self.bundled)
+            self._started[key] = self._curves[known].start(query)
+        return self._started[key]
 
-    def success(self, query: ForecastQuery) -> PredictiveDistribution | None:
-        """Predict log steps from the predictors of success; return None if there are none."""
-        _, predictors = self._select(query)
-        return self.predict(query, predictors, self.bundled) if predictors else None
-
-    def curves(self, query: ForecastQuery) -> CurveHistory:
-        """Return the learning curves of the training folds, for in-run forecasts."""
-        key = query.features.task_index is not None, query.group, query.parent
-        if key not in self._curves:
-            self._curves[key] = CurveHistory.of(self.rest, query, self.bundled)
-        return self._curves[key]
+    def forecast(self, query: ForecastQuery, evaluations: Sequence[int]) -> CurvePrediction | None:
+        """Forecast the learning curve of an update before it starts; None with too few learning curves."""
+        key = *_update_key(query), tuple(evaluations)
+        if key not in self._paths:
+            curve = self.curve(query)
+            self._paths[key] = None if curve is None else curve.predict(evaluations)
+        return self._paths[key]
 
     def median(self, query: ForecastQuery) -> float | None:
         """Return the median of the log steps in the training folds; None if they hold too few updates."""
         fitted = self._fitted(query, ())
-        return None if fitted is None else statistics.median(row.example.log_cost for row in fitted[1])
+        return None if fitted is None else statistics.median(row.example.value for row in fitted[1])
 
     def score(self, update: Update, query: ForecastQuery) -> ScoredForecast | None:
         """Score the forecast of a held-out update; return None without a forecast."""
-        forecast = self.forecast(query)
-        if forecast is None:
+        known = known_evaluations(update, query.max_steps) or [*evaluations_until(query.max_steps)]
+        evaluations = sorted({min(step, query.max_steps) for step in known if step > 0})
+        paths = self.forecast(query, evaluations)
+        if paths is None:
             return None
-        return score_distribution(forecast, update, query, self.level, self.success(query))
+        steps = total_steps(paths, query.target_accuracy, evaluations, self.level, NO_GUARANTEE)
+        return score_estimate(update, query, steps, paths.probability_reached(query.target_accuracy))
 
-    def _select(self, query: ForecastQuery) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Return the predictors of the steps and of success."""
-        key = *_training_key(query), tuple(query.values([name]) is None for name in PREDICTORS)
-        if key not in self._selected:
-            arguments = self.rest, query, self.bundled
-            self._selected[key] = choose_predictors(*arguments), predictors_of_success(*arguments)
-        return self._selected[key]
-
-    def _fitted(
-        self, query: ForecastQuery, predictors: tuple[str, ...], bundled: Sequence[Update] = ()
-    ) -> tuple[CostModel, list[HistoryRow]] | None:
-        key = predictors, bool(bundled), *_training_key(query)
+    def _fitted(self, query: ForecastQuery, predictors: tuple[str, ...]) -> tuple[MixedModel, list[HistoryRow]] | None:
+        key = predictors, *_training_key(query)
         if key not in self._models:
-            rows = history_rows(self.rest, "steps", query, predictors, bundled)
+            rows = history_rows(self.rest, "steps", query, predictors, self.bundled)
             enough = len(rows) >= FEWEST_GROUPS
-            self._models[key] = (CostModel([row.example for row in rows]), rows) if enough else None
+            self._models[key] = (MixedModel([row.example for row in rows]), rows) if enough else None
         return self._models[key]
 
 
@@ -117,6 +105,13 @@ def _training_key(query: ForecastQuery) -> tuple[Hashable, ...]:
     is_task = query.features.task_index is not None
     definition = index_definition(query.features)
     return is_task, definition, query.group, query.parent, query.target_accuracy, query.max_steps
+
+
+def _update_key(query: ForecastQuery) -> tuple[Hashable, ...]:
+    """Return what of a query identifies its update, whatever the target."""
+    features = query.features
+    known = features.accuracy, features.index_rad, features.task_index, *sorted(features.scores.items())
+    return *known, query.group, query.parent, query.shift_type, query.condition, query.max_steps
 
 
 def fold_predictions(
@@ -135,7 +130,7 @@ def fold_predictions(
         >>> query = ForecastQuery.of_update(held_out, target_accuracy=0.8, max_steps=1000)
         >>> names = [name for name, _ in fold_predictions(TrainingFolds(rest, (), level=0.8), held_out, query)]
         >>> names[:3], names[-3:]
-        (['forecast', 'BN-adapted gap', 'BN-adapted k-NN'], ['no predictor', 'constant median', 'step budget'])
+        (['forecast', 'adapted gap', 'adapted k-NN'], ['no predictor', 'constant median', 'step budget'])
     """
     for name, history in (FORECAST, folds), (OWN_ONLY, folds.own_only):
         scored = None if history is None else history.score(update, query)
@@ -152,11 +147,7 @@ def fold_predictions(
 
 
 def score_distribution(
-    distribution: PredictiveDistribution,
-    update: Update,
-    query: ForecastQuery,
-    level: float,
-    success: PredictiveDistribution | None = None,
+    distribution: PredictiveDistribution, update: Update, query: ForecastQuery, level: float
 ) -> ScoredForecast:
     """Score a predictive distribution of log steps.
 
@@ -165,12 +156,24 @@ def score_distribution(
         update: Outcome.
         query: Query that the distribution answers.
         level: Nominal coverage of the interval.
-        success: Distribution for the probability of reaching the target; None uses the first one.
     """
     limit = math.log(query.max_steps)
-    probability = (success or distribution).probability_below(limit)
-    run = distribution.truncated_at(limit, probability, level)
-    return score_forecast(update, query, run.median, (run.lower, run.upper), probability)
+    median, interval = distribution.median_before(limit), distribution.interval_before(limit, level)
+    return score_forecast(update, query, median, interval, distribution.probability_below(limit))
+
+
+def score_estimate(update: Update, query: ForecastQuery, steps: Estimate, probability_reached: float) -> ScoredForecast:
+    """Score a forecast of the steps.
+
+    Args:
+        update: Outcome.
+        query: Query that the forecast answers.
+        steps: Forecast of the steps.
+        probability_reached: Probability of reaching the target.
+    """
+    high = math.inf if steps.interval.high is None else math.log(steps.interval.high)
+    interval = math.log(max(steps.interval.low, 1.0)), high
+    return score_forecast(update, query, math.log(max(steps.value, 1.0)), interval, probability_reached)
 
 
 def score_forecast(

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resque.data.dataset import LabeledDataset
+from resque.data.dataset import LabeledDataset, draw_rows
 from resque.indices.baselines.moments import Moments
 from resque.models.feature_extraction import capture_features
 from resque.models.inference import device_of
 from resque.models.layers import PENULTIMATE
 
-__all__ = ["KNN_SAMPLES", "ModelOutputs", "OutputCollector", "collect_outputs"]
+__all__ = ["KNN_SAMPLES", "ModelOutputs", "OutputCollector", "RowSample", "collect_outputs"]
 
 KNN_SAMPLES = 2000
 
@@ -63,6 +63,47 @@ class ModelOutputs:
         return float(self.correct.mean())
 
 
+class RowSample:
+    """Accumulator of the features of at most 2,000 samples, drawn at random, for k-NN accuracy.
+
+    Args:
+        n: Number of samples that will come.
+        seed: Seed of the random subset.
+
+    Example:
+        >>> sample = RowSample(n=2)
+        >>> sample.update(torch.eye(2), torch.tensor([0, 1]))
+        >>> sample.rows.shape, sample.labels.tolist()
+        ((2, 2), [0, 1])
+    """
+
+    def __init__(self, n: int, seed: int = 0) -> None:
+        self._chosen = draw_rows(n, KNN_SAMPLES, seed)
+        self._rows: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._seen = 0
+
+    def update(self, rows: Tensor, labels: Tensor) -> None:
+        """Add a batch: ``(n, d)`` features, ``(n,)`` labels; those that were drawn stay on the device."""
+        first, last = np.searchsorted(self._chosen, [self._seen, self._seen + len(labels)])
+        chosen = torch.from_numpy(self._chosen[first:last] - self._seen)
+        self._rows.append(rows[chosen.to(rows.device, non_blocking=True)])
+        self._labels.append(labels[chosen.to(labels.device, non_blocking=True)])
+        self._seen += len(labels)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """``(m, d)`` float64 features of the samples drawn."""
+        rows: np.ndarray = torch.cat(self._rows).double().cpu().numpy()
+        return rows
+
+    @property
+    def labels(self) -> np.ndarray:
+        """``(m,)`` labels of the samples drawn."""
+        labels: np.ndarray = torch.cat(self._labels).cpu().numpy()
+        return labels
+
+
 class OutputCollector:
     """Accumulator of :class:`ModelOutputs`, batch by batch.
 
@@ -80,13 +121,10 @@ class OutputCollector:
 
     def __init__(self, classes: Sequence[int], n: int, seed: int = 0) -> None:
         self._moments = Moments(classes)
-        chosen = np.random.default_rng(seed).permutation(n)[:KNN_SAMPLES]
-        self._chosen = np.sort(chosen)
+        self._sample = RowSample(n, seed)
         self._probabilities: list[Tensor] = []
         self._labels: list[Tensor] = []
-        self._sample: list[Tensor] = []
         self._losses: list[Tensor] = []
-        self._seen = 0
 
     def update(self, rows: Tensor, logits: Tensor, labels: Tensor) -> None:
         """Add a batch: ``(n, d)`` features, ``(n, classes of the model)`` logits, ``(n,)`` labels.
@@ -96,11 +134,8 @@ class OutputCollector:
         self._moments.update(rows, labels)
         self._probabilities.append(logits.float().softmax(1))
         self._losses.append(F.cross_entropy(logits.float(), labels, reduction="sum"))
-        first, last = np.searchsorted(self._chosen, [self._seen, self._seen + len(labels)])
-        chosen = torch.from_numpy(self._chosen[first:last] - self._seen)
-        self._sample.append(rows[chosen.to(rows.device, non_blocking=True)])
+        self._sample.update(rows, labels)
         self._labels.append(labels)
-        self._seen += len(labels)
 
     def outputs(self) -> ModelOutputs:
         """Return the outputs on the samples seen so far."""
@@ -109,9 +144,9 @@ class OutputCollector:
             self._moments,
             torch.cat(self._probabilities).cpu().numpy(),
             labels,
-            torch.cat(self._sample).double().cpu().numpy(),
-            labels[self._chosen[self._chosen < len(labels)]],
-            sum(torch.stack(self._losses).double().tolist()) / self._seen,
+            self._sample.rows,
+            self._sample.labels,
+            sum(torch.stack(self._losses).double().tolist()) / len(labels),
         )
 
 
