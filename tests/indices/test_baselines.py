@@ -233,7 +233,7 @@ def logme_of(features, labels):
 
 
 def test_logme_counts_a_repeated_feature_once():
-    """Of two equal columns one direction has no variance; noise of the order of rounding is not an eigenvalue."""
+    """Two equal columns have one direction without variance; noise of the order of rounding is not an eigenvalue."""
     random = np.random.default_rng(0)
     features, labels = random.normal(size=(60, 4)), random.integers(0, 3, 60)
     repeated = np.concatenate([features, features[:, :2]], axis=1)

@@ -31,8 +31,8 @@ BEST_SCORES = ("adapted refit",)
 NEIGHBOR_SCORES = "adapted k-NN", "k-NN accuracy"
 _ENDED_BY_ITSELF = "tolerance", "max", "epochs"
 _LATEST_EARLY = 2.0  # times the early steps: the latest evaluation that still tells the early accuracy
-_EVALUATION_GROWTH = 0.05  # of evaluations that are unknown
-_MOST_EVALUATIONS = 400  # of a simulated path
+_EVALUATION_GROWTH = 0.05  # growth of the steps between evaluations that are unknown
+_MOST_EVALUATIONS = 400  # most evaluations of a simulated path
 _SMALLEST_SHARE, _SMALLEST_INDEX, _SMALLEST_WEIGHT = 0.01, 0.01, 1e-300
 
 

@@ -28,13 +28,11 @@ class HistoryRow:
 
     Attributes:
         example: Training example for the cost model.
-        per_step: Cost per optimizer step.
         own: Whether the update is the user's own, not a bundled one.
         lag: Share of its steps since the evaluation before the last one; the target was reached in between.
     """
 
     example: TrainingExample
-    per_step: float
     own: bool
     lag: float = 0.0
 
@@ -161,7 +159,7 @@ def _history_row(
     spent = update.cost_at(target) or update.cost
     before = max((step for step in update.curve.steps if step < spent.steps), default=0)
     example = training_example(update, query, features, math.log(value), censored)
-    return HistoryRow(example, getattr(spent, cost) / spent.steps, own, 1.0 - before / spent.steps)
+    return HistoryRow(example, own, 1.0 - before / spent.steps)
 
 
 def training_example(

@@ -181,7 +181,7 @@ def _fit_bounds(covariance: np.ndarray, values: np.ndarray, censored: np.ndarray
         across = covariance[np.ix_(~censored, censored)]
         weights = np.linalg.solve(covariance[np.ix_(~censored, ~censored)], across)
         mean, prior = weights.T @ values[~censored], prior - weights.T @ across
-    precision, shift = np.zeros(len(bounds)), np.zeros(len(bounds))  # of the observations, in natural parameters
+    precision, shift = np.zeros(len(bounds)), np.zeros(len(bounds))  # natural parameters of the observations
     for _ in range(_ROUNDS):
         root = np.sqrt(precision)
         inner = np.linalg.inv(np.eye(len(bounds)) + root[:, None] * prior * root)

@@ -37,7 +37,7 @@ def profile(
 ) -> Profile:
     """Compute the profile of a dataset in a model's representation space, in one forward pass.
 
-    Of a model without statistics of batch normalization, the same pass also collects :attr:`Profile.channels`.
+    The same pass collects :attr:`Profile.channels` if the model has no statistics of batch normalization.
 
     Args:
         model: Classifier; it is left as it was found.

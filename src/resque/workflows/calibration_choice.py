@@ -89,20 +89,20 @@ class NextRuns:
     forecasts: int
 
 
-def forecast_shift(history: Sequence[Update], query: ForecastQuery) -> ShiftForecast:
-    """Forecast an update from the user's own updates and a part of the bundled ones.
+def forecast_shift(history: CurveHistory, query: ForecastQuery) -> ShiftForecast:
+    """Forecast an update.
 
     Args:
-        history: The user's own finished updates.
+        history: Learning curves of comparable runs.
         query: The update.
 
     Example:
         >>> query = ForecastQuery.of_update(bundled_updates()[0], target_accuracy=0.8, max_steps=1000)
-        >>> forecast = forecast_shift(bundled_updates()[1:20], query)
+        >>> forecast = forecast_shift(CurveHistory(bundled_updates()[1:20], query), query)
         >>> 1.0 <= forecast.steps <= 1000.0, 0.0 <= forecast.probability_reached <= 1.0
         (True, True)
     """
-    curve = CurveHistory(history, query, _bundled_part(query)).start(query)
+    curve = history.start(query)
     evaluations = [*evaluations_until(query.max_steps)]
     paths = None if curve is None else curve.predict(evaluations)
     if paths is None:
@@ -128,11 +128,12 @@ def choose_next(
         skipped: Shifts that are left out, because their runs do not fit into a limit.
     """
     left = [each for each in plan.shifts if each.shift not in {*done, *skipped}]
-    if plan.like is None:  # of the shift types with the fewest runs
+    if plan.like is None:  # shift types with the fewest runs come first
         left.sort(key=lambda each: sum(shift.startswith(f"{each.shift_type}:") for shift in done))
     left = left[: 1 if plan.like is None and len(done) < _OPENING else _COMPARED]
+    known = _curves(plan, history)
     forecasts = {
-        each.shift: [forecast_shift(history, query) for query in _queries(plan, each.shift, each.features)]
+        each.shift: [forecast_shift(known, query) for query in _queries(plan, each.shift, each.features)]
         for each in left
     }
     steps = {shift: each[-1].steps for shift, each in forecasts.items()}
@@ -141,7 +142,7 @@ def choose_next(
         order = {shift: -max(forecast.uncertainty for forecast in each) for shift, each in forecasts.items()}
     else:
         queries = _queries(plan, plan.like_name, plan.like)
-        asked = [forecast_shift(history, query) for query in queries]
+        asked = [forecast_shift(known, query) for query in queries]
         order = _distances(steps, asked[-1].steps, len(done)) or _deviations_after(plan, left, queries[-1], history)
     wanted = sum(update.reached for update in done.values()) < _SHARE_REACHED * len(done)
     unlikely = {shift: wanted and each[-1].probability_reached < 0.5 for shift, each in forecasts.items()}
@@ -149,6 +150,12 @@ def choose_next(
     enough = len(done) >= FEWEST_UPDATES and (plan.like is not None or len(left) >= _OPENING)
     decided = enough and all(forecast.is_decided for forecast in asked)
     return NextRuns(tuple(RankedShift(each, steps[each.shift]) for each in ranked), decided, len(asked))
+
+
+def _curves(plan: CalibrationPlan, history: Sequence[Update]) -> CurveHistory:
+    """Return the learning curves that all forecasts of a choice share: own updates, and a part of the bundled ones."""
+    query = plan.request.query("", Features(None, None, None), plan.parent, plan.request.target_accuracy)
+    return CurveHistory(history, query, _bundled_part(query))
 
 
 def _queries(plan: CalibrationPlan, name: str, features: Features) -> list[ForecastQuery]:

@@ -38,7 +38,7 @@ from resque.workflows.keeping import keep_update
 __all__ = ["CalibrationRunner", "CalibrationRuns"]
 
 _FORECASTS_AFTERWARDS = 60  # what the forecast that is tried at the end takes, in units of one between runs
-_CHECK_GROWTH = 1.3  # of the steps between two in-run forecasts
+_CHECK_GROWTH = 1.3  # growth of the steps between two in-run forecasts
 _FEWEST_EVALUATIONS = 4  # before and after, on new and original data
 
 
