@@ -18,7 +18,7 @@ from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
 from resque.errors import SettingError, TooFewUpdatesError
 from resque.forecasting import costs
-from resque.forecasting.curve_history import FEWEST_CURVES, CurveHistory, total_steps
+from resque.forecasting.curve_history import FEWEST_CURVES, CurveHistory, central_share, total_steps
 from resque.forecasting.history import ForecastQuery, HistoryRow, evaluation_lag, history_rows, starts_at_target
 from resque.forecasting.intervals import LEVEL, check_level
 from resque.forecasting.prediction import predict_steps
@@ -107,7 +107,7 @@ def forecast_from_features(
             f"{known.n_own + known.n_bundled} updates have a learning curve; a forecast needs {FEWEST_CURVES}: "
             "do more updates"
         )
-    steps = total_steps(paths, job.target_accuracy, evaluations, level, NO_GUARANTEE)
+    steps = total_steps(paths, job.target_accuracy, evaluations, level, NO_GUARANTEE, central_share(level))
     if job.recipe.fixed_epochs is not None:
         steps = Estimate(at := float(job.max_steps), Interval(at, at, level, "the recipe's epochs are fixed"), at)
     return record(

@@ -18,7 +18,7 @@ FEWEST_UPDATES = 5
 """Fewest own updates for a reliable forecast."""
 FEWEST_REACHED = 3
 """Fewest own updates that reached the target, for a reliable forecast."""
-_TOLERANCE = 0.1
+_TOLERANCE, _SMALLEST, _LARGEST = 0.25, 0.01, 0.1  # of the range, and its limits
 _PILOT_STEPS = 100
 
 
@@ -101,8 +101,11 @@ def _own_values(history: Sequence[Update], query: ForecastQuery, name: str) -> l
 
 
 def _tolerance(values: Sequence[float]) -> float:
-    """Return 10 % of the range, but at least 0.01 and at most 0.1. For a log, 0.1 is about 10 % of its argument."""
-    return min(_TOLERANCE, max(_TOLERANCE * (max(values) - min(values)), _TOLERANCE**2))
+    """Return 25 % of the range, but at least 0.01 and at most 0.1. For a log, 0.1 is about 10 % of its argument.
+
+    On 34 shift types that the history did not have, no tolerance, however large, let one more unaffordable update go.
+    """
+    return min(_LARGEST, max(_TOLERANCE * (max(values) - min(values)), _SMALLEST))
 
 
 def pilot_option(max_steps: int, step_s: float) -> str:
