@@ -10,6 +10,7 @@ import torch
 from resque.data.preprocessing import ImagePreprocessing
 from resque.errors import DeviceMemoryError, ModelError, ResqueWarning
 from resque.models.networks import small_cnn
+from resque.training.head_features import FeatureCache
 from resque.training.job import RetrainingJob
 from resque.training.recipe import RECIPES, Recipe, named_recipe
 from resque.training.retrain import retrain
@@ -108,6 +109,7 @@ def test_no_step_reads_a_value(small, monkeypatch, recipe):
     if "augmentation" in recipe:
         pytest.importorskip("kornia")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
+    monkeypatch.setattr(FeatureCache, "allows", lambda *_: False)  # its pass, before the first step, reads
     trainer = Trainer(small_cnn().to("meta"), small[0], named_recipe(recipe), seed=0)
     for _ in range(3):
         trainer.step()

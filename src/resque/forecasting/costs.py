@@ -6,7 +6,9 @@ history, because a probe of a second cannot show it.
 """
 
 import dataclasses
+import functools
 import math
+import operator
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,12 +18,12 @@ from scipy import special
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.forecasting.history import ForecastQuery, is_same_change, update_group
-from resque.ledger.records import Estimate, StepCost, Update
+from resque.ledger.records import Estimate, LearningCurve, StepCost, Update
 from resque.types import Interval
 
 __all__ = [
-    "StepTimeSpread", "cost_that_grows", "costs_per_step", "price_estimate", "rescale_with_steps", "scale",
-    "step_time_spread", "widen_by_step_time",
+    "StepTimeSpread", "cost_that_grows", "costs_per_step", "estimates_by_step", "price_estimate", "rescale_with_steps",
+    "scale", "seconds_per_step", "step_time_spread", "widen_by_step_time",
 ]  # fmt: skip
 
 _FEWEST_DEGREES_OF_FREEDOM, _FEWEST_CURVES = 4, 3
@@ -81,7 +83,7 @@ def step_time_spread(history: Sequence[Update]) -> StepTimeSpread | None:
     for update in history:
         if update.host and update.cost.steps and update.cost.wall_s:
             setting = update.parent, update_group(update), tuple(sorted(update.host.items()))
-            log_times.setdefault(setting, []).append(math.log(update.cost.wall_s / update.cost.steps))
+            log_times.setdefault(setting, []).append(math.log(_seconds_per_step(update)))
     degrees = sum(len(logs) - 1 for logs in log_times.values())
     if degrees < _FEWEST_DEGREES_OF_FREEDOM:
         return None
@@ -178,6 +180,27 @@ def scale(steps: Estimate, factor: float) -> Estimate:
     return _map(steps, lambda value: value * factor)
 
 
+def seconds_per_step(curve: LearningCurve) -> float | None:
+    """Return the time per step after the first evaluation of a run, before which its data may be passed.
+
+    Returns:
+        The time; None with fewer than two evaluations after steps.
+
+    Example:
+        >>> none = (None,) * 3
+        >>> seconds_per_step(LearningCurve((0, 2, 10), (0.1, 0.2, 0.3), none, (0.0, 9.0, 13.0), none, none, none, 2))
+        0.5
+    """
+    if len(curve.steps) < 3 or not curve.wall_s[-1] > curve.wall_s[1]:
+        return None
+    return (curve.wall_s[-1] - curve.wall_s[1]) / (curve.steps[-1] - curve.steps[1])
+
+
+def _seconds_per_step(update: Update) -> float:
+    mean = update.cost.wall_s / update.cost.steps
+    return (update.recipe.get("trains") == "head" and seconds_per_step(update.curve)) or mean
+
+
 def costs_per_step(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
     """Return time, energy and carbon per step, as far as they are known.
 
@@ -193,6 +216,36 @@ def costs_per_step(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
         if grid is not None:
             per_step["carbon_kg"] = step_cost.energy_kwh * grid.kg_per_kwh
     return per_step
+
+
+def estimates_by_step(
+    steps: Estimate,
+    step_cost: StepCost,
+    grid: Grid | None,
+    spread: StepTimeSpread | None,
+    measured_by: str = "probe",
+) -> dict[str, Estimate]:
+    """Return the estimates of time, energy and carbon: so many steps, and what comes before the first.
+
+    Args:
+        steps: Forecast of the steps.
+        step_cost: Cost of a step.
+        grid: Electricity grid; None leaves carbon out.
+        spread: Variation of the time per step, see :func:`widen_by_step_time`.
+        measured_by: What measured the time per step.
+
+    Example:
+        >>> from resque.energy.reading import EnergyReading
+        >>> cost = StepCost(0.1, None, 10, EnergyReading(1.0, None, {}, {}, "clock"), start_s=3.0)
+        >>> estimates_by_step(Estimate(20.0, Interval(10.0, 40.0, 0.8, ""), 30.0), cost, None, None)["wall_s"].value
+        5.0
+    """
+    estimates = {}
+    for cost, factor in costs_per_step(step_cost, grid).items():
+        start = factor * step_cost.start_s / step_cost.wall_s if step_cost.start_s else 0.0
+        of_steps = widen_by_step_time(scale(steps, factor), spread, measured_by)
+        estimates[cost] = _map(of_steps, functools.partial(operator.add, start))
+    return estimates
 
 
 def widen_by_step_time(cost: Estimate, spread: StepTimeSpread | None, measured_by: str = "probe") -> Estimate:

@@ -48,8 +48,9 @@ class BudgetStop:
             reading: Meter reading of the run so far; None before its first window has ended.
         """
         steps, wall_s, probe = curve.steps[-1], curve.wall_s[-1], self.step_cost
-        step_s = wall_s / steps if steps else 0.0
-        if probe is not None and wall_s < probe.steps * probe.wall_s:
+        of_steps_s = max(0.0, wall_s - (0.0 if probe is None else probe.start_s))
+        step_s = of_steps_s / steps if steps else 0.0
+        if probe is not None and of_steps_s < probe.steps * probe.wall_s:
             step_s = probe.wall_s
         power = self._power(reading)
         spent, per_step = (self._costs(n, s, power, curve) for n, s in ((steps, wall_s), (1, step_s)))

@@ -54,8 +54,7 @@ def forecast_after_pilot(
             interval = dataclasses.replace(grown.interval, guarantee=steps.interval.guarantee)
             estimates[cost] = dataclasses.replace(grown, interval=interval)
     estimates["epochs"] = costs.scale(steps, 1.0 / job.steps_per_epoch)
-    for cost, factor in costs.costs_per_step(step_cost, forecast.grid).items():
-        estimates[cost] = costs.widen_by_step_time(costs.scale(steps, factor), spread, measured_by)
+    estimates |= costs.estimates_by_step(steps, step_cost, forecast.grid, spread, measured_by)
     return dataclasses.replace(
         forecast,
         pilot=pilot,
@@ -67,21 +66,28 @@ def forecast_after_pilot(
 
 def _measured_costs(forecast: Forecast, pilot: Pilot) -> dict[str, float]:
     """Return what the pilot has cost; its energy is the probe's where the pilot was too short for the meter."""
-    energy_kwh, probed = energy_share(pilot.reading, pilot.training_s), forecast.step_cost.energy_kwh
-    if energy_kwh is None and probed is not None:
-        energy_kwh = pilot.steps * probed
+    energy_kwh = energy_share(pilot.reading, pilot.training_s)
+    if energy_kwh is None:
+        energy_kwh = forecast.step_cost.energy_after(pilot.steps)
     cost = final_cost(pilot.curve, energy_kwh, forecast.grid, samples=None)
     return {name: value for name in COSTS if (value := getattr(cost, name)) is not None}
 
 
 def _step_cost(forecast: Forecast, pilot: Pilot, measured: Mapping[str, float]) -> tuple[StepCost, str]:
-    """Return the cost of a step and what measured it: the longer of pilot and probe."""
+    """Return the cost of a step and what measured it: the longer of pilot and probe.
+
+    An update that goes on from its pilot passes the data for its head once more.
+    """
     probe = forecast.step_cost
-    if pilot.training_s < probe.steps * probe.wall_s:
-        return probe, "probe"
+    steps_s = pilot.training_s
+    if probe.start_s:
+        steps_s = pilot.steps * (costs.seconds_per_step(pilot.curve) or 0.0)
+    again_s = pilot.training_s - steps_s + probe.start_s if probe.start_s else 0.0
+    if steps_s < probe.steps * probe.wall_s:
+        return dataclasses.replace(probe, start_s=2.0 * probe.start_s), "probe"
     energy_kwh = measured.get("energy_kwh")
-    per_step = None if energy_kwh is None else energy_kwh / pilot.steps
-    return StepCost(pilot.training_s / pilot.steps, per_step, pilot.steps, pilot.reading), "pilot"
+    per_step = None if energy_kwh is None else energy_kwh * (steps_s / pilot.training_s) / pilot.steps
+    return StepCost(steps_s / pilot.steps, per_step, pilot.steps, pilot.reading, max(0.0, again_s)), "pilot"
 
 
 def _at_least(estimate: Estimate, measured: float) -> Estimate:

@@ -195,12 +195,26 @@ class StepCost(Serializable):
         energy_kwh: Energy per step; None if the meter does not measure energy.
         steps: Number of steps in the probe.
         reading: Meter reading of the probe, part of the forecasting overhead.
+        start_s: Seconds before the first step: the pass over the data of a head that is trained alone, at the power of
+            the steps. Zero for other runs.
+
+    Example:
+        >>> cost = StepCost(0.5, 0.01, 10, EnergyReading(5.0, 0.1, {}, {}, "meter"), start_s=2.0)
+        >>> cost.energy_after(0), cost.energy_after(6)
+        (0.0, 0.1)
     """
 
     wall_s: float
     energy_kwh: float | None
     steps: int
     reading: EnergyReading
+    start_s: float = 0.0
+
+    def energy_after(self, steps: int) -> float | None:
+        """Return the energy of a run of so many steps; None if unknown."""
+        if self.energy_kwh is None:
+            return None
+        return self.energy_kwh * (steps + self.start_s / self.wall_s) if steps else 0.0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import torch
 from torch import nn
 
 from resque.data.dataset import LabeledDataset
@@ -20,12 +21,14 @@ __all__ = ["WARM_UP_STEPS", "forecast_overhead", "probe"]
 WARM_UP_STEPS = 2
 """Steps before a measurement: the first ones in a process also pay for imports, allocation and thread start."""
 _MIN_PROBE_STEPS = 5
+_PASSED_SAMPLES, _PASSED_BATCHES = 1024, 10
 
 
 def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyMeter) -> StepCost:
     """Measure the cost of a training step from a few real steps on a copy of the model.
 
-    The probe takes at least five steps, and at least 1.2 times the meter's shortest window.
+    The probe takes at least five steps, and at least 1.2 times the meter's shortest window. A head that is trained
+    alone is probed on a part of the data, and the time of its pass is scaled to all of them.
 
     Args:
         model: Model to retrain; unchanged.
@@ -44,9 +47,15 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
         >>> step_cost.steps >= 5, step_cost.wall_s > 0, step_cost.energy_kwh is None
         (True, True, True)
     """
-    trainer, device = Trainer(copy.deepcopy(model), data, recipe, seed=0), device_of(model)
+    device, passed = device_of(model), data
+    if recipe.trains == "head" and not recipe.augmentation:
+        passed = data.take(torch.arange(min(len(data), max(_PASSED_SAMPLES, _PASSED_BATCHES * recipe.batch_size))))
+    trainer = Trainer(copy.deepcopy(model), passed, recipe, seed=0)
     with isolated_random_state(device), meter.window() as window:
-        block = trainer.steps_per_block
+        block, start_s, start = trainer.steps_per_block, 0.0, now(device)
+        trainer.prepare()
+        if trainer.passes_once:
+            start_s = (now(device) - start) * len(data) / len(passed)
         _take_steps(trainer, _whole_blocks(WARM_UP_STEPS, block))
         steps, wall_s, start = 0, 0.0, now(device)
         while wall_s < (least_s := 1.2 * meter.shortest_s) or steps < _MIN_PROBE_STEPS:
@@ -56,7 +65,8 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
             _take_steps(trainer, more)
             steps, wall_s = steps + more, now(device) - start
     energy_kwh = energy_share(window.reading, wall_s)
-    return StepCost(wall_s / steps, None if energy_kwh is None else energy_kwh / steps, steps, window.reading)
+    per_step = None if energy_kwh is None else energy_kwh / steps
+    return StepCost(wall_s / steps, per_step, steps, window.reading, start_s)
 
 
 def forecast_overhead(passes_s: float, step_cost: StepCost, forecasts: int = 1) -> EnergyReading:

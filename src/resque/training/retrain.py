@@ -4,7 +4,9 @@ import copy
 import dataclasses
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 
+import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,7 +17,7 @@ from resque.energy.reading import EnergyReading, energy_share, join_readings
 from resque.errors import SettingError
 from resque.ledger.identifiers import utc_now
 from resque.ledger.records import Features, LearningCurve, StepCost, Update
-from resque.models.inference import device_of
+from resque.models.inference import device_of, eval_mode, forward
 from resque.models.randomness import isolated_random_state
 from resque.models.weights import check_weights, fingerprint
 from resque.training.checkpoint import Checkpoint
@@ -52,7 +54,7 @@ def retrain(
     The model is evaluated before the first step, then every ``recipe.evaluate_every`` steps, and after each epoch. The
     run ends at the first evaluation at or above the target, by the paper's tolerance rules at the end of an epoch, with
     the last epoch, or when a limit is used up. With a fixed number of epochs, accuracy does not end it. The cost
-    covers the training steps alone.
+    covers the training steps alone, and with them the pass of a head that is trained alone: it belongs to the first.
 
     Args:
         model: Model to retrain, in place.
@@ -98,7 +100,7 @@ def retrain(
     with nullcontext() if checkpoint is None else checkpoint.hold(parent, job):
         step_cost = _step_cost_for_budget(model, job, meter, step_cost)
         settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise, stop)
-        run, trainable_share, flops_per_sample = _train(model, job, parent, settings)
+        run, trainable_share, operations = _train(model, job, parent, settings)
     curve, reading = run.curve, join_readings(run.readings)
     measurable = reading.methods and "unknown" not in reading.methods.values()
     if reading.energy_kwh is None and measurable and curve.steps[-1] and step_cost is None:
@@ -109,7 +111,7 @@ def retrain(
             reading = dataclasses.replace(reading, note=f"{reading.note}; no probe: {reason}")
     reading, energy_kwh = _training_energy(reading, curve, step_cost)
     samples = job.samples_after(curve.steps[-1])
-    flops = flops_per_sample * samples if flops_per_sample else None
+    flops = operations.of_run(samples, len(job.train)) or None
     return Update(
         id=run.id,
         started_utc=run.started_utc,
@@ -159,10 +161,22 @@ def _step_cost_for_budget(
     return step_cost
 
 
-def _train(model: nn.Module, job: RetrainingJob, parent: str, settings: RunSettings) -> tuple[Run, float, float]:
+@dataclass(frozen=True)
+class _Operations:
+    """Floating point operations per sample: of a step, and of the pass before the first one."""
+
+    per_sample: float
+    per_passed_sample: float
+
+    def of_run(self, samples: int, passed: int) -> float:
+        """Return the operations of a run of so many samples; without a step, there was no pass."""
+        return self.per_sample * samples + (self.per_passed_sample * passed if samples else 0.0)
+
+
+def _train(model: nn.Module, job: RetrainingJob, parent: str, settings: RunSettings) -> tuple[Run, float, _Operations]:
     """Train to the end; return the run, the trainable share, and the floating point operations per sample."""
     with isolated_random_state(device_of(model)):
-        flops_per_sample = _warm_up(copy.deepcopy(model), job) / min(job.recipe.batch_size, len(job.train))
+        operations = _warm_up(copy.deepcopy(model), job)
     with isolated_random_state(device_of(model), job.seed):
         trainer = Trainer(model, job.train, job.recipe, job.seed)
         try:
@@ -171,22 +185,27 @@ def _train(model: nn.Module, job: RetrainingJob, parent: str, settings: RunSetti
         finally:
             trainer.end()
     model.eval()
-    return run, trainer.scope.trainable_share, flops_per_sample
+    return run, trainer.scope.trainable_share, operations
 
 
-def _warm_up(model: nn.Module, job: RetrainingJob) -> float:
-    """Take a few steps, on a copy of the model, and return the floating point operations of one step.
+def _warm_up(model: nn.Module, job: RetrainingJob) -> _Operations:
+    """Take a few steps, on a copy of the model and a few samples, and return the floating point operations.
 
     The first steps in a process also pay for imports and allocation, which are not a cost of the update.
     """
     recipe = dataclasses.replace(job.recipe, compile=False)  # an update that compiles pays for it
-    trainer = Trainer(model, job.train, recipe, job.seed)
+    few = job.train.take(torch.arange(min(len(job.train), WARM_UP_STEPS * recipe.batch_size)))
+    trainer, passed = Trainer(model, few, recipe, job.seed), 0.0
+    if trainer.passes_once:
+        with eval_mode(model), FlopCounterMode(display=False) as counter:
+            forward(model, next(few.batches(recipe.batch_size, device_of(model)))[0])
+        passed = counter.get_total_flops() / min(recipe.batch_size, len(few))
     for _ in range(WARM_UP_STEPS):
         trainer.step()
-    batch = next(job.train.batches(recipe.batch_size, device_of(model)))
+    batch = trainer.first_batch()
     with FlopCounterMode(display=False) as counter:
         trainer.forward_and_backward(*batch)
-    return float(counter.get_total_flops())
+    return _Operations(counter.get_total_flops() / min(recipe.batch_size, len(few)), passed)
 
 
 def _training_energy(
@@ -196,9 +215,9 @@ def _training_energy(
     steps, energy_kwh = curve.steps[-1], energy_share(reading, curve.wall_s[-1])
     if energy_kwh is not None:
         return reading, energy_kwh
-    if step_cost is not None and step_cost.energy_kwh is not None:
+    if step_cost is not None and (energy_kwh := step_cost.energy_after(steps)) is not None:
         note = f"{reading.note}: {steps} steps × probed energy"
-        return dataclasses.replace(reading, note=note), steps * step_cost.energy_kwh
+        return dataclasses.replace(reading, note=note), energy_kwh
     return reading, 0.0 if reading.methods and steps == 0 else None
 
 

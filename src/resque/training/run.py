@@ -21,7 +21,6 @@ from resque.ledger.serialization import from_dict, to_dict
 from resque.models.inference import device_of
 from resque.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resque.training.cost_tracking import build_curve
-from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob, evaluation_steps
 from resque.training.stopping import stop_epoch
 from resque.training.trainer import Trainer
@@ -113,7 +112,7 @@ class Run:
         self._evaluations: list[tuple[float, ...]] = []
         self._epoch_accuracies: list[float] = []
         self._schedule, self._scheduled = evaluation_steps(math.inf, job.steps_per_epoch, job.recipe), 0
-        self._model, self._trainer, self._job, self._settings = model, trainer, job, settings
+        self._trainer, self._job, self._settings = trainer, job, settings
         self.device = device_of(model)
         self._test = job.test.resident(self.device)
 
@@ -143,7 +142,7 @@ class Run:
 
     def _evaluate(self) -> None:
         trainer, settings, start = self._trainer, self._settings, now(self.device)
-        accuracy, loss = evaluate_dataset(self._model, self._test)
+        accuracy, loss = trainer.evaluate(self._test)
         totals = trainer.cost_tracker.totals(trainer.within_epoch)
         self._evaluations.append((trainer.step_count, accuracy, loss, self._training_s, *totals))
         revision = settings.revise(self.curve) if settings.revise else None
@@ -189,9 +188,10 @@ class Run:
         recipe, step_cost = self._job.recipe, self._settings.step_cost
         if recipe.max_hours is not None and self._training_s >= 3600.0 * recipe.max_hours:
             return "max hours"
-        if recipe.max_kwh is None or step_cost is None or step_cost.energy_kwh is None:
+        if recipe.max_kwh is None or step_cost is None:
             return None
-        return "max kWh" if self._trainer.step_count * step_cost.energy_kwh >= recipe.max_kwh else None
+        spent = step_cost.energy_after(self._trainer.step_count)
+        return "max kWh" if spent is not None and spent >= recipe.max_kwh else None
 
     def state(self) -> dict[str, Any]:
         """Return the state at an evaluation, for :meth:`restore`."""

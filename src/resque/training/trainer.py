@@ -13,7 +13,9 @@ from resque.data.dataset import LabeledDataset
 from resque.errors import DeviceMemoryError, ModelError, ResqueWarning
 from resque.models.inference import device_of, forward, is_out_of_memory
 from resque.training.cost_tracking import CostTracker
+from resque.training.evaluation import evaluate_dataset
 from resque.training.finetuning import FineTuningScope
+from resque.training.head_features import FeatureCache
 from resque.training.job import steps_per_epoch
 from resque.training.recipe import Recipe
 
@@ -22,6 +24,9 @@ __all__ = ["Trainer"]
 
 class Trainer:
     """Takes optimizer steps over reshuffled data, and tracks gradient norm and parameter change.
+
+    A head that is trained alone, without augmentation, takes its inputs from a single pass over the data, which belongs
+    to the first step; see :mod:`resque.training.head_features`. A trainer that is restored passes them once more.
 
     Args:
         model: Model to train, in place. Until :meth:`end` it may hold adapters and frozen parameters.
@@ -63,6 +68,12 @@ class Trainer:
         self._schedule = recipe.build_schedule(self._optimizer)
         self._generator = torch.Generator().manual_seed(seed)
         self._augment = build_augmentation(recipe.augmentation)
+        self._cache: FeatureCache | None = None
+        if recipe.trains == "head" and self._augment is None:
+            cache = FeatureCache(model, self._passed)
+            self._cache = cache if cache.allows(self._data) else None
+        self._is_prepared = False
+        self._tested: tuple[LabeledDataset, LabeledDataset | None] | None = None
         self._batches: Iterator[tuple[Any, Tensor]] = iter(())
         self._order: Tensor | None = None
         self._random_before_block: dict[str, Tensor | None] | None = None
@@ -72,6 +83,11 @@ class Trainer:
         """Number of steps whose samples are augmented together, at the first of them."""
         batches = self._data.batches_per_block(self._recipe.batch_size) if self._augment else 1
         return min(batches, self.steps_per_epoch)
+
+    @property
+    def passes_once(self) -> bool:
+        """Whether the steps take the inputs of the head, for which the model passes the data once."""
+        return self._cache is not None
 
     @property
     def within_epoch(self) -> bool:
@@ -86,9 +102,9 @@ class Trainer:
         Raises:
             DeviceMemoryError: The batch takes more memory than the device has.
         """
-        if not self.within_epoch:
-            self._begin_epoch(torch.randperm(len(self._data), generator=self._generator))
         try:
+            if not self.within_epoch:
+                self._begin_epoch(torch.randperm(len(self._data), generator=self._generator))
             inputs, labels = self._next_batch()
             self._optimizer.zero_grad(set_to_none=True)
             self.forward_and_backward(inputs, labels)
@@ -102,6 +118,32 @@ class Trainer:
         if not self.within_epoch:
             self.cost_tracker.end_epoch()
             self._schedule.step()
+
+    def prepare(self) -> None:
+        """Pass the data once where the steps take the inputs of the head; the first step does it by itself."""
+        if self._cache is not None and not self._is_prepared:
+            features = self._cache.dataset(self._data)
+            if features is None:
+                self._cache = None
+            else:
+                layer = self._cache.head
+                self._data, self._network = features, torch.compile(layer) if self._recipe.compile else layer
+        self._is_prepared = True
+
+    def first_batch(self) -> tuple[Any, Tensor]:
+        """Return a batch as :meth:`forward_and_backward` takes it, without a change to the order of the steps."""
+        self.prepare()
+        return next(self._data.batches(self._recipe.batch_size, self._device))
+
+    def evaluate(self, test: LabeledDataset) -> tuple[float, float]:
+        """Compute accuracy and mean cross-entropy on test data; a head alone takes their inputs of the head."""
+        if self._cache is None:
+            return evaluate_dataset(self._model, test)
+        if self._tested is None or self._tested[0] is not test:
+            plain = FeatureCache(self._model)
+            self._tested = test, plain.dataset(test) if plain.allows(test) else None
+        features = self._tested[1]
+        return evaluate_dataset(self._model, test) if features is None else evaluate_dataset(self._cache.head, features)
 
     def forward_and_backward(self, inputs: Any, labels: Tensor) -> None:
         """Compute the gradient of the mean cross-entropy of a batch."""
@@ -146,13 +188,17 @@ class Trainer:
         within_block = done % self.steps_per_block
         rest = order[(done - within_block) * self._recipe.batch_size :]
         self._order = order
-        self._batches = self._data.batches(self._recipe.batch_size, self._device, rest, self._augment)
+        self._batches = self._passes(rest)
         self.scope.train()
         if within_block and before_block is not None:
             self._set_random_state(before_block)
             self._random_before_block = dict(before_block)
             for _ in range(within_block):
                 next(self._batches)
+
+    def _passes(self, rows: Tensor) -> Iterator[tuple[Any, Tensor]]:
+        self.prepare()
+        yield from self._data.batches(self._recipe.batch_size, self._device, rows, self._augment)
 
     def _next_batch(self) -> tuple[Any, Tensor]:
         if self._augment is not None and self.step_count % self.steps_per_epoch % self.steps_per_block == 0:
@@ -172,13 +218,24 @@ class Trainer:
             torch.cuda.set_rng_state(state["device_random"], self._device)
 
     def _loss(self, inputs: Any, labels: Tensor) -> Tensor:
-        if self._channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"):
+        with self._precision():
             try:
-                return F.cross_entropy(forward(self._network, inputs), labels)
+                return F.cross_entropy(self._logits(self._network, inputs), labels)
             except ModelError as error:
                 if type(error.__cause__).__module__.startswith(("torch._dynamo", "torch._inductor")):
                     reason = " ".join(str(error.__cause__).split())[:160]
                     raise ModelError(f"the model cannot be compiled: {reason}; leave compile=true out") from error
                 raise
+
+    def _passed(self, inputs: Any) -> Tensor:
+        """Return the logits of the whole model, as a step computes them."""
+        with self._precision():
+            return self._logits(self._model, inputs)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16")
+
+    def _logits(self, network: Any, inputs: Any) -> Tensor:
+        if self._channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return forward(network, inputs)
