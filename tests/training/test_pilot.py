@@ -23,6 +23,7 @@ RECIPES = {
     "sgd": "train-sgd,batch_size=48,learning_rate=0.01,momentum=0.9",
     "a batch that does not divide": "train-adam,batch_size=33,schedule=cosine,max_epochs=4",
     "head": "train-adam,trains=head",
+    "scales of normalization": "train-adam,trains=norm-scales",
     "lora": "train-adam,trains=lora,rank=2,learning_rate=0.01",
     "augmentation": "train-adam,augmentation=flip+jitter",
     "augmentation in short blocks": "train-adam,augmentation=flip+jitter,batch_size=9",

@@ -26,6 +26,7 @@ from resque.forecasting.predictors import PREDICTORS
 from resque.forecasting.reliability import check_enough, history_notes, unreliability_reasons
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.records import COSTS, Estimate, Features, Forecast, StepCost, Update
+from resque.training.finetuning import STATISTICS
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 from resque.types import Interval
@@ -95,6 +96,8 @@ def forecast_from_features(
     per_step = costs.costs_per_step(step_cost, grid)
     if starts_at_target(features, job.target_accuracy):
         return _forecast_nothing(record, (*_GROWING, "epochs", *per_step), level)
+    if job.recipe.trains == STATISTICS:
+        return _forecast_pass(record, job, features, step_cost)
     query = ForecastQuery.of(job, features, parent, model_name)
     own, others = ([*history_rows(updates, "steps", query, ())] for updates in (history, bundled))
     check_enough(own, others, query)
@@ -165,6 +168,24 @@ def _alternatives(
     steps = {name: steps_by_predictor(history, query, name, job, bundled) for name in PREDICTORS}
     median = job.evaluation_at_or_after(math.exp(float(np.median([row.example.value for row in rows]))))
     return {**{name: each for name, each in steps.items() if each is not None}, CONSTANT: median}
+
+
+def _forecast_pass(
+    record: "functools.partial[Forecast]", job: RetrainingJob, features: Features, step_cost: StepCost
+) -> Forecast:
+    """Return the forecast of an update that is a single pass: its cost as probed; whether it arrives is a score."""
+    grid, level = record.keywords["grid"], record.keywords["level"]
+    one = Estimate(1.0, Interval(1.0, 1.0, level, "the update is one pass over the data"), 1.0)
+    known = {"steps": one, "epochs": one, **costs.estimates_by_step(one, step_cost, grid, None)}
+    adapted = features.scores.get("adapted accuracy")
+    return record(
+        predictor="adapted accuracy",
+        estimates={name: known[name] for name in COSTS if name in known},
+        probability_reached=float(adapted is not None and adapted >= job.target_accuracy),
+        n_history=0,
+        shift_types_history=(),
+        reliability_issues=() if adapted is not None else ("the accuracy of the adapted model is unknown",),
+    )
 
 
 def _forecast_nothing(record: "functools.partial[Forecast]", names: Sequence[str], level: float) -> Forecast:

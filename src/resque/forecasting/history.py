@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from resque.forecasting.mixed_model import TrainingExample
 from resque.forecasting.predictors import predictor_values
 from resque.ledger.records import Features, Forecast, Update
+from resque.training.finetuning import STATISTICS
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
@@ -186,7 +187,9 @@ def is_comparable(update: Update, query: ForecastQuery, target_accuracy: float) 
 
 
 def is_same_change(update: Update, query: ForecastQuery) -> bool:
-    """Return whether an update did not start from scratch, and both are shifts or both new tasks."""
+    """Return whether an update took gradient steps, not from scratch, and both are shifts or both new tasks."""
+    if update.recipe.get("trains") == STATISTICS:
+        return False
     return (update.features.task_index is None) == (query.features.task_index is None) and not update.from_scratch
 
 
@@ -262,6 +265,8 @@ def update_group(update: Update) -> tuple[object, ...]:
 
 def _epochs(recipe: Mapping[str, object]) -> int | None:
     """Return the most epochs of a recipe; None if it does not say them."""
+    if recipe.get("trains") == STATISTICS:
+        return 1
     epochs = recipe.get("fixed_epochs") or recipe.get("max_epochs")
     return int(str(epochs)) if epochs else None
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from resque.models.inference import count_samples, forward
 
-__all__ = ["adapt_batchnorm", "has_running_statistics"]
+__all__ = ["adapt_batchnorm", "has_running_statistics", "normalization_layers", "reestimate"]
 
 
 def adapt_batchnorm(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> nn.Module:
@@ -36,8 +36,26 @@ def adapt_batchnorm(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> nn.
     """
     if not _running_norms(model):
         return model
-    adapted = copy.deepcopy(model).eval()
-    norms = [(norm, norm.momentum) for norm in _running_norms(adapted)]
+    adapted = copy.deepcopy(model)
+    reestimate(adapted, batches)
+    return adapted
+
+
+def reestimate(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> None:
+    """Estimate the running means and variances of a model anew, in place, and leave it in evaluation mode.
+
+    Args:
+        model: Classifier with running statistics.
+        batches: As of :func:`adapt_batchnorm`.
+
+    Example:
+        >>> net = nn.BatchNorm1d(1)
+        >>> reestimate(net, [(torch.tensor([[3.0], [5.0]]), None)])
+        >>> float(net.running_mean)
+        4.0
+    """
+    model.eval()
+    norms = [(norm, norm.momentum) for norm in _running_norms(model)]
     for norm, _ in norms:
         norm.reset_running_stats()
         norm.train()
@@ -47,10 +65,10 @@ def adapt_batchnorm(model: nn.Module, batches: Iterable[tuple[Any, Any]]) -> nn.
             for norm, _ in norms:
                 # The plain average over batches. With momentum None, PyTorch reads its own count from the device.
                 norm.momentum = 1.0 / number
-            forward(adapted, inputs)
+            forward(model, inputs)
     for norm, momentum in norms:
         norm.momentum = momentum
-    return adapted.eval()
+    model.eval()
 
 
 def has_running_statistics(model: nn.Module) -> bool:
@@ -61,6 +79,24 @@ def has_running_statistics(model: nn.Module) -> bool:
         (True, False)
     """
     return bool(_running_norms(model))
+
+
+def normalization_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the normalization layers that have scales or shifts: batch, instance, layer, group and RMS normalization.
+
+    Layers of other libraries count by their name, such as ``LlamaRMSNorm``.
+
+    Example:
+        >>> net = nn.Sequential(nn.BatchNorm1d(2), nn.LayerNorm(2), nn.InstanceNorm1d(2), nn.Linear(2, 2))
+        >>> [type(layer).__name__ for layer in normalization_layers(net)]
+        ['BatchNorm1d', 'LayerNorm']
+    """
+    return [
+        module
+        for module in model.modules()
+        if (isinstance(module, _NormBase | nn.LayerNorm | nn.GroupNorm) or type(module).__name__.endswith("Norm"))
+        and any(True for _ in module.parameters(recurse=False))
+    ]
 
 
 def _running_norms(model: nn.Module) -> list[_BatchNorm]:

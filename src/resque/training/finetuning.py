@@ -1,4 +1,4 @@
-"""Fine-tuning scope: train all parameters, the head alone, or low-rank adapters (LoRA) and the head."""
+"""Fine-tuning scope: all parameters, the head, the scales of normalization, or adapters (LoRA) and the head."""
 
 from typing import Any
 
@@ -6,11 +6,14 @@ from torch import nn
 
 from resque._optional import import_optional
 from resque.errors import ModelError, SettingError
+from resque.models.batchnorm import normalization_layers
 from resque.models.layers import dense_names, head, head_name
 
-__all__ = ["FineTuningScope", "check_scope"]
+__all__ = ["SCALES", "STATISTICS", "FineTuningScope", "check_scope"]
 
-_SCOPES = ("all", "head", "lora")
+STATISTICS, SCALES = "norm", "norm-scales"
+"""Values of ``trains`` that change normalization layers alone: their statistics, or also their scales."""
+_SCOPES = ("all", "head", "lora", STATISTICS, SCALES)
 
 
 class FineTuningScope:
@@ -21,7 +24,8 @@ class FineTuningScope:
 
     Args:
         model: Model to train; changed in place.
-        trains: ``"all"``, ``"head"`` or ``"lora"``.
+        trains: ``"all"``, ``"head"``, ``"lora"``, or ``"norm-scales"``, the scales and shifts of normalization layers,
+            whose running statistics then follow the data as in any training.
         rank: Rank of the adapters.
 
     Attributes:
@@ -41,20 +45,22 @@ class FineTuningScope:
         self._model = model
         self._required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         self._adapted: Any = None
-        self._head = None if trains == "all" else head(model)
+        self._parts: list[nn.Module] | None = None
         size = sum(p.numel() for p in model.parameters())
-        if self._head is not None:
+        if trains != "all":
+            self._parts = _normalization(model) if trains == SCALES else [head(model)]
             model.requires_grad_(False)
             if trains == "lora":
                 self._adapted = _add_adapters(model, rank)
-            self._head.requires_grad_(True)
+            for part in self._parts:
+                part.requires_grad_(True)
         self.trainable_share = sum(p.numel() for p in model.parameters() if p.requires_grad) / size if size else 0.0
 
     def train(self) -> None:
         """Switch to training mode; frozen parts, and their running statistics, stay in evaluation mode."""
-        self._model.train(self._head is None or self._adapted is not None)
-        if self._head is not None:
-            self._head.train()
+        self._model.train(self._parts is None or self._adapted is not None)
+        for part in self._parts or ():
+            part.train()
         if self._adapted is not None:
             for module in self._model.modules():
                 if isinstance(module, nn.modules.batchnorm._NormBase):
@@ -80,6 +86,13 @@ def check_scope(trains: str, rank: int) -> None:
         raise SettingError(f"trains {trains!r}: use {', '.join(_SCOPES)}")
     if rank < 1:
         raise SettingError(f"rank {rank}: expected 1 or more")
+
+
+def _normalization(model: nn.Module) -> list[nn.Module]:
+    layers = normalization_layers(model)
+    if not layers:
+        raise ModelError("the model has no normalization layer with scales to train: use trains=head or all")
+    return layers
 
 
 def _add_adapters(model: nn.Module, rank: int) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from resque.data.dataset import LabeledDataset
 from resque.errors import DataError, SettingError
 from resque.ledger.records import Update
+from resque.training.finetuning import STATISTICS
 from resque.training.recipe import RECIPES, Recipe, recipe_to_dict
 
 __all__ = ["RetrainingJob", "evaluation_steps", "is_update_of", "steps_per_epoch"]
@@ -88,12 +89,12 @@ class RetrainingJob:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the training data."""
-        return steps_per_epoch(len(self.train), self.recipe.batch_size)
+        return 1 if self._is_one_pass else steps_per_epoch(len(self.train), self.recipe.batch_size)
 
     @property
     def max_steps(self) -> int:
         """Step budget: optimizer steps in the maximum number of epochs."""
-        return self.steps_per_epoch * (self.recipe.fixed_epochs or self.recipe.max_epochs)
+        return self.steps_per_epoch * self.recipe.most_epochs
 
     @property
     def evaluations(self) -> tuple[int, ...]:
@@ -102,9 +103,15 @@ class RetrainingJob:
 
     def samples_after(self, steps: int) -> int:
         """Return the number of training samples passed in so many steps, counting repeats."""
+        if self._is_one_pass:
+            return steps * len(self.train)
         epochs, rest = divmod(steps, self.steps_per_epoch)
         samples_per_epoch = min(len(self.train), self.steps_per_epoch * self.recipe.batch_size)
         return epochs * samples_per_epoch + rest * self.recipe.batch_size
+
+    @property
+    def _is_one_pass(self) -> bool:
+        return self.recipe.trains == STATISTICS
 
     def evaluation_at_or_after(self, steps: float) -> int:
         """Return the step of the first evaluation at or after so many steps, at most the step budget.

@@ -13,8 +13,8 @@ from resque.models.inference import device_of
 from resque.models.randomness import isolated_random_state
 from resque.training.checkpoint import run_identity
 from resque.training.job import RetrainingJob
+from resque.training.reestimation import open_trainer
 from resque.training.run import Run, RunProgress, RunSettings, measure
-from resque.training.trainer import Trainer
 
 __all__ = ["pilot_evaluations", "run_pilot"]
 
@@ -57,7 +57,7 @@ def run_pilot(
     """
     learner = copy.deepcopy(model)
     with isolated_random_state(device_of(learner), job.seed):
-        trainer = Trainer(learner, job.train, job.recipe, job.seed)
+        trainer = open_trainer(learner, job.train, job.recipe, job.seed)
         run = Run(learner, trainer, job, RunSettings(meter, step_cost, on_progress=on_progress))
         measure(run, meter, also_at=pilot_evaluations(steps))
         state = run.state()

@@ -13,7 +13,9 @@ from resque.energy.reading import EnergyReading, energy_share
 from resque.ledger.records import StepCost
 from resque.models.inference import device_of
 from resque.models.randomness import isolated_random_state
+from resque.training.finetuning import STATISTICS
 from resque.training.recipe import Recipe
+from resque.training.reestimation import Reestimation, open_trainer
 from resque.training.trainer import Trainer
 
 __all__ = ["WARM_UP_STEPS", "forecast_overhead", "probe"]
@@ -28,7 +30,8 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
     """Measure the cost of a training step from a few real steps on a copy of the model.
 
     The probe takes at least five steps, and at least 1.2 times the meter's shortest window. A head that is trained
-    alone is probed on a part of the data, and the time of its pass is scaled to all of them.
+    alone is probed on a part of the data, and the time of its pass is scaled to all of them. With ``trains=norm`` a
+    step is a whole pass, and one is enough.
 
     Args:
         model: Model to retrain; unchanged.
@@ -50,18 +53,19 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
     device, passed = device_of(model), data
     if recipe.trains == "head" and not recipe.augmentation:
         passed = data.take(torch.arange(min(len(data), max(_PASSED_SAMPLES, _PASSED_BATCHES * recipe.batch_size))))
-    trainer = Trainer(copy.deepcopy(model), passed, recipe, seed=0)
+    trainer = open_trainer(copy.deepcopy(model), passed, recipe, seed=0)
     with isolated_random_state(device), meter.window() as window:
         block, start_s, start = trainer.steps_per_block, 0.0, now(device)
         trainer.prepare()
         if trainer.passes_once:
             start_s = (now(device) - start) * len(data) / len(passed)
-        _take_steps(trainer, _whole_blocks(WARM_UP_STEPS, block))
+        warm_up, least = (1, 1) if recipe.trains == STATISTICS else (WARM_UP_STEPS, _MIN_PROBE_STEPS)  # of whole passes
+        _take_steps(trainer, _whole_blocks(warm_up, block))
         steps, wall_s, start = 0, 0.0, now(device)
-        while wall_s < (least_s := 1.2 * meter.shortest_s) or steps < _MIN_PROBE_STEPS:
+        while wall_s < (least_s := 1.2 * meter.shortest_s) or steps < least:
             # A GPU is waited for few times: a wait after each step would cost more than the step.
-            missing = steps * (least_s - wall_s) / wall_s if steps else _MIN_PROBE_STEPS
-            more = _whole_blocks(min(missing, max(steps, _MIN_PROBE_STEPS)), block)
+            missing = steps * (least_s - wall_s) / wall_s if steps else least
+            more = _whole_blocks(min(missing, max(steps, least)), block)
             _take_steps(trainer, more)
             steps, wall_s = steps + more, now(device) - start
     energy_kwh = energy_share(window.reading, wall_s)
@@ -97,6 +101,6 @@ def _whole_blocks(steps: float, block: int) -> int:
     return max(1, math.ceil(steps / block)) * block
 
 
-def _take_steps(trainer: Trainer, steps: int) -> None:
+def _take_steps(trainer: Trainer | Reestimation, steps: int) -> None:
     for _ in range(steps):
         trainer.step()

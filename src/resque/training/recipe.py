@@ -17,7 +17,7 @@ from resque._toml import parse_toml, read_toml, shorten_value
 from resque.data.augmentation import PAPER, check_augmentation
 from resque.errors import ModelError, SettingError
 from resque.ledger.serialization import to_dict
-from resque.training.finetuning import check_scope
+from resque.training.finetuning import STATISTICS, check_scope
 from resque.training.stopping import MAX_EPOCHS, TOLERANCES
 
 __all__ = ["RECIPES", "Recipe", "named_recipe", "recipe_to_dict"]
@@ -56,7 +56,9 @@ class Recipe:
         precision: ``"float32"``, or ``"bfloat16"`` (autocast; weights stay float32).
         channels_last: Whether convolutions use the channels-last memory format, which is usually faster.
         compile: Whether the model is compiled first; the time it takes is part of the cost.
-        trains: ``"all"`` parameters, the ``"head"`` alone, or ``"lora"`` (adapters and the head).
+        trains: ``"all"`` parameters, the ``"head"`` alone, ``"lora"`` (adapters and the head), ``"norm-scales"`` (those
+            of normalization layers), or ``"norm"``: no gradient steps, the statistics of batch normalization are
+            estimated anew in one pass without labels, which counts as one step and one epoch.
         rank: Rank of the adapters.
         evaluate_every: Steps between evaluations, in addition to one after each epoch; None for that one alone.
         evaluate_growth: Least gap to the next evaluation, as a share of the steps taken so far. At 0.1, costs are known
@@ -108,6 +110,8 @@ class Recipe:
             raise SettingError(
                 f"weight_decay {self.weight_decay} and momentum {self.momentum}: expected 0 or more, and 0 to below 1"
             )
+        if self.trains == STATISTICS and self.fixed_epochs not in (None, 1):
+            raise SettingError(f"fixed_epochs {self.fixed_epochs}: trains=norm passes the data once; leave it out")
         if not all(isinstance(epoch, int) and epoch > 0 for epoch in self.milestones):
             raise SettingError(f"milestones {self.milestones}: expected {_MILESTONES}")
         for name in _POSITIVE:
@@ -144,6 +148,11 @@ class Recipe:
             raise SettingError(f"{name} is {shorten_value(value)}; expected {expected}")
         object.__setattr__(self, name, number)
 
+    @property
+    def most_epochs(self) -> int:
+        """Epochs of a run that nothing ends earlier."""
+        return 1 if self.trains == STATISTICS else self.fixed_epochs or self.max_epochs
+
     def from_scratch(self) -> "Recipe":
         """Return the recipe for random weights: all parameters, at the paper's learning rate for that.
 
@@ -173,7 +182,7 @@ class Recipe:
     def build_schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         """Build the learning rate schedule, which advances once per epoch."""
         if self.schedule == "cosine":
-            return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.fixed_epochs or self.max_epochs)
+            return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.most_epochs)
         return torch.optim.lr_scheduler.MultiStepLR(optimizer, list(self.milestones), gamma=0.1)
 
 

@@ -27,8 +27,8 @@ from resque.training.evaluation import check_data_fits_model, evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.probe import WARM_UP_STEPS, probe
 from resque.training.recipe import recipe_to_dict
+from resque.training.reestimation import open_trainer
 from resque.training.run import ReviseForecast, Run, RunProgress, RunSettings, StopRun, run_to_end
-from resque.training.trainer import Trainer
 
 __all__ = ["retrain"]
 
@@ -178,14 +178,14 @@ def _train(model: nn.Module, job: RetrainingJob, parent: str, settings: RunSetti
     with isolated_random_state(device_of(model)):
         operations = _warm_up(copy.deepcopy(model), job)
     with isolated_random_state(device_of(model), job.seed):
-        trainer = Trainer(model, job.train, job.recipe, job.seed)
+        trainer = open_trainer(model, job.train, job.recipe, job.seed)
         try:
             run = Run(model, trainer, job, settings)
             run_to_end(run, settings, settings.checkpoint.path(parent, job) if settings.checkpoint else None)
         finally:
             trainer.end()
     model.eval()
-    return run, trainer.scope.trainable_share, operations
+    return run, trainer.trainable_share, operations
 
 
 def _warm_up(model: nn.Module, job: RetrainingJob) -> _Operations:
@@ -195,17 +195,16 @@ def _warm_up(model: nn.Module, job: RetrainingJob) -> _Operations:
     """
     recipe = dataclasses.replace(job.recipe, compile=False)  # an update that compiles pays for it
     few = job.train.take(torch.arange(min(len(job.train), WARM_UP_STEPS * recipe.batch_size)))
-    trainer, passed = Trainer(model, few, recipe, job.seed), 0.0
+    trainer, passed = open_trainer(model, few, recipe, job.seed), 0.0
     if trainer.passes_once:
         with eval_mode(model), FlopCounterMode(display=False) as counter:
             forward(model, next(few.batches(recipe.batch_size, device_of(model)))[0])
         passed = counter.get_total_flops() / min(recipe.batch_size, len(few))
     for _ in range(WARM_UP_STEPS):
         trainer.step()
-    batch = trainer.first_batch()
     with FlopCounterMode(display=False) as counter:
-        trainer.forward_and_backward(*batch)
-    return _Operations(counter.get_total_flops() / min(recipe.batch_size, len(few)), passed)
+        n = trainer.rehearse()
+    return _Operations(counter.get_total_flops() / n, passed)
 
 
 def _training_energy(

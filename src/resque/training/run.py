@@ -22,6 +22,7 @@ from resque.models.inference import device_of
 from resque.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resque.training.cost_tracking import build_curve
 from resque.training.job import RetrainingJob, evaluation_steps
+from resque.training.reestimation import Reestimation
 from resque.training.stopping import stop_epoch
 from resque.training.trainer import Trainer
 
@@ -102,7 +103,9 @@ class Run:
         revisions: In-run forecast updates, oldest first.
     """
 
-    def __init__(self, model: nn.Module, trainer: Trainer, job: RetrainingJob, settings: RunSettings) -> None:
+    def __init__(
+        self, model: nn.Module, trainer: Trainer | Reestimation, job: RetrainingJob, settings: RunSettings
+    ) -> None:
         self.id, self.started_utc, self.resumed = new_id(), utc_now(), 0
         self.pilot_steps = 0
         self.stopped_by: str | None = None
@@ -143,8 +146,7 @@ class Run:
     def _evaluate(self) -> None:
         trainer, settings, start = self._trainer, self._settings, now(self.device)
         accuracy, loss = trainer.evaluate(self._test)
-        totals = trainer.cost_tracker.totals(trainer.within_epoch)
-        self._evaluations.append((trainer.step_count, accuracy, loss, self._training_s, *totals))
+        self._evaluations.append((trainer.step_count, accuracy, loss, self._training_s, *trainer.totals()))
         revision = settings.revise(self.curve) if settings.revise else None
         if revision is not None:
             self.revisions.append(revision)
@@ -175,7 +177,7 @@ class Run:
         if recipe.fixed_epochs is not None:
             reason = "epochs" if len(self._epoch_accuracies) >= recipe.fixed_epochs else None
         else:
-            _, reason = stop_epoch(self._epoch_accuracies, target, recipe.tolerances, recipe.max_epochs)
+            _, reason = stop_epoch(self._epoch_accuracies, target, recipe.tolerances, recipe.most_epochs)
         return reason or self._exceeded_limit() or self._ended_by_budget(revision)
 
     def _ended_by_budget(self, revision: ForecastRevision | None = None) -> str | None:

@@ -130,10 +130,21 @@ class Trainer:
                 self._data, self._network = features, torch.compile(layer) if self._recipe.compile else layer
         self._is_prepared = True
 
-    def first_batch(self) -> tuple[Any, Tensor]:
-        """Return a batch as :meth:`forward_and_backward` takes it, without a change to the order of the steps."""
+    def rehearse(self) -> int:
+        """Compute the gradient of a batch without a step; return the number of samples."""
         self.prepare()
-        return next(self._data.batches(self._recipe.batch_size, self._device))
+        inputs, labels = next(self._data.batches(self._recipe.batch_size, self._device))
+        self.forward_and_backward(inputs, labels)
+        return len(labels)
+
+    @property
+    def trainable_share(self) -> float:
+        """Share of the parameters that are trained, adapters included."""
+        return self.scope.trainable_share
+
+    def totals(self) -> tuple[float, float, float]:
+        """Return gradient norm, that of the last batches, and parameter change so far."""
+        return self.cost_tracker.totals(self.within_epoch)
 
     def evaluate(self, test: LabeledDataset) -> tuple[float, float]:
         """Compute accuracy and mean cross-entropy on test data; a head alone takes their inputs of the head."""

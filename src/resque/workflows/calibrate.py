@@ -16,6 +16,7 @@ from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
 from resque.training.evaluation import check_data_fits_model, evaluate_dataset
+from resque.training.finetuning import STATISTICS
 from resque.training.recipe import Recipe
 from resque.workflows.calibration_defaults import (
     Targets,
@@ -94,6 +95,8 @@ class Calibration:
             raise DataError("a calibration is like new data, and this is a profile: name the data, e.g. npz:new.npz")
         loader = InputLoader(self.model, self.options)
         held_out = None if self.test is None else loader.data(self.test)
+        if recipe.trains == STATISTICS:
+            raise SettingError("trains=norm needs no history: `resque forecast` tries it; calibrate another recipe")
         original, train, test = split_for_calibration(loader.data(self.data), held_out)
         like = None if self.like is None else loader.data(self.like, for_training=False)
         if like is not None and like.labeled:

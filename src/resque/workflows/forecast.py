@@ -17,6 +17,7 @@ from resque.energy.reading import EnergyReading, join_readings
 from resque.errors import SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.forecaster import forecast_from_features
+from resque.forecasting.history import starts_at_target
 from resque.forecasting.intervals import check_level
 from resque.forecasting.landmarking import ForecastReviser
 from resque.forecasting.pilot import forecast_after_pilot
@@ -28,6 +29,7 @@ from resque.ledger.records import Features, Forecast, StepCost, Update
 from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint
 from resque.training.evaluation import check_data_fits_model
+from resque.training.finetuning import STATISTICS
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK, prepare_new_task
 from resque.training.pilot import run_pilot
@@ -155,7 +157,8 @@ def forecast(
     if (n := history.count_updates(is_new_task)) > len(updates):
         note = f"learned from {len(updates):,} of {n:,} updates: those of this model, then the newest"
         result = dataclasses.replace(result, notes=(*result.notes, note))
-    if (steps := pilot_steps(job.max_steps)) and result.alternatives:  # else it is at the target
+    steps = job.max_steps if job.recipe.trains == STATISTICS else pilot_steps(job.max_steps)  # one pass is tried
+    if steps and not starts_at_target(known.features, target_accuracy):
         result, state = passes.pilot(known, result, steps, updates)
     history.add(result)
     if state is not None:

@@ -30,6 +30,7 @@ from resque.models.inference import device_of
 from resque.models.loading import fresh_model, load_model, move_to_device, usable_device
 from resque.models.registry import build_model, has_random_weights, preprocessing_for
 from resque.models.weights import fingerprint
+from resque.training.finetuning import SCALES, STATISTICS
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK
 from resque.training.recipe import Recipe, named_recipe
@@ -257,6 +258,8 @@ class InputLoader:
     ) -> RetrainingJob:
         """Load the data of a retraining job; refuse an impossible target before anything is read."""
         RetrainingJob.check_target(target_accuracy)
+        if self.change != "shift" and recipe.trains in (STATISTICS, SCALES):
+            raise SettingError(f"trains={recipe.trains} leaves a new head untrained: use trains=head, lora or all")
         kept = None if original_test is None else self.data(original_test)
         return RetrainingJob(
             self.data(train), self.data(test), target_accuracy, recipe, seed, original_test=kept, shift_type=shift_type
