@@ -10,7 +10,7 @@ from resque.energy.reading import EnergyReading
 from resque.forecasting.evaluation.settlement import summarize_settlements
 from resque.ledger.records import Features
 from resque.reporting import sentences
-from resque.reporting.displays import revisions_display
+from resque.reporting.displays import revisions_display, settled_display
 
 
 @pytest.fixture
@@ -102,3 +102,24 @@ def test_overhead_is_summed_up():
     cheap = [(forecast, dataclasses.replace(update, cost=dataclasses.replace(update.cost, wall_s=0.1)))
              for forecast, update in settled_pairs()]  # fmt: skip
     assert sentences.overhead_sentence(summarize_settlements(cheap)).endswith("less than the forecasts.")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "replay", "expected"),
+    [
+        (0.95, 0.93, 0.0, None),
+        (0.95, 0.9299, 0.0, "fell by 2.0 points: replay=0.2 in the recipe mixes original data in"),
+        (0.9, 0.99, 0.0, None),
+        (None, 0.5, 0.0, None),
+        (0.9, None, 0.2, None),
+        (0.95, 0.945, 0.2, "fell by 0.5 points with replay=0.2"),
+        (0.9, 0.95, 0.2, "rose by 5.0 points with replay=0.2"),
+        (0.9, 0.8, 0.2, "fell by 10.0 points with replay=0.2: a larger share mixes more of them in"),
+    ],
+)
+def test_forgetting_is_said_with_its_remedy(update, before, after, replay, expected):
+    known = {"original_accuracy_before": before, "original_accuracy_after": after}
+    update = dataclasses.replace(update, **known, recipe={**update.recipe, "replay": replay})
+    assert update.forgetting == (expected and f"accuracy on the original data {expected}")
+    for text in (str(update), settled_display(synthetic_forecast(update), update).to_text(400)):
+        assert (str(expected) in " ".join(text.split())) == (expected is not None)

@@ -1,6 +1,7 @@
 """Cheap updates from forecast to ledger: a pass over the data, a head alone, and old data mixed in."""
 
 import functools
+import json
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 
 import resque
 from doubles import ReplayMeter
-from resque.errors import ModelError, SettingError
+from resque.errors import DataError, ModelError, SettingError
 from resque.ledger.store import Ledger
 from resque.models.networks import small_cnn
 
@@ -67,3 +68,63 @@ def test_forecast_of_a_head_counts_its_pass(calls, cnn):
 def test_calibration_of_a_pass_is_refused(folder):
     with pytest.raises(SettingError, match="needs no history"):
         resque.calibrate("resque.networks:small_cnn", "digits@16px", recipe="retrain-adam,trains=norm")
+
+
+OLD = "digits@16px@train@original"
+
+
+def test_forecast_remembers_what_its_update_replays(calls, cnn, folder):
+    forecast, update = calls
+    recipe = "train-adam,replay=0.2,max_epochs=2"
+    made = forecast(cnn, *NEW, 0.999, original=OLD, recipe=recipe, pilot=3)
+    assert (made.replay_data, made.recipe["replay"]) == (OLD, 0.2)
+    profile = resque.profile(cnn, resque.load_data(OLD))
+    with pytest.raises(SettingError, match="made for original data to replay"):
+        update(cnn, *NEW, 0.999, forecast=made, original="digits@16px@train@shifted", out=folder / "other")
+    done = update(cnn, *NEW, 0.999, forecast=made, original=profile, out=folder / "new")
+    assert (done.replay_data, done.recipe["replay"], done.pilot_steps) == (OLD, 0.2, 3)
+    assert done.cost.samples == 375 * done.cost.epochs
+
+
+def test_forecast_of_data_without_a_specification_asks_for_them_again(calls, cnn, folder):
+    forecast, update = calls
+    old = (resque.load_data(OLD).inputs, resque.load_data(OLD).labels)
+    made = forecast(cnn, *NEW, 0.999, original=old, recipe="train-adam,replay=0.2,max_epochs=1")
+    with pytest.raises(DataError, match="name them again, --original"):
+        update(cnn, *NEW, 0.999, forecast=made, out=folder / "a")
+    assert update(cnn, *NEW, 0.999, forecast=made, original=old, out=folder / "b").replay_data == made.replay_data
+
+
+@pytest.mark.parametrize("original", ["profile", "file", None])
+def test_profile_cannot_be_replayed(calls, cnn, folder, original):
+    profile = resque.profile(cnn, resque.load_data(OLD))
+    profile.save(folder / "clean.safetensors")
+    source = {"profile": profile, "file": "clean.safetensors", None: None}[original]
+    for call in calls:
+        with pytest.raises(
+            SettingError, match=r"replay=0.2 (needs the original data, not|mixes original data in: name)"
+        ):
+            call(cnn, *NEW, 0.9, original=source, recipe="train-adam,replay=0.2")
+    assert not list(folder.glob("updates/*"))
+
+
+@pytest.mark.parametrize("change", ["new_task", "extend"])
+def test_new_task_replays_nothing(calls, cnn, change):
+    for call in calls:
+        with pytest.raises(SettingError, match="leave it out for a new task"):
+            call(cnn, *NEW, 0.9, recipe="train-adam,replay=0.2", **{change: True})
+
+
+def test_command_line_says_what_was_forgotten_and_remembers_the_old_data(cli, folder):
+    data = f"--test {NEW[1]} --target-accuracy 0.9 --model resque.networks:small_cnn"
+    recipe = f"--original {OLD} --max-epochs 1 --recipe train-adam,replay=0.5 --json"
+    code, out, err = cli(f"retrain {data} --train {NEW[0]} --original-test digits@16px@test {recipe}")
+    assert code == 0, err
+    (note,) = json.loads(out)["notes"]
+    assert "with replay=0.5" in note
+    assert note == Ledger(folder / "resque.db").updates()[-1].forgetting
+    made = json.loads(cli(f"forecast {data} --shifted {NEW[0]} {recipe}")[1])
+    assert made["replay_data"] == OLD
+    code, out, err = cli(f"retrain {data} --train {NEW[0]} --forecast {made['id']} --json")
+    assert code == 0, err
+    assert (json.loads(out)["replay_data"], json.loads(out)["notes"]) == (OLD, [])

@@ -193,4 +193,5 @@ def _update_as_json(result: "Update", hardware: "EmbodiedEmissions") -> dict[str
 
     carbon = software_carbon_intensity(result, hardware)
     record = with_former_names(console.to_json(result))
-    return {**record, "price": result.price, "sci": carbon and console.to_json(carbon)}
+    notes = [] if result.forgetting is None else [result.forgetting]
+    return {**record, "notes": notes, "price": result.price, "sci": carbon and console.to_json(carbon)}

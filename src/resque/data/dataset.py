@@ -178,17 +178,17 @@ class LabeledDataset:
         order: Tensor | None = None,
         augment: Callable[[Tensor], Tensor] | None = None,
     ) -> Iterator[tuple[Any, Tensor]]:
-        """Yield batches ``(preprocessed inputs, labels)``, every sample once.
+        """Yield batches ``(preprocessed inputs, labels)``.
 
         Args:
             batch_size: Number of samples per batch; the last batch may have fewer.
             device: Device of the batches.
-            order: Rows in the order in which they are yielded, ``(n,)``; None keeps the order of the source.
+            order: Rows in the order in which they are yielded, not necessarily all; None yields them as in the source.
             augment: Augmentation of images, before normalization.
         """
         order = None if order is None else order.to(self.labels.device)
         block = batch_size * (1 if augment is None else self.batches_per_block(batch_size))
-        for start in range(0, len(self), block):
+        for start in range(0, len(self) if order is None else len(order), block):
             rows = slice(start, start + block) if order is None else order[start : start + block]
             inputs = _select(self.inputs, rows, device)
             if isinstance(inputs, Tensor) and isinstance(self.transform, ImagePreprocessing):

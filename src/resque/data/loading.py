@@ -19,7 +19,7 @@ from resque.data.shifts import parse_shift
 from resque.data.spec import mixture_parts, split_steps
 from resque.errors import DataError
 
-__all__ = ["DataLike", "load_data"]
+__all__ = ["DataLike", "load_data", "mix"]
 
 DataLike = str | LabeledDataset | tuple[Any, Any]
 """Data that :func:`load_data` accepts: a specification, a dataset, or a pair ``(x, y)``."""
@@ -82,7 +82,7 @@ def load_data(
             "`resque dist --labels pseudo`"
         )
     parts = [number(part) for part in parts]
-    dataset = parts[0] if len(parts) == 1 else _mix(parts)
+    dataset = parts[0] if len(parts) == 1 else mix(parts)
     if for_training and len(classes := dataset.classes) < 2:
         raise DataError(f"{dataset.name}: only class {classes} is left; a classifier needs at least two classes")
     return dataset
@@ -134,8 +134,17 @@ def _apply_step(data: LabeledDataset, step: str, seed: int) -> LabeledDataset:
     return data.part(step[1:], seed)
 
 
-def _mix(parts: list[LabeledDataset]) -> LabeledDataset:
-    """Concatenate datasets of one shape and one set of classes."""
+def mix(parts: list[LabeledDataset]) -> LabeledDataset:
+    """Concatenate datasets of one shape and one set of classes.
+
+    Raises:
+        DataError: They differ in one of these.
+
+    Example:
+        >>> digits = load_data("digits@100")
+        >>> len(mix([digits, digits])), mix([digits, digits]).name
+        (200, 'digits@100~digits@100')
+    """
     first, name = parts[0], "~".join(part.name for part in parts)
     if not all(part.class_names == first.class_names and part.labeled == first.labeled for part in parts):
         raise DataError(f"{name}: not all of these number the same classes alike, so they cannot be mixed")

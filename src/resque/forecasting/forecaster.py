@@ -92,6 +92,7 @@ def forecast_from_features(
         overhead=overhead,
         grid=grid,
         level=level,
+        replay_data=job.replay_data,
     )
     per_step = costs.costs_per_step(step_cost, grid)
     if starts_at_target(features, job.target_accuracy):

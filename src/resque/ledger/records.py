@@ -31,6 +31,8 @@ WOULD_NOT_REACH = BY_BUDGET + "would not reach"
 BY_USER = "the user"
 """Value of :attr:`Update.stopped_by` for a run that the user's own training loop ended."""
 
+_FORGETTING = 0.02 + 1e-9  # two points, whatever the rounding
+
 
 @dataclass(frozen=True)
 class Update(Displayable):
@@ -75,10 +77,11 @@ class Update(Displayable):
             without a profile of the parent.
         angle_to_root_rad: Mean angle between the class sums of the root model's profile and of the new model's; None
             without a profile of the root.
-        digest: Hash of the training and test data, independent of their names; empty if the data were not read.
+        digest: Hash of the training, test and replayed data, independent of their names; empty if they were not read.
         revisions: In-run forecast updates, oldest first.
         pilot_steps: Steps of its forecast's pilot, which this run continued; their cost is part of the update's. Zero
             if the run started from the beginning.
+        replay_data: Specification of the original data that were mixed in; None without replay.
     """
 
     id: str
@@ -114,6 +117,7 @@ class Update(Displayable):
     digest: str = ""
     revisions: tuple[ForecastRevision, ...] = ()
     pilot_steps: int = 0
+    replay_data: str | None = None
 
     @property
     def whole_energy_kwh(self) -> float | None:
@@ -163,6 +167,26 @@ class Update(Displayable):
         total, about = ("at most", "up to") if gave_up else ("an expected", "about")
         return f"stopped at step {step:,} of {total} {expected:,.0f}: {about} {rest} not spent"
 
+    @property
+    def forgetting(self) -> str | None:
+        """What the update forgot, and what helps; None where that is unknown, or two points at most without replay.
+
+        Example:
+            >>> from resque.ledger.bundled import bundled_updates
+            >>> known = {"original_accuracy_before": 0.95, "original_accuracy_after": 0.9}
+            >>> dataclasses.replace(bundled_updates()[0], **known).forgetting
+            'accuracy on the original data fell by 5.0 points: replay=0.2 in the recipe mixes original data in'
+        """
+        before, after, replay = self.original_accuracy_before, self.original_accuracy_after, self.recipe.get("replay")
+        if before is None or after is None or not (replay or before - after > _FORGETTING):
+            return None
+        change = f"{'fell' if after < before else 'rose'} by {100 * abs(before - after):.1f} points"
+        fact = f"accuracy on the original data {change}{f' with replay={replay}' if replay else ''}"
+        if not before - after > _FORGETTING:
+            return fact
+        more = "a larger share mixes more of them in" if replay else "replay=0.2 in the recipe mixes original data in"
+        return f"{fact}: {more}"
+
     def cost_at(self, target_accuracy: float) -> Cost | None:
         """Return the cost of stopping at another target, from the learning curve; None if the curve never reaches it.
 
@@ -203,7 +227,7 @@ class Update(Displayable):
         in_run = " and in-run forecasts" if self.revisions else ""
         rows.append((f"evaluation{in_run} (excluded)", format_cost("wall_s", self.evaluation_s)))
         line = f"test accuracy {self.accuracy:.4f}; target {self.target_accuracy:g} {outcome}"
-        lines = list(filter(None, (line, self.saving)))
+        lines = list(filter(None, (line, self.saving, self.forgetting)))
         return Display(f"Update {self.id}: {shorten_data(self.train_data)}", ("cost", "measured"), rows, lines)
 
 
@@ -238,6 +262,7 @@ class Forecast(Displayable):
         n_bundled: Number of bundled updates in the history.
         level: Nominal coverage of the prediction intervals.
         pilot: First steps of the update itself, on which the forecast rests; None without a pilot.
+        replay_data: Specification of the original data that the update mixes in; None without replay.
     """
 
     id: str
@@ -265,6 +290,7 @@ class Forecast(Displayable):
     n_bundled: int = 0
     level: float = 0.8
     pilot: Pilot | None = None
+    replay_data: str | None = None
 
     def _display(self) -> Display:
         level = f"{next((each.interval.level for each in self.estimates.values()), self.level):.0%}"

@@ -61,7 +61,7 @@ def settled_display(forecast: Forecast, update: Update) -> Display:
         lines.insert(
             1, f"{forecast.pilot.summary}; the update {'continued it' if update.pilot_steps else 'began anew'}"
         )
-    lines += filter(None, [update.saving])
+    lines += filter(None, [update.saving, update.forgetting])
     if not update.reached:
         lines.append("+ target not reached: the cost of reaching it is higher")
     lines.append(f"coverage: {forecast.estimates['steps'].interval.guarantee}")

@@ -52,7 +52,7 @@ class Checkpoint:
             parent: Fingerprint of the model before the run.
             job: Job of the run.
         """
-        identity = [parent, job.train.name, job.test.name, job.digest, recipe_to_dict(job.recipe), job.seed]
+        identity = [parent, job.train.name, job.test.name, job.digest, _settings(job), job.seed]
         identity += [job.target_accuracy, job.shift_type, job.original_test.name if job.original_test else None]
         return self.folder / f"{_hash(identity)}.checkpoint"
 
@@ -103,8 +103,13 @@ def run_identity(parent: str, job: RetrainingJob) -> str:
         parent: Fingerprint of the model before the run.
         job: Job of the run.
     """
-    identity = [parent, job.train.name, job.test.name, job.digest, recipe_to_dict(job.recipe), job.seed]
+    identity = [parent, job.train.name, job.test.name, job.digest, _settings(job), job.seed]
     return _hash([*identity, job.target_accuracy, job.effective_shift_type])
+
+
+def _settings(job: RetrainingJob) -> dict[str, Any]:
+    """Return the settings of a recipe; runs without replay keep the files of versions that had none."""
+    return {name: value for name, value in recipe_to_dict(job.recipe).items() if name != "replay" or value}
 
 
 def _hash(identity: list[Any]) -> str:

@@ -1,15 +1,19 @@
 """Retraining job: data, target accuracy, recipe, and the steps at which a run is evaluated."""
 
+import functools
 import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import torch
 
 from resque.data.dataset import LabeledDataset
 from resque.errors import DataError, SettingError
 from resque.ledger.records import Update
 from resque.training.finetuning import STATISTICS
 from resque.training.recipe import RECIPES, Recipe, recipe_to_dict
+from resque.training.replay import count_replayed, with_replay
 
 __all__ = ["RetrainingJob", "evaluation_steps", "is_update_of", "steps_per_epoch"]
 
@@ -27,11 +31,12 @@ class RetrainingJob:
         original_test: Held-out original data, to measure forgetting; None leaves it unmeasured.
         shift_type: Type of shift; None takes it from the training data.
         from_scratch: Whether the model has new random weights, for a comparison with retraining.
+        replayed: Original training data, of which a recipe with ``replay`` mixes some in.
         parent: Fingerprint of the model before it got a head for a new task; empty if it keeps its head.
 
     Raises:
         DataError: The two datasets number classes differently, or the test data has classes of its own.
-        SettingError: The target accuracy is not in (0, 1].
+        SettingError: The target accuracy is not in (0, 1], or a recipe with ``replay`` has no original data.
 
     Example:
         >>> from resque.data.loading import load_data
@@ -50,10 +55,14 @@ class RetrainingJob:
     shift_type: str | None = None
     from_scratch: bool = False
     parent: str = ""
+    replayed: LabeledDataset | None = None
 
     def __post_init__(self) -> None:
         self.check_target(self.target_accuracy)
-        for other in filter(None, (self.test, self.original_test)):
+        replayed = self.replayed if self.recipe.replay else None
+        if self.recipe.replay:
+            self._check_replay()
+        for other in filter(None, (self.test, self.original_test, replayed)):
             if self.train.class_names and other.class_names and self.train.class_names != other.class_names:
                 raise DataError(
                     f"{self.train.name} and {other.name} number the classes differently: "
@@ -78,8 +87,26 @@ class RetrainingJob:
 
     @property
     def digest(self) -> str:
-        """Hash of training and test data, independent of their names."""
-        return f"{self.train.digest} {self.test.digest}"
+        """Hash of training, test and replayed data, independent of their names."""
+        sets = self.train, self.test, self.replayed if self.recipe.replay else None
+        return " ".join(data.digest for data in sets if data is not None)
+
+    @property
+    def replay_data(self) -> str | None:
+        """Name of the original data that are replayed; None without replay."""
+        return self.replayed.name if self.recipe.replay and self.replayed is not None else None
+
+    @functools.cached_property
+    def trained_on(self) -> LabeledDataset:
+        """Training data, followed by the original samples from which each epoch draws."""
+        if not self.recipe.replay or self.replayed is None:
+            return self.train
+        return with_replay(self.train, self.replayed, self.recipe.replay, self.seed)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Samples in one pass over the new training data, with those that are replayed."""
+        return len(self.train) + count_replayed(len(self.train), self.recipe.replay)
 
     @property
     def effective_shift_type(self) -> str | None:
@@ -89,7 +116,7 @@ class RetrainingJob:
     @property
     def steps_per_epoch(self) -> int:
         """Optimizer steps in one pass over the training data."""
-        return 1 if self._is_one_pass else steps_per_epoch(len(self.train), self.recipe.batch_size)
+        return 1 if self._is_one_pass else steps_per_epoch(self.samples_per_epoch, self.recipe.batch_size)
 
     @property
     def max_steps(self) -> int:
@@ -104,10 +131,21 @@ class RetrainingJob:
     def samples_after(self, steps: int) -> int:
         """Return the number of training samples passed in so many steps, counting repeats."""
         if self._is_one_pass:
-            return steps * len(self.train)
+            return steps * self.samples_per_epoch
         epochs, rest = divmod(steps, self.steps_per_epoch)
-        samples_per_epoch = min(len(self.train), self.steps_per_epoch * self.recipe.batch_size)
+        samples_per_epoch = min(self.samples_per_epoch, self.steps_per_epoch * self.recipe.batch_size)
         return epochs * samples_per_epoch + rest * self.recipe.batch_size
+
+    def _check_replay(self) -> None:
+        share = f"replay={self.recipe.replay:g}"
+        if self.replayed is None:
+            raise SettingError(
+                f"{share} mixes original data in: name them, not their profile, with --original, or leave replay out"
+            )
+        if self.replayed.preprocessing != self.train.preprocessing:
+            raise DataError(f"{self.replayed.name} and {self.train.name} have different preprocessing: load both alike")
+        one = torch.zeros(1, dtype=torch.int64)
+        with_replay(self.train.take(one), self.replayed.take(one), self.recipe.replay, self.seed)
 
     @property
     def _is_one_pass(self) -> bool:
@@ -159,5 +197,5 @@ def is_update_of(update: Update, parent: str, job: RetrainingJob) -> bool:
         (update.parent, update.seed, update.target_accuracy) == (parent, job.seed, job.target_accuracy)
         and (update.train_data, update.test_data, update.digest) == (job.train.name, job.test.name, job.digest)
         and update.shift_type == job.effective_shift_type
-        and dict(update.recipe) == recipe_to_dict(job.recipe)
+        and {**recipe_to_dict(Recipe()), **update.recipe} == recipe_to_dict(job.recipe)  # of an earlier version: fewer
     )

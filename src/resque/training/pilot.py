@@ -57,7 +57,7 @@ def run_pilot(
     """
     learner = copy.deepcopy(model)
     with isolated_random_state(device_of(learner), job.seed):
-        trainer = open_trainer(learner, job.train, job.recipe, job.seed)
+        trainer = open_trainer(learner, job.trained_on, job.recipe, job.seed, len(job.train))
         run = Run(learner, trainer, job, RunSettings(meter, step_cost, on_progress=on_progress))
         measure(run, meter, also_at=pilot_evaluations(steps))
         state = run.state()

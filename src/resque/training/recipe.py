@@ -60,6 +60,8 @@ class Recipe:
             of normalization layers), or ``"norm"``: no gradient steps, the statistics of batch normalization are
             estimated anew in one pass without labels, which counts as one step and one epoch.
         rank: Rank of the adapters.
+        replay: Share of original data in an epoch, in [0, 1), for the update of a shift. An epoch is still one pass
+            over the new data: at 0.2 it has a quarter more samples.
         evaluate_every: Steps between evaluations, in addition to one after each epoch; None for that one alone.
         evaluate_growth: Least gap to the next evaluation, as a share of the steps taken so far. At 0.1, costs are known
             to about 10 %, whether a run takes 20 steps or 20,000.
@@ -90,6 +92,7 @@ class Recipe:
     compile: bool = False
     trains: str = "all"
     rank: int = 8
+    replay: float = 0.0
     evaluate_every: int | None = None
     evaluate_growth: float = 0.0
     max_epochs: int = MAX_EPOCHS
@@ -110,6 +113,8 @@ class Recipe:
             raise SettingError(
                 f"weight_decay {self.weight_decay} and momentum {self.momentum}: expected 0 or more, and 0 to below 1"
             )
+        if not 0.0 <= self.replay < 1.0:
+            raise SettingError(f"replay is {self.replay}; expected a share of 0 to below 1, e.g. 0.2")
         if self.trains == STATISTICS and self.fixed_epochs not in (None, 1):
             raise SettingError(f"fixed_epochs {self.fixed_epochs}: trains=norm passes the data once; leave it out")
         if not all(isinstance(epoch, int) and epoch > 0 for epoch in self.milestones):
@@ -154,7 +159,7 @@ class Recipe:
         return 1 if self.trains == STATISTICS else self.fixed_epochs or self.max_epochs
 
     def from_scratch(self) -> "Recipe":
-        """Return the recipe for random weights: all parameters, at the paper's learning rate for that.
+        """Return the recipe for random weights: all parameters, at the paper's learning rate for that, without replay.
 
         Example:
             >>> Recipe(trains="head").from_scratch().learning_rate
@@ -162,7 +167,7 @@ class Recipe:
         """
         base = RECIPES["train-sgd" if self.optimizer == "sgd" else "train-adam"]
         names = "learning_rate", "weight_decay", "milestones"
-        return dataclasses.replace(self, trains="all", **{name: getattr(base, name) for name in names})
+        return dataclasses.replace(self, trains="all", replay=0.0, **{name: getattr(base, name) for name in names})
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Build the optimizer of a model's trainable parameters.

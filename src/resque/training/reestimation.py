@@ -13,6 +13,7 @@ from resque.models.inference import device_of, eval_mode, forward
 from resque.training.evaluation import evaluate_dataset
 from resque.training.finetuning import STATISTICS
 from resque.training.recipe import Recipe
+from resque.training.replay import epoch_order
 from resque.training.trainer import Trainer
 
 __all__ = ["Reestimation", "open_trainer"]
@@ -29,6 +30,7 @@ class Reestimation:
         data: New training data; their labels are not read.
         recipe: Recipe; of its settings only the batch size counts.
         seed: Seed of the order, which decides the batches.
+        new: Number of new samples, which come first; the others are replayed. None if all are new.
 
     Raises:
         ModelError: The model keeps no statistics.
@@ -48,7 +50,9 @@ class Reestimation:
     trainable_share = 0.0
     within_epoch = passes_once = False
 
-    def __init__(self, model: nn.Module, data: LabeledDataset, recipe: Recipe, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, data: LabeledDataset, recipe: Recipe, seed: int, new: int | None = None
+    ) -> None:
         if not has_running_statistics(model):
             instead = (
                 "trains=norm-scales trains its scales" if normalization_layers(model) else "use trains=head or all"
@@ -58,11 +62,12 @@ class Reestimation:
             raise SettingError("batch_size 1: one sample has no variance; trains=norm needs batches of 2 or more")
         self.step_count = 0
         self._model, self._data, self._recipe, self._seed = model, data, recipe, seed
-        self._device = device_of(model)
+        self._device, self._new = device_of(model), len(data) if new is None else new
 
     def step(self) -> None:
         """Estimate the statistics anew."""
-        order = torch.randperm(len(self._data), generator=torch.Generator().manual_seed(self._seed))
+        generator = torch.Generator().manual_seed(self._seed)
+        order = epoch_order(len(self._data), self._new, self._recipe.replay, generator)
         reestimate(self._model, self._data.batches(self._recipe.batch_size, self._device, order))
         self.step_count += 1
 
@@ -97,8 +102,10 @@ class Reestimation:
         self.step_count = state["step_count"]
 
 
-def open_trainer(model: nn.Module, data: LabeledDataset, recipe: Recipe, seed: int) -> Trainer | Reestimation:
-    """Return what takes the steps of a recipe.
+def open_trainer(
+    model: nn.Module, data: LabeledDataset, recipe: Recipe, seed: int, new: int | None = None
+) -> Trainer | Reestimation:
+    """Return what takes the steps of a recipe; the arguments are those of :class:`Trainer`.
 
     Example:
         >>> from resque.data.loading import load_data
@@ -106,4 +113,4 @@ def open_trainer(model: nn.Module, data: LabeledDataset, recipe: Recipe, seed: i
         >>> type(open_trainer(small_cnn(), load_data("digits@16px@100"), Recipe(), seed=0)).__name__
         'Trainer'
     """
-    return (Reestimation if recipe.trains == STATISTICS else Trainer)(model, data, recipe, seed)
+    return (Reestimation if recipe.trains == STATISTICS else Trainer)(model, data, recipe, seed, new)

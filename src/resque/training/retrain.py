@@ -96,6 +96,8 @@ def retrain(
     check_weights(model)
     check_data_fits_model(model, job.train)
     check_data_fits_model(model, job.test)
+    if job.recipe.replay and job.replayed is not None:
+        check_data_fits_model(model, job.replayed)
     parent, accuracy_before = job.parent or fingerprint(model), _original_accuracy(model, job)
     with nullcontext() if checkpoint is None else checkpoint.hold(parent, job):
         step_cost = _step_cost_for_budget(model, job, meter, step_cost)
@@ -105,13 +107,13 @@ def retrain(
     measurable = reading.methods and "unknown" not in reading.methods.values()
     if reading.energy_kwh is None and measurable and curve.steps[-1] and step_cost is None:
         try:
-            step_cost = probe(model, job.train, job.recipe, meter)  # a step costs the same with other weights
+            step_cost = probe(model, job.trained_on, job.recipe, meter)  # a step costs the same with other weights
         except Exception as error:  # the run is worth more than its energy
             reason = " ".join(str(error).split())[:100]
             reading = dataclasses.replace(reading, note=f"{reading.note}; no probe: {reason}")
     reading, energy_kwh = _training_energy(reading, curve, step_cost)
     samples = job.samples_after(curve.steps[-1])
-    flops = operations.of_run(samples, len(job.train)) or None
+    flops = operations.of_run(samples, len(job.trained_on)) or None
     return Update(
         id=run.id,
         started_utc=run.started_utc,
@@ -142,6 +144,7 @@ def retrain(
         tariff=tariff,
         from_scratch=job.from_scratch,
         digest=job.digest,
+        replay_data=job.replay_data,
         revisions=tuple(run.revisions),
         pilot_steps=run.pilot_steps,
     )
@@ -153,7 +156,7 @@ def _step_cost_for_budget(
     """Return the cost of a step, probed if a budget in kWh needs it; raise SettingError if its energy is unknown."""
     if job.recipe.max_kwh is None:
         return step_cost
-    step_cost = step_cost or probe(model, job.train, job.recipe, meter)
+    step_cost = step_cost or probe(model, job.trained_on, job.recipe, meter)
     if step_cost.energy_kwh is None:
         raise SettingError(
             "a budget in kWh needs a meter that measures energy: install resque[energy], or use max_hours"
@@ -178,7 +181,7 @@ def _train(model: nn.Module, job: RetrainingJob, parent: str, settings: RunSetti
     with isolated_random_state(device_of(model)):
         operations = _warm_up(copy.deepcopy(model), job)
     with isolated_random_state(device_of(model), job.seed):
-        trainer = open_trainer(model, job.train, job.recipe, job.seed)
+        trainer = open_trainer(model, job.trained_on, job.recipe, job.seed, len(job.train))
         try:
             run = Run(model, trainer, job, settings)
             run_to_end(run, settings, settings.checkpoint.path(parent, job) if settings.checkpoint else None)

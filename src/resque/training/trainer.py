@@ -18,6 +18,7 @@ from resque.training.finetuning import FineTuningScope
 from resque.training.head_features import FeatureCache
 from resque.training.job import steps_per_epoch
 from resque.training.recipe import Recipe
+from resque.training.replay import count_replayed, epoch_order
 
 __all__ = ["Trainer"]
 
@@ -33,6 +34,7 @@ class Trainer:
         data: Training data.
         recipe: Training recipe.
         seed: Seed of the data order.
+        new: Number of new samples, which come first; the others are replayed. None if all are new.
 
     Attributes:
         step_count: Optimizer steps taken so far.
@@ -49,9 +51,12 @@ class Trainer:
         (1, 2, True)
     """
 
-    def __init__(self, model: nn.Module, data: LabeledDataset, recipe: Recipe, seed: int) -> None:
-        self.step_count = 0
-        self.steps_per_epoch = steps_per_epoch(len(data), recipe.batch_size)
+    def __init__(
+        self, model: nn.Module, data: LabeledDataset, recipe: Recipe, seed: int, new: int | None = None
+    ) -> None:
+        self.step_count, self._new = 0, len(data) if new is None else new
+        replayed = count_replayed(self._new, recipe.replay) if self._new < len(data) else 0
+        self.steps_per_epoch = steps_per_epoch(self._new + replayed, recipe.batch_size)
         self.scope = FineTuningScope(model, recipe.trains, recipe.rank)
         self.cost_tracker = CostTracker(model.parameters(), self.steps_per_epoch)
         self._model, self._recipe, self._device = model, recipe, device_of(model)
@@ -104,7 +109,7 @@ class Trainer:
         """
         try:
             if not self.within_epoch:
-                self._begin_epoch(torch.randperm(len(self._data), generator=self._generator))
+                self._begin_epoch(epoch_order(len(self._data), self._new, self._recipe.replay, self._generator))
             inputs, labels = self._next_batch()
             self._optimizer.zero_grad(set_to_none=True)
             self.forward_and_backward(inputs, labels)

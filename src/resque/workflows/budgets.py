@@ -60,7 +60,7 @@ class RunLimits:
             SettingError: A limit needs energy, and the meter does not measure it.
         """
         check_measurable(self.budget, self.grid, bool(meter.methods))
-        return self.stop_by(probe(network, job.train, job.recipe, meter))
+        return self.stop_by(probe(network, job.trained_on, job.recipe, meter))
 
     def stop_by(self, step_cost: StepCost | None) -> BudgetStop:
         """Return what ends the run, given the probed cost of a step; None where there is no probe.

@@ -62,7 +62,7 @@ class CalibrationRequest:
     @functools.cached_property
     def clean_job(self) -> RetrainingJob:
         """The job without a shift: step budget and evaluations of every run."""
-        return RetrainingJob(self.train, self.test, self.target_accuracy, self.recipe, self.seed)
+        return RetrainingJob(self.train, self.test, self.target_accuracy, self.recipe, self.seed, replayed=self.train)
 
     @property
     def is_small(self) -> bool:
@@ -74,7 +74,8 @@ class CalibrationRequest:
         change, parts = parse_shift(shift), (self.train, self.test)
         train, test = (part if limit is None else part.limited(limit) for part in parts)
         shifted = train.shifted(change), test.shifted(change)
-        return RetrainingJob(*shifted, self.target_accuracy, self.recipe, self.seed, self.test, change.shift_type)
+        target, shift_type = self.target_accuracy, change.shift_type
+        return RetrainingJob(*shifted, target, self.recipe, self.seed, self.test, shift_type, replayed=self.train)
 
     def query(self, name: str, features: Features, parent: str, target: float) -> ForecastQuery:
         """Return the forecast query for an update with these features, of a shift or of data of another name."""

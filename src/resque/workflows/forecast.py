@@ -134,8 +134,9 @@ def forecast(
     change = EXTENSION if extend else NEW_TASK if new_task else "shift"
     loader = InputLoader(model, options or ModelOptions(), change)
     job = loader.job(
-        train, test, target_accuracy, load_recipe(recipe, evaluate_every, max_epochs), seed=seed, shift_type=shift_type
-    )
+        train, test, target_accuracy, load_recipe(recipe, evaluate_every, max_epochs), original=original, seed=seed,
+    )  # fmt: skip
+    job = dataclasses.replace(job, shift_type=shift_type)
     check_fields({"train_data": job.train.name, "test_data": job.test.name})
     passes = _Passes(loader, meter or open_meter(loader.device), layer, reduction)
     is_new_task = new_task or extend
@@ -201,6 +202,8 @@ class _Passes:
         network = self.loader.network(job.train, job.seed)
         check_data_fits_model(network, job.train)
         check_data_fits_model(network, job.test)
+        if job.recipe.replay and job.replayed is not None:
+            check_data_fits_model(network, job.replayed)
         profile = None
         if original is not None:
             profile = self.loader.original_profile(network, original, self.layer, self.reduction)
@@ -238,4 +241,4 @@ class _Passes:
 
     def _probe(self, network: nn.Module, job: RetrainingJob) -> StepCost:
         with self.loader.options.show_progress("measuring a training step"):
-            return probe(network, job.train, job.recipe, self.meter)
+            return probe(network, job.trained_on, job.recipe, self.meter)

@@ -38,7 +38,7 @@ from resque.workflows.keeping import check_fields
 
 if TYPE_CHECKING:
     from resque.energy.reading import EnergyReading
-    from resque.ledger.records import Features
+    from resque.ledger.records import Features, Forecast
 
 __all__ = ["DATA_ROOT", "InputLoader", "ModelOptions", "ShowProgress", "silent"]
 
@@ -212,9 +212,7 @@ class InputLoader:
             return source
         if isinstance(source, str | Path):
             path = Path(source)
-            if path.suffix == ".npz" and os.path.isfile(path):
-                raise DataError(f"{source} is data, not a profile: write npz:{source}")
-            if path.suffix == ".safetensors" or os.path.isfile(path):
+            if is_profile(source):
                 return _saved_profile(path, layer)
         data = source if isinstance(source, LabeledDataset) else self.data(source, for_training=False)
         return self.profile(network, data, layer, reduction)
@@ -245,6 +243,23 @@ class InputLoader:
             classes = data.classes if labels == "true" else None
             return profile(network, batches(), layer, reduction, classes, labels, data.preprocessing)
 
+    def original_of(self, forecast: "Forecast", original: Any = None) -> Any:
+        """Return the original data that the update of a forecast replays; what is given, if it replays none.
+
+        Args:
+            forecast: Forecast of the update.
+            original: Original data or their profile, as they are given for the update.
+
+        Raises:
+            DataError: The data of the forecast cannot be read, as those that were passed as arrays.
+        """
+        if forecast.replay_data is None or not (original is None or is_profile(original)):
+            return original
+        try:
+            return self.data(forecast.replay_data)
+        except DataError as error:
+            raise DataError(f"original data of the forecast: {error}; or name them again, --original") from error
+
     def job(
         self,
         train: Any,
@@ -252,17 +267,29 @@ class InputLoader:
         target_accuracy: float,
         recipe: Recipe,
         *,
+        original: Any = None,
         original_test: Any = None,
         seed: int = 0,
-        shift_type: str | None = None,
     ) -> RetrainingJob:
-        """Load the data of a retraining job; refuse an impossible target before anything is read."""
+        """Load the data of a retraining job; refuse what is impossible before anything is read."""
         RetrainingJob.check_target(target_accuracy)
         if self.change != "shift" and recipe.trains in (STATISTICS, SCALES):
             raise SettingError(f"trains={recipe.trains} leaves a new head untrained: use trains=head, lora or all")
+        if recipe.replay and self.change != "shift":
+            raise SettingError("replay mixes in original data of the same classes: leave it out for a new task")
+        if recipe.replay and original is not None and is_profile(original):
+            raise SettingError(
+                f"replay={recipe.replay:g} needs the original data, not their profile: name the data with --original"
+            )
         kept = None if original_test is None else self.data(original_test)
         return RetrainingJob(
-            self.data(train), self.data(test), target_accuracy, recipe, seed, original_test=kept, shift_type=shift_type
+            self.data(train),
+            self.data(test),
+            target_accuracy,
+            recipe,
+            seed,
+            original_test=kept,
+            replayed=self.data(original) if recipe.replay and original is not None else None,
         )
 
     def new_task_features(
@@ -281,6 +308,23 @@ class InputLoader:
 
     def _preprocessing(self) -> ImagePreprocessing | Tokenization:
         return NO_PREPROCESSING if self.spec is None else preprocessing_for(self.spec, self.options.download)
+
+
+def is_profile(original: Any) -> bool:
+    """Return whether what was named as original data is their profile, or its file.
+
+    Raises:
+        DataError: It is the name of an archive of arrays without ``npz:``.
+
+    Example:
+        >>> [is_profile(each) for each in ("clean.safetensors", "digits@train")]
+        [True, False]
+    """
+    if isinstance(original, str | Path):
+        if Path(original).suffix == ".npz" and os.path.isfile(original):
+            raise DataError(f"{original} is data, not a profile: write npz:{original}")
+        return Path(original).suffix == ".safetensors" or os.path.isfile(original)
+    return isinstance(original, Profile)
 
 
 def load_recipe(

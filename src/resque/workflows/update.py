@@ -285,7 +285,8 @@ class _Loaded:
         query = _job(request, loader, forecast)
         model = loader.network(None if new_head else query.train, query.seed)
         network, job = prepare_new_task(model, query, extend) if new_head else (model, query)
-        for data in filter(None, (job.train, job.test, job.original_test)):
+        replayed = job.replayed if job.recipe.replay else None
+        for data in filter(None, (job.train, job.test, job.original_test, replayed)):
             check_data_fits_model(network, data)
         if forecast is not None:
             check_settles(network, job, forecast)
@@ -385,12 +386,13 @@ def _job(request: UpdateRequest, loader: InputLoader, forecast: Forecast | None)
         recipe = from_dict(Recipe, forecast.recipe) if recipe is None else recipe
         if shift_type is None and forecast.shift_type not in (NEW_TASK, EXTENSION):
             shift_type = forecast.shift_type
-    return loader.job(
+    job = loader.job(
         request.train,
         request.test,
         request.target_accuracy,
         load_recipe(recipe, request.evaluate_every, request.max_epochs),
+        original=request.original if forecast is None else loader.original_of(forecast, request.original),
         original_test=request.original_test,
         seed=seed,
-        shift_type=shift_type,
     )
+    return dataclasses.replace(job, shift_type=shift_type)

@@ -244,6 +244,7 @@ def check_settles(model: "nn.Module", job: "RetrainingJob", forecast: Forecast) 
         "target accuracy": (forecast.target_accuracy, job.target_accuracy),
         "shift type": (forecast.shift_type, job.effective_shift_type),
         "recipe": (theirs, ours),
+        "original data to replay": (forecast.replay_data, job.replay_data),
     }
     for what, (expected, given) in compared.items():
         if expected != given:
