@@ -320,3 +320,13 @@ def test_cross_validation_learns_from_such_runs_and_is_not_judged_by_them():
     assert (whole.updates, some.updates) == (12, 12)
     assert {report.predictor: report.n for report in whole.reports} == {name: count + 3 for name, count in n.items()}
     assert all(report.reached == report.n for report in some.reports)
+
+
+@pytest.mark.parametrize(("start_s", "reason"), [(10.0, None), (0.0, "budget: hours")])
+def test_pass_before_the_first_step_is_not_taken_for_the_time_of_a_step(start_s, reason):
+    none = (None, None)
+    curve = LearningCurve((0, 10), (0.5, 0.6), none, (0.0, 11.0), none, none, none, 10)
+    probe = dataclasses.replace(PROBE, wall_s=0.1, steps=5, start_s=start_s)
+    steps = Estimate(100.0, Interval(100.0, 100.0, 0.8, ""), 100.0)
+    revision = ForecastRevision(10, 0.6, steps, 1.0, 7, steps_lower=100.0)
+    assert BudgetStop(Budget(max_hours=30.0 / 3600.0), 0.95, None, probe)(curve, revision) == reason

@@ -78,6 +78,21 @@ def test_the_longer_measurement_gives_the_cost_of_a_step(asked, per_step, source
     assert source in after.estimates["wall_s"].interval.guarantee
 
 
+@pytest.mark.parametrize(("per_step", "source"), [(0.05, "pilot"), (0.001, "probe")])
+@pytest.mark.parametrize("start_s", [0.5, 40.0])
+def test_pass_of_a_head_is_counted_once_for_the_pilot_and_once_for_what_continues_it(asked, per_step, source, start_s):
+    forecast, job = asked
+    forecast = dataclasses.replace(forecast, step_cost=dataclasses.replace(forecast.step_cost, start_s=start_s))
+    pilot = pilot_of(per_step=per_step)
+    seconds = (0.0, *(start_s + at for at in pilot.curve.wall_s[1:]))
+    reading = dataclasses.replace(pilot.reading, wall_s=2 * seconds[-1])
+    pilot = dataclasses.replace(pilot, curve=dataclasses.replace(pilot.curve, wall_s=seconds), reading=reading)
+    after = forecast_after_pilot(forecast, pilot, revision_of(100, 300, 200, 500, 400), job, ())
+    step_s = per_step if source == "pilot" else forecast.step_cost.wall_s
+    assert after.estimates["wall_s"].value == pytest.approx(300 * step_s + 2 * start_s)
+    assert source in after.estimates["wall_s"].interval.guarantee
+
+
 def test_energy_of_a_pilot_that_is_too_short_for_the_meter_is_probed(asked):
     forecast, job = asked
     after = forecast_after_pilot(forecast, pilot_of(kwh=None), revision_of(100, 300, 200, 500, 400), job, ())

@@ -109,6 +109,7 @@ def test_no_step_reads_a_value(small, monkeypatch, recipe):
     if "augmentation" in recipe:
         pytest.importorskip("kornia")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # knows no such device
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
     monkeypatch.setattr(FeatureCache, "allows", lambda *_: False)  # its pass, before the first step, reads
     trainer = Trainer(small_cnn().to("meta"), small[0], named_recipe(recipe), seed=0)
     for _ in range(3):

@@ -72,6 +72,11 @@ def test_the_pace_is_that_of_the_runs_of_this_command_once_there_are_any(steps, 
     assert pace.step_s == pytest.approx(0.01)
     assert pace.evaluation_s == pytest.approx(0.2)
     assert CalibrationPace.of([], StepCost(probed_s, None, 5, window.reading), 2.0).step_s == probed_s
+    passed = StepCost(probed_s, None, 5, window.reading, start_s=4.0)
+    assert (CalibrationPace.of([], passed, 2.0).passes_s, CalibrationPace.of(updates, passed, 2.0).passes_s) == (
+        4.0,
+        0.0,
+    )
 
 
 @pytest.mark.parametrize("limit", [float("nan"), float("inf"), -1.0])

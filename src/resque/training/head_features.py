@@ -21,7 +21,7 @@ from resque.training.evaluation import with_batches_that_fit
 
 __all__ = ["FeatureCache"]
 
-_MOST_BYTES = 2 * 1024**3
+_MOST_BYTES = 1024**3  # an epoch holds them twice: as they were passed, and in its own order
 _TRIED = 64
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -214,7 +215,10 @@ class Trainer:
 
     def _passes(self, rows: Tensor) -> Iterator[tuple[Any, Tensor]]:
         self.prepare()
-        yield from self._data.batches(self._recipe.batch_size, self._device, rows, self._augment)
+        if self.passes_once:  # features are small, and one selection costs less than one for each step
+            yield from self._data.take(rows).batches(self._recipe.batch_size, self._device)
+        else:
+            yield from self._data.batches(self._recipe.batch_size, self._device, rows, self._augment)
 
     def _next_batch(self) -> tuple[Any, Tensor]:
         if self._augment is not None and self.step_count % self.steps_per_epoch % self.steps_per_block == 0:
@@ -248,8 +252,11 @@ class Trainer:
         with self._precision():
             return self._logits(self._model, inputs)
 
-    def _precision(self) -> torch.autocast:
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16")
+    def _precision(self) -> AbstractContextManager[Any]:
+        lowers = self._recipe.precision == "bfloat16"
+        if not lowers and not torch.is_autocast_enabled(self._device.type):
+            return nullcontext()  # cheaper, which the short step of a head notices
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=lowers)
 
     def _logits(self, network: Any, inputs: Any) -> Tensor:
         if self._channels_last and isinstance(inputs, Tensor) and inputs.ndim == 4:

@@ -56,7 +56,8 @@ class CalibrationPace:
         readings = [step_cost.reading, *(update.energy for update in updates)]
         known = [(each.energy_kwh, each.wall_s) for each in readings if each.energy_kwh is not None and each.wall_s]
         hours = math.fsum(wall_s for _, wall_s in known) / 3600.0
-        return cls(step_s, evaluation_s, math.fsum(kwh for kwh, _ in known) / hours if hours else None, passes_s)
+        power_kw = math.fsum(kwh for kwh, _ in known) / hours if hours else None
+        return cls(step_s, evaluation_s, power_kw, passes_s + (0.0 if steps else step_cost.start_s))
 
     def seconds(self, steps: float, evaluations: int) -> float:
         """Return the seconds of a run."""

@@ -83,7 +83,7 @@ def forecast(
         train: New training data: specification, dataset, or arrays ``(x, y)``.
         test: New test data, held out.
         target_accuracy: Accuracy to reach on the test data, in (0, 1].
-        original: Original data of the model, or their profile; without it there is no RESQUE_dist.
+        original: Original data of the model, or their profile; without it no RESQUE_dist. ``replay`` needs the data.
         new_task: Whether the data are a new task: the model gets a new head.
         extend: Whether the new task keeps the old classes: the head is widened.
         ledger: Ledger or its file; it gets the forecast.

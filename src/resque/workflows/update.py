@@ -92,7 +92,7 @@ def update(
         test: New test data, held out.
         target_accuracy: Accuracy to reach on the test data, in (0, 1].
         forecast: Forecast to settle, or its id; recipe, shift type and kind of task are taken from it.
-        original: Original data of the model, or their profile, for the index and the model's lineage.
+        original: Original data of the model, or their profile, for the index and the lineage; ``replay`` needs data.
         original_test: Held-out original data, to measure forgetting.
         new_task: Whether the data are a new task: the model gets a new head.
         extend: Whether the new task keeps the old classes: the head is widened.
