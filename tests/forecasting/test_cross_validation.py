@@ -8,6 +8,7 @@ import pytest
 
 from doubles import synthetic_update
 from resque.errors import SettingError, TooFewUpdatesError
+from resque.forecasting.evaluation import folds
 from resque.forecasting.evaluation.cross_validation import (
     BY,
     FORECAST,
@@ -105,6 +106,24 @@ def test_every_predictor_gets_the_bundled_updates_that_the_forecast_gets():
     named = {report.predictor: report for report in shaped.reports[2:]}
     assert all(named[report.predictor] != report for report in bare.reports[1:] if report.predictor in PREDICTORS)
     assert shaped.reports[0].interval_score != bare.reports[0].interval_score
+
+
+@pytest.mark.parametrize(("types", "seeds"), [(3, 2), (4, 1)])
+def test_each_model_is_fitted_once_for_a_fold(monkeypatch, types, seeds):
+    """As often for many held-out updates of a fold as for one: a fit is what costs."""
+    counts = {}
+    for name in ("StepsModel", "CurveHistory"):
+        real = getattr(folds, name)
+        monkeypatch.setattr(folds, name, lambda *given, name=name, real=real: counts[name].append(real) or real(*given))
+
+    def fits(levels):
+        counts.update(StepsModel=[], CurveHistory=[])
+        cross_validate(history(types, levels, seeds), 0.9)
+        return {name: len(fitted) for name, fitted in counts.items()}
+
+    few = fits(2)
+    assert few == fits(3)
+    assert few["CurveHistory"] == types * seeds  # each seed is a model of its own
 
 
 def test_constant_median_is_the_median_of_the_training_folds():

@@ -5,8 +5,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from resque.forecasting import mixed_model
 from resque.forecasting.mixed_model import Deviations, MixedModel, TrainingExample
 from simulations import simulated
 
@@ -76,6 +78,28 @@ def test_bounds_are_fitted_like_a_sample_of_the_truncated_normal(seed):
     prediction = model.predict(query)
     assert prediction.mean - model._offset == pytest.approx(kept.mean(), abs=0.06)
     assert prediction.deviation == pytest.approx(kept.std(), rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_bounds_are_a_fixed_point_of_expectation_propagation(seed):
+    """One more round by its textbook formulas, with the inverse of the whole covariance, changes nothing."""
+    random = np.random.default_rng(seed)
+    n, censored = 12, np.arange(12) < 3 + seed
+    root = random.normal(size=(n, n))
+    covariance, values = root @ root.T + np.eye(n), random.normal(size=n)
+    centers, variances = mixed_model._fit_bounds(covariance, values, censored)
+    own = np.zeros(n)
+    own[censored] = variances
+    observed = values.copy()
+    observed[censored] = centers
+    gain = np.linalg.inv(covariance + np.diag(own))
+    for place, i in enumerate(np.flatnonzero(censored)):
+        mean, variance = (covariance @ gain @ observed)[i], (covariance - covariance @ gain @ covariance)[i, i]
+        left = 1.0 / (1.0 / variance - 1.0 / variances[place])
+        cavity = stats.norm(left * (mean / variance - centers[place] / variances[place]), math.sqrt(left))
+        bound = (values[i] - cavity.mean()) / cavity.std()
+        above = stats.truncnorm(bound, np.inf, cavity.mean(), cavity.std())
+        assert (mean, variance) == pytest.approx((above.mean(), above.var()), rel=1e-4)
 
 
 def test_fit_uses_one_thread_and_restores_the_number(monkeypatch):

@@ -16,12 +16,12 @@ import numpy as np
 
 from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
-from resque.errors import SettingError, TooFewUpdatesError
+from resque.errors import TooFewUpdatesError
 from resque.forecasting import costs
 from resque.forecasting.curve_history import FEWEST_CURVES, CurveHistory, total_steps
 from resque.forecasting.history import ForecastQuery, HistoryRow, evaluation_lag, history_rows, starts_at_target
 from resque.forecasting.intervals import LEVEL, check_level
-from resque.forecasting.prediction import predict_steps
+from resque.forecasting.prediction import StepsModel
 from resque.forecasting.predictors import PREDICTORS
 from resque.forecasting.reliability import check_enough, history_notes, unreliability_reasons
 from resque.ledger.identifiers import new_id, utc_now
@@ -96,7 +96,7 @@ def forecast_from_features(
     if starts_at_target(features, job.target_accuracy):
         return _forecast_nothing(record, (*_GROWING, "epochs", *per_step), level)
     query = ForecastQuery.of(job, features, parent, model_name)
-    own, others = ([*history_rows(updates, "steps", query, ())] for updates in (history, bundled))
+    own, others = ([*history_rows(updates, query, ())] for updates in (history, bundled))
     check_enough(own, others, query)
     known = CurveHistory(history, query, bundled)
     curve = known.start(query)
@@ -127,12 +127,17 @@ def steps_by_predictor(
     history: Sequence[Update], query: ForecastQuery, predictor: str, job: RetrainingJob, bundled: Sequence[Update] = ()
 ) -> float | None:
     """Return the median steps to the target, predicted from one predictor; None where that is impossible."""
-    try:
-        prediction = predict_steps(history, query, (predictor,), bundled)
-    except (TooFewUpdatesError, SettingError):
+    if query.values((predictor,)) is None:
         return None
-    median = math.exp(prediction.distribution.median_before(math.log(job.max_steps)))
-    return job.evaluation_at_or_after(median * (1.0 - evaluation_lag(prediction.rows)(median) / 2.0))
+    try:
+        model = StepsModel(history, query, (predictor,), bundled)
+    except TooFewUpdatesError:
+        return None
+    distribution = model.predict(query)
+    if distribution is None:
+        return None
+    median = math.exp(distribution.median_before(math.log(job.max_steps)))
+    return job.evaluation_at_or_after(median * (1.0 - evaluation_lag(model.rows)(median) / 2.0))
 
 
 def _estimates(
