@@ -9,6 +9,8 @@ from scipy import stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from resque.forecasting import mixed_model
+from resque.forecasting.curve_shape import CurveExample
+from resque.forecasting.learning_curves import CurveModel
 from resque.forecasting.mixed_model import Deviations, MixedModel, TrainingExample
 from simulations import simulated
 
@@ -102,17 +104,22 @@ def test_bounds_are_a_fixed_point_of_expectation_propagation(seed):
         assert (mean, variance) == pytest.approx((above.mean(), above.var()), rel=1e-4)
 
 
-def test_fit_uses_one_thread_and_restores_the_number(monkeypatch):
+def curves():
+    return [CurveExample((1, 2, 4, 8), (0.5, 0.6, 0.7, 0.7 + 0.01 * n), 0.4, condition=n) for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("model", "part", "rows"), [(MixedModel, "_covariance", simulated(2, 2)), (CurveModel, "_leave_fold_out", curves())]
+)
+def test_fit_uses_one_thread_and_restores_the_number(monkeypatch, model, part, rows):
     def threads():
         return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
-    seen, covariance = [], MixedModel._covariance
-    monkeypatch.setattr(
-        MixedModel, "_covariance", lambda model, *rows: seen.append(threads()) or covariance(model, *rows)
-    )
+    seen, real = [], getattr(model, part)
+    monkeypatch.setattr(model, part, lambda *given: seen.append(threads()) or real(*given))
     with threadpool_limits(2, user_api="blas"):
         before = threads()
-        MixedModel(simulated(2, 2))
+        model(rows)
         assert threads() == before
     assert seen == [{1}] * len(seen) != []
 

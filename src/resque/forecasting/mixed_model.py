@@ -24,14 +24,14 @@ This module is independent of the record types.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import linalg, special
-from threadpoolctl import ThreadpoolController
+
+from resque._threads import one_blas_thread
 
 __all__ = ["COSTS", "INTERCEPTS", "Deviations", "MixedModel", "NormalPrediction", "TrainingExample"]
 
@@ -132,7 +132,7 @@ class MixedModel:
         self._variances = deviations.variances(features.shape[1])
         self._offset = float(np.median(self._observed))
         self._values = self._observed - self._offset
-        with _thread_pools().limit(limits=1, user_api="blas"):  # matrices this small: threads wait for each other
+        with one_blas_thread():
             covariance = self._covariance(self.examples, self.examples)
             covariance[np.diag_indices_from(covariance)] += self._variances[-1]
             if self._censored.any():
@@ -204,12 +204,6 @@ def _fit_bounds(covariance: np.ndarray, values: np.ndarray, censored: np.ndarray
             break
     precision = np.maximum(precision, _SMALLEST)
     return shift / precision, 1.0 / precision
-
-
-@functools.cache
-def _thread_pools() -> ThreadpoolController:
-    """Return the BLAS libraries of this process, found once: a search takes as long as a fit."""
-    return ThreadpoolController()
 
 
 def _mean_squared_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
