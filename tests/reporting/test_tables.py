@@ -102,7 +102,7 @@ def test_settled_updates_show_errors_and_a_single_one_its_in_run_forecasts(shown
     assert "In-run" not in out
     assert "In-run forecast updates" in shown(tables.show_settled, pairs[:1])[0]
     out, _ = shown(tables.show_settlement, summarize_settlements(pairs))
-    assert "steps 4 of 4 20%" in out
+    assert "steps 3 1.20 20% 100% 4 of 4 60% to 100%" in out
     assert "90% on average, reached 3 of 4" in out
     assert "forecast 3 1.20 20% 100%" in out
 
