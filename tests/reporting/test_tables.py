@@ -98,6 +98,7 @@ def test_settled_updates_show_errors_and_a_single_one_its_in_run_forecasts(shown
     out, _ = shown(tables.show_settled, pairs)
     assert "steps 60 25–100 50 +20% yes" in out
     assert "steps 120 50–200 100+ – yes" in out
+    assert "the forecast took 1 s and 1 mWh (cpu measured; replay)" in out
     assert "+ target not reached: the cost of reaching it is higher" in out
     assert "In-run" not in out
     assert "In-run forecast updates" in shown(tables.show_settled, pairs[:1])[0]

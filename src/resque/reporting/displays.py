@@ -58,6 +58,8 @@ def settled_display(forecast: Forecast, update: Update) -> Display:
         sentences.outcome_sentence(forecast, update),
         f"RESQUE_dist {index}; accuracy on the original data {forgetting}",
     ]
+    asking = f"the forecast took {format_cost('wall_s', forecast.overhead.wall_s)}"
+    lines.append(f"{asking} and {sentences.energy_sentence(forecast.overhead)}")
     if forecast.pilot is not None:
         lines.insert(
             1, f"{forecast.pilot.summary}; the update {'continued it' if update.pilot_steps else 'began anew'}"
