@@ -18,7 +18,8 @@ from typer.core import TyperGroup
 from resque import __version__
 from resque._format import printable
 from resque._waiting import command
-from resque.cli import BEGAN_S, ledger
+from resque.cli import ledger
+from resque.cli._began import BEGAN_S
 from resque.cli.calibrate import calibrate
 from resque.cli.demo import demo
 from resque.cli.dist import dist
