@@ -10,7 +10,7 @@ Bundled updates from other models may shape a forecast while the user's own upda
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -112,7 +112,7 @@ def forecast_from_features(
         steps = Estimate(at := float(job.max_steps), Interval(at, at, level, "the recipe's epochs are fixed"), at)
     return record(
         predictor=", ".join(("learning curves", *curve.scores)),
-        estimates=_estimates(steps, job, history, query, bundled, per_step),
+        estimates=_estimates(steps, job, history, query, bundled, step_cost, grid),
         probability_reached=paths.probability_reached(job.target_accuracy),
         n_history=len(own),
         n_bundled=known.n_bundled,
@@ -146,7 +146,8 @@ def _estimates(
     history: Sequence[Update],
     query: ForecastQuery,
     bundled: Sequence[Update],
-    per_step: Mapping[str, float],
+    step_cost: StepCost,
+    grid: Grid | None,
 ) -> dict[str, Estimate]:
     """Return the forecast of every cost of a run."""
     estimates = {"steps": steps, "epochs": costs.scale(steps, 1.0 / job.steps_per_epoch)}
@@ -154,8 +155,8 @@ def _estimates(
         grown = costs.cost_that_grows(cost, steps, history, query, bundled)
         if grown is not None:  # imported histories may hold steps alone
             estimates[cost] = grown
-    spread = costs.step_time_spread(history)
-    for cost, factor in per_step.items():
+    spread = costs.step_time_spread(history, costs.step_time_drift(history, step_cost.steps, bundled))
+    for cost, factor in costs.costs_per_step(step_cost, grid).items():
         estimates[cost] = costs.widen_by_step_time(costs.scale(steps, factor), spread)
     return {name: estimates[name] for name in COSTS if name in estimates}
 
