@@ -116,11 +116,12 @@ def test_settled_updates_show_errors_and_a_single_one_its_in_run_forecasts(shown
     out, _ = shown(tables.show_settled, pairs)
     assert "steps 60 25–100 50 +20% yes" in out
     assert "steps 120 50–200 100+ – yes" in out
+    assert "the forecast took 1 s and 1 mWh (cpu measured; replay)" in out
     assert "+ target not reached: the cost of reaching it is higher" in out
     assert "In-run" not in out
     assert "In-run forecast updates" in shown(tables.show_settled, pairs[:1])[0]
     out, _ = shown(tables.show_settlement, summarize_settlements(pairs))
-    assert "steps 4 of 4 20%" in out
+    assert "steps 3 1.20 20% 100% 4 of 4 60% to 100%" in out
     assert "90% on average, reached 3 of 4" in out
     assert "forecast 3 1.20 20% 100%" in out
 

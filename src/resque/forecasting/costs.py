@@ -1,8 +1,8 @@
 """Turn a forecast of steps into forecasts of the other costs.
 
 Gradient norm and parameter change are those of as many steps in earlier runs. Time and energy are steps times the cost
-per step from a short probe on this machine. How much the time per step varies between runs is estimated from the
-history, because a probe of a second cannot show it.
+per step from a short probe on this machine, or from a pilot. How much the time per step varies is estimated from the
+history, because a probe of a second cannot show it: between runs and, after a pilot or with few runs, within runs.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from resque.types import Interval
 
 __all__ = [
     "StepTimeSpread", "cost_that_grows", "costs_per_step", "price_estimate", "price_with_labels", "rescale_with_steps",
-    "scale", "step_time_spread", "widen_by_step_time",
+    "scale", "step_time_drift", "step_time_spread", "widen_by_step_time",
 ]  # fmt: skip
 
 _FEWEST_DEGREES_OF_FREEDOM, _FEWEST_CURVES = 4, 3
@@ -60,16 +60,17 @@ class StepTimeSpread:
         return value * math.exp(math.copysign(math.hypot(math.log(bound / value), from_step_time), side))
 
 
-def step_time_spread(history: Sequence[Update]) -> StepTimeSpread | None:
+def step_time_spread(history: Sequence[Update], drift: StepTimeSpread | None = None) -> StepTimeSpread | None:
     """Estimate the variation of the time per step between runs with the same model, recipe and machine.
 
     The run and the probe each vary, so the variance between runs counts twice.
 
     Args:
         history: The user's own finished updates.
+        drift: Variation within runs, see :func:`step_time_drift`; it stands for missing degrees of freedom.
 
     Returns:
-        The spread; None with fewer than 4 degrees of freedom.
+        The spread; None with fewer than 4 degrees of freedom and no drift.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates
@@ -83,10 +84,50 @@ def step_time_spread(history: Sequence[Update]) -> StepTimeSpread | None:
             setting = update.parent, update_group(update), tuple(sorted(update.host.items()))
             log_times.setdefault(setting, []).append(math.log(update.cost.wall_s / update.cost.steps))
     degrees = sum(len(logs) - 1 for logs in log_times.values())
+    squares = 2.0 * sum(float(np.var(logs)) * len(logs) for logs in log_times.values())
     if degrees < _FEWEST_DEGREES_OF_FREEDOM:
+        if drift is None:
+            return None
+        squares += (_FEWEST_DEGREES_OF_FREEDOM - degrees) * drift.deviation**2
+        degrees = _FEWEST_DEGREES_OF_FREEDOM
+    return StepTimeSpread(max(_SMALLEST_DEVIATION, math.sqrt(squares / degrees)), degrees)
+
+
+def step_time_drift(history: Sequence[Update], steps: int, bundled: Sequence[Update] = ()) -> StepTimeSpread | None:
+    """Estimate how far the time per step of the rest of a run is from that of its first steps.
+
+    A machine that becomes busy, or idle, shows in it. Bundled runs weigh as much as four of the user's own.
+
+    Args:
+        history: The user's own finished updates.
+        steps: Number of the first steps, which a probe or a pilot has measured.
+        bundled: Updates from other machines.
+
+    Returns:
+        The spread; None with fewer than 4 degrees of freedom.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> drift = step_time_drift((), 50, bundled_updates())
+        >>> round(drift.factor, 2), drift.degrees_of_freedom
+        (1.31, 4)
+    """
+    own, others = ([*_squared_drifts(updates, steps)] for updates in (history, bundled))
+    weight = min(len(others), _FEWEST_DEGREES_OF_FREEDOM)
+    if (degrees := len(own) + weight) < _FEWEST_DEGREES_OF_FREEDOM:
         return None
-    squares = sum(float(np.var(logs)) * len(logs) for logs in log_times.values())
-    return StepTimeSpread(max(_SMALLEST_DEVIATION, math.sqrt(2.0 * squares / degrees)), degrees)
+    squares = sum(own) + (weight * sum(others) / len(others) if others else 0.0)
+    return StepTimeSpread(max(_SMALLEST_DEVIATION, math.sqrt(squares / degrees)), degrees)
+
+
+def _squared_drifts(updates: Sequence[Update], steps: int) -> Iterator[float]:
+    """Yield the squared log ratio of the times per step after and in the first steps, of runs of half as many more."""
+    for update in updates:
+        pairs = list(zip(update.curve.steps, update.curve.wall_s, strict=True))
+        last_step, last_s = pairs[-1]
+        step, wall_s = next((pair for pair in pairs if pair[0] >= max(steps, 1)), (last_step, last_s))
+        if last_step >= 1.5 * step and last_s > wall_s > 0.0:
+            yield math.log((last_s - wall_s) / (last_step - step) * step / wall_s) ** 2
 
 
 def cost_that_grows(
@@ -195,23 +236,31 @@ def costs_per_step(step_cost: StepCost, grid: Grid | None) -> dict[str, float]:
     return per_step
 
 
-def widen_by_step_time(cost: Estimate, spread: StepTimeSpread | None, measured_by: str = "probe") -> Estimate:
+def widen_by_step_time(
+    cost: Estimate, spread: StepTimeSpread | None, measured_by: str = "probe", spent: float = 0.0
+) -> Estimate:
     """Widen the interval of time or energy by the variation of the time per step.
 
     Args:
         cost: Forecast that allows for the uncertainty of steps alone.
         spread: Variation of the time per step; None leaves the interval as it is and says so.
         measured_by: What measured the time per step.
+        spent: Part of the cost that has been measured already, and is not uncertain.
     """
     value, upper, interval = cost.value, cost.upper, cost.interval
     if spread is None or upper is None or interval.high is None:
         guarantee = f"as for steps, if each step costs what the {measured_by} measured"
         return dataclasses.replace(cost, interval=dataclasses.replace(interval, guarantee=guarantee))
-    low = spread.widen(value, interval.low, (1 - interval.level) / 2)
-    high = spread.widen(value, interval.high, (1 + interval.level) / 2)
+
+    def widened(bound: float, share: float) -> float:
+        return spent + spread.widen(value - spent, bound - spent, share)
+
+    low, high = (
+        widened(bound, (1 + side * interval.level) / 2) for bound, side in ((interval.low, -1), (interval.high, 1))
+    )
     varies = f"the time per step, measured by the {measured_by}, varies by a factor of {spread.factor:.2f}"
     guarantee = f"as for steps; {varies} (one standard deviation)"
-    upper = spread.widen(value, upper, interval.level) if upper >= value else upper
+    upper = widened(upper, interval.level) if upper >= value else upper
     return Estimate(value, Interval(low, high, interval.level, guarantee), upper)
 
 

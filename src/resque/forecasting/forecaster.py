@@ -10,18 +10,18 @@ Bundled updates from other models may shape a forecast while the user's own upda
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
-from resque.errors import SettingError, TooFewUpdatesError
+from resque.errors import TooFewUpdatesError
 from resque.forecasting import costs
 from resque.forecasting.curve_history import FEWEST_CURVES, CurveHistory, central_share, total_steps
 from resque.forecasting.history import ForecastQuery, HistoryRow, evaluation_lag, history_rows, starts_at_target
 from resque.forecasting.intervals import LEVEL, check_level
-from resque.forecasting.prediction import predict_steps
+from resque.forecasting.prediction import StepsModel
 from resque.forecasting.predictors import PREDICTORS
 from resque.forecasting.reliability import (
     check_enough,
@@ -107,7 +107,7 @@ def forecast_from_features(
             record, (*_GROWING, "epochs", *per_step), level, small_test_notes(features, job, level)
         )
     query = ForecastQuery.of(job, features, parent, model_name)
-    own, others = ([*history_rows(updates, "steps", query, ())] for updates in (history, bundled))
+    own, others = ([*history_rows(updates, query, ())] for updates in (history, bundled))
     check_enough(own, others, query)
     known = CurveHistory(history, query, bundled)
     evaluations = [step for step in job.evaluations if step]
@@ -122,7 +122,7 @@ def forecast_from_features(
         steps = Estimate(at := float(job.max_steps), Interval(at, at, level, "the recipe's epochs are fixed"), at)
     return record(
         predictor=", ".join(("learning curves", *scores)),
-        estimates=_estimates(steps, job, history, query, bundled, per_step),
+        estimates=_estimates(steps, job, history, query, bundled, step_cost, grid),
         probability_reached=paths.probability_reached(job.target_accuracy),
         n_history=len(own),
         n_bundled=known.n_bundled,
@@ -140,12 +140,17 @@ def steps_by_predictor(
     history: Sequence[Update], query: ForecastQuery, predictor: str, job: RetrainingJob, bundled: Sequence[Update] = ()
 ) -> float | None:
     """Return the median steps to the target, predicted from one predictor; None where that is impossible."""
-    try:
-        prediction = predict_steps(history, query, (predictor,), bundled)
-    except (TooFewUpdatesError, SettingError):
+    if query.values((predictor,)) is None:
         return None
-    median = math.exp(prediction.distribution.median_before(math.log(job.max_steps)))
-    return job.evaluation_at_or_after(median * (1.0 - evaluation_lag(prediction.rows)(median) / 2.0))
+    try:
+        model = StepsModel(history, query, (predictor,), bundled)
+    except TooFewUpdatesError:
+        return None
+    distribution = model.predict(query)
+    if distribution is None:
+        return None
+    median = math.exp(distribution.median_before(math.log(job.max_steps)))
+    return job.evaluation_at_or_after(median * (1.0 - evaluation_lag(model.rows)(median) / 2.0))
 
 
 def _estimates(
@@ -154,7 +159,8 @@ def _estimates(
     history: Sequence[Update],
     query: ForecastQuery,
     bundled: Sequence[Update],
-    per_step: Mapping[str, float],
+    step_cost: StepCost,
+    grid: Grid | None,
 ) -> dict[str, Estimate]:
     """Return the forecast of every cost of a run."""
     estimates = {"steps": steps, "epochs": costs.scale(steps, 1.0 / job.steps_per_epoch)}
@@ -162,8 +168,8 @@ def _estimates(
         grown = costs.cost_that_grows(cost, steps, history, query, bundled)
         if grown is not None:  # imported histories may hold steps alone
             estimates[cost] = grown
-    spread = costs.step_time_spread(history)
-    for cost, factor in per_step.items():
+    spread = costs.step_time_spread(history, costs.step_time_drift(history, step_cost.steps, bundled))
+    for cost, factor in costs.costs_per_step(step_cost, grid).items():
         estimates[cost] = costs.widen_by_step_time(costs.scale(steps, factor), spread)
     return {name: estimates[name] for name in COSTS if name in estimates}
 

@@ -99,7 +99,7 @@ def _too_few(rows: Sequence[HistoryRow]) -> Iterator[str]:
 
 def _own_values(history: Sequence[Update], query: ForecastQuery, name: str) -> list[float]:
     """Return the values of a predictor in the own updates of the query's model and recipe."""
-    rows = history_rows(history, "steps", query, [name])
+    rows = history_rows(history, query, [name])
     return [row.example.features[0] for row in rows if row.example.group == query.group]
 
 

@@ -246,12 +246,15 @@ class StepCost(Serializable):
         energy_kwh: Energy per step; None if the meter does not measure energy.
         steps: Number of steps in the probe.
         reading: Meter reading of the probe, part of the forecasting overhead.
+        others_busy_share: Share of the machine's processor time that other processes used during the probe; None where
+            it was not measured.
     """
 
     wall_s: float
     energy_kwh: float | None
     steps: int
     reading: EnergyReading
+    others_busy_share: float | None = None
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,8 @@ class Forecast(Displayable):
         shift_types_history: Shift types of those updates.
         max_steps: Step budget of the recipe.
         step_cost: Measured cost of one training step.
-        overhead: Meter reading of computing the forecast: forward passes and probe.
+        overhead: Time and energy of computing the forecast, from the start of the command or call: imports, data,
+            forward passes, probe and fits, without a pilot. What no meter saw has the power of the rest, see its note.
         grid: Grid whose carbon intensity the emissions use; None if not specified.
         alternatives: Predictor → the steps it would forecast alone, for a later comparison with the outcome; a
             number that is not finite is read back from a ledger as None.

@@ -1,5 +1,6 @@
 """Results in the terminal: the description that ``print(result)`` shows, with what only the command line adds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -187,14 +188,13 @@ def show_settlement(summary: "Settlement") -> None:
 
 def show_validation(validation: "CrossValidation") -> None:
     """Print cross-validated accuracy of every predictor, with confidence intervals and what could be left out."""
-    error, pairs = validation.seed_to_seed_error, validation.replicate_pairs
-    known = f"median error {error:.0%}, n = {pairs}" if error is not None else "unknown, no condition has two seeds"
-    lines = [f"{validation.folds} folds; seed-to-seed variability of the steps: {known}"]
+    lines = [f"{validation.folds} folds"]
     if validation.excluded:
         lines.append(f"{validation.excluded} updates of the other type (new task or shift) are not evaluated")
     for name, report in zip(("before training", "in-run, after an epoch"), validation.revised, strict=False):
         if report.reached:
-            accuracy = f"median error {report.median_error:.0%}, within 2× {report.within_factor_2:.0%}"
+            accuracy = f"median factor {report.median_factor:.2f} (error {report.median_error:.0%})"
+            accuracy += f", within 2× {report.within_factor_2:.0%}"
             lines.append(f"{report.n} runs of more than an epoch, {name}: {accuracy}")
             if report.coverage is not None:
                 lines[-1] += f", coverage {report.coverage:.0%}, interval score {report.interval_score:.2f}"
@@ -205,9 +205,12 @@ def show_validation(validation: "CrossValidation") -> None:
     for report in validation.reports:
         bounds = report.coverage_interval
         coverage = "" if bounds is None else f"{report.coverage:.0%} [{bounds.low:.0%}, {bounds.high:.0%}]"
-        rows.append((report.predictor, sentences.format_correlation(report), coverage or NOT_MEASURED))
-    columns = "predictor", "ρ [95% interval]", f"coverage of {validation.level:.0%} [90% interval]"
-    show(Display("Confidence intervals (coverage: clustered by shift type)", columns, rows))
+        width = NOT_MEASURED if report.log_width is None else f"×{math.exp(report.log_width):.3g}"
+        rows.append((report.predictor, sentences.format_correlation(report), coverage or NOT_MEASURED, width))
+    columns = "predictor", "ρ [95% interval]", f"coverage of {validation.level:.0%} [90% interval]", "width"
+    lines = ["ρ: Spearman; coverage: clustered by shift type; width: median of upper over lower bound"]
+    show(Display("Order, and intervals", columns, rows, lines))
+    show(displays.seeds_display(validation.seeds))
 
 
 def show_ledger(

@@ -4,6 +4,7 @@ Each forecast is stored in the ledger.
 """
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from resque._waiting import waiting_since
 from resque.energy.grid import named_grid
 from resque.energy.meters import EnergyMeter, open_meter
-from resque.energy.reading import EnergyReading, join_readings
+from resque.energy.reading import EnergyReading, extend_reading, join_readings
 from resque.errors import SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.forecaster import forecast_from_features
@@ -121,6 +123,7 @@ def forecast(
         >>> sorted(result.estimates)[:3], 0 <= result.probability_reached <= 1
         (['epochs', 'gradient_norm', 'parameter_change'], True)
     """
+    began_s = waiting_since()
     history, grid = ledger if isinstance(ledger, Ledger) else Ledger(ledger), named_grid(country, intensity, pue)
     history.check_writable()
     check_level(level)
@@ -158,7 +161,9 @@ def forecast(
         result = dataclasses.replace(result, notes=(*result.notes, note))
     if (steps := pilot_steps(job.max_steps)) and result.alternatives:  # else it is at the target
         result, state = passes.pilot(known, result, steps, updates)
-    history.add(result)
+    waited_s = time.perf_counter() - began_s - (result.pilot.reading.wall_s if result.pilot else 0.0)
+    overhead = extend_reading(result.overhead, waited_s, "imports, loading, evaluations and fits")
+    history.add(result := dataclasses.replace(result, overhead=overhead))
     if state is not None:
         keep_pilot(history, result, state)
     return result
