@@ -75,7 +75,7 @@ class CurvePrediction:
 
     def probability_reached(self, target: float) -> float:
         """Return the probability that an evaluation reaches the target."""
-        return float(self.weights[self.best[:, -1] >= target].sum())
+        return math.fsum(self.weights[self.best[:, -1] >= target])  # rounded once, so that it falls with the target
 
     def quantile(self, target: float, share: float) -> float:
         """Return a quantile of the steps at which a run ends: at the target, or else at its last evaluation."""
