@@ -39,7 +39,7 @@ _SPENT = {"energy_kwh": "kWh", "carbon_kg": "kg CO2e", "wall_s": "hours", "epoch
 _ADVICE = {
     "energy_kwh": "no meter measured energy; run `resque doctor` to see which meters this machine has",
     "carbon_kg": "name a region with --country or --intensity",
-    "price": "give --price-per-kwh, --price-per-hour or --price-per-label",
+    "price": "give --price-per-kwh or --price-per-hour",
 }
 
 

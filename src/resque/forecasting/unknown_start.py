@@ -58,7 +58,7 @@ def possible_starts(features: Features) -> list[Features]:
     Example:
         >>> estimate = Features(None, 0.7, None, accuracy_method="estimated", accuracy_error_logit=0.5)
         >>> [round(each.accuracy, 2) for each in possible_starts(estimate)]
-        [0.5, 0.57, 0.62, 0.66, 0.7, 0.74, 0.77, 0.81, 0.84]
+        [0.5, 0.58, 0.63, 0.67, 0.7, 0.73, 0.76, 0.8, 0.85]
     """
     if not features.is_estimated or features.accuracy is None:
         return [features]

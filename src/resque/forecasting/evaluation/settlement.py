@@ -6,26 +6,19 @@ A forecast is settled once the update that it was made for is in the ledger.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from resque._display import Display, Displayable
 from resque._format import COST_NAMES, NOT_MEASURED, format_probability, format_share
 from resque.energy.reading import energy_share
-from resque.errors import SettingError
 from resque.ledger.records import BY_BUDGET, BY_USER, COSTS, Forecast, Update
 from resque.types import Interval
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from resque.training.job import RetrainingJob
-
 __all__ = [
     "BUSY", "BUSY_SHARE", "FORECAST", "IDLE", "CostAccuracy", "PredictorScore", "ProbabilityScore", "Settlement",
-    "brier_scores", "check_settles", "comparable_cost", "covers", "differing_settings", "is_covered", "relative_error",
-    "score_predictors", "summarize_settlements",
+    "brier_scores", "comparable_cost", "covers", "is_covered", "relative_error", "score_predictors",
+    "summarize_settlements",
 ]  # fmt: skip
 
 FORECAST = "forecast"
@@ -295,67 +288,6 @@ def relative_error(forecast: Forecast, update: Update, cost: str) -> float | Non
     if estimate is None or not measured or not update.reached:
         return None
     return (estimate.value - measured) / measured
-
-
-def check_settles(model: "nn.Module", job: "RetrainingJob", forecast: Forecast) -> None:
-    """Check that a forecast was made for this update.
-
-    Data that had no labels may have another name since: labels often come with another file. There must be as many
-    training samples as were forecast, and no more test samples.
-
-    Args:
-        model: Model to update.
-        job: Retraining job.
-        forecast: Forecast to settle.
-
-    Raises:
-        SettingError: Other model, data, target accuracy, shift type or recipe.
-    """
-    from resque.ledger.serialization import from_dict
-    from resque.models.weights import fingerprint
-    from resque.training.recipe import Recipe, recipe_to_dict
-
-    # a forecast of an earlier version lacks the newer settings, which had their defaults
-    changed = differing_settings(recipe_to_dict(from_dict(Recipe, forecast.recipe)), recipe_to_dict(job.recipe))
-    theirs, ours = (", ".join(f"{name} {pair[side]}" for name, pair in changed.items()) for side in (0, 1))
-    compared = {
-        "model": (forecast.parent, job.parent or fingerprint(model)),
-        "training data": (forecast.train_data, job.train.name),
-        "test data": (forecast.test_data, job.test.name),
-        "target accuracy": (forecast.target_accuracy, job.target_accuracy),
-        "shift type": (forecast.shift_type, job.effective_shift_type),
-        "recipe": (theirs, ours),
-    }
-    missing = forecast.missing_labels
-    if missing.train and missing.train == len(job.train):  # labels come with another file
-        del compared["training data"]
-    if missing.test and len(job.test) <= missing.test:
-        del compared["test data"]
-    for what, (expected, given) in compared.items():
-        if expected != given:
-            made = f"forecast {forecast.id} was made for {what} {expected}"
-            raise SettingError(f"{made}, not {given}: make a new forecast")
-
-
-def differing_settings(expected: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return each setting of a recipe that differs, with both values; a setting on one side only is not compared.
-
-    Numbers may differ in the seventh digit, as single precision does; words may differ in case.
-
-    Example:
-        >>> differing_settings({"optimizer": "adam", "batch_size": 32}, {"optimizer": "Adam", "batch_size": 64})
-        {'batch_size': (32, 64)}
-    """
-    shared = {name: (value, given[name]) for name, value in expected.items() if name in given}
-    return {name: pair for name, pair in shared.items() if not _is_same(*pair)}
-
-
-def _is_same(expected: Any, given: Any) -> bool:
-    if isinstance(expected, int | float) and isinstance(given, int | float):
-        return math.isclose(expected, given, rel_tol=1e-6)
-    if isinstance(expected, str) and isinstance(given, str):
-        return expected.casefold() == given.casefold()
-    return bool(expected == given)
 
 
 def _probability_score(settled: Sequence[tuple[Forecast, Update]]) -> ProbabilityScore | None:
