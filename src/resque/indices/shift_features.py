@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from resque.data.dataset import LabeledDataset
 from resque.energy.clock import now
 from resque.indices.baselines.model_outputs import OutputCollector
+from resque.indices.baselines.refit import RefitSums
 from resque.indices.baselines.scores import baseline_scores
 from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
@@ -24,7 +25,6 @@ from resque.training.job import RetrainingJob
 
 __all__ = ["adapted_scores", "shift_features"]
 
-_MAX_PRODUCT_BYTES = 2**30
 _OnBatch = Callable[[Tensor, Tensor, Tensor], None]
 
 
@@ -52,8 +52,8 @@ def shift_features(
     (which is there without ``original``, too), and pass 2 evaluates the refit head as well.
 
     Baselines, pass 4 and the refit head need a dense head and labels of the training data; pass 5 needs labels of the
-    test data. The products of the head's inputs may take at most 1 GiB: by class for the baselines, in all for the
-    refit head. Without a refit head, pass 4 takes at most 2,000 samples.
+    test data. The products of the head's inputs may take at most 1 GiB, or baselines and refit head are left out.
+    Without a refit head, pass 4 takes at most 2,000 samples. TransRate, which takes more memory, is no feature.
 
     Args:
         model: Model as it is now; it is left as it was found.
@@ -201,6 +201,6 @@ def _profile_like(
 
 def _output_collector(data: LabeledDataset, width: int | None) -> OutputCollector | None:
     """Return a collector for the baselines; None without a dense head, or if the products would not fit."""
-    if width is None or 8 * len(data.classes) * width**2 > _MAX_PRODUCT_BYTES:
+    if width is None or not RefitSums.fit_into_memory(width):
         return None
     return OutputCollector(data.classes, len(data))
