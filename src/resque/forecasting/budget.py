@@ -39,8 +39,9 @@ _SPENT = {"energy_kwh": "kWh", "carbon_kg": "kg CO2e", "wall_s": "hours", "epoch
 _ADVICE = {
     "energy_kwh": "no meter measured energy; run `resque doctor` to see which meters this machine has",
     "carbon_kg": "name a region with --country or --intensity",
-    "price": "give --price-per-kwh or --price-per-hour",
+    "price": "give --price-per-kwh, --price-per-hour or --price-per-label",
 }
+_ADVICE_FOR_A_RUN = {**_ADVICE, "price": "give --price-per-kwh or --price-per-hour"}  # which labels are no cost of
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def check_measurable(budget: Budget, grid: Grid | None, measures_energy: bool = 
         "energy_kwh": [] if measures_energy else budget.energy_limits,
     }
     missing = [
-        f"--{name.replace('_', '-')} cannot be held: {_ADVICE[cost]}"
+        f"--{name.replace('_', '-')} cannot be held: {_ADVICE_FOR_A_RUN[cost]}"
         for cost, names in needs.items()
         for name in names
         if getattr(budget, name) is not None

@@ -9,6 +9,7 @@ from resque.data.dataset import LabeledDataset
 from resque.energy.clock import now
 from resque.indices.accuracy_estimate import estimate_accuracy
 from resque.indices.baselines.model_outputs import OutputCollector
+from resque.indices.baselines.refit import RefitSums
 from resque.indices.baselines.scores import baseline_scores
 from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
@@ -25,7 +26,6 @@ from resque.training.job import RetrainingJob
 
 __all__ = ["adapted_scores", "shift_features"]
 
-_MAX_PRODUCT_BYTES = 2**30
 _OnBatch = Callable[[Tensor, Tensor, Tensor], None]
 
 
@@ -55,8 +55,8 @@ def shift_features(
     Baselines, pass 4 and the refit head need a dense head and labels of the training data. Without labels of the test
     data pass 4 is left out, and passes 2 and 5 together estimate the accuracy
     (:func:`resque.indices.accuracy_estimate.estimate_accuracy`). The products of the head's inputs may take at most
-    1 GiB: by class for the baselines, in all for the refit head. Without a refit head, pass 4 takes at most 2,000
-    samples.
+    1 GiB, or baselines and refit head are left out. Without a refit head, pass 4 takes at most 2,000 samples.
+    TransRate, which takes more memory, is no feature.
 
     Args:
         model: Model as it is now; it is left as it was found.
@@ -215,6 +215,6 @@ def _profile_like(
 
 def _output_collector(data: LabeledDataset, width: int | None) -> OutputCollector | None:
     """Return a collector for the baselines; None without a dense head, or if the products would not fit."""
-    if width is None or 8 * len(data.classes) * width**2 > _MAX_PRODUCT_BYTES:
+    if width is None or not RefitSums.fit_into_memory(width):
         return None
     return OutputCollector(data.classes, len(data))
