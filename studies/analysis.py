@@ -17,8 +17,8 @@ import numpy as np
 from scipy import stats
 
 from presets import TaskStudy
-from resque.forecasting.evaluation.cross_validation import seed_to_seed_error
 from resque.forecasting.evaluation.metrics import correlation_interval
+from resque.forecasting.evaluation.replicates import seed_variability
 from resque.ledger.migration import modernize
 from resque.ledger.records import Cost, Update
 from resque.ledger.serialization import from_dict
@@ -159,7 +159,7 @@ def seed_variation(runs: Sequence[Run], target: float) -> SeedVariation:
         return SeedVariation(0, None, None, None)
     degrees_of_freedom = sum(len(pairs) - 1 for pairs in repeated)
     index, steps = np.sqrt(sum(((pairs - pairs.mean(0)) ** 2).sum(0) for pairs in repeated) / degrees_of_freedom)
-    error = seed_to_seed_error([run.update for run in runs], target)[0] if target >= 0.0 else None
+    error = seed_variability([run.update for run in runs], target).replicate_error if target >= 0.0 else None
     return SeedVariation(len(repeated), float(index), math.exp(float(steps)), error)
 
 

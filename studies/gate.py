@@ -93,8 +93,8 @@ def _decisions(
             return
         steps = total_steps(paths, target, evaluations, LEVEL, "", central_share(LEVEL))
         probability = paths.probability_reached(target)
-        rows = [*history_rows(own, "steps", query, ())]
-        issues = unreliability_reasons(rows, own, query, step_s=1.0)
+        rows = [*history_rows(own, query, ())]
+        issues = unreliability_reasons(rows, own, query, "a pilot")
     else:
         evaluations = known_evaluations(run, query.max_steps) or []
         revision = revise_forecast(history.start(query), query, run.curve.until(PILOT), LEVEL, evaluations)

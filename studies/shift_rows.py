@@ -66,7 +66,7 @@ def retrain_for_shift(study: ShiftStudy, seed: int, shift: Shifted, weights: str
         indices, values = {form_title(*study.forms[0]): features.index_rad}, candidates_row(study, weights, model, job)
     else:
         indices, values = dict(index_forms(study, model, weights, train)), {}
-    baselines = baseline_scores(collect_outputs(model, train), before)
+    baselines = baseline_scores(collect_outputs(model, train, by_class=True), before)
     cost = step_cost(study, weights)
     update = retrain(model, job, meter=meter(), features=features, step_cost=cost, model_name=study.model)
     return {

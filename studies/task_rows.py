@@ -54,11 +54,11 @@ def learn_task(study: TaskStudy, source: str, target: str, seed: int, weights: s
         torch.manual_seed(seed)
         learner, task = with_new_head(model, train)
     learner, recipe = on_device(learner), named_recipe(study.recipe)
-    before = baseline_scores(collect_outputs(learner, task))
+    before = baseline_scores(collect_outputs(learner, task, by_class=True))
     warmed = copy.deepcopy(learner)
     epoch = dataclasses.replace(recipe, fixed_epochs=1)
     warm_up = retrain(warmed, RetrainingJob(task, test, 1.0, epoch, seed), meter=meter(), model_name=study.model)
-    after = baseline_scores(collect_outputs(warmed, task))
+    after = baseline_scores(collect_outputs(warmed, task, by_class=True))
     update = retrain(learner, RetrainingJob(task, test, 1.0, recipe, seed), meter=meter(), model_name=study.model)
     return {
         "study": study.name,

@@ -98,7 +98,7 @@ def test_a_decision_prints_bounds_budgets_and_reasons():
 def test_a_settlement_of_nothing_prints_dashes():
     text = str(summarize_settlements([]))
     assert text.startswith("Forecast accuracy over 0 settled updates")
-    assert re.search(r"^energy +0 of 0 +–$", text, re.M)
+    assert re.search(r"^energy +0 +– +– +– +0 of 0 +–$", text, re.M)
 
 
 def test_repr_stays_the_dataclasses_and_what_is_not_finite_is_null():

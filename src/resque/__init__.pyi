@@ -28,6 +28,7 @@ from .indices.results import (
 )
 from .indices.task import resque_task as resque_task
 from .indices.task_features import TaskIndexSettings as TaskIndexSettings, task_index as task_index
+from .indices.task_table import TaskTable as TaskTable, score_tasks as score_tasks
 from .indices.torchmetrics_wrappers import ProfileMetric as ProfileMetric, TaskMetric as TaskMetric
 from .ledger.records import (
     Cost as Cost,
@@ -36,6 +37,7 @@ from .ledger.records import (
     Forecast as Forecast,
     ForecastRevision as ForecastRevision,
     LearningCurve as LearningCurve,
+    MissingLabels as MissingLabels,
     Pilot as Pilot,
     StepCost as StepCost,
     Update as Update,

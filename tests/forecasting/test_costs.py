@@ -3,11 +3,22 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from doubles import synthetic_update
 from power_law import forecast_for, history, runs
 from resque.energy.grid import Grid
-from resque.forecasting.costs import StepTimeSpread, rescale_with_steps, step_time_spread, widen_by_step_time
+from resque.forecasting.costs import (
+    StepTimeSpread,
+    rescale_with_steps,
+    scale,
+    step_time_drift,
+    step_time_spread,
+    widen_by_step_time,
+)
 from resque.ledger.records import Estimate, LearningCurve
 from resque.types import Interval
 
@@ -67,8 +78,7 @@ def test_zero_intensity_gives_zero_carbon(job):
 
 
 def test_widened_bounds_stay_on_their_sides_at_any_level():
-    cost = Estimate(100.0, Interval(80.0, 300.0, 0.4, ""), 250.0)
-    found = widen_by_step_time(cost, StepTimeSpread(0.3, 10))
+    found = widen_by_step_time(a_cost(), StepTimeSpread(0.3, 10))
     assert found.interval.low < 80.0 < 300.0 < found.interval.high
     assert found.upper > 250.0
 
@@ -91,7 +101,78 @@ def test_time_per_step_is_as_uncertain_as_between_runs(job):
         assert other[cost].interval.high > 1.3 * one[cost].interval.high
         assert other[cost].upper > 1.1 * one[cost].upper
     unknown = [dataclasses.replace(u, host={}) for u in apart]
-    assert (
-        "if each step costs what the probe measured"
-        in forecast_for(unknown, job).estimates["wall_s"].interval.guarantee
+    assert step_time_spread(unknown) is None
+    assert "if each step costs what the probe measured" in widen_by_step_time(a_cost(), None).interval.guarantee
+
+
+def a_cost():
+    return Estimate(100.0, Interval(80.0, 300.0, 0.4, ""), 250.0)
+
+
+def timed(rates, name):
+    """A run whose first 100 steps and next 400 take so long each."""
+    first, rest = rates
+    steps, nothing = (0, 50, 100, 300, 500), (None,) * 5
+    times = 0.0, 50 * first, 100 * first, 100 * first + 200 * rest, 100 * first + 400 * rest
+    update = synthetic_update(name, index=0.5, steps=500)
+    curve = LearningCurve(steps, (0.5, 0.6, 0.7, 0.8, 0.9), nothing, times, nothing, nothing, nothing, 10)
+    return dataclasses.replace(update, curve=curve, cost=dataclasses.replace(update.cost, wall_s=times[-1]))
+
+
+@pytest.mark.parametrize("own", [0, 3, 12])
+@pytest.mark.parametrize("source", ["probe", "pilot"])
+@pytest.mark.parametrize("drift", ["steady", "drifting", "becomes busy"])
+def test_interval_of_the_time_covers_at_nominal_rate_whatever_the_drift(own, source, drift):
+    """Runs of known drift: the coverage of 200 forecasts by intervals of 80 %."""
+    random = np.random.default_rng([own, len(source), len(drift)])
+
+    def rates():
+        between = 0.2 * random.normal() if source == "probe" and own else 0.0
+        change = {"steady": 0.1, "drifting": 0.4, "becomes busy": 0.1}[drift] * random.normal()
+        if drift == "becomes busy" and random.random() < 0.25:
+            change += math.log(2.0)
+        return math.exp(between), math.exp(between + change)
+
+    covered = 0
+    for _ in range(200):
+        history = [timed(rates(), f"o{n}") for n in range(own)]
+        bundled = [timed(rates(), f"b{n}") for n in range(30)]
+        first, rest = rates()
+        log_steps, spread_of_steps = math.log(400.0), 0.2
+        steps = math.exp(log_steps + spread_of_steps * random.normal())  # after the first 100
+        low, high, upper = (math.exp(log_steps + z * spread_of_steps) for z in (-1.2816, 1.2816, 0.8416))
+        ahead = Estimate(400.0, Interval(low, high, 0.8, ""), upper)
+        if source == "pilot":
+            spread, spent = step_time_drift(history, 100, bundled), 100 * first
+            forecast = widen_by_step_time(shifted(scale(ahead, first), spent), spread, "pilot", spent)
+            measured = spent + steps * rest
+        else:
+            spread = step_time_spread(history, step_time_drift(history, 100, bundled))
+            forecast = widen_by_step_time(scale(ahead, first if not own else rates()[0]), spread)
+            measured = steps * (rest if not own else (100 * first + 400 * rest) / 500)
+        covered += measured in forecast.interval
+    assert 0.7 <= covered / 200 <= 0.92
+
+
+def shifted(estimate, by):
+    low, high = (bound + by for bound in (estimate.interval.low, estimate.interval.high))
+    return Estimate(
+        estimate.value + by, dataclasses.replace(estimate.interval, low=low, high=high), estimate.upper + by
     )
+
+
+@given(st.floats(0.0, 500.0), st.floats(1.0, 500.0), st.floats(0.0, 0.9), st.floats(1.0, 5.0), st.floats(0.05, 1.0))
+def test_what_is_spent_is_not_uncertain(spent, value, below, above, deviation):
+    rest = Estimate(value, Interval(value * (1 - below), value * above, 0.8, ""), value * above)
+    spread = StepTimeSpread(deviation, 6)
+    whole, alone = widen_by_step_time(shifted(rest, spent), spread, "pilot", spent), widen_by_step_time(rest, spread)
+    for one, other in (
+        (whole.interval.low, alone.interval.low), (whole.interval.high, alone.interval.high), (whole.upper, alone.upper)
+    ):  # fmt: skip
+        assert one == pytest.approx(other + spent, rel=1e-6, abs=1e-6)
+    assert whole.interval.low >= spent
+
+
+def test_too_few_runs_say_nothing_about_the_drift():
+    assert step_time_drift([timed((1.0, 2.0), f"o{n}") for n in range(3)], 100) is None
+    assert step_time_drift([timed((1.0, 2.0), f"o{n}") for n in range(9)], 400) is None  # no rest to compare with

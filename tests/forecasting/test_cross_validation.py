@@ -5,14 +5,16 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from doubles import synthetic_update
 from resque.errors import SettingError, TooFewUpdatesError
+from resque.forecasting.evaluation import folds
 from resque.forecasting.evaluation.cross_validation import (
     BY,
     FORECAST,
     cross_validate,
-    seed_to_seed_error,
 )
 from resque.forecasting.evaluation.folds import (
     CONSTANT,
@@ -21,8 +23,11 @@ from resque.forecasting.evaluation.folds import (
     STEP_BUDGET,
     TrainingFolds,
 )
+from resque.forecasting.evaluation.replicates import SeedVariability, seed_variability
+from resque.forecasting.evaluation.settlement import brier_scores
 from resque.forecasting.history import ForecastQuery
 from resque.forecasting.predictors import PREDICTORS
+from resque.reporting import console
 from resque.reporting.tables import show_validation
 
 
@@ -107,6 +112,24 @@ def test_every_predictor_gets_the_bundled_updates_that_the_forecast_gets():
     assert shaped.reports[0].interval_score != bare.reports[0].interval_score
 
 
+@pytest.mark.parametrize(("types", "seeds"), [(3, 2), (4, 1)])
+def test_each_model_is_fitted_once_for_a_fold(monkeypatch, types, seeds):
+    """As often for many held-out updates of a fold as for one: a fit is what costs."""
+    counts = {}
+    for name in ("StepsModel", "CurveHistory"):
+        real = getattr(folds, name)
+        monkeypatch.setattr(folds, name, lambda *given, name=name, real=real: counts[name].append(real) or real(*given))
+
+    def fits(levels):
+        counts.update(StepsModel=[], CurveHistory=[])
+        cross_validate(history(types, levels, seeds), 0.9)
+        return {name: len(fitted) for name, fitted in counts.items()}
+
+    few = fits(2)
+    assert few == fits(3)
+    assert few["CurveHistory"] == types * seeds  # each seed is a model of its own
+
+
 def test_constant_median_is_the_median_of_the_training_folds():
     """It is the same for every held-out update of one fold."""
     found = cross_validate(history(), 0.9)
@@ -187,15 +210,70 @@ def test_leaving_out_a_shift_type_is_harder_than_a_condition():
     assert by_condition.median_error < by_kind.median_error
 
 
-def test_seed_to_seed_error_is_the_median_over_pairs():
-    two = [dataclasses.replace(u, curve=dataclasses.replace(u.curve, steps=(0, 1, 2, 3, steps)))
-           for u, steps in zip(history(1, 1), (100, 150), strict=True)]  # fmt: skip
-    assert seed_to_seed_error(two, 0.9) == (pytest.approx((50 / 150 + 50 / 100) / 2), 2)
-    assert seed_to_seed_error(two[:1], 0.9) == (None, 0)
-    again = [dataclasses.replace(u, seed=0, parent="p") for u in two]
-    assert seed_to_seed_error(again, 0.9) == (None, 0)
-    unknown = [dataclasses.replace(two[0], seed=None), two[1]]
-    assert seed_to_seed_error(unknown, 0.9) == (None, 0)
+def repeated(*conditions, **more):
+    """One run for each number of steps in each condition."""
+    return [
+        dataclasses.replace(
+            history(1, 1, 1)[0],
+            id=f"{name}-{seed}",
+            train_data=f"d{name}",
+            seed=seed,
+            curve=dataclasses.replace(history(1, 1, 1)[0].curve, steps=(0, 1, 2, 3, steps)),
+            **more,
+        )
+        for name, runs in enumerate(conditions)
+        for seed, steps in enumerate(runs)
+    ]
+
+
+def test_replicate_error_is_the_median_over_pairs():
+    two = repeated((100, 150))
+    found = seed_variability(two, 0.9)
+    assert found.pairs == 2
+    assert found.replicate_error == pytest.approx((50 / 150 + 50 / 100) / 2)
+    assert found.replicate_factor == pytest.approx(1.5)
+    nothing = SeedVariability(0, None, None, 0, None, None)
+    assert seed_variability(two[:1], 0.9) == nothing
+    assert seed_variability([dataclasses.replace(u, seed=0) for u in two], 0.9) == nothing
+    assert seed_variability([dataclasses.replace(two[0], seed=None), two[1]], 0.9) == nothing
+    assert seed_variability(repeated((100,), (150,)), 0.9) == nothing
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("spread", [0.1, 0.4])
+def test_noise_is_the_error_of_a_forecaster_who_knows_the_mean(seeds, spread):
+    """Whatever the number of seeds; the replicate error is larger by the square root of two."""
+    random = np.random.default_rng(seeds)
+    noise = spread * random.normal(size=(1500 // seeds, seeds))
+    noise -= noise.mean()
+    steps = np.round(np.exp(9.0 + noise)).astype(int).tolist()
+    found = seed_variability(repeated(*steps), 0.9)
+    assert found.runs == np.size(steps)
+    assert math.log(found.noise_factor) == pytest.approx(np.median(abs(noise)), rel=0.08)
+    assert found.noise_error == pytest.approx(np.median(abs(np.expm1(-noise))), rel=0.08)
+    assert math.log(found.replicate_factor) == pytest.approx(math.sqrt(2) * np.median(abs(noise)), rel=0.1)
+
+
+@given(st.lists(st.tuples(st.floats(0.0, 1.0), st.booleans()), min_size=1, max_size=20))
+def test_base_rate_is_the_best_constant_probability(known):
+    brier, base_rate = brier_scores(known)
+    probability, reached = np.array(known, dtype=float).T
+    assert brier == pytest.approx(np.mean((probability - reached) ** 2))
+    assert base_rate == pytest.approx(min(np.mean((share - reached) ** 2) for share in (reached.mean(), 0.0, 1.0)))
+
+
+def test_printed_validation_fits_80_columns_with_base_rate_factor_and_noise(monkeypatch, capsys):
+    monkeypatch.setattr(console.out, "width", 80)
+    found = cross_validate(history(3, 3), 0.9)
+    wide = dataclasses.replace(found.reports[0], predictor="parameters × samples", n=100, reached=100)
+    found = dataclasses.replace(found, reports=(*found.reports, wide))
+    show_validation(found)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for shown in ("base rate", "factor", "replicate error", "(noise)", f"{found.seeds.noise_factor:.2f}"):
+        assert shown in " ".join(out.split())
+    assert found.to_dict()["reports"][0]["base_rate_brier"] == found.reports[0].base_rate_brier
+    assert found.to_dict()["seeds"]["noise_error"] == found.seeds.noise_error
 
 
 def test_impossible_folds_are_refused():

@@ -21,7 +21,7 @@ from resque.forecasting.curve_history import CurveHistory
 from resque.forecasting.early_stopping import BudgetStop, stop_in_hindsight
 from resque.forecasting.evaluation.cross_validation import cross_validate
 from resque.forecasting.evaluation.settlement import is_covered, summarize_settlements
-from resque.forecasting.history import ForecastQuery, cost_or_lower_bound
+from resque.forecasting.history import ForecastQuery, steps_or_lower_bound
 from resque.forecasting.landmarking import revise_forecast
 from resque.forecasting.learning_curves import CurvePrediction
 from resque.ledger.bundled import bundled_updates
@@ -283,10 +283,10 @@ def ended_at(update, step):
 @pytest.mark.parametrize("reason", ["kWh", "kg CO2e", "hours", "epochs", "price", "would not reach"])
 def test_a_run_that_its_budget_ended_is_censored_where_it_ended(reason):
     update = ended_early(synthetic_update("u", index=0.5, steps=100), stopped_by=f"budget: {reason}")
-    assert cost_or_lower_bound(update, 0.9, "steps", max_steps=1000) == (40, True)
-    assert cost_or_lower_bound(update, 0.6, "steps", max_steps=1000)[1] is False  # read at what it did reach
+    assert steps_or_lower_bound(update, 0.9, max_steps=1000) == (40, True)
+    assert steps_or_lower_bound(update, 0.6, max_steps=1000)[1] is False  # read at what it did reach
     plateau = dataclasses.replace(update, stopped_by="tolerance 0.01")
-    assert cost_or_lower_bound(plateau, 0.9, "steps", max_steps=1000) == (1000, True)
+    assert steps_or_lower_bound(plateau, 0.9, max_steps=1000) == (1000, True)
 
 
 def test_settlement_judges_no_forecast_by_a_run_that_its_budget_ended():

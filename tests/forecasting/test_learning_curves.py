@@ -70,6 +70,19 @@ def test_fit_equals_a_general_optimizer():
         assert loss(ours) <= optimize.minimize(loss, mean, method="BFGS").fun + 1e-3
 
 
+@given(st.lists(st.tuples(st.floats(2.0, 600.0), st.floats(0.55, 0.98), st.integers(3, 20)), min_size=2, max_size=6))
+def test_a_curve_is_fitted_the_same_alone_and_beside_others(curves):
+    """Some are done after a few steps, and the others go on."""
+    examples = [begun(curve(pace, level, noise=0.01, seed=n), STEPS[n]) for pace, level, n in curves]
+    means = np.tile(learning_curves._START, (len(examples), 1))
+    precisions = np.tile(np.diag(learning_curves._START_DEVIATIONS**-2.0), (len(examples), 1, 1))
+    together, hessians = FittedCurves(examples).fit(means, means, precisions)
+    for place, example in enumerate(examples):
+        alone, hessian = FittedCurves([example]).fit(means[:1], means[:1], precisions[:1])
+        assert alone[0] == pytest.approx(together[place], abs=1e-5)
+        assert hessian[0] == pytest.approx(hessians[place], rel=1e-3)
+
+
 @pytest.mark.parametrize("seen", [0, 1, 6])
 def test_posterior_is_importance_sampling_by_its_formulas(seen):
     """The weights against SciPy's t and normal densities, the drift against the conditional normal distribution."""

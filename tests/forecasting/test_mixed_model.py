@@ -5,8 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from resque.forecasting import mixed_model
+from resque.forecasting.curve_shape import CurveExample
+from resque.forecasting.learning_curves import CurveModel
 from resque.forecasting.mixed_model import Deviations, MixedModel, TrainingExample
 from simulations import simulated
 
@@ -78,17 +82,44 @@ def test_bounds_are_fitted_like_a_sample_of_the_truncated_normal(seed):
     assert prediction.deviation == pytest.approx(kept.std(), rel=0.1)
 
 
-def test_fit_uses_one_thread_and_restores_the_number(monkeypatch):
+@pytest.mark.parametrize("seed", range(6))
+def test_bounds_are_a_fixed_point_of_expectation_propagation(seed):
+    """One more round by its textbook formulas, with the inverse of the whole covariance, changes nothing."""
+    random = np.random.default_rng(seed)
+    n, censored = 12, np.arange(12) < 3 + seed
+    root = random.normal(size=(n, n))
+    covariance, values = root @ root.T + np.eye(n), random.normal(size=n)
+    centers, variances = mixed_model._fit_bounds(covariance, values, censored)
+    own = np.zeros(n)
+    own[censored] = variances
+    observed = values.copy()
+    observed[censored] = centers
+    gain = np.linalg.inv(covariance + np.diag(own))
+    for place, i in enumerate(np.flatnonzero(censored)):
+        mean, variance = (covariance @ gain @ observed)[i], (covariance - covariance @ gain @ covariance)[i, i]
+        left = 1.0 / (1.0 / variance - 1.0 / variances[place])
+        cavity = stats.norm(left * (mean / variance - centers[place] / variances[place]), math.sqrt(left))
+        bound = (values[i] - cavity.mean()) / cavity.std()
+        above = stats.truncnorm(bound, np.inf, cavity.mean(), cavity.std())
+        assert (mean, variance) == pytest.approx((above.mean(), above.var()), rel=1e-4)
+
+
+def curves():
+    return [CurveExample((1, 2, 4, 8), (0.5, 0.6, 0.7, 0.7 + 0.01 * n), 0.4, condition=n) for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("model", "part", "rows"), [(MixedModel, "_covariance", simulated(2, 2)), (CurveModel, "_leave_fold_out", curves())]
+)
+def test_fit_uses_one_thread_and_restores_the_number(monkeypatch, model, part, rows):
     def threads():
         return {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"}
 
-    seen, covariance = [], MixedModel._covariance
-    monkeypatch.setattr(
-        MixedModel, "_covariance", lambda model, *rows: seen.append(threads()) or covariance(model, *rows)
-    )
+    seen, real = [], getattr(model, part)
+    monkeypatch.setattr(model, part, lambda *given: seen.append(threads()) or real(*given))
     with threadpool_limits(2, user_api="blas"):
         before = threads()
-        MixedModel(simulated(2, 2))
+        model(rows)
         assert threads() == before
     assert seen == [{1}] * len(seen) != []
 

@@ -1,16 +1,20 @@
 """Settled forecasts: errors, coverage and the comparison of predictors."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from doubles import synthetic_update
 from power_law import GRID, forecast_for, history
 from resque.energy.grid import Grid
 from resque.errors import LedgerError, SettingError
 from resque.forecasting.evaluation.settlement import (
+    BUSY,
     FORECAST,
+    IDLE,
     ProbabilityScore,
     check_settles,
     is_covered,
@@ -68,7 +72,7 @@ def test_summary_holds_coverage_totals_and_scores(job):
     probability = [forecast.probability_reached for forecast, _ in settled]
     brier = ((1 - probability[0]) ** 2 + (1 - probability[1]) ** 2 + probability[2] ** 2) / 3
     assert summary.probability_score == ProbabilityScore(
-        3, 2, pytest.approx(np.mean(probability)), pytest.approx(brier)
+        3, 2, pytest.approx(np.mean(probability)), pytest.approx(brier), pytest.approx(2 / 9)
     )
     broken_off = [(forecast, dataclasses.replace(update, stopped_by="max hours")) for forecast, update in settled]
     assert summarize_settlements(broken_off).probability_score.n == 2
@@ -78,6 +82,46 @@ def test_summary_holds_coverage_totals_and_scores(job):
     steps = [pair[0].estimates["steps"].value for pair in settled[:2]]
     factors = [max(a / b, b / a) for a, b in zip(steps, (240, 900), strict=True)]
     assert scores[FORECAST].median_factor == pytest.approx(np.median(factors))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_time_and_energy_are_judged_as_steps_are(job, seed):
+    """Known factors between forecast and measured cost, on machines with and without other work."""
+    random = np.random.default_rng(seed)
+    forecast, pairs, logs = forecast_for(history(types=("gaussian",)), job), [], {}
+    loads = random.permutation([None, 0.0, 0.05, 0.0999, 0.1, 0.5, 1.0, 0.02])
+    costs = ("steps", "wall_s", "energy_kwh")
+    for n, load in enumerate(loads):
+        given = dataclasses.replace(forecast, step_cost=dataclasses.replace(forecast.step_cost, others_busy_share=load))
+        factors = dict(zip(costs, np.exp(random.normal(size=3)), strict=True))
+        values = {cost: forecast.estimates[cost].value * factor for cost, factor in factors.items()}
+        values["steps"] = max(1, round(values["steps"]))
+        update = synthetic_update(f"s{n}", index=0.5, steps=values["steps"], forecast_id=forecast.id)
+        pairs.append((given, dataclasses.replace(update, cost=dataclasses.replace(update.cost, **values))))
+        for cost in costs:
+            logs.setdefault(cost, []).append(math.log(forecast.estimates[cost].value / values[cost]))
+    summary = summarize_settlements(pairs)
+    groups = {"": [True] * 8, IDLE: [x is not None and x < 0.1 for x in loads]}
+    groups[BUSY] = [x is not None and x >= 0.1 for x in loads]
+    for found in summary.accuracy:
+        if found.cost not in costs:
+            continue
+        errors = np.array(logs[found.cost])[np.array(groups[found.load])]
+        assert found.n == found.intervals == len(errors)
+        assert found.median_factor == pytest.approx(np.exp(np.median(abs(errors))))
+        assert found.median_error == pytest.approx(np.median(abs(np.expm1(errors))))
+        assert found.within_factor_2 == np.mean(abs(errors) <= math.log(2))
+        wilson = stats.binomtest(found.covered, found.intervals).proportion_ci(0.9, method="wilson")
+        assert (found.coverage_interval.low, found.coverage_interval.high) == pytest.approx(tuple(wilson), abs=1e-6)
+    by_load = {(each.cost, each.load) for each in summary.accuracy if each.load}
+    assert by_load == {(cost, load) for cost in costs[1:] for load in (IDLE, BUSY)}
+    assert str(summary).count("busy machine") == 2
+
+
+def test_forecasts_of_unknown_load_are_in_neither_group(job):
+    summary = summarize_settlements(settled_updates(job))
+    assert {each.load for each in summary.accuracy} == {""}
+    assert "machine" not in str(summary)
 
 
 def test_sentence_compares_on_the_same_updates(job):

@@ -6,15 +6,18 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import mutual_info_score
 from sklearn.neighbors import KNeighborsClassifier
+from torch import nn
 
 from resque.data.shifts import parse_shift
-from resque.errors import RepresentationError
+from resque.errors import DataError, RepresentationError
 from resque.indices.baselines.model_outputs import collect_outputs
 from resque.indices.baselines.moments import Moments
 from resque.indices.baselines.scores import SHIFT_DISTANCES, TRANSFERABILITY, baseline_scores
@@ -44,8 +47,8 @@ def drawn(n=120, d=6, classes=3, apart=1.0, seed=0):
     return generator.normal(0, 1, (n, d)) * generator.uniform(0.3, 2, d) + directions[labels] + 3.0, labels
 
 
-def moments_of(rows, labels):
-    moments = Moments(np.unique(labels))
+def moments_of(rows, labels, by_class=False):
+    moments = Moments(np.unique(labels), by_class)
     for part in np.array_split(np.arange(len(rows)), 4):
         moments.update(rows[part], labels[part])
     return moments
@@ -111,7 +114,7 @@ def test_transrate_matches_its_definition(data):
         return 0.5 * np.linalg.slogdet(np.eye(6) + part.T @ part / (len(part) * 1e-4))[1]
 
     expected = rate(centered) - sum(np.mean(labels == k) * rate(centered[labels == k]) for k in np.unique(labels))
-    assert transrate(moments_of(*data)) == pytest.approx(expected, rel=1e-9)
+    assert transrate(moments_of(*data, by_class=True)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_gbc_is_the_log_of_the_published_form_and_does_not_underflow(data):
@@ -144,6 +147,68 @@ def test_distances_match_their_definitions(data, scale):
     assert frechet_distance(moments_of(*one), moments_of(*one)) == pytest.approx(0.0, abs=1e-9)
     with pytest.raises(RepresentationError, match="widths 6 and 5"):
         linear_mmd(moments_of(*one), moments_of(*drawn(d=5)))
+
+
+@given(st.integers(2, 60), st.integers(2, 40), st.integers(1, 30), st.integers(0, 20), st.integers(0, 10**6))
+def test_frechet_distance_holds_for_any_rank_and_in_both_orders(n, m, d, rank, seed):
+    """Oracle: tr (S S')^(1/2) is the sum of the singular values of the products of the samples, / sqrt(n m)."""
+    generator = np.random.default_rng(seed)
+    rows = [generator.normal(0, 2, (size, d)) @ generator.normal(0, 1, (d, d)) + 3.0 for size in (n, m)]
+    rows[0][:, rank:] = 1.5  # features without variance
+    first, second = (moments_of(x, np.zeros(len(x), dtype=int)) for x in rows)
+    centered = [x - x.mean(0) for x in rows]
+    cross = np.linalg.svd(centered[0] @ centered[1].T, compute_uv=False).sum() / np.sqrt(n * m)
+    spread = sum((x**2).sum() / len(x) for x in centered)
+    expected = ((rows[0].mean(0) - rows[1].mean(0)) ** 2).sum() + spread - 2.0 * cross
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-9, abs=1e-9 * spread)
+    assert frechet_distance(second, first) == pytest.approx(expected, rel=1e-9, abs=1e-9 * spread)
+
+
+SCORES_OF_TASKS = {"mean confidence", "NCE", "LEEP", "k-NN accuracy", *TRANSFERABILITY}
+NEW_LABELS = {
+    "beyond the outputs": lambda labels: labels + 7,
+    "with gaps": lambda labels: labels**3,
+    "all beyond": lambda labels: labels + 1000,
+    "negative": lambda labels: labels - 5,
+    "that a loss would ignore": lambda labels: torch.where(labels == 3, -100, labels),
+    "of two classes": lambda labels: labels % 2 + 40,
+    "one class a sample": lambda labels: torch.arange(len(labels)),
+}
+
+
+@pytest.mark.parametrize("renumber", NEW_LABELS.values(), ids=NEW_LABELS)
+def test_scores_of_features_and_labels_do_not_depend_on_the_outputs_of_the_model(small, cnn, renumber):
+    """A loss of labels that the model has no output for once ended the pass with an IndexError."""
+    test = small[1].take(torch.arange(60))
+    task = dataclasses.replace(test, labels=renumber(test.labels))
+    outputs = collect_outputs(cnn, task, by_class=True)
+    scores = baseline_scores(outputs, collect_outputs(cnn, test))
+    assert set(scores) == SCORES_OF_TASKS | set(SHIFT_DISTANCES)
+    assert all(np.isfinite(score.value) for score in scores.values())
+    numbered = torch.unique(task.labels, return_inverse=True)[1]
+    wide = nn.Sequential(cnn[:-1], nn.Linear(64, 60))  # a model that has an output for each of the classes
+    same = baseline_scores(collect_outputs(wide, dataclasses.replace(test, labels=numbered), by_class=True))
+    for name in {*TRANSFERABILITY, "k-NN accuracy"}:
+        assert scores[name].value == pytest.approx(same[name].value, rel=1e-12), name
+    assert scores["NCE"].value == nce(outputs.predicted, numbered.numpy())
+    assert scores["LEEP"].value == leep(outputs.probabilities, numbered.numpy())
+    assert outputs.loss is None
+    with pytest.raises(DataError, match="the model has 10 outputs: accuracy needs labels among them"):
+        _ = outputs.accuracy
+
+
+@pytest.mark.parametrize(("labels", "message"), [([25, 25, 25], "two classes"), ([25], "two samples")])
+def test_task_too_small_for_a_score_raises(small, cnn, labels, message):
+    task = dataclasses.replace(small[1].take(torch.arange(len(labels))), labels=torch.tensor(labels))
+    outputs = collect_outputs(cnn, task)
+    with pytest.raises(RepresentationError, match=message):
+        baseline_scores(outputs)
+
+
+def test_transrate_is_left_out_unless_products_by_class_were_asked_for(small, cnn):
+    assert set(TRANSFERABILITY) - set(baseline_scores(collect_outputs(cnn, small[1]))) == {"TransRate"}
+    with pytest.raises(RepresentationError, match="by_class=True"):
+        transrate(collect_outputs(cnn, small[1]).moments)
 
 
 def test_nce_is_a_negative_conditional_entropy():
@@ -191,10 +256,10 @@ def test_knn_accuracy_matches_scikit_learn(data):
 def test_one_pass_gives_every_baseline_with_its_direction(small, cnn, meter):
     job = RetrainingJob(*small, 0.9, dataclasses.replace(RECIPES["train-adam"], max_epochs=15))
     retrain(cnn, job, meter=meter)
-    clean = collect_outputs(cnn, small[1])
+    clean = collect_outputs(cnn, small[1], by_class=True)
     state = copy.deepcopy(cnn.state_dict())
     mild, hard = (
-        baseline_scores(collect_outputs(cnn, small[1].shifted(parse_shift(f"gaussian:{level}"))), clean)
+        baseline_scores(collect_outputs(cnn, small[1].shifted(parse_shift(f"gaussian:{level}")), by_class=True), clean)
         for level in (1, 10)
     )
     assert all(torch.equal(value, state[name]) for name, value in cnn.state_dict().items())

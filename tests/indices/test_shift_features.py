@@ -77,14 +77,15 @@ def test_training_data_without_labels_leave_out_the_same(adaptable, job):
     unlabeled = dataclasses.replace(job, train=dataclasses.replace(job.train, labeled=False))
     original = profile(adaptable, job.train.batches(), labels="pseudo")
     features, _ = samples_of_passes(adaptable, unlabeled, original=original, labels="pseudo")
-    assert features == shift_features(adaptable, job, original, "pseudo")[0]
+    assert features == dataclasses.replace(shift_features(adaptable, job, original, "pseudo")[0], classes=None)
 
 
 def test_test_data_without_labels_leave_out_what_needs_them(adaptable, job):
     unlabeled = dataclasses.replace(job, test=dataclasses.replace(job.test, labeled=False))
     features, samples = samples_of_passes(adaptable, unlabeled, original=profile(adaptable, job.train.batches()))
-    assert samples == len(job.train) + len(job.test)
+    assert samples == 2 * len(job.train) + 2 * len(job.test)  # the model, and its adapted self
     assert not (ADAPTED | {"adapted refit"}) & set(features.scores)
+    assert features.is_estimated
 
 
 def test_scores_of_the_adapted_model_are_those_of_the_copy(adaptable, job):
@@ -126,18 +127,16 @@ def test_model_without_a_dense_head_has_no_scores_of_it(job):
     assert model_knn_accuracy(model, job.train) is None
 
 
-@pytest.mark.parametrize(("bytes_per_class", "bytes_in_all"), [(2**11, 2**30), (2**11, 2**11)])
-def test_products_that_would_not_fit_leave_out_what_they_are_for(
-    adaptable, job, monkeypatch, bytes_per_class, bytes_in_all
-):
-    monkeypatch.setattr("resque.indices.shift_features._MAX_PRODUCT_BYTES", bytes_per_class)
+@pytest.mark.parametrize("spare_bytes", [0, -1])
+def test_products_that_would_not_fit_leave_out_what_they_are_for(adaptable, job, monkeypatch, spare_bytes):
+    bytes_in_all = 8 * adaptable[-1].in_features ** 2 + spare_bytes
     monkeypatch.setattr("resque.indices.baselines.refit._MAX_PRODUCT_BYTES", bytes_in_all)
     monkeypatch.setattr("resque.indices.head_inputs.KNN_SAMPLES", 100)
     monkeypatch.setattr("resque.indices.baselines.model_outputs.KNN_SAMPLES", 100)
-    width = adaptable[-1].in_features
     features, samples = samples_of_passes(adaptable, job, original=profile(adaptable, job.train.batches()))
-    fits = 8 * width**2 <= bytes_in_all
-    assert "LogME" not in features.scores
+    fits = spare_bytes == 0
+    assert ("LogME" in features.scores) == fits
+    assert "TransRate" not in features.scores
     assert ("adapted refit" in features.scores) == fits
     assert "adapted k-NN" in features.scores
     assert samples == 2 * len(job.train) + 2 * len(job.test) + (len(job.train) if fits else 100)

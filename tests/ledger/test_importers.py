@@ -434,7 +434,7 @@ def test_forecasts_learn_from_imported_updates_and_every_command_shows_them(cli,
     run_json(cli, "ledger import mlruns --steps-per-epoch 20 --energy emissions.csv")
     history = Ledger("resque.db").updates()
     query = ForecastQuery(Features(None, 0.3, None), 0.7, update_group(history[0]), None, "p", "d", 600)
-    assert len(history_rows(history, "steps", query, ["accuracy gap"])) == len(history) == 8
+    assert len(history_rows(history, query, ["accuracy gap"])) == len(history) == 8
     assert sum(update.cost.energy_kwh is not None for update in history) == 2
     result = run_json(cli, "ledger validate --target-accuracy 0.7 --by condition")
     assert result["updates"] == 8

@@ -1,5 +1,6 @@
 """A withdrawn entry stays in the file, is shown as void, and counts nowhere."""
 
+import csv
 import dataclasses
 import json
 
@@ -169,3 +170,13 @@ def test_commands_show_void_entries_as_such(cli, ledger, pairs):
     assert json.loads(cli("ledger settle --json")[1])["n"] == 3
     done = json.loads(cli(f"ledger void {forecast.id} --why mistake --json")[1])
     assert (done["entry"], done["reopened"], done["descendants"]) == ("forecast", None, [])
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_csv_has_the_overhead_of_the_forecast_that_an_update_settled(ledger, pairs, place):
+    ledger.void(pairs[place][0].id, "the wrong recipe")
+    rows = list(csv.DictReader(export(ledger, "csv")))
+    for row, (forecast, update) in zip(rows, pairs, strict=True):
+        spent = forecast.overhead.wall_s, forecast.overhead.energy_kwh
+        expected = ("", "") if update is pairs[place][1] else tuple(map(str, spent))
+        assert (row["forecasting_s"], row["forecasting_energy_kwh"]) == expected

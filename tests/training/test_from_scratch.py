@@ -126,9 +126,9 @@ def test_forecasts_ignore_updates_from_scratch(trained):
 
     query = ForecastQuery(Features(0.5, 0.1, 2.0), 0.9, ("m",), "gaussian", "p", "d", 100)
     update = synthetic_update("u", index=0.5, steps=10)
-    assert len(history_rows([update], "steps", query, ["index"])) == 1
+    assert len(history_rows([update], query, ["index"])) == 1
     scratch = dataclasses.replace(update, from_scratch=True)
-    assert not history_rows([scratch], "steps", query, ["index"])
+    assert not history_rows([scratch], query, ["index"])
 
 
 def test_comparison_leaves_the_model_unchanged(trained, small, meter):

@@ -2,6 +2,9 @@
 
 import copy
 import dataclasses
+import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +12,10 @@ import torch
 from safetensors.torch import load_file
 
 import resque
+from resque._waiting import command
 from resque.errors import LedgerError, SettingError
+from resque.training.pilot import run_pilot
+from resque.workflows import forecast as workflow
 from resque.workflows.update import UpdateRequest, progress_text
 
 SPEC = "resque.networks:small_cnn"
@@ -94,6 +100,41 @@ def test_arrays_are_data(known, meter):
     assert forecast.features.samples == 300
     assert forecast.train_data != forecast.test_data
     assert forecast.train_data.startswith("array:")
+
+
+@pytest.mark.parametrize(("pilot", "began_s"), [(0, None), (10, None), (0, 50.0)])
+def test_the_overhead_is_all_that_the_user_waits_for_and_no_pilot(known, meter, monkeypatch, pilot, began_s):
+    """A clock that jumps in each part; the start of a command counts for its first forecast."""
+    jumped, real = [], time.perf_counter
+    clock = SimpleNamespace(perf_counter=lambda: real() + sum(jumped))
+    for module in ("_waiting", "workflows.forecast"):
+        monkeypatch.setattr(f"resque.{module}.time", clock)
+
+    def slow(name, seconds):
+        function = getattr(workflow, name)
+        monkeypatch.setattr(workflow, name, lambda *a, **k: jumped.append(seconds) or function(*a, **k))
+
+    def slow_pilot(*given, **more):
+        made, state = run_pilot(*given, **more)
+        jumped.append(1000.0 - made.reading.wall_s)
+        return dataclasses.replace(made, reading=dataclasses.replace(made.reading, wall_s=1000.0)), state
+
+    waits = {"load_recipe": 100.0, "forecast_from_features": 200.0, "updates_to_learn_from": 300.0}
+    waits |= {"forecast_after_pilot": 400.0} if pilot else {}
+    for name, seconds in waits.items():
+        slow(name, seconds)
+    monkeypatch.setattr(workflow, "run_pilot", slow_pilot)
+    with nullcontext() if began_s is None else command(clock.perf_counter() - began_s):
+        forecast, again = (
+            resque.forecast(known, TRAIN, TEST, 0.9, recipe=RECIPE, meter=meter, pilot=pilot) for _ in range(2)
+        )
+    expected = sum(waits.values())
+    assert expected + (began_s or 0.0) < forecast.overhead.wall_s < expected + (began_s or 0.0) + 45.0
+    assert expected < again.overhead.wall_s < expected + 45.0
+    assert forecast.overhead.energy_kwh == pytest.approx(meter.watts * forecast.overhead.wall_s / 3.6e6)
+    assert forecast.overhead.methods == {"cpu": "modelled"}
+    assert "(imports, loading, evaluations and fits) modeled at the power of the rest" in forecast.overhead.note
+    assert (forecast.pilot is None) == (pilot == 0)
 
 
 def test_a_new_task_is_forecast_and_learned_with_its_head(known, folder, meter):

@@ -80,10 +80,8 @@ def test_forecasts_learn_from_updates_of_the_same_change(job):
     shifts = [synthetic_update(f"s{i}", index=0.1 * (i + 1), steps=50, target=0.6) for i in range(12)]
     task_query = ForecastQuery.of(job, tasks[0].features, "p0", MODEL)
     shift_query = ForecastQuery.of(job, shifts[0].features, "p", "m")
-    assert {row.example.shift_type for row in history_rows(tasks + shifts, "steps", task_query, ["accuracy gap"])} == {
-        NEW_TASK
-    }
-    assert {row.example.shift_type for row in history_rows(tasks + shifts, "steps", shift_query, ["accuracy gap"])} == {
+    assert {row.example.shift_type for row in history_rows(tasks + shifts, task_query, ["accuracy gap"])} == {NEW_TASK}
+    assert {row.example.shift_type for row in history_rows(tasks + shifts, shift_query, ["accuracy gap"])} == {
         "gaussian"
     }
     known = CurveHistory(tasks, task_query), CurveHistory(shifts, task_query), CurveHistory(tasks, shift_query)

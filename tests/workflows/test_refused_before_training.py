@@ -11,7 +11,7 @@ import resque
 from doubles import synthetic_update
 from resque.energy.meters import ClockMeter
 from resque.errors import LedgerError, ResqueError, SettingError
-from resque.forecasting.evaluation.settlement import check_settles, differing_settings
+from resque.forecasting.evaluation.matching import check_settles, differing_settings
 from resque.ledger.export import read_json_lines
 from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint

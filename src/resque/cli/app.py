@@ -6,6 +6,7 @@ Only typer is imported here at the top; a command imports what it needs, so that
 import functools
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,7 +17,9 @@ from typer.core import TyperGroup
 
 from resque import __version__
 from resque._format import printable
+from resque._waiting import command
 from resque.cli import ledger
+from resque.cli._began import BEGAN_S
 from resque.cli.calibrate import calibrate
 from resque.cli.demo import demo
 from resque.cli.dist import dist
@@ -39,6 +42,7 @@ FORMER_OPTIONS = {
 }
 """Options that stay valid and are not listed in the help → what they mean today."""
 INTERRUPTED = 130  # what typer makes of SIGINT
+_IMPORTS_S = time.perf_counter() - BEGAN_S  # before a command begins, and a part of what the user waits for
 
 
 class _Group(TyperGroup):
@@ -101,7 +105,7 @@ def start(
 def main() -> None:
     """Run the command line: one line on stderr and an exit code for whatever goes wrong."""
     try:
-        with warnings.catch_warnings():
+        with command(time.perf_counter() - _IMPORTS_S), warnings.catch_warnings():
             warnings.simplefilter("always", ResqueWarning)
             warnings.showwarning = functools.partial(_show_warning, set())
             arguments = _with_current_names([_checked(argument) for argument in sys.argv[1:]])

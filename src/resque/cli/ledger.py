@@ -156,13 +156,17 @@ def ledger_validate(
 ) -> None:
     """Cross-validate forecasts on the ledger's updates, beside each predictor alone and simple rules.
 
+    Settled forecasts are summarized as well: by them alone, time and energy can be judged.
+
     Example: resque ledger validate --target-accuracy 0.94 --ledger demo-run/resque.db
     """
     from resque.forecasting.evaluation.cross_validation import cross_validate
+    from resque.forecasting.evaluation.settlement import summarize_settlements
     from resque.ledger.bundled import bundled_updates
     from resque.reporting import console, tables
 
-    updates, by = open_existing_ledger(ledger).updates(), "shift-type" if by == "kind" else by
+    history = open_existing_ledger(ledger)
+    updates, by = history.updates(), "shift-type" if by == "kind" else by
     if len(updates) > (drawn := max(sample, 1)):
         console.warn(f"{drawn:,} of {len(updates):,} updates, drawn at random with seed 0: --sample takes more")
         places = sorted(random.Random(0).sample(range(len(updates)), drawn))
@@ -176,12 +180,15 @@ def ledger_validate(
             () if no_bundled else bundled_updates(),
             on_progress=lambda done, total: show(done, total, by),
         )
+    settled = summarize_settlements(history.settled())
     if as_json:
-        console.print_json(
-            {**console.to_json(found), "index_helps": found.index_helps, "bundled_helps": found.bundled_helps}
-        )
+        derived = "index_helps", "bundled_helps", "seed_to_seed_error", "replicate_pairs"
+        more = {**{name: getattr(found, name) for name in derived}, "settled": console.to_json(settled)}
+        console.print_json({**console.to_json(found), **more})
         return
     tables.show_validation(found)
+    if settled.n:
+        tables.show_settlement(settled)
 
 
 @app.command("export")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from resque._plain import Serializable
 from resque.types import StoredFloat
 
-__all__ = ["EnergyReading", "energy_share", "join_readings"]
+__all__ = ["EnergyReading", "energy_share", "extend_reading", "join_readings"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,41 @@ def energy_share(reading: EnergyReading, share_s: float) -> float | None:
     if reading.energy_kwh is None:
         return None
     return reading.energy_kwh * share_s / reading.wall_s if reading.wall_s else 0.0
+
+
+def extend_reading(reading: EnergyReading, wall_s: float, what: str) -> EnergyReading:
+    """Extend a reading to the longer time around its window at its mean power; a shorter time leaves it as it is.
+
+    Where the window is less than half of that time, what a counter measured is only modeled.
+
+    Args:
+        reading: Reading of the window.
+        wall_s: Seconds of the whole.
+        what: What was done outside the window, for the note.
+
+    Example:
+        >>> whole = extend_reading(EnergyReading(1.0, 2.0, {"cpu": 2.0}, {"cpu": "measured"}, "meter"), 4.0, "imports")
+        >>> whole.energy_kwh, whole.methods, whole.note
+        (8.0, {'cpu': 'modelled'}, '3.00 of 4.00 s (imports) modeled at the power of the rest')
+    """
+    more_s = wall_s - reading.wall_s
+    if more_s <= 0.0:
+        return reading
+    note = f"{more_s:.2f} of {wall_s:.2f} s ({what}) modeled at the power of the rest"
+    methods = reading.methods
+    if more_s > reading.wall_s:
+        methods = {device: "modelled" if how == "measured" else how for device, how in methods.items()}
+    return dataclasses.replace(
+        reading,
+        wall_s=wall_s,
+        energy_kwh=energy_share(reading, wall_s),
+        components_kwh={
+            device: kwh * wall_s / reading.wall_s if reading.wall_s else 0.0
+            for device, kwh in reading.components_kwh.items()
+        },
+        methods=methods,
+        note="; ".join(filter(None, (reading.note, note))),
+    )
 
 
 def join_readings(readings: Sequence[EnergyReading]) -> EnergyReading:

@@ -1,8 +1,8 @@
 """Turn a forecast of steps into forecasts of the other costs.
 
 Gradient norm and parameter change are those of as many steps in earlier runs. Time and energy are steps times the cost
-per step from a short probe on this machine. How much the time per step varies between runs is estimated from the
-history, because a probe of a second cannot show it.
+per step from a short probe on this machine, or from a pilot. How much the time per step varies is estimated from the
+history, because a probe of a second cannot show it: between runs and, after a pilot or with few runs, within runs.
 """
 
 import dataclasses
@@ -18,12 +18,12 @@ from scipy import special
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.forecasting.history import ForecastQuery, is_same_change, update_group
-from resque.ledger.records import Estimate, LearningCurve, StepCost, Update
+from resque.ledger.records import Estimate, Forecast, LearningCurve, StepCost, Update
 from resque.types import Interval
 
 __all__ = [
-    "StepTimeSpread", "cost_that_grows", "costs_per_step", "estimates_by_step", "price_estimate", "rescale_with_steps",
-    "scale", "seconds_per_step", "step_time_spread", "widen_by_step_time",
+    "StepTimeSpread", "cost_that_grows", "costs_per_step", "estimates_by_step", "price_estimate", "price_with_labels",
+    "rescale_with_steps", "scale", "seconds_per_step", "step_time_drift", "step_time_spread", "widen_by_step_time",
 ]  # fmt: skip
 
 _FEWEST_DEGREES_OF_FREEDOM, _FEWEST_CURVES = 4, 3
@@ -62,16 +62,17 @@ class StepTimeSpread:
         return value * math.exp(math.copysign(math.hypot(math.log(bound / value), from_step_time), side))
 
 
-def step_time_spread(history: Sequence[Update]) -> StepTimeSpread | None:
+def step_time_spread(history: Sequence[Update], drift: StepTimeSpread | None = None) -> StepTimeSpread | None:
     """Estimate the variation of the time per step between runs with the same model, recipe and machine.
 
     The run and the probe each vary, so the variance between runs counts twice.
 
     Args:
         history: The user's own finished updates.
+        drift: Variation within runs, see :func:`step_time_drift`; it stands for missing degrees of freedom.
 
     Returns:
-        The spread; None with fewer than 4 degrees of freedom.
+        The spread; None with fewer than 4 degrees of freedom and no drift.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates
@@ -85,10 +86,50 @@ def step_time_spread(history: Sequence[Update]) -> StepTimeSpread | None:
             setting = update.parent, update_group(update), tuple(sorted(update.host.items()))
             log_times.setdefault(setting, []).append(math.log(_seconds_per_step(update)))
     degrees = sum(len(logs) - 1 for logs in log_times.values())
+    squares = 2.0 * sum(float(np.var(logs)) * len(logs) for logs in log_times.values())
     if degrees < _FEWEST_DEGREES_OF_FREEDOM:
+        if drift is None:
+            return None
+        squares += (_FEWEST_DEGREES_OF_FREEDOM - degrees) * drift.deviation**2
+        degrees = _FEWEST_DEGREES_OF_FREEDOM
+    return StepTimeSpread(max(_SMALLEST_DEVIATION, math.sqrt(squares / degrees)), degrees)
+
+
+def step_time_drift(history: Sequence[Update], steps: int, bundled: Sequence[Update] = ()) -> StepTimeSpread | None:
+    """Estimate how far the time per step of the rest of a run is from that of its first steps.
+
+    A machine that becomes busy, or idle, shows in it. Bundled runs weigh as much as four of the user's own.
+
+    Args:
+        history: The user's own finished updates.
+        steps: Number of the first steps, which a probe or a pilot has measured.
+        bundled: Updates from other machines.
+
+    Returns:
+        The spread; None with fewer than 4 degrees of freedom.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> drift = step_time_drift((), 50, bundled_updates())
+        >>> round(drift.factor, 2), drift.degrees_of_freedom
+        (1.31, 4)
+    """
+    own, others = ([*_squared_drifts(updates, steps)] for updates in (history, bundled))
+    weight = min(len(others), _FEWEST_DEGREES_OF_FREEDOM)
+    if (degrees := len(own) + weight) < _FEWEST_DEGREES_OF_FREEDOM:
         return None
-    squares = sum(float(np.var(logs)) * len(logs) for logs in log_times.values())
-    return StepTimeSpread(max(_SMALLEST_DEVIATION, math.sqrt(2.0 * squares / degrees)), degrees)
+    squares = sum(own) + (weight * sum(others) / len(others) if others else 0.0)
+    return StepTimeSpread(max(_SMALLEST_DEVIATION, math.sqrt(squares / degrees)), degrees)
+
+
+def _squared_drifts(updates: Sequence[Update], steps: int) -> Iterator[float]:
+    """Yield the squared log ratio of the times per step after and in the first steps, of runs of half as many more."""
+    for update in updates:
+        pairs = list(zip(update.curve.steps, update.curve.wall_s, strict=True))
+        last_step, last_s = pairs[-1]
+        step, wall_s = next((pair for pair in pairs if pair[0] >= max(steps, 1)), (last_step, last_s))
+        if last_step >= 1.5 * step and last_s > wall_s > 0.0:
+            yield math.log((last_s - wall_s) / (last_step - step) * step / wall_s) ** 2
 
 
 def cost_that_grows(
@@ -119,7 +160,7 @@ def cost_that_grows(
         return np.array([np.interp(at, x, y) + min(at - x[0], 0.0) + max(at - x[-1], 0.0) for x, y in curves])
 
     spread = StepTimeSpread(float(logs(steps.value).std(ddof=1)), len(curves) - 1)
-    grown = _map(steps, lambda count: math.exp(float(logs(count).mean())))
+    grown = _map(steps, lambda count: math.exp(float(logs(count).mean())) if count else 0.0)
     level, interval = steps.interval.level, grown.interval
     low = spread.widen(grown.value, interval.low, (1 - level) / 2)
     high = None if interval.high is None else spread.widen(grown.value, interval.high, (1 + level) / 2)
@@ -224,6 +265,7 @@ def estimates_by_step(
     grid: Grid | None,
     spread: StepTimeSpread | None,
     measured_by: str = "probe",
+    spent_steps: float = 0.0,
 ) -> dict[str, Estimate]:
     """Return the estimates of time, energy and carbon: so many steps, and what comes before the first.
 
@@ -233,6 +275,7 @@ def estimates_by_step(
         grid: Electricity grid; None leaves carbon out.
         spread: Variation of the time per step, see :func:`widen_by_step_time`.
         measured_by: What measured the time per step.
+        spent_steps: Number of steps whose cost is known, see :func:`widen_by_step_time`.
 
     Example:
         >>> from resque.energy.reading import EnergyReading
@@ -243,28 +286,36 @@ def estimates_by_step(
     estimates = {}
     for cost, factor in costs_per_step(step_cost, grid).items():
         start = factor * step_cost.start_s / step_cost.wall_s if step_cost.start_s else 0.0
-        of_steps = widen_by_step_time(scale(steps, factor), spread, measured_by)
+        of_steps = widen_by_step_time(scale(steps, factor), spread, measured_by, spent_steps * factor)
         estimates[cost] = _map(of_steps, functools.partial(operator.add, start))
     return estimates
 
 
-def widen_by_step_time(cost: Estimate, spread: StepTimeSpread | None, measured_by: str = "probe") -> Estimate:
+def widen_by_step_time(
+    cost: Estimate, spread: StepTimeSpread | None, measured_by: str = "probe", spent: float = 0.0
+) -> Estimate:
     """Widen the interval of time or energy by the variation of the time per step.
 
     Args:
         cost: Forecast that allows for the uncertainty of steps alone.
         spread: Variation of the time per step; None leaves the interval as it is and says so.
         measured_by: What measured the time per step.
+        spent: Part of the cost that has been measured already, and is not uncertain.
     """
     value, upper, interval = cost.value, cost.upper, cost.interval
     if spread is None or upper is None or interval.high is None:
         guarantee = f"as for steps, if each step costs what the {measured_by} measured"
         return dataclasses.replace(cost, interval=dataclasses.replace(interval, guarantee=guarantee))
-    low = spread.widen(value, interval.low, (1 - interval.level) / 2)
-    high = spread.widen(value, interval.high, (1 + interval.level) / 2)
+
+    def widened(bound: float, share: float) -> float:
+        return spent + spread.widen(value - spent, bound - spent, share)
+
+    low, high = (
+        widened(bound, (1 + side * interval.level) / 2) for bound, side in ((interval.low, -1), (interval.high, 1))
+    )
     varies = f"the time per step, measured by the {measured_by}, varies by a factor of {spread.factor:.2f}"
     guarantee = f"as for steps; {varies} (one standard deviation)"
-    upper = spread.widen(value, upper, interval.level) if upper >= value else upper
+    upper = widened(upper, interval.level) if upper >= value else upper
     return Estimate(value, Interval(low, high, interval.level, guarantee), upper)
 
 
@@ -299,6 +350,24 @@ def price_estimate(estimates: Mapping[str, Estimate], tariff: Tariff) -> Estimat
     low, high = time.interval.low + energy.interval.low, total(time.interval.high, energy.interval.high)
     interval = dataclasses.replace(wall_s.interval, low=low, high=high)
     return Estimate(time.value + energy.value, interval, total(time.upper, energy.upper))
+
+
+def price_with_labels(forecast: Forecast, tariff: Tariff) -> Estimate | None:
+    """Return the price of time and energy of an update, and of the labels that its data lack.
+
+    Args:
+        forecast: Forecast of the update.
+        tariff: Prices; a label without a price adds nothing.
+
+    Returns:
+        Price in the tariff's currency; None where :func:`price_estimate` has none, unless labels alone have a price.
+    """
+    training, labels = price_estimate(forecast.estimates, tariff), tariff.price_of_labels(forecast.missing_labels.total)
+    if labels is None:
+        return training
+    if training is None and not (tariff.per_kwh or tariff.per_hour):
+        return Estimate(labels, Interval(labels, labels, forecast.level, "the number of labels is known"), labels)
+    return training and _map(training, lambda price: price + labels)
 
 
 def _map(estimate: Estimate, change: Callable[[float], float]) -> Estimate:

@@ -1,5 +1,7 @@
 """Shape of a learning curve, and its fit to measured curves; see :mod:`resque.forecasting.learning_curves`."""
 
+import copy
+import functools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
@@ -27,7 +29,7 @@ NOISE = 0.003
 """Deviation of the noise ε between evaluations where it cannot be measured."""
 _CLOSE = 1.6  # largest ratio of the steps of three evaluations whose second difference is noise
 _MISFIT = 2.0  # a past evaluation is as uncertain as this times ε: the shape misses something at once, too
-_FIT_STEPS = 25
+_FIT_STEPS, _SMALLEST_STEP = 25, 1e-8
 _MOST_EVALUATIONS = 40  # of a curve; more are thinned
 
 
@@ -66,31 +68,48 @@ class FittedCurves:
         for place, (steps, accuracy) in enumerate(curves):
             n = len(steps)
             self._steps[place, :n], self._accuracy[place, :n] = steps, accuracy
-            self._whiten[place, :n, :n] = np.linalg.inv(noise_factor(steps, noise))
+            self._whiten[place, :n, :n] = _whitening(tuple(steps), noise)
         self._starts = np.array([example.start for example in examples])
 
     def fit(self, start: np.ndarray, means: np.ndarray, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the most probable parameters of each curve, ``(n, 4)``, and the Hessians, by damped Gauss-Newton."""
+        """Return the most probable parameters of each curve, ``(n, 4)``, and the Hessians, by damped Gauss-Newton.
+
+        A curve is done once a step hardly moves it.
+        """
         parameters, damping = start.copy(), np.full(len(start), 1e-2)
-        loss = self._loss(parameters, means, precisions)
+        loss, left = self._loss(parameters, means, precisions), np.arange(len(start))
         for _ in range(_FIT_STEPS):
-            residuals, jacobian = self._whitened(parameters)
-            hessian = np.swapaxes(jacobian, 1, 2) @ jacobian + precisions
+            curves, at, precision = self._some(left), parameters[left], precisions[left]
+            residuals, jacobian = curves._whitened(at)
+            hessian = np.swapaxes(jacobian, 1, 2) @ jacobian + precision
             gradient = (np.swapaxes(jacobian, 1, 2) @ residuals[:, :, None])[:, :, 0]
-            gradient += (precisions @ (parameters - means)[:, :, None])[:, :, 0]
-            damped = hessian + damping[:, None, None] * hessian * np.eye(PARAMETERS)
-            trial = parameters - np.clip(np.linalg.solve(damped, gradient[:, :, None])[:, :, 0], -2.0, 2.0)
-            trial_loss = self._loss(trial, means, precisions)
-            better = trial_loss < loss
-            parameters = np.where(better[:, None], trial, parameters)
-            loss, damping = np.where(better, trial_loss, loss), np.where(better, damping / 5.0, damping * 5.0)
+            gradient += (precision @ (at - means[left])[:, :, None])[:, :, 0]
+            damped = hessian + damping[left, None, None] * hessian * np.eye(PARAMETERS)
+            step = np.clip(np.linalg.solve(damped, gradient[:, :, None])[:, :, 0], -2.0, 2.0)
+            trial_loss = curves._loss(at - step, means[left], precision)
+            better = trial_loss < loss[left]
+            parameters[left] = np.where(better[:, None], at - step, at)
+            loss[left] = np.where(better, trial_loss, loss[left])
+            damping[left] *= np.where(better, 0.2, 5.0)
+            left = left[np.abs(step).max(1) > _SMALLEST_STEP]
+            if not len(left):
+                break
         _, jacobian = self._whitened(parameters)
         return parameters, np.swapaxes(jacobian, 1, 2) @ jacobian + precisions
 
+    def _some(self, places: np.ndarray) -> "FittedCurves":
+        if len(places) == len(self._starts):
+            return self
+        some = copy.copy(self)
+        some._steps, some._accuracy, some._whiten, some._starts = (
+            each[places] for each in (self._steps, self._accuracy, self._whiten, self._starts)
+        )
+        return some
+
     def _loss(self, parameters: np.ndarray, means: np.ndarray, precisions: np.ndarray) -> np.ndarray:
-        distance = parameters - means
-        residuals = self._whitened(parameters)[0]
-        return np.asarray((residuals**2).sum(1) + np.einsum("ni,nij,nj->n", distance, precisions, distance))
+        distance, start = parameters - means, self._starts[:, None]
+        residuals = self._whiten @ (_accuracy(parameters, self._steps, start) - self._accuracy)[:, :, None]
+        return np.asarray((residuals**2).sum((1, 2)) + np.einsum("ni,nij,nj->n", distance, precisions, distance))
 
     def _whitened(self, parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return whitened residuals, ``(n, evaluations)``, and their Jacobian."""
@@ -101,7 +120,11 @@ class FittedCurves:
 
 def accuracy_at(parameters: np.ndarray, steps: np.ndarray, start: float) -> np.ndarray:
     """Return curves without drift and noise, ``(paths, evaluations)``; parameters are ``(paths, 4)``."""
-    level, log_pace, steepness, slope = _natural(parameters, np.array(start))
+    return _accuracy(parameters, steps, np.array(start))
+
+
+def _accuracy(parameters: np.ndarray, steps: np.ndarray, start: np.ndarray) -> np.ndarray:
+    level, log_pace, steepness, slope = _natural(parameters, start)
     growth = np.log(steps) - log_pace
     rise = special.expit(steepness * growth)
     return np.asarray(start + (level - start) * rise + slope * (1.0 - level) * np.logaddexp(0.0, growth))
@@ -135,6 +158,12 @@ def noise_factor(steps: np.ndarray, noise: float) -> np.ndarray:
     log_steps = np.log1p(steps)
     covariance = DRIFT**2 * np.minimum.outer(log_steps, log_steps) + (_MISFIT * noise) ** 2 * np.eye(len(steps))
     return np.linalg.cholesky(covariance)
+
+
+@functools.lru_cache(maxsize=4096)
+def _whitening(steps: tuple[float, ...], noise: float) -> np.ndarray:
+    """Return the inverse of the Cholesky factor; runs share their evaluations, and cross-validation fits them again."""
+    return np.linalg.inv(noise_factor(np.array(steps), noise))
 
 
 def second_differences(example: CurveExample) -> list[float]:

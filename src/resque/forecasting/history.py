@@ -13,9 +13,9 @@ from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
 __all__ = [
-    "ForecastQuery", "HistoryRow", "cost_or_lower_bound", "evaluation_lag", "group_for", "has_shift_type",
-    "history_rows", "index_definition", "is_comparable", "is_same_change", "starts_at_target", "target_for",
-    "training_example", "update_group",
+    "ForecastQuery", "HistoryRow", "evaluation_lag", "group_for", "has_shift_type",
+    "history_rows", "index_definition", "is_comparable", "is_same_change", "starts_at_target", "steps_or_lower_bound",
+    "target_for", "training_example", "update_group",
 ]  # fmt: skip
 
 _PLATEAU = "tolerance"
@@ -115,22 +115,17 @@ class ForecastQuery:
 
 
 def history_rows(
-    history: Sequence[Update],
-    cost: str,
-    query: ForecastQuery,
-    predictors: Sequence[str],
-    bundled: Sequence[Update] = (),
+    history: Sequence[Update], query: ForecastQuery, predictors: Sequence[str], bundled: Sequence[Update] = ()
 ) -> list[HistoryRow]:
-    """Return the training rows for one cost: own updates first, then bundled ones.
+    """Return the training rows for the steps: own updates first, then bundled ones.
 
-    Each cost is read off the learning curve at the query's target accuracy. Bundled updates are read at their own
+    The steps are read off the learning curve at the query's target accuracy. Bundled updates are read at their own
     targets, because accuracies on different datasets are not comparable. Updates are left out if they started at the
     target or from scratch, lack a predictor, or define the index differently. A query for a shift uses no new tasks,
     and the reverse.
 
     Args:
         history: The user's own finished updates.
-        cost: Name of a field of :class:`resque.ledger.records.Cost`.
         query: Update to forecast.
         predictors: Names of the predictors.
         bundled: Updates from other models.
@@ -138,29 +133,29 @@ def history_rows(
     Example:
         >>> from resque.ledger.bundled import bundled_updates
         >>> query = ForecastQuery.of_update(bundled_updates()[0], target_accuracy=0.8, max_steps=1000)
-        >>> rows = history_rows(bundled_updates()[1:10], "steps", query, ["accuracy gap"])
+        >>> rows = history_rows(bundled_updates()[1:10], query, ["accuracy gap"])
         >>> len(rows), round(math.exp(rows[0].example.value)), rows[0].example.censored
         (9, 11, False)
     """
     updates = [(update, True) for update in history] + [(update, False) for update in bundled]
-    rows = (_history_row(update, cost, query, predictors, own) for update, own in updates)
+    rows = (_history_row(update, query, predictors, own) for update, own in updates)
     return [row for row in rows if row is not None]
 
 
-def _history_row(
-    update: Update, cost: str, query: ForecastQuery, predictors: Sequence[str], own: bool
-) -> HistoryRow | None:
+def _history_row(update: Update, query: ForecastQuery, predictors: Sequence[str], own: bool) -> HistoryRow | None:
     target = target_for(update, query, own)
     features = predictor_values(predictors, update.features, target)
-    value, censored = cost_or_lower_bound(update, target, cost, query.max_steps)
-    if features is None or not value or not is_comparable(update, query, target):
+    if features is None or not is_comparable(update, query, target):
         return None
     if "index" in predictors and not _same_index(update.features, query.features, own):
         return None
-    spent = update.cost_at(target) or update.cost
-    before = max((step for step in update.curve.steps if step < spent.steps), default=0)
-    example = training_example(update, query, features, math.log(value), censored)
-    return HistoryRow(example, own, 1.0 - before / spent.steps)
+    steps, censored = steps_or_lower_bound(update, target, query.max_steps)
+    if not steps:
+        return None
+    spent = update.cost.steps if censored else steps
+    before = max((step for step in update.curve.steps if step < spent), default=0)
+    example = training_example(update, query, features, math.log(steps), censored)
+    return HistoryRow(example, own, 1.0 - before / spent)
 
 
 def training_example(
@@ -193,10 +188,10 @@ def is_same_change(update: Update, query: ForecastQuery) -> bool:
     return (update.features.task_index is None) == (query.features.task_index is None) and not update.from_scratch
 
 
-def cost_or_lower_bound(update: Update, target_accuracy: float, cost: str, max_steps: int) -> tuple[float | None, bool]:
-    """Return ``(cost of reaching the target, False)``, or ``(right-censored cost, True)`` if it was not reached.
+def steps_or_lower_bound(update: Update, target_accuracy: float, max_steps: int) -> tuple[float, bool]:
+    """Return ``(steps to the target, False)``, or ``(right-censored steps, True)`` if it was not reached.
 
-    A run that ended on a plateau would not have reached the target within the step budget either. So its cost is
+    A run that ended on a plateau would not have reached the target within the step budget either. So its steps are
     extrapolated to that budget. A run that its budget ended is not: whether it would have come is unknown, and its cost
     is right-censored where it ended. It ended because it looked bad, so its true cost is above what such a bound says
     of it, and later forecasts are somewhat too low. Leaving these runs out would make them lower still.
@@ -204,20 +199,21 @@ def cost_or_lower_bound(update: Update, target_accuracy: float, cost: str, max_s
     Args:
         update: Finished update.
         target_accuracy: Target accuracy, at which the learning curve is read.
-        cost: Name of a field of :class:`resque.ledger.records.Cost`.
         max_steps: Step budget of the query.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates
         >>> update = bundled_updates()[0]
-        >>> [cost_or_lower_bound(update, target, "steps", 1000) for target in (0.8, 0.99)]
+        >>> [steps_or_lower_bound(update, target, 1000) for target in (0.8, 0.99)]
         [(5, False), (5, True)]
     """
-    reached = update.cost_at(target_accuracy)
-    value = getattr(reached or update.cost, cost)
-    if reached is None and value and update.stopped_by.startswith(_PLATEAU):
-        value *= max(1.0, max_steps / update.cost.steps)
-    return value, reached is None
+    at = update.curve.first_at(target_accuracy)
+    if at is not None:
+        return update.curve.steps[at], False
+    steps: float = update.cost.steps
+    if steps and update.stopped_by.startswith(_PLATEAU):
+        steps *= max(1.0, max_steps / steps)
+    return steps, True
 
 
 def evaluation_lag(rows: Sequence[HistoryRow]) -> Callable[[float], float]:
@@ -237,8 +233,8 @@ def evaluation_lag(rows: Sequence[HistoryRow]) -> Callable[[float], float]:
 
 
 def starts_at_target(features: Features, target_accuracy: float) -> bool:
-    """Return whether the model already has the target accuracy."""
-    return features.accuracy is not None and features.accuracy >= target_accuracy
+    """Return whether the model already has the target accuracy, as measured; an estimate does not tell."""
+    return not features.is_estimated and features.accuracy is not None and features.accuracy >= target_accuracy
 
 
 def index_definition(features: Features) -> tuple[str, str, str]:

@@ -30,6 +30,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from resque._threads import one_blas_thread
 from resque.forecasting.curve_shape import (
     DRIFT,
     NOISE,
@@ -74,7 +75,7 @@ class CurvePrediction:
 
     def probability_reached(self, target: float) -> float:
         """Return the probability that an evaluation reaches the target."""
-        return float(self.weights[self.best[:, -1] >= target].sum())
+        return math.fsum(self.weights[self.best[:, -1] >= target])  # rounded once, so that it falls with the target
 
     def quantile(self, target: float, share: float) -> float:
         """Return a quantile of the steps at which a run ends: at the target, or else at its last evaluation."""
@@ -129,7 +130,8 @@ class CurveModel:
         self._scale = np.array([_finite_deviation(column) for column in features.T])
         self._features = self._standardize(features)
         self._limits = self._features.min(0, initial=0.0) - 1.0, self._features.max(0, initial=0.0) + 1.0
-        self._fit()
+        with one_blas_thread():
+            self._fit()
 
     def predict(self, query: CurveExample, evaluations: Sequence[int]) -> CurvePrediction:
         """Predict the future evaluations of a run from its curve so far.

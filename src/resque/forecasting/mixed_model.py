@@ -24,21 +24,21 @@ This module is independent of the record types.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
-from threadpoolctl import ThreadpoolController
+from scipy import linalg, special
+
+from resque._threads import one_blas_thread
 
 __all__ = ["COSTS", "INTERCEPTS", "Deviations", "MixedModel", "NormalPrediction", "TrainingExample"]
 
 INTERCEPTS = ("group", "shift_type", "shift type in group", "condition", "parent")
 """Factors of the random intercepts."""
 _MEAN_VARIANCE = 25.0
-_ROUNDS, _DAMPING = 20, 0.7
+_ROUNDS, _DAMPING, _CLOSE = 20, 0.7, 1e-7
 _SMALLEST = 1e-9
 _LOG_2_PI = math.log(2.0 * math.pi)
 
@@ -132,22 +132,24 @@ class MixedModel:
         self._variances = deviations.variances(features.shape[1])
         self._offset = float(np.median(self._observed))
         self._values = self._observed - self._offset
-        with _thread_pools().limit(limits=1, user_api="blas"):  # matrices this small: threads wait for each other
+        with one_blas_thread():
             covariance = self._covariance(self.examples, self.examples)
             covariance[np.diag_indices_from(covariance)] += self._variances[-1]
             if self._censored.any():
                 bounds = np.flatnonzero(self._censored)
                 self._values[bounds], variances = _fit_bounds(covariance, self._values, self._censored)
                 covariance[bounds, bounds] += variances
-            self._precision = np.linalg.inv(covariance)
+            self._factor = linalg.cholesky(covariance, lower=True)
+            self._weights = linalg.cho_solve((self._factor, True), self._values)
 
     def predict(self, query: TrainingExample) -> NormalPrediction:
         """Predict the value of an update."""
         clipped = [self._clip(query)]
         across = self._covariance(clipped, self.examples)[0]
         variance = float(self._covariance(clipped, clipped)[0, 0]) + self._variances[-1]
-        mean, explained = across @ self._precision @ self._values, across @ self._precision @ across
-        return NormalPrediction(self._offset + float(mean), math.sqrt(max(variance - float(explained), _SMALLEST)))
+        explained = float((linalg.solve_triangular(self._factor, across, lower=True) ** 2).sum())
+        mean = self._offset + float(across @ self._weights)
+        return NormalPrediction(mean, math.sqrt(max(variance - explained, _SMALLEST)))
 
     def _clip(self, query: TrainingExample) -> TrainingExample:
         """Clip features to one training range beyond the training data, to limit extrapolation."""
@@ -183,10 +185,12 @@ def _fit_bounds(covariance: np.ndarray, values: np.ndarray, censored: np.ndarray
         mean, prior = weights.T @ values[~censored], prior - weights.T @ across
     precision, shift = np.zeros(len(bounds)), np.zeros(len(bounds))  # natural parameters of the observations
     for _ in range(_ROUNDS):
-        root = np.sqrt(precision)
-        inner = np.linalg.inv(np.eye(len(bounds)) + root[:, None] * prior * root)
-        posterior = prior - (prior * root) @ inner @ (root[:, None] * prior)
-        center, variance = mean + posterior @ (shift - precision * mean), np.maximum(np.diag(posterior), _SMALLEST)
+        scaled = np.sqrt(precision)[:, None] * prior
+        factor = linalg.cholesky(np.eye(len(bounds)) + scaled * np.sqrt(precision), lower=True)
+        explained = linalg.solve_triangular(factor, scaled, lower=True)  # the posterior is prior - explainedᵀ explained
+        pull = shift - precision * mean
+        center = mean + prior @ pull - explained.T @ (explained @ pull)
+        variance = np.maximum(np.diag(prior) - (explained**2).sum(0), _SMALLEST)
         others = np.maximum(1.0 / variance - precision, _SMALLEST)
         cavity, deviation = (center / variance - shift) / others, 1.0 / np.sqrt(others)
         place = (bounds - cavity) / deviation
@@ -194,15 +198,12 @@ def _fit_bounds(covariance: np.ndarray, values: np.ndarray, censored: np.ndarray
         kept = np.clip(1.0 - hazard * (hazard - place), _SMALLEST, 1.0)  # share of the variance above the bound
         wanted = others * (1.0 / kept - 1.0)
         shift += _DAMPING * ((cavity + deviation * hazard) * others / kept - cavity * others - shift)
-        precision += _DAMPING * (wanted - precision)
+        change = _DAMPING * (wanted - precision)
+        precision += change
+        if (np.abs(change) < _CLOSE * others).all():
+            break
     precision = np.maximum(precision, _SMALLEST)
     return shift / precision, 1.0 / precision
-
-
-@functools.cache
-def _thread_pools() -> ThreadpoolController:
-    """Return the BLAS libraries of this process, found once: a search takes as long as a fit."""
-    return ThreadpoolController()
 
 
 def _mean_squared_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:

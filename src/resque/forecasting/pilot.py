@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from resque.energy.reading import energy_share
 from resque.forecasting import costs
 from resque.forecasting.landmarking import FIRST_LANDMARK
+from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import COSTS, Estimate, Forecast, ForecastRevision, Pilot, StepCost, Update
 from resque.training.cost_tracking import final_cost
 from resque.training.job import RetrainingJob
@@ -34,7 +35,8 @@ def forecast_after_pilot(
         pilot: The first steps.
         revision: In-run forecast after the pilot; None if there is none.
         job: Job of the update.
-        history: The user's own finished updates, for the variation of the time per step.
+        history: The user's own finished updates, for the variation of the time per step: after a pilot, that between
+            the first steps of a run and its rest.
     """
     measured = _measured_costs(forecast, pilot)
     reached = pilot.curve.first_at(forecast.target_accuracy) is not None
@@ -47,14 +49,17 @@ def forecast_after_pilot(
     else:
         return dataclasses.replace(forecast, pilot=pilot, notes=(*forecast.notes, _no_revision(pilot)))
     step_cost, measured_by = _step_cost(forecast, pilot, measured)
-    spread, estimates = costs.step_time_spread(history), {"steps": steps}
+    drift = costs.step_time_drift(history, step_cost.steps, bundled_updates() if forecast.n_bundled else ())
+    known = pilot.steps if measured_by == "pilot" else 0
+    spread = drift if known and drift is not None else costs.step_time_spread(history, drift)
+    estimates = {"steps": steps}
     for cost in _GROWING:
         if cost in forecast.estimates:
             grown = costs.rescale_with_steps(forecast.estimates[cost], forecast.estimates["steps"], steps)
             interval = dataclasses.replace(grown.interval, guarantee=steps.interval.guarantee)
             estimates[cost] = dataclasses.replace(grown, interval=interval)
     estimates["epochs"] = costs.scale(steps, 1.0 / job.steps_per_epoch)
-    estimates |= costs.estimates_by_step(steps, step_cost, forecast.grid, spread, measured_by)
+    estimates |= costs.estimates_by_step(steps, step_cost, forecast.grid, spread, measured_by, known)
     return dataclasses.replace(
         forecast,
         pilot=pilot,

@@ -140,5 +140,6 @@ class TaskIndex(Displayable):
             [
                 f"unit {self.unit}; {self.n:,} samples, {self.classes} classes; start {self.init}, {form}",
                 f"representation: {f'layer {self.layer}, ' if self.layer else ''}{self.reduction}",
+                "compare trained models by it; it does not tell reuse from training from scratch",
             ],
         )

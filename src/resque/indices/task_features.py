@@ -15,7 +15,7 @@ from resque.data.dataset import Inputs, LabeledDataset
 from resque.energy.clock import now
 from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
-from resque.energy.reading import EnergyReading
+from resque.energy.reading import EnergyReading, extend_reading
 from resque.errors import DataError, RepresentationError, SettingError
 from resque.indices.baselines.model_outputs import KNN_SAMPLES
 from resque.indices.clustering import check_clustering_options
@@ -190,7 +190,7 @@ def task_features(
         scores=scores if knn is None else scores | {"warm-up k-NN": knn},
         task_index=index.value,
     )
-    return features, _extrapolate(overhead.energy, now(device_of(model)) - start)
+    return features, extend_reading(overhead.energy, now(device_of(model)) - start, "evaluations")
 
 
 def allocate_rows(n: int, width: int) -> np.ndarray:
@@ -320,17 +320,6 @@ def _batches(
         yield inputs, labels
         done += len(labels)
         on_progress(done, len(data), what)
-
-
-def _extrapolate(reading: EnergyReading, wall_s: float) -> EnergyReading:
-    """Extend a reading to a longer time at the same power, to include the evaluations around its window."""
-    factor = max(1.0, wall_s / reading.wall_s)
-    return dataclasses.replace(
-        reading,
-        wall_s=reading.wall_s * factor,
-        energy_kwh=None if reading.energy_kwh is None else reading.energy_kwh * factor,
-        components_kwh={device: kwh * factor for device, kwh in reading.components_kwh.items()},
-    )
 
 
 def _free_bytes() -> int | None:

@@ -72,6 +72,7 @@ _COLUMNS = {
     "forecast_id": "forecast_id",
 }
 """Column of the CSV file → path of its value in an update."""
+_FORECAST_COLUMNS = {"forecasting_s": "overhead.wall_s", "forecasting_energy_kwh": "overhead.energy_kwh"}
 
 
 def export(ledger: Ledger, file_format: str, out: Path | None = None) -> Iterator[str]:
@@ -89,7 +90,7 @@ def export(ledger: Ledger, file_format: str, out: Path | None = None) -> Iterato
     if file_format not in _FIRST_BYTES:
         raise SettingError(f"unknown format {file_format!r}: use one of {', '.join(_FIRST_BYTES)}")
     if file_format == "csv":
-        lines = csv_lines(ledger.updates())
+        lines = csv_lines(ledger.updates(), {update.id: forecast for forecast, update in ledger.settled()})
     else:
         lines = json_lines(ledger.forecasts(void=True), ledger.updates(void=True), ledger.voids())
     if out is None:
@@ -118,17 +119,23 @@ def json_lines(forecasts: Iterable[Forecast], updates: Iterable[Update], voids: 
             yield f'{{"{name}": {encode(entry)}}}\n'
 
 
-def csv_lines(updates: Iterable[Update]) -> Iterator[str]:
+def csv_lines(updates: Iterable[Update], forecasts: Mapping[str, Forecast] = {}) -> Iterator[str]:
     """Yield a header with units and one line for each update; a cell is empty if its value was not measured.
+
+    Args:
+        updates: Updates.
+        forecasts: Id of an update → the forecast that it settled, whose overhead stands beside the costs.
 
     Example:
         >>> next(csv_lines([]))[:35]
         'id,started_utc,ended_utc,model,trai'
     """
     writer = csv.writer(_Echo(), lineterminator=_LINE_END)
-    yield writer.writerow(_COLUMNS)
+    yield writer.writerow([*_COLUMNS, *_FORECAST_COLUMNS])
     for update in updates:
-        yield writer.writerow([_cell(update, path) for path in _COLUMNS.values()])
+        cells = [_cell(update, path) for path in _COLUMNS.values()]
+        cells += [_cell((forecasts or {}).get(update.id), path) for path in _FORECAST_COLUMNS.values()]
+        yield writer.writerow(cells)
 
 
 class _Echo:

@@ -16,12 +16,23 @@ from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
-from resque.ledger.components import COSTS, Cost, Estimate, Features, ForecastRevision, LearningCurve, Pilot, StepCost
+from resque.ledger.components import (
+    COSTS,
+    MEASURED,
+    Cost,
+    Estimate,
+    Features,
+    ForecastRevision,
+    LearningCurve,
+    MissingLabels,
+    Pilot,
+    StepCost,
+)
 from resque.types import StoredFloat
 
 __all__ = [
-    "BY_BUDGET", "BY_USER", "COSTS", "WOULD_NOT_REACH", "Cost", "Estimate", "Features", "Forecast", "ForecastRevision",
-    "LearningCurve", "Pilot", "StepCost", "Update", "Void",
+    "BY_BUDGET", "BY_USER", "COSTS", "MEASURED", "WOULD_NOT_REACH", "Cost", "Estimate", "Features", "Forecast",
+    "ForecastRevision", "LearningCurve", "MissingLabels", "Pilot", "StepCost", "Update", "Void",
 ]  # fmt: skip
 
 BY_BUDGET = "budget: "
@@ -253,7 +264,8 @@ class Forecast(Displayable):
         shift_types_history: Shift types of those updates.
         max_steps: Step budget of the recipe.
         step_cost: Measured cost of one training step.
-        overhead: Meter reading of computing the forecast: forward passes and probe.
+        overhead: Time and energy of computing the forecast, from the start of the command or call: imports, data,
+            forward passes, probe and fits, without a pilot. What no meter saw has the power of the rest, see its note.
         grid: Grid whose carbon intensity the emissions use; None if not specified.
         alternatives: Predictor → the steps it would forecast alone, for a later comparison with the outcome; a
             number that is not finite is read back from a ledger as None.
@@ -262,6 +274,7 @@ class Forecast(Displayable):
         n_bundled: Number of bundled updates in the history.
         level: Nominal coverage of the prediction intervals.
         pilot: First steps of the update itself, on which the forecast rests; None without a pilot.
+        missing_labels: Number of new samples without labels; they are needed before the update can be done.
         replay_data: Specification of the original data that the update mixes in; None without replay.
     """
 
@@ -290,6 +303,7 @@ class Forecast(Displayable):
     n_bundled: int = 0
     level: float = 0.8
     pilot: Pilot | None = None
+    missing_labels: MissingLabels = dataclasses.field(default_factory=MissingLabels)
     replay_data: str | None = None
 
     def _display(self) -> Display:

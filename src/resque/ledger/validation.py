@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from resque.energy.reading import EnergyReading
-from resque.ledger.components import COSTS, LearningCurve
+from resque.ledger.components import COSTS, MEASURED, LearningCurve
 from resque.ledger.records import Forecast, Update
 from resque.types import Interval
 
@@ -21,7 +21,7 @@ __all__ = ["check_record"]
 _SHARE, _ANGLE, _ANY = (0.0, 1.0), (0.0, math.pi + 1e-9), (-math.inf, math.inf)
 _BOUNDS = {
     **dict.fromkeys(("accuracy", "target_accuracy", "probability_reached", "trainable_share", "level"), _SHARE),
-    **dict.fromkeys(("original_accuracy_before", "original_accuracy_after"), _SHARE),
+    **dict.fromkeys(("original_accuracy_before", "original_accuracy_after", "others_busy_share"), _SHARE),
     **dict.fromkeys(("index_rad", "floor_rad", "angle_to_parent_rad", "angle_to_root_rad"), _ANGLE),
     "task_index": (0.0, 1.5),  # one minus an adjusted Rand index, which is -0.5 at least
     **dict.fromkeys(("steps_per_epoch", "max_steps"), (1, math.inf)),
@@ -130,6 +130,8 @@ def _of_update(update: Update) -> Iterator[str]:
         yield f"reached is {update.reached}, and the best accuracy {update.peak_accuracy} of {update.target_accuracy}"
     if cost.steps < curve.steps[-1]:
         yield f"cost.steps is {cost.steps}, less than those of the curve, {curve.steps[-1]}"
+    if update.features.is_estimated:
+        yield f"features.accuracy_method is {update.features.accuracy_method!r:.40}, expected {MEASURED!r}"
     if update.pilot_steps > cost.steps:
         yield f"pilot_steps is {update.pilot_steps}, more than cost.steps, {cost.steps}"
     whole_s = _SLACK * energy.wall_s + _SLACK_S

@@ -17,11 +17,12 @@ from resque.ledger.records import Forecast, ForecastRevision, Update
 from resque.reporting import sentences
 
 if TYPE_CHECKING:
+    from resque.forecasting.evaluation.replicates import SeedVariability
     from resque.forecasting.evaluation.settlement import Settlement
 
 __all__ = [
-    "MAIN_COSTS", "energy_display", "overview_display", "predictors_display", "revisions_display", "settled_display",
-    "updates_display",
+    "MAIN_COSTS", "energy_display", "overview_display", "predictors_display", "revisions_display", "seeds_display",
+    "settled_display", "updates_display",
 ]  # fmt: skip
 
 MAIN_COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
@@ -57,6 +58,8 @@ def settled_display(forecast: Forecast, update: Update) -> Display:
         sentences.outcome_sentence(forecast, update),
         f"RESQUE_dist {index}; accuracy on the original data {forgetting}",
     ]
+    asking = f"the forecast took {format_cost('wall_s', forecast.overhead.wall_s)}"
+    lines.append(f"{asking} and {sentences.energy_sentence(forecast.overhead)}")
     if forecast.pilot is not None:
         lines.insert(
             1, f"{forecast.pilot.summary}; the update {'continued it' if update.pilot_steps else 'began anew'}"
@@ -94,6 +97,19 @@ def predictors_display(summary: "Settlement") -> Display:
         rows.append((score.predictor, str(score.n), *errors))
     columns = "forecast by", "n", "median factor", "median error", "within a factor of 2"
     return Display("Error in training steps, by predictor", columns, rows)
+
+
+def seeds_display(seeds: "SeedVariability") -> Display:
+    """Describe the replicate error and the noise about a condition's mean, side by side."""
+    rows = [
+        ("another run of the condition (replicate error)", seeds.pairs, seeds.replicate_factor, seeds.replicate_error),
+        ("the mean of the condition (noise)", seeds.runs, seeds.noise_factor, seeds.noise_error),
+    ]
+    cells = [(name, f"{n:,}", f"{factor:.2f}", f"{error:.0%}") for name, n, factor, error in rows if factor and error]
+    lines = ["a condition: same data, model and recipe; its runs differ in the seed. No forecast avoids the noise."]
+    if not cells:
+        lines = ["Seed-to-seed variability is unknown: no condition has two seeds that reached the target."]
+    return Display("Steps forecast by the condition alone", ("forecast by", "n", "factor", "error"), cells, lines)
 
 
 def updates_display(updates: Sequence[Update]) -> Display:

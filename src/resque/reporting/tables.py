@@ -1,5 +1,6 @@
 """Results in the terminal: the description that ``print(result)`` shows, with what only the command line adds."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import EmbodiedEmissions
 from resque.indices.results import DistributionIndex, TaskIndex
-from resque.ledger.records import Estimate, Features, Forecast, Update, Void
+from resque.ledger.records import Estimate, Features, Forecast, MissingLabels, Update, Void
 from resque.reporting import displays, sentences
 from resque.reporting.carbon_intensity import SoftwareCarbonIntensity
 from resque.reporting.console import out, show, warn
@@ -59,14 +60,23 @@ def show_task(index: TaskIndex, grid: Grid | None) -> None:
 
 
 def show_forecast(
-    forecast: Forecast, hardware: EmbodiedEmissions | None = None, price: Estimate | None = None, currency: str = ""
+    forecast: Forecast,
+    hardware: EmbodiedEmissions | None = None,
+    price: Estimate | None = None,
+    currency: str = "",
+    price_of_labels: float | None = None,
 ) -> None:
-    """Print a forecast: every cost with its interval, what it is based on, and embodied emissions."""
+    """Print a forecast: every cost with its interval, what it is based on, missing labels, and embodied emissions."""
     rows = []
     if price is not None:
         interval = f"{format_interval('', price.value, price.interval)} {currency}"
         rows.append(("price", format_price(price.value, currency), interval, format_price(price.upper, currency)))
+    if price_of_labels is not None:
+        labels = format_price(price_of_labels, currency)
+        rows.append(("price of labels", labels, NOT_MEASURED, labels))
     lines = [_features_sentence(forecast.features), "costs: training steps only; evaluation is extra"]
+    if forecast.missing_labels.total or price_of_labels is not None:
+        lines.append(_labels_sentence(forecast.missing_labels))
     if forecast.alternatives:
         lines += _basis_lines(forecast)
     took = f"{format_cost('wall_s', forecast.overhead.wall_s)}, {sentences.energy_sentence(forecast.overhead)}"
@@ -91,7 +101,22 @@ def _features_sentence(features: Features) -> str:
         floor = "unknown" if features.floor_rad is None else f"{features.floor_rad:.4f} rad"
         how = f"layer {features.layer}, {features.reduction}, {features.labels} labels"
         index = f"{features.index_rad:.4f} rad (noise floor {floor}; {how})"
-    return f"RESQUE_dist {index}; current test accuracy {features.accuracy:.3f}, loss {features.loss:.3f}"
+    return f"RESQUE_dist {index}; current test accuracy {_start_sentence(features)}"
+
+
+def _start_sentence(features: Features) -> str:
+    """Return the accuracy before the update with its loss, or how it was estimated."""
+    if not features.is_estimated:
+        return f"{features.accuracy:.3f}, loss {features.loss:.3f}"
+    error = f"± {features.accuracy_error_logit:.2f} on the logit scale"
+    return f"{features.accuracy:.3f} ({features.accuracy_method}; {error})"
+
+
+def _labels_sentence(missing: MissingLabels) -> str:
+    """Return how many labels the update needs first."""
+    if not missing.total:
+        return "labels missing: none"
+    return f"labels missing before the update: {missing.train:,} of training data, {missing.test:,} of test data"
 
 
 def _basis_lines(forecast: Forecast) -> list[str]:
@@ -163,14 +188,13 @@ def show_settlement(summary: "Settlement") -> None:
 
 def show_validation(validation: "CrossValidation") -> None:
     """Print cross-validated accuracy of every predictor, with confidence intervals and what could be left out."""
-    error, pairs = validation.seed_to_seed_error, validation.replicate_pairs
-    known = f"median error {error:.0%}, n = {pairs}" if error is not None else "unknown, no condition has two seeds"
-    lines = [f"{validation.folds} folds; seed-to-seed variability of the steps: {known}"]
+    lines = [f"{validation.folds} folds"]
     if validation.excluded:
         lines.append(f"{validation.excluded} updates of the other type (new task or shift) are not evaluated")
     for name, report in zip(("before training", "in-run, after an epoch"), validation.revised, strict=False):
         if report.reached:
-            accuracy = f"median error {report.median_error:.0%}, within 2× {report.within_factor_2:.0%}"
+            accuracy = f"median factor {report.median_factor:.2f} (error {report.median_error:.0%})"
+            accuracy += f", within 2× {report.within_factor_2:.0%}"
             lines.append(f"{report.n} runs of more than an epoch, {name}: {accuracy}")
             if report.coverage is not None:
                 lines[-1] += f", coverage {report.coverage:.0%}, interval score {report.interval_score:.2f}"
@@ -181,9 +205,12 @@ def show_validation(validation: "CrossValidation") -> None:
     for report in validation.reports:
         bounds = report.coverage_interval
         coverage = "" if bounds is None else f"{report.coverage:.0%} [{bounds.low:.0%}, {bounds.high:.0%}]"
-        rows.append((report.predictor, sentences.format_correlation(report), coverage or NOT_MEASURED))
-    columns = "predictor", "ρ [95% interval]", f"coverage of {validation.level:.0%} [90% interval]"
-    show(Display("Confidence intervals (coverage: clustered by shift type)", columns, rows))
+        width = NOT_MEASURED if report.log_width is None else f"×{math.exp(report.log_width):.3g}"
+        rows.append((report.predictor, sentences.format_correlation(report), coverage or NOT_MEASURED, width))
+    columns = "predictor", "ρ [95% interval]", f"coverage of {validation.level:.0%} [90% interval]", "width"
+    lines = ["ρ: Spearman; coverage: clustered by shift type; width: median of upper over lower bound"]
+    show(Display("Order, and intervals", columns, rows, lines))
+    show(displays.seeds_display(validation.seeds))
 
 
 def show_ledger(

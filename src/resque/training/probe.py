@@ -8,6 +8,7 @@ from torch import nn
 
 from resque.data.dataset import LabeledDataset
 from resque.energy.clock import now
+from resque.energy.load import others_busy_share, processor_times
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading, energy_share
 from resque.ledger.records import StepCost
@@ -40,7 +41,7 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
         meter: Meter of time and energy.
 
     Returns:
-        Seconds and energy per step, and the reading of the probe itself.
+        Seconds and energy per step, the reading of the probe itself, and the load of the machine by others.
 
     Example:
         >>> from resque.data.loading import load_data
@@ -61,16 +62,17 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
             start_s = (now(device) - start) * len(data) / len(passed)
         warm_up, least = (1, 1) if recipe.trains == STATISTICS else (WARM_UP_STEPS, _MIN_PROBE_STEPS)  # of whole passes
         _take_steps(trainer, _whole_blocks(warm_up, block))
-        steps, wall_s, start = 0, 0.0, now(device)
+        steps, wall_s, start, before = 0, 0.0, now(device), processor_times()
         while wall_s < (least_s := 1.2 * meter.shortest_s) or steps < least:
             # A GPU is waited for few times: a wait after each step would cost more than the step.
             missing = steps * (least_s - wall_s) / wall_s if steps else least
             more = _whole_blocks(min(missing, max(steps, least)), block)
             _take_steps(trainer, more)
             steps, wall_s = steps + more, now(device) - start
+        load = others_busy_share(before, processor_times())
     energy_kwh = energy_share(window.reading, wall_s)
     per_step = None if energy_kwh is None else energy_kwh / steps
-    return StepCost(wall_s / steps, per_step, steps, window.reading, start_s)
+    return StepCost(wall_s / steps, per_step, steps, window.reading, start_s, load)
 
 
 def forecast_overhead(passes_s: float, step_cost: StepCost, forecasts: int = 1) -> EnergyReading:

@@ -13,7 +13,7 @@ from resque.energy.price import Tariff
 from resque.errors import ResqueWarning, SettingError, TooFewUpdatesError
 from resque.forecasting.budget import Budget, check_measurable
 from resque.forecasting.early_stopping import BudgetStop
-from resque.forecasting.evaluation.settlement import check_settles
+from resque.forecasting.evaluation.matching import check_settles
 from resque.forecasting.intervals import check_level
 from resque.ledger.records import Forecast, StepCost
 from resque.training.job import RetrainingJob

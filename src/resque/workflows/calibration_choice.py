@@ -181,7 +181,7 @@ def _deviations_after(
     bundled = _bundled_part(asked)
     predictors = [name for name in HARDNESS if asked.values([name]) is not None][:1]
     values = asked.values(predictors)
-    examples = [row.example for row in history_rows(history, "steps", asked, predictors, bundled)]
+    examples = [row.example for row in history_rows(history, asked, predictors, bundled)]
     if values is None or len(examples) < 2:
         return {}
     model, deviations = MixedModel(examples), {}

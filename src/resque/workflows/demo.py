@@ -7,6 +7,7 @@ time and saves a seventh of the wait.
 
 import copy
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import nn
 from resque.data.loading import load_data
 from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
+from resque.energy.reading import extend_reading
 from resque.errors import ResqueError
 from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.landmarking import ForecastReviser
@@ -115,6 +117,7 @@ class _Deployment:
 
     def forecast(self, job: RetrainingJob) -> Forecast:
         """Forecast an update, and write the forecast to the ledger."""
+        began_s = time.perf_counter()
         features, _, passes_s = shift_features(self.model, job, self.profile)
         forecast = forecast_from_features(
             self.ledger.updates(),
@@ -126,7 +129,9 @@ class _Deployment:
             grid=self.grid,
             model_name=MODEL,
         )
-        self.ledger.add(forecast)
+        waited_s = time.perf_counter() - began_s + self.step_cost.reading.wall_s / len(UPDATES)
+        overhead = extend_reading(forecast.overhead, waited_s, "fits")
+        self.ledger.add(forecast := dataclasses.replace(forecast, overhead=overhead))
         return forecast
 
     def update(self, job: RetrainingJob, forecast: Forecast | None = None) -> None:

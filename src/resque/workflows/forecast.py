@@ -4,6 +4,7 @@ Each forecast is stored in the ledger.
 """
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 
 from torch import nn
 
+from resque._waiting import waiting_since
 from resque.energy.grid import named_grid
 from resque.energy.meters import EnergyMeter, open_meter
-from resque.energy.reading import EnergyReading, join_readings
+from resque.energy.reading import EnergyReading, extend_reading, join_readings
 from resque.errors import SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.forecaster import forecast_from_features
@@ -80,8 +82,8 @@ def forecast(
 
     Args:
         model: Model or its specification.
-        train: New training data: specification, dataset, or arrays ``(x, y)``.
-        test: New test data, held out.
+        train: New training data: specification, dataset, or arrays ``(x, y)``; ``(x, None)`` without labels.
+        test: New test data, held out; labels for a part of them are better than none.
         target_accuracy: Accuracy to reach on the test data, in (0, 1].
         original: Original data of the model, or their profile; without it no RESQUE_dist. ``replay`` needs the data.
         new_task: Whether the data are a new task: the model gets a new head.
@@ -90,7 +92,8 @@ def forecast(
         recipe: Recipe or its specification, e.g. ``"retrain-adam,batch_size=64"``.
         evaluate_every: Steps between evaluations; overrides the recipe's.
         max_epochs: Maximum number of epochs; overrides the recipe's and the budget's.
-        labels: ``"true"``, or ``"pseudo"`` for the model's own predictions on the training data.
+        labels: ``"true"``, or ``"pseudo"`` for the model's own predictions on the training data. Then the new data may
+            lack labels; without those of the test data the accuracy is estimated, and the intervals are wider.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
         reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
         shift_type: Name of the shift type; None takes it from the data's specification.
@@ -122,6 +125,7 @@ def forecast(
         >>> sorted(result.estimates)[:3], 0 <= result.probability_reached <= 1
         (['epochs', 'gradient_norm', 'parameter_change'], True)
     """
+    began_s = waiting_since()
     history, grid = ledger if isinstance(ledger, Ledger) else Ledger(ledger), named_grid(country, intensity, pue)
     history.check_writable()
     check_level(level)
@@ -132,11 +136,11 @@ def forecast(
     if max_epochs is None and budget is not None and budget.max_epochs is not None:
         max_epochs = int(budget.max_epochs)
     change = EXTENSION if extend else NEW_TASK if new_task else "shift"
-    loader = InputLoader(model, options or ModelOptions(), change)
-    job = loader.job(
-        train, test, target_accuracy, load_recipe(recipe, evaluate_every, max_epochs), original=original, seed=seed,
-    )  # fmt: skip
+    loader = InputLoader(model, options or ModelOptions(), change, labels)
+    used = load_recipe(recipe, evaluate_every, max_epochs)
+    job = loader.job(train, test, target_accuracy, used, original=original, seed=seed)
     job = dataclasses.replace(job, shift_type=shift_type)
+    _check_pilot(job, pilot_steps(job.max_steps))
     check_fields({"train_data": job.train.name, "test_data": job.test.name})
     passes = _Passes(loader, meter or open_meter(loader.device), layer, reduction)
     is_new_task = new_task or extend
@@ -158,10 +162,13 @@ def forecast(
     if (n := history.count_updates(is_new_task)) > len(updates):
         note = f"learned from {len(updates):,} of {n:,} updates: those of this model, then the newest"
         result = dataclasses.replace(result, notes=(*result.notes, note))
-    steps = job.max_steps if job.recipe.trains == STATISTICS else pilot_steps(job.max_steps)  # one pass is tried
+    is_tried = job.recipe.trains == STATISTICS and job.test.labeled  # one pass, nearly free
+    steps = job.max_steps if is_tried else pilot_steps(job.max_steps)
     if steps and not starts_at_target(known.features, target_accuracy):
         result, state = passes.pilot(known, result, steps, updates)
-    history.add(result)
+    waited_s = time.perf_counter() - began_s - (result.pilot.reading.wall_s if result.pilot else 0.0)
+    overhead = extend_reading(result.overhead, waited_s, "imports, loading, evaluations and fits")
+    history.add(result := dataclasses.replace(result, overhead=overhead))
     if state is not None:
         keep_pilot(history, result, state)
     return result
@@ -175,6 +182,13 @@ def _check_options(new_task: bool, extend: bool, labels: str, original: Any) -> 
         raise SettingError("a new task needs its labels: leave --labels out")
     if is_new_task and original is not None:
         raise SettingError("a new task has no original data to compare with: leave --original out")
+
+
+def _check_pilot(job: RetrainingJob, steps: int) -> None:
+    for data in (job.train, job.test):
+        if steps and not data.labeled:
+            raise SettingError(f"a pilot trains and tests, and {data.name} has no labels: leave the pilot out, "
+                               "label the data, then forecast with it")  # fmt: skip
 
 
 @dataclass(frozen=True)

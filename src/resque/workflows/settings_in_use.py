@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from resque.errors import ModelError
-from resque.forecasting.evaluation.settlement import differing_settings
+from resque.forecasting.evaluation.matching import differing_settings
 from resque.ledger.records import Forecast
 from resque.models.layers import head_name
 

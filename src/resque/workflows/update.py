@@ -14,7 +14,7 @@ from resque.energy.price import Tariff
 from resque.errors import SettingError
 from resque.forecasting.budget import CONFIDENCE, Budget
 from resque.forecasting.early_stopping import BudgetStop
-from resque.forecasting.evaluation.settlement import check_settles
+from resque.forecasting.evaluation.matching import check_settles
 from resque.forecasting.landmarking import ForecastReviser
 from resque.indices.compute_profile import check_labels
 from resque.indices.profile import Profile

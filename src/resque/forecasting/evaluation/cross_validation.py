@@ -2,12 +2,12 @@
 
 Every predictor is evaluated by the same method on the updates that have it, with the bundled updates that shape the
 forecast. Baselines are: the forecast from own updates only, a model without predictors (random intercepts alone),
-a constant median, and the step budget. The seed-to-seed error shows how far another seed of the same condition is off;
-it is a reference, not a bound.
+a constant median, and the step budget. Steps, coverage and probabilities are evaluated. Time and energy are not: the
+steps of an update times its own seconds per step would be its time. Settled forecasts show those
+(:mod:`resque.forecasting.evaluation.settlement`).
 """
 
 import dataclasses
-import itertools
 import math
 import statistics
 from collections import defaultdict
@@ -34,15 +34,16 @@ from resque.forecasting.evaluation.metrics import (
     error_reduction,
     evaluate_predictor,
 )
+from resque.forecasting.evaluation.replicates import SeedVariability, seed_variability
 from resque.forecasting.evaluation.settlement import FORECAST
-from resque.forecasting.history import ForecastQuery, starts_at_target, update_group
+from resque.forecasting.history import ForecastQuery, starts_at_target
 from resque.forecasting.intervals import LEVEL, check_level
 from resque.forecasting.landmarking import known_evaluations, revise_forecast
 from resque.ledger.records import Update
 from resque.training.job import RetrainingJob
 from resque.types import Interval
 
-__all__ = ["BEFORE", "BY", "REVISED", "CrossValidation", "cross_validate", "seed_to_seed_error"]
+__all__ = ["BEFORE", "BY", "REVISED", "CrossValidation", "cross_validate"]
 
 BY: dict[str, Callable[[Update], Hashable]] = {
     "shift-type": lambda update: (update.features.task_index is None and update.shift_type) or update.train_data,
@@ -67,8 +68,7 @@ class CrossValidation(Displayable):
         folds: Number of folds.
         updates: Number of updates that started below the target.
         excluded: Number of updates not evaluated: new tasks if most are shifts, or shifts if most are new tasks.
-        seed_to_seed_error: Median relative difference in steps between two seeds of one condition; None without pairs.
-        replicate_pairs: Number of such pairs.
+        seeds: Variability of the steps between seeds of one condition, which no forecast can avoid.
         index_gain: 90 % interval, clustered by shift type, of the mean reduction of log errors by the index against no
             predictor. None without an index, and for fewer than three shift types.
         reports: Accuracy of the forecast, the forecast from own updates only, each predictor alone, and baselines.
@@ -83,12 +83,21 @@ class CrossValidation(Displayable):
     folds: int
     updates: int
     excluded: int
-    seed_to_seed_error: float | None
-    replicate_pairs: int
+    seeds: SeedVariability
     index_gain: Interval | None
     reports: tuple[PredictorReport, ...]
     revised: tuple[PredictorReport, ...] = ()
     curve_error: float | None = None
+
+    @property
+    def seed_to_seed_error(self) -> float | None:
+        """Replicate error, under its former name."""
+        return self.seeds.replicate_error
+
+    @property
+    def replicate_pairs(self) -> int:
+        """Number of pairs of runs of one condition, under its former name."""
+        return self.seeds.pairs
 
     @property
     def index_helps(self) -> bool | None:
@@ -117,14 +126,17 @@ class CrossValidation(Displayable):
         return tuple(sentences)
 
     def _display(self) -> Display:
-        columns = "predictor", "n", "median error", "within 2×", "ρ", "Brier", "coverage", "width", "score"
+        columns = "predictor", "n", "factor", "error", "≤2×", "Brier", "base rate", "coverage", "score"
         return Display(
             f"Leave-one-{self.by}-out cross-validation of {self.updates} updates to accuracy {self.target_accuracy:g}",
             columns,
             [_report_row(report) for report in self.reports],
             [
-                "n: updates that reached the target, of all; errors and ρ (Spearman) are theirs",
-                f"coverage of the {self.level:.0%} intervals; width: upper over lower bound; score: interval score",
+                "n: updates that reached the target, of all; factor, error and ≤2× are theirs",
+                "factor: median of the larger over the smaller of forecast and measured steps; ≤2×: share below 2",
+                "error: median of |forecast - steps| / steps",
+                "base rate: Brier score of the share of updates that reached the target, known in hindsight",
+                f"coverage of the {self.level:.0%} intervals; score: interval score, smaller is better",
                 *self.advice,
             ],
         )
@@ -133,12 +145,12 @@ class CrossValidation(Displayable):
 def _report_row(report: PredictorReport) -> list[str]:
     """Return one predictor's cells of the printed table."""
     cells = (
+        (report.median_factor, "{:.3g}"),
         (report.median_error, "{:.0%}"),
         (report.within_factor_2, "{:.0%}"),
-        (report.spearman_value, "{:.2f}"),
         (report.brier, "{:.3f}"),
+        (report.base_rate_brier, "{:.3f}"),
         (report.coverage, "{:.0%}"),
-        (None if report.log_width is None else math.exp(report.log_width), "×{:.3g}"),
         (report.interval_score, "{:.2f}"),
     )
     texts = (NOT_MEASURED if value is None or math.isnan(value) else form.format(value) for value, form in cells)
@@ -200,7 +212,6 @@ def cross_validate(
                 revisions[name].append(scored)
         distances += _curve_errors(folds, held_out)
     on_progress(len(keys), len(keys))
-    error, pairs = seed_to_seed_error(usable, target_accuracy)
     index = "index" if usable[0].features.task_index is None else "task index"
     return CrossValidation(
         by=by,
@@ -209,41 +220,12 @@ def cross_validate(
         folds=len(keys),
         updates=len(usable),
         excluded=excluded,
-        seed_to_seed_error=error,
-        replicate_pairs=pairs,
+        seeds=seed_variability(usable, target_accuracy),
         index_gain=error_reduction(forecasts.get(index, ()), forecasts.get(NO_PREDICTOR, ())),
         reports=tuple(evaluate_predictor(name, scored, level) for name, scored in forecasts.items()),
         revised=tuple(evaluate_predictor(name, scored, level) for name, scored in revisions.items()),
         curve_error=statistics.median(distances) if distances else None,
     )
-
-
-def seed_to_seed_error(history: Sequence[Update], target_accuracy: float) -> tuple[float | None, int]:
-    """Compute the median of ``|a - b| / b`` over ordered pairs of runs of one condition that reached the target.
-
-    Two runs of the same model and seed are the same run, not a pair.
-
-    Args:
-        history: Finished updates.
-        target_accuracy: Target accuracy at which steps are read.
-
-    Returns:
-        ``(median, number of pairs)``; the median is None without pairs.
-
-    Example:
-        >>> from resque.ledger.bundled import bundled_updates
-        >>> error, pairs = seed_to_seed_error(bundled_updates(), target_accuracy=0.8)
-        >>> round(error, 2), pairs
-        (0.33, 1780)
-    """
-    groups: dict[Hashable, list[tuple[Hashable, int]]] = defaultdict(list)
-    for update in history:
-        cost = update.cost_at(target_accuracy)
-        if cost is not None and cost.steps and update.seed is not None:
-            groups[update_group(update), update.train_data].append(((update.parent, update.seed), cost.steps))
-    pairs = (pair for runs in groups.values() for pair in itertools.permutations(runs, 2))
-    errors = [abs(a - b) / b for (one, a), (other, b) in pairs if one != other]
-    return (statistics.median(errors) if errors else None), len(errors)
 
 
 def _usable(history: Sequence[Update], target_accuracy: float) -> tuple[list[Update], int]:

@@ -1,24 +1,20 @@
 """Predict held-out updates from the rest of a history, and score the predictions."""
 
+import contextlib
 import math
 import statistics
 from collections.abc import Hashable, Iterator, Sequence
 
+from resque.errors import TooFewUpdatesError
 from resque.forecasting.curve_history import CurveHistory, UpdateCurve, central_share, evaluations_until, total_steps
-from resque.forecasting.evaluation.metrics import FEWEST_GROUPS, ScoredForecast
+from resque.forecasting.evaluation.metrics import ScoredForecast
 from resque.forecasting.evaluation.settlement import FORECAST
 from resque.forecasting.forecaster import CONSTANT, NO_GUARANTEE
-from resque.forecasting.history import (
-    ForecastQuery,
-    HistoryRow,
-    has_shift_type,
-    history_rows,
-    index_definition,
-)
-from resque.forecasting.intervals import PredictiveDistribution, predict
+from resque.forecasting.history import ForecastQuery, index_definition
+from resque.forecasting.intervals import PredictiveDistribution
 from resque.forecasting.landmarking import known_evaluations
 from resque.forecasting.learning_curves import CurvePrediction
-from resque.forecasting.mixed_model import MixedModel
+from resque.forecasting.prediction import StepsModel
 from resque.forecasting.predictors import PREDICTORS
 from resque.ledger.records import Estimate, Update
 
@@ -43,20 +39,15 @@ class TrainingFolds:
     def __init__(self, rest: Sequence[Update], bundled: Sequence[Update], level: float) -> None:
         self.rest, self.bundled, self.level = rest, bundled, level
         self.own_only = TrainingFolds(rest, (), level) if bundled else None
-        self._models: dict[Hashable, tuple[MixedModel, list[HistoryRow]] | None] = {}
+        self._models: dict[Hashable, StepsModel | None] = {}
         self._curves: dict[Hashable, CurveHistory] = {}
         self._started: dict[Hashable, UpdateCurve | None] = {}
         self._paths: dict[Hashable, CurvePrediction | None] = {}
 
     def predict(self, query: ForecastQuery, predictors: tuple[str, ...]) -> PredictiveDistribution | None:
         """Predict log steps by predictors alone; return None with an unknown predictor or too few updates."""
-        values = query.values(predictors)
-        fitted = None if values is None else self._fitted(query, predictors)
-        if values is None or fitted is None:
-            return None
-        model, rows = fitted
-        seen = has_shift_type((row.example for row in rows if row.own), query)
-        return predict(model, query.example(values), seen)
+        model = None if query.values(predictors) is None else self._model(query, predictors)
+        return None if model is None else model.predict(query)
 
     def curve(self, query: ForecastQuery) -> UpdateCurve | None:
         """Return the forecast curve of an update; None with too few learning curves."""
@@ -78,8 +69,8 @@ class TrainingFolds:
 
     def median(self, query: ForecastQuery) -> float | None:
         """Return the median of the log steps in the training folds; None if they hold too few updates."""
-        fitted = self._fitted(query, ())
-        return None if fitted is None else statistics.median(row.example.value for row in fitted[1])
+        model = self._model(query, ())
+        return None if model is None else statistics.median(row.example.value for row in model.rows)
 
     def score(self, update: Update, query: ForecastQuery) -> ScoredForecast | None:
         """Score the forecast of a held-out update; return None without a forecast."""
@@ -92,12 +83,12 @@ class TrainingFolds:
         steps = total_steps(paths, target, evaluations, self.level, NO_GUARANTEE, share)
         return score_estimate(update, query, steps, paths.probability_reached(target))
 
-    def _fitted(self, query: ForecastQuery, predictors: tuple[str, ...]) -> tuple[MixedModel, list[HistoryRow]] | None:
+    def _model(self, query: ForecastQuery, predictors: tuple[str, ...]) -> StepsModel | None:
         key = predictors, *_training_key(query)
         if key not in self._models:
-            rows = history_rows(self.rest, "steps", query, predictors, self.bundled)
-            enough = len(rows) >= FEWEST_GROUPS
-            self._models[key] = (MixedModel([row.example for row in rows]), rows) if enough else None
+            self._models[key] = None
+            with contextlib.suppress(TooFewUpdatesError):
+                self._models[key] = StepsModel(self.rest, query, predictors, self.bundled)
         return self._models[key]
 
 

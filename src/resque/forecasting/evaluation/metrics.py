@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from resque.forecasting.evaluation.settlement import covers
+from resque.forecasting.evaluation.settlement import brier_scores, covers
 from resque.types import Interval
 
 __all__ = [
@@ -87,6 +87,8 @@ class PredictorReport:
         spearman: 95 % interval of the rank correlation of forecast and steps; None if undefined.
         spearman_value: Rank correlation of forecast and steps; None if undefined.
         brier: Mean squared error of the probability of reaching the target; None without probabilities.
+        base_rate_brier: Brier score on the same updates of their base rate, the share p that reached the target:
+            ``p (1 - p)``. It is known in hindsight only, so it is a hard reference; None without probabilities.
         coverage: Share of intervals that cover the outcome; None without intervals.
         coverage_interval: 90 % interval of the coverage, clustered by shift type; None without intervals.
         log_width: Median width of the intervals, in log steps; None without intervals.
@@ -102,6 +104,7 @@ class PredictorReport:
     spearman: Interval | None
     spearman_value: float | None
     brier: float | None
+    base_rate_brier: float | None
     coverage: float | None
     coverage_interval: Interval | None
     log_width: float | None
@@ -126,7 +129,8 @@ def evaluate_predictor(predictor: str, scored: Sequence[ScoredForecast], level: 
     forecast, steps = (np.array([getattr(each, field) for each in reached]) for field in ("forecast", "log_steps"))
     correlation, correlation_range = spearman_with_interval(forecast, steps)
     intervals = [each for each in scored if each.interval is not None]
-    squares = [(p - each.reached) ** 2 for each in scored if (p := each.probability_reached) is not None]
+    chances = [(p, each.reached) for each in scored if (p := each.probability_reached) is not None]
+    brier, base_rate = brier_scores(chances) if chances else (None, None)
     covered = np.array([each.covered for each in intervals])
     shift_types = [each.shift_type for each in intervals]
     return PredictorReport(
@@ -138,7 +142,8 @@ def evaluate_predictor(predictor: str, scored: Sequence[ScoredForecast], level: 
         within_factor_2=float(np.mean(np.abs(forecast - steps) <= math.log(2.0))) if reached else math.nan,
         spearman=correlation_range,
         spearman_value=correlation,
-        brier=float(np.mean(squares)) if squares else None,
+        brier=brier,
+        base_rate_brier=base_rate,
         coverage=float(covered.mean()) if intervals else None,
         coverage_interval=cluster_bootstrap_interval(covered, shift_types) if intervals else None,
         log_width=float(np.median([each.width for each in intervals])) if intervals else None,

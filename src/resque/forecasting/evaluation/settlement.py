@@ -6,29 +6,57 @@ A forecast is settled once the update that it was made for is in the ledger.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from resque._display import Display, Displayable
 from resque._format import COST_NAMES, NOT_MEASURED, format_probability, format_share
 from resque.energy.reading import energy_share
-from resque.errors import SettingError
 from resque.ledger.records import BY_BUDGET, BY_USER, COSTS, Forecast, Update
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from resque.training.job import RetrainingJob
+from resque.types import Interval
 
 __all__ = [
-    "FORECAST", "PredictorScore", "ProbabilityScore", "Settlement", "check_settles", "comparable_cost", "covers",
-    "differing_settings", "is_covered", "relative_error", "score_predictors", "summarize_settlements",
+    "BUSY", "BUSY_SHARE", "FORECAST", "IDLE", "CostAccuracy", "PredictorScore", "ProbabilityScore", "Settlement",
+    "brier_scores", "comparable_cost", "covers", "is_covered", "relative_error", "score_predictors",
+    "summarize_settlements",
 ]  # fmt: skip
 
 FORECAST = "forecast"
 """Name of the forecast itself among the predictors."""
+BUSY_SHARE = 0.1
+"""Share of a machine's processors that other processes use, from which on it counts as busy."""
+IDLE, BUSY = "idle", "busy"
+"""Names of the machine's load while the cost of a step was probed."""
+_TIMED = "wall_s", "energy_kwh"
+_NORMAL_95 = 1.644854
 _INTERRUPTED = ("max hours", "max kWh", BY_USER, BY_BUDGET)
+
+
+@dataclass(frozen=True)
+class CostAccuracy:
+    """Accuracy of the settled forecasts of one cost.
+
+    Attributes:
+        cost: Name of a field of :class:`resque.ledger.records.Cost`.
+        load: :data:`IDLE` or :data:`BUSY` for the forecasts whose probe ran on such a machine; empty for all forecasts.
+        n: Number of updates that reached the target and whose measured cost can be compared.
+        median_factor: Median of the larger of forecast and measured over the smaller; None without such updates.
+        median_error: Median of ``|forecast - measured| / measured``.
+        within_factor_2: Share of updates within a factor of 2.
+        covered: Number of intervals that covered the measured cost.
+        intervals: Number of intervals that could be evaluated.
+        coverage_interval: 90 % interval of the coverage (Wilson, 1927); None without intervals.
+    """
+
+    cost: str
+    load: str
+    n: int
+    median_factor: float | None
+    median_error: float | None
+    within_factor_2: float | None
+    covered: int
+    intervals: int
+    coverage_interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -61,12 +89,14 @@ class ProbabilityScore:
         reached: Number of them that reached the target.
         mean_probability: Mean forecast probability.
         brier: Mean squared error of the probability.
+        base_rate_brier: That of the share of these runs that reached the target, which is known in hindsight only.
     """
 
     n: int
     reached: int
     mean_probability: float
     brier: float
+    base_rate_brier: float
 
 
 @dataclass(frozen=True)
@@ -83,6 +113,7 @@ class Settlement(Displayable):
         training_s: Seconds of training in the updates.
         training_kwh: Energy of the training; None if unknown.
         probability_score: Accuracy of the probabilities of reaching the target; None if all runs were interrupted.
+        accuracy: Accuracy of the forecasts of each cost; of time and energy also on an idle and on a busy machine.
     """
 
     n: int
@@ -94,21 +125,33 @@ class Settlement(Displayable):
     training_s: float
     training_kwh: float | None
     probability_score: ProbabilityScore | None = None
+    accuracy: tuple[CostAccuracy, ...] = ()
 
     def _display(self) -> Display:
-        errors = {cost: f"{error:.0%}" for cost, error in self.median_error.items()}
-        rows = [
-            (COST_NAMES[cost], format_share(*counts), errors.get(cost, NOT_MEASURED))
-            for cost, counts in self.covered.items()
-        ]
-        lines, score = [], self.probability_score
+        lines = ["factor: median of the larger over the smaller of forecast and measured; ≤2×: share below 2",
+                 "covered: by the prediction interval, of all; 90% interval of that share (Wilson)"]  # fmt: skip
+        if any(each.load for each in self.accuracy):
+            lines.append(f"busy: other processes used {BUSY_SHARE:.0%} of the processors or more during the probe")
+        score = self.probability_score
         if score is not None:
             lines.append(
                 f"probability of reaching the target: forecast {format_probability(score.mean_probability)} on "
-                f"average, reached {format_share(score.reached, score.n)} (Brier score {score.brier:.3f})"
+                f"average, reached {format_share(score.reached, score.n)} (Brier score {score.brier:.3f}; of the base "
+                f"rate, that share itself, {score.base_rate_brier:.3f})"
             )
         title = f"Forecast accuracy over {self.n} settled update{'s' * (self.n != 1)}"
-        return Display(title, ("cost", "intervals that covered", "median error"), rows, lines)
+        columns = "cost", "n", "factor", "error", "≤2×", "covered", "90% interval"
+        return Display(title, columns, [_accuracy_row(each) for each in self.accuracy], lines)
+
+
+def _accuracy_row(found: CostAccuracy) -> list[str]:
+    """Return one cost's cells of the printed table."""
+    name = COST_NAMES[found.cost] + (f", {found.load} machine" if found.load else "")
+    numbers = (found.median_factor, "{:.2f}"), (found.median_error, "{:.0%}"), (found.within_factor_2, "{:.0%}")
+    cells = [NOT_MEASURED if value is None else form.format(value) for value, form in numbers]
+    bounds = found.coverage_interval
+    interval = NOT_MEASURED if bounds is None else f"{bounds.low:.0%} to {bounds.high:.0%}"
+    return [name, str(found.n), *cells, format_share(found.covered, found.intervals), interval]
 
 
 def summarize_settlements(settled: Sequence[tuple[Forecast, Update]]) -> Settlement:
@@ -118,25 +161,53 @@ def summarize_settlements(settled: Sequence[tuple[Forecast, Update]]) -> Settlem
         settled: Forecasts with the updates that settle them.
     """
     pairs = [(forecast, update) for forecast, update in settled if forecast.alternatives]
-    covered: dict[str, tuple[int, int]] = {}
-    errors: dict[str, float] = {}
-    for cost in COSTS:
-        known = [each for pair in pairs if (each := is_covered(*pair, cost)) is not None]
-        covered[cost] = sum(known), len(known)
-        relative = [abs(error) for pair in pairs if (error := relative_error(*pair, cost)) is not None]
-        if relative:
-            errors[cost] = float(np.median(relative))
+    accuracy = [_cost_accuracy(pairs, cost) for cost in COSTS]
+    for load in (IDLE, BUSY):
+        some = [pair for pair in pairs if _load(pair[0]) == load]
+        accuracy += [_cost_accuracy(some, cost, load) for cost in _TIMED if some]
     return Settlement(
         n=len(pairs),
-        covered=covered,
-        median_error=errors,
+        covered={each.cost: (each.covered, each.intervals) for each in accuracy if not each.load},
+        median_error={e.cost: e.median_error for e in accuracy if not e.load and e.median_error is not None},
         scores=score_predictors(pairs),
         overhead_s=math.fsum(_overhead(*pair)[0] for pair in pairs),
         overhead_kwh=_total([_overhead(*pair)[1] for pair in pairs]),
         training_s=math.fsum(update.cost.wall_s for _, update in pairs),
         training_kwh=_total([update.cost.energy_kwh for _, update in pairs]),
         probability_score=_probability_score(pairs),
+        accuracy=tuple(accuracy),
     )
+
+
+def _load(forecast: Forecast) -> str | None:
+    """Return whether the machine was idle or busy during the probe; None if that was not measured."""
+    share = forecast.step_cost.others_busy_share
+    return None if share is None else BUSY if share >= BUSY_SHARE else IDLE
+
+
+def _cost_accuracy(pairs: Sequence[tuple[Forecast, Update]], cost: str, load: str = "") -> CostAccuracy:
+    known = [each for pair in pairs if (each := is_covered(*pair, cost)) is not None]
+    errors = np.array([error for pair in pairs if (error := relative_error(*pair, cost)) is not None])
+    logs = np.abs(np.log1p(errors))
+    return CostAccuracy(
+        cost=cost,
+        load=load,
+        n=len(errors),
+        median_factor=float(np.exp(np.median(logs))) if len(errors) else None,
+        median_error=float(np.median(np.abs(errors))) if len(errors) else None,
+        within_factor_2=float((logs <= math.log(2.0)).mean()) if len(errors) else None,
+        covered=sum(known),
+        intervals=len(known),
+        coverage_interval=_wilson(sum(known), len(known)) if known else None,
+    )
+
+
+def _wilson(part: int, whole: int) -> Interval:
+    """Return the 90 % interval of a share by Wilson's score."""
+    square = _NORMAL_95**2
+    center = (part + square / 2.0) / (whole + square)
+    spread = _NORMAL_95 * math.sqrt(part * (whole - part) / whole + square / 4.0) / (whole + square)
+    return Interval(max(center - spread, 0.0), min(center + spread, 1.0), 0.9, "Wilson's score; approximate")
 
 
 def score_predictors(settled: Sequence[tuple[Forecast, Update]]) -> list[PredictorScore]:
@@ -219,60 +290,6 @@ def relative_error(forecast: Forecast, update: Update, cost: str) -> float | Non
     return (estimate.value - measured) / measured
 
 
-def check_settles(model: "nn.Module", job: "RetrainingJob", forecast: Forecast) -> None:
-    """Check that a forecast was made for this update.
-
-    Args:
-        model: Model to update.
-        job: Retraining job.
-        forecast: Forecast to settle.
-
-    Raises:
-        SettingError: Other model, data, target accuracy, shift type or recipe.
-    """
-    from resque.ledger.serialization import from_dict
-    from resque.models.weights import fingerprint
-    from resque.training.recipe import Recipe, recipe_to_dict
-
-    # a forecast of an earlier version lacks the newer settings, which had their defaults
-    changed = differing_settings(recipe_to_dict(from_dict(Recipe, forecast.recipe)), recipe_to_dict(job.recipe))
-    theirs, ours = (", ".join(f"{name} {pair[side]}" for name, pair in changed.items()) for side in (0, 1))
-    compared = {
-        "model": (forecast.parent, job.parent or fingerprint(model)),
-        "training data": (forecast.train_data, job.train.name),
-        "test data": (forecast.test_data, job.test.name),
-        "target accuracy": (forecast.target_accuracy, job.target_accuracy),
-        "shift type": (forecast.shift_type, job.effective_shift_type),
-        "recipe": (theirs, ours),
-        "original data to replay": (forecast.replay_data, job.replay_data),
-    }
-    for what, (expected, given) in compared.items():
-        if expected != given:
-            made = f"forecast {forecast.id} was made for {what} {expected}"
-            raise SettingError(f"{made}, not {given}: make a new forecast")
-
-
-def differing_settings(expected: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return each setting of a recipe that differs, with both values; a setting on one side only is not compared.
-
-    Numbers may differ in the seventh digit, as single precision does; words may differ in case.
-
-    Example:
-        >>> differing_settings({"optimizer": "adam", "batch_size": 32}, {"optimizer": "Adam", "batch_size": 64})
-        {'batch_size': (32, 64)}
-    """
-    shared = {name: (value, given[name]) for name, value in expected.items() if name in given}
-    return {name: pair for name, pair in shared.items() if not _is_same(*pair)}
-
-
-def _is_same(expected: Any, given: Any) -> bool:
-    if isinstance(expected, int | float) and isinstance(given, int | float):
-        return math.isclose(expected, given, rel_tol=1e-6)
-    if isinstance(expected, str) and isinstance(given, str):
-        return expected.casefold() == given.casefold()
-    return bool(expected == given)
-
-
 def _probability_score(settled: Sequence[tuple[Forecast, Update]]) -> ProbabilityScore | None:
     """Score the probabilities of reaching the target; interrupted runs do not show whether they would have."""
     known = [
@@ -283,8 +300,22 @@ def _probability_score(settled: Sequence[tuple[Forecast, Update]]) -> Probabilit
     if not known:
         return None
     probability, reached = np.array(known, dtype=float).T
-    brier = float(((probability - reached) ** 2).mean())
-    return ProbabilityScore(len(known), int(reached.sum()), float(probability.mean()), brier)
+    return ProbabilityScore(len(known), int(reached.sum()), float(probability.mean()), *brier_scores(known))
+
+
+def brier_scores(known: Sequence[tuple[float, bool]]) -> tuple[float, float]:
+    """Return the Brier score of probabilities, and that of the base rate of the outcomes.
+
+    Args:
+        known: Probability and outcome of each update, at least one.
+
+    Example:
+        >>> brier_scores([(0.75, True), (0.75, True), (0.25, False), (0.25, False)])
+        (0.0625, 0.25)
+    """
+    probability, reached = np.array(known, dtype=float).T
+    rate = float(reached.mean())
+    return float(((probability - reached) ** 2).mean()), rate * (1.0 - rate)
 
 
 def _overhead(forecast: Forecast, update: Update) -> tuple[float, float | None]:

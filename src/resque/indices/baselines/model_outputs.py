@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from resque.data.dataset import LabeledDataset, draw_rows
+from resque.errors import DataError
 from resque.indices.baselines.moments import Moments
 from resque.models.feature_extraction import capture_features
 from resque.models.inference import device_of
@@ -23,13 +24,15 @@ KNN_SAMPLES = 2000
 class ModelOutputs:
     """Outputs of a model on a labeled dataset: everything the baselines need.
 
+    The labels are any integers. For a new task, the outputs of the model are the classes it was trained on.
+
     Attributes:
-        moments: Second moments of the features by class.
+        moments: Second moments of the features.
         probabilities: ``(n, classes of the model)`` softmax probabilities.
         labels: ``(n,)`` true labels.
         sample: ``(m, d)`` features of a random subset of at most 2,000 samples, for k-NN accuracy.
         sample_labels: ``(m,)`` labels of that subset.
-        loss: Mean cross-entropy in nats.
+        loss: Mean cross-entropy in nats; None if a label is not an output of the model.
     """
 
     moments: Moments
@@ -37,7 +40,7 @@ class ModelOutputs:
     labels: np.ndarray
     sample: np.ndarray
     sample_labels: np.ndarray
-    loss: float
+    loss: float | None
 
     @property
     def predicted(self) -> np.ndarray:
@@ -53,7 +56,16 @@ class ModelOutputs:
 
     @property
     def correct(self) -> np.ndarray:
-        """``(n,)`` whether each sample is classified correctly."""
+        """``(n,)`` whether each sample is classified correctly.
+
+        Raises:
+            DataError: A label is not an output of the model.
+        """
+        if self.loss is None:
+            raise DataError(
+                f"labels run from {self.labels.min()} to {self.labels.max()}, the model has "
+                f"{self.probabilities.shape[1]} outputs: accuracy needs labels among them"
+            )
         correct: np.ndarray = self.predicted == self.labels
         return correct
 
@@ -111,6 +123,7 @@ class OutputCollector:
         classes: Labels that may occur.
         n: Number of samples that will come.
         seed: Seed of the random subset for k-NN accuracy.
+        by_class: Whether products are kept by class, which TransRate needs: ``classes × width²`` numbers.
 
     Example:
         >>> collector = OutputCollector([0, 1], n=2)
@@ -119,8 +132,8 @@ class OutputCollector:
         0.5
     """
 
-    def __init__(self, classes: Sequence[int], n: int, seed: int = 0) -> None:
-        self._moments = Moments(classes)
+    def __init__(self, classes: Sequence[int], n: int, seed: int = 0, by_class: bool = False) -> None:
+        self._moments = Moments(classes, by_class)
         self._sample = RowSample(n, seed)
         self._probabilities: list[Tensor] = []
         self._labels: list[Tensor] = []
@@ -133,34 +146,36 @@ class OutputCollector:
         """
         self._moments.update(rows, labels)
         self._probabilities.append(logits.float().softmax(1))
-        self._losses.append(F.cross_entropy(logits.float(), labels, reduction="sum"))
+        outputs = labels.clamp(0, logits.shape[1] - 1)  # some labels of a new task are none
+        self._losses.append(F.cross_entropy(logits.float(), outputs, reduction="sum"))
         self._sample.update(rows, labels)
         self._labels.append(labels)
 
     def outputs(self) -> ModelOutputs:
         """Return the outputs on the samples seen so far."""
-        labels = torch.cat(self._labels).cpu().numpy()
-        return ModelOutputs(
-            self._moments,
-            torch.cat(self._probabilities).cpu().numpy(),
-            labels,
-            self._sample.rows,
-            self._sample.labels,
-            sum(torch.stack(self._losses).double().tolist()) / len(labels),
-        )
+        labels, probabilities = (torch.cat(parts).cpu().numpy() for parts in (self._labels, self._probabilities))
+        same_classes = labels.min() >= 0 and labels.max() < probabilities.shape[1]
+        loss = sum(torch.stack(self._losses).double().tolist()) / len(labels) if same_classes else None
+        return ModelOutputs(self._moments, probabilities, labels, self._sample.rows, self._sample.labels, loss)
 
 
 def collect_outputs(
-    model: nn.Module, data: LabeledDataset, layer: str = PENULTIMATE, reduction: str = "mean", seed: int = 0
+    model: nn.Module,
+    data: LabeledDataset,
+    layer: str = PENULTIMATE,
+    reduction: str = "mean",
+    seed: int = 0,
+    by_class: bool = False,
 ) -> ModelOutputs:
     """Collect the outputs of a model on a dataset in one forward pass.
 
     Args:
         model: Classifier; it is left as it was found.
-        data: Dataset with true labels.
-        layer: Layer of the features. Their products take ``classes × width²`` numbers, too many for a wide layer.
+        data: Dataset with true labels, any integers: those of a new task need no new head.
+        layer: Layer of the features. Their products take ``width²`` numbers, too many for a wide layer.
         reduction: ``"mean"`` over positions, ``"flatten"`` or ``"token-mean"``.
         seed: Seed of the random subset for k-NN accuracy.
+        by_class: Whether products are kept by class, which TransRate needs: ``classes × width²`` numbers.
 
     Example:
         >>> from resque import load_data, load_model
@@ -168,7 +183,7 @@ def collect_outputs(
         >>> outputs.probabilities.shape, outputs.moments.width
         ((539, 10), 64)
     """
-    collector = OutputCollector(data.classes, len(data), seed)
+    collector = OutputCollector(data.classes, len(data), seed, by_class)
     with capture_features(model, layer, reduction) as observe:
         for inputs, labels in data.batches(device=device_of(model)):
             rows, logits = observe(inputs)

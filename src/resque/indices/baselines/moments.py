@@ -1,8 +1,9 @@
-"""Accumulate second moments of representations by class, in float64, batch by batch; no sample is kept.
+"""Accumulate second moments of representations, in float64, batch by batch; no sample is kept.
 
-Transferability scores and distances between datasets are computed from them. All sums are about the mean of the first
-batch: a mean far larger than the spread would otherwise cost the digits of the spread. Sums are kept on the device of
-the representations, and nothing waits for it before they are read.
+They take ``d² + classes × d`` numbers, or ``classes × d²`` if the products are wanted by class. Transferability scores
+and distances between datasets are computed from them. All sums are about the mean of the first batch: a mean far larger
+than the spread would otherwise cost the digits of the spread. Sums are kept on the device of the representations, and
+nothing waits for it before they are read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,15 +23,17 @@ _Floats = NDArray[np.float64]
 
 
 class Moments:
-    """Counts, sums, squares and products of representations ``(n, d)``, by class.
+    """Counts, sums and squares of representations ``(n, d)`` by class, and their products.
 
     Properties by class hold only the classes that occurred, ``c`` of them, in the order of the labels.
 
     Args:
         classes: Labels that may occur; any integers.
+        by_class: Whether the products are kept by class, too, as TransRate needs them.
 
     Attributes:
         labels: Labels that may occur, ascending.
+        by_class: Whether the products are kept by class.
 
     Example:
         >>> moments = Moments([4, 7])
@@ -40,7 +43,8 @@ class Moments:
         ([2, 1], [2.0, 1.0], 3)
     """
 
-    def __init__(self, classes: Sequence[int]) -> None:
+    def __init__(self, classes: Sequence[int], by_class: bool = False) -> None:
+        self.by_class = by_class
         self.labels = np.unique(np.asarray(list(classes), dtype=np.int64))
         if not len(self.labels):
             raise RepresentationError("no classes: expected the labels that may occur")
@@ -51,7 +55,7 @@ class Moments:
         """Add a batch.
 
         Args:
-            representations: ``(n, d)`` real numbers, after pooling: the products take ``classes × d × d`` numbers.
+            representations: ``(n, d)`` real numbers, after pooling: the products take ``d × d`` numbers.
             labels: ``(n,)`` integers.
 
         Raises:
@@ -72,7 +76,7 @@ class Moments:
         if rows.device.type == "cpu":
             self._check(bool(finite), bool(known))
         if self._totals is None:
-            self._totals = _Totals(rows.mean(0), len(self.labels))
+            self._totals = _Totals(rows.mean(0), len(self.labels), self.by_class)
         if rows.shape[1] != self.width:
             raise RepresentationError(f"representations of width {rows.shape[1]} after some of width {self.width}")
         self._totals.add(rows, column, finite, known)
@@ -138,7 +142,7 @@ class Moments:
     def covariance(self) -> _Floats:
         """``(d, d)`` covariance of all samples, divided by n."""
         offset = self._offset
-        covariance: _Floats = self._products.sum(0) / self.n - np.outer(offset, offset)
+        covariance: _Floats = self._products / self.n - np.outer(offset, offset)
         return covariance
 
     @property
@@ -148,15 +152,23 @@ class Moments:
         return centered.T @ centered
 
     def products_about(self, point: _Floats) -> _Floats:
-        """Compute ``(c, d, d)``: the sum of ``(f - point)(f - point)^T`` over the samples f of each class."""
-        step, seen = self._about - point, self.counts > 0
-        cross = self._sums[seen][:, :, None] * step[None, None, :]
-        return (
-            self._products[seen]
-            + cross
-            + cross.transpose(0, 2, 1)
-            + self.counts[seen, None, None] * np.outer(step, step)[None]
-        )
+        """Compute ``(d, d)``: the sum of ``(f - point)(f - point)^T`` over all samples f."""
+        return _moved(self._products, self._sums.sum(0), self.n, self._about - point)
+
+    def class_products_about(self, point: _Floats) -> Iterator[_Floats]:
+        """Yield ``(d, d)`` for one class after another: :meth:`products_about` over its samples.
+
+        Raises:
+            RepresentationError: The products were not kept by class.
+        """
+        products = self._read().products
+        if not self.by_class:
+            raise RepresentationError(
+                "products are not kept by class: create the moments with by_class=True, as TransRate needs them"
+            )
+        for index in np.flatnonzero(self.counts):
+            own = _array(products[index])
+            yield _moved(own, self._sums[index], int(self.counts[index]), self._about - point)
 
     @property
     def shrinkage(self) -> float:
@@ -166,7 +178,7 @@ class Moments:
             Ledoit and Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004.
         """
         offset, covariance = self._offset, self.covariance
-        n, d, products, square = self.n, self.width, self._products.sum(0), float(offset @ offset)
+        n, d, products, square = self.n, self.width, self._products, float(offset @ offset)
         totals = self._read()
         fourth = (  # sum of ||f - mean||^4
             float(totals.fourth)
@@ -191,7 +203,9 @@ class Moments:
 
     @property
     def _products(self) -> _Floats:
-        return _array(self._read().products)
+        """``(d, d)`` products of all samples about the reference point."""
+        products: _Floats = _array(self._read().products).sum(0)
+        return products
 
     @property
     def _offset(self) -> _Floats:
@@ -210,40 +224,41 @@ class _Totals:
         counts: ``(classes,)`` int64, number of samples.
         sums: ``(classes, d)`` sum of g.
         squares: ``(classes, d)`` sum of the squares of g.
-        products: ``(classes, d, d)`` sum of ``g g^T``.
+        products: Sum of ``g g^T``: ``(classes, d, d)`` by class, or ``(1, d, d)`` over all samples.
         third: ``(d,)`` sum of ``||g||^2 g`` over all samples.
         fourth: ``()`` sum of ``||g||^4``.
         finite: ``()`` whether no representation held NaN or infinity.
         known: ``()`` whether every label was among the classes.
     """
 
-    def __init__(self, reference: Tensor, classes: int) -> None:
+    def __init__(self, reference: Tensor, classes: int, by_class: bool) -> None:
         width, zeros = len(reference), reference.new_zeros
         self.reference = reference
         self.counts = zeros(classes, dtype=torch.int64)
-        self.sums, self.squares, self.products = (
-            zeros(classes, width),
-            zeros(classes, width),
-            zeros(classes, width, width),
-        )
+        self.sums, self.squares = zeros(classes, width), zeros(classes, width)
+        self.products = zeros(classes if by_class else 1, width, width)
         self.third, self.fourth = zeros(width), zeros(())
         self.finite = self.known = torch.ones((), dtype=torch.bool, device=reference.device)
 
     def add(self, rows: Tensor, column: Tensor, finite: Tensor, known: Tensor) -> None:
         """Add rows ``(n, d)`` of the classes in the columns ``(n,)``, and whether they are valid."""
         centered = rows - self.reference
-        squared_norms = centered.square().sum(1)
-        self.fourth += squared_norms.square().sum()
-        self.third += (squared_norms[:, None] * centered).sum(0)
+        squares = centered.square()
+        squared_norms = squares.sum(1)
+        self.fourth += squared_norms @ squared_norms
+        self.third += squared_norms @ centered
         self.counts.index_add_(0, column, torch.ones_like(column))
         self.finite, self.known = self.finite & finite, self.known & known
-        for index, own in self._by_class(centered, column):
-            self.sums[index] += own.sum(0)
-            self.squares[index] += own.square().sum(0)
-            self.products[index] += own.T @ own
+        self.sums.index_add_(0, column, centered)
+        self.squares.index_add_(0, column, squares)
+        for index, own in self._groups(centered, column):
+            self.products[index].addmm_(own.T, own)
 
-    def _by_class(self, centered: Tensor, column: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield each class with its rows. On a GPU the others become zero: to pick rows would wait for the device."""
+    def _groups(self, centered: Tensor, column: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield all rows, or each class with its own. On a GPU others become zero: to pick rows would wait for it."""
+        if len(self.products) == 1:
+            yield 0, centered
+            return
         for index in range(len(self.counts)):
             members = column == index
             if centered.device.type != "cpu":
@@ -260,3 +275,9 @@ class _Totals:
 def _array(values: Tensor) -> _Floats:
     array: _Floats = values.numpy()
     return array
+
+
+def _moved(products: _Floats, sums: _Floats, n: int, step: _Floats) -> _Floats:
+    """Return the products of n samples, whose differences g sum up to ``sums``, about a point ``step`` before."""
+    cross = np.outer(sums, step)
+    return products + cross + cross.T + n * np.outer(step, step)

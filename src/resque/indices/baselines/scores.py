@@ -16,7 +16,7 @@ TRANSFERABILITY: Mapping[str, Callable[[Moments], float]] = {
     "TransRate": transferability.transrate,
     "GBC": transferability.gbc,
 }
-"""Scores by name of the features and labels of one dataset; the larger, the lower the cost."""
+"""Scores by name of the features and labels of one dataset; the larger, the lower the cost. TransRate is on request."""
 SHIFT_DISTANCES: Mapping[str, Callable[[Moments, Moments], float]] = {
     "Fréchet distance": transferability.frechet_distance,
     "linear MMD": transferability.linear_mmd,
@@ -48,7 +48,9 @@ def baseline_scores(shifted: ModelOutputs, original: ModelOutputs | None = None)
     """Compute every baseline of the index.
 
     Args:
-        shifted: Outputs of the model on the new data.
+        shifted: Outputs of the model on the new data. Labels that are not outputs of the model, those of a new task,
+            leave out loss, accuracy drop and ATC; NCE and LEEP take the outputs as the classes of the old task.
+            Without products by class, TransRate is left out.
         original: Outputs on held-out original data; None leaves out accuracy drop, ATC and distances.
 
     Returns:
@@ -70,19 +72,22 @@ def baseline_scores(shifted: ModelOutputs, original: ModelOutputs | None = None)
     few = f"{n} samples of {d} features: fewer than {_FEWEST_PER_FEATURE:g} each" if n < _FEWEST_PER_FEATURE * d else ""
     near = transferability.knn_accuracy(shifted.sample, shifted.sample_labels)
     scores = {
-        "loss": BaselineScore(shifted.loss, True, n),
         "mean confidence": BaselineScore(float(shifted.confidence.mean()), False, n),
         "NCE": BaselineScore(transferability.nce(shifted.predicted, labels), False, n),
         "LEEP": BaselineScore(transferability.leep(shifted.probabilities, labels), False, n),
         "k-NN accuracy": BaselineScore(near, False, len(shifted.sample), d),
     }
     for name, score in TRANSFERABILITY.items():
-        scores[name] = BaselineScore(score(moments), False, n, d, few)
+        if moments.by_class or score is not transferability.transrate:
+            scores[name] = BaselineScore(score(moments), False, n, d, few)
+    if shifted.loss is not None:
+        scores["loss"] = BaselineScore(shifted.loss, True, n)
     if original is None:
         return scores
-    atc = transferability.average_thresholded_confidence(original.confidence, original.correct, shifted.confidence)
-    scores["accuracy drop"] = BaselineScore(original.accuracy - shifted.accuracy, True, n)
-    scores["ATC"] = BaselineScore(atc, False, n, note="without labels of the new data")
+    if shifted.loss is not None:
+        atc = transferability.average_thresholded_confidence(original.confidence, original.correct, shifted.confidence)
+        scores["accuracy drop"] = BaselineScore(original.accuracy - shifted.accuracy, True, n)
+        scores["ATC"] = BaselineScore(atc, False, n, note="without labels of the new data")
     for name, distance in SHIFT_DISTANCES.items():
         scores[name] = BaselineScore(distance(original.moments, moments), True, n, d)
     return scores
