@@ -11,12 +11,12 @@ from doubles import synthetic_update
 from power_law import GRID, forecast_for, history
 from resque.energy.grid import Grid
 from resque.errors import LedgerError, SettingError
+from resque.forecasting.evaluation.matching import check_settles
 from resque.forecasting.evaluation.settlement import (
     BUSY,
     FORECAST,
     IDLE,
     ProbabilityScore,
-    check_settles,
     is_covered,
     score_predictors,
     summarize_settlements,
