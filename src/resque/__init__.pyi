@@ -14,6 +14,7 @@ from .energy.meters import (
 from .energy.price import Tariff as Tariff
 from .energy.reading import EnergyReading as EnergyReading
 from .errors import ResqueError as ResqueError
+from .forecasting.comparison import Comparison as Comparison, Option as Option
 from .forecasting.budget import Budget as Budget, Decision as Decision, decide as decide
 from .forecasting.forecaster import forecast_from_features as forecast_from_features
 from .indices.compute_profile import profile as profile
@@ -60,6 +61,7 @@ from .training.run import RunProgress as RunProgress
 from .training.stopping import stop_epoch as stop_epoch
 from .types import Interval as Interval
 from .workflows.calibrate import calibrate as calibrate
+from .workflows.compare import compare as compare
 from .workflows.forecast import forecast as forecast
 from .workflows.inputs import ModelOptions as ModelOptions
 from .workflows.recording import Recording as Recording, record as record

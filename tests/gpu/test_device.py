@@ -38,6 +38,7 @@ from resque.training.pilot import run_pilot
 from resque.training.probe import probe
 from resque.training.recipe import named_recipe
 from resque.training.retrain import retrain
+from resque.training.run import RunSettings
 from resque.training.trainer import Trainer
 from watched import Watched
 
@@ -290,7 +291,7 @@ def test_update_goes_on_from_its_pilot_bit_for_bit(tmp_path, clean, augmentation
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         whole = retrain(drops(DEVICE), job, meter=ClockMeter())
-        _, state = run_pilot(drops(DEVICE), job, 5, whole.parent, ClockMeter())
+        _, state = run_pilot(drops(DEVICE), job, 5, whole.parent, RunSettings(ClockMeter()))
         save_checkpoint(tmp_path / "a.checkpoint", state)
         torch.rand(5, device=DEVICE)  # the state of the device is another one now
         at = Checkpoint(tmp_path, pilot=tmp_path / "a.checkpoint")

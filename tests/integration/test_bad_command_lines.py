@@ -26,6 +26,7 @@ COMMANDS = {
     "task": {"--model": NET, "--data": "npz:ok.npz"},
     "profile": {"--model": NET, "--data": "npz:ok.npz", "--out": "p.safetensors"},
     "forecast": {"--model": NET, "--shifted": "npz:ok.npz", "--test": "npz:ok.npz", "--target-accuracy": "0.9"},
+    "compare": {"--model": NET, "--shifted": "npz:ok.npz", "--test": "npz:ok.npz", "--target-accuracy": "0.9"},
     "retrain": {"--model": NET, "--train": "npz:ok.npz", "--test": "npz:ok.npz", "--target-accuracy": "0.9"},
     "calibrate": {"--model": NET, "--data": "npz:ok.npz"},
     "ledger validate": {"--target-accuracy": "0.9"},
@@ -74,6 +75,7 @@ BAD = {
     "task": LOADS | INDEX | {"--init": ["x"], "--warmup-steps": ["-1", "x"]},
     "profile": LOADS | INDEX | {"--out": [".", "ok.npz", "net.py/x"]},
     "forecast": LOADS | INDEX | TRAINS | {"--max-kwh": ["-1", "nan", "x"], "--confidence": ["2", "nan"]},
+    "compare": LOADS | TRAINS | {"--max-kwh": ["-1", "nan", "x"], "--max-minutes": ["-1", "nan", "x"]},
     "retrain": LOADS
     | INDEX
     | TRAINS
@@ -149,6 +151,7 @@ GOOD = {
     **{command: " ".join([command, *(f"{k}={v}" for k, v in given.items())]) for command, given in COMMANDS.items()},
     "calibrate": f"calibrate --model={NET} --data=npz:ok.npz --dry-run --target-accuracy=0.3",
     "retrain": f"retrain --model={NET} --train=npz:ok.npz --test=npz:ok.npz --target-accuracy=0.9 --max-epochs=1",
+    "compare": f"compare --model={NET} --shifted=npz:ok.npz --test=npz:ok.npz --target-accuracy=0.9 --max-minutes=0",
     "doctor": "doctor",
     "init": f"init --model={NET} --test=npz:ok.npz --country=FRA",
     "report": "report",

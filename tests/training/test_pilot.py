@@ -16,6 +16,7 @@ from resque.training.job import RetrainingJob, evaluation_steps
 from resque.training.pilot import run_pilot
 from resque.training.recipe import named_recipe
 from resque.training.retrain import retrain
+from resque.training.run import RunSettings
 from resque.training.trainer import Trainer
 
 RECIPES = {
@@ -127,7 +128,7 @@ class KilledError(Exception):
 
 def pilot_of(model, job, steps, meter, folder):
     """A pilot, with the settings of a run that continues it."""
-    pilot, state = run_pilot(model, job, steps, fingerprint(model), meter)
+    pilot, state = run_pilot(model, job, steps, fingerprint(model), RunSettings(meter))
     save_checkpoint(folder / "pilots" / "f.checkpoint", state)
     return pilot, Checkpoint(folder / "runs", every_s=0.0, pilot=folder / "pilots" / "f.checkpoint")
 
@@ -172,7 +173,7 @@ def test_update_that_continues_a_pilot_is_the_whole_update(model, small, recipe,
 def test_pilot_is_evaluated_at_ten_steps_and_as_its_recipe_says(small, meter, length, schedule):
     job = RetrainingJob(*small, 1.0, named_recipe("train-adam,batch_size=32"))
     job = dataclasses.replace(job, recipe=with_settings(job.recipe, learning_rate=1e-9, **schedule))
-    pilot, _ = run_pilot(nn.Sequential(nn.Flatten(), nn.Linear(256, 10)), job, length, "", meter)
+    pilot, _ = run_pilot(nn.Sequential(nn.Flatten(), nn.Linear(256, 10)), job, length, "", RunSettings(meter))
     additional = {-(-length * percent // 100) for percent in (5, 10, 20, 30, 40, 50, 60, 70, 85, 100)}
     own = {step for step in evaluation_steps(length, job.steps_per_epoch, job.recipe) if step <= length}
     assert set(pilot.curve.steps) == additional | own | {0}
@@ -186,7 +187,7 @@ def test_target_within_the_pilot_ends_the_run(small, cnn, meter, tmp_path):
     assert update.cost.steps == update.pilot_steps == pilot.steps < 40
     assert update.energy == pilot.reading
     at = RetrainingJob(*small, pilot.accuracy, job.recipe, seed=1)
-    assert run_pilot(cnn, at, pilot.steps, "", meter)[0].curve.steps[-1] == pilot.steps
+    assert run_pilot(cnn, at, pilot.steps, "", RunSettings(meter))[0].curve.steps[-1] == pilot.steps
 
 
 def test_readings_of_the_pilot_are_part_of_the_update(small, cnn, meter, tmp_path):

@@ -18,6 +18,7 @@ from resque.training.pilot import run_pilot
 from resque.training.probe import probe
 from resque.training.recipe import named_recipe
 from resque.training.retrain import retrain
+from resque.training.run import RunSettings
 
 NORMS = {
     "batch": nn.BatchNorm2d(4),
@@ -76,7 +77,7 @@ def test_pass_that_arrives_reaches_the_target(cnn, small, meter):
 def test_update_goes_on_from_its_pilot_and_resumes(cnn, small, meter, tmp_path, every):
     job, parent = job_of(small, "trains=norm"), fingerprint(cnn)
     whole = retrain(copy.deepcopy(cnn), job, meter=meter)
-    pilot, state = run_pilot(cnn, job, 1, parent, meter)
+    pilot, state = run_pilot(cnn, job, 1, parent, RunSettings(meter))
     assert (pilot.steps, pilot.stopped_by, fingerprint(cnn)) == (1, "max", parent)
     save_checkpoint(tmp_path / "p.checkpoint", state)
     at = Checkpoint(tmp_path / "runs", pilot=tmp_path / "p.checkpoint")

@@ -20,6 +20,7 @@ from resque.training.recipe import Recipe, named_recipe, recipe_to_dict
 from resque.training.reestimation import open_trainer
 from resque.training.replay import count_replayed, epoch_order
 from resque.training.retrain import retrain
+from resque.training.run import RunSettings
 
 TRAINS = ("all", "head", "norm-scales", "norm", "lora")
 
@@ -101,7 +102,7 @@ def test_training_continues_from_any_step(parts, trains, at):
 def test_update_goes_on_from_its_pilot(parts, meter, tmp_path, cnn, trains):
     job, parent = job_of(parts, f"train-adam,trains={trains},max_epochs=2"), fingerprint(cnn)
     whole = retrain(copy.deepcopy(cnn), job, meter=meter)
-    _, state = run_pilot(cnn, job, 3, parent, meter)
+    _, state = run_pilot(cnn, job, 3, parent, RunSettings(meter))
     save_checkpoint(tmp_path / "p.checkpoint", state)
     update = retrain(cnn, job, meter=meter, checkpoint=Checkpoint(tmp_path / "runs", pilot=tmp_path / "p.checkpoint"))
     assert (update.child, update.pilot_steps) == (whole.child, 1 if trains == "norm" else 3)

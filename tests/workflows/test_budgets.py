@@ -119,7 +119,7 @@ def test_a_budget_that_cannot_be_held_is_refused_before_training(cli, folder, mo
     def trained(*arguments, **more):
         raise AssertionError("trained")
 
-    for name in ("update.retrain", "budgets.probe", "forecast.probe"):
+    for name in ("update.retrain", "budgets.probe", "passes.probe"):
         monkeypatch.setattr(f"resque.workflows.{name}", trained)
     monkeypatch.setattr("resque.workflows.update.open_meter", lambda device: ClockMeter())
     code, _, err = cli(f"{LINE} --target-accuracy 0.9 {options}")

@@ -78,7 +78,7 @@ def test_without_test_labels_the_interval_is_wider(model, meter):
 
 @pytest.mark.parametrize(("train_labeled", "test_labeled"), [(False, True), (True, False), (False, False)])
 def test_what_needs_labels_is_refused_before_any_pass(model, meter, monkeypatch, train_labeled, test_labeled):
-    monkeypatch.setattr("resque.workflows.forecast.shift_features", lambda *_: pytest.fail("a pass"))
+    monkeypatch.setattr("resque.workflows.passes.shift_features", lambda *_: pytest.fail("a pass"))
     (train, test), options = arrays(), {"recipe": RECIPE, "meter": meter}
     data = hidden(train, train_labeled), hidden(test, test_labeled)
     with pytest.raises(DataError, match="--labels pseudo"):

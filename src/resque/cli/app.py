@@ -21,6 +21,7 @@ from resque._waiting import command
 from resque.cli import ledger
 from resque.cli._began import BEGAN_S
 from resque.cli.calibrate import calibrate
+from resque.cli.compare import compare
 from resque.cli.demo import demo
 from resque.cli.dist import dist
 from resque.cli.doctor import doctor
@@ -79,7 +80,7 @@ app = typer.Typer(
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (demo, doctor, init),
     "Index": (profile, dist, task),
-    "Update": (calibrate, forecast, retrain, report),
+    "Update": (calibrate, forecast, compare, retrain, report),
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:

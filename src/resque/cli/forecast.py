@@ -8,6 +8,7 @@ import typer
 
 from resque.cli import options as opt
 from resque.cli.loading import model_options, with_former_names
+from resque.cli.output import append
 from resque.errors import SettingError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def forecast(
     tariff = Tariff(price_per_kwh, price_per_hour, currency, price_per_label)
     budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
     page = summary if budget.is_given else None
-    _append(page, "")  # refused before anything costly is done
+    append(page, "")  # refused before anything costly is done
     hardware = embodied_emissions({"device": device}, embodied_kg, life_years)
     try:
         result = workflow.forecast(
@@ -118,7 +119,7 @@ def forecast(
             options=model_options(weights, classes, device, limit, data_root, download),
         )  # fmt: skip
     except TooFewUpdatesError as error:
-        _append(page, markdown.undecided_markdown(str(error)))
+        append(page, markdown.undecided_markdown(str(error)))
         raise
     decision = decide(result, budget) if budget.is_given else None
     _show(result, decision, hardware, tariff, as_json, page)
@@ -154,14 +155,4 @@ def _show(
         if decision is not None:
             tables.show_decision(decision)
     if decision is not None:
-        _append(page, markdown.decision_markdown(result, decision, price, tariff.currency, of_labels))
-
-
-def _append(page: Path | None, text: str) -> None:
-    if page is None:
-        return
-    try:
-        with page.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise SettingError(f"cannot write {str(page)!r}: {error.strerror}; name another with --summary") from error
+        append(page, markdown.decision_markdown(result, decision, price, tariff.currency, of_labels))

@@ -20,7 +20,15 @@ from resque.forecasting.milestones import EARLY_STEPS, Milestone, log_error
 from resque.ledger.records import Estimate, Features, LearningCurve, Update
 from resque.types import Interval
 
-__all__ = ["FEWEST_CURVES", "CurveHistory", "UpdateCurve", "central_share", "evaluations_until", "total_steps"]
+__all__ = [
+    "FEWEST_CURVES",
+    "CurveHistory",
+    "UpdateCurve",
+    "best_accuracy",
+    "central_share",
+    "evaluations_until",
+    "total_steps",
+]
 
 FEWEST_CURVES = 5
 """Fewest learning curves of earlier runs, and fewest runs whose milestone was seen; bounds alone tell too little."""
@@ -177,6 +185,18 @@ def total_steps(
     low, high, upper = (prediction.quantile(target, at) for at in ((1 - share) / 2, (1 + share) / 2, level))
     interval = Interval(min(low, value), max(high, value), level, guarantee)
     return Estimate(value, interval, max(upper, value) if level >= 0.5 else upper)
+
+
+def best_accuracy(prediction: CurvePrediction, level: float, guarantee: str) -> Estimate:
+    """Return the forecast of the highest accuracy of a run that goes on after its target, within its evaluations.
+
+    Args:
+        prediction: Paths of the evaluations.
+        level: Nominal coverage of the interval.
+        guarantee: What the interval promises.
+    """
+    value, low, high = (prediction.best_accuracy(share) for share in (0.5, (1.0 - level) / 2.0, (1.0 + level) / 2.0))
+    return Estimate(value, Interval(low, high, level, guarantee))
 
 
 def _with_curves(updates: Iterable[Update], query: ForecastQuery) -> list[Update]:

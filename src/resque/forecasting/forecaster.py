@@ -18,7 +18,7 @@ from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
 from resque.errors import TooFewUpdatesError
 from resque.forecasting import costs
-from resque.forecasting.curve_history import FEWEST_CURVES, CurveHistory, central_share, total_steps
+from resque.forecasting.curve_history import FEWEST_CURVES, CurveHistory, best_accuracy, central_share, total_steps
 from resque.forecasting.history import ForecastQuery, HistoryRow, evaluation_lag, history_rows, starts_at_target
 from resque.forecasting.intervals import LEVEL, check_level
 from resque.forecasting.prediction import StepsModel
@@ -128,6 +128,7 @@ def forecast_from_features(
         predictor=", ".join(("learning curves", *scores)),
         estimates=_estimates(steps, job, history, query, bundled, step_cost, grid),
         probability_reached=paths.probability_reached(job.target_accuracy),
+        best_accuracy=best_accuracy(paths, level, NO_GUARANTEE),
         n_history=len(own),
         n_bundled=known.n_bundled,
         shift_types_history=tuple(sorted({str(row.example.shift_type or "unnamed") for row in own})),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from resque.forecasting.curve_history import CurveHistory, UpdateCurve, evaluations_until, total_steps
+from resque.forecasting.curve_history import CurveHistory, UpdateCurve, best_accuracy, evaluations_until, total_steps
 from resque.forecasting.history import ForecastQuery
 from resque.forecasting.intervals import LEVEL
 from resque.forecasting.selection import updates_to_learn_from
@@ -71,6 +71,7 @@ def revise_forecast(
         probability_reached=prediction.probability_reached(target),
         n_history=n_history,
         steps_lower=None if confidence is None else prediction.quantile(target, 1.0 - confidence),
+        best_accuracy=best_accuracy(prediction, level, guarantee),
     )
 
 

@@ -94,6 +94,10 @@ class CurvePrediction:
         share = target / _TARGET_GRID - below
         return float((1.0 - share) * medians[-2] + share * medians[-1])
 
+    def best_accuracy(self, share: float) -> float:
+        """Return a quantile of the highest accuracy of a run that goes on after its target."""
+        return min(max(_weighted_quantile(self.best[:, -1], self.weights, share), 0.0), 1.0)
+
     def _median(self, target: float) -> float:
         reached = self.best[:, -1] >= target
         if self.weights[reached].sum() <= 0.0:

@@ -65,6 +65,7 @@ def forecast_after_pilot(
         pilot=pilot,
         estimates={cost: _at_least(estimates[cost], measured.get(cost, 0.0)) for cost in COSTS if cost in estimates},
         probability_reached=probability,
+        best_accuracy=forecast.best_accuracy if revision is None else revision.best_accuracy,
         reliability_issues=(),
     )
 
@@ -107,6 +108,7 @@ def _ended(forecast: Forecast, pilot: Pilot, measured: Mapping[str, float], reac
     """Return the forecast of a run that ended within its pilot: what was measured."""
     outcome = "reached the target" if reached else f"ended below the target, stopped by {pilot.stopped_by}"
     guarantee = "measured: the run ended within its pilot"
+    best = max(pilot.curve.accuracy)
     return dataclasses.replace(
         forecast,
         pilot=pilot,
@@ -115,6 +117,7 @@ def _ended(forecast: Forecast, pilot: Pilot, measured: Mapping[str, float], reac
             for cost, value in measured.items()
         },
         probability_reached=float(reached),
+        best_accuracy=Estimate(best, Interval(best, best, forecast.level, guarantee)),
         alternatives={},  # nothing is left to forecast
         notes=(*forecast.notes, f"the pilot {outcome}: there is nothing more to train"),
         reliability_issues=(),

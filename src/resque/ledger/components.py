@@ -227,6 +227,8 @@ class ForecastRevision(Serializable):
         n_history: Number of the user's own earlier updates whose learning curves shape the revision.
         steps_lower: Number of steps that the run takes at least, with the confidence of a budget, by default 0.95
             (one-sided lower prediction bound); None in records of versions that had no such bound.
+        best_accuracy: Forecast of the highest accuracy within the step budget, if the run went on after its target;
+            None in records of versions that did not forecast it.
     """
 
     step: int
@@ -235,6 +237,7 @@ class ForecastRevision(Serializable):
     probability_reached: StoredFloat
     n_history: int
     steps_lower: float | None = None
+    best_accuracy: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,8 @@ class Pilot(Serializable):
         reading: Meter reading of the pilot, training and evaluation.
         evaluation_s: Seconds of evaluation.
         stopped_by: Stopping reason, if the run ended within the pilot; else None.
+        original_accuracy: Accuracy on held-out original data after the pilot; None if it was not measured.
+        trainable_share: Share of the parameters that are trained; None in records of versions that did not keep it.
 
     Example:
         >>> none = (None, None)
@@ -299,6 +304,8 @@ class Pilot(Serializable):
     reading: EnergyReading
     evaluation_s: float
     stopped_by: str | None = None
+    original_accuracy: float | None = None
+    trainable_share: float | None = None
 
     @property
     def accuracy(self) -> float:

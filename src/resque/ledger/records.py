@@ -274,6 +274,8 @@ class Forecast(Displayable):
         n_bundled: Number of bundled updates in the history.
         level: Nominal coverage of the prediction intervals.
         pilot: First steps of the update itself, on which the forecast rests; None without a pilot.
+        best_accuracy: Highest accuracy within the step budget, if the run went on after its target; None in records of
+            versions that did not forecast it.
         missing_labels: Number of new samples without labels; they are needed before the update can be done.
         replay_data: Specification of the original data that the update mixes in; None without replay.
     """
@@ -303,6 +305,7 @@ class Forecast(Displayable):
     n_bundled: int = 0
     level: float = 0.8
     pilot: Pilot | None = None
+    best_accuracy: Estimate | None = None
     missing_labels: MissingLabels = dataclasses.field(default_factory=MissingLabels)
     replay_data: str | None = None
 

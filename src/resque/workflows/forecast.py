@@ -5,8 +5,6 @@ Each forecast is stored in the ledger.
 
 import dataclasses
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,30 +13,25 @@ from torch import nn
 from resque._waiting import waiting_since
 from resque.energy.grid import named_grid
 from resque.energy.meters import EnergyMeter, open_meter
-from resque.energy.reading import EnergyReading, extend_reading, join_readings
+from resque.energy.reading import extend_reading
 from resque.errors import SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.history import starts_at_target
 from resque.forecasting.intervals import check_level
-from resque.forecasting.landmarking import ForecastReviser
-from resque.forecasting.pilot import forecast_after_pilot
 from resque.forecasting.selection import updates_to_learn_from
 from resque.indices.compute_profile import check_labels
-from resque.indices.shift_features import shift_features
 from resque.ledger.bundled import bundled_updates
-from resque.ledger.records import Features, Forecast, StepCost, Update
+from resque.ledger.records import Forecast
 from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint
-from resque.training.evaluation import check_data_fits_model
 from resque.training.finetuning import STATISTICS
 from resque.training.job import RetrainingJob
-from resque.training.new_task import EXTENSION, NEW_TASK, prepare_new_task
-from resque.training.pilot import run_pilot
-from resque.training.probe import forecast_overhead, probe
+from resque.training.new_task import EXTENSION, NEW_TASK
 from resque.training.recipe import Recipe
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
 from resque.workflows.keeping import check_fields
+from resque.workflows.passes import Passes
 from resque.workflows.pilots import keep_pilot, parse_pilot
 
 __all__ = ["forecast"]
@@ -142,7 +135,7 @@ def forecast(
     job = dataclasses.replace(job, shift_type=shift_type)
     _check_pilot(job, pilot_steps(job.max_steps))
     check_fields({"train_data": job.train.name, "test_data": job.test.name})
-    passes = _Passes(loader, meter or open_meter(loader.device), layer, reduction)
+    passes = Passes(loader, meter or open_meter(loader.device), layer, reduction)
     is_new_task = new_task or extend
     known = passes.over_new_task(job, extend) if is_new_task else passes.over_shift(job, original, labels)
     parent = known.job.parent or fingerprint(known.network)
@@ -189,70 +182,3 @@ def _check_pilot(job: RetrainingJob, steps: int) -> None:
         if steps and not data.labeled:
             raise SettingError(f"a pilot trains and tests, and {data.name} has no labels: leave the pilot out, "
                                "label the data, then forecast with it")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What is known of an update before it is done, and what it took to know it."""
-
-    network: nn.Module
-    job: RetrainingJob
-    features: Features
-    step_cost: StepCost
-    overhead: EnergyReading
-
-
-@dataclass(frozen=True)
-class _Passes:
-    """How the features of an update are computed."""
-
-    loader: InputLoader
-    meter: EnergyMeter
-    layer: str | None
-    reduction: str | None
-
-    def over_shift(self, job: RetrainingJob, original: Any, labels: str) -> _Known:
-        """Compute the features of a shift."""
-        network = self.loader.network(job.train, job.seed)
-        check_data_fits_model(network, job.train)
-        check_data_fits_model(network, job.test)
-        if job.recipe.replay and job.replayed is not None:
-            check_data_fits_model(network, job.replayed)
-        profile = None
-        if original is not None:
-            profile = self.loader.original_profile(network, original, self.layer, self.reduction)
-        with self.loader.options.show_progress("passing the new data"):
-            features, _, passes_s = shift_features(network, job, profile, labels)
-        step_cost = self._probe(network, job)
-        return _Known(network, job, features, step_cost, forecast_overhead(passes_s, step_cost))
-
-    def over_new_task(self, job: RetrainingJob, extend: bool) -> _Known:
-        """Compute the features of a new task; the model and the job of the result have the new head."""
-        network = self.loader.network(None, job.seed)
-        features, warm_up = self.loader.new_task_features(network, job, extend, self.layer, self.reduction, self.meter)
-        network, job = prepare_new_task(network, job, extend)
-        step_cost = self._probe(network, job)
-        return _Known(network, job, features, step_cost, join_readings([warm_up, step_cost.reading]))
-
-    def pilot(
-        self, known: _Known, forecast: Forecast, steps: int, history: Sequence[Update]
-    ) -> tuple[Forecast, dict[str, Any]]:
-        """Train the first steps of the update; return the forecast after them, and the state to go on from."""
-        job = known.job
-        with self.loader.options.show_progress(f"pilot of {steps:,} steps") as show:
-            pilot, state = run_pilot(
-                known.network,
-                job,
-                steps,
-                forecast.parent,
-                self.meter,
-                known.step_cost,
-                lambda at: show(at.step, steps, f"accuracy {at.accuracy:.4f}"),
-            )
-        ended = pilot.stopped_by is not None
-        revision = None if ended else ForecastReviser.of_forecast(forecast, history, job)(pilot.curve)
-        return forecast_after_pilot(forecast, pilot, revision, job, history), state
-
-    def _probe(self, network: nn.Module, job: RetrainingJob) -> StepCost:
-        with self.loader.options.show_progress("measuring a training step"):
-            return probe(network, job.trained_on, job.recipe, self.meter)

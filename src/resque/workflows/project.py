@@ -21,7 +21,7 @@ from resque.errors import SettingError
 __all__ = ["FILE", "KEYS", "Key", "Project", "read_project", "write_project"]
 
 FILE = Path("resque.toml")
-_GATES = ("forecast", "retrain")
+_GATES = ("forecast", "compare", "retrain")
 _TARGETED = (*_GATES, "validate")
 
 
@@ -58,7 +58,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
     "data": {
         "test": Key(str, "test", '"npz:new-test.npz"', "held-out new data", _GATES, "data"),
         "original_test": Key(
-            str, "original_test", '"npz:clean-test.npz"', "held-out original data", ("retrain",), "data"
+            str, "original_test", '"npz:clean-test.npz"', "held-out original data", ("compare", "retrain"), "data"
         ),
     },
     "update": {

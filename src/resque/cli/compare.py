@@ -1,0 +1,95 @@
+"""``resque compare``: the ways to bring a model to a target beside each other, and which one to take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resque.cli import options as opt
+from resque.cli.loading import model_options
+from resque.cli.output import append
+
+
+def compare(
+    model: opt.Model,
+    shifted: Annotated[str, opt.option(opt.MODEL, "New training data, of the same classes.")],
+    test: opt.Test,
+    target_accuracy: opt.Target,
+    original: Annotated[
+        str | None,
+        opt.option(opt.MODEL, "Data before the shift, to be mixed in; or their profile (.safetensors)."),
+    ] = None,
+    original_test: Annotated[
+        str | None, opt.option(opt.MODEL, "Held-out original data: what each way forgets.")
+    ] = None,
+    shift_type: opt.ShiftType = None,
+    weights: opt.Weights = None,
+    classes: opt.Classes = None,
+    download: opt.Download = False,
+    device: opt.Device = "cpu",
+    limit: opt.Limit = None,
+    data_root: opt.DataRoot = opt.DATA_ROOT,
+    layer: opt.Layer = None,
+    reduction: opt.OwnReduction = None,
+    recipe: opt.RecipeName = "retrain-adam",
+    evaluate_every: opt.EvaluateEvery = None,
+    max_epochs: opt.MaxEpochs = None,
+    seed: opt.Seed = 0,
+    max_minutes: Annotated[float, opt.option(opt.RECIPE, "Time for pilots.", min=0.0)] = 5.0,
+    no_bundled: opt.NoBundled = False,
+    confidence: Annotated[
+        float, opt.option(opt.BUDGET, "Smallest chance that suffices, and coverage of the intervals.")
+    ] = 0.8,
+    max_kwh: opt.MaxKwh = None,
+    max_kg: opt.MaxKg = None,
+    max_hours: opt.MaxHours = None,
+    max_price: opt.MaxPrice = None,
+    price_per_kwh: opt.PricePerKwh = 0.0,
+    price_per_hour: opt.PricePerHour = 0.0,
+    currency: opt.Currency = "EUR",
+    country: opt.Country = None,
+    intensity: opt.Intensity = None,
+    pue: opt.Pue = 1.0,
+    ledger: opt.LedgerFile = opt.LEDGER,
+    details: Annotated[
+        bool, opt.option(opt.OUTPUT, "Show every interval, and what each way keeps.", "--details")
+    ] = False,
+    summary: Annotated[
+        Path | None,
+        opt.option(opt.OUTPUT, "Append the comparison to this file, as Markdown.", envvar="GITHUB_STEP_SUMMARY"),
+    ] = None,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Compare the ways to a target accuracy, and name the cheapest that suffices.
+
+    What is nearly free is done on a copy; the others get pilots, the hopeless are dropped. Each way is a stored
+    forecast: `resque retrain --forecast ID` carries it out from its pilot on. Exit codes with a budget (--max-…): 0
+    within it, 3 beyond it or nothing suffices, 4 not reliable enough to decide.
+
+    Example: resque compare --model net.py:build --weights net.safetensors --original npz:clean.npz
+    --shifted npz:new.npz --test npz:new-test.npz --target-accuracy 0.9
+    """
+    from resque.energy.price import Tariff
+    from resque.forecasting.budget import Budget
+    from resque.reporting import comparisons, console
+    from resque.workflows import compare as workflow
+
+    tariff = Tariff(price_per_kwh, price_per_hour, currency)
+    budget = Budget(max_kwh, max_kg, max_hours, None, max_price, tariff)
+    append(summary, "")  # refused before anything costly is done
+    result = workflow.compare(
+        model, shifted, test, target_accuracy,
+        original=original, original_test=original_test, ledger=ledger,
+        recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, max_minutes=max_minutes,
+        layer=layer, reduction=reduction, shift_type=shift_type, seed=seed, level=confidence,
+        bundled_history=not no_bundled, country=country, intensity=intensity, pue=pue, tariff=tariff,
+        options=model_options(weights, classes, device, limit, data_root, download),
+    )  # fmt: skip
+    decision = workflow.decide_comparison(result, ledger, budget) if budget.is_given else None
+    if as_json:
+        console.print_json(comparisons.to_json(result, decision))
+    else:
+        comparisons.show(result, decision, details)
+    append(summary, comparisons.to_markdown(result, decision))
+    raise typer.Exit(0 if decision is None else decision.code)

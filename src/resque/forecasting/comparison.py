@@ -1,0 +1,229 @@
+"""Compare the ways to a target accuracy, and choose the cheapest one that suffices."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resque._display import Display, Displayable
+from resque._format import (
+    NOT_MEASURED,
+    format_cost,
+    format_number,
+    format_price,
+    format_probability,
+)
+from resque._plain import Serializable
+from resque.energy.reading import EnergyReading
+from resque.ledger.records import Estimate
+
+__all__ = ["BY_HISTORY", "BY_PILOT", "MEASURED", "Comparison", "Option", "choose"]
+
+MEASURED, BY_PILOT, BY_HISTORY = "measured", "pilot", "history"
+"""How an option is known: it was done on a copy; its first steps were; or earlier updates tell it."""
+_FORGETTING = 0.02
+_COMPARED = "price", "energy_kwh", "wall_s"
+
+
+@dataclass(frozen=True)
+class Option(Serializable):
+    """One way to the target.
+
+    Attributes:
+        id: Id of its forecast in the ledger, for ``resque retrain --forecast ID``; for what needs none, its rung.
+        rung: What is trained: ``"nothing"``, ``"norm"``, ``"head"``, ``"lora"``, ``"all"`` or ``"scratch"``.
+        name: What is done, in words.
+        model: Model that it starts from.
+        recipe: Settings of the recipe; empty where nothing is trained.
+        chance: Probability of reaching the target.
+        estimates: Name of a cost → its forecast, or what was measured. The price is there with a tariff.
+        accuracy: Best accuracy on the new test data within the step budget; None if unknown.
+        how_known: ``"measured"``, ``"pilot"`` or ``"history"``.
+        labels: Number of labeled training samples that it needs.
+        original_accuracy: Accuracy on the original test data afterwards, or after the pilot; None if unknown.
+        trainable_share: Share of the parameters that are trained; None if unknown.
+        note: What else there is to know, such as why it was dropped; may be empty.
+    """
+
+    id: str
+    rung: str
+    name: str
+    model: str
+    recipe: Mapping[str, Any]
+    chance: float
+    estimates: Mapping[str, Estimate]
+    accuracy: Estimate | None
+    how_known: str
+    labels: int = 0
+    original_accuracy: float | None = None
+    trainable_share: float | None = None
+    note: str = ""
+
+    def cost(self, name: str) -> float | None:
+        """Return the median of a cost; None if it is unknown."""
+        return self.estimates[name].value if name in self.estimates else None
+
+
+@dataclass(frozen=True)
+class Comparison(Displayable):
+    """The ways to a target beside each other, and which one to take.
+
+    Attributes:
+        model: Model that is compared.
+        train_data: New training data.
+        target_accuracy: Target accuracy on the new test data.
+        options: The ways, the recommended ones first.
+        best: Id of the cheapest option that is likely enough to reach the target; None if there is none.
+        ties: Ids of options that may cost as little as the best: their intervals hold each other's medians.
+        nearest: Id of the option that comes nearest where none suffices; None otherwise.
+        by: Name of the cost that decides: the price, else energy, else time.
+        level: Smallest chance that suffices, and nominal coverage of the intervals.
+        asking: What the comparison itself took.
+        currency: Currency of the price.
+        original_accuracy: Accuracy on the original test data before anything is done; None if unknown.
+        notes: Remarks for the reader.
+    """
+
+    model: str
+    train_data: str
+    target_accuracy: float
+    options: tuple[Option, ...]
+    best: str | None
+    ties: tuple[str, ...]
+    nearest: str | None
+    by: str
+    level: float
+    asking: EnergyReading
+    currency: str = "EUR"
+    original_accuracy: float | None = None
+    notes: tuple[str, ...] = ()
+
+    def option(self, option_id: str) -> Option:
+        """Return an option by its id."""
+        return next(option for option in self.options if option.id == option_id)
+
+    @property
+    def recommendation(self) -> str:
+        """What to do, and why, in a sentence or two."""
+        if self.best is None:
+            return self._nothing_suffices()
+        best = self.option(self.best)
+        if best.rung == "nothing":
+            return f"Do nothing: the model is at the target already ({_accuracy(best)})."
+        sentences = [f"{best.name}: {self._costs(best)}, {self._arrival(best)}."]
+        names = [self.option(tie).name for tie in self.ties]
+        if names:
+            sentences.append(f"It is a tie with {_list(names)}: they may cost as little.")
+        return " ".join([*sentences, *self._forgetting(best), *self._free_ways(best)])
+
+    def _nothing_suffices(self) -> str:
+        if self.nearest is None:
+            return f"No way to accuracy {self.target_accuracy:g} was found."
+        near = self.option(self.nearest)
+        likely = f"{format_probability(near.chance)} likely to get there"
+        accuracy = "" if near.accuracy is None else f", and accuracy {near.accuracy.value:.2f} is expected of it"
+        return (
+            f"Nothing is at least {self.level:.0%} likely to reach accuracy {self.target_accuracy:g}. "
+            f"Nearest comes “{near.name}”: {likely}{accuracy}."
+        )
+
+    def _costs(self, option: Option) -> str:
+        costs = [
+            format_price(value, self.currency) if cost == "price" else format_cost(cost, value)
+            for cost in ("wall_s", "energy_kwh", "price")
+            if (value := option.cost(cost)) is not None
+        ]
+        return f"about {', '.join(costs)}" if costs else "at unknown cost"
+
+    def _arrival(self, option: Option) -> str:
+        if option.how_known == MEASURED:
+            return f"and accuracy {_accuracy(option)} was measured"
+        return f"{format_probability(option.chance)} likely to reach {self.target_accuracy:g}"
+
+    def _free_ways(self, best: Option) -> list[str]:
+        """Say what is nearly free and does not suffice."""
+        free = [
+            option
+            for option in self.options
+            if option.how_known == MEASURED and option.id != best.id and option.labels == 0
+        ]
+        improved = max(free, key=lambda option: option.accuracy.value if option.accuracy else 0.0, default=None)
+        if improved is None or improved.rung == "nothing" or improved.accuracy is None:
+            return []
+        return [f"{improved.name} needs no labels and gives {improved.accuracy.value:.2f}."]
+
+    def _forgetting(self, best: Option) -> list[str]:
+        before, after = self.original_accuracy, best.original_accuracy
+        if before is None or after is None or before - after <= _FORGETTING:
+            return []
+        points = format_number(round(100.0 * (before - after)))
+        when = "It loses" if best.how_known == MEASURED else "By the end of its pilot it has lost"
+        return [f"{when} {points} points on the original data: mix some in with replay=0.2."]
+
+    def _display(self) -> Display:
+        title = f"{self.recommendation}"
+        columns = ("way", "accuracy", "chance", "steps", "time", "energy", "known by")
+        rows = [self._row(option) for option in self.options]
+        lines = [f"{option.name}: {option.note}" for option in self.options if option.note]
+        asked = ", ".join(
+            format_cost(c, v)
+            for c, v in (("wall_s", self.asking.wall_s), ("energy_kwh", self.asking.energy_kwh))
+            if v is not None
+        )
+        lines += [*self.notes, f"asking took {asked}"]
+        return Display(title, columns, rows, lines)
+
+    def _row(self, option: Option) -> tuple[str, ...]:
+        mark = "→ " if option.id == self.best else "= " if option.id in self.ties else ""
+        costs = [format_cost(cost, option.cost(cost)) for cost in ("steps", "wall_s", "energy_kwh")]
+        return mark + option.name, _accuracy(option), format_probability(option.chance), *costs, option.how_known
+
+
+def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[str, ...], str | None, str]:
+    """Choose the cheapest option that suffices.
+
+    An option suffices if its chance is at least the level. The cost that decides is the first of price, energy and time
+    that all options know which suffice. Nothing to be done goes first.
+
+    Args:
+        options: The options.
+        level: Smallest chance that suffices.
+
+    Returns:
+        Id of the best option or None, ids of its ties, id of the nearest option if none suffices, and the cost.
+
+    Example:
+        >>> from resque.types import Interval
+        >>> def option(id, seconds, chance):
+        ...     cost = Estimate(seconds, Interval(0.8 * seconds, 1.3 * seconds, 0.8, ""))
+        ...     return Option(id, "all", id, "m", "", chance, {"wall_s": cost}, None, BY_PILOT)
+        >>> choose([option("a", 60.0, 0.9), option("b", 10.0, 0.5), option("c", 70.0, 0.95)], level=0.8)
+        ('a', ('c',), None, 'wall_s')
+    """
+    enough = [option for option in options if option.chance >= level]
+    compared = enough or options
+    by = next((name for name in _COMPARED if all(name in option.estimates for option in compared)), _COMPARED[-1])
+    if not enough:
+        nearest = max(options, key=_nearness, default=None)
+        return None, (), None if nearest is None else nearest.id, by
+    known = [option for option in enough if by in option.estimates]
+    best = min(known or enough, key=lambda option: (option.cost(by) or 0.0, -option.chance))
+    ties = tuple(option.id for option in known if option is not best and _may_be_equal(option, best, by))
+    return best.id, ties, None, by
+
+
+def _nearness(option: Option) -> tuple[float, float]:
+    return option.chance, -1.0 if option.accuracy is None else option.accuracy.value
+
+
+def _may_be_equal(one: Option, other: Option, by: str) -> bool:
+    """Return whether the interval of each cost holds the median of the other."""
+    first, second = one.estimates[by], other.estimates[by]
+    return first.value in second.interval and second.value in first.interval
+
+
+def _accuracy(option: Option) -> str:
+    return NOT_MEASURED if option.accuracy is None else f"{option.accuracy.value:.3f}"
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,93 @@
+"""A comparison of the ways to a target: in the terminal, as JSON, as Markdown."""
+
+import dataclasses
+from typing import Any
+
+from resque._display import Display, describe
+from resque._format import (
+    NOT_MEASURED,
+    format_cost,
+    format_interval,
+    format_price,
+    format_probability,
+    printable,
+)
+from resque.forecasting.budget import Decision
+from resque.forecasting.comparison import Comparison, Option
+from resque.reporting import console, tables
+
+__all__ = ["show", "to_json", "to_markdown"]
+
+_COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
+
+
+def show(comparison: Comparison, decision: Decision | None = None, details: bool = False) -> None:
+    """Print the recommendation, the ways beside each other, and how to carry the best one out.
+
+    Args:
+        comparison: The comparison.
+        decision: Decision about its best way; None without a budget.
+        details: Whether to print intervals, and what each way keeps and needs.
+    """
+    console.show(describe(comparison))
+    if details:
+        console.show(_intervals(comparison))
+        console.show(_needs(comparison))
+    if comparison.best is not None and comparison.option(comparison.best).recipe:
+        console.out.print(f"`resque retrain --forecast {comparison.best} …` does it")
+    if decision is not None:
+        tables.show_decision(decision)
+
+
+def to_json(comparison: Comparison, decision: Decision | None = None) -> dict[str, Any]:
+    """Return a comparison as plain values, with its recommendation in words and the decision of the gate."""
+    record = console.to_json(comparison)
+    gate = None if decision is None else dataclasses.asdict(decision)
+    return {"recommendation": comparison.recommendation, **record, "gate": gate}
+
+
+def to_markdown(comparison: Comparison, decision: Decision | None = None) -> str:
+    """Return the recommendation and the table as Markdown."""
+    display = describe(comparison)
+    rows = [display.columns, ["---"] * len(display.columns), *display.rows]
+    table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
+    lines = "".join(f"* {line}\n" for line in display.lines)
+    gate = "" if decision is None else f"\nBudget: {decision.verdict}\n"
+    gate += "" if decision is None else "".join(f"* {printable(reason)}\n" for reason in decision.reasons)
+    return f"### Ways to accuracy {comparison.target_accuracy:g}\n\n{display.title}\n\n{table}\n\n{lines}{gate}\n"
+
+
+def _intervals(comparison: Comparison) -> Display:
+    """Describe the interval of every cost."""
+    priced = any("price" in option.estimates for option in comparison.options)
+    columns = ("way", "accuracy", "steps", "time", "energy", "CO2e", *(["price"] if priced else []))
+    rows = [(option.name, *_interval_cells(option, priced, comparison.currency)) for option in comparison.options]
+    return Display(f"{comparison.level:.0%} intervals", columns, rows)
+
+
+def _interval_cells(option: Option, priced: bool, currency: str) -> list[str]:
+    accuracy = option.accuracy
+    cells = [NOT_MEASURED if accuracy is None else f"{accuracy.interval.low:.2f}–{accuracy.interval.high or 1.0:.2f}"]
+    for cost in (*_COSTS, *(["price"] if priced else [])):
+        estimate = option.estimates.get(cost)
+        cell = NOT_MEASURED if estimate is None else format_interval(cost, estimate.value, estimate.interval)
+        cells.append(f"{cell} {currency}" if cost == "price" and estimate is not None else cell)
+    return cells
+
+
+def _needs(comparison: Comparison) -> Display:
+    """Describe what each way keeps of the original accuracy, what it needs, and its forecast."""
+    rows = [
+        (
+            option.name,
+            NOT_MEASURED if option.original_accuracy is None else f"{option.original_accuracy:.3f}",
+            NOT_MEASURED if option.trainable_share is None else format_probability(option.trainable_share),
+            f"{option.labels:,}",
+            format_price(option.cost("price"), comparison.currency),
+            format_cost("carbon_kg", option.cost("carbon_kg")),
+            option.id,
+        )
+        for option in comparison.options
+    ]
+    columns = ("way", "on old data", "trained", "labels", "price", "CO2e", "forecast")
+    return Display("What each keeps and needs", columns, rows)

@@ -1,0 +1,108 @@
+"""What forward passes, a probe and a pilot tell of an update before it is done."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from resque.energy.meters import EnergyMeter
+from resque.energy.reading import EnergyReading, join_readings
+from resque.forecasting.landmarking import ForecastReviser
+from resque.forecasting.pilot import forecast_after_pilot
+from resque.indices.shift_features import shift_features
+from resque.ledger.records import Features, Forecast, StepCost, Update
+from resque.training.evaluation import check_data_fits_model
+from resque.training.job import RetrainingJob
+from resque.training.new_task import prepare_new_task
+from resque.training.pilot import run_pilot
+from resque.training.probe import forecast_overhead, probe
+from resque.training.recipe import Recipe
+from resque.training.run import RunProgress, RunSettings
+from resque.workflows.inputs import InputLoader
+
+__all__ = ["KnownUpdate", "Passes"]
+
+
+@dataclass(frozen=True)
+class KnownUpdate:
+    """What is known of an update before it is done, and what it took to know it."""
+
+    network: nn.Module
+    job: RetrainingJob
+    features: Features
+    step_cost: StepCost
+    overhead: EnergyReading
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How the features of an update are computed."""
+
+    loader: InputLoader
+    meter: EnergyMeter
+    layer: str | None
+    reduction: str | None
+
+    def over_shift(self, job: RetrainingJob, original: Any, labels: str) -> KnownUpdate:
+        """Compute the features of a shift."""
+        network = self.loader.network(job.train, job.seed)
+        check_data_fits_model(network, job.train)
+        check_data_fits_model(network, job.test)
+        if job.recipe.replay and job.replayed is not None:
+            check_data_fits_model(network, job.replayed)
+        profile = None
+        if original is not None:
+            profile = self.loader.original_profile(network, original, self.layer, self.reduction)
+        with self.loader.options.show_progress("passing the new data"):
+            features, _, passes_s = shift_features(network, job, profile, labels)
+        step_cost = self._probe(network, job)
+        return KnownUpdate(network, job, features, step_cost, forecast_overhead(passes_s, step_cost))
+
+    def over_new_task(self, job: RetrainingJob, extend: bool) -> KnownUpdate:
+        """Compute the features of a new task; the model and the job of the result have the new head."""
+        network = self.loader.network(None, job.seed)
+        features, warm_up = self.loader.new_task_features(network, job, extend, self.layer, self.reduction, self.meter)
+        network, job = prepare_new_task(network, job, extend)
+        step_cost = self._probe(network, job)
+        return KnownUpdate(network, job, features, step_cost, join_readings([warm_up, step_cost.reading]))
+
+    def by_recipe(self, known: KnownUpdate, recipe: Recipe) -> KnownUpdate:
+        """Return what is known of the same update by another recipe, whose steps are probed."""
+        job = dataclasses.replace(known.job, recipe=recipe)
+        step_cost = self._probe(known.network, job)
+        return dataclasses.replace(known, job=job, step_cost=step_cost, overhead=step_cost.reading)
+
+    def pilot(
+        self,
+        known: KnownUpdate,
+        forecast: Forecast,
+        steps: int,
+        history: Sequence[Update],
+        begun: Mapping[str, Any] | None = None,
+    ) -> tuple[Forecast, dict[str, Any]]:
+        """Train the first steps of the update; return the forecast after them, and the state to go on from.
+
+        Args:
+            known: What is known of the update.
+            forecast: Forecast before its pilot.
+            steps: Steps of the pilot.
+            history: The user's own finished updates.
+            begun: State of a shorter pilot, which goes on.
+        """
+        job = known.job
+        with self.loader.options.show_progress(f"pilot of {steps:,} steps") as show:
+
+            def on_progress(at: RunProgress) -> None:
+                show(at.step, steps, f"accuracy {at.accuracy:.4f}")
+
+            settings = RunSettings(self.meter, known.step_cost, on_progress=on_progress)
+            pilot, state = run_pilot(known.network, job, steps, forecast.parent, settings, begun)
+        ended = pilot.stopped_by is not None
+        revision = None if ended else ForecastReviser.of_forecast(forecast, history, job)(pilot.curve)
+        return forecast_after_pilot(forecast, pilot, revision, job, history), state
+
+    def _probe(self, network: nn.Module, job: RetrainingJob) -> StepCost:
+        with self.loader.options.show_progress("measuring a training step"):
+            return probe(network, job.trained_on, job.recipe, self.meter)

@@ -1,0 +1,82 @@
+"""The ways in which a model may be updated: what is trained, and how."""
+
+import dataclasses
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from resque.errors import ModelError
+from resque.models.batchnorm import has_running_statistics
+from resque.models.layers import dense_names, head_name
+from resque.training.recipe import RECIPES, Recipe
+
+__all__ = ["NOTHING", "SCRATCH", "Way", "ways_to_update"]
+
+NOTHING, NORM, HEAD, LORA, ALL, SCRATCH = "nothing", "norm", "head", "lora", "all", "scratch"
+"""Rungs: what is trained."""
+_REPLAY = 0.2
+_RATES = 10.0, 0.1  # times the recipe's
+_FASTEST = 1e-2  # learning rate
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to update a model.
+
+    Attributes:
+        rung: What is trained.
+        name: What is done, in words.
+        recipe: Recipe of the training.
+        needs_labels: Whether it needs labels of the training data.
+    """
+
+    rung: str
+    name: str
+    recipe: Recipe
+    needs_labels: bool = True
+
+
+def ways_to_update(
+    model: nn.Module, recipe: Recipe, with_original: bool = False, with_scratch: bool = True
+) -> Iterator[Way]:
+    """Yield the ways to update a model, the cheapest first; what its layers do not allow is left out.
+
+    Args:
+        model: Model as it is now.
+        recipe: Recipe that trains all layers.
+        with_original: Whether there are labeled original data to be mixed in.
+        with_scratch: Whether new weights can be trained instead.
+
+    Example:
+        >>> from resque.models.networks import small_cnn
+        >>> [way.name for way in ways_to_update(small_cnn(), Recipe())][:3]
+        ['Re-estimate normalization', 'Retrain the head', 'Retrain all layers']
+    """
+    plain, whole = (dataclasses.replace(recipe, **changed) for changed in ({"augmentation": ()}, {"trains": "all"}))
+    if has_running_statistics(model):
+        yield Way(NORM, "Re-estimate normalization", dataclasses.replace(plain, trains=NORM), needs_labels=False)
+    if _has_head(model):
+        yield Way(HEAD, "Retrain the head", dataclasses.replace(plain, trains=HEAD))
+    yield Way(ALL, "Retrain all layers", whole)
+    if with_original:
+        yield Way(ALL, "All layers, with old data", dataclasses.replace(whole, replay=_REPLAY))
+    for factor in _RATES:
+        if (rate := recipe.learning_rate * factor) <= _FASTEST:
+            yield Way(ALL, f"All layers, {factor:g} × rate", dataclasses.replace(whole, learning_rate=rate))
+    if _has_head(model) and len(dense_names(model)) > 1 and importlib.util.find_spec("peft"):
+        yield Way(LORA, "Train adapters (LoRA)", dataclasses.replace(recipe, trains=LORA))
+    if with_scratch:
+        kept = "batch_size", "evaluate_every", "evaluate_growth", "max_epochs", "fixed_epochs"
+        base = RECIPES[f"train-{recipe.optimizer.removesuffix('w')}"]
+        scratch = dataclasses.replace(base, **{name: getattr(recipe, name) for name in kept})
+        yield Way(SCRATCH, "Train from scratch", scratch)
+
+
+def _has_head(model: nn.Module) -> bool:
+    try:
+        head_name(model)
+    except ModelError:
+        return False
+    return True

@@ -1,0 +1,106 @@
+"""The choice between ways to a target, and what is said about it."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resque.energy.reading import EnergyReading
+from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, MEASURED, Comparison, Option, choose
+from resque.ledger.records import Estimate
+from resque.types import Interval
+
+ASKING = EnergyReading(30.0, 1e-5, {}, {}, "replay")
+
+
+def option(name, seconds, chance, spread=1.5, **more):
+    cost = Estimate(seconds, Interval(seconds / spread, seconds * spread, 0.8, ""), seconds * spread)
+    given = {"accuracy": None, "how_known": BY_PILOT, **more}
+    return Option(name, "all", name, "m", {"trains": "all"}, chance, {"steps": cost, "wall_s": cost}, **given)
+
+
+def comparison(options, level=0.8, **more):
+    best, ties, nearest, by = choose(options, level)
+    return Comparison("m", "new.npz", 0.9, tuple(options), best, ties, nearest, by, level, ASKING, **more)
+
+
+WAYS = st.lists(st.tuples(st.floats(0.1, 1e5), st.floats(0.0, 1.0)), min_size=1, max_size=8)
+
+
+@given(WAYS, st.floats(0.05, 0.95))
+def test_the_best_is_the_cheapest_that_suffices(ways, level):
+    options = [option(f"w{i}", seconds, chance) for i, (seconds, chance) in enumerate(ways)]
+    best, ties, nearest, by = choose(options, level)
+    enough = [each for each in options if each.chance >= level]
+    assert by == "wall_s"
+    if not enough:
+        assert (best, ties) == (None, ())
+        chosen = next(each for each in options if each.id == nearest)
+        assert chosen.chance == max(each.chance for each in options)
+        return
+    chosen = next(each for each in options if each.id == best)
+    assert chosen in enough
+    assert chosen.cost("wall_s") == min(each.cost("wall_s") for each in enough)
+    tied = [each for each in enough if each is not chosen and each.cost("wall_s") <= 1.5 * chosen.cost("wall_s")]
+    assert set(ties) == {each.id for each in tied}
+    assert nearest is None
+
+
+@given(WAYS, st.sampled_from(["price", "energy_kwh"]))
+def test_price_goes_before_energy_before_time_where_all_know_it(ways, cost):
+    """Each way costs the more of one thing, the less of the other."""
+    options = []
+    for i, (seconds, _) in enumerate(ways):
+        made, other = option(f"w{i}", seconds, 0.9), option("", 1.0 / seconds, 0.9).estimates["wall_s"]
+        options.append(dataclasses.replace(made, estimates={**made.estimates, cost: other}))
+    best, _, _, by = choose(options, 0.8)
+    assert by == cost
+    assert next(each for each in options if each.id == best).cost(cost) == min(each.cost(cost) for each in options)
+    unknown = dataclasses.replace(options[0], id="u", estimates={"wall_s": options[0].estimates["wall_s"]})
+    assert choose([*options, unknown], 0.8)[3] == "wall_s"
+
+
+def test_doing_nothing_is_recommended_at_the_target():
+    nothing = dataclasses.replace(option("nothing", 0.0, 1.0, how_known=MEASURED), rung="nothing", recipe={})
+    made = comparison([nothing, option("all", 10.0, 0.95)])
+    assert made.best == "nothing"
+    assert made.recommendation.startswith("Do nothing: the model is at the target already")
+
+
+def accuracy(value):
+    return Estimate(value, Interval(value, value, 0.8, ""))
+
+
+@pytest.mark.parametrize(("after", "says"), [(0.70, True), (0.879, True), (0.881, False), (0.95, False), (None, False)])
+def test_what_is_forgotten_is_said_beyond_two_points(after, says):
+    made = comparison([option("Retrain all layers", 10.0, 0.9, original_accuracy=after)], original_accuracy=0.90)
+    assert ("replay=0.2" in made.recommendation) is says
+
+
+def test_recommendation_names_cost_chance_ties_and_what_is_free():
+    free = option("Re-estimate normalization", 1.0, 0.0, how_known=MEASURED, accuracy=accuracy(0.62), labels=0)
+    ways = [option("Retrain all layers", 100.0, 0.96, labels=9), option("Adapters", 120.0, 0.9, labels=9), free]
+    text = comparison(ways).recommendation
+    assert text.startswith("Retrain all layers: about 1.67 min, 96% likely to reach 0.9. It is a tie with Adapters")
+    assert "Re-estimate normalization needs no labels and gives 0.62." in text
+
+
+def test_where_nothing_suffices_the_nearest_is_named():
+    ways = [option("a", 1.0, 0.2, accuracy=accuracy(0.7)), option("b", 2.0, 0.5, accuracy=accuracy(0.8))]
+    made = comparison(ways)
+    assert (made.best, made.nearest) == (None, "b")
+    assert "Nothing is at least 80% likely to reach accuracy 0.9. Nearest comes “b”: 50% likely" in made.recommendation
+
+
+@given(WAYS)
+def test_table_fits_80_columns(ways):
+    known = [BY_HISTORY, BY_PILOT, MEASURED]
+    options = [
+        option(f"All layers, with old data {i}", seconds, chance, how_known=known[i % 3], accuracy=accuracy(0.5))
+        for i, (seconds, chance) in enumerate(ways)
+    ]
+    text = str(comparison(options))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("All layers, with") >= len(ways)
+    assert comparison(options).to_dict()["options"][0]["how_known"] in known

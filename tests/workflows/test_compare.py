@@ -1,0 +1,141 @@
+"""``resque compare`` from model to ledger: which ways there are, how each is known, and what is kept of them."""
+
+import functools
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import resque
+from doubles import ReplayMeter
+from resque.energy.price import Tariff
+from resque.forecasting.budget import Budget
+from resque.forecasting.comparison import BY_HISTORY, MEASURED
+from resque.ledger.store import Ledger
+from resque.models.weights import save_weights
+from resque.workflows.compare import decide_comparison
+
+CLEAN, CLEAN_TEST = "digits@16px@train@300", "digits@16px@test"
+NEW, NEW_TEST = "digits@16px@train@300+blur:9", "digits@16px@test+blur:9"
+RECIPE = "train-adam,max_epochs=6,evaluate_every=4"
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """A twelfth of the bundled history, whose fits take a second, and short pilots."""
+    from resque.ledger.bundled import bundled_updates
+
+    some = tuple(bundled_updates()[::12])
+    for module in ("workflows.compare", "workflows.forecast", "forecasting.landmarking"):
+        monkeypatch.setattr(f"resque.{module}.bundled_updates", lambda: some)
+    monkeypatch.setattr("resque.workflows.trials._ROUNDS", (10, 20))
+
+
+@pytest.fixture
+def compare(few, folder):
+    return functools.partial(resque.compare, ledger="c.db", recipe=RECIPE, meter=ReplayMeter(), max_minutes=5.0)
+
+
+@pytest.fixture
+def known(cnn, folder):
+    """A trained model."""
+    resque.update(cnn, CLEAN, CLEAN_TEST, 0.6, recipe="train-adam", out="first", meter=ReplayMeter())
+    return cnn
+
+
+def test_ways_beside_each_other_and_the_best_is_carried_out(compare, known):
+    before = {name: value.clone() for name, value in known.state_dict().items()}
+    made = compare(known, NEW, NEW_TEST, 0.6, original=CLEAN, original_test=CLEAN_TEST, tariff=Tariff(per_hour=1.0))
+    assert all(torch.equal(value, before[name]) for name, value in known.state_dict().items())
+    rungs = [(each.rung, each.how_known) for each in made.options]
+    assert {rung for rung, _ in rungs} == {"nothing", "norm", "head", "all"}  # an object has no other weights
+    assert ("nothing", MEASURED) in rungs
+    assert ("norm", MEASURED) in rungs
+    nothing = made.option("nothing")
+    assert (nothing.chance, nothing.cost("wall_s"), nothing.labels) == (0.0, 0.0, 0)
+    assert nothing.original_accuracy == made.original_accuracy
+    for each in made.options:
+        if each.how_known != BY_HISTORY:
+            assert each.accuracy is not None
+            assert each.original_accuracy is not None
+    ledger = Ledger("c.db")
+    stored = {forecast.id: forecast for forecast in ledger.forecasts(pending=True)}
+    assert {each.id for each in made.options if each.recipe} == set(stored)
+    assert {each.recipe.get("replay") for each in made.options if each.recipe} >= {0.0, 0.2}
+    best = made.option(made.best or made.nearest)
+    done = resque.update(known, NEW, NEW_TEST, 0.6, forecast=best.id, original=CLEAN, ledger="c.db", out="new",
+                         meter=ReplayMeter())  # fmt: skip
+    assert dict(done.recipe) == dict(best.recipe)
+    assert done.pilot_steps == (0 if best.how_known == BY_HISTORY else stored[best.id].pilot.steps)
+    assert done.forecast_id == best.id
+
+
+def test_a_model_at_the_target_needs_nothing(compare, known):
+    made = compare(known, CLEAN, CLEAN_TEST, 0.3)
+    assert (made.best, len(made.options)) == ("nothing", 1)
+    assert not Ledger("c.db").forecasts()
+    assert decide_comparison(made, "c.db", Budget(max_hours=0.0)).code == 0
+
+
+def test_a_comparison_that_is_asked_again_takes_what_is_stored(compare, known):
+    first = compare(known, NEW, NEW_TEST, 0.6)
+    again = compare(known, NEW, NEW_TEST, 0.6)
+    kept = {each.id for each in first.options if each.how_known != BY_HISTORY} - {"nothing"}
+    assert kept <= {each.id for each in again.options}
+    assert {each.note.partition(":")[0] for each in again.options if each.id in kept} == {"from the ledger"}
+    assert again.best == first.best
+
+
+def test_without_time_there_are_no_pilots(compare, known):
+    made = compare(known, NEW, NEW_TEST, 0.6, max_minutes=0.0)
+    assert {each.how_known for each in made.options if each.recipe} == {BY_HISTORY}
+    assert {each.note for each in made.options if each.recipe} == {"no time for its pilot"}
+
+
+def test_what_a_model_does_not_allow_is_left_out(compare, folder):
+    torch.manual_seed(0)
+    made = compare(nn.Sequential(nn.Flatten(), nn.Linear(256, 10)), NEW, NEW_TEST, 0.99, max_minutes=0.0)
+    assert {each.rung for each in made.options} == {"nothing", "head", "all"}  # no norm, no adapters, no old data
+
+
+def test_new_weights_are_compared_where_a_specification_builds_them(compare, known, folder):
+    save_weights(known, folder / "w.safetensors")
+    options = resque.ModelOptions(weights="w.safetensors")
+    made = compare("resque.networks:small_cnn", NEW, NEW_TEST, 0.6, options=options, max_minutes=0.0)
+    scratch = next(each for each in made.options if each.rung == "scratch")
+    parent = Ledger("c.db").forecast(scratch.id).parent
+    assert parent != Ledger("c.db").forecast(next(each.id for each in made.options if each.rung == "all")).parent
+    done = resque.update("resque.networks:small_cnn", NEW, NEW_TEST, 0.6, forecast=scratch.id, ledger="c.db",
+                         out="s", meter=ReplayMeter())  # fmt: skip
+    assert done.parent == parent
+
+
+def test_a_pilot_must_not_cost_more_than_it_may_save(compare, known, monkeypatch):
+    """The first way that arrives within its pilot has nothing left to save."""
+    made = compare(known, NEW, NEW_TEST, 0.45)
+    best = made.option(made.best)
+    assert best.how_known == MEASURED
+    notes = [each.note for each in made.options if each.how_known == BY_HISTORY]
+    assert notes
+    assert all(note.startswith("no pilot: it would cost more than it may save over") for note in notes)
+
+
+@pytest.mark.parametrize(("target", "budget", "code"), [("0.45", "--max-hours 1", 0), ("0.45", "--max-hours 0", 3)])
+def test_the_command_prints_json_and_is_a_gate(few, known, cli, folder, monkeypatch, target, budget, code):
+    monkeypatch.setattr("resque.workflows.compare.open_meter", lambda device: ReplayMeter())
+    save_weights(known, folder / "w.safetensors")
+    line = f"compare --model resque.networks:small_cnn --weights w.safetensors --shifted {NEW} --test {NEW_TEST} "
+    line += f"--target-accuracy {target} --recipe {RECIPE} --ledger c.db --summary page.md {budget} --json"
+    got, out, _ = cli(line)
+    made = json.loads(out)
+    assert got == code == made["gate"]["code"]
+    assert {"options", "best", "ties", "asking", "recommendation"} <= set(made)
+    for each in made["options"]:
+        assert {"id", "rung", "model", "estimates", "chance", "how_known"} <= set(each)
+    page = (folder / "page.md").read_text()
+    assert made["recommendation"] in page
+    assert "Budget: " in page
+    got, out, _ = cli(line.replace("--json", "--details"))
+    assert "80% intervals" in out
+    assert "What each keeps and needs" in out
