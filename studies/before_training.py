@@ -9,7 +9,7 @@ shift types are split into two halves, the way with the smaller mean interval sc
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis import markdown, successful_runs
@@ -17,20 +17,25 @@ from bundled_history import shift_update
 from in_run import LEVEL, cells, histories, targets_of
 from presets import PRESETS
 from publish import Rows, publish
-from resque.forecasting import curve_shape, learning_curves
+from resque.forecasting import curve_history, curve_shape, learning_curves
 from resque.forecasting.curve_history import UpdateCurve
+from resque.forecasting.evaluation import folds
 from resque.forecasting.evaluation.folds import TrainingFolds, score_distribution, score_forecast
 from resque.forecasting.evaluation.metrics import ScoredForecast, evaluate_predictor
 from resque.forecasting.history import ForecastQuery
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Update
 
-HEAD = ("forecast by", "n", "median factor", "within 2×", "Brier (base rate)", "80 % covered [90 %]", "width", "score")
-NOTE = """n: runs that reached the target / all that began below it, over three targets. Median factor and share within
-2× are of those that reached it. Brier: Brier score of the probability of reaching the target; base rate: that of the
-share that reached it, known only afterwards. Covered: coverage of nominal 80 % intervals, with a 90 % interval from a
-bootstrap of whole shift types. Width: upper over lower end, median. Score: mean interval score of log steps, smaller is
-better. The last line of each table is the fair one: chosen on one half of the shift types, judged on the other."""
+HEAD = (
+    "forecast by", "n", "median factor", "within 2×", "Brier (base rate)", "80 % covered [90 %]", "width",
+    "covered, all", "score",
+)  # fmt: skip
+NOTE = """n: runs that reached the target / all that began below it, over three targets. Median factor, share within 2×,
+covered and width are of those that reached it. Brier: Brier score of the probability of reaching the target; base rate:
+that of the share that reached it, known only afterwards. Covered: coverage of nominal 80 % intervals, with a 90 %
+interval from a bootstrap of whole shift types. Width: upper over lower end, median. Covered, all: also of runs that did
+not reach the target, whose steps are a lower bound. Score: mean interval score of log steps, smaller is better. The
+last line of each table is the fair one: chosen on one half of the shift types, judged on the other."""
 SETS = (
     ("adapted gap", "accuracy gap", "adapted refit", "adapted k-NN"),
     ("adapted gap", "accuracy gap", "adapted k-NN"),
@@ -49,15 +54,17 @@ class Way:
     Attributes:
         milestones: Which milestones reweight the paths.
         drift: Deviation of the drift.
+        share: Share of the paths within an interval, as a function of its nominal coverage.
     """
 
     milestones: tuple[str, ...] = ("early", "best")
     drift: float = curve_shape.DRIFT
+    share: Callable[[float], float] = curve_history.central_share
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
         """Forecast this way within the block."""
-        init, drift = UpdateCurve.__init__, curve_shape.DRIFT
+        init, drift, share = UpdateCurve.__init__, curve_shape.DRIFT, curve_history.central_share
 
         def changed(curve: UpdateCurve, *arguments: object) -> None:
             init(curve, *arguments)  # type: ignore[arg-type]
@@ -66,15 +73,18 @@ class Way:
 
         UpdateCurve.__init__ = changed  # type: ignore[method-assign]
         curve_shape.DRIFT = learning_curves.DRIFT = self.drift
+        folds.central_share = self.share
         try:
             yield
         finally:
             UpdateCurve.__init__ = init  # type: ignore[method-assign]
             curve_shape.DRIFT = learning_curves.DRIFT = drift
+            folds.central_share = share
 
 
 WAYS = {
     "learning curves with both milestones (shipped)": Way(),
+    "with intervals of 80 % of the paths": Way(share=float),
     "with a drift of 0.02": Way(drift=0.02),
     "with a drift of 0.005": Way(drift=0.005),
     "without the early milestone": Way(("best",)),
@@ -93,19 +103,19 @@ def scored(
         for target in targets
         if run.curve.accuracy[0] < target and run.cost.steps
     ]
-    folds = TrainingFolds(own, bundled, LEVEL)
+    history = TrainingFolds(own, bundled, LEVEL)
     for run, query in queries:
         for names in SETS:
-            distribution = folds.predict(query, names)
+            distribution = history.predict(query, names)
             if distribution is not None:
                 yield f"mixed model of {', '.join(names)}", score_distribution(distribution, run, query, LEVEL)
-        if (median := folds.median(query)) is not None:
+        if (median := history.median(query)) is not None:
             yield CONSTANT, score_forecast(run, query, median)
     for name, way in WAYS.items():
         with way.used():
-            folds = TrainingFolds(own, bundled, LEVEL)
+            history = TrainingFolds(own, bundled, LEVEL)
             for run, query in queries:
-                if (score := folds.score(run, query)) is not None:
+                if (score := history.score(run, query)) is not None:
                     yield name, score
 
 
@@ -129,7 +139,7 @@ def line(name: str, scores: Sequence[ScoredForecast]) -> tuple[str, ...]:
     """Return the line of one way."""
     report = evaluate_predictor(name, scores, LEVEL)
     score = "–" if report.interval_score is None else f"{report.interval_score:.2f}"
-    return name, *cells(report), score
+    return name, *cells(name, scores), score
 
 
 def make(preset: str, rows: Rows) -> Mapping[str, str]:

@@ -21,7 +21,7 @@ from presets import PRESETS, TWINS
 from publish import Rows, publish
 from resque.data.shifts import UNCHANGED
 from resque.forecasting.evaluation.folds import TrainingFolds, score_estimate, score_forecast
-from resque.forecasting.evaluation.metrics import PredictorReport, ScoredForecast, error_reduction, evaluate_predictor
+from resque.forecasting.evaluation.metrics import ScoredForecast, error_reduction, evaluate_predictor
 from resque.forecasting.history import ForecastQuery
 from resque.forecasting.landmarking import FIRST_LANDMARK, known_evaluations, revise_forecast
 from resque.ledger.bundled import bundled_updates
@@ -44,13 +44,14 @@ until they were ended. A step of a run costs the same energy, so the shares of s
 HISTORIES = {"bundled updates alone": False, f"with {OWN_UPDATES} own updates": True}
 HEAD = (
     "after", "forecast by", "n", "median factor", "within 2×", "Brier (base rate)", "80 % covered [90 %]", "width",
-    "smaller log error [90 %]",
+    "covered, all", "smaller log error [90 %]",
 )  # fmt: skip
-NOTE = """n: runs that reached the target / all that were not over by then, over three targets. Median factor and share
-within 2× are of those that reached it. Brier: Brier score of the probability of reaching the target; base rate: that of
-the share that reached it, known only afterwards. Covered: coverage of nominal 80 % intervals, with a 90 % interval from
-a bootstrap of whole shift types. Width: upper over lower end, median. Smaller log error: mean reduction of the absolute
-log error by the learning-curve model, over runs that reached the target; 90 % interval clustered by shift type."""
+NOTE = """n: runs that reached the target / all that were not over by then, over three targets. Median factor, share
+within 2×, covered and width are of those that reached it. Brier: Brier score of the probability of reaching the target;
+base rate: that of the share that reached it, known only afterwards. Covered: coverage of nominal 80 % intervals, with
+a 90 % interval from a bootstrap of whole shift types. Width: upper over lower end, median. Covered, all: also of runs
+that did not reach the target, whose steps are a lower bound. Smaller log error: mean reduction of the absolute log
+error by the learning-curve model, over runs that reached the target; 90 % interval clustered by shift type."""
 
 
 def kinds_of(update: Update) -> set[str]:
@@ -161,23 +162,25 @@ def table(scores: Mapping[tuple[int, str], list[ScoredForecast]]) -> str:
     """Return the table of one history."""
     lines = []
     for (landmark, name), scored in sorted(scores.items(), key=lambda item: item[0][0]):
-        report = evaluate_predictor(name, scored, LEVEL)
         reduction = error_reduction(scores[landmark, OURS], scored) if name in (LINE, FLOOR) else None
         by_interval = "" if reduction is None else f"[{reduction.low:.2f}, {reduction.high:.2f}]"
-        lines.append((f"{landmark} steps" if landmark else "–", name, *cells(report), by_interval))
+        lines.append((f"{landmark} steps" if landmark else "–", name, *cells(name, scored), by_interval))
     return markdown(HEAD, lines)
 
 
-def cells(report: PredictorReport) -> tuple[str, ...]:
-    """Return the cells of one report."""
-    share, coverage = report.reached / report.n, report.coverage_interval
+def cells(name: str, scored: Sequence[ScoredForecast]) -> tuple[str, ...]:
+    """Return the cells of the forecasts by one name."""
+    report = evaluate_predictor(name, scored, LEVEL)
+    arrived = evaluate_predictor(name, [score for score in scored if score.reached], LEVEL)
+    share, coverage = report.reached / report.n, arrived.coverage_interval
     return (
         f"{report.reached}/{report.n}",
         f"{report.median_factor:.2f}",
         f"{report.within_factor_2:.0%}",
         "–" if report.brier is None else f"{report.brier:.3f} ({share * (1.0 - share):.3f})",
-        "–" if coverage is None else f"{report.coverage:.0%} [{coverage.low:.0%}, {coverage.high:.0%}]",
-        "–" if report.log_width is None else f"×{math.exp(report.log_width):.3g}",
+        "–" if coverage is None else f"{arrived.coverage:.0%} [{coverage.low:.0%}, {coverage.high:.0%}]",
+        "–" if arrived.log_width is None else f"×{math.exp(arrived.log_width):.3g}",
+        "–" if report.coverage is None else f"{report.coverage:.0%}",
     )
 
 

@@ -36,6 +36,7 @@ from .ledger.records import (
     Forecast as Forecast,
     ForecastRevision as ForecastRevision,
     LearningCurve as LearningCurve,
+    MissingLabels as MissingLabels,
     Pilot as Pilot,
     StepCost as StepCost,
     Update as Update,

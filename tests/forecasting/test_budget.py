@@ -1,14 +1,16 @@
 """Budgets compared with forecasts: every exit code."""
 
 import dataclasses
+import math
 
 import pytest
 
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
+from resque.errors import SettingError
 from resque.forecasting.budget import Budget, decide
 from resque.forecasting.costs import price_estimate
-from resque.ledger.records import Estimate, Features, Forecast, LearningCurve, Pilot, StepCost
+from resque.ledger.records import Estimate, Features, Forecast, LearningCurve, MissingLabels, Pilot, StepCost
 from resque.reporting.markdown import decision_markdown
 from resque.types import Interval
 
@@ -126,3 +128,36 @@ def test_summary_lists_costs_and_budgets():
     assert "| price of training | 10.1 EUR | 0–1,825,000,000 | 20.1 EUR | 21 EUR |" in priced
     fine = dataclasses.replace(forecast(), estimates={})
     assert "within budget" in decision_markdown(fine, decide(fine, Budget()))
+
+
+@pytest.mark.parametrize("missing", [0, 1, 40])
+@pytest.mark.parametrize("per_label", [None, 0.0, 0.5])
+@pytest.mark.parametrize("tariff", [Tariff(), Tariff(per_kwh=0.2, per_hour=10.0)])
+def test_labels_are_part_of_the_price_if_and_only_if_they_are_priced(missing, per_label, tariff):
+    """Training costs 20.1 at most by this tariff."""
+    lacking = dataclasses.replace(forecast(), missing_labels=MissingLabels(train=missing))
+    priced = dataclasses.replace(tariff, per_label=per_label)
+    training = 20.1 if tariff.per_hour else 0.0
+    decision = decide(lacking, Budget(max_price=20.2, tariff=priced))
+    if per_label is None and not training:
+        assert decision.code == 4
+        assert "--price-per-label" in decision.reasons[0]
+        return
+    ((cost, bound, _, _),) = decision.held
+    assert (cost, bound) == ("price", pytest.approx(training + missing * (per_label or 0.0)))
+    assert decision.code == (3 if bound > 20.2 else 0)
+    text = decision_markdown(lacking, decision, None, "EUR", priced.price_of_labels(missing))
+    assert ("price of labels" in text) is ("price in all" in text) is (per_label is not None)
+
+
+@pytest.mark.parametrize("price", [-0.01, math.nan, math.inf])
+def test_a_price_of_a_label_is_a_number_from_0_on(price):
+    with pytest.raises(SettingError, match="per label"):
+        Tariff(per_label=price)
+
+
+def test_a_pilot_is_advised_once_the_data_have_labels():
+    near = Budget(max_kwh=0.3)
+    assert ": `--pilot 100`" in decide(forecast(), near).reasons[-1]
+    lacking = dataclasses.replace(forecast(), missing_labels=MissingLabels(train=1))
+    assert ": once the data have labels, `--pilot 100`" in decide(lacking, near).reasons[-1]

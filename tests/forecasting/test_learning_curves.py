@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import optimize, stats
 
 from resque.forecasting import curve_shape, learning_curves
+from resque.forecasting.curve_history import central_share, total_steps
 from resque.forecasting.curve_shape import (
     DRIFT,
     NOISE,
@@ -249,3 +250,20 @@ def test_features_beyond_the_range_count_as_one_deviation_beyond():
         far, beyond, at = (model.predict(CurveExample((), (), 0.5, (each,)), range(1, 100)).best for each in asked)
         assert np.allclose(far, beyond)
         assert not np.allclose(far, at)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9, 0.95])
+def test_interval_before_the_first_step_takes_half_the_odds_of_the_paths(level):
+    """Paths that end one after the other, so that each has its own step."""
+    n = 4000
+    steps = np.arange(1, n + 1)
+    best = np.where(steps[None] >= steps[:, None], 1.0, 0.0)
+    paths = CurvePrediction(steps.astype(float), best, np.full(n, 1.0 / n))
+    share = central_share(level)
+    assert share / (1.0 - share) == pytest.approx(0.5 * level / (1.0 - level))
+    for asked, within in ((None, level), (share, share)):
+        estimate = total_steps(paths, 0.5, steps.tolist(), level, "", asked)
+        low, high = estimate.interval.low, estimate.interval.high
+        assert (high - low) / n == pytest.approx(within, abs=0.002)
+        assert low + high == pytest.approx(n, abs=4)  # as much on either side
+        assert estimate.upper == pytest.approx(level * n, abs=2)

@@ -35,8 +35,8 @@ def history(n=12, spread=0.2, types=("gaussian", "blur"), seed=0, never=()):
     ]
 
 
-def forecast_for(updates, job, index=0.5, accuracy=0.6, scores=None, **options):
-    features = Features(index, accuracy, 1.0, scores=scores or {})
+def forecast_for(updates, job, index=0.5, accuracy=0.6, scores=None, features=None, **options):
+    features = features or Features(index, accuracy, 1.0, scores=scores or {})
     given = {"step_cost": STEP_COST, "overhead": READING, "parent": "p", "grid": GRID, **options}
     return forecast_from_features(updates, job, features, **given)
 

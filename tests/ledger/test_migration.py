@@ -50,9 +50,12 @@ RENAMED = {
 def renamed(value):
     """The same JSON with every former name replaced, wherever it stands; no other key or predictor has such a name.
 
-    What a network that had nothing to adapt was given as scores of the adapted one is left out.
+    What a network that had nothing to adapt was given as scores of the adapted one is left out. An old forecast was
+    made for data with all their labels.
     """
     if isinstance(value, dict):
+        if "alternatives" in value:
+            value = {"missing_labels": {"train": 0, "test": 0}} | value
         if {"accuracy", "loss", "scores"} <= set(value):
             own = {"recalibrated accuracy": value["accuracy"], "recalibrated loss": value["loss"]}
             if own.items() <= value["scores"].items():

@@ -14,7 +14,7 @@ from resque.energy.reading import EnergyReading
 from resque.forecasting.budget import Budget, decide
 from resque.forecasting.evaluation.settlement import summarize_settlements
 from resque.indices.results import DistributionIndex, TaskIndex, TaskIndexOverhead
-from resque.ledger.records import Estimate, Features, Void
+from resque.ledger.records import Estimate, Features, MissingLabels, Void
 from resque.reporting import console, tables
 from resque.reporting.carbon_intensity import software_carbon_intensity
 from resque.training.from_scratch import ScratchComparison
@@ -55,6 +55,24 @@ def test_a_forecast_shows_costs_basis_overhead_and_embodied_emissions(shown, pai
     assert "the forecast took 1 s, 1 mWh (cpu measured; replay)" in out
     assert "embodied emissions for this time, not included:" in out
     assert err == "warning: a note\n"
+
+
+@pytest.mark.parametrize("missing", [(0, 0), (300, 0), (0, 1200), (300, 1200)])
+@pytest.mark.parametrize("price", [None, 0.0, 75.0])
+def test_a_forecast_without_labels_says_what_is_estimated_and_what_labels_cost(shown, pair, missing, price):
+    known, labels = pair[0].features, MissingLabels(*missing)
+    estimated = dataclasses.replace(
+        known, loss=None, accuracy_method="estimated without labels: mean confidence", accuracy_error_logit=1.0
+    )
+    forecast = dataclasses.replace(pair[0], features=estimated if labels.test else known, missing_labels=labels)
+    out, _ = shown(tables.show_forecast, forecast, None, None, "EUR", price)
+    assert ("(estimated without labels: mean confidence; ± 1.00 on the logit scale)" in out) is (labels.test > 0)
+    assert ("labels missing: none" in out) is (price is not None and not labels.total)
+    expected = f"{labels.train:,} of training data, {labels.test:,} of test data"
+    assert (expected in out) is (labels.total > 0)
+    assert ("price of labels" in out) is (price is not None)
+    if price is not None:
+        assert f"price of labels {price:g} EUR – {price:g} EUR" in out
 
 
 def test_a_forecast_of_a_new_task_shows_its_index_and_no_median_for_fixed_epochs(shown, pair):

@@ -65,6 +65,10 @@ def forecast(
     max_price: opt.MaxPrice = None,
     price_per_kwh: opt.PricePerKwh = 0.0,
     price_per_hour: opt.PricePerHour = 0.0,
+    price_per_label: Annotated[
+        float | None,
+        opt.option(opt.BUDGET, "Price of labeling a sample; --max-price then includes the missing labels.", min=0.0),
+    ] = None,
     currency: opt.Currency = "EUR",
     country: opt.Country = None,
     intensity: opt.Intensity = None,
@@ -98,7 +102,7 @@ def forecast(
         original = None
     if (task is None) == (shifted is None) or (task and original is not None) or (extend and not task):
         raise SettingError("name the new data: --shifted (with --original), or --task (and --extend) for new classes")
-    tariff = Tariff(price_per_kwh, price_per_hour, currency)
+    tariff = Tariff(price_per_kwh, price_per_hour, currency, price_per_label)
     budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
     page = summary if budget.is_given else None
     _append(page, "")  # refused before anything costly is done
@@ -133,22 +137,24 @@ def _show(
     from resque.forecasting.costs import price_estimate
     from resque.reporting import console, markdown, tables
 
-    price = price_estimate(result.estimates, tariff)
+    price, missing = price_estimate(result.estimates, tariff), result.missing_labels
+    of_labels = tariff.price_of_labels(missing.total)
     if as_json:
         low, high = (grams / 1000.0 for grams in hardware.during(result.estimates["wall_s"].value))
         more: dict[str, Any] = {"embodied": {"low_kg": low, "high_kg": high, "source": hardware.source}}
         more["price"] = price and {**console.to_json(price), "currency": tariff.currency}
+        more["labels"] = {"missing": missing.total, "price": of_labels, "currency": tariff.currency}
         more["gate"] = decision and dataclasses.asdict(decision)
         console.print_json({**with_former_names(console.to_json(result)), **more})
     else:
-        tables.show_forecast(result, hardware, price, tariff.currency)
+        tables.show_forecast(result, hardware, price, tariff.currency, of_labels)
         if result.pilot is not None:
             then = "goes on from the pilot" if result.pilot.stopped_by is None else "keeps its result"
             console.out.print(f"`resque retrain --forecast {result.id} …` {then}")
         if decision is not None:
             tables.show_decision(decision)
     if decision is not None:
-        _append(page, markdown.decision_markdown(result, decision, price, tariff.currency))
+        _append(page, markdown.decision_markdown(result, decision, price, tariff.currency, of_labels))
 
 
 def _append(page: Path | None, text: str) -> None:

@@ -19,7 +19,7 @@ from resque.data.shifts import parse_shift
 from resque.data.spec import mixture_parts, split_steps
 from resque.errors import DataError
 
-__all__ = ["DataLike", "load_data"]
+__all__ = ["DataLike", "check_classes", "load_data"]
 
 DataLike = str | LabeledDataset | tuple[Any, Any]
 """Data that :func:`load_data` accepts: a specification, a dataset, or a pair ``(x, y)``."""
@@ -79,13 +79,23 @@ def load_data(
     if for_training and (unlabeled := [part.name for part in parts if not part.labeled]):
         raise DataError(
             f"{unlabeled[0]} has no labels, and nothing can be trained or tested without; what needs none is "
-            "`resque dist --labels pseudo`"
+            "`resque dist` or `resque forecast`, each with --labels pseudo"
         )
     parts = [number(part) for part in parts]
     dataset = parts[0] if len(parts) == 1 else _mix(parts)
-    if for_training and len(classes := dataset.classes) < 2:
-        raise DataError(f"{dataset.name}: only class {classes} is left; a classifier needs at least two classes")
+    if for_training:
+        check_classes(dataset)
     return dataset
+
+
+def check_classes(data: LabeledDataset) -> None:
+    """Raise DataError if labeled data have a single class; a classifier needs two.
+
+    Example:
+        >>> check_classes(load_data("digits"))
+    """
+    if data.labeled and len(classes := data.classes) < 2:
+        raise DataError(f"{data.name}: only class {classes} is left; a classifier needs at least two classes")
 
 
 def _from_object(data: Any, name: str | None, preprocessing: Preprocessing | None) -> LabeledDataset:

@@ -16,16 +16,21 @@ class Tariff(Serializable):
     Attributes:
         per_kwh: Price per kWh of energy.
         per_hour: Price per hour of machine time.
-        currency: Currency of both prices.
+        currency: Currency of all prices.
+        per_label: Price of labeling one sample; None if it is not given. It is paid before an update, so the price of
+            a run does not have it.
     """
 
     per_kwh: float = 0.0
     per_hour: float = 0.0
     currency: str = "EUR"
+    per_label: float | None = None
 
     def __post_init__(self) -> None:
         if not (0.0 <= self.per_kwh < math.inf and 0.0 <= self.per_hour < math.inf):
             raise SettingError(f"prices {self.per_kwh:g} per kWh and {self.per_hour:g} per hour: expected 0 or more")
+        if self.per_label is not None and not 0.0 <= self.per_label < math.inf:
+            raise SettingError(f"price {self.per_label:g} per label: expected a number from 0 on")
 
     def price(self, energy_kwh: float | None, wall_s: float) -> float | None:
         """Return the price of a run; None if energy has a price but its amount is unknown.
@@ -41,3 +46,12 @@ class Tariff(Serializable):
         if self.per_kwh and energy_kwh is None:
             return None
         return self.per_kwh * (energy_kwh or 0.0) + self.per_hour * wall_s / 3600.0
+
+    def price_of_labels(self, labels: int) -> float | None:
+        """Return the price of labeling so many samples; None if a label has no price.
+
+        Example:
+            >>> Tariff(per_label=0.05).price_of_labels(400), Tariff().price_of_labels(400)
+            (20.0, None)
+        """
+        return None if self.per_label is None else self.per_label * labels

@@ -15,7 +15,7 @@ from resque._format import COST_NAMES, format_probability
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.errors import SettingError
-from resque.forecasting.costs import price_estimate, scale
+from resque.forecasting.costs import price_with_labels, scale
 from resque.forecasting.reliability import FEWEST_UPDATES, pilot_option
 from resque.ledger.records import BY_BUDGET, WOULD_NOT_REACH, Estimate, Forecast, ForecastRevision
 
@@ -39,7 +39,7 @@ _SPENT = {"energy_kwh": "kWh", "carbon_kg": "kg CO2e", "wall_s": "hours", "epoch
 _ADVICE = {
     "energy_kwh": "no meter measured energy; run `resque doctor` to see which meters this machine has",
     "carbon_kg": "name a region with --country or --intensity",
-    "price": "give --price-per-kwh or --price-per-hour",
+    "price": "give --price-per-kwh, --price-per-hour or --price-per-label",
 }
 
 
@@ -52,7 +52,8 @@ class Budget:
         max_kg: Emissions of the training, in kg CO2e.
         max_hours: Training time, in hours.
         max_epochs: Number of epochs.
-        max_price: Price of the training, in the tariff's currency.
+        max_price: Price of the training, in the tariff's currency; for a forecast also of the missing labels, if the
+            tariff prices them.
         tariff: Tariff for the price.
 
     Example:
@@ -100,7 +101,7 @@ class Budget:
 
     def priced(self, tariff: Tariff | None) -> "Budget":
         """Return the budget with another tariff, unless it has prices of its own."""
-        own = self.tariff.per_kwh or self.tariff.per_hour
+        own = self.tariff.per_kwh or self.tariff.per_hour or self.tariff.per_label is not None
         return self if own or tariff is None else dataclasses.replace(self, tariff=tariff)
 
 
@@ -159,7 +160,7 @@ def decide(forecast: Forecast, budget: Budget) -> Decision:
         )
     is_open = likely_held and forecast.probability_reached > 1.0 - forecast.level
     if reasons and is_open and forecast.pilot is None:
-        option = pilot_option(forecast.max_steps, forecast.step_cost.wall_s)
+        option = pilot_option(forecast.max_steps, forecast.step_cost.wall_s, forecast.missing_labels.total)
         reasons.append(f"the budget lies within the interval: {option} narrows it, and the update goes on from there")
     return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(compared))
 
@@ -255,7 +256,7 @@ def _comparisons(forecast: Forecast, budget: Budget) -> Iterator[tuple[str, str,
         if limit is not None:
             yield f"--{name.replace('_', '-')}", cost, limit, estimate and scale(estimate, 1.0 / divisor), unit
     if budget.max_price is not None:
-        price = price_estimate(forecast.estimates, budget.tariff)
+        price = price_with_labels(forecast, budget.tariff)
         yield "--max-price", "price", budget.max_price, price, budget.tariff.currency
 
 

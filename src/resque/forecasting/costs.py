@@ -16,12 +16,12 @@ from scipy import special
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.forecasting.history import ForecastQuery, is_same_change, update_group
-from resque.ledger.records import Estimate, StepCost, Update
+from resque.ledger.records import Estimate, Forecast, StepCost, Update
 from resque.types import Interval
 
 __all__ = [
-    "StepTimeSpread", "cost_that_grows", "costs_per_step", "price_estimate", "rescale_with_steps", "scale",
-    "step_time_drift", "step_time_spread", "widen_by_step_time",
+    "StepTimeSpread", "cost_that_grows", "costs_per_step", "price_estimate", "price_with_labels", "rescale_with_steps",
+    "scale", "step_time_drift", "step_time_spread", "widen_by_step_time",
 ]  # fmt: skip
 
 _FEWEST_DEGREES_OF_FREEDOM, _FEWEST_CURVES = 4, 3
@@ -158,7 +158,7 @@ def cost_that_grows(
         return np.array([np.interp(at, x, y) + min(at - x[0], 0.0) + max(at - x[-1], 0.0) for x, y in curves])
 
     spread = StepTimeSpread(float(logs(steps.value).std(ddof=1)), len(curves) - 1)
-    grown = _map(steps, lambda count: math.exp(float(logs(count).mean())))
+    grown = _map(steps, lambda count: math.exp(float(logs(count).mean())) if count else 0.0)
     level, interval = steps.interval.level, grown.interval
     low = spread.widen(grown.value, interval.low, (1 - level) / 2)
     high = None if interval.high is None else spread.widen(grown.value, interval.high, (1 + level) / 2)
@@ -295,6 +295,24 @@ def price_estimate(estimates: Mapping[str, Estimate], tariff: Tariff) -> Estimat
     low, high = time.interval.low + energy.interval.low, total(time.interval.high, energy.interval.high)
     interval = dataclasses.replace(wall_s.interval, low=low, high=high)
     return Estimate(time.value + energy.value, interval, total(time.upper, energy.upper))
+
+
+def price_with_labels(forecast: Forecast, tariff: Tariff) -> Estimate | None:
+    """Return the price of time and energy of an update, and of the labels that its data lack.
+
+    Args:
+        forecast: Forecast of the update.
+        tariff: Prices; a label without a price adds nothing.
+
+    Returns:
+        Price in the tariff's currency; None where :func:`price_estimate` has none, unless labels alone have a price.
+    """
+    training, labels = price_estimate(forecast.estimates, tariff), tariff.price_of_labels(forecast.missing_labels.total)
+    if labels is None:
+        return training
+    if training is None and not (tariff.per_kwh or tariff.per_hour):
+        return Estimate(labels, Interval(labels, labels, forecast.level, "the number of labels is known"), labels)
+    return training and _map(training, lambda price: price + labels)
 
 
 def _map(estimate: Estimate, change: Callable[[float], float]) -> Estimate:

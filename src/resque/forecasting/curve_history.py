@@ -20,7 +20,7 @@ from resque.forecasting.milestones import EARLY_STEPS, Milestone, log_error
 from resque.ledger.records import Estimate, Features, LearningCurve, Update
 from resque.types import Interval
 
-__all__ = ["FEWEST_CURVES", "CurveHistory", "UpdateCurve", "evaluations_until", "total_steps"]
+__all__ = ["FEWEST_CURVES", "CurveHistory", "UpdateCurve", "central_share", "evaluations_until", "total_steps"]
 
 FEWEST_CURVES = 5
 """Fewest learning curves of earlier runs, and fewest runs whose milestone was seen; bounds alone tell too little."""
@@ -134,8 +134,30 @@ def evaluations_until(max_steps: int, after: int = 0) -> Iterator[int]:
         yield step
 
 
+def central_share(level: float) -> float:
+    """Return the share of the paths that the interval of a run takes before its first step.
+
+    Intervals with as many paths as their nominal coverage covered too often there: 91 and 87 % of the runs at 80 %, on
+    two networks. With half the odds, coverages of 50, 80, 90 and 95 % came out within three points on both, and on
+    either half of the shift types. Once a run has begun, the paths cover as they say.
+
+    Args:
+        level: Nominal coverage of the interval.
+
+    Example:
+        >>> round(central_share(0.8), 3)
+        0.667
+    """
+    return level / (2.0 - level)
+
+
 def total_steps(
-    prediction: CurvePrediction, target: float, evaluations: Sequence[int], level: float, guarantee: str
+    prediction: CurvePrediction,
+    target: float,
+    evaluations: Sequence[int],
+    level: float,
+    guarantee: str,
+    share: float | None = None,
 ) -> Estimate:
     """Return the forecast of the steps at which a run ends: at one of its evaluations.
 
@@ -147,10 +169,12 @@ def total_steps(
         evaluations: Steps of all evaluations to come.
         level: Nominal coverage of the interval.
         guarantee: What the interval promises.
+        share: Share of the paths within the interval; None takes the level.
     """
     after = bisect.bisect_left(evaluations, prediction.median_if_reached(target))
     value = float(evaluations[min(after, len(evaluations) - 1)])
-    low, high, upper = (prediction.quantile(target, share) for share in ((1 - level) / 2, (1 + level) / 2, level))
+    share = level if share is None else share
+    low, high, upper = (prediction.quantile(target, at) for at in ((1 - share) / 2, (1 + share) / 2, level))
     interval = Interval(min(low, value), max(high, value), level, guarantee)
     return Estimate(value, interval, max(upper, value) if level >= 0.5 else upper)
 

@@ -10,7 +10,7 @@ Bundled updates from other models may shape a forecast while the user's own upda
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,15 +18,22 @@ from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
 from resque.errors import TooFewUpdatesError
 from resque.forecasting import costs
-from resque.forecasting.curve_history import FEWEST_CURVES, CurveHistory, total_steps
+from resque.forecasting.curve_history import FEWEST_CURVES, CurveHistory, central_share, total_steps
 from resque.forecasting.history import ForecastQuery, HistoryRow, evaluation_lag, history_rows, starts_at_target
 from resque.forecasting.intervals import LEVEL, check_level
 from resque.forecasting.prediction import StepsModel
 from resque.forecasting.predictors import PREDICTORS
-from resque.forecasting.reliability import check_enough, history_notes, unreliability_reasons
+from resque.forecasting.reliability import (
+    check_enough,
+    history_notes,
+    pilot_option,
+    small_test_notes,
+    unreliability_reasons,
+)
+from resque.forecasting.unknown_start import predict_from_start, unclear_start
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.records import COSTS, Estimate, Features, Forecast, StepCost, Update
-from resque.training.job import RetrainingJob
+from resque.training.job import RetrainingJob, missing_labels
 from resque.training.recipe import recipe_to_dict
 from resque.types import Interval
 
@@ -74,6 +81,7 @@ def forecast_from_features(
         SettingError: A level outside (0, 1).
     """
     check_level(level)
+    missing = missing_labels(job)
     record = functools.partial(
         Forecast,
         id=new_id(),
@@ -91,35 +99,40 @@ def forecast_from_features(
         overhead=overhead,
         grid=grid,
         level=level,
+        missing_labels=missing,
     )
     per_step = costs.costs_per_step(step_cost, grid)
     if starts_at_target(features, job.target_accuracy):
-        return _forecast_nothing(record, (*_GROWING, "epochs", *per_step), level)
+        return _forecast_nothing(
+            record, (*_GROWING, "epochs", *per_step), level, small_test_notes(features, job, level)
+        )
     query = ForecastQuery.of(job, features, parent, model_name)
     own, others = ([*history_rows(updates, query, ())] for updates in (history, bundled))
     check_enough(own, others, query)
     known = CurveHistory(history, query, bundled)
-    curve = known.start(query)
     evaluations = [step for step in job.evaluations if step]
-    paths = None if curve is None else curve.predict(evaluations)
-    if curve is None or paths is None:
+    paths, scores = predict_from_start(known, query, evaluations)
+    if paths is None:
         raise TooFewUpdatesError(
             f"{known.n_own + known.n_bundled} updates have a learning curve; a forecast needs {FEWEST_CURVES}: "
             "do more updates"
         )
-    steps = total_steps(paths, job.target_accuracy, evaluations, level, NO_GUARANTEE)
+    steps = total_steps(paths, job.target_accuracy, evaluations, level, NO_GUARANTEE, central_share(level))
     if job.recipe.fixed_epochs is not None:
         steps = Estimate(at := float(job.max_steps), Interval(at, at, level, "the recipe's epochs are fixed"), at)
     return record(
-        predictor=", ".join(("learning curves", *curve.scores)),
+        predictor=", ".join(("learning curves", *scores)),
         estimates=_estimates(steps, job, history, query, bundled, step_cost, grid),
         probability_reached=paths.probability_reached(job.target_accuracy),
         n_history=len(own),
         n_bundled=known.n_bundled,
         shift_types_history=tuple(sorted({str(row.example.shift_type or "unnamed") for row in own})),
         alternatives=_alternatives(history, query, job, bundled, own or others),
-        notes=history_notes(history, own, job, parent),
-        reliability_issues=unreliability_reasons(own, history, query, step_cost.wall_s),
+        notes=(*history_notes(history, own, job, parent), *small_test_notes(features, job, level)),
+        reliability_issues=(
+            *unreliability_reasons(own, history, query, pilot_option(job.max_steps, step_cost.wall_s, missing.total)),
+            *unclear_start(features, job.target_accuracy, level),
+        ),
     )
 
 
@@ -174,7 +187,9 @@ def _alternatives(
     return {**{name: each for name, each in steps.items() if each is not None}, CONSTANT: median}
 
 
-def _forecast_nothing(record: "functools.partial[Forecast]", names: Sequence[str], level: float) -> Forecast:
+def _forecast_nothing(
+    record: "functools.partial[Forecast]", names: Sequence[str], level: float, notes: Iterable[str]
+) -> Forecast:
     """Return the forecast for a model that is at the target already: every cost is zero."""
     zero = Estimate(0.0, Interval(0.0, 0.0, level, "measured: the model is already at the target"), 0.0)
     return record(
@@ -184,5 +199,5 @@ def _forecast_nothing(record: "functools.partial[Forecast]", names: Sequence[str
         n_history=0,
         shift_types_history=(),
         alternatives={},
-        notes=("the model is already at the target: there is nothing to retrain",),
+        notes=("the model is already at the target: there is nothing to retrain", *notes),
     )

@@ -230,8 +230,8 @@ def evaluation_lag(rows: Sequence[HistoryRow]) -> Callable[[float], float]:
 
 
 def starts_at_target(features: Features, target_accuracy: float) -> bool:
-    """Return whether the model already has the target accuracy."""
-    return features.accuracy is not None and features.accuracy >= target_accuracy
+    """Return whether the model already has the target accuracy, as measured; an estimate does not tell."""
+    return not features.is_estimated and features.accuracy is not None and features.accuracy >= target_accuracy
 
 
 def index_definition(features: Features) -> tuple[str, str, str]:

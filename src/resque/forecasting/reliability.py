@@ -1,24 +1,28 @@
 """Reasons why a forecast is not reliable enough for a decision, and notes on its history."""
 
+import math
 from collections.abc import Iterator, Sequence
+
+from scipy import special
 
 from resque._format import format_cost
 from resque.errors import TooFewUpdatesError
 from resque.forecasting.history import ForecastQuery, HistoryRow, history_rows
 from resque.forecasting.predictors import HARDNESS
-from resque.ledger.records import Update
+from resque.ledger.records import Features, Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
 __all__ = [
-    "FEWEST_REACHED", "FEWEST_UPDATES", "check_enough", "history_notes", "pilot_option", "unreliability_reasons",
+    "FEWEST_REACHED", "FEWEST_UPDATES", "check_enough", "history_notes", "pilot_option", "small_test_notes",
+    "unreliability_reasons",
 ]  # fmt: skip
 
 FEWEST_UPDATES = 5
 """Fewest own updates for a reliable forecast."""
 FEWEST_REACHED = 3
 """Fewest own updates that reached the target, for a reliable forecast."""
-_TOLERANCE = 0.1
+_TOLERANCE, _SMALLEST, _LARGEST = 0.25, 0.01, 0.1  # of the range, and its limits
 _PILOT_STEPS = 100
 
 
@@ -46,7 +50,7 @@ def check_enough(own_rows: Sequence[HistoryRow], bundled_rows: Sequence[HistoryR
 
 
 def unreliability_reasons(
-    own_rows: Sequence[HistoryRow], history: Sequence[Update], query: ForecastQuery, step_s: float
+    own_rows: Sequence[HistoryRow], history: Sequence[Update], query: ForecastQuery, pilot: str
 ) -> tuple[str, ...]:
     """Return reasons why the forecast is not reliable enough for a decision; empty if there are none.
 
@@ -57,9 +61,8 @@ def unreliability_reasons(
         own_rows: Training rows of the user's own updates.
         history: The user's own finished updates.
         query: Update that was forecast.
-        step_s: Seconds per step, to say how long a pilot takes.
+        pilot: Option of a pilot, see :func:`pilot_option`.
     """
-    pilot = pilot_option(query.max_steps, step_s)
     if not own_rows:
         task = query.features.task_index is not None
         advice = "do a few updates for new tasks" if task else "run `resque calibrate`, or do a few updates"
@@ -101,23 +104,50 @@ def _own_values(history: Sequence[Update], query: ForecastQuery, name: str) -> l
 
 
 def _tolerance(values: Sequence[float]) -> float:
-    """Return 10 % of the range, but at least 0.01 and at most 0.1. For a log, 0.1 is about 10 % of its argument."""
-    return min(_TOLERANCE, max(_TOLERANCE * (max(values) - min(values)), _TOLERANCE**2))
+    """Return 25 % of the range, but at least 0.01 and at most 0.1. For a log, 0.1 is about 10 % of its argument.
+
+    On 34 shift types that the history did not have, no tolerance, however large, let one more unaffordable update go.
+    """
+    return min(_LARGEST, max(_TOLERANCE * (max(values) - min(values)), _SMALLEST))
 
 
-def pilot_option(max_steps: int, step_s: float) -> str:
+def pilot_option(max_steps: int, step_s: float, missing_labels: int = 0) -> str:
     """Return the option of a pilot, and how long its steps take.
 
     Args:
         max_steps: Step budget of the update.
         step_s: Seconds per step.
+        missing_labels: Number of samples without labels, which a pilot needs.
 
     Example:
         >>> pilot_option(max_steps=5000, step_s=0.03)
         '`--pilot 100` (about 3 s of training)'
     """
     steps = min(_PILOT_STEPS, max_steps)
-    return f"`--pilot {steps}` (about {format_cost('wall_s', steps * step_s)} of training)"
+    first = "once the data have labels, " if missing_labels else ""
+    return f"{first}`--pilot {steps}` (about {format_cost('wall_s', steps * step_s)} of training)"
+
+
+def small_test_notes(features: Features, job: RetrainingJob, level: float) -> Iterator[str]:
+    """Yield a note if a measured accuracy is so uncertain that the model may be on the target's other side.
+
+    The interval is Wilson's, of a share of independent samples.
+
+    Args:
+        features: Features of the update.
+        job: Retraining job that was forecast.
+        level: Coverage of the interval.
+    """
+    if features.is_estimated or features.accuracy is None:
+        return
+    n, share, z = len(job.test), features.accuracy, float(special.ndtri((1.0 + level) / 2.0))
+    center, half = share + z**2 / (2 * n), z * math.sqrt(share * (1.0 - share) / n + (z / (2 * n)) ** 2)
+    low, high = ((center + sign * half) / (1.0 + z**2 / n) for sign in (-1, 1))
+    if low <= job.target_accuracy <= high:
+        yield (
+            f"the accuracy before the update, {share:.3f} of {n:,} test samples, is known to {low:.3f}–{high:.3f} "
+            f"({level:.0%}), which holds the target {job.target_accuracy:g}: test more samples"
+        )
 
 
 def history_notes(

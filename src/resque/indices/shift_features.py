@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from resque.data.dataset import LabeledDataset
 from resque.energy.clock import now
+from resque.indices.accuracy_estimate import estimate_accuracy
 from resque.indices.baselines.model_outputs import OutputCollector
 from resque.indices.baselines.scores import baseline_scores
 from resque.indices.compute_profile import profile
@@ -51,9 +52,11 @@ def shift_features(
     Any other model takes two passes. Then k-NN accuracy and refit head are those of the model as it is, from pass 1
     (which is there without ``original``, too), and pass 2 evaluates the refit head as well.
 
-    Baselines, pass 4 and the refit head need a dense head and labels of the training data; pass 5 needs labels of the
-    test data. The products of the head's inputs may take at most 1 GiB: by class for the baselines, in all for the
-    refit head. Without a refit head, pass 4 takes at most 2,000 samples.
+    Baselines, pass 4 and the refit head need a dense head and labels of the training data. Without labels of the test
+    data pass 4 is left out, and passes 2 and 5 together estimate the accuracy
+    (:func:`resque.indices.accuracy_estimate.estimate_accuracy`). The products of the head's inputs may take at most
+    1 GiB: by class for the baselines, in all for the refit head. Without a refit head, pass 4 takes at most 2,000
+    samples.
 
     Args:
         model: Model as it is now; it is left as it was found.
@@ -67,7 +70,7 @@ def shift_features(
     Raises:
         ModelError: A weight is not finite.
         ProfileMismatchError: The profile belongs to another model, layer or preprocessing.
-        UndefinedDirectionError: A class has no samples in one dataset.
+        UndefinedDirectionError: A class has no samples in one dataset; with pseudo-labels it is left out.
 
     Example:
         >>> from resque import RetrainingJob, load_data, load_model, profile
@@ -87,24 +90,35 @@ def shift_features(
         collector = _output_collector(job.train, width)
         inputs = None if adapts or width is None else HeadInputs(job.train, width)
         on_batch = _each([observer.update for observer in (collector, inputs) if observer is not None])
-        index = resque_dist(original, _profile_like(original, model, job.train, labels, on_batch))
+        undefined = "skip" if labels == "pseudo" else "error"  # a class that the model never predicts
+        index = resque_dist(original, _profile_like(original, model, job.train, labels, on_batch), undefined=undefined)
         if collector is not None:
             scores = {name: score.value for name, score in baseline_scores(collector.outputs()).items()}
-    if adapts:
-        accuracy, loss = evaluate_dataset(model, job.test)
-        scores |= adapted_scores(model, job, channels, width)
-    else:
-        accuracy, loss, more = _evaluate(model, job, width, inputs, scores.get("k-NN accuracy"))
-        scores |= more
     features = Features(
         None,
-        accuracy,
-        loss,
+        None,
+        None,
         samples=len(job.train),
-        classes=len(job.train.classes),
+        classes=len(job.train.classes) if job.train.labeled else None,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        scores=scores,
     )
+    if not job.test.labeled:
+        adapted = adapt(model, job.train.batches(device=device_of(model)), channels)
+        found = estimate_accuracy(model, job.test, adapted)
+        features = dataclasses.replace(
+            features,
+            accuracy=found.accuracy,
+            accuracy_method=found.method,
+            accuracy_error_logit=found.error_logit,
+            scores=scores,
+        )
+    elif adapts:
+        accuracy, loss = evaluate_dataset(model, job.test)
+        scores |= adapted_scores(model, job, channels, width)
+        features = dataclasses.replace(features, accuracy=accuracy, loss=loss, scores=scores)
+    else:
+        accuracy, loss, more = _evaluate(model, job, width, inputs, scores.get("k-NN accuracy"))
+        features = dataclasses.replace(features, accuracy=accuracy, loss=loss, scores=scores | more)
     if index is not None:
         features = dataclasses.replace(
             features,

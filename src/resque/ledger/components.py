@@ -12,7 +12,13 @@ from resque._plain import Serializable
 from resque.energy.reading import EnergyReading
 from resque.types import Interval, StoredFloat
 
-__all__ = ["COSTS", "Cost", "Estimate", "Features", "ForecastRevision", "LearningCurve", "Pilot", "StepCost"]
+__all__ = [
+    "COSTS", "MEASURED", "Cost", "Estimate", "Features", "ForecastRevision", "LearningCurve", "MissingLabels", "Pilot",
+    "StepCost",
+]  # fmt: skip
+
+MEASURED = "measured"
+"""Value of :attr:`Features.accuracy_method` for an accuracy on labeled test data."""
 
 COSTS = {
     "epochs": "epochs",
@@ -123,10 +129,13 @@ class Features(Serializable):
         scores: Baseline scores, by the names of :func:`resque.indices.baselines.scores.baseline_scores`; a score that
             is not finite is read back from a ledger as None.
         task_index: RESQUE_task in [0, 1] after the warm-up; None unless the update is a new task.
+        accuracy_method: How the accuracy is known: ``"measured"``, or ``"estimated without labels: "`` and the method.
+        accuracy_error_logit: Standard error of an estimated accuracy on the logit scale; None if it was measured.
 
     Example:
-        >>> Features(index_rad=0.28, accuracy=0.78, loss=0.95, scores={"LEEP": -1.4}).to_dict()["scores"]
-        {'LEEP': -1.4}
+        >>> features = Features(index_rad=0.28, accuracy=0.78, loss=0.95, scores={"LEEP": -1.4})
+        >>> features.to_dict()["scores"], features.is_estimated
+        ({'LEEP': -1.4}, False)
     """
 
     index_rad: float | None
@@ -141,6 +150,48 @@ class Features(Serializable):
     parameters: int | None = None
     scores: Mapping[str, StoredFloat] = dataclasses.field(default_factory=dict)
     task_index: float | None = None
+    accuracy_method: str = MEASURED
+    accuracy_error_logit: float | None = None
+
+    @property
+    def is_estimated(self) -> bool:
+        """Whether the accuracy was estimated without labels."""
+        return self.accuracy_method != MEASURED
+
+    def measured(self, accuracy: float | None, loss: float | None) -> "Features":
+        """Return the features with measured accuracy and loss in place of an estimate; measured ones stay.
+
+        Args:
+            accuracy: Accuracy on the test data before the first step; None if it was not evaluated.
+            loss: Mean cross-entropy there; None if unknown.
+        """
+        if not self.is_estimated:
+            return self
+        return dataclasses.replace(
+            self, accuracy=accuracy, loss=loss, accuracy_method=MEASURED, accuracy_error_logit=None
+        )
+
+
+@dataclass(frozen=True)
+class MissingLabels(Serializable):
+    """Number of new samples that had no labels when an update was forecast.
+
+    Attributes:
+        train: Number of training samples without labels.
+        test: Number of test samples without labels.
+
+    Example:
+        >>> MissingLabels(train=300, test=100).total
+        400
+    """
+
+    train: int = 0
+    test: int = 0
+
+    @property
+    def total(self) -> int:
+        """Number of labels to be made."""
+        return self.train + self.test
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,23 @@ from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
-from resque.ledger.components import COSTS, Cost, Estimate, Features, ForecastRevision, LearningCurve, Pilot, StepCost
+from resque.ledger.components import (
+    COSTS,
+    MEASURED,
+    Cost,
+    Estimate,
+    Features,
+    ForecastRevision,
+    LearningCurve,
+    MissingLabels,
+    Pilot,
+    StepCost,
+)
 from resque.types import StoredFloat
 
 __all__ = [
-    "BY_BUDGET", "BY_USER", "COSTS", "WOULD_NOT_REACH", "Cost", "Estimate", "Features", "Forecast", "ForecastRevision",
-    "LearningCurve", "Pilot", "StepCost", "Update", "Void",
+    "BY_BUDGET", "BY_USER", "COSTS", "MEASURED", "WOULD_NOT_REACH", "Cost", "Estimate", "Features", "Forecast",
+    "ForecastRevision", "LearningCurve", "MissingLabels", "Pilot", "StepCost", "Update", "Void",
 ]  # fmt: skip
 
 BY_BUDGET = "budget: "
@@ -239,6 +250,7 @@ class Forecast(Displayable):
         n_bundled: Number of bundled updates in the history.
         level: Nominal coverage of the prediction intervals.
         pilot: First steps of the update itself, on which the forecast rests; None without a pilot.
+        missing_labels: Number of new samples without labels; they are needed before the update can be done.
     """
 
     id: str
@@ -266,6 +278,7 @@ class Forecast(Displayable):
     n_bundled: int = 0
     level: float = 0.8
     pilot: Pilot | None = None
+    missing_labels: MissingLabels = dataclasses.field(default_factory=MissingLabels)
 
     def _display(self) -> Display:
         level = f"{next((each.interval.level for each in self.estimates.values()), self.level):.0%}"

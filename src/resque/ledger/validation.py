@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from resque.energy.reading import EnergyReading
-from resque.ledger.components import COSTS, LearningCurve
+from resque.ledger.components import COSTS, MEASURED, LearningCurve
 from resque.ledger.records import Forecast, Update
 from resque.types import Interval
 
@@ -130,6 +130,8 @@ def _of_update(update: Update) -> Iterator[str]:
         yield f"reached is {update.reached}, and the best accuracy {update.peak_accuracy} of {update.target_accuracy}"
     if cost.steps < curve.steps[-1]:
         yield f"cost.steps is {cost.steps}, less than those of the curve, {curve.steps[-1]}"
+    if update.features.is_estimated:
+        yield f"features.accuracy_method is {update.features.accuracy_method!r:.40}, expected {MEASURED!r}"
     if update.pilot_steps > cost.steps:
         yield f"pilot_steps is {update.pilot_steps}, more than cost.steps, {cost.steps}"
     whole_s = _SLACK * energy.wall_s + _SLACK_S

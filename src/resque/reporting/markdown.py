@@ -1,6 +1,14 @@
 """The decision of the budget gate as Markdown, for the job summary of a CI run."""
 
-from resque._format import COST_NAMES, format_estimate, format_interval, format_price, format_probability, printable
+from resque._format import (
+    COST_NAMES,
+    NOT_MEASURED,
+    format_estimate,
+    format_interval,
+    format_price,
+    format_probability,
+    printable,
+)
 from resque.forecasting.budget import UNSURE, VERDICTS, Decision
 from resque.ledger.records import Estimate, Forecast
 
@@ -19,7 +27,13 @@ def undecided_markdown(reason: str) -> str:
     return f"{_HEADING}{VERDICTS[UNSURE]}\n\n- {printable(reason)}\n"
 
 
-def decision_markdown(forecast: Forecast, decision: Decision, price: Estimate | None = None, currency: str = "") -> str:
+def decision_markdown(
+    forecast: Forecast,
+    decision: Decision,
+    price: Estimate | None = None,
+    currency: str = "",
+    price_of_labels: float | None = None,
+) -> str:
     """Return the decision with every forecast cost, its upper bound, its budget, and the reasons.
 
     Args:
@@ -27,6 +41,7 @@ def decision_markdown(forecast: Forecast, decision: Decision, price: Estimate | 
         decision: Result of :func:`resque.forecasting.budget.decide`.
         price: Forecast price of the training; None without a tariff.
         currency: Currency of the price.
+        price_of_labels: Price of the missing labels; None if they have none.
     """
     budgets = {cost: f"{limit:g} {unit}" for cost, _, limit, unit in decision.held}
     rows = [
@@ -36,7 +51,16 @@ def decision_markdown(forecast: Forecast, decision: Decision, price: Estimate | 
     if price is not None:
         median, upper = format_price(price.value, currency), format_price(price.upper, currency)
         interval = format_interval("", price.value, price.interval)
-        rows.append(("price of training", median, interval, upper, budgets.get("price", "")))
+        budget = budgets.get("price", "") if price_of_labels is None else ""
+        rows.append(("price of training", median, interval, upper, budget))
+    if price_of_labels is not None:
+        labels = format_price(price_of_labels, currency)
+        rows.append(("price of labels", labels, NOT_MEASURED, labels, ""))
+        rows += [
+            ("price in all", NOT_MEASURED, NOT_MEASURED, format_price(bound, unit), budgets[cost])
+            for cost, bound, _, unit in decision.held
+            if cost == "price"
+        ]
     level = f"{forecast.level:.0%}"
     return "\n".join(
         [

@@ -10,7 +10,7 @@ from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import EmbodiedEmissions
 from resque.indices.results import DistributionIndex, TaskIndex
-from resque.ledger.records import Estimate, Features, Forecast, Update, Void
+from resque.ledger.records import Estimate, Features, Forecast, MissingLabels, Update, Void
 from resque.reporting import displays, sentences
 from resque.reporting.carbon_intensity import SoftwareCarbonIntensity
 from resque.reporting.console import out, show, warn
@@ -60,14 +60,23 @@ def show_task(index: TaskIndex, grid: Grid | None) -> None:
 
 
 def show_forecast(
-    forecast: Forecast, hardware: EmbodiedEmissions | None = None, price: Estimate | None = None, currency: str = ""
+    forecast: Forecast,
+    hardware: EmbodiedEmissions | None = None,
+    price: Estimate | None = None,
+    currency: str = "",
+    price_of_labels: float | None = None,
 ) -> None:
-    """Print a forecast: every cost with its interval, what it is based on, and embodied emissions."""
+    """Print a forecast: every cost with its interval, what it is based on, missing labels, and embodied emissions."""
     rows = []
     if price is not None:
         interval = f"{format_interval('', price.value, price.interval)} {currency}"
         rows.append(("price", format_price(price.value, currency), interval, format_price(price.upper, currency)))
+    if price_of_labels is not None:
+        labels = format_price(price_of_labels, currency)
+        rows.append(("price of labels", labels, NOT_MEASURED, labels))
     lines = [_features_sentence(forecast.features), "costs: training steps only; evaluation is extra"]
+    if forecast.missing_labels.total or price_of_labels is not None:
+        lines.append(_labels_sentence(forecast.missing_labels))
     if forecast.alternatives:
         lines += _basis_lines(forecast)
     took = f"{format_cost('wall_s', forecast.overhead.wall_s)}, {sentences.energy_sentence(forecast.overhead)}"
@@ -92,7 +101,22 @@ def _features_sentence(features: Features) -> str:
         floor = "unknown" if features.floor_rad is None else f"{features.floor_rad:.4f} rad"
         how = f"layer {features.layer}, {features.reduction}, {features.labels} labels"
         index = f"{features.index_rad:.4f} rad (noise floor {floor}; {how})"
-    return f"RESQUE_dist {index}; current test accuracy {features.accuracy:.3f}, loss {features.loss:.3f}"
+    return f"RESQUE_dist {index}; current test accuracy {_start_sentence(features)}"
+
+
+def _start_sentence(features: Features) -> str:
+    """Return the accuracy before the update with its loss, or how it was estimated."""
+    if not features.is_estimated:
+        return f"{features.accuracy:.3f}, loss {features.loss:.3f}"
+    error = f"± {features.accuracy_error_logit:.2f} on the logit scale"
+    return f"{features.accuracy:.3f} ({features.accuracy_method}; {error})"
+
+
+def _labels_sentence(missing: MissingLabels) -> str:
+    """Return how many labels the update needs first."""
+    if not missing.total:
+        return "labels missing: none"
+    return f"labels missing before the update: {missing.train:,} of training data, {missing.test:,} of test data"
 
 
 def _basis_lines(forecast: Forecast) -> list[str]:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from resque.data.dataset import LabeledDataset
 from resque.errors import DataError, SettingError
-from resque.ledger.records import Update
+from resque.ledger.records import MissingLabels, Update
 from resque.training.recipe import RECIPES, Recipe, recipe_to_dict
 
-__all__ = ["RetrainingJob", "evaluation_steps", "is_update_of", "steps_per_epoch"]
+__all__ = ["RetrainingJob", "evaluation_steps", "is_update_of", "missing_labels", "steps_per_epoch"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class RetrainingJob:
     """A retraining to do: data, target accuracy and recipe.
 
     Attributes:
-        train: New training data.
-        test: New held-out data, on which the target is to be reached.
+        train: New training data; without labels the job can be forecast, but not done.
+        test: New held-out data, on which the target is to be reached; they may lack labels, too.
         target_accuracy: Accuracy to reach, in (0, 1].
         recipe: Training recipe.
         seed: Seed of the data order, and of dropout.
@@ -59,7 +59,7 @@ class RetrainingJob:
                     "name the same classes in both, in the same order"
                 )
         unknown = sorted(set(self.test.classes) - set(self.train.classes))
-        if unknown:
+        if unknown and self.train.labeled and self.test.labeled:
             raise DataError(
                 f"classes {unknown} are in {self.test.name} and not in {self.train.name}: "
                 "add training samples of them, or test without them"
@@ -114,6 +114,18 @@ class RetrainingJob:
         if steps >= self.max_steps:
             return self.max_steps
         return deque(evaluation_steps(steps, self.steps_per_epoch, self.recipe), maxlen=1).pop()
+
+
+def missing_labels(job: RetrainingJob) -> MissingLabels:
+    """Return the number of samples that need a label before a job can be done.
+
+    Example:
+        >>> from resque.data.loading import load_data
+        >>> digits = load_data("digits@16px")
+        >>> missing_labels(RetrainingJob(digits.part("train"), digits.part("test"), target_accuracy=0.9)).total
+        0
+    """
+    return MissingLabels(*(0 if data.labeled else len(data) for data in (job.train, job.test)))
 
 
 def steps_per_epoch(n_samples: int, batch_size: int) -> int:

@@ -100,6 +100,7 @@ def retrain(
         settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise, stop)
         run, trainable_share, flops_per_sample = _train(model, job, parent, settings)
     curve, reading = run.curve, join_readings(run.readings)
+    initial = curve.accuracy[0], curve.loss[0]
     measurable = reading.methods and "unknown" not in reading.methods.values()
     if reading.energy_kwh is None and measurable and curve.steps[-1] and step_cost is None:
         try:
@@ -125,7 +126,7 @@ def retrain(
         target_accuracy=job.target_accuracy,
         reached=curve.first_at(job.target_accuracy) is not None,
         stopped_by=run.stopped_by or "",
-        features=features or Features(None, curve.accuracy[0], curve.loss[0]),
+        features=(features or Features(None, *initial)).measured(*initial),
         curve=curve,
         cost=final_cost(curve, energy_kwh, grid, samples, flops),
         evaluation_s=run.evaluation_s,

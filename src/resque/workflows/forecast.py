@@ -80,8 +80,8 @@ def forecast(
 
     Args:
         model: Model or its specification.
-        train: New training data: specification, dataset, or arrays ``(x, y)``.
-        test: New test data, held out.
+        train: New training data: specification, dataset, or arrays ``(x, y)``; ``(x, None)`` without labels.
+        test: New test data, held out; labels for a part of them are better than none.
         target_accuracy: Accuracy to reach on the test data, in (0, 1].
         original: Original data of the model, or their profile; without it there is no RESQUE_dist.
         new_task: Whether the data are a new task: the model gets a new head.
@@ -90,7 +90,8 @@ def forecast(
         recipe: Recipe or its specification, e.g. ``"retrain-adam,batch_size=64"``.
         evaluate_every: Steps between evaluations; overrides the recipe's.
         max_epochs: Maximum number of epochs; overrides the recipe's and the budget's.
-        labels: ``"true"``, or ``"pseudo"`` for the model's own predictions on the training data.
+        labels: ``"true"``, or ``"pseudo"`` for the model's own predictions on the training data. Then the new data may
+            lack labels; without those of the test data the accuracy is estimated, and the intervals are wider.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
         reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
         shift_type: Name of the shift type; None takes it from the data's specification.
@@ -133,10 +134,10 @@ def forecast(
     if max_epochs is None and budget is not None and budget.max_epochs is not None:
         max_epochs = int(budget.max_epochs)
     change = EXTENSION if extend else NEW_TASK if new_task else "shift"
-    loader = InputLoader(model, options or ModelOptions(), change)
-    job = loader.job(
-        train, test, target_accuracy, load_recipe(recipe, evaluate_every, max_epochs), seed=seed, shift_type=shift_type
-    )
+    loader = InputLoader(model, options or ModelOptions(), change, labels)
+    used = load_recipe(recipe, evaluate_every, max_epochs)
+    job = loader.job(train, test, target_accuracy, used, seed=seed, shift_type=shift_type)
+    _check_pilot(job, pilot_steps(job.max_steps))
     check_fields({"train_data": job.train.name, "test_data": job.test.name})
     passes = _Passes(loader, meter or open_meter(loader.device), layer, reduction)
     is_new_task = new_task or extend
@@ -176,6 +177,13 @@ def _check_options(new_task: bool, extend: bool, labels: str, original: Any) -> 
         raise SettingError("a new task needs its labels: leave --labels out")
     if is_new_task and original is not None:
         raise SettingError("a new task has no original data to compare with: leave --original out")
+
+
+def _check_pilot(job: RetrainingJob, steps: int) -> None:
+    for data in (job.train, job.test):
+        if steps and not data.labeled:
+            raise SettingError(f"a pilot trains and tests, and {data.name} has no labels: leave the pilot out, "
+                               "label the data, then forecast with it")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import nn
 
 from resque.data.class_names import number_as, warn_of_numbering
 from resque.data.dataset import BATCH, LabeledDataset
-from resque.data.loading import load_data
+from resque.data.loading import check_classes, load_data
 from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization
 from resque.energy.meters import EnergyMeter
 from resque.errors import DataError, ModelError, SettingError
@@ -89,6 +89,7 @@ class InputLoader:
         options: How both are loaded.
         change: ``"shift"``, or what changes the classes: ``"new task"`` or ``"extension"``. Names of classes follow the
             model's in a shift, come after them in an extension, and have an order of their own in a new task.
+        labels: ``"true"``, or ``"pseudo"`` for new data that may lack labels, so that an update can only be forecast.
 
     Example:
         >>> loader = InputLoader("resque.networks:small_cnn")
@@ -100,6 +101,7 @@ class InputLoader:
     model: str | nn.Module
     options: ModelOptions = field(default_factory=ModelOptions)
     change: str = "shift"
+    labels: str = "true"
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, str | nn.Module):
@@ -136,6 +138,8 @@ class InputLoader:
 
     def numbered(self, data: LabeledDataset) -> LabeledDataset:
         """Return data with named classes numbered as the model numbers them; a warning says if it has no names."""
+        if not data.labeled:
+            return dataclasses.replace(data, class_names=())
         if not data.class_names or self.change == NEW_TASK or not self.class_names:
             return warn_of_numbering(data)
         return number_as(data, self.class_names, extend=self.change == EXTENSION)
@@ -145,20 +149,25 @@ class InputLoader:
 
         Args:
             source: Specification, dataset, or pair of arrays ``(x, y)``.
-            for_training: Whether labels are required; if so, named classes are numbered as the model does.
+            for_training: Whether labels are required, unless they are ``"pseudo"``; if so, named classes are numbered
+                as the model does.
         """
+        required = for_training and self.labels == "true"
         shown = source if isinstance(source, str) else "the data"
         with self.options.show_progress(f"reading {shown}") as show:
-            return load_data(
+            data = load_data(
                 source,
                 limit=self.options.limit,
                 preprocessing=self._preprocessing(),
                 root=self.options.data_root,
-                for_training=for_training,
+                for_training=required,
                 on_progress=lambda done, total: show(done, total or done, ""),
                 number=self.numbered if for_training else lambda data: data,
                 download=self.options.download,
             )
+        if for_training and not required:
+            check_classes(data)
+        return data
 
     def network(self, data: LabeledDataset | None = None, seed: int = 0) -> nn.Module:
         """Load the model with its weights, on its device; an object stays in its mode.
@@ -170,7 +179,8 @@ class InputLoader:
         options, classes = self.options, self.options.classes
         if not isinstance(self.model, str):
             return self.model if options.device is None else move_to_device(self.model, options.device)
-        if classes is None and options.weights is None and data is not None and has_random_weights(self.model):
+        untrained = options.weights is None and has_random_weights(self.model)
+        if classes is None and untrained and data is not None and data.labeled:
             classes = data.outputs
         network = load_model(self.model, options.weights, seed, classes, options.download)
         return move_to_device(network, options.device or "cpu")

@@ -82,7 +82,8 @@ def _check_model(project: Project, options: ModelOptions | None) -> dict[str, st
     given = project.values
     weights, device = given.get(("model", "weights")), given.get(("update", "device"))
     download = given.get(("model", "download"), False)
-    loader = InputLoader(given["model", "spec"], options or ModelOptions(weights, device=device, download=download))
+    options = options or ModelOptions(weights, device=device, download=download)
+    loader = InputLoader(given["model", "spec"], options, labels="pseudo")
     data = loader.data(given["data", "test"]) if ("data", "test") in given else None
     network = loader.network(data)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -92,7 +93,8 @@ def _check_model(project: Project, options: ModelOptions | None) -> dict[str, st
         "layer": representation_layer(network, given.get(("update", "layer"))),
     }
     if data is not None:
-        found["test data"] = f"{len(data):,} samples, {len(data.classes)} classes: {data.preprocessing}"
+        classes = f"{len(data.classes)} classes" if data.labeled else "no labels (--labels pseudo)"
+        found["test data"] = f"{len(data):,} samples, {classes}: {data.preprocessing}"
         found["one batch"] = _pass_one_batch(network, data)
     if ("model", "original") in given:
         profile = loader.original_profile(network, given["model", "original"])
@@ -106,5 +108,5 @@ def _pass_one_batch(network: nn.Module, data: LabeledDataset) -> str:
     inputs, labels = next(data.batches(BATCH, device_of(network)))
     with eval_mode(network):
         logits = forward(network, inputs)
-    correct = float((logits.argmax(1) == labels).float().mean())
-    return f"{len(labels)} samples, {logits.shape[1]} outputs, accuracy {correct:.2f}"
+    shape = f"{len(labels)} samples, {logits.shape[1]} outputs"
+    return f"{shape}, accuracy {float((logits.argmax(1) == labels).float().mean()):.2f}" if data.labeled else shape

@@ -175,7 +175,7 @@ class Recording:
             **known,
             "target_accuracy": target,
             "stopped_by": "target" if known["target_accuracy"] and curve.accuracy[-1] >= target else ended,
-            "features": Features(None, *initial) if forecast is None else forecast.features,
+            "features": Features(None, *initial) if forecast is None else forecast.features.measured(*initial),
             "cost": final_cost(curve, energy_share(energy, curve.wall_s[-1]), known["grid"], self._samples),
             "forecast_id": None if forecast is None or not settles or difference else forecast.id,
         }
@@ -377,14 +377,16 @@ def _device_of_optimizer(optimizer: Any) -> torch.device:
 
 def _fields_of_forecast(forecast: Forecast, given: Mapping[str, Any], used: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that an update takes from its forecast; raise SettingError if other than the recipe differ."""
-    for field in _FROM_FORECAST:
-        value, expected = given[field], getattr(forecast, field)
+    lacked = {"train_data": forecast.missing_labels.train, "test_data": forecast.missing_labels.test}
+    renamed = {field: given[field] for field, labels in lacked.items() if labels and given[field]}  # with their labels
+    expected_fields = {field: getattr(forecast, field) for field in _FROM_FORECAST} | renamed
+    for field, expected in expected_fields.items():
+        value = given[field]
         # a forecast for a new task names the model before it got its head
         if value and not (field == "parent" and forecast.features.task_index is not None) and value != expected:
             raise SettingError(
                 f"forecast {forecast.id} was made for {field} {expected}, not {value}: make a new forecast"
             )
     recipe = {key: value for key, value in forecast.recipe.items() if not key.startswith("evaluate_")}
-    fields = {field: getattr(forecast, field) for field in _FROM_FORECAST}
-    fields |= {"model": given["model"] or forecast.model, "grid": given["grid"] or forecast.grid}
+    fields = expected_fields | {"model": given["model"] or forecast.model, "grid": given["grid"] or forecast.grid}
     return fields | {"recipe": {**recipe, **used, **given["recipe"]}}

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Hashable, Iterator, Sequence
 
 from resque.errors import TooFewUpdatesError
-from resque.forecasting.curve_history import CurveHistory, UpdateCurve, evaluations_until, total_steps
+from resque.forecasting.curve_history import CurveHistory, UpdateCurve, central_share, evaluations_until, total_steps
 from resque.forecasting.evaluation.metrics import ScoredForecast
 from resque.forecasting.evaluation.settlement import FORECAST
 from resque.forecasting.forecaster import CONSTANT, NO_GUARANTEE
@@ -79,8 +79,9 @@ class TrainingFolds:
         paths = self.forecast(query, evaluations)
         if paths is None:
             return None
-        steps = total_steps(paths, query.target_accuracy, evaluations, self.level, NO_GUARANTEE)
-        return score_estimate(update, query, steps, paths.probability_reached(query.target_accuracy))
+        target, share = query.target_accuracy, central_share(self.level)
+        steps = total_steps(paths, target, evaluations, self.level, NO_GUARANTEE, share)
+        return score_estimate(update, query, steps, paths.probability_reached(target))
 
     def _model(self, query: ForecastQuery, predictors: tuple[str, ...]) -> StepsModel | None:
         key = predictors, *_training_key(query)
