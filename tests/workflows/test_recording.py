@@ -4,7 +4,9 @@ import copy
 import dataclasses
 import json
 import math
+import os
 import shlex
+import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -390,6 +392,36 @@ def block(ledger: Path) -> None:
     """Turn the ledger into what nobody can write to, whoever it is."""
     ledger.unlink(missing_ok=True)
     ledger.mkdir()
+
+
+@pytest.mark.parametrize("name", ["h.db", "deep/h.db", "../h.db", "link.db"])
+@pytest.mark.parametrize("happens", ["another folder", "the folder goes", "a file is there", "both"])
+def test_a_relative_ledger_stays_where_it_was_whatever_happens_to_the_folder(folder, monkeypatch, name, happens):
+    place, other = folder / "place", folder / "other"
+    place.mkdir(), other.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    (place / "link.db").symlink_to("../elsewhere.db")
+    monkeypatch.chdir(place)
+    ledger = Ledger(name)
+    expected = ledger.path
+    try:
+        with resque.record(name, meter=ClockMeter()) as run:
+            run.evaluated(step=7, accuracy=0.5)
+            if happens != "another folder":
+                shutil.rmtree(place)
+            if happens in ("a file is there", "both"):
+                place.write_text("in the way")
+            if happens in ("another folder", "both"):
+                os.chdir(other)
+        kept = Ledger(expected).updates()
+    except LedgerError as error:
+        assert happens in ("a file is there", "both")
+        words = shlex.split(str(error).split("`")[1])
+        assert words[:3] + words[4:] == ["resque", "ledger", "import", "--ledger", str(expected)]
+        assert Path(words[3]).is_absolute()
+        kept = read_json_lines(Path(words[3]))
+    assert kept == [run.update]
+    assert not [*other.glob("**/*.db")]
 
 
 @pytest.mark.parametrize("how", ["a folder", "not a ledger", "no space", "an unknown error"])
