@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -89,7 +91,7 @@ def test_bounds_are_a_fixed_point_of_expectation_propagation(seed):
     n, censored = 12, np.arange(12) < 3 + seed
     root = random.normal(size=(n, n))
     covariance, values = root @ root.T + np.eye(n), random.normal(size=n)
-    centers, variances = mixed_model._fit_bounds(covariance, values, censored)
+    centers, variances = mixed_model._fit_bounds(covariance, 0.0, values, censored, np.arange(n))
     own = np.zeros(n)
     own[censored] = variances
     observed = values.copy()
@@ -102,6 +104,29 @@ def test_bounds_are_a_fixed_point_of_expectation_propagation(seed):
         bound = (values[i] - cavity.mean()) / cavity.std()
         above = stats.truncnorm(bound, np.inf, cavity.mean(), cavity.std())
         assert (mean, variance) == pytest.approx((above.mean(), above.var()), rel=1e-4)
+
+
+@given(st.lists(st.tuples(st.integers(1, 4), st.booleans(), st.sampled_from([-1.0, 0.0, 2.0])), min_size=2, max_size=6))
+def test_repeats_of_a_bound_share_a_row_and_change_no_prediction(kinds):
+    """Against examples whose values differ too little to count, each of which has a row of its own."""
+    rows = [
+        TrainingExample((0.3 * place,), value, censored, "g", f"k{place % 2}", place)
+        for place, (repeats, censored, value) in enumerate(kinds)
+        for _ in range(repeats)
+    ]
+    apart = [dataclasses.replace(row, value=row.value + 1e-12 * place) for place, row in enumerate(rows)]
+    query = TrainingExample((0.4,), group="g", shift_type="k0", condition="new")
+    shared, single = MixedModel(rows).predict(query), MixedModel(apart).predict(query)
+    assert (shared.mean, shared.deviation) == pytest.approx((single.mean, single.deviation), rel=1e-6)
+
+
+def test_thousand_equal_bounds_need_matrices_of_one_row(monkeypatch):
+    sizes, real = [], mixed_model.linalg.solve_triangular
+    monkeypatch.setattr(
+        mixed_model.linalg, "solve_triangular", lambda a, *b, **c: sizes.append(len(a)) or real(a, *b, **c)
+    )
+    MixedModel([TrainingExample((0.3,), 5.0, True, "g", "t", "c", "p")] * 1000)
+    assert set(sizes) == {1}
 
 
 def curves():

@@ -149,6 +149,59 @@ def test_every_row_is_read_in_a_read_only_folder(ledger, request, writer, checkp
         assert [update.id for update in ledger.updates()] == ids
 
 
+def linked(file, how):
+    """Another name of a file."""
+    place = file.parent / "links"
+    place.mkdir()
+    if how == "absolute":
+        (place / "a.db").symlink_to(file)
+    elif how == "relative":
+        (place / "a.db").symlink_to(f"../{file.name}")
+    elif how == "chain":
+        (place / "b.db").symlink_to(file)
+        (place / "a.db").symlink_to("b.db")
+    elif how == "folder":
+        (place / "in").symlink_to("..")
+        return place / "in" / file.name
+    else:
+        return place / ".." / file.name
+    return place / "a.db"
+
+
+@pytest.mark.parametrize("how", ["absolute", "relative", "chain", "folder", "dots"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_ledger_is_one_whatever_its_name(ledger, request, how, exists):
+    """One log, one lock and one folder of pilots: rows in the log alone were once lost behind a link."""
+    ids = written(ledger, 3) if exists else []
+    other = Ledger(linked(ledger.path, how))
+    assert (other.path, other.pilot_file("f")) == (ledger.path, ledger.pilot_file("f"))
+    with contextlib.closing(sqlite3.connect(ledger.path)) as reader:
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        for name in "xyz":
+            other.add(synthetic_update(name, index=0.1, steps=40))
+        request.getfixturevalue("read_only_folder")
+        for each in ledger, other:
+            assert [update.id for update in each.updates()] == [*ids, *"xyz"]
+
+
+def test_relative_name_stays_the_same_file(folder, monkeypatch):
+    ledger = Ledger("h.db")
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    assert ledger.path == Ledger(folder / "h.db").path == Ledger("../h.db").path
+
+
+def test_name_that_no_file_can_have_is_one_line(folder, monkeypatch):
+    with pytest.raises(LedgerError, match="cannot be used: .*; name another file"):
+        Ledger("a\0b")
+    gone = folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(LedgerError, match="cannot be used: .*; name another file"):
+        Ledger("h.db")
+
+
 def test_ledger_that_changes_while_it_is_read_without_locks_is_an_error(ledger, read_only_folder):
     written(ledger, 2)
 

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -102,7 +103,21 @@ def test_models_that_descend_from_a_void_update_are_named(folder):
     assert ids(history.descendants(line[0])) == ["u1", "u3", "u2", "u4"]  # also around the circle from c to a
     assert ids(history.descendants(line[5])) == []
     history.void("u1", "wrong")
-    assert ids(history.descendants(line[0])) == ["u3"]
+    assert ids(history.descendants(line[0])) == ["u3", "u2", "u4"]
+
+
+@pytest.mark.parametrize("void_before", [set(each) for n in range(4) for each in itertools.combinations("bcd", n)])
+def test_descendants_behind_void_updates_are_named(cli, folder, void_before):
+    history = Ledger(folder / "resque.db")
+    history.extend(
+        dataclasses.replace(synthetic_update(name, index=0.1, steps=40), parent=parent, child=name)
+        for parent, name in zip("xabc", "abcd", strict=True)
+    )
+    for name in void_before:
+        history.void(name, "wrong")
+    left = [name for name in "bcd" if name not in void_before]
+    assert ids(history.descendants(history.entry("a"))) == left
+    assert json.loads(cli("ledger void a --why wrong --json")[1])["descendants"] == left
 
 
 def test_export_and_import_keep_void_entries_with_their_reason(ledger, pairs, folder):

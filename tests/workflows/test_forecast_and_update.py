@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import resque
+from calibrated import TARGET
 from resque._waiting import command
 from resque.errors import LedgerError, SettingError
 from resque.training.pilot import run_pilot
@@ -258,6 +259,34 @@ def test_a_custom_loop_settles_a_forecast_that_is_passed_as_an_object(known, met
         run.evaluated(step=0, accuracy=0.1)
         run.evaluated(step=9, accuracy=0.9)
     assert run.update.forecast_id == forecast.id
+
+
+@pytest.fixture
+def moving(folder, trained, monkeypatch):
+    """A model whose code changes the current folder; the folder before and after."""
+    place, away = folder / "place", folder / "away"
+    place.mkdir(), away.mkdir()
+    (folder / "moving.py").write_text(f"import os\nos.chdir({str(away)!r})\n{trained[0].read_text()}")
+    monkeypatch.chdir(place)
+    return f"{folder}/moving.py:build", place, away
+
+
+@pytest.mark.parametrize("out", [None, "new", "deep/new"])
+def test_an_update_stays_in_its_folder_whatever_the_model_does(moving, meter, out):
+    net, place, away = moving
+    data, recipe = ("digits@train@100", "digits@test"), "train-adam,max_epochs=1"
+    update = resque.update(net, *data, 0.2, recipe=recipe, ledger="h.db", out=out, meter=meter)
+    assert resque.Ledger(place / "h.db").updates() == [update]
+    assert (place / (out or f"updates/{update.id}") / "model.safetensors").is_file()
+    assert not [*away.iterdir()]
+
+
+def test_a_calibration_stays_in_its_folder_whatever_the_model_does(moving, trained, meter, short_history):
+    net, place, away = moving
+    arguments = {"recipe": "train-adam,max_epochs=1", "meter": meter, "options": resque.ModelOptions(trained[1])}
+    runs = resque.calibrate(net, "digits", target_accuracy=TARGET, updates=5, ledger="h.db", **arguments)
+    assert resque.Ledger(place / "h.db").updates() == [*runs]
+    assert not [*away.iterdir()]
 
 
 def test_calibration_from_python_gives_a_history(folder, meter):

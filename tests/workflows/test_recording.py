@@ -2,11 +2,15 @@
 
 import copy
 import dataclasses
+import functools
 import json
 import math
+import os
 import shlex
+import shutil
 import tempfile
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -22,9 +26,10 @@ from doubles import BrokenMeter, synthetic_update
 from resque.data.preprocessing import as_float
 from resque.energy.grid import Grid
 from resque.energy.meters import ClockMeter
+from resque.energy.reading import EnergyReading
 from resque.errors import LedgerError, MeterError, ResqueError, ResqueWarning, SettingError
 from resque.ledger.bundled import bundled_updates
-from resque.ledger.export import read_json_lines
+from resque.ledger.export import export, read_json_lines
 from resque.ledger.importers.importer import import_updates
 from resque.ledger.records import Features
 from resque.ledger.store import Ledger
@@ -35,6 +40,7 @@ from resque.training.evaluation import evaluate
 from resque.training.job import RetrainingJob
 from resque.training.recipe import RECIPES
 from resque.workflows.keeping import check_fields, keep_update
+from resque.workflows.settings_in_use import other_batch_size
 
 BATCH = 32
 
@@ -110,7 +116,24 @@ def test_failed_loop_writes_nothing(tmp_path):
     assert not (tmp_path / "h.db").exists()
 
 
-FAILURES = OSError("the driver is gone"), RuntimeError("of two\nlines"), ZeroDivisionError(), None, 0.5, "3 kWh"
+READING = EnergyReading(60.0, 2.0, {"cpu": 2.0}, {"cpu": "measured"}, "mine")
+FAILURES = [
+    OSError("the driver is gone"), RuntimeError("of two\nlines"), ZeroDivisionError(), OSError("\udcff"), None, 0.5,
+    "3 kWh",
+    *(
+        dataclasses.replace(READING, **{field: value})
+        for field in ("wall_s", "energy_kwh")
+        for value in (-1.0, math.nan, math.inf, "2 kWh", np.array([1.0, 2.0]), np.float32("nan"), [1.0], object)
+    ),
+    *(
+        dataclasses.replace(READING, components_kwh=parts)
+        for parts in (None, 2.0, {"cpu": "2"}, {"cpu": -1.0}, {"a": 3.0})
+    ),
+    *(dataclasses.replace(READING, methods=how) for how in (None, {"cpu": None}, {"cpu": 1}, {1: "measured"}, ["cpu"])),
+    *(dataclasses.replace(READING, note=note) for note in (None, 5, "\udcff")),
+    *(dataclasses.replace(READING, meter=name) for name in (None, 5, "\udcff")),
+    dataclasses.replace(READING, wall_s=None),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=repr)
@@ -133,6 +156,51 @@ def test_run_is_kept_without_energy_if_its_meter_fails_at_the_end(tmp_path, fail
     message = str(said.value if as_error else said[0].message)
     assert update.energy.note in message
     assert "\n" not in message
+    check_importable(ledger)
+
+
+def check_importable(ledger):
+    """What was stored comes back from its own export."""
+    file, copy = ledger.path.with_name("copy.jsonl"), Ledger(ledger.path.with_name("copy.db"))
+    export(ledger, "jsonl", file)
+    import_updates(copy, file)
+    assert copy.updates() == ledger.updates() != []
+
+
+WHOLE = (
+    (0, 1, np.int64(7), 7.0),
+    (-1, 2.5, 2**53 + 2, 2**63, 2**64, 2**70, 10**400, math.inf, math.nan, np.uint64(2**63)),
+)
+
+
+@pytest.mark.parametrize("field", ["step", "samples"])
+@pytest.mark.parametrize("value", [*WHOLE[0], *WHOLE[1], 2**53], ids=repr)
+def test_what_is_reported_is_refused_or_comes_back_from_the_export(tmp_path, field, value):
+    ledger = Ledger(tmp_path / "h.db")
+    with resque.record(ledger, meter=ClockMeter()) as run:
+        good = any(value is each for each in WHOLE[0]) or value == 2**53
+        with nullcontext() if good else pytest.raises(SettingError, match=f"{field} is .*; expected"):
+            run.evaluated(**{"step": 3, "accuracy": 0.5, "samples": 9, field: value})
+        if not good:
+            run.evaluated(step=3, accuracy=0.5, samples=9)
+    check_importable(ledger)
+
+
+@pytest.mark.parametrize("loss", [-1e-9, -1.0, -math.inf, np.float32(-2)])
+def test_a_loss_that_is_no_cross_entropy_is_refused(tmp_path, loss):
+    with resque.record(tmp_path / "h.db", meter=ClockMeter()) as run:
+        with pytest.raises(SettingError, match="loss is .*; expected a mean cross-entropy"):
+            run.evaluated(step=1, accuracy=0.5, loss=loss)
+        run.evaluated(step=1, accuracy=0.5, loss=math.inf)
+
+
+def test_values_of_other_libraries_in_a_reading_become_plain(tmp_path):
+    kwh = np.float32(0.5)
+    reading = dataclasses.replace(READING, wall_s=torch.tensor(60.0), energy_kwh=kwh, components_kwh={"cpu": kwh})
+    with resque.record(tmp_path / "h.db", meter=BrokenMeter(reading)) as run:
+        run.evaluated(step=1, accuracy=0.5)
+    assert run.update.energy == dataclasses.replace(READING, energy_kwh=0.5, components_kwh={"cpu": 0.5})
+    check_importable(Ledger(tmp_path / "h.db"))
 
 
 def test_error_of_the_loop_goes_before_that_of_the_meter(tmp_path):
@@ -253,6 +321,12 @@ def test_evaluation_time_is_not_training_time(tmp_path, meter):
     assert 0.0 <= run.update.cost.wall_s < run.evaluation_s
 
 
+def sgd_in_groups(model, rates, shared):
+    """SGD with a learning rate for each group of parameters; one of them may be that of all."""
+    groups = [{"params": list(model.parameters())[place :: len(rates)], "lr": r} for place, r in enumerate(rates)]
+    return torch.optim.SGD(groups, lr=rates[0] if shared is None else shared)
+
+
 @pytest.mark.parametrize(
     ("recipe", "optimizer", "said"),
     [
@@ -266,6 +340,11 @@ def test_evaluation_time_is_not_training_time(tmp_path, meter):
         (None, lambda model: torch.optim.SGD(model[-1].parameters(), lr=0.1), "trains all, not head"),
         (None, lambda model: torch.optim.SGD(model[0].parameters(), lr=0.1), "trains all, not part"),
         ({"learning_rate": 0.1}, lambda model: torch.optim.SGD(model.parameters(), lr=1.0), "0.1, not 1.0"),
+        *(
+            (None, functools.partial(sgd_in_groups, rates=rates, shared=shared), f"0.1, not {sorted(set(rates))}")
+            for rates in ([0.1, 0.5], [0.5, 0.1], [0.1, 0.5, 0.1], [0.1, 0.0])
+            for shared in (None, 0.1)
+        ),
     ],
 )
 def test_forecast_of_another_recipe_is_not_settled(history, cnn, recipe, optimizer, said):
@@ -294,6 +373,53 @@ def test_forecast_of_another_batch_size_is_not_settled(history, samples):
             run.evaluated(step=np.float64(10), accuracy=0.5, samples=samples)
 
     with pytest.warns(ResqueWarning, match="made for batch_size 32, not about"):
+        run()
+    assert ledger.settled() == []
+
+
+def samples_passed(size, in_data, steps, drop_last):
+    """The samples in the first steps of a loop over the data, epoch by epoch."""
+    batches = [size] * (in_data // size) + [in_data % size] * (in_data % size > 0 and not drop_last)
+    return sum(batches[step % len(batches)] for step in range(steps))
+
+
+SIZES = st.integers(2, 64)
+
+
+@given(
+    SIZES, SIZES, st.integers(64, 400), st.integers(1, 5), st.integers(0, 30), st.booleans(), st.booleans(),
+    st.booleans(),
+)  # fmt: skip
+def test_other_batches_are_seen_and_equal_ones_are_not(
+    expected, used, in_data, epochs, more, drop_last, known_data, known_length
+):
+    """Whatever else the loop tells, after whole epochs of its own and some steps."""
+    update, per_epoch = bundled_updates()[0], (in_data // used) if drop_last else -(-in_data // used)
+    forecast = Mock(recipe={"batch_size": expected}, features=dataclasses.replace(update.features, samples=in_data))
+    if not known_data:
+        forecast.features = dataclasses.replace(update.features, samples=None)
+    steps = epochs * per_epoch + more
+    samples = samples_passed(used, in_data, steps, drop_last)
+    said = other_batch_size(forecast, samples, steps, per_epoch if known_length else None)
+    if expected == used:
+        assert not said
+    elif not expected / 2 < samples / steps <= expected:
+        assert said
+    elif known_data and not drop_last and not more % per_epoch:
+        assert bool(said) == (per_epoch != -(-in_data // expected))
+
+
+@pytest.mark.parametrize("used", [1, 8, 16, 33, 64])
+@pytest.mark.parametrize("steps_per_epoch", [None, 10])
+def test_a_loop_with_other_batches_does_not_settle_a_forecast(history, used, steps_per_epoch):
+    ledger, forecast = history
+
+    def run():
+        with resque.record(ledger, forecast, steps_per_epoch=steps_per_epoch, meter=ClockMeter()) as run:
+            run.evaluated(step=0, accuracy=0.2)
+            run.evaluated(step=500, accuracy=0.85, samples=500 * used)
+
+    with pytest.warns(ResqueWarning, match=f"made for batch_size 32, not about {used}: "):
         run()
     assert ledger.settled() == []
 
@@ -327,6 +453,8 @@ REFUSED = [
     *({"target_accuracy": value} for value in ("0.9", True, 0.0, 90, float("nan"), np.float32("nan"), -1, [0.9])),
     {"tariff": 0.3}, {"tariff": "EUR"}, {"model": "net.py:build"}, {"model": 5}, {"meter": 5}, {"forecast": 5},
     {"ledger": 5}, {"ledger": None}, {"optimizer": "sgd"}, {"steps_per_epoch": 0}, {"steps_per_epoch": 2.5},
+    {"budget": "x"}, {"budget": 5}, {"budget": {"max_kwh": 1.0}}, {"confidence": "x"}, {"confidence": None},
+    {"confidence": 2.0}, {"confidence": math.nan}, {"steps_per_epoch": 2**60},
     {"steps_per_epoch": True}, {"steps_per_epoch": "10"}, {"steps_per_epoch": float("nan")},
 ]  # fmt: skip
 
@@ -390,6 +518,36 @@ def block(ledger: Path) -> None:
     """Turn the ledger into what nobody can write to, whoever it is."""
     ledger.unlink(missing_ok=True)
     ledger.mkdir()
+
+
+@pytest.mark.parametrize("name", ["h.db", "deep/h.db", "../h.db", "link.db"])
+@pytest.mark.parametrize("happens", ["another folder", "the folder goes", "a file is there", "both"])
+def test_a_relative_ledger_stays_where_it_was_whatever_happens_to_the_folder(folder, monkeypatch, name, happens):
+    place, other = folder / "place", folder / "other"
+    place.mkdir(), other.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    (place / "link.db").symlink_to("../elsewhere.db")
+    monkeypatch.chdir(place)
+    ledger = Ledger(name)
+    expected = ledger.path
+    try:
+        with resque.record(name, meter=ClockMeter()) as run:
+            run.evaluated(step=7, accuracy=0.5)
+            if happens != "another folder":
+                shutil.rmtree(place)
+            if happens in ("a file is there", "both"):
+                place.write_text("in the way")
+            if happens in ("another folder", "both"):
+                os.chdir(other)
+        kept = Ledger(expected).updates()
+    except LedgerError as error:
+        assert happens in ("a file is there", "both")
+        words = shlex.split(str(error).split("`")[1])
+        assert words[:3] + words[4:] == ["resque", "ledger", "import", "--ledger", str(expected)]
+        assert Path(words[3]).is_absolute()
+        kept = read_json_lines(Path(words[3]))
+    assert kept == [run.update]
+    assert not [*other.glob("**/*.db")]
 
 
 @pytest.mark.parametrize("how", ["a folder", "not a ledger", "no space", "an unknown error"])

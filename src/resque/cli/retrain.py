@@ -147,7 +147,6 @@ def _budget(context: typer.Context, limits: dict[str, Any], from_scratch: bool) 
 
 def _show_update(result: "Update", request: "UpdateRequest", hardware: "EmbodiedEmissions", as_json: bool) -> None:
     """Print an update, where its files are, and the forecast that it settles."""
-    from resque.ledger.store import Ledger
     from resque.reporting import console, tables
     from resque.reporting.carbon_intensity import software_carbon_intensity
     from resque.training.new_task import EXTENSION, NEW_TASK
@@ -161,7 +160,7 @@ def _show_update(result: "Update", request: "UpdateRequest", hardware: "Embodied
     if result.shift_type in (NEW_TASK, EXTENSION):
         console.out.print("The head is new: load these weights into a model with as many outputs.")
     if result.forecast_id is not None:
-        tables.show_settled([(Ledger(str(request.ledger)).forecast(result.forecast_id), result)])
+        tables.show_settled([(request.history.forecast(result.forecast_id), result)])
 
 
 def _show_comparison(

@@ -8,7 +8,7 @@ that no meter knows, in whole or in part, is None.
 import importlib.util
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ __all__ = ["ClockMeter", "CodecarbonMeter", "EnergyMeter", "Window", "open_meter
 
 _SHORTEST_CPU_S = 0.5  # shorter windows hold too few of codecarbon's samples
 _SHORTEST_GPU_S = 2.0  # an H100's counter advances every 0.1 s; from 2 s on repeats agree within 5 %
+_SLACK, _SLACK_S = 1.1, 1.0  # between the clock of a meter and this one
 _UNREADABLE = "the power of the GPU cannot be read, so the energy is unknown: see what nvidia-smi says"
 
 
@@ -146,13 +147,19 @@ class CodecarbonMeter:
 
 
 @contextmanager
-def unfailing_window(meter: EnergyMeter, device: torch.device, notes: list[str]) -> Iterator[Window]:
+def unfailing_window(
+    meter: EnergyMeter,
+    device: torch.device,
+    notes: list[str],
+    check: Callable[[EnergyReading], EnergyReading] = lambda reading: reading,
+) -> Iterator[Window]:
     """Measure a block whose result must not be lost: if the meter fails at its end, the energy is unknown.
 
     Args:
         meter: The meter.
         device: Device whose work is waited for.
         notes: Gets a sentence about a failure.
+        check: Function that returns the reading, or raises an error if it is impossible, which is a failure, too.
 
     Example:
         >>> notes: list[str] = []
@@ -175,10 +182,14 @@ def unfailing_window(meter: EnergyMeter, device: torch.device, notes: list[str])
         measuring.__exit__(None, None, None)
         if not isinstance(window.reading, EnergyReading):
             raise TypeError(f"its reading is a {type(window.reading).__name__}, not a resque.EnergyReading")
-        result.reading = window.reading
+        reading = check(window.reading)
+        if _SLACK * reading.wall_s + _SLACK_S < wall_s:
+            raise ValueError(f"wall_s is {reading.wall_s}, and {wall_s:.2f} s passed")
+        result.reading = reading
     except Exception as error:  # a meter may be anyone's
-        reason = f"the meter failed at the end: {type(error).__name__}: {' '.join(str(error).split())[:100]}"
-        result.reading = EnergyReading(wall_s, None, {}, {}, str(meter.name), reason)
+        said = ascii(" ".join(str(error).split()))[1:-1][:100]
+        reason, name = f"the meter failed at the end: {type(error).__name__}: {said}", getattr(meter, "name", "")
+        result.reading = EnergyReading(wall_s, None, {}, {}, name if isinstance(name, str) else "", reason)
         notes.append(f"energy and carbon of this run are unknown, time is measured ({reason})")
 
 

@@ -134,11 +134,12 @@ class MixedModel:
         self._values = self._observed - self._offset
         with one_blas_thread():
             covariance = self._covariance(self.examples, self.examples)
-            covariance[np.diag_indices_from(covariance)] += self._variances[-1]
+            noise = np.full(len(examples), self._variances[-1])
             if self._censored.any():
-                bounds = np.flatnonzero(self._censored)
-                self._values[bounds], variances = _fit_bounds(covariance, self._values, self._censored)
-                covariance[bounds, bounds] += variances
+                found = _fit_bounds(covariance, noise[0], self._values, self._censored, _codes(self.examples))
+                self._values[self._censored], variances = found
+                noise[self._censored] += variances
+            covariance[np.diag_indices_from(covariance)] += noise
             self._factor = linalg.cholesky(covariance, lower=True)
             self._weights = linalg.cho_solve((self._factor, True), self._values)
 
@@ -170,29 +171,39 @@ class MixedModel:
         return covariance
 
 
-def _fit_bounds(covariance: np.ndarray, values: np.ndarray, censored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _fit_bounds(
+    covariance: np.ndarray, noise: float, values: np.ndarray, censored: np.ndarray, codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the normal observations that stand for the bounds, and their variances, by expectation propagation.
 
+    Equal bounds get equal observations, so that the matrices have one row for all of them.
+
     Args:
-        covariance: ``(n, n)`` of all values, noise included.
+        covariance: ``(n, n)`` of all values without their noise.
+        noise: Variance of the noise.
         values: ``(n,)`` values, bounds where censored.
         censored: ``(n,)`` whether each is a bound.
+        codes: ``(n,)`` integers, equal for examples that are equal in everything.
     """
-    bounds, mean, prior = values[censored], np.zeros(censored.sum()), covariance[np.ix_(censored, censored)]
-    if not censored.all():
-        across = covariance[np.ix_(~censored, censored)]
-        weights = np.linalg.solve(covariance[np.ix_(~censored, ~censored)], across)
-        mean, prior = weights.T @ values[~censored], prior - weights.T @ across
-    precision, shift = np.zeros(len(bounds)), np.zeros(len(bounds))  # natural parameters of the observations
+    _, first, row, repeats = np.unique(codes[censored], return_index=True, return_inverse=True, return_counts=True)
+    rows, known = np.flatnonzero(censored)[first], ~censored
+    bounds, mean, prior = values[rows], np.zeros(len(rows)), covariance[np.ix_(rows, rows)]
+    if known.any():
+        across = covariance[np.ix_(known, rows)]
+        weights = np.linalg.solve(covariance[np.ix_(known, known)] + noise * np.eye(known.sum()), across)
+        mean, prior = weights.T @ values[known], prior - weights.T @ across
+    precision, shift = np.zeros(len(rows)), np.zeros(len(rows))  # natural parameters of the observations
     for _ in range(_ROUNDS):
-        scaled = np.sqrt(precision)[:, None] * prior
-        factor = linalg.cholesky(np.eye(len(bounds)) + scaled * np.sqrt(precision), lower=True)
+        told = 1.0 / (1.0 + noise * precision)  # share of an observation that tells of the value without its noise
+        root, pull = np.sqrt(repeats * told * precision), repeats * told * (shift - precision * mean)
+        scaled = root[:, None] * prior
+        factor = linalg.cholesky(np.eye(len(rows)) + scaled * root, lower=True)
         explained = linalg.solve_triangular(factor, scaled, lower=True)  # the posterior is prior - explainedᵀ explained
-        pull = shift - precision * mean
         center = mean + prior @ pull - explained.T @ (explained @ pull)
         variance = np.maximum(np.diag(prior) - (explained**2).sum(0), _SMALLEST)
-        others = np.maximum(1.0 / variance - precision, _SMALLEST)
-        cavity, deviation = (center / variance - shift) / others, 1.0 / np.sqrt(others)
+        left = np.maximum(1.0 / variance - told * precision, _SMALLEST)  # precision without the observation itself
+        cavity, others = (center / variance - told * shift) / left, 1.0 / (1.0 / left + noise)
+        deviation = 1.0 / np.sqrt(others)
         place = (bounds - cavity) / deviation
         hazard = np.exp(-0.5 * (place**2 + _LOG_2_PI) - special.log_ndtr(-place))
         kept = np.clip(1.0 - hazard * (hazard - place), _SMALLEST, 1.0)  # share of the variance above the bound
@@ -203,7 +214,7 @@ def _fit_bounds(covariance: np.ndarray, values: np.ndarray, censored: np.ndarray
         if (np.abs(change) < _CLOSE * others).all():
             break
     precision = np.maximum(precision, _SMALLEST)
-    return shift / precision, 1.0 / precision
+    return (shift / precision)[row], (1.0 / precision)[row]
 
 
 def _mean_squared_differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -71,7 +71,9 @@ WITH_VOIDS = 3
 
 @contextmanager
 def open_database(path: Path, write: bool) -> Iterator[sqlite3.Connection]:
-    """Connect to a ledger file in one transaction; to write, create the file or migrate its schema first.
+    """Connect to a ledger file, without links and from the root, in one transaction.
+
+    To write, the file is created or its schema migrated first.
 
     A read sees one state of the file, whatever others write meanwhile. A write holds the file until the block ends,
     and is undone if the block fails. A file that others hold is waited for.
@@ -136,7 +138,7 @@ def _connect(path: Path, write: bool) -> Iterator[sqlite3.Connection]:
             _wait_for(path, connection.commit)
         return
     try:
-        connection = _wait_for(path, lambda: _begin_read(f"{path.absolute().as_uri()}?mode=ro"))
+        connection = _wait_for(path, lambda: _begin_read(f"{path.as_uri()}?mode=ro"))
     except sqlite3.OperationalError as error:
         if is_busy(error):
             raise
@@ -178,7 +180,7 @@ def _read_only_folder(path: Path) -> Iterator[sqlite3.Connection]:
 
     before = state()
     with ExitStack() as stack:
-        location = f"{path.absolute().as_uri()}?immutable=1"  # SQLite then looks at no lock and no log
+        location = f"{path.as_uri()}?immutable=1"  # SQLite then looks at no lock and no log
         if before[1] is not None and before[1][0]:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             copy = folder / path.name

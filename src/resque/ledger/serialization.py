@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from resque._plain import to_dict
+from resque._plain import to_builtins, to_dict
 from resque.errors import ResqueError
 from resque.ledger.migration import FORMER_PREFIX, modernize
 from resque.ledger.validation import check_record
 
-__all__ = ["decode", "encode", "from_dict", "from_dict_strict", "to_dict"]
+__all__ = ["checked", "decode", "encode", "from_dict", "from_dict_strict", "to_dict"]
 
 Record = TypeVar("Record")
 
@@ -116,6 +116,24 @@ def from_dict_strict(cls: type[Record], mapping: Any) -> Record:
         raise ValueError(f"{unknown}, which this version of resque does not know")
     check_record(record)
     return record
+
+
+def checked(record: Record) -> Record:
+    """Return a record with plain values; refuse what could not be imported again.
+
+    Raises:
+        ValueError: A value has another type or is out of range.
+
+    Example:
+        >>> from resque.energy.reading import EnergyReading
+        >>> checked(EnergyReading(1.0, -2.0, {}, {}, "meter"))
+        Traceback (most recent call last):
+            ...
+        ValueError: energy_kwh is -2.0, expected 0 or more
+    """
+    copy = _convert(type(record), to_builtins(record), strict=True)
+    check_record(copy)
+    return copy
 
 
 def _unknown_keys(given: Any, known: Any, where: str = "") -> Iterator[str]:

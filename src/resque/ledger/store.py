@@ -38,6 +38,13 @@ class Ledger:
     Args:
         path: SQLite file, created when the first entry is written.
 
+    Attributes:
+        path: The same file without links, so that all its names have one log, one lock and one folder of pilots, and
+            from the root, so that it stays the same where the current folder changes.
+
+    Raises:
+        LedgerError: No file can have this name, or the current folder is gone.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -46,7 +53,12 @@ class Ledger:
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        try:
+            self.path = Path(os.path.realpath(path))
+        except (OSError, ValueError) as error:
+            raise LedgerError(
+                f"ledger {str(path)!r} cannot be used: {error}; name another file with --ledger"
+            ) from error
 
     def __repr__(self) -> str:
         return f"Ledger({str(self.path)!r})"
@@ -84,7 +96,7 @@ class Ledger:
         if os.path.exists(self.path):  # pathlib raises on names that are too long
             with open_database(self.path, write=True):
                 return
-        nearest = next(parent for parent in self.path.absolute().parents if os.path.exists(parent))
+        nearest = next(parent for parent in self.path.parents if os.path.exists(parent))
         if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
             raise LedgerError(f"ledger {self.path} cannot be created: {nearest} is not a writable folder")
 
@@ -259,12 +271,13 @@ class Ledger:
 
     def descendants(self, update: Update) -> list[Update]:
         """Return the updates whose models descend from the model of an update, nearest first, without void ones."""
-        line, known = [update], {update.id}
-        for each in line:  # grows meanwhile
-            heirs = [heir for heir in self.updates(parent=each.child) if heir.id not in known] if each.child else []
+        line, known, void = [update], {update.id}, {tombstone.id for tombstone in self.voids()}
+        for each in line:  # grows meanwhile, also behind a void update, whose model may be in use
+            children = self.updates(parent=each.child, void=True) if each.child else []
+            heirs = [heir for heir in children if heir.id not in known]
             line += heirs
             known |= {heir.id for heir in heirs}
-        return line[1:]
+        return [heir for heir in line[1:] if heir.id not in void]
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection | None]:

@@ -17,7 +17,7 @@ from resque.errors import DataError, ResqueWarning
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.migration import modernize
 from resque.ledger.records import ForecastRevision, LearningCurve, StepCost
-from resque.ledger.serialization import from_dict, to_dict
+from resque.ledger.serialization import checked, from_dict, to_dict
 from resque.models.inference import device_of
 from resque.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from resque.training.cost_tracking import build_curve
@@ -256,7 +256,7 @@ def run_to_end(run: Run, settings: RunSettings, path: Path | None) -> None:
 
 def measure(run: Run, meter: EnergyMeter, for_s: float = math.inf, also_at: Sequence[int] = ()) -> None:
     """Let a run proceed in a measured window, see :meth:`Run.proceed`; if the meter fails, its reading says so."""
-    with unfailing_window(meter, run.device, []) as window:
+    with unfailing_window(meter, run.device, [], checked) as window:
         run.proceed(for_s, also_at)
     run.readings.append(window.reading)
 

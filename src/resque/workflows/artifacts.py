@@ -118,9 +118,9 @@ def save_update(
 
 def _keep_elsewhere(model: nn.Module, update: Update) -> str:
     """Write a model whose folder took it not to the current folder, or to the temporary one; tell what came of it."""
-    for folder in (Path(), Path(tempfile.gettempdir())):
-        path = folder / f"model-{update.id}.safetensors"
-        with contextlib.suppress(DataError):
+    for folder in ("", tempfile.gettempdir()):
+        with contextlib.suppress(DataError, OSError):  # the current folder may be gone
+            path = Path(folder).absolute() / f"model-{update.id}.safetensors"
             save_weights(model, path)
             return f"; the updated model is kept in {path}"
     return (

@@ -18,6 +18,7 @@ from resque.forecasting.intervals import check_level
 from resque.ledger.records import Forecast, StepCost
 from resque.training.job import RetrainingJob
 from resque.training.probe import probe
+from resque.workflows.reported_values import reported_number
 from resque.workflows.resuming import RunIdentity
 
 __all__ = ["RunLimits", "forecast_first"]
@@ -44,9 +45,11 @@ class RunLimits:
         """Return the limits of a run; None without any.
 
         Raises:
-            SettingError: A limit lacks its region or price, or the confidence is not in (0, 1).
+            SettingError: It is no budget, a limit lacks its region or price, or the confidence is not in (0, 1).
         """
-        check_level(confidence)
+        check_level(reported_number("confidence", confidence))
+        if not isinstance(budget, Budget | None):
+            raise SettingError(f"the budget is a {type(budget).__name__}; expected a resque.Budget")
         if budget is None or not budget.is_given:
             return None
         budget = budget.priced(tariff)

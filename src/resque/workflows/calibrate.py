@@ -61,6 +61,7 @@ class Calibration:
         layer: Module whose output is the representation.
         reduction: How a representation is flattened.
         options: How the model and data are loaded.
+        cwd: Folder that holds the folder of checkpoints, also if the user's model or data change the current one.
     """
 
     model: str | nn.Module
@@ -81,6 +82,7 @@ class Calibration:
     layer: str | None = None
     reduction: str | None = None
     options: ModelOptions
+    cwd: Path = field(default_factory=Path.cwd)
 
     def plan(self) -> tuple[nn.Module, CalibrationPlan]:
         """Load the model and data, and measure the candidates; nothing is trained."""
@@ -130,7 +132,7 @@ class Calibration:
 
     def run(self, network: nn.Module, plan: CalibrationPlan) -> CalibrationResult:
         """Do the runs of a plan, or continue them after an interruption, and try the forecasts that follow."""
-        checkpoint = Checkpoint(Path(CHECKPOINTS), resume=True)
+        checkpoint = Checkpoint(self.cwd / CHECKPOINTS, resume=True)
         with self.options.show_progress("calibrating") as show:
             runner = CalibrationRunner(network, plan, self.ledger, self.meter, self.grid, self.limits, checkpoint, show)
             runs = runner.run()

@@ -85,9 +85,9 @@ def _keep_beside(ledger: Path, update: Update) -> str:
     Where no file can be written, the sentence holds the update itself.
     """
     (line,) = json_lines([], [update])
-    for folder in (ledger.parent, Path.cwd(), Path(tempfile.gettempdir())):
-        path = folder / f"update-{update.id}.jsonl"
+    for folder in (ledger.parent, "", tempfile.gettempdir()):
         try:
+            path = Path(folder).absolute() / f"update-{update.id}.jsonl"
             with write_atomically(path) as scratch:
                 scratch.write_text(line, encoding="utf-8")
         except (DataError, OSError):

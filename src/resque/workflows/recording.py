@@ -23,6 +23,7 @@ from resque.forecasting.budget import CONFIDENCE, Budget
 from resque.forecasting.landmarking import ForecastReviser
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.records import BY_USER, Features, Forecast, ForecastRevision, LearningCurve, Update
+from resque.ledger.serialization import checked
 from resque.ledger.store import Ledger
 from resque.models.weights import check_weights, fingerprint
 from resque.training.cost_tracking import CostTracker, build_curve, final_cost
@@ -108,7 +109,7 @@ class Recording:
 
         Raises:
             SettingError: The steps do not grow or differ from the optimizer's, the samples shrink, the accuracy is not
-                in [0, 1], a value is no number, or the block has ended.
+                in [0, 1], the loss is negative, a value is no number, or the block has ended.
         """
         if self._ended:
             raise SettingError("the block of resque.record has ended: call run.evaluated inside of it")
@@ -117,6 +118,8 @@ class Recording:
         step = self._check_step(step)
         if not 0.0 <= accuracy <= 1.0:
             raise SettingError(f"accuracy {accuracy:g}: expected a share in [0, 1], e.g. 0.9 for 90 %")
+        if loss is not None and loss < 0.0:
+            raise SettingError(f"loss is {loss:g}; expected a mean cross-entropy, which is 0 or more")
         totals: tuple[float | None, ...] = (None, None, None)
         if self._cost_tracker is not None and self._steps_per_epoch:
             totals = self._cost_tracker.totals(within_epoch=step % self._steps_per_epoch != 0)
@@ -327,7 +330,7 @@ def record(
     if pending is not None and difference:
         _warn(_NOT_SETTLED.format(id=pending.id, difference=difference))
     device, failures = _device_of_optimizer(optimizer), list[str]()
-    with unfailing_window(meter or open_meter(device), device, failures) as window:
+    with unfailing_window(meter or open_meter(device), device, failures, checked) as window:
         run = Recording(optimizer, steps_per_epoch, reviser, stop)
         try:
             yield run

@@ -7,11 +7,17 @@ from resque.errors import SettingError
 __all__ = ["reported_number", "whole_number"]
 
 
+_LARGEST = 2**53
+"""Largest whole number up to which a float holds each."""
+
+
 def whole_number(name: str, value: Any, at_least: int = 0) -> int:
     """Return a whole number, also one of NumPy or PyTorch, or a float without a fraction."""
     number = reported_number(name, value)
     if not number.is_integer() or number < at_least:
         raise SettingError(f"{name} is {value!r:.40}; expected a whole number from {at_least} on")
+    if number > _LARGEST:
+        raise SettingError(f"{name} is {value!r:.40}; expected a whole number up to {_LARGEST:,}")
     return int(number)
 
 

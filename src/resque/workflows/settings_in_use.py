@@ -23,14 +23,17 @@ def settings_in_use(optimizer: torch.optim.Optimizer | None, model: nn.Module | 
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> settings_in_use(torch.optim.SGD(model[2].parameters(), lr=0.1), model)
         {'optimizer': 'sgd', 'learning_rate': 0.1, 'trains': 'head'}
+        >>> groups = [{"params": model[2].parameters(), "lr": 0.1}, {"params": model[0].parameters(), "lr": 0.01}]
+        >>> settings_in_use(torch.optim.SGD(groups), None)
+        {'optimizer': 'sgd', 'learning_rate': [0.01, 0.1]}
     """
     if optimizer is None:
         return {}
     names = [base.__name__ for base in type(optimizer).__mro__]
     found: dict[str, Any] = {"optimizer": next((n for n in names if n in _OPTIMIZERS), names[0]).lower()}
     rates = {float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups if "lr" in group}
-    if len(rates) == 1:
-        found["learning_rate"] = rates.pop()
+    if rates:
+        found["learning_rate"] = rates.pop() if len(rates) == 1 else sorted(rates)
     if model is not None:
         found["trains"] = _trained_part(optimizer, model)
     return found
@@ -81,7 +84,8 @@ def other_batch_size(forecast: Forecast, samples: float | None, steps: int, step
     if in_data and steps_per_epoch and steps_per_epoch not in (max(in_data // size, 1), -(-in_data // size)):
         return f"batch_size {size}, not about {in_data / steps_per_epoch:.3g}"
     if samples is not None and steps:
-        mean = samples / steps  # the last batch of an epoch may be a small one
-        if mean > size or (steps_per_epoch and mean <= size * (1.0 - 1.0 / steps_per_epoch)):
-            return f"batch_size {size}, not about {mean:.3g}"
+        # the last batch of an epoch may be a small one; of unknown data, an epoch has two batches at least
+        in_epoch = -(-in_data // size) if in_data else steps_per_epoch or 2
+        if samples > size * steps or samples * in_epoch < (in_data or size * (in_epoch - 1) + 1) * steps:
+            return f"batch_size {size}, not about {samples / steps:.3g}"
     return ""

@@ -143,7 +143,11 @@ def update(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class UpdateRequest:
-    """An update to be done. The attributes are the arguments of :func:`update`; nothing is read before it runs."""
+    """An update to be done. The attributes are the arguments of :func:`update`; nothing is read before it runs.
+
+    Attributes:
+        cwd: Folder that relative names of files are in, also if the user's model or data change the current one.
+    """
 
     model: str | nn.Module
     train: Any
@@ -174,6 +178,12 @@ class UpdateRequest:
     tariff: Tariff | None = None
     meter: EnergyMeter | None = None
     options: ModelOptions = field(default_factory=ModelOptions)
+    cwd: Path = field(default_factory=Path.cwd)
+
+    @property
+    def history(self) -> Ledger:
+        """The ledger."""
+        return self.ledger if isinstance(self.ledger, Ledger) else Ledger(self.cwd / self.ledger)
 
     def run(self) -> Update:
         """Do the update, or continue it, and keep it."""
@@ -203,7 +213,7 @@ class UpdateRequest:
 
     def _load(self, with_scratch: bool = False) -> "tuple[_Loaded, _Runner]":
         """Load everything, and refuse what can be refused before anything is trained."""
-        history = self.ledger if isinstance(self.ledger, Ledger) else Ledger(self.ledger)
+        history = self.history
         history.check_writable()
         grid = named_grid(self.country, self.intensity, self.pue)
         check_fields({"seed": self.seed, "shift_type": self.shift_type, "tariff": self.tariff})
@@ -216,12 +226,12 @@ class UpdateRequest:
         if with_scratch and loaded.job.parent:
             raise SettingError("a new head has no counterpart from scratch: leave --new-head and --extend out")
         pilot = kept_pilot(history, loaded.forecast)
-        checkpoint = Checkpoint(CHECKPOINTS, self.checkpoint_every_s, self.resume)
+        checkpoint = Checkpoint(self.cwd / CHECKPOINTS, self.checkpoint_every_s, self.resume)
         run = RunIdentity(history, checkpoint, parent, loaded.job)
         if loaded.forecast is not None and not (self.resume and run.ended()):
             history.pending(loaded.forecast.id)
         if not run.check_resumed(not with_scratch, "the beginning" if pilot is None else "its pilot"):
-            check_new_folder(self.out)
+            check_new_folder(None if self.out is None else self.cwd / self.out)
             if loaded.forecast is not None:
                 check_pilot(history, loaded.forecast, parent, loaded.job)
         origin = None if loaded.original is None else loaded.original.origin
@@ -232,7 +242,7 @@ class UpdateRequest:
             stop = limits.stop(loaded.network, loaded.job, meter)
             made = loaded.forecast or forecast_first(run, loaded.network, self._forecast, history, loaded, meter)
             loaded = dataclasses.replace(loaded, forecast=made)
-        create_folder(UPDATES if self.out is None else Path(self.out))
+        create_folder(self.cwd / (self.out or UPDATES))
         features = loaded.features(meter)
         return loaded, _Runner(self, history, loaded, checkpoint, pilot, meter, grid, layer, reduction, features, stop)
 
@@ -373,8 +383,9 @@ class _Runner:
         def new_profile() -> Profile:
             return self.loaded.loader.profile(network, job.train, self.layer, self.reduction)
 
-        source, folder = self.request.original, self.request.folder(result)
-        lineage = Lineage.of(self.loaded.original, Path(source) if isinstance(source, str | Path) else None)
+        source, cwd = self.request.original, self.request.cwd
+        folder = cwd / self.request.folder(result)
+        lineage = Lineage.of(self.loaded.original, cwd / source if isinstance(source, str | Path) else None)
         return save_update(result, network, folder, self.history, lineage, new_profile, is_stored)
 
 
