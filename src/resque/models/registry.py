@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from resque._callables import load_callable
+from resque._format import describe_error
 from resque._optional import import_optional
 from resque._sizes import MOST_CLASSES, is_number_of_classes
 from resque.data.preprocessing import ImagePreprocessing, Preprocessing, Tokenization
@@ -143,9 +144,10 @@ def _build_from_callable(spec: str, function: Callable[..., Any], classes: int |
     try:
         takes_classes = classes is not None and "num_classes" in inspect.signature(function).parameters
         model = function(num_classes=classes) if takes_classes else function()
-    except (Exception, SystemExit) as error:  # a user's own code may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ModelError(f"{spec} failed: {reason}; it must run without arguments") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's own code may raise anything
+        raise ModelError(f"{spec} failed: {describe_error(error)}; it must run without arguments") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec} returned {type(model).__name__}; expected a torch.nn.Module")
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
