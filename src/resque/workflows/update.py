@@ -227,6 +227,7 @@ class UpdateRequest:
         origin = None if loaded.original is None else loaded.original.origin
         layer = representation_layer(loaded.network, self.layer or (None if origin is None else origin.layer))
         reduction = self.reduction if origin is None else origin.reduction
+        loaded.loader.check_profile(loaded.network, loaded.job.train, layer, reduction)
         meter, stop = self.meter or open_meter(device_of(loaded.network)), None
         if limits is not None and not (self.resume and run.ended()):
             stop = limits.stop(loaded.network, loaded.job, meter)
