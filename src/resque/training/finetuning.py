@@ -11,6 +11,7 @@ from resque.models.layers import dense_names, head, head_name
 __all__ = ["FineTuningScope", "check_scope"]
 
 _SCOPES = ("all", "head", "lora")
+_RANK = 8
 
 
 class FineTuningScope:
@@ -37,7 +38,7 @@ class FineTuningScope:
         True
     """
 
-    def __init__(self, model: nn.Module, trains: str = "all", rank: int = 8) -> None:
+    def __init__(self, model: nn.Module, trains: str = "all", rank: int = _RANK) -> None:
         self._model = model
         self._required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         self._adapted: Any = None
@@ -88,5 +89,8 @@ def _add_adapters(model: nn.Module, rank: int) -> Any:
     names = [name for name in dense_names(model) if name != output_layer]
     if not names:
         raise ModelError("the model has no dense layer besides its head, so none for adapters: trains=all or head")
+    most = max(_RANK, *(min(model.get_submodule(name).weight.shape) for name in names))
+    if rank > most:
+        raise SettingError(f"rank {rank}: expected at most {most}, the smaller side of the largest dense layer")
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, bias="none")
     return peft.LoraModel(model, config, "default")

@@ -137,6 +137,8 @@ def _bytes_of(value: Any) -> int:
 
 def _decode(value: Any) -> tuple[str, Any]:
     """Return the kind of an input, and the input as it is put together with others of its kind."""
+    if np.ma.is_masked(value):
+        raise DataError("has masked values; expected all: leave it out")
     if hasattr(value, "convert"):
         return "image", image_to_array(value)
     if isinstance(value, np.ndarray) and value.ndim in (2, 3) and np.issubdtype(value.dtype, np.integer):
