@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from resque._arrays import as_labels, as_tensor
-from resque.errors import RepresentationError
+from resque.data.loading import load_data
+from resque.errors import RepresentationError, ResqueError
 
 BIG_ENDIAN = np.arange(6, dtype=">i4").reshape(2, 3)
 
@@ -52,3 +53,44 @@ def test_labels_that_are_no_class_numbers_are_refused(values, message):
 def test_labels_are_int64():
     assert as_labels(np.array([2, 1], np.uint8), 2).dtype == torch.int64
     assert as_labels([], 0).dtype == torch.int64
+
+
+MASKED = np.ma.MaskedArray([0, 1, 2, -1], mask=[0, 0, 0, 1])
+
+
+@pytest.mark.parametrize("values", [MASKED, [MASKED, MASKED], (0, 1, np.ma.masked, 1), MASKED.reshape(2, 2)], ids=str)
+def test_masked_values_are_refused(values):
+    for call in (as_tensor, lambda labels: as_labels(labels, 4)):
+        with pytest.raises(RepresentationError, match="masked"):
+            call(values)
+    with pytest.raises(ResqueError, match="masked"):
+        load_data((np.zeros((len(values), 4, 4), np.uint8), values))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+@pytest.mark.parametrize("shape", [(4, 5, 5), (4, 5, 5, 3)])
+def test_masked_images_are_refused(dtype, shape):
+    images = np.ma.MaskedArray(np.zeros(shape, dtype), mask=False)
+    assert len(load_data((images, [0, 1, 0, 1]))) == 4
+    images[1, 2, 3] = np.ma.masked
+    with pytest.raises(ResqueError, match="masked"):
+        load_data((images, [0, 1, 0, 1]))
+
+
+def test_a_masked_array_without_masked_values_is_taken_and_minus_one_is_a_class():
+    whole = np.ma.MaskedArray([0, -1, 2, -1], mask=False)
+    assert as_labels(whole, 4).tolist() == [0, -1, 2, -1]
+    assert load_data((np.zeros((4, 4, 4), np.uint8), whole)).classes == [-1, 0, 2]
+
+
+@pytest.mark.parametrize("x", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros(5, np.float32)])
+def test_a_masked_sample_of_a_data_set_is_refused(folder, x):
+    np.save(folder / "x.npy", x)
+    (folder / "mine.py").write_text(
+        "import numpy as np\n"
+        "def make():\n    x = np.load('x.npy')\n"
+        "    bad = np.ma.MaskedArray(x, mask=np.arange(x.size).reshape(x.shape) == 3)\n"
+        "    return [(x, 0), (bad, 1)]\n"
+    )
+    with pytest.raises(ResqueError, match="sample 1 .*masked"):
+        load_data("mine.py:make")

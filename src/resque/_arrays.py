@@ -27,6 +27,9 @@ def as_tensor(values: Any, name: str = "representations") -> Tensor:
     """
     if isinstance(values, Tensor):
         return values.detach() if values.layout == torch.strided else values.detach().to_dense()
+    held = values if isinstance(values, list | tuple) else [values]
+    if any(isinstance(each, np.ma.MaskedArray) and np.ma.is_masked(each) for each in held):
+        raise RepresentationError(f"{name}: some values are masked; expected all: leave these samples out")
     try:
         if isinstance(values, list | tuple) and values and all(isinstance(value, Tensor) for value in values):
             return torch.stack([value.detach() for value in values])

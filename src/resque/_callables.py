@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from resque._format import describe_error
 from resque.errors import ModelError
 
 __all__ = ["FORMER_MODULES", "load_callable"]
@@ -42,8 +43,12 @@ def load_callable(spec: str) -> Callable[..., Any]:
     else:
         try:
             module = importlib.import_module(place)
-        except Exception as error:
-            raise ModelError(f"cannot import {place!r} ({error}); for a file write {place}.py:{name}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a user's own code may raise anything
+            raise ModelError(
+                f"cannot import {place!r} ({describe_error(error)}); for a file write {place}.py:{name}"
+            ) from error
     member: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(member):
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -62,8 +67,9 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         del sys.modules[name]
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{path} cannot be imported: {type(error).__name__}: {reason}") from error
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise ModelError(f"{path} cannot be imported: {describe_error(error)}") from error
     return module

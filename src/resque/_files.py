@@ -1,4 +1,4 @@
-"""Write files completely or not at all, and hold a lock that ends with its process."""
+"""Write files completely or not at all, read texts line by line, and hold a lock that ends with its process."""
 
 import os
 import re
@@ -17,11 +17,12 @@ except ImportError:  # Windows
 else:
     _HAS_FLOCK = True
 
-__all__ = ["hold_lock", "write_atomically"]
+__all__ = ["hold_lock", "read_lines", "write_atomically"]
 
 _MODE = 0o644
 _LONGEST_PREFIX = 50  # characters of at most 4 bytes: a file name has at most 255 bytes
 _MARK, _END = ".resque-", ".part"
+_LONGEST_LINE = 2**24
 
 
 @contextmanager
@@ -107,6 +108,36 @@ def _destination(path: str | Path) -> Path:
     if not regular:
         raise DataError(f"cannot write {str(path)!r}: it exists and is not a regular file; name a file")
     return target
+
+
+def read_lines(path: str | Path, expected: str = "a text", newline: str | None = None) -> Iterator[str]:
+    """Yield the lines of a text with their ends, one after the other; its size takes no memory.
+
+    Args:
+        path: File in UTF-8.
+        expected: What the file should be, for error messages.
+        newline: As for :func:`open`.
+
+    Raises:
+        DataError: It is no regular file, cannot be read, or a line is no text, or too long for one.
+
+    Example:
+        >>> "import os" in [line.strip() for line in read_lines(__file__)]
+        True
+        >>> next(read_lines("/dev/zero"))
+        Traceback (most recent call last):
+        resque.errors.DataError: no such file: /dev/zero; expected a regular file, no folder, pipe or device
+    """
+    if not os.path.isfile(path):  # pathlib raises on names that are too long
+        raise DataError(f"no such file: {path}; expected a regular file, no folder, pipe or device")
+    try:
+        with open(path, encoding="utf-8-sig", newline=newline) as file:
+            while line := file.readline(_LONGEST_LINE + 1):
+                if len(line) > _LONGEST_LINE:
+                    raise DataError(f"{path}: a line has over {_LONGEST_LINE:,} characters; expected {expected}")
+                yield line
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}; expected {expected} in UTF-8") from error
 
 
 def _cannot_write(path: str | Path, error: Exception) -> DataError:

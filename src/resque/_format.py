@@ -6,8 +6,8 @@ import re
 from resque.types import Interval
 
 __all__ = [
-    "COST_NAMES", "NOT_MEASURED", "format_cost", "format_estimate", "format_interval", "format_number", "format_price",
-    "format_probability", "format_share", "printable", "scale_and_unit",
+    "COST_NAMES", "NOT_MEASURED", "describe_error", "format_cost", "format_estimate", "format_interval",
+    "format_number", "format_price", "format_probability", "format_share", "printable", "scale_and_unit",
 ]  # fmt: skip
 
 _SCALES = {
@@ -46,6 +46,20 @@ def printable(text: str, keep: str = "") -> str:
         new\x1b[2Jdata\u202enpz\n
     """
     return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
+
+
+def describe_error(error: BaseException) -> str:
+    r"""Return the type and the text of an error of foreign code, as one line.
+
+    Example:
+        >>> describe_error(ValueError("a\nb"))
+        'ValueError: a b'
+    """
+    try:
+        text = str(error)
+    except BaseException as another:  # its text is foreign code, too
+        text = f"its text cannot be read ({type(another).__name__})"
+    return f"{type(error).__name__}: {' '.join(text.split())[:200]}"
 
 
 def format_cost(cost: str, value: float | None) -> str:

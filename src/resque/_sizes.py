@@ -10,7 +10,7 @@ from resque.errors import DataError
 
 __all__ = ["MOST_CLASSES", "check_expansion", "check_memory", "free_bytes", "is_number_of_classes", "stored_bytes"]
 
-MOST_CLASSES = 2**20
+MOST_CLASSES = 2**17
 _HARMLESS = 2**27
 _MOST_EXPANDED = 200  # zeros reach 229 at the lowest level of deflate, 1,030 at the highest; dSprites has 113
 _CONTAINER = Path("/sys/fs/cgroup")

@@ -1,7 +1,9 @@
 """Pictures of every mode and format: each shows what a viewer shows, or is refused by its name and reason."""
 
 import io
+import struct
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -120,6 +122,85 @@ def test_transparent_pictures_are_refused_and_opaque_ones_are_shown(mode):
     image, options, _ = transparent(mode, opaque=False)
     with pytest.raises(DataError, match=r"transparent pixels.*without a background"):
         open_image(encoded(image, "PNG", **options))
+
+
+def png(pixels, depth, key=None):
+    """A PNG of gray or color pixels of 1 to 16 bits, as its format says, with a transparent color."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width = pixels.shape[:2]
+    bits = (pixels.reshape(height, -1)[:, :, None] >> np.arange(depth - 1, -1, -1)) & 1
+    rows = np.packbits(bits.reshape(height, -1).astype(bool), axis=1)
+    content = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    header = struct.pack(">IIBBBBB", width, height, depth, 2 * (pixels.ndim == 3), 0, 0, 0)
+    trns = b"" if key is None else chunk(b"tRNS", np.atleast_1d(key).astype(">u2").tobytes())
+    return io.BytesIO(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + trns + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+    )
+
+
+@given(
+    kind=st.sampled_from([(1, 1), (2, 1), (4, 1), (8, 1), (16, 1), (8, 3), (16, 3)]),
+    seed=st.integers(0, 99),
+    present=st.booleans(),
+)
+@settings(max_examples=80)
+def test_a_transparent_color_of_any_depth_is_found(kind, seed, present):
+    depth, channels = kind
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 2**depth, (5, 7) if channels == 1 else (5, 7, 3))
+    if not present:
+        pixels[pixels == 0] = 2**depth - 1
+    key = pixels[random.integers(5), random.integers(7)] if present else np.zeros(channels, int)
+    if not present and depth == 16 and channels == 3:
+        pixels[pixels < 256] = 256  # Pillow keeps the upper 8 bits alone
+    if present:
+        with pytest.raises(DataError, match="transparent pixels"):
+            open_image(png(pixels, depth, key))
+    else:
+        values = pixels / (2**depth - 1)
+        found = shown(png(pixels, depth, key))
+        np.testing.assert_allclose(found, values[:, :, None] if channels == 1 else values, atol=1 / 255)
+
+
+@pytest.mark.parametrize("signed", [np.int8, np.int16, np.int32])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("low", [0, -100])
+def test_signed_integers_are_refused(signed, channels, low):
+    values = RNG.integers(low, 100, (6, 5) if channels == 1 else (6, 5, 3)).astype(signed)
+    with pytest.raises(DataError, match="white level|no image"):
+        open_image(tiff(values, sample_format=2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_same_file_of_unsigned_integers_is_read(channels):
+    values = GRAY if channels == 1 else COLOR
+    np.testing.assert_allclose(shown(tiff(values, 1)), values.reshape(6, 5, channels) / 255)
+
+
+def tiff(values, sample_format):
+    """A TIFF of one strip, whose tags say how its numbers are meant."""
+    height, width, *more = values.shape
+    channels, bits = (more or [1])[0], values.dtype.itemsize * 8
+    place = 8 + 2 + 12 * 10 + 4
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 2 if channels == 3 else 1, 273: place + 12, 277: channels,
+            278: height, 279: values.nbytes, 339: sample_format}  # fmt: skip
+    entries, outside = b"", b""
+    for tag, value in tags.items():
+        if channels == 3 and tag in (258, 339):
+            entries += struct.pack("<HHII", tag, 3, 3, place + len(outside))
+            outside += struct.pack("<HHH", *[value] * 3)
+        else:
+            entries += struct.pack("<HHII", tag, 4, 1, value)
+    return io.BytesIO(
+        struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+        + entries
+        + bytes(4)
+        + outside.ljust(12, b"\0")
+        + values.tobytes()
+    )
 
 
 @pytest.mark.parametrize("suffix", ["TIFF", "JPEG"])

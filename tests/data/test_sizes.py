@@ -9,20 +9,24 @@ import sys
 import tracemalloc
 import zipfile
 import zlib
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile
 
 import resque
 from resque import _sizes
 from resque.data.loading import load_data
+from resque.data.shifts import parse_shift
 from resque.errors import ModelError, RepresentationError, ResqueError
 from resque.models.loading import load_model
 from resque.models.weights import read_weights
+from resque.training.finetuning import FineTuningScope
+from resque.training.recipe import named_recipe
 
 MOST_BYTES = 300 * 2**20
 MIB = 2**20
@@ -79,6 +83,25 @@ def test_the_product_of_an_idx_header_does_not_overflow(folder, shape):
     """In 64 bits some of these are 0 or negative."""
     (folder / "x").write_bytes(idx_header(*shape))
     refused(lambda: load_data("idx:x", for_training=False), "x")
+
+
+@pytest.mark.parametrize("shape", [(0, 2**32 - 1, 2**32 - 1), (2**32 - 1, 0, 2**32 - 1), (0,), (5, 0), (0, 0, 0, 0)])
+@pytest.mark.parametrize("limit", [None, 3])
+def test_an_idx_file_without_values_is_refused(folder, shape, limit):
+    (folder / "x").write_bytes(idx_header(*shape))
+    refused(lambda: load_data("idx:x", for_training=False, limit=limit), "x holds nothing", str(shape[-1]))
+
+
+@pytest.mark.parametrize("digits", [19, 4300, 5000])
+@pytest.mark.parametrize("step", ["@{}", "@{}px", "+gaussian:{}", "+gaussian:-{}", "+blur:3/fog:{}", "@{}@test"])
+def test_a_number_of_any_length_is_one_line(digits, step):
+    refused(lambda: load_data("digits" + step.format("9" * digits)))
+    refused(lambda: parse_shift("gaussian:" + "9" * digits), "gaussian")
+
+
+@pytest.mark.parametrize("setting", ["batch_size", "rank", "learning_rate", "max_epochs"])
+def test_a_setting_of_more_digits_than_python_reads_is_one_line(setting):
+    refused(lambda: named_recipe(f"retrain-adam,{setting}=" + "9" * 5000))
 
 
 @pytest.mark.parametrize(("n_images", "level"), [(1000, 9), (10**5, 5), (10**6, 1), (160, 1), (160, 6)])
@@ -234,14 +257,14 @@ def test_free_memory_is_at_most_that_of_the_container(tmp_path, monkeypatch):
     assert _sizes.free_bytes() > whole / 2
 
 
-def big_png(width, height):
+def big_png(width, height, depth=8, kind=0):
     """A small file of a large picture."""
 
     def chunk(kind, content):
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     rows = zlib.compress(bytes(min((width + 1) * height, 10 * MIB)), 9)
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
@@ -252,6 +275,62 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(folder, si
     (folder / "set" / "a").mkdir(parents=True)
     (folder / "set" / "a" / "bomb.png").write_bytes(big_png(*size))
     refused(lambda: load_data("folder:set"), "set/a/bomb.png")
+
+
+@pytest.mark.parametrize("form", ["folder", "parquet"])
+@pytest.mark.parametrize(("depth", "kind"), [(8, 2), (16, 2), (16, 0), (8, 6), (16, 6), (8, 4)])
+def test_a_picture_that_unpacks_to_much_more_is_refused_before_it_is_decoded(folder, monkeypatch, depth, kind, form):
+    """Of 8192 × 8192 pixels, as many as are allowed, of every type but those that stay below 128 MB."""
+    (folder / "set" / "a").mkdir(parents=True)
+    bomb = big_png(8192, 8192, depth, kind)
+    for name in "ab":
+        (folder / "set" / "a" / f"{name}.png").write_bytes(bomb)
+    if form == "parquet":
+        datasets = pytest.importorskip("datasets")
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+        rows = {"image": [{"bytes": bomb, "path": None}] * 2, "label": [0, 1]}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "d.parquet")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=AssertionError("decoded")))
+    refused(lambda: load_data({"folder": "folder:set", "parquet": "parquet:d.parquet"}[form]), "times its size")
+
+
+@pytest.mark.parametrize("free", [0, 10**5, 10**6])
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16", "F", "P", "1"])
+def test_a_picture_is_not_decoded_where_its_memory_is_not_free(folder, monkeypatch, free, mode):
+    (folder / "set" / "a").mkdir(parents=True)
+    Image.new(mode, (1100, 1000)).save(folder / "set" / "a" / "a.tif")
+    monkeypatch.setattr(_sizes, "free_bytes", lambda: free)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", Mock(side_effect=AssertionError("decoded")))
+    refused(lambda: load_data("folder:set"), "folder:set takes", "are free")
+
+
+ENDLESS = """
+import itertools
+import numpy as np
+import torch
+from PIL import Image
+class Endless(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        for i in itertools.count():
+            yield {}, i % 3
+def make(): return Endless()
+"""
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        "torch.ones(1, 200, 200)",
+        "np.ones((300, 300), np.uint8)",
+        "'x' * 10**5",
+        "{'a': torch.ones(99, 99), 'b': torch.ones(99, 99)}",
+        "Image.new('RGB', (200, 200))",
+    ],
+)
+def test_a_data_set_without_an_end_is_refused_as_the_memory_ends(folder, monkeypatch, x):
+    (folder / "mine.py").write_text(ENDLESS.format(x))
+    monkeypatch.setattr(_sizes, "free_bytes", lambda: 3 * 10**7)
+    refused(lambda: load_data("mine.py:make"), "mine.py:make takes", "--limit")
 
 
 def test_many_pictures_that_unpack_to_much_more_are_refused(folder):
@@ -313,7 +392,9 @@ def test_weights_and_models_that_are_no_files_are_refused(folder, path):
     refused(lambda: resque.Profile.load(path))
 
 
-@pytest.mark.parametrize("classes", [2**70, 2**63, 2**31, 10**7, 0, -1, 2.5, float("inf"), float("nan"), "10"])
+@pytest.mark.parametrize(
+    "classes", [2**70, 2**63, 2**31, 10**7, 2**20, 2**17 + 1, 0, -1, 2.5, float("inf"), float("nan"), "10"]
+)
 def test_numbers_of_outputs_that_no_model_has_are_refused(classes, folder):
     (folder / "net.py").write_text(
         "from torch import nn\ndef build(num_classes=2):\n"
@@ -322,6 +403,28 @@ def test_numbers_of_outputs_that_no_model_has_are_refused(classes, folder):
     for spec in ("net.py:build", "torchvision:resnet18", "timm:resnet18", "resque.networks:resnet18"):
         with pytest.raises(ModelError, match="expected a whole number from 1 to"):
             load_model(spec, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("spec", "width"), [("net.py:build", 512), ("timm:resnet18", 512), ("torchvision:resnet18", 512),
+                        ("torchvision:squeezenet1_0", 512), ("resque.networks:resnet18", 512)]
+)  # fmt: skip
+def test_a_head_of_too_many_weights_is_refused_before_it_takes_memory(folder, spec, width):
+    (folder / "net.py").write_text(
+        "from torch import nn\ndef build(num_classes=2):\n"
+        "  return nn.Sequential(nn.Flatten(), nn.Linear(512, num_classes))"
+    )
+    refused(lambda: load_model(spec, classes=2**17), "131,072", f"{width:,} inputs", f"{50_000_000 // width:,}")
+    assert load_model(spec, classes=7) is not None
+
+
+@pytest.mark.parametrize("rank", [65, 10**4, 3_000_000, 2**31 - 1, 2**40])
+def test_a_rank_above_the_sides_of_the_layers_is_refused(rank):
+    pytest.importorskip("peft")
+    model = torch.nn.Sequential(torch.nn.Linear(64, 90), torch.nn.Linear(90, 4), torch.nn.Linear(4, 3))
+    refused(lambda: FineTuningScope(model, "lora", rank), f"rank {rank}", "at most 64")
+    for most in (8, 64):
+        FineTuningScope(model, "lora", most).end()
 
 
 @pytest.mark.parametrize("classes", [2**70, 2**40, 10**9])

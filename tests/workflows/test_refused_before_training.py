@@ -129,3 +129,38 @@ def test_a_finished_update_is_kept_where_the_ledger_cannot_be_written(folder, mo
     (update,) = read_json_lines(Path(str(failed.value).split("import ")[1].split()[0]))
     assert (update.from_scratch, update.cost.steps > 0) == (from_scratch, True)
     assert (folder / "new" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"layer": name} for name in ("nope", "7.0", "conv1", "Penultimate")),
+        *({"reduction": name} for name in ("nope", "Flatten", "token_mean", "token-mean")),  # the last needs tokens
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "more", [{}, {"new_task": True}, {"original": "object"}, {"original": "p.safetensors"}], ids=str
+)
+@pytest.mark.parametrize("job", [resque.update, resque.forecast])
+def test_a_layer_or_reduction_that_no_profile_can_have_is_refused_before_training(
+    untrained, monkeypatch, cnn, small, given, more, job
+):
+    monkeypatch.setattr("resque.workflows.inputs.task_features", Mock(side_effect=AssertionError("trained")))
+    if "original" in more:
+        before = resque.profile(cnn, small[1])
+        before.save("p.safetensors") if more["original"] == "p.safetensors" else None
+        more = {"original": before if more["original"] == "object" else more["original"]}
+    with pytest.raises(ResqueError) as refused:
+        job(SPEC, *DATA, 0.9, meter=ClockMeter(), **given, **more)
+    assert "\n" not in str(refused.value)
+    assert next(iter(given.values())) in str(refused.value)
+    assert not (untrained / "resque.db").exists() or not any(Ledger("resque.db").count().values())
+    assert not (untrained / "updates").exists()
+
+
+@pytest.mark.parametrize("given", [{"layer": "0"}, {"layer": "penultimate"}, {"reduction": "mean"}], ids=str)
+def test_a_layer_or_reduction_that_a_profile_can_have_reaches_the_training(untrained, given):
+    for job in (resque.update, resque.forecast):
+        with pytest.raises(AssertionError, match="trained"):
+            job(SPEC, *DATA, 0.9, meter=ClockMeter(), **given)

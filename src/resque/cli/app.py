@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from resque import __version__
-from resque._format import printable
+from resque._format import describe_error, printable
 from resque._waiting import command
 from resque.cli import ledger
 from resque.cli._began import BEGAN_S
@@ -31,7 +31,7 @@ from resque.cli.profile import profile
 from resque.cli.report import report
 from resque.cli.retrain import retrain
 from resque.cli.task import task
-from resque.errors import ResqueError, ResqueWarning, SettingError
+from resque.errors import ModelError, ResqueError, ResqueWarning, SettingError
 
 __all__ = ["app", "main"]
 
@@ -54,8 +54,14 @@ class _Group(TyperGroup):
             return super().make_context(*arguments, **more)
 
     def invoke(self, ctx: Any) -> Any:
-        with _printable_usage_errors():
-            return super().invoke(ctx)
+        try:
+            with _printable_usage_errors():
+                return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt):  # the exits of this program are among them, as typer.Exit
+            raise
+        except BaseException as stop:
+            raise ModelError(f"code of the model or the data ended the command ({describe_error(stop)}); expected a "
+                             "result: take the exit out of it") from stop  # fmt: skip
 
 
 @contextmanager
@@ -125,7 +131,7 @@ def main() -> None:
         if type(error).__name__ == "OutOfMemoryError":  # PyTorch's; to import it would take seconds
             _print_error("the device has too little memory: use a smaller batch (batch_size in the recipe) or --limit")
             sys.exit(1)
-        _print_error(f"unexpected {type(error).__name__}: {error}; this is a bug: RESQUE_DEBUG=1 shows where")
+        _print_error(f"unexpected {describe_error(error)}; this is a bug: RESQUE_DEBUG=1 shows where")
         sys.exit(1)
 
 

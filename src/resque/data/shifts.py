@@ -119,7 +119,7 @@ def _parse_part(text: str) -> tuple[str, int]:
     if shift_type not in SHIFT_TYPES:
         nearest = difflib.get_close_matches(shift_type, SHIFT_TYPES, n=_NEAREST, cutoff=0.0)
         raise DataError(f"unknown shift {shift_type!r}: nearest are {', '.join(nearest)}")
-    if not level.isdecimal() or int(level) not in LEVELS:
+    if not level.isdecimal() or len(level) > 9 or int(level) not in LEVELS:
         raise DataError(f"shift level {level or 'missing'} is outside 1 to 10: write e.g. {shift_type}:5")
     return shift_type, int(level)
 

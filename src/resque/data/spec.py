@@ -30,9 +30,9 @@ from resque.errors import DataError
 __all__ = ["mixture_parts", "relative_to", "shorten_data", "split_steps"]
 
 _MIXED = re.compile(r" *~ *(?=digits\b|[a-z]+:|[^~]+\.py:)")
-_PART = r"(?:[a-z_]+:-?\d+|none)"
+_PART = r"(?:[a-z_]+:-?\d{1,18}|none)"
 _STEP = re.compile(
-    rf"^(?P<head>.+?)(?P<step>@(?:train|test|original|shifted|gray|rgb|\d+px|\d+)|\+{_PART}(?:/{_PART})*)$"
+    rf"^(?P<head>.+?)(?P<step>@(?:train|test|original|shifted|gray|rgb|\d{{1,18}}px|\d{{1,18}})|\+{_PART}(?:/{_PART})*)$"
 )
 _MALFORMED = re.compile(r"\+[a-z_]+:[^:/+@]*$")
 
@@ -62,7 +62,7 @@ def split_steps(spec: str) -> tuple[str, list[str]]:
         spec = match["head"]
         steps.insert(0, match["step"])
     if malformed := _MALFORMED.search(spec):
-        raise DataError(f"cannot apply {malformed[0]!r}: a shift is written +TYPE:LEVEL with a whole level 1 to 10")
+        raise DataError(f"cannot apply {malformed[0]!r:.60}: a shift is written +TYPE:LEVEL with a whole level 1 to 10")
     return spec, steps
 
 

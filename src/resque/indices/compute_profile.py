@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from resque._arrays import as_labels
-from resque.data.dataset import Inputs
+from resque.data.dataset import Inputs, LabeledDataset
 from resque.errors import RepresentationError
 from resque.indices.profile import Origin, Profile, check_finite
 from resque.models.batchnorm import has_running_statistics
@@ -70,6 +70,8 @@ def profile(
     reduction = reduction or default_reduction(first[0], name)
     result = Profile(Origin(fingerprint(model), name, preprocessing, reduction), classes, labels)
     also = [] if on_batch is None else [(PENULTIMATE, "mean")]
+    if labels == "true" and isinstance(loader, LabeledDataset):
+        result.class_names = loader.class_names
     channels = None if has_running_statistics(model) else ObservedChannels()
     hooks = nullcontext() if channels is None else channels.attached(model)
     with hooks, capture_features(model, name, reduction, also) as observe:

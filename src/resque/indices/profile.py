@@ -65,6 +65,7 @@ class Profile:
     Attributes:
         channels: Convolution → sums over the channels of its output, to adapt the model to other data; None if they
             are unknown, or if the model has batch normalization to adapt.
+        class_names: Names of the labels 0, 1, …; empty if they are unknown. Profiles whose names differ do not fit.
 
     References:
         Sangarya and Kim, RESQUE, AAAI 2025, eq. 1.
@@ -84,6 +85,7 @@ class Profile:
         self.origin = origin or Origin()
         self.labels_from = labels_from
         self.channels: Channels | None = None
+        self.class_names: tuple[str, ...] = ()
         self._declared = None if classes is None else declared_labels(classes)
         self._table = ClassSums.zeros(torch.empty(0, dtype=torch.int64), width=0)
         self._known: set[int] = set()  # labels of the table, to compare with a batch's without waiting for a device
@@ -210,6 +212,7 @@ class Profile:
             for part in parts[1:]:
                 merged._table.merge(part._table)
             merged.channels = functools.reduce(add_channels, [part.channels for part in parts])
+        merged.class_names = max(self.class_names, other.class_names, key=len)
         merged._assigner = HalfAssigner(self._assigner.count + other._assigner.count)
         return merged
 
@@ -286,6 +289,7 @@ class Profile:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in table.items()}
         metadata = {"labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
         metadata["classes"] = "open" if self._declared is None else "declared"
+        metadata |= {"class_names": json.dumps(self.class_names)} if self.class_names else {}
         write_profile_file(path, tensors, metadata)
         if self.exposed_classes:
             few = f"classes of fewer than {_FEWEST_PRIVATE} samples: {', '.join(map(str, self.exposed_classes))}"
@@ -305,6 +309,7 @@ class Profile:
         profile = cls.from_sums(table, origin, metadata["labels_from"])
         profile._declared = table.labels if metadata.get("classes") == "declared" else None
         profile.channels = channels
+        profile.class_names = tuple(json.loads(metadata.get("class_names", "[]")))
         return profile
 
 
@@ -312,7 +317,8 @@ def check_comparable(first: Profile, second: Profile) -> None:
     """Check that two profiles come from the same representation space.
 
     Raises:
-        ProfileMismatchError: They differ in model, layer, preprocessing, reduction or width; names the first one.
+        ProfileMismatchError: They differ in model, layer, preprocessing, reduction, width or names of classes; the
+            message has the first one.
     """
     for field, mine in vars(first.origin).items():
         theirs = getattr(second.origin, field)
@@ -326,6 +332,12 @@ def check_comparable(first: Profile, second: Profile) -> None:
             f"the profiles differ in width: {first.width} and {second.width}; for texts or images of several sizes "
             "compute both with --reduction token-mean or mean"
         )
+    for label, names in enumerate(zip(first.class_names, second.class_names, strict=False)):
+        if len(set(names)) > 1:
+            raise ProfileMismatchError(
+                f"the profiles number the classes differently: {label} is {names[0]!r} and {names[1]!r}; "
+                "name the same classes in both, in the same order"
+            )
 
 
 def check_finite(finite: Tensor | bool) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import torch
@@ -28,7 +29,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "labels_from": ("true", "pseudo", "mixed"),
     "classes": ("open", "declared", None),  # an early version wrote none
 }
-_METADATA = {"format", "origin", "checksum", *_CHOICES}
+_METADATA = {"format", "origin", "checksum", "class_names", *_CHOICES}
 _ORIGIN = {"model", "layer", "preprocessing", "reduction"}
 _MOST_SAMPLES = 2**53
 _CHANNEL_SUMS, _CHANNEL_COUNT = "channel_sums:", "channel_count:"
@@ -173,11 +174,18 @@ def _problems_of_metadata(metadata: Mapping[str, str]) -> Iterator[str]:
     for name, choices in _CHOICES.items():
         if metadata.get(name) not in choices:
             yield f"{name} is {metadata.get(name)!r:.40}, expected one of {', '.join(filter(None, choices))}"
-    try:
-        origin = json.loads(metadata.get("origin", ""))
-    except (ValueError, RecursionError):
-        origin = None
+    origin, names = (_from_json(metadata.get(name, empty)) for name, empty in (("origin", ""), ("class_names", "[]")))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        yield f"class_names is {metadata.get('class_names')!r:.40}, expected a list of texts"
     if not isinstance(origin, dict) or set(origin) != _ORIGIN or not all(isinstance(v, str) for v in origin.values()):
         yield f"origin is {metadata.get('origin')!r:.40}, expected the texts {', '.join(sorted(_ORIGIN))}"
     elif origin["reduction"] not in REDUCTIONS:
         yield f"the reduction of origin is {origin['reduction']!r:.40}, expected one of {', '.join(REDUCTIONS)}"
+
+
+def _from_json(text: str) -> Any:
+    """Return what a text in JSON holds; None if it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None

@@ -201,7 +201,7 @@ def _profile_like(
 ) -> Profile:
     """Compute a profile that is comparable with the original one, and feed others in the same pass."""
     origin = original.origin
-    return profile(
+    found = profile(
         model,
         data.batches(device=device_of(model)),
         layer=origin.layer,
@@ -211,6 +211,8 @@ def _profile_like(
         preprocessing=data.preprocessing if origin.preprocessing else "",  # the original may not have named it
         on_batch=on_batch,
     )
+    found.class_names = data.class_names if labels == "true" else ()
+    return found
 
 
 def _output_collector(data: LabeledDataset, width: int | None) -> OutputCollector | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from resque._files import write_atomically
+from resque._files import read_lines, write_atomically
 from resque.errors import DataError, SettingError
 from resque.ledger.migration import modernize
 from resque.ledger.records import Forecast, Update, Void
@@ -172,12 +172,8 @@ def read_json_lines(path: Path) -> list[Update | Forecast | Void]:
         ...         print(str(error).split("history.jsonl, ")[1])
         line 1: update: it has no 'id'; nothing was imported: correct or remove the line
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}; expected JSON Lines of `resque ledger export`") from error
     entries: dict[tuple[type, str], Update | Forecast | Void] = {}
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(read_lines(path, "JSON Lines of `resque ledger export`"), start=1):
         if not line.strip():
             continue
         try:

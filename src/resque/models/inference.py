@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from resque._arrays import as_tensor
+from resque._format import describe_error
 from resque.data.dataset import Inputs
 from resque.errors import DeviceMemoryError, ModelError, RepresentationError, ResqueError
 
@@ -122,7 +123,7 @@ def is_out_of_memory(error: Exception) -> bool:
         >>> is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory")), is_out_of_memory(ValueError("no"))
         (True, False)
     """
-    text = str(error)
+    text = describe_error(error)
     return isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
     )
@@ -134,7 +135,7 @@ def _in_model_precision(model: nn.Module, values: Tensor) -> Tensor:
 
 
 def _describe_failure(batch: Inputs, error: Exception) -> str:
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    reason = describe_error(error)
     if isinstance(batch, Mapping):
         return f"the model does not take the inputs {', '.join(batch)}: {reason}"
     shape = tuple(batch.shape[1:])

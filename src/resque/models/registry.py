@@ -8,9 +8,10 @@ folder or else on the hub. What is not here is downloaded only on request. Anyth
 import difflib
 import inspect
 import json
+import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -18,8 +19,10 @@ import torch
 import torch.hub
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
 from resque._callables import load_callable
+from resque._format import describe_error
 from resque._optional import import_optional
 from resque._sizes import MOST_CLASSES, is_number_of_classes
 from resque.data.preprocessing import ImagePreprocessing, Preprocessing, Tokenization
@@ -32,6 +35,7 @@ _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _FIXED_SIZE = ("vit", "maxvit")
 _SUGGESTIONS = 8
 _MOST_TOKENS = 512
+_MOST_HEAD_WEIGHTS = 50_000_000  # the classes of ImageNet-21k by 2,048 inputs have 45 million
 
 
 def has_random_weights(spec: str | nn.Module) -> bool:
@@ -87,11 +91,30 @@ def build_model(
         raise ModelError(f"classes={str(classes)[:40]}: expected a whole number from 1 to {MOST_CLASSES:,}")
     library, name = _split(spec)
     function = None if library else load_callable(spec)  # before the seed is set: an import may draw random numbers
-    with isolated_random_state(torch.device("cpu"), seed):
+    with isolated_random_state(torch.device("cpu"), seed), nullcontext() if classes is None else _SmallHead(classes):
         if function is None:
             with _hub(spec, download):
                 return _build_from_library(library, name, classes, trained)
         return _build_from_callable(spec, function, classes)
+
+
+class _SmallHead(TorchFunctionMode):
+    """Refuses a head of too many weights for a number of outputs that was asked for, before it takes memory."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self._classes = classes
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.empty and args:
+            shape = args[0] if isinstance(args[0], Sequence) else args
+            if shape and shape[0] == self._classes and math.prod(shape) > _MOST_HEAD_WEIGHTS:
+                width = math.prod(shape[1:])
+                most = _MOST_HEAD_WEIGHTS // width
+                raise ModelError(f"{self._classes:,} outputs of {width:,} inputs; expected at most {most:,} outputs")
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -143,9 +166,10 @@ def _build_from_callable(spec: str, function: Callable[..., Any], classes: int |
     try:
         takes_classes = classes is not None and "num_classes" in inspect.signature(function).parameters
         model = function(num_classes=classes) if takes_classes else function()
-    except (Exception, SystemExit) as error:  # a user's own code may raise anything
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise ModelError(f"{spec} failed: {reason}; it must run without arguments") from error
+    except (KeyboardInterrupt, ResqueError):
+        raise
+    except BaseException as error:  # a user's own code may raise anything
+        raise ModelError(f"{spec} failed: {describe_error(error)}; it must run without arguments") from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec} returned {type(model).__name__}; expected a torch.nn.Module")
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):

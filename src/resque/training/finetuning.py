@@ -14,6 +14,7 @@ __all__ = ["SCALES", "STATISTICS", "FineTuningScope", "check_scope"]
 STATISTICS, SCALES = "norm", "norm-scales"
 """Values of ``trains`` that change normalization layers alone: their statistics, or also their scales."""
 _SCOPES = ("all", "head", "lora", STATISTICS, SCALES)
+_RANK = 8
 
 
 class FineTuningScope:
@@ -41,7 +42,7 @@ class FineTuningScope:
         True
     """
 
-    def __init__(self, model: nn.Module, trains: str = "all", rank: int = 8) -> None:
+    def __init__(self, model: nn.Module, trains: str = "all", rank: int = _RANK) -> None:
         self._model = model
         self._required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         self._adapted: Any = None
@@ -101,5 +102,9 @@ def _add_adapters(model: nn.Module, rank: int) -> Any:
     names = [name for name in dense_names(model) if name != output_layer]
     if not names:
         raise ModelError("the model has no dense layer besides its head, so none for adapters: trains=all or head")
+    weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in names}
+    most = max(_RANK, *(min(weight.shape) for weight in weights.values()))
+    if rank > most:
+        raise SettingError(f"rank {rank}: expected at most {most}, the smaller side of the largest dense layer")
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names, bias="none")
     return peft.LoraModel(model, config, "default")

@@ -219,11 +219,11 @@ class InputLoader:
             reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
         """
         if isinstance(source, Profile):
-            return source
+            return _of_layer(source, "the profile", layer, reduction)
         if isinstance(source, str | Path):
             path = Path(source)
             if is_profile(source):
-                return _saved_profile(path, layer)
+                return _of_layer(Profile.load(path), str(path), layer, reduction)
         data = source if isinstance(source, LabeledDataset) else self.data(source, for_training=False)
         return self.profile(network, data, layer, reduction)
 
@@ -251,7 +251,18 @@ class InputLoader:
                     yield batch
 
             classes = data.classes if labels == "true" else None
-            return profile(network, batches(), layer, reduction, classes, labels, data.preprocessing)
+            found = profile(network, batches(), layer, reduction, classes, labels, data.preprocessing)
+        found.class_names = data.class_names if labels == "true" else ()
+        return found
+
+    def check_profile(self, network: nn.Module, data: LabeledDataset, layer: str | None, reduction: str | None) -> None:
+        """Raise an error if no profile of this layer and reduction can be made, by the profile of two samples.
+
+        Raises:
+            ModelError: There is no such layer.
+            RepresentationError: There is no such reduction, or it does not fit the layer.
+        """
+        self.profile(network, data.take(torch.arange(min(2, len(data)))), layer, reduction, "pseudo")
 
     def original_of(self, forecast: "Forecast", original: Any = None) -> Any:
         """Return the original data that the update of a forecast replays; what is given, if it replays none.
@@ -312,6 +323,7 @@ class InputLoader:
         meter: EnergyMeter,
     ) -> "tuple[Features, EnergyReading]":
         """Train a copy with a new head for one epoch; return the features of the new task, and what that took."""
+        self.check_profile(network, job.train, layer, reduction)
         settings = TaskIndexSettings(extend=extend, recipe=job.recipe, layer=layer, reduction=reduction, seed=job.seed)
         with self.options.show_progress("one epoch on a copy") as show:
             return task_features(network, job, settings, meter=meter, on_progress=show)
@@ -358,8 +370,9 @@ def _checked_recipe(recipe: Recipe) -> Recipe:
         raise SettingError(f"recipe: {error}") from error
 
 
-def _saved_profile(path: Path, layer: str | None) -> Profile:
-    found = Profile.load(path)
-    if layer is not None and layer != found.origin.layer:
-        raise DataError(f"{path} is of layer {found.origin.layer}, not {layer}: leave --layer out, or profile anew")
+def _of_layer(found: Profile, name: str, layer: str | None, reduction: str | None) -> Profile:
+    """Return a profile; raise DataError if it is of another layer or reduction than those that are asked for."""
+    for option, asked, own in (("layer", layer, found.origin.layer), ("reduction", reduction, found.origin.reduction)):
+        if asked not in (None, own):
+            raise DataError(f"{name} is of {option} {own}, not {asked}: leave --{option} out, or profile anew")
     return found

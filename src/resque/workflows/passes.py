@@ -53,7 +53,9 @@ class Passes:
         if job.recipe.replay and job.replayed is not None:
             check_data_fits_model(network, job.replayed)
         profile = None
-        if original is not None:
+        if original is None and (self.layer, self.reduction) != (None, None):
+            self.loader.check_profile(network, job.train, self.layer, self.reduction)
+        elif original is not None:
             profile = self.loader.original_profile(network, original, self.layer, self.reduction)
         with self.loader.options.show_progress("passing the new data"):
             features, _, passes_s = shift_features(network, job, profile, labels)

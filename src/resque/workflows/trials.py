@@ -188,9 +188,10 @@ class Comparing:
         best = next((each for each in trials if each.forecast.id == self._choose(trials)[0]), None)
         if best is None or best is trial:
             return ""
-        done_s = 0.0 if best.forecast.pilot is None else best.forecast.pilot.training_s
-        rest_s = best.forecast.estimates["wall_s"].value - done_s
-        if best.forecast.pilot is None or rest_s > pilot_s:
+        if best.forecast.pilot is None:
+            return ""
+        rest_s = best.forecast.estimates["wall_s"].value - best.forecast.pilot.training_s
+        if not best.has_ended and rest_s > pilot_s:
             return ""
         return f"no pilot: it would cost more than it may save over “{best.way.name}”"
 

@@ -20,7 +20,6 @@ from resque.indices.compute_profile import check_labels
 from resque.indices.profile import Profile
 from resque.indices.shift_features import shift_features
 from resque.ledger.records import Features, Forecast, Update
-from resque.ledger.serialization import from_dict
 from resque.ledger.store import Ledger
 from resque.models.inference import device_of
 from resque.models.layers import representation_layer
@@ -40,6 +39,7 @@ from resque.workflows.forecast import forecast as forecast_update
 from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
 from resque.workflows.keeping import check_fields, keep_update
 from resque.workflows.pilots import check_pilot, kept_pilot
+from resque.workflows.requested_job import requested_job
 from resque.workflows.resuming import RunIdentity
 
 __all__ = ["CHECKPOINTS", "UPDATES", "UpdateRequest", "update"]
@@ -237,6 +237,7 @@ class UpdateRequest:
         origin = None if loaded.original is None else loaded.original.origin
         layer = representation_layer(loaded.network, self.layer or (None if origin is None else origin.layer))
         reduction = self.reduction if origin is None else origin.reduction
+        loaded.loader.check_profile(loaded.network, loaded.job.train, layer, reduction)
         meter, stop = self.meter or open_meter(device_of(loaded.network)), None
         if limits is not None and not (self.resume and run.ended()):
             stop = limits.stop(loaded.network, loaded.job, meter)
@@ -292,7 +293,7 @@ class _Loaded:
             raise SettingError("--new-head and --extend stand alone: without --original, --from-scratch or each other")
         check_labels(request.labels)
         loader = InputLoader(request.model, request.options, EXTENSION if extend else NEW_TASK if new_head else "shift")
-        query = _job(request, loader, forecast)
+        query = requested_job(request, loader, forecast)
         model = loader.network(None if new_head else query.train, query.seed)
         network, job = prepare_new_task(model, query, extend) if new_head else (model, query)
         replayed = job.replayed if job.recipe.replay else None
@@ -387,23 +388,3 @@ class _Runner:
         folder = cwd / self.request.folder(result)
         lineage = Lineage.of(self.loaded.original, cwd / source if isinstance(source, str | Path) else None)
         return save_update(result, network, folder, self.history, lineage, new_profile, is_stored)
-
-
-def _job(request: UpdateRequest, loader: InputLoader, forecast: Forecast | None) -> RetrainingJob:
-    recipe, shift_type, seed = request.recipe, request.shift_type, request.seed
-    if seed is None:
-        seed = 0 if forecast is None or forecast.pilot is None else forecast.pilot.seed
-    if forecast is not None:
-        recipe = from_dict(Recipe, forecast.recipe) if recipe is None else recipe
-        if shift_type is None and forecast.shift_type not in (NEW_TASK, EXTENSION):
-            shift_type = forecast.shift_type
-    job = loader.job(
-        request.train,
-        request.test,
-        request.target_accuracy,
-        load_recipe(recipe, request.evaluate_every, request.max_epochs),
-        original=request.original if forecast is None else loader.original_of(forecast, request.original),
-        original_test=request.original_test,
-        seed=seed,
-    )
-    return dataclasses.replace(job, shift_type=shift_type)

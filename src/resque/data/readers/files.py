@@ -125,12 +125,16 @@ def read_folder(path: str, options: ReadOptions) -> RawSamples:
 def _open_images(name: str, files: Iterable[Path]) -> Iterator[np.ndarray]:
     """Open images as long as all of them together take a plausible amount of memory."""
     size = stored = 0
+
+    def check(more: int) -> None:
+        check_memory(name, size + more, held=size)
+        check_expansion(name, size + more, stored)
+
     for file in files:
         _check_exists(file)
-        image = open_image(file)
-        check_memory(name, size + image.nbytes, held=size + image.nbytes)
-        size, stored = size + image.nbytes, stored + stored_bytes(file)
-        check_expansion(name, size, stored)
+        stored += stored_bytes(file)
+        image = open_image(file, check)
+        size += image.nbytes
         yield image
 
 
@@ -146,6 +150,8 @@ def _read_idx_file(path: Path, options: ReadOptions) -> _Array:
             dtype, rank = np.dtype(_IDX_TYPES[head[2]]), head[3]
             sizes = stream.read(4 * rank)
             shape = struct.unpack(f">{len(sizes) // 4}I", sizes[: len(sizes) // 4 * 4])
+            if 0 in shape:
+                raise DataError(f"{path} holds nothing: its header says {'×'.join(map(str, shape))}")
             expected = math.prod(shape) * dtype.itemsize
             if not zipped and expected > path.stat().st_size:
                 raise _promised(path, path.stat().st_size, expected, rank)

@@ -143,7 +143,7 @@ def _decode(value: Any, name: str, download: bool) -> str | np.ndarray:
     encoded, path = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, None)
     try:
         if isinstance(encoded, bytes):
-            return open_image(io.BytesIO(encoded))
+            return open_image(io.BytesIO(encoded), lambda size: check_expansion("an encoded image", size, len(encoded)))
         if isinstance(path, str):
             return open_image(path) if os.path.isfile(path) else image_to_array(_fetch(value, path, download))
         if hasattr(value, "convert"):

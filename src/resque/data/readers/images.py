@@ -6,6 +6,8 @@ transparent pixels without a background, and numbers without a white level.
 
 import os
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,18 @@ __all__ = ["IMAGE_SUFFIXES", "image_to_array", "open_image", "stack_images"]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
 MOST_PIXELS = 2**26  # a phone's largest picture has 5 · 10^7 pixels
 _GRAY = ("1", "L", "LA", "La")
-_BITS, _PHOTOMETRIC = 258, 262  # tags of TIFF
+_BITS, _PHOTOMETRIC, _ORIENTATION, _FORMAT = 258, 262, 274, 339  # tags of TIFF
+_SIGNED = 2
+_BYTES = {"1": 1, "L": 1, "F": 4}  # of a pixel in the array; 3 of a color
+_LEVELS = {"L;2": 85.0, "L;4": 17.0, "RGB;16B": 1 / 256}  # from a PNG's own numbers to 8 bits
 
 
-def open_image(file: Any) -> np.ndarray:
+def open_image(file: Any, check: Callable[[int], None] = lambda size: None) -> np.ndarray:
     """Read an image from a path or a binary stream.
+
+    Args:
+        file: Path or stream.
+        check: Called with the bytes that its values will take, before they are decoded; may raise an error.
 
     Raises:
         DataError: If it is no image that Pillow can read, or does not show one picture.
@@ -29,11 +38,23 @@ def open_image(file: Any) -> np.ndarray:
     from PIL import Image
 
     name = file if isinstance(file, str | os.PathLike) else "an encoded image"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, about sizes and metadata that are checked here
-            with Image.open(file) as image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, about sizes and metadata that are checked here
+        with _refusals(name):
+            image = Image.open(file)
+        with image:
+            with _refusals(name):
+                _check_pixels(image)
+            check(image.width * image.height * _BYTES.get(image.mode, 4 if image.mode.startswith("I") else 3))
+            with _refusals(name):
                 return image_to_array(image)
+
+
+@contextmanager
+def _refusals(name: Any) -> Iterator[None]:
+    """Begin errors with the name of a picture."""
+    try:
+        yield
     except DataError as error:
         raise DataError(f"{name} {error}") from error
     except Exception as error:  # Pillow raises errors of many types on damaged files
@@ -54,20 +75,41 @@ def image_to_array(image: Any) -> np.ndarray:
     """
     from PIL import ImageOps
 
-    if image.width * image.height > MOST_PIXELS:
-        raise DataError(f"has {image.width}×{image.height} pixels; expected at most {MOST_PIXELS:,}: make it smaller")
+    _check_pixels(image)
     kind = getattr(image, "format", None)
     if getattr(image, "is_animated", False) and kind != "MPO":  # a camera's picture and its preview
         raise DataError("has several frames; expected one picture: save each frame as a file")
-    white, tags = _white_level(image, kind), getattr(image, "tag_v2", {})
-    image = ImageOps.exif_transpose(image)
+    white, tags, key = _white_level(image, kind), getattr(image, "tag_v2", {}), _transparent_color(image)
+    if _SIGNED in tags.get(_FORMAT, ()):
+        raise DataError("has signed integers without a white level; expected unsigned ones, or floats in [0, 1]")
+    if image.getexif().get(_ORIENTATION, 1) != 1:
+        image = ImageOps.exif_transpose(image)  # else a copy
     if white is not None:
-        return _deep_values(image, white, zero_is_white=tags.get(_PHOTOMETRIC) == 0)
-    if image.mode.endswith(("A", "a")) or "transparency" in image.info:
+        return _deep_values(image, white, key, zero_is_white=tags.get(_PHOTOMETRIC) == 0)
+    if image.mode.endswith(("A", "a")) or (key is None and "transparency" in image.info):
         _check_opaque(image.convert("RGBA").getchannel("A").getextrema()[0] == 255)
     mode = "L" if image.mode in _GRAY else "RGB"
     array = np.asarray(image if image.mode == mode else image.convert(mode))
-    return array[:, :, None] if array.ndim == 2 else array
+    array = array[:, :, None] if array.ndim == 2 else array
+    _check_opaque(key is None or not (array == key).all(axis=2).any())
+    return array
+
+
+def _check_pixels(image: Any) -> None:
+    if image.width * image.height > MOST_PIXELS:
+        raise DataError(f"has {image.width}×{image.height} pixels; expected at most {MOST_PIXELS:,}: make it smaller")
+
+
+def _transparent_color(image: Any) -> np.ndarray | None:
+    """Return the color that is transparent in a gray or color picture, in the numbers of its pixels; None without one.
+
+    A PNG has it in numbers of its own depth. Of 16 bits Pillow keeps 8, so what looks like that color is taken for it.
+    """
+    color = image.info.get("transparency")
+    if not isinstance(color, int | tuple) or not (image.mode in ("1", "L", "RGB") or image.mode.startswith("I")):
+        return None
+    raw = next((tile[3] for tile in getattr(image, "tile", ()) if isinstance(tile[3], str)), "")
+    return np.atleast_1d(np.floor(np.multiply(color, _LEVELS.get(raw, 1.0))))
 
 
 def _white_level(image: Any, kind: str | None) -> float | None:
@@ -82,10 +124,10 @@ def _white_level(image: Any, kind: str | None) -> float | None:
     return None
 
 
-def _deep_values(image: Any, white: float, zero_is_white: bool) -> np.ndarray:
+def _deep_values(image: Any, white: float, key: np.ndarray | None, zero_is_white: bool) -> np.ndarray:
     """Return the pixels as shares of white, float32 ``(h, w, 1)``."""
     pixels = np.asarray(image)
-    _check_opaque("transparency" not in image.info or not (pixels == image.info["transparency"]).any())
+    _check_opaque(key is None or not (pixels == key).any())
     values = pixels.astype(np.float32) / np.float32(white)
     if not (values.min() >= 0.0 and values.max() <= 1.0):  # refuses NaN, too
         raise DataError(f"holds floats from {values.min():g} to {values.max():g}; expected [0, 1], or 8 or 16 bits")

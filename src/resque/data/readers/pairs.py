@@ -4,6 +4,7 @@ import inspect
 import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,18 @@ import torch
 from torch.utils.data import IterableDataset
 
 from resque._callables import load_callable
+from resque._format import describe_error
 from resque._optional import import_optional
+from resque._sizes import check_memory
 from resque.data.readers.images import image_to_array, stack_images
 from resque.data.readers.options import ReadOptions
 from resque.data.samples import RawSamples
 from resque.errors import DataError, ModelError
 
 __all__ = ["read_callable", "read_torchvision"]
+
+_OVERHEAD = 512  # bytes of a sample besides its values
+_CHECKED = 2**24  # bytes after which the free memory is looked at again
 
 
 def read_torchvision(spec: str, options: ReadOptions) -> RawSamples:
@@ -50,12 +56,23 @@ def read_torchvision(spec: str, options: ReadOptions) -> RawSamples:
 def read_callable(spec: str, options: ReadOptions) -> RawSamples:
     """Call a function of the user, and read the dataset of pairs (x, y) that it returns."""
     try:
-        dataset: Any = load_callable(spec)()
+        function = load_callable(spec)
     except ModelError as error:
         raise DataError(str(error)) from error
-    except (Exception, SystemExit) as error:  # a user's own code may raise anything
-        raise DataError(f"{spec} failed: {_reason(error)}; it must run without arguments") from error
+    with _foreign_code(f"{spec} failed", "; it must run without arguments"):
+        dataset: Any = function()
     return _read_pairs(options.track(_samples_of(dataset, spec, options.limit), None), spec)
+
+
+@contextmanager
+def _foreign_code(what: str, advice: str = "") -> Iterator[None]:
+    """Turn whatever the code of a user raises into a DataError; an interruption stays one."""
+    try:
+        yield
+    except (KeyboardInterrupt, DataError):
+        raise
+    except BaseException as error:
+        raise DataError(f"{what}: {describe_error(error)}{advice}") from error
 
 
 def _samples_of(dataset: Any, name: str, limit: int | None) -> Iterator[Any]:
@@ -66,57 +83,62 @@ def _samples_of(dataset: Any, name: str, limit: int | None) -> Iterator[Any]:
         name: Its name in error messages.
         limit: Number of samples after which an iterable ends; None for no limit.
     """
-    total, by_index = _length(dataset, name), hasattr(dataset, "__getitem__")
-    number = 0
-    try:
-        if total is not None and by_index and not isinstance(dataset, IterableDataset):
-            samples: Iterator[Any] = map(dataset.__getitem__, range(total))
-        elif hasattr(dataset, "__iter__"):
+    total, by_index = None, hasattr(dataset, "__getitem__")
+    if hasattr(dataset, "__len__"):
+        with _foreign_code(f"{name}: the length of its dataset failed"):
+            total = len(dataset)
+    of, end = "" if total is None else f" of {total:,}", object()
+    if total is not None and by_index and not isinstance(dataset, IterableDataset):
+        samples: Iterator[Any] = map(dataset.__getitem__, range(total))
+    elif hasattr(dataset, "__iter__"):
+        with _foreign_code(f"{name}: sample 0{of} failed"):
             samples = itertools.islice(iter(dataset), limit)
-        else:
-            raise DataError(f"{name} returned a {type(dataset).__name__}; expected a dataset of pairs (x, y)")
-        for sample in samples:
-            yield sample
-            number += 1
-            if total is not None and number > total:
-                raise DataError(f"{name} has more samples than its length says, {total:,}; expected as many")
-    except DataError:
-        raise
-    except (Exception, SystemExit) as error:
-        of = "" if total is None else f" of {total:,}"
-        raise DataError(f"{name}: sample {number}{of} failed: {_reason(error)}") from error
+    else:
+        raise DataError(f"{name} returned a {type(dataset).__name__}; expected a dataset of pairs (x, y)")
+    for number in itertools.count():
+        with _foreign_code(f"{name}: sample {number}{of} failed"):
+            sample = next(samples, end)
+        if sample is end:
+            break
+        yield sample
+        if total is not None and number >= total:
+            raise DataError(f"{name} has more samples than its length says, {total:,}; expected as many")
     if total is not None and number < min(total, total if limit is None else limit):
         raise DataError(f"{name} has {number:,} samples, and its length says {total:,}; expected as many")
 
 
-def _length(dataset: Any, name: str) -> int | None:
-    if not hasattr(dataset, "__len__"):
-        return None
-    try:
-        return len(dataset)
-    except (Exception, SystemExit) as error:
-        raise DataError(f"{name}: the length of its dataset failed: {_reason(error)}") from error
-
-
 def _read_pairs(pairs: Iterable[Any], name: str, class_names: tuple[str, ...] = ()) -> RawSamples:
-    decoded, labels = [], []
+    decoded, labels, size, checked = [], [], 0, 0
     for number, pair in enumerate(pairs):
-        if not isinstance(pair, Sequence) or isinstance(pair, str | bytes) or len(pair) != 2:
-            raise DataError(f"{name}: sample {number} is a {type(pair).__name__}; expected a pair (x, y)")
-        try:
-            decoded.append(_decode(pair[0]))
-        except DataError as error:
-            raise DataError(f"{name}: sample {number} {error}") from error
-        except (Exception, SystemExit) as error:
-            raise DataError(f"{name}: sample {number} cannot be used as input: {_reason(error)}") from error
-        labels.append(pair[1])
+        with _foreign_code(f"{name}: sample {number} cannot be used as input"):
+            if not isinstance(pair, Sequence) or isinstance(pair, str | bytes) or len(pair) != 2:
+                raise DataError(f"{name}: sample {number} is a {type(pair).__name__}; expected a pair (x, y)")
+            value, label = pair[0], pair[1]
+            try:
+                decoded.append(_decode(value))
+            except DataError as error:
+                raise DataError(f"{name}: sample {number} {error}") from error
+        labels.append(label)
+        size += _OVERHEAD + _bytes_of(decoded[-1][1])
+        if size - checked > _CHECKED:
+            check_memory(name, size, held=size)
+            checked = size
     if not decoded:
         raise DataError(f"{name} holds no samples")
     return RawSamples(_collate(decoded, name), labels, class_names)
 
 
+def _bytes_of(value: Any) -> int:
+    """Return the bytes of an input, or of a mapping of inputs with their kinds."""
+    if isinstance(value, dict):
+        return sum(_bytes_of(each) for _, each in value.values())
+    return len(value) if isinstance(value, str) else int(value.nbytes)
+
+
 def _decode(value: Any) -> tuple[str, Any]:
     """Return the kind of an input, and the input as it is put together with others of its kind."""
+    if np.ma.is_masked(value):
+        raise DataError("has masked values; expected all: leave it out")
     if hasattr(value, "convert"):
         return "image", image_to_array(value)
     if isinstance(value, np.ndarray) and value.ndim in (2, 3) and np.issubdtype(value.dtype, np.integer):
@@ -142,9 +164,6 @@ def _collate(decoded: list[tuple[str, Any]], name: str) -> Any:
     try:
         return stack_images(values) if kinds == ["image"] else torch.stack(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{name}: samples cannot be put together ({_reason(error)}); expected one shape") from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return the type and the text of an error of foreign code, as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise DataError(
+            f"{name}: samples cannot be put together ({describe_error(error)}); expected one shape"
+        ) from error

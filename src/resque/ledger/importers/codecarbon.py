@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from resque._files import read_lines
 from resque.energy.grid import LARGEST_PUE, Grid
 from resque.energy.reading import EnergyReading
 from resque.errors import DataError
@@ -62,19 +63,18 @@ def read_emissions(path: Path) -> list[EmissionsRow]:
         DataError: The file cannot be read, or is not codecarbon's.
     """
     runs: dict[object, EmissionsRow] = {}
+    rows = csv.DictReader(read_lines(path, f"codecarbon's {FILE}", newline=""))
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
-            if missing:
-                raise DataError(f"{path} has no column {missing[0]!r}: expected codecarbon's {FILE}")
-            for row in rows:
-                try:
-                    runs[row.get("run_id") or rows.line_num] = _parse_row(row)
-                except (ValueError, OverflowError) as error:
-                    expected = "expected codecarbon's numbers, 0 or more, and its time"
-                    raise DataError(f"{path}, line {rows.line_num}: {error}; {expected}") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+        if missing:
+            raise DataError(f"{path} has no column {missing[0]!r}: expected codecarbon's {FILE}")
+        for row in rows:
+            try:
+                runs[row.get("run_id") or rows.line_num] = _parse_row(row)
+            except (ValueError, OverflowError) as error:
+                expected = "expected codecarbon's numbers, 0 or more, and its time"
+                raise DataError(f"{path}, line {rows.line_num}: {error}; {expected}") from error
+    except csv.Error as error:
         raise DataError(f"cannot read {path}: {error}; expected codecarbon's {FILE}") from error
     return list(runs.values())
 

@@ -89,10 +89,8 @@ def import_updates(
         ()
     """
     options = options or ImportOptions()
-    if not os.path.exists(path):  # pathlib raises on names that are too long
-        raise DataError(f"no such file: {path}")
-    if path.is_char_device() or path.is_block_device():
-        raise DataError(f"{path} is a device: name a file, a folder or a pipe")
+    if not (os.path.isfile(path) or os.path.isdir(path)):  # pathlib raises on names that are too long
+        raise DataError(f"no such file: {path}; expected a regular file or a folder, no pipe or device")
     source = detect_format(path) if source == "auto" else source
     if source not in FORMATS:
         raise SettingError(f"unknown format {source!r}: use auto, {', '.join(FORMATS)}")
@@ -123,7 +121,7 @@ def detect_format(path: Path) -> str:
             return "mlflow"
         if (path / FILE).is_file():
             return "codecarbon"
-    elif path.suffix in (".jsonl", ".ndjson") or not path.is_file():  # a pipe can be read only once
+    elif path.suffix in (".jsonl", ".ndjson"):
         return "jsonl"
     else:
         with path.open("rb") as file:

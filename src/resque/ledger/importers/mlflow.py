@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from resque._files import read_lines
 from resque.errors import DataError
 
 __all__ = ["DATABASE", "LoggedRun", "MetricPoint", "holds_runs", "read_runs"]
@@ -24,6 +25,8 @@ _STATUS = {"1": "RUNNING", "2": "SCHEDULED", "3": "FINISHED", "4": "FAILED", "5"
 _DEPTHS = "meta.yaml", "*/meta.yaml", "*/*/meta.yaml", "*/*/*/meta.yaml"
 _TRASH = ".trash"
 _TOO_LARGE = 2**63
+_WRITTEN = "a value that MLflow wrote"
+_LONGEST_TEXT = 2**16  # characters; MLflow takes 6,000 characters of a parameter, and 8,000 of a tag
 _TYPES: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("run_uuid", "key", "status"), (str,)),
     **dict.fromkeys(("name", "experiment", "param"), (str, type(None))),
@@ -113,18 +116,18 @@ def _run_folders(path: Path) -> Iterator[tuple[Path, Mapping[str, str]]]:
 
 
 def _file_run(folder: Path, meta: Mapping[str, str]) -> LoggedRun:
-    tags, experiment = _texts(folder / "tags"), folder.parent / "meta.yaml"
+    named, experiment = folder / "tags" / "mlflow.runName", folder.parent / "meta.yaml"
     run_id = meta.get("run_id") or meta["run_uuid"]
     try:
         started, ended = int(meta["start_time"]), meta.get("end_time", "null")
         return LoggedRun(
             run_id,
-            tags.get("mlflow.runName") or meta.get("run_name") or run_id,
+            (_text(named) if named.is_file() else "") or meta.get("run_name") or run_id,
             (_meta(experiment).get("name") if experiment.is_file() else None) or meta.get("experiment_id", ""),
             _STATUS.get(meta.get("status", ""), meta.get("status", "")),
             started,
             None if ended in ("", "null") else int(ended),
-            _texts(folder / "params"),
+            {name: _text(folder / "params" / name) for name in sorted(_names(folder / "params"))},
             tuple(sorted(_names(folder / "metrics"))),
             functools.partial(_file_points, folder / "metrics"),
         )
@@ -156,25 +159,26 @@ def _names(folder: Path) -> Iterator[str]:
     return (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
 
 
-def _texts(folder: Path) -> dict[str, str]:
-    return {name: _text(folder / name) for name in sorted(_names(folder))}
-
-
 def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
+    """Return the content of a file of MLflow that holds one value, or one run's description."""
+    lines, size = [], 0
+    for line in read_lines(file, _WRITTEN):
+        lines.append(line)
+        if (size := size + len(line)) > _LONGEST_TEXT:
+            raise DataError(f"{file} has more than {_LONGEST_TEXT:,} characters; expected {_WRITTEN}")
+    return "".join(lines)
 
 
 def _file_points(folder: Path, name: str) -> list[MetricPoint]:
     points = []
-    for number, line in enumerate(_text(folder / name).splitlines(), start=1):
+    for number, line in enumerate(read_lines(folder / name, _WRITTEN), start=1):
         try:
             timestamp, value, step = line.split()[:3]
             points.append(MetricPoint(_int64(timestamp), float(value), _int64(step)))
         except ValueError as error:
-            raise DataError(f"{folder / name}, line {number}: {line!r:.60}, expected `time value step`") from error
+            raise DataError(
+                f"{folder / name}, line {number}: {line.strip()!r:.60}, expected `time value step`"
+            ) from error
     return _in_order(points)
 
 
