@@ -108,10 +108,10 @@ def test_profile_cannot_be_replayed(calls, cnn, folder, original):
     assert not list(folder.glob("updates/*"))
 
 
-@pytest.mark.parametrize("change", ["new_task", "extend"])
-def test_new_task_replays_nothing(calls, cnn, change):
+@pytest.mark.parametrize(("change", "says"), [("new_task", "leave it out for a new task"), ("extend", "name them")])
+def test_new_task_replays_nothing(calls, cnn, change, says):
     for call in calls:
-        with pytest.raises(SettingError, match="leave it out for a new task"):
+        with pytest.raises(SettingError, match=says):
             call(cnn, *NEW, 0.9, recipe="train-adam,replay=0.2", **{change: True})
 
 

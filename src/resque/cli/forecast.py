@@ -101,7 +101,7 @@ def forecast(
 
     if task is not None and opt.is_from_project(context, "original"):
         original = None
-    if (task is None) == (shifted is None) or (task and original is not None) or (extend and not task):
+    if (task is None) == (shifted is None) or (task and original and not extend) or (extend and not task):
         raise SettingError("name the new data: --shifted (with --original), or --task (and --extend) for new classes")
     tariff = Tariff(price_per_kwh, price_per_hour, currency, price_per_label)
     budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
@@ -111,7 +111,7 @@ def forecast(
     try:
         result = workflow.forecast(
             model, task or shifted, test, target_accuracy,
-            original=original, new_task=task is not None, extend=extend, ledger=ledger,
+            original=original, new_task=task is not None and not extend, extend=extend, ledger=ledger,
             recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, labels=labels,
             layer=layer, reduction=reduction, shift_type=shift_type, seed=seed,
             pilot=0 if pilot is None else pilot, level=confidence,

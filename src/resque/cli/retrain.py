@@ -102,7 +102,9 @@ def retrain(
     if not from_scratch and (seeds is not None or scratch_recipe is not None):
         raise SettingError("--seeds and --scratch-recipe belong to --from-scratch: add it, or leave them out")
     if new_head or extend:
-        original, original_test = _given(context, original=original, original_test=original_test)
+        (original,) = _given(context, original=original)
+    if new_head:
+        (original_test,) = _given(context, original_test=original_test)
     if forecast is not None:  # which has them
         recipe, evaluate_every = _given(context, recipe=recipe, evaluate_every=evaluate_every)
     limits = {"max_kwh": max_kwh, "max_kg": max_kg, "max_hours": max_hours, "max_price": max_price}
@@ -158,7 +160,7 @@ def _show_update(result: "Update", request: "UpdateRequest", hardware: "Embodied
     tables.show_update(result, software_carbon_intensity(result, hardware))
     console.out.print(f"model and profile: {folder}; ledger: {request.ledger}")
     if result.shift_type in (NEW_TASK, EXTENSION):
-        console.out.print("The head is new: load these weights into a model with as many outputs.")
+        console.out.print("The head is new: name the same --model with these --weights, which tell its outputs.")
     if result.forecast_id is not None:
         tables.show_settled([(request.history.forecast(result.forecast_id), result)])
 

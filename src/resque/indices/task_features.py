@@ -172,7 +172,7 @@ def task_features(
     """
     settings = query or TaskIndexSettings()
     start = now(device_of(model))
-    learner, prepared = prepare_new_task(model, job, settings.extend)
+    learner, prepared = prepare_new_task(model, dataclasses.replace(job, original_test=None), settings.extend)
     accuracy, loss = evaluate_dataset(learner, prepared.test)
     index, overhead, warmed_up, task = _warm_up_and_cluster(model, job.train, settings, meter, on_progress)
     scores = dict(zip(("warm-up accuracy", "warm-up loss"), evaluate_dataset(warmed_up, prepared.test), strict=True))

@@ -1,15 +1,16 @@
 """Replace or widen the head of a classifier, wherever the model uses it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from resque.errors import ModelError
 from resque.models.layers import head_name
 
-__all__ = ["replace_head", "widen_head"]
+__all__ = ["fit_head", "replace_head", "widen_head"]
 
 _Head = nn.Linear | nn.Conv2d
 _CONVOLUTION_SETTINGS = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
@@ -55,6 +56,37 @@ def widen_head(model: nn.Module, outputs: int) -> None:
         if old.bias is not None and new.bias is not None:
             new.bias[:n] = old.bias
     _substitute(model, old, new)
+
+
+def fit_head(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Give the head as many outputs as that of a state dict, if the two differ in nothing else.
+
+    The new head is untrained; the weights of the state dict are for the caller to load.
+
+    Raises:
+        ModelError: The head has another number of outputs, and cannot be replaced.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(4, 3))
+        >>> fit_head(net, nn.Sequential(nn.Linear(4, 5)).state_dict())
+        >>> net[0].out_features
+        5
+    """
+    try:
+        head = model.get_submodule(head_name(model))
+    except ModelError:
+        return
+    own, found = _shapes(model.state_dict()), _shapes(state)
+    names = [name for name, module in model.named_modules(remove_duplicate=False) if module is head]
+    outputs, known = (shapes.get(f"{names[0]}.weight", ())[:1] for shapes in (found, own))
+    for key in own.keys() & {f"{name}.{part}" for name in names for part in ("weight", "bias")}:
+        own[key] = (*outputs, *own[key][1:])
+    if own == found and outputs != known:
+        replace_head(model, *outputs)
+
+
+def _shapes(state: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
 
 
 def _find_head(model: nn.Module) -> _Head:

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from resque.errors import ModelError
+from resque.models.heads import fit_head
 from resque.models.layers import head_name
+from resque.models.randomness import isolated_random_state
 from resque.models.registry import build_model
 from resque.models.weights import check_weights, fingerprint, load_state, read_weights
 
@@ -35,15 +37,15 @@ def load_model(
         weights: ``.safetensors`` or ``.pt`` file of a state dict; None keeps the weights that the model has.
         seed: Seed of random initial weights, so that one specification always gives the same model.
         classes: Number of outputs; None takes that of the weights, or else the specification's own. A callable gets
-            it if it has a parameter ``num_classes``.
+            it if it has a parameter ``num_classes``. If weights differ in that number alone, the head is replaced.
         download: Whether names on a hub, and weights of tagged timm names, are fetched; if not, they must be here.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        ModelError: The specification names no ``nn.Module``, the weights do not fit or are not finite, or a model
-            that is passed has another number of outputs than ``classes``.
+        ModelError: The specification names no ``nn.Module``, the weights do not fit or are not finite, or they or a
+            model that is passed have another number of outputs than ``classes``.
 
     Example:
         >>> type(load_model("resque.networks:small_cnn")).__name__
@@ -61,10 +63,16 @@ def load_model(
     else:
         network = build_model(model, seed, classes, download=download)
         outputs = None if state is None else _count_outputs(state, network)
+        if classes is not None and outputs not in (None, classes):
+            raise ModelError(
+                f"the weights {weights} have {outputs} outputs, and --classes says {classes}: "
+                "leave it out, or name other weights"
+            )
         if classes is None and outputs not in (None, _count_outputs(network.state_dict(), network)):
             network = build_model(model, seed, outputs, download=download)
         network.resque_spec = model  # type: ignore[assignment]  # workflows know its preprocessing by it
     if state is not None:
+        _fit_head(network, state, seed)
         load_state(network, state, weights)
     check_weights(network)
     return network.eval()
@@ -93,6 +101,7 @@ def fresh_model(spec: str, like: nn.Module, seed: int = 0) -> nn.Module:
             f"{spec} gives the same weights for every seed; training from scratch needs random ones: "
             "let it leave them random, and name the trained ones with --weights"
         )
+    _fit_head(model, like.state_dict(), seed)
     shapes, expected = ({name: t.shape for name, t in each.state_dict().items()} for each in (model, like))
     if shapes != expected:
         raise ModelError(f"{spec} builds another architecture than the model that is retrained")
@@ -131,10 +140,16 @@ def move_to_device(model: nn.Module, device: str) -> nn.Module:
     return model.to(usable_device(device))
 
 
+def _fit_head(model: nn.Module, state: Mapping[str, Tensor], seed: int) -> None:
+    """Fit the head to a state dict; the global random state stays as it is."""
+    with isolated_random_state(torch.device("cpu"), seed):
+        fit_head(model, state)
+
+
 def _count_outputs(state: Mapping[str, Tensor], model: nn.Module) -> int | None:
     """Return the number of classes of a state dict, read from the weight of the model's head; None if unknown."""
     try:
         weight = state.get(f"{head_name(model)}.weight")
     except ModelError:
         return None
-    return None if weight is None else len(weight)
+    return None if weight is None or not weight.ndim else len(weight)

@@ -33,6 +33,7 @@ class RetrainingJob:
         from_scratch: Whether the model has new random weights, for a comparison with retraining.
         replayed: Original training data, of which a recipe with ``replay`` mixes some in.
         parent: Fingerprint of the model before it got a head for a new task; empty if it keeps its head.
+        original_accuracy: Accuracy on ``original_test`` before the head was widened; None if the model keeps its head.
 
     Raises:
         DataError: The two datasets number classes differently, or the test data has classes of its own.
@@ -56,6 +57,7 @@ class RetrainingJob:
     from_scratch: bool = False
     parent: str = ""
     replayed: LabeledDataset | None = None
+    original_accuracy: float | None = None
 
     def __post_init__(self) -> None:
         self.check_target(self.target_accuracy)
@@ -63,16 +65,18 @@ class RetrainingJob:
         if self.recipe.replay:
             self._check_replay()
         for other in filter(None, (self.test, self.original_test, replayed)):
-            if self.train.class_names and other.class_names and self.train.class_names != other.class_names:
+            named_alike = (a == b for a, b in zip(self.train.class_names, other.class_names, strict=False))
+            if not all(named_alike):  # an extension names more classes than the original data
                 raise DataError(
                     f"{self.train.name} and {other.name} number the classes differently: "
                     "name the same classes in both, in the same order"
                 )
-        unknown = sorted(set(self.test.classes) - set(self.train.classes))
+        replayed_classes = [] if replayed is None else replayed.classes
+        unknown = sorted(set(self.test.classes) - {*self.train.classes, *replayed_classes})
         if unknown and self.train.labeled and self.test.labeled:
             raise DataError(
                 f"classes {unknown} are in {self.test.name} and not in {self.train.name}: "
-                "add training samples of them, or test without them"
+                "add training samples of them, replay some, or test without them"
             )
 
     @staticmethod

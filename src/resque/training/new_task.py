@@ -14,17 +14,22 @@ from resque.models.inference import device_of, eval_mode, forward
 from resque.models.layers import head_name
 from resque.models.randomness import isolated_random_state
 from resque.models.weights import fingerprint
-from resque.training.evaluation import check_data_fits_model, count_outputs
-from resque.training.job import RetrainingJob
+from resque.training.evaluation import check_data_fits_model, count_outputs, evaluate_dataset
+from resque.training.job import RetrainingJob, steps_per_epoch
+from resque.training.replay import count_replayed
 
-__all__ = ["EXTENSION", "NEW_TASK", "prepare_new_task", "with_new_head"]
+__all__ = ["EXTENSION", "NEW_TASK", "forgetting_risk", "prepare_new_task", "with_new_head"]
 
 NEW_TASK, EXTENSION = "new task", "extension"
 """Values of ``shift_type`` for updates that change the classes: all of them, or by additional ones."""
 
+_SHARE = 0.2
+
 
 def prepare_new_task(model: nn.Module, job: RetrainingJob, extend: bool = False) -> tuple[nn.Module, RetrainingJob]:
     """Return the model with a head for the job's classes, and the job with output numbers as labels.
+
+    Original data keep their labels, which a widened head keeps as outputs.
 
     Args:
         model: Classifier; unchanged.
@@ -32,8 +37,9 @@ def prepare_new_task(model: nn.Module, job: RetrainingJob, extend: bool = False)
         extend: Whether to widen the head for additional classes; otherwise it is replaced.
 
     Raises:
+        DataError: Original data have labels that the model does not have.
         ModelError: The head cannot be found or replaced.
-        SettingError: Forgetting is to be measured, or there are no additional classes.
+        SettingError: A new head has original data, or there are no additional classes.
 
     Example:
         >>> from resque.data.loading import load_data
@@ -43,14 +49,52 @@ def prepare_new_task(model: nn.Module, job: RetrainingJob, extend: bool = False)
         >>> job.effective_shift_type
         'new task'
     """
-    if job.original_test is not None:
-        raise SettingError("forgetting cannot be measured after a change of the head: leave --original-test out")
+    old = [each for each in (job.original_test, job.recipe.replay and job.replayed) if each]
+    if old and not extend:
+        raise SettingError(
+            "a new head has none of the old classes, so their accuracy cannot be measured and their data not replayed: "
+            "leave --original-test and replay out, or keep the classes with --extend"
+        )
+    for data in old:
+        check_data_fits_model(model, data)
     outputs = _output_of_label(model, job.train, extend)
     with isolated_random_state(device_of(model), job.seed):
         learner, train = with_new_head(model, job.train, extend)
     shift_type = job.shift_type or (EXTENSION if extend else NEW_TASK)
-    test = _relabeled(job.test, outputs)
-    return learner, dataclasses.replace(job, train=train, test=test, shift_type=shift_type, parent=fingerprint(model))
+    return learner, dataclasses.replace(
+        job,
+        train=train,
+        test=_relabeled(job.test, outputs),
+        shift_type=shift_type,
+        parent=fingerprint(model),
+        original_accuracy=None if job.original_test is None else evaluate_dataset(model, job.original_test)[0],
+    )
+
+
+def forgetting_risk(model: nn.Module, job: RetrainingJob) -> str | None:
+    """Return that an extension will probably forget the old classes, and what replay costs; None if it trains on some.
+
+    Args:
+        model: Classifier before the extension.
+        job: Job with the labels of the data.
+
+    Example:
+        >>> from resque.data.loading import load_data
+        >>> from resque.models.networks import small_cnn
+        >>> data = load_data("digits@16px@200")
+        >>> job = RetrainingJob(*2 * [dataclasses.replace(data, labels=data.labels + 10)], 0.5)
+        >>> forgetting_risk(small_cnn(), job).partition(": ")[0]
+        'the training data have none of the 10 old classes, which will probably be forgotten'
+    """
+    old = count_outputs(model, job.train)
+    if job.recipe.replay or any(0 <= label < old for label in job.train.classes):
+        return None
+    samples = len(job.train) + count_replayed(len(job.train), _SHARE)
+    ratio = steps_per_epoch(samples, job.recipe.batch_size) / job.steps_per_epoch
+    return (
+        f"the training data have none of the {old} old classes, which will probably be forgotten: replay={_SHARE} in "
+        f"the recipe, with --original, mixes them in at {ratio:.2f} times the steps per epoch"
+    )
 
 
 def with_new_head(model: nn.Module, data: LabeledDataset, extend: bool = False) -> tuple[nn.Module, LabeledDataset]:
@@ -93,7 +137,7 @@ def _output_of_label(model: nn.Module, data: LabeledDataset, extend: bool) -> di
             f"label new ones from {old} on to extend it, or leave --extend out for a new task"
         )
     kept = old if extend else 0
-    return {label: label for label in classes} | {label: kept + i for i, label in enumerate(new)}
+    return {label: label for label in range(kept)} | {label: kept + i for i, label in enumerate(new)}
 
 
 def _relabeled(data: LabeledDataset, outputs: Mapping[int, int]) -> LabeledDataset:

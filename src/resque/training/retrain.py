@@ -98,7 +98,9 @@ def retrain(
     check_data_fits_model(model, job.test)
     if job.recipe.replay and job.replayed is not None:
         check_data_fits_model(model, job.replayed)
-    parent, accuracy_before = job.parent or fingerprint(model), _original_accuracy(model, job)
+    parent, accuracy_before = job.parent or fingerprint(model), job.original_accuracy
+    if accuracy_before is None:
+        accuracy_before = _original_accuracy(model, job)
     with nullcontext() if checkpoint is None else checkpoint.hold(parent, job):
         step_cost = _step_cost_for_budget(model, job, meter, step_cost)
         settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise, stop)

@@ -78,7 +78,8 @@ def forecast(
         train: New training data: specification, dataset, or arrays ``(x, y)``; ``(x, None)`` without labels.
         test: New test data, held out; labels for a part of them are better than none.
         target_accuracy: Accuracy to reach on the test data, in (0, 1].
-        original: Original data of the model, or their profile; without it no RESQUE_dist. ``replay`` needs the data.
+        original: Original data of the model, or their profile; without it no RESQUE_dist. ``replay`` needs the data,
+            and an extension takes them for it alone.
         new_task: Whether the data are a new task: the model gets a new head.
         extend: Whether the new task keeps the old classes: the head is widened.
         ledger: Ledger or its file; it gets the forecast.
@@ -152,9 +153,10 @@ def forecast(
         level=level,
         bundled=bundled_updates() if bundled_history else (),
     )
+    notes = [known.risk] if known.risk else []
     if (n := history.count_updates(is_new_task)) > len(updates):
-        note = f"learned from {len(updates):,} of {n:,} updates: those of this model, then the newest"
-        result = dataclasses.replace(result, notes=(*result.notes, note))
+        notes.append(f"learned from {len(updates):,} of {n:,} updates: those of this model, then the newest")
+    result = dataclasses.replace(result, notes=(*result.notes, *notes))
     is_tried = job.recipe.trains == STATISTICS and job.test.labeled  # one pass, nearly free
     steps = job.max_steps if is_tried else pilot_steps(job.max_steps)
     if steps and not starts_at_target(known.features, target_accuracy):
@@ -173,7 +175,7 @@ def _check_options(new_task: bool, extend: bool, labels: str, original: Any) -> 
         raise SettingError("a new head replaces the old classes and a widened one keeps them: choose one")
     if is_new_task and labels != "true":
         raise SettingError("a new task needs its labels: leave --labels out")
-    if is_new_task and original is not None:
+    if new_task and original is not None:
         raise SettingError("a new task has no original data to compare with: leave --original out")
 
 

@@ -296,8 +296,15 @@ class InputLoader:
         RetrainingJob.check_target(target_accuracy)
         if self.change != "shift" and recipe.trains in (STATISTICS, SCALES):
             raise SettingError(f"trains={recipe.trains} leaves a new head untrained: use trains=head, lora or all")
-        if recipe.replay and self.change != "shift":
-            raise SettingError("replay mixes in original data of the same classes: leave it out for a new task")
+        if recipe.replay and self.change == NEW_TASK:
+            raise SettingError(
+                "replay mixes in original data, whose classes a new head lacks: leave it out for a new task, or keep "
+                "the classes with --extend"
+            )
+        if self.change == EXTENSION and original is not None and not recipe.replay:
+            raise SettingError(
+                "an extension takes --original for replay alone: add replay=0.2 to the recipe, or leave it out"
+            )
         if recipe.replay and original is not None and is_profile(original):
             raise SettingError(
                 f"replay={recipe.replay:g} needs the original data, not their profile: name the data with --original"

@@ -15,7 +15,7 @@ from resque.indices.shift_features import shift_features
 from resque.ledger.records import Features, Forecast, StepCost, Update
 from resque.training.evaluation import check_data_fits_model
 from resque.training.job import RetrainingJob
-from resque.training.new_task import prepare_new_task
+from resque.training.new_task import forgetting_risk, prepare_new_task
 from resque.training.pilot import run_pilot
 from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import Recipe
@@ -34,6 +34,7 @@ class KnownUpdate:
     features: Features
     step_cost: StepCost
     overhead: EnergyReading
+    risk: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,10 @@ class Passes:
         """Compute the features of a new task; the model and the job of the result have the new head."""
         network = self.loader.network(None, job.seed)
         features, warm_up = self.loader.new_task_features(network, job, extend, self.layer, self.reduction, self.meter)
+        risk = forgetting_risk(network, job) if extend else None
         network, job = prepare_new_task(network, job, extend)
         step_cost = self._probe(network, job)
-        return KnownUpdate(network, job, features, step_cost, join_readings([warm_up, step_cost.reading]))
+        return KnownUpdate(network, job, features, step_cost, join_readings([warm_up, step_cost.reading]), risk)
 
     def by_recipe(self, known: KnownUpdate, recipe: Recipe) -> KnownUpdate:
         """Return what is known of the same update by another recipe, whose steps are probed."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 from resque.energy.grid import Grid, named_grid
 from resque.energy.meters import EnergyMeter, open_meter
 from resque.energy.price import Tariff
-from resque.errors import SettingError
+from resque.errors import ResqueWarning, SettingError
 from resque.forecasting.budget import CONFIDENCE, Budget
 from resque.forecasting.early_stopping import BudgetStop
 from resque.forecasting.evaluation.matching import check_settles
@@ -28,7 +29,7 @@ from resque.training.checkpoint import Checkpoint
 from resque.training.evaluation import check_data_fits_model
 from resque.training.from_scratch import ScratchComparison, compare_with_scratch
 from resque.training.job import RetrainingJob
-from resque.training.new_task import EXTENSION, NEW_TASK, prepare_new_task
+from resque.training.new_task import EXTENSION, NEW_TASK, forgetting_risk, prepare_new_task
 from resque.training.recipe import Recipe, recipe_to_dict
 from resque.training.retrain import retrain
 from resque.training.run import progress_text
@@ -289,20 +290,23 @@ class _Loaded:
         changed = None if forecast is None else forecast.shift_type
         extend = request.extend or (changed == EXTENSION and not request.new_task)
         new_head = request.new_task or extend or changed == NEW_TASK
-        if new_head and (request.original is not None or (request.new_task and request.extend)):
-            raise SettingError("--new-head and --extend stand alone: without --original, --from-scratch or each other")
+        if new_head and ((request.original is not None and not extend) or (request.new_task and request.extend)):
+            raise SettingError("--new-head and --extend stand alone: without --from-scratch or each other, and a new "
+                               "head without --original")  # fmt: skip
         check_labels(request.labels)
         loader = InputLoader(request.model, request.options, EXTENSION if extend else NEW_TASK if new_head else "shift")
         query = requested_job(request, loader, forecast)
         model = loader.network(None if new_head else query.train, query.seed)
         network, job = prepare_new_task(model, query, extend) if new_head else (model, query)
+        if extend and (risk := forgetting_risk(model, query)):
+            warnings.warn(risk, ResqueWarning, stacklevel=5)
         replayed = job.replayed if job.recipe.replay else None
         for data in filter(None, (job.train, job.test, job.original_test, replayed)):
             check_data_fits_model(network, data)
         if forecast is not None:
             check_settles(network, job, forecast)
         original = None
-        if request.original is not None:
+        if request.original is not None and not extend:
             original = loader.original_profile(network, request.original, request.layer, request.reduction)
         return cls(request, loader, forecast, model, query, network, job, extend, original)
 
@@ -382,7 +386,8 @@ class _Runner:
 
     def _with_files(self, result: Update, network: nn.Module, job: RetrainingJob, is_stored: bool) -> Update:
         def new_profile() -> Profile:
-            return self.loaded.loader.profile(network, job.train, self.layer, self.reduction)
+            data = job.trained_on if self.loaded.extend else job.train  # of old classes, too
+            return self.loaded.loader.profile(network, data, self.layer, self.reduction)
 
         source, cwd = self.request.original, self.request.cwd
         folder = cwd / self.request.folder(result)
