@@ -22,7 +22,7 @@ from resque.ledger.bundled import bundled_updates
 from resque.ledger.export import json_lines, read_json_lines
 from resque.ledger.importers.importer import ImportOptions, import_updates
 from resque.ledger.migration import modernize
-from resque.ledger.records import Estimate, ForecastRevision, Update
+from resque.ledger.records import Estimate, ForecastRevision, Update, Void
 from resque.ledger.serialization import from_dict
 from resque.ledger.store import Ledger
 from resque.ledger.validation import check_record
@@ -295,3 +295,34 @@ def test_error_of_the_ledger_stays_its_own(tmp_path):
     file.write_text("".join(json_lines([], [dataclasses.replace(whole_update(), model="other")])))
     with pytest.raises(LedgerError, match="another content"):
         import_updates(ledger, file)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"cost": {"epochs": 1e6}}, "cost.epochs"),
+        ({"stopped_by": "target", "target_accuracy": 0.99999, "reached": False}, "stopped_by"),
+        ({"started_utc": "2026-03-05T00:00:00+00:00", "created_utc": "2026-03-01T00:00:00+00:00"}, "created_utc"),
+        ({"curve": {"loss": "negative"}}, "curve.loss"),
+        ({"features": {"loss": -0.1}}, "features.loss"),
+        ({"grid": {"intensity_g_per_kwh": 1e300}}, "grid.intensity_g_per_kwh"),
+    ],
+)
+def test_content_that_no_run_can_have_is_refused(changes, field):
+    plain = copy.deepcopy(PLAIN["update"])
+    check_record(from_dict(Update, plain))
+    for name, value in changes.items():
+        if not isinstance(value, dict):
+            plain[name] = value
+        elif value.get("loss") == "negative":
+            plain["curve"]["loss"] = [-1.0] * len(plain["curve"]["steps"])
+        else:
+            plain[name] |= value
+    with pytest.raises(ValueError, match=f"^{re.escape(field)}"):
+        check_record(from_dict(Update, plain))
+
+
+@pytest.mark.parametrize("why", ["", "  ", "\n"])
+def test_tombstone_without_a_reason_is_refused(why):
+    with pytest.raises(ValueError, match="why is empty"):
+        check_record(Void("u1", "update", why, "2026-03-01T00:00:00+00:00"))

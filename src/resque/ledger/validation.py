@@ -13,7 +13,7 @@ from typing import Any
 
 from resque.energy.reading import EnergyReading
 from resque.ledger.components import COSTS, MEASURED, LearningCurve
-from resque.ledger.records import Forecast, Update
+from resque.ledger.records import Forecast, Update, Void
 from resque.types import Interval
 
 __all__ = ["check_record"]
@@ -25,12 +25,14 @@ _BOUNDS = {
     **dict.fromkeys(("index_rad", "floor_rad", "angle_to_parent_rad", "angle_to_root_rad"), _ANGLE),
     "task_index": (0.0, 1.5),  # one minus an adjusted Rand index, which is -0.5 at least
     **dict.fromkeys(("steps_per_epoch", "max_steps"), (1, math.inf)),
-    **dict.fromkeys(("loss", "seed", "scores", "alternatives", "recipe"), _ANY),
+    "intensity_g_per_kwh": (0.0, 5000.0),  # oil at a poor efficiency has some 1,500
+    **dict.fromkeys(("seed", "scores", "alternatives", "recipe"), _ANY),
 }
 """Name of a field → its bounds; any other number is 0 or more."""
 _TIMES = "started_utc", "created_utc"
 _INT64 = 2**63
 _ROUNDING = 1.0 + 1e-4  # published results have six digits
+_CLOCKS = datetime.timedelta(days=1)  # by which clocks of one run may differ
 _SLACK, _SLACK_S = 1.1, 1.0  # another tool's meter covers 95 % of the training at least, and cuts off seconds
 
 
@@ -118,6 +120,8 @@ def _contradictions(record: Any) -> Iterable[str]:
         return [f"low is {record.low}, above high, {record.high}"]
     if isinstance(record, Forecast):
         return [f"estimates has {name!r:.40}, which is no cost" for name in record.estimates if name not in COSTS]
+    if isinstance(record, Void) and not record.why.strip():
+        return ["why is empty, expected a reason"]
     return ()
 
 
@@ -130,6 +134,12 @@ def _of_update(update: Update) -> Iterator[str]:
         yield f"reached is {update.reached}, and the best accuracy {update.peak_accuracy} of {update.target_accuracy}"
     if cost.steps < curve.steps[-1]:
         yield f"cost.steps is {cost.steps}, less than those of the curve, {curve.steps[-1]}"
+    per_epoch = curve.steps_per_epoch
+    if per_epoch and cost.epochs is not None and cost.epochs > _SLACK * cost.steps / per_epoch + 1.0:
+        yield f"cost.epochs is {cost.epochs}, more than {cost.steps} steps of {per_epoch} an epoch"
+    if update.stopped_by == "target" and not update.reached:
+        yield "stopped_by is 'target', and the target was not reached"
+    yield from _of_times(update.started_utc, update.created_utc)
     if update.features.is_estimated:
         yield f"features.accuracy_method is {update.features.accuracy_method!r:.40}, expected {MEASURED!r}"
     if update.pilot_steps > cost.steps:
@@ -145,6 +155,16 @@ def _of_update(update: Update) -> Iterator[str]:
             yield f"{name} is {seconds}, more than the whole run, {energy.wall_s}"
     if cost.energy_kwh is not None and energy.energy_kwh is not None and cost.energy_kwh > _SLACK * energy.energy_kwh:
         yield f"cost.energy_kwh is {cost.energy_kwh}, more than the whole run, {energy.energy_kwh}"
+
+
+def _of_times(started_utc: str, created_utc: str) -> Iterator[str]:
+    """Yield that a run ended more than a day before it began; what is no time is told elsewhere."""
+    try:
+        started, created = (datetime.datetime.fromisoformat(text) for text in (started_utc, created_utc))
+        if created + _CLOCKS < started:
+            yield f"created_utc is {created_utc}, before started_utc, {started_utc}"
+    except (TypeError, ValueError, OverflowError):  # no time, with and without a zone, or beyond the last year
+        return
 
 
 def _of_curve(curve: LearningCurve) -> Iterator[str]:
