@@ -55,6 +55,7 @@ EQUIVALENT = {
     "c58bc212f38af4a1": "the deviates are symmetric about 0",
     "62a9809637b60a53": "the loop ends by itself one round earlier",
     "dfe15c6ca299297a": "only a copy to another device could block",
+    "16b2acde43faa386": "the iteration does not end when it has converged, but at its last round",
     "aca31ee4a49bc947": "NumPy infers the length for any negative number",
 }
 """Key of a mutant → why no test can tell it from its original."""

@@ -1,5 +1,6 @@
 """The learning-curve model: shape, fit, population, and predictions of known curves."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -267,3 +268,20 @@ def test_interval_before_the_first_step_takes_half_the_odds_of_the_paths(level):
         assert (high - low) / n == pytest.approx(within, abs=0.002)
         assert low + high == pytest.approx(n, abs=4)  # as much on either side
         assert estimate.upper == pytest.approx(level * n, abs=2)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5, 2.0])
+def test_prior_of_a_run_has_the_variance_of_a_gaussian_process_given_the_examples(offset):
+    """A run of another group, shift type and condition than all examples; its features are within their range."""
+    features = np.random.default_rng(1).normal(size=(7, 2))
+    model = CurveModel([curve(20, features=tuple(row), seed=k, condition=k) for k, row in enumerate(features)])
+    new = dict.fromkeys(("group", "shift_type", "condition"), "new")
+    asked = dataclasses.replace(model.examples[0], features=(offset / 4, -offset / 4), **new)
+    standard = (np.array([asked.features]) - features.mean(0)) / features.std(0)
+    itself = 4.0 + 3.0 * float((standard**2).sum()) / 2 + 1.0 + (1.0 + 0.15) + 0.3
+    across = model._kernel([asked], standard)[0]
+    expected = (
+        itself + 1.0 - across @ np.linalg.inv(model._kernel(model.examples, model._features) + np.eye(7)) @ across
+    )
+    _, covariance = model._prior(asked)
+    assert covariance == pytest.approx(model._covariance * expected, rel=1e-6)

@@ -189,3 +189,16 @@ def test_a_pilot_is_training_where_it_was_continued_and_asking_elsewhere(asked, 
     more = pilot.reading.wall_s * power if kwh is None else kwh
     assert math.isclose(asking.overhead_kwh, forecast.overhead.energy_kwh + more)
     assert asking.training_s == training.training_s == update.cost.wall_s
+
+
+@pytest.mark.parametrize("value", [1e-3, 0.2])
+def test_a_cost_that_the_pilot_did_not_measure_has_no_lower_bound(asked, value):
+    forecast, job = asked
+    small = Estimate(value, Interval(value / 2, value * 2, 0.8, ""), value * 2)
+    forecast = dataclasses.replace(forecast, estimates={**forecast.estimates, "gradient_norm": small})
+    pilot = pilot_of()
+    curve = dataclasses.replace(pilot.curve, gradient_norm=(None,) * 3, gradient_norm_last_batch=(None,) * 3)
+    pilot = dataclasses.replace(pilot, curve=curve)
+    steps = forecast.estimates["steps"].value
+    after = forecast_after_pilot(forecast, pilot, revision_of(100, steps, steps, steps, steps), job, ())
+    assert after.estimates["gradient_norm"].value == pytest.approx(value)

@@ -7,7 +7,8 @@ import pytest
 from doubles import ended_early, synthetic_update
 from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
-from resque.ledger.records import Estimate, ForecastRevision, LearningCurve, Pilot
+from resque.ledger.components import MEASURED
+from resque.ledger.records import Estimate, Features, ForecastRevision, LearningCurve, Pilot
 from resque.types import Interval
 
 
@@ -72,3 +73,11 @@ def test_time_and_accuracy_of_a_pilot_are_those_of_its_last_evaluation():
     curve = LearningCurve((0, 5, 10), (0.5, 0.7, 0.6), nothing, (0.0, 0.4, 0.9), nothing, nothing, nothing, 20)
     pilot = Pilot(10, 0, "identity", curve, EnergyReading(1.0, None, {}, {}, "clock"), 0.1)
     assert (pilot.training_s, pilot.accuracy) == (0.9, 0.6)
+
+
+@pytest.mark.parametrize(("method", "kept"), [(MEASURED, (0.7, 1.1)), ("estimated", (0.4, 1.2))])
+def test_a_measurement_takes_the_place_of_an_estimate_alone(method, kept):
+    error = None if method == MEASURED else 0.7
+    features = Features(None, 0.7, 1.1, accuracy_method=method, accuracy_error_logit=error).measured(0.4, 1.2)
+    assert (features.accuracy, features.loss) == kept
+    assert (features.accuracy_method, features.accuracy_error_logit) == (MEASURED, None)
