@@ -9,7 +9,7 @@ from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
 from resque.errors import SettingError
 from resque.forecasting.budget import Budget, decide
-from resque.forecasting.costs import price_estimate
+from resque.forecasting.costs import price_estimate, price_with_labels
 from resque.ledger.records import Estimate, Features, Forecast, LearningCurve, MissingLabels, Pilot, StepCost
 from resque.reporting.markdown import decision_markdown
 from resque.types import Interval
@@ -161,3 +161,9 @@ def test_a_pilot_is_advised_once_the_data_have_labels():
     assert ": `--pilot 100`" in decide(forecast(), near).reasons[-1]
     lacking = dataclasses.replace(forecast(), missing_labels=MissingLabels(train=1))
     assert ": once the data have labels, `--pilot 100`" in decide(lacking, near).reasons[-1]
+
+
+@pytest.mark.parametrize("prices", [{"per_hour": 10.0}, {"per_kwh": 0.2}, {"per_hour": 10.0, "per_kwh": 0.2}])
+def test_labels_alone_are_no_price_where_the_training_has_one_that_is_unknown(prices):
+    unknown = forecast(without=("wall_s", "energy_kwh"))
+    assert price_with_labels(unknown, Tariff(**prices, per_label=0.5)) is None
