@@ -52,7 +52,7 @@ class Way:
     """A way to forecast with learning curves.
 
     Attributes:
-        milestones: Which milestones reweight the paths.
+        milestones: Names of the milestones that reweight the paths.
         drift: Deviation of the drift.
         share: Share of the paths within an interval, as a function of its nominal coverage.
     """

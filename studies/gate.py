@@ -46,7 +46,7 @@ class Decided(NamedTuple):
 
     Attributes:
         budget: Optimizer steps.
-        when: When it was decided, and from what.
+        when: Time and basis of the decision.
         shift_type: Shift type of the update.
         affordable: Whether it reached its target within the budget.
         code: Exit code.

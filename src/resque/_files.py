@@ -115,7 +115,7 @@ def read_lines(path: str | Path, expected: str = "a text", newline: str | None =
 
     Args:
         path: File in UTF-8.
-        expected: What the file should be, for error messages.
+        expected: Description of the right file, for error messages.
         newline: As for :func:`open`.
 
     Raises:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resque.energy.reading import EnergyReading
-from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, MEASURED, Comparison, Option, choose
+from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, Comparison, Option, choose
+from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate
 from resque.types import Interval
 

@@ -108,7 +108,10 @@ def test_profile_cannot_be_replayed(calls, cnn, folder, original):
     assert not list(folder.glob("updates/*"))
 
 
-@pytest.mark.parametrize(("change", "says"), [("new_task", "leave it out for a new task"), ("extend", "name them")])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [("new_task", "leave it out for a new task"), ("extend", "name them, not their profile, with --original")],
+)
 def test_new_task_replays_nothing(calls, cnn, change, says):
     for call in calls:
         with pytest.raises(SettingError, match=says):

@@ -11,7 +11,8 @@ import resque
 from doubles import ReplayMeter
 from resque.energy.price import Tariff
 from resque.forecasting.budget import Budget
-from resque.forecasting.comparison import BY_HISTORY, MEASURED
+from resque.forecasting.comparison import BY_HISTORY
+from resque.ledger.components import MEASURED
 from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
 from resque.workflows.compare import decide_comparison

@@ -52,7 +52,7 @@ def extend_reading(reading: EnergyReading, wall_s: float, what: str) -> EnergyRe
     Args:
         reading: Reading of the window.
         wall_s: Seconds of the whole.
-        what: What was done outside the window, for the note.
+        what: Description of the work outside the window, for the note.
 
     Example:
         >>> whole = extend_reading(EnergyReading(1.0, 2.0, {"cpu": 2.0}, {"cpu": "measured"}, "meter"), 4.0, "imports")

@@ -14,12 +14,13 @@ from resque._format import (
 )
 from resque._plain import Serializable
 from resque.energy.reading import EnergyReading
+from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate
 
-__all__ = ["BY_HISTORY", "BY_PILOT", "MEASURED", "Comparison", "Option", "choose"]
+__all__ = ["BY_HISTORY", "BY_PILOT", "Comparison", "Option", "choose"]
 
-MEASURED, BY_PILOT, BY_HISTORY = "measured", "pilot", "history"
-"""How an option is known: it was done on a copy; its first steps were; or earlier updates tell it."""
+BY_PILOT, BY_HISTORY = "pilot", "history"
+"""How an option is known that was not measured to its end: by its first steps, or by earlier updates."""
 _FORGETTING = 0.02
 _COMPARED = "price", "energy_kwh", "wall_s"
 
@@ -30,8 +31,8 @@ class Option(Serializable):
 
     Attributes:
         id: Id of its forecast in the ledger, for ``resque retrain --forecast ID``; for what needs none, its rung.
-        rung: What is trained: ``"nothing"``, ``"norm"``, ``"head"``, ``"lora"``, ``"all"`` or ``"scratch"``.
-        name: What is done, in words.
+        rung: Trained part of the model: ``"nothing"``, ``"norm"``, ``"head"``, ``"lora"``, ``"all"`` or ``"scratch"``.
+        name: Description for people.
         model: Model that it starts from.
         recipe: Settings of the recipe; empty where nothing is trained.
         chance: Probability of reaching the target.
@@ -41,7 +42,7 @@ class Option(Serializable):
         labels: Number of labeled training samples that it needs.
         original_accuracy: Accuracy on the original test data afterwards, or after the pilot; None if unknown.
         trainable_share: Share of the parameters that are trained; None if unknown.
-        note: What else there is to know, such as why it was dropped; may be empty.
+        note: Further remark, such as the reason for which it was dropped; may be empty.
     """
 
     id: str
@@ -77,7 +78,7 @@ class Comparison(Displayable):
         nearest: Id of the option that comes nearest where none suffices; None otherwise.
         by: Name of the cost that decides: the price, else energy, else time.
         level: Smallest chance that suffices, and nominal coverage of the intervals.
-        asking: What the comparison itself took.
+        asking: Time and energy of the comparison itself.
         currency: Currency of the price.
         original_accuracy: Accuracy on the original test data before anything is done; None if unknown.
         notes: Remarks for the reader.

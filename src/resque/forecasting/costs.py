@@ -274,7 +274,7 @@ def estimates_by_step(
         step_cost: Cost of a step.
         grid: Electricity grid; None leaves carbon out.
         spread: Variation of the time per step, see :func:`widen_by_step_time`.
-        measured_by: What measured the time per step.
+        measured_by: Name of the measurement of the time per step.
         spent_steps: Number of steps whose cost is known, see :func:`widen_by_step_time`.
 
     Example:
@@ -299,7 +299,7 @@ def widen_by_step_time(
     Args:
         cost: Forecast that allows for the uncertainty of steps alone.
         spread: Variation of the time per step; None leaves the interval as it is and says so.
-        measured_by: What measured the time per step.
+        measured_by: Name of the measurement of the time per step.
         spent: Part of the cost that has been measured already, and is not uncertain.
     """
     value, upper, interval = cost.value, cost.upper, cost.interval

@@ -176,7 +176,7 @@ def total_steps(
         target: Target accuracy.
         evaluations: Steps of all evaluations to come.
         level: Nominal coverage of the interval.
-        guarantee: What the interval promises.
+        guarantee: Promise of the interval, in words.
         share: Share of the paths within the interval; None takes the level.
     """
     after = bisect.bisect_left(evaluations, prediction.median_if_reached(target))
@@ -193,7 +193,7 @@ def best_accuracy(prediction: CurvePrediction, level: float, guarantee: str) -> 
     Args:
         prediction: Paths of the evaluations.
         level: Nominal coverage of the interval.
-        guarantee: What the interval promises.
+        guarantee: Promise of the interval, in words.
     """
     value, low, high = (prediction.best_accuracy(share) for share in (0.5, (1.0 - level) / 2.0, (1.0 + level) / 2.0))
     return Estimate(value, Interval(low, high, level, guarantee))

@@ -129,7 +129,7 @@ class Features(Serializable):
         scores: Baseline scores, by the names of :func:`resque.indices.baselines.scores.baseline_scores`; a score that
             is not finite is read back from a ledger as None.
         task_index: RESQUE_task in [0, 1] after the warm-up; None unless the update is a new task.
-        accuracy_method: How the accuracy is known: ``"measured"``, or ``"estimated without labels: "`` and the method.
+        accuracy_method: Origin of the accuracy: ``"measured"``, or ``"estimated without labels: "`` and the method.
         accuracy_error_logit: Standard error of an estimated accuracy on the logit scale; None if it was measured.
 
     Example:

@@ -25,7 +25,7 @@ def show_plan(plan: "CalibrationPlan", grid: "Grid | None", is_default_target: b
     """Show the candidates for calibration runs and an upper bound on the cost.
 
     Args:
-        plan: What :func:`resque.workflows.calibration_plan.plan_calibration` returned.
+        plan: Result of :func:`resque.workflows.calibration_plan.plan_calibration`.
         grid: Electricity grid that the cost is computed with.
         is_default_target: Whether the target is 3 % below the clean accuracy because none was named.
     """

@@ -60,7 +60,7 @@ class CalibrationResult:
 
     Attributes:
         runs: The runs.
-        outcomes: What each of them tells of the targets.
+        outcomes: Information of each of them about the targets.
         readiness: Whether a forecast can be asked for now; None without any run.
     """
 

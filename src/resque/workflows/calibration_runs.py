@@ -49,7 +49,7 @@ class CalibrationRuns:
     Attributes:
         updates: All runs of its request in the ledger, oldest first.
         new: Number of these that were done now.
-        ended: Why there are no more.
+        ended: Reason for which there are no more.
         by_limit: Whether a limit of the calibration was the reason.
     """
 

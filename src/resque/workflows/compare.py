@@ -23,13 +23,12 @@ from resque.forecasting.budget import BEYOND, UNSURE, WITHIN, Budget, Decision, 
 from resque.forecasting.comparison import BY_PILOT, Comparison
 from resque.forecasting.intervals import check_level
 from resque.forecasting.selection import updates_to_learn_from
-from resque.indices.profile import Profile
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.store import Ledger
 from resque.models.weights import fingerprint
 from resque.training.recipe import Recipe
 from resque.workflows.forecast import LEDGER
-from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+from resque.workflows.inputs import InputLoader, ModelOptions, is_profile, load_recipe
 from resque.workflows.keeping import check_fields
 from resque.workflows.passes import Passes
 from resque.workflows.trials import Comparing
@@ -152,7 +151,7 @@ def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budge
 
 def _data_to_mix_in(loader: InputLoader, original: Any) -> LabeledDataset | None:
     """Return labeled original data; None for a profile, or without labels."""
-    if original is None or isinstance(original, Profile) or str(original).endswith(".safetensors"):
+    if original is None or is_profile(original):
         return None
     data = original if isinstance(original, LabeledDataset) else loader.data(original, for_training=False)
     return data if data.labeled else None

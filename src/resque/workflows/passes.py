@@ -89,7 +89,7 @@ class Passes:
         """Train the first steps of the update; return the forecast after them, and the state to go on from.
 
         Args:
-            known: What is known of the update.
+            known: Knowledge of the update from passes and probe.
             forecast: Forecast before its pilot.
             steps: Steps of the pilot.
             history: The user's own finished updates.

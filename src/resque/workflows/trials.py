@@ -3,17 +3,18 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from resque.energy.clock import now
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading, join_readings
-from resque.errors import ResqueError
-from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, MEASURED, Comparison, Option, choose
+from resque.errors import ResqueError, TooFewUpdatesError
+from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, Comparison, Option, choose
 from resque.forecasting.costs import price_estimate
 from resque.forecasting.forecaster import forecast_from_features
+from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate, Features, Forecast, Update
 from resque.ledger.store import Ledger
 from resque.models.inference import device_of
@@ -78,10 +79,13 @@ class Comparing:
         trials: list[_Trial] = []
         if nothing.chance < 1.0:
             with_scratch = self.passes.loader.spec is not None
-            job = self.known.job
+            job, pending = self.known.job, self.history.forecasts(pending=True)
+            stored = {each.pilot.identity: each for each in reversed(pending) if each.pilot is not None}
             for way in ways_to_update(self.known.network, job.recipe, job.replayed is not None, with_scratch):
                 try:
-                    trials.append(self._begin(way))
+                    trials.append(self._begin(way, stored))
+                except TooFewUpdatesError:
+                    raise
                 except ResqueError as error:
                     notes.append(f"{way.name}: not compared: {error}")
             self._pilots(trials)
@@ -122,13 +126,17 @@ class Comparing:
         best, name = self._measured(accuracy), self.passes.loader.name
         return Option(NOTHING, NOTHING, "Do nothing", name, {}, reached, costs, best, MEASURED, 0, kept, 0.0)
 
-    def _begin(self, way: Way) -> _Trial:
-        """Forecast a way from features and history; one that is stored with its pilot is taken as it is."""
+    def _begin(self, way: Way, stored: Mapping[str, Forecast]) -> _Trial:
+        """Forecast a way from features and history; one that is stored with its pilot is taken as it is.
+
+        Args:
+            way: The way.
+            stored: Identity of a run → the pending forecast that has its pilot.
+        """
         known = self._from_scratch(way) if way.rung == SCRATCH else self.passes.by_recipe(self.known, way.recipe)
         parent = fingerprint(known.network)
-        stored = self._stored(run_identity(parent, known.job))
-        if stored is not None:
-            return _Trial(way, known, stored, is_stored=True, note="from the ledger: `resque ledger void` asks anew")
+        if (found := stored.get(run_identity(parent, known.job))) is not None:
+            return _Trial(way, known, found, is_stored=True, note="from the ledger: `resque ledger void` asks anew")
         forecast = forecast_from_features(
             self.updates,
             known.job,
@@ -153,10 +161,6 @@ class Comparing:
         return self.passes.by_recipe(
             dataclasses.replace(self.known, network=network, job=job, features=features), way.recipe
         )
-
-    def _stored(self, identity: str) -> Forecast | None:
-        pending = self.history.forecasts(pending=True)
-        return next((each for each in pending if each.pilot is not None and each.pilot.identity == identity), None)
 
     def _pilots(self, trials: Sequence[_Trial]) -> None:
         """Make pilots in rounds, each for the better half of those before."""
@@ -185,10 +189,9 @@ class Comparing:
         """
         if time.monotonic() + pilot_s > self.ends_at:
             return "no time for its pilot" if not trial.steps else f"no time beyond a pilot of {trial.steps} steps"
-        best = next((each for each in trials if each.forecast.id == self._choose(trials)[0]), None)
-        if best is None or best is trial:
-            return ""
-        if best.forecast.pilot is None:
+        chosen = self._choose(trials)[0]
+        best = next((each for each in trials if each.forecast.id == chosen), None)
+        if best is None or best is trial or best.forecast.pilot is None:
             return ""
         rest_s = best.forecast.estimates["wall_s"].value - best.forecast.pilot.training_s
         if not best.has_ended and rest_s > pilot_s:
@@ -201,6 +204,7 @@ class Comparing:
         begun = None if kept is None else load_checkpoint(kept)
         trial.forecast, state = self.passes.pilot(trial.known, trial.forecast, steps, self.updates, begun)
         keep_pilot(self.history, trial.forecast, state)
+        trial.note = ""  # of an earlier round
 
     def _survivors(self, alive: Sequence[_Trial]) -> list[_Trial]:
         """Return the better half of those that may arrive; the others get a note."""

@@ -10,12 +10,13 @@ from torch import nn
 from resque.errors import ModelError
 from resque.models.batchnorm import has_running_statistics
 from resque.models.layers import dense_names, head_name
+from resque.training.finetuning import STATISTICS
 from resque.training.recipe import RECIPES, Recipe
 
 __all__ = ["NOTHING", "SCRATCH", "Way", "ways_to_update"]
 
-NOTHING, NORM, HEAD, LORA, ALL, SCRATCH = "nothing", "norm", "head", "lora", "all", "scratch"
-"""Rungs: what is trained."""
+NOTHING, HEAD, LORA, ALL, SCRATCH = "nothing", "head", "lora", "all", "scratch"
+"""Rungs: the trained part of a model; beside them the statistics of normalization."""
 _REPLAY = 0.2
 _RATES = 10.0, 0.1  # times the recipe's
 _FASTEST = 1e-2  # learning rate
@@ -26,8 +27,8 @@ class Way:
     """A way to update a model.
 
     Attributes:
-        rung: What is trained.
-        name: What is done, in words.
+        rung: Trained part of the model.
+        name: Description for people.
         recipe: Recipe of the training.
         needs_labels: Whether it needs labels of the training data.
     """
@@ -56,7 +57,9 @@ def ways_to_update(
     """
     plain, whole = (dataclasses.replace(recipe, **changed) for changed in ({"augmentation": ()}, {"trains": "all"}))
     if has_running_statistics(model):
-        yield Way(NORM, "Re-estimate normalization", dataclasses.replace(plain, trains=NORM), needs_labels=False)
+        yield Way(
+            STATISTICS, "Re-estimate normalization", dataclasses.replace(plain, trains=STATISTICS), needs_labels=False
+        )
     if _has_head(model):
         yield Way(HEAD, "Retrain the head", dataclasses.replace(plain, trains=HEAD))
     yield Way(ALL, "Retrain all layers", whole)
