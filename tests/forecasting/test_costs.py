@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from doubles import synthetic_update
 from power_law import forecast_for, history, runs
 from resque.energy.grid import Grid
 from resque.forecasting.costs import (
     StepTimeSpread,
+    cost_that_grows,
     rescale_with_steps,
     scale,
     step_time_drift,
     step_time_spread,
     widen_by_step_time,
 )
+from resque.forecasting.history import ForecastQuery, update_group
 from resque.ledger.records import Estimate, LearningCurve
 from resque.types import Interval
 
@@ -66,6 +69,24 @@ def test_costs_that_grow_with_steps_follow_them(job):
         assert grown.value == pytest.approx(factor * steps.value, rel=0.3)
         assert grown.interval.low <= factor * steps.interval.low * 1.2
         assert grown.interval.high >= factor * steps.interval.high * 0.8
+
+
+@pytest.mark.parametrize("runs_known", [3, 4, 8])
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.95])
+def test_spread_of_few_runs_widens_by_student_t(runs_known, level):
+    """Where the steps are certain, the interval is that of a mean of logarithms with one degree of freedom less."""
+    rates = np.geomspace(0.01, 0.04, runs_known)
+    made = []
+    for i, rate in enumerate(rates):
+        update, nothing = synthetic_update(f"g{i}", index=0.5, steps=100), (None, None)
+        curve = LearningCurve((0, 100), (0.5, 0.9), nothing, nothing, (0.0, 100.0 * rate), nothing, nothing, 10)
+        made.append(dataclasses.replace(update, curve=curve))
+    query = ForecastQuery(made[0].features, 0.9, update_group(made[0]), "gaussian", "p", "d", 1000)
+    steps = Estimate(100.0, Interval(100.0, 100.0, level, ""), 100.0)
+    grown, logs = cost_that_grows("gradient_norm", steps, made, query), np.log(100.0 * rates)
+    expected = np.exp(stats.t.interval(level, runs_known - 1, logs.mean(), logs.std(ddof=1)))
+    assert grown.value == pytest.approx(np.exp(logs.mean()))
+    assert (grown.interval.low, grown.interval.high) == pytest.approx(tuple(expected))
 
 
 def test_zero_intensity_gives_zero_carbon(job):
