@@ -69,6 +69,15 @@ def test_h_score_matches_its_definition(data):
     assert h_score(moments_of(*data)) == pytest.approx(np.trace(np.linalg.pinv(whole) @ between), rel=1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e-2, 1e3, 1e6])
+@pytest.mark.parametrize("score", [h_score, shrunk_h_score, gbc])
+def test_separability_does_not_depend_on_the_unit_of_the_features(score, scale):
+    """Also where a feature does not vary within a class, so that a floor stands in for its variance."""
+    rows, labels = drawn()
+    rows[:, 0] = 1e-4 * labels
+    assert score(moments_of(scale * rows, labels)) == pytest.approx(score(moments_of(rows, labels)), rel=1e-6)
+
+
 def test_h_score_is_maximal_on_noise_with_few_samples_but_shrunk_h_score_is_not():
     rows, _ = drawn(n=30, d=40)
     labels = np.arange(30) % 3

@@ -82,6 +82,7 @@ def test_empty_moments_and_changed_width_raise():
     for name in ("mean", "means", "covariance"):
         with pytest.raises(RepresentationError, match="no representations yet"):
             getattr(moments, name)
+    assert (moments.width, moments.n) == (0, 0)
     moments.update([[1.0, 2.0]], [0])
     with pytest.raises(RepresentationError, match="width 3 after some of width 2"):
         moments.update([[1.0, 2.0, 3.0]], [0])

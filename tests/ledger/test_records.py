@@ -3,12 +3,15 @@
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from doubles import ended_early, synthetic_update
+from doubles import ended_early, synthetic_forecast, synthetic_update
 from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
 from resque.ledger.components import MEASURED
-from resque.ledger.records import Estimate, Features, ForecastRevision, LearningCurve, Pilot
+from resque.ledger.records import Estimate, Features, Forecast, ForecastRevision, LearningCurve, Pilot
+from resque.ledger.serialization import from_dict
 from resque.types import Interval
 
 
@@ -81,3 +84,19 @@ def test_a_measurement_takes_the_place_of_an_estimate_alone(method, kept):
     features = Features(None, 0.7, 1.1, accuracy_method=method, accuracy_error_logit=error).measured(0.4, 1.2)
     assert (features.accuracy, features.loss) == kept
     assert (features.accuracy_method, features.accuracy_error_logit) == (MEASURED, None)
+
+
+@given(st.integers(2, 100), st.integers(1, 50))
+def test_two_points_are_not_yet_forgotten_whatever_the_rounding(correct, hundreds):
+    """Accuracies are counts of test samples, so that a drop may be exactly two points."""
+    update, samples = synthetic_update("u", index=0.5, steps=100), 100 * hundreds
+    before, two_points, more = ((correct * hundreds - lost) / samples for lost in (0, 2 * hundreds, 2 * hundreds + 1))
+    for after, is_forgotten in ((two_points, False), (more, True)):
+        changed = dataclasses.replace(update, original_accuracy_before=before, original_accuracy_after=after)
+        assert bool(changed.forgetting) is is_forgotten
+
+
+def test_forecast_stored_before_bundled_updates_were_counted_has_none():
+    stored = synthetic_forecast(synthetic_update("u", index=0.5, steps=100)).to_dict()
+    del stored["n_bundled"]
+    assert from_dict(Forecast, stored).n_bundled == 0
