@@ -1,4 +1,4 @@
-"""Small networks of the paper's three families for gray images, from the blocks of timm and torchvision.
+"""Small networks of the paper's three families, most for gray images, from the blocks of timm and torchvision.
 
 One more has no normalization. They have 70,000 to 150,000 parameters, few enough for two processor cores.
 """
@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.models.vgg import VGG, make_layers
 
 
-def small_resnet(num_classes: int = 10) -> nn.Module:
+def small_resnet(num_classes: int = 10, in_chans: int = 1) -> nn.Module:
     """Build a ResNet of four blocks (16, 32, 64, 64 channels) after a stem of three convolutions; 150,000 parameters.
 
     Like the paper's ResNet18 it has no pooling after the stem; its last feature maps have 4 × 4 positions.
@@ -18,13 +18,18 @@ def small_resnet(num_classes: int = 10) -> nn.Module:
         BasicBlock,
         (1, 1, 2),
         num_classes=num_classes,
-        in_chans=1,
+        in_chans=in_chans,
         channels=(16, 32, 64),
         stem_type="deep",
         stem_width=8,
     )
     model.maxpool = model.layer4 = nn.Identity()
     return model
+
+
+def color_resnet(num_classes: int = 22) -> nn.Module:
+    """Build :func:`small_resnet` for color images."""
+    return small_resnet(num_classes, in_chans=3)
 
 
 def small_vgg(num_classes: int = 10) -> nn.Module:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from resque.data.shifts import SHIFT_TYPES
 
 FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
-GLYPHS = "studies/cache/glyphs"
+GLYPHS, PHOTOGRAPHS = "studies/cache/glyphs", "studies/cache/photographs"
 NETWORKS = "studies/networks.py"
 NOISES = ("gaussian", "blur", "salt_pepper")
 WRONG_LABELS = ("relabel", "pair_flip")
@@ -286,6 +286,23 @@ def kinds_study(network: str) -> ShiftStudy:
     )
 
 
+def photographs_study() -> ShiftStudy:
+    """Return a study of every shift type on patches of color photographs, cut by ``studies/photographs.py``."""
+    train, test = f"npz:{PHOTOGRAPHS}/train.npz", f"npz:{PHOTOGRAPHS}/test.npz"
+    return dataclasses.replace(
+        kinds_study("color_resnet"),
+        name="photographs",
+        train=train,
+        test=test,
+        shifts=tuple(
+            condition
+            for level in KIND_LEVELS[:2]
+            for condition in conditions_by_level(train, test, (*KINDS, *COLOR_ONLY), (level,))
+        ),
+        seeds=(1,),
+    )
+
+
 TASKS = {
     "fashion": FASHION_SMALL,
     "digits": ("digits@28px@train", "digits@28px@test"),
@@ -441,6 +458,8 @@ PRESETS = {
     ),
     # every shift type, with and without batch norm, and what may predict the cost
     "kinds": Preset(shifts=tuple(map(kinds_study, ("small_resnet", "plain_cnn"))), block=len(KINDS)),
+    # the same on color photographs, with one network and one seed
+    "photographs": Preset(shifts=(photographs_study(),)),
     # Fashion-MNIST with the paper's networks at their size, for short visits to a GPU
     "gpu": Preset(
         shifts=(

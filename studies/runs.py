@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from glyphs import render
-from presets import PILOT_SEEDS, PRESETS, Preset, Shifted, ShiftStudy, TaskStudy
+from photographs import cut
+from presets import PHOTOGRAPHS, PILOT_SEEDS, PRESETS, Preset, Shifted, ShiftStudy, TaskStudy
 from resque.ledger.migration import SCORES, modernize_scores
 from resque.workflows.engine import ExperimentTask, Row, read_rows, run_tasks
 from shift_rows import retrain_for_shift, score_adapted_model, train_from_scratch, train_original
@@ -170,6 +171,8 @@ def make_rows(
     if pilot:
         preset, folder, cache = pilot_preset(preset), cache / "pilot" / name, cache / "pilot"
     render(data_specs(preset))
+    if any(PHOTOGRAPHS in spec for spec in data_specs(preset)):
+        cut(Path(PHOTOGRAPHS))
     rows = defaultdict[str, list[Row]](list)
     with Progress(console=Console(stderr=True)) as progress:
         for file, tasks in plan(preset, cache / name):

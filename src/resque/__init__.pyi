@@ -17,6 +17,7 @@ from .errors import ResqueError as ResqueError
 from .forecasting.comparison import Comparison as Comparison, Option as Option
 from .forecasting.budget import Budget as Budget, Decision as Decision, decide as decide
 from .forecasting.forecaster import forecast_from_features as forecast_from_features
+from .indices.class_report import ClassErrors as ClassErrors, ClassReport as ClassReport
 from .indices.compute_profile import profile as profile
 from .indices.distribution import resque_dist as resque_dist
 from .indices.angles import SplitHalves as SplitHalves
@@ -62,6 +63,7 @@ from .training.stopping import stop_epoch as stop_epoch
 from .types import Interval as Interval
 from .workflows.calibrate import calibrate as calibrate
 from .workflows.compare import compare as compare
+from .workflows.explain import explain as explain
 from .workflows.forecast import forecast as forecast
 from .workflows.inputs import ModelOptions as ModelOptions
 from .workflows.recording import Recording as Recording, record as record

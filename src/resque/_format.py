@@ -2,12 +2,13 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 from resque.types import Interval
 
 __all__ = [
     "COST_NAMES", "NOT_MEASURED", "describe_error", "format_cost", "format_estimate", "format_interval",
-    "format_number", "format_price", "format_probability", "format_share", "printable", "scale_and_unit",
+    "format_list", "format_number", "format_price", "format_probability", "format_share", "printable", "scale_and_unit",
 ]  # fmt: skip
 
 _SCALES = {
@@ -46,6 +47,16 @@ def printable(text: str, keep: str = "") -> str:
         new\x1b[2Jdata\u202enpz\n
     """
     return _UNPRINTABLE.sub(lambda found: found[0] if found[0] in keep else ascii(found[0])[1:-1], text)
+
+
+def format_list(texts: Sequence[str]) -> str:
+    """Return texts as a list in a sentence.
+
+    Example:
+        >>> format_list(["head", "LoRA", "all layers"])
+        'head, LoRA and all layers'
+    """
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def describe_error(error: BaseException) -> str:

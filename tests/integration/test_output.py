@@ -344,3 +344,23 @@ def test_classes_are_the_outputs_of_the_model(cli, folder, monkeypatch, command)
         code, _, err = cli(f"{command} --model net.py:build --classes {classes} --json")
         assert code == 0, err
         assert built[-1][-1].out_features == classes
+
+
+@pytest.mark.parametrize(
+    "command", ["--help", "forecast --help", "ledger list --help", "doctor", "ledger list", "ledger export"]
+)
+def test_a_reader_that_goes_away_is_no_error(folder, command):
+    """As with ``| head``: nobody reads the rest, and there is nothing to tell."""
+    ledger = Ledger(folder / "resque.db")
+    ledger.extend([update for _, update in named("a")])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "resque", *command.split()],
+        cwd=folder,
+        env=environment_of_a_user(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read().decode() == ""
+    process.stderr.close()
+    process.wait()

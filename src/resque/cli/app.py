@@ -25,6 +25,7 @@ from resque.cli.compare import compare
 from resque.cli.demo import demo
 from resque.cli.dist import dist
 from resque.cli.doctor import doctor
+from resque.cli.explain import explain
 from resque.cli.forecast import forecast
 from resque.cli.init import init
 from resque.cli.profile import profile
@@ -60,6 +61,8 @@ class _Group(TyperGroup):
         except (Exception, KeyboardInterrupt):  # the exits of this program are among them, as typer.Exit
             raise
         except BaseException as stop:
+            if isinstance(stop.__context__, BrokenPipeError):  # nobody reads on, as after `| head`
+                raise
             raise ModelError(f"code of the model or the data ended the command ({describe_error(stop)}); expected a "
                              "result: take the exit out of it") from stop  # fmt: skip
 
@@ -85,7 +88,7 @@ app = typer.Typer(
 )
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (demo, doctor, init),
-    "Index": (profile, dist, task),
+    "Index": (profile, dist, explain, task),
     "Update": (calibrate, forecast, compare, retrain, report),
 }
 for _panel, _commands in _PANELS.items():
