@@ -18,7 +18,7 @@ LIBRARIES += ("matplotlib.figure", "sklearn.datasets", "sklearn.cluster", "jinja
 LIBRARIES += ("resque.cli", "resque.workflows.update", "resque.workflows.calibrate", "resque.reporting.html")
 LIBRARIES += ("resque.ledger.importers.importer", "resque.forecasting.prediction")
 LIBRARIES += ("resque.workflows.inputs", "resque.workflows.project", "PIL.PngImagePlugin", "codecarbon")
-LONGEST_S = 120
+LONGEST_S = 300
 """Seconds after which a command ends by itself, as a hung one."""
 
 

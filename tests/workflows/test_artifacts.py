@@ -91,7 +91,7 @@ def test_model_that_could_not_be_written_is_written_by_resuming(folder, monkeypa
     }  # fmt: skip
     real, failing = artifacts.save_weights, []
 
-    def full(model, path):
+    def full(model, path, *names):
         failing.append(path)
         raise DataError(f"{path} cannot be written: No space left on device")
 
@@ -132,10 +132,10 @@ def test_model_whose_folder_does_not_take_it_is_kept_elsewhere(folder, monkeypat
 
     real = artifacts.save_weights
 
-    def full(model, path):
+    def full(model, path, *names):
         if path.parent.name == "new":
             raise DataError(f"{path} cannot be written: No space left on device")
-        real(model, path)
+        real(model, path, *names)
 
     monkeypatch.setattr(artifacts, "save_weights", full)
     with pytest.raises(
@@ -173,10 +173,10 @@ def test_error_names_the_place_of_the_model_and_of_the_entry(folder, monkeypatch
     places["temporary"].mkdir()
     real = artifacts.save_weights
 
-    def save(model, path):
+    def save(model, path, *names):
         if path.parent.resolve() in [places[name] for name in full]:
             raise DataError(f"cannot write '{path}': No space left on device; name another place")
-        real(model, path)
+        real(model, path, *names)
 
     def add(self, update):
         raise LedgerError("database or disk is full")

@@ -2,13 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 import resque
 from resque.data.loading import load_data
-from resque.errors import DataError, ProfileMismatchError
+from resque.errors import DataError, ModelError, ProfileMismatchError
 from resque.indices.profile_file import read_profile_file
+from resque.models.weights import read_class_names
+from resque.workflows.inputs import InputLoader
 
 pytestmark = pytest.mark.filterwarnings("ignore::resque.errors.ResqueWarning")
 NET = (
@@ -93,3 +97,31 @@ def test_names_that_are_no_texts_are_refused(tmp_path, broken, monkeypatch):
     monkeypatch.setattr("resque.indices.profile.json.dumps", lambda value: broken if value == ("a",) else "{}")
     with pytest.raises(DataError, match="class_names is"):
         profile.save(tmp_path / "p.safetensors")
+
+
+@pytest.mark.parametrize("new", [("ant", "dog"), ("ape", "dog"), ("zebra", "aardvark", "cat")])
+def test_names_travel_with_the_weights_through_an_extension_and_a_shift(named, folder, new):
+    """Later data name their classes in another order: each sample keeps the output that its class got."""
+    names, added = NAMES[0], [name for name in new if name not in NAMES[0]]
+    x = np.random.default_rng(1).integers(0, 256, (30, 8, 8), dtype=np.uint8)
+    np.savez("more.npz", x=x, y=np.array(new)[np.arange(30) % len(new)])
+    shared = {"ledger": "r.db", "meter": resque.ClockMeter(), "recipe": "train-adam,fixed_epochs=1"}
+    resque.update("net.py:build", named(names), named(names), 0.99, out="first", **shared)
+    first = resque.ModelOptions(weights="first/model.safetensors")
+    resque.update("net.py:build", "npz:more.npz", "npz:more.npz", 0.99, extend=True, out="second",
+                  options=first, **shared)  # fmt: skip
+    weights = folder / "second/model.safetensors"
+    assert read_class_names(weights) == (*names, *sorted(added))
+    loader = InputLoader("net.py:build", resque.ModelOptions(weights=weights))
+    for spec in (named(names), "npz:more.npz"):
+        data = loader.data(spec)
+        assert data.class_names == (*names, *sorted(added))
+        words = np.load(spec.removeprefix("npz:"))["y"]
+        assert [data.class_names[label] for label in data.labels] == words.tolist()
+
+
+@pytest.mark.parametrize("broken", ["", "{}", "[1]", "null", '"ab"', '["a"', "[" * 9999])
+def test_names_of_weights_that_are_no_texts_are_refused(tmp_path, broken):
+    save_file({"w": torch.ones(2)}, tmp_path / "w.safetensors", {"class_names": broken})
+    with pytest.raises(ModelError, match="class_names is"):
+        read_class_names(tmp_path / "w.safetensors")

@@ -1,13 +1,15 @@
 """Weights files without pickled code, and the fingerprint of a model."""
 
 import hashlib
+import json
 import os
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -15,7 +17,9 @@ from resque._files import write_atomically
 from resque._sizes import check_expansion, check_memory, stored_bytes
 from resque.errors import ModelError
 
-__all__ = ["check_weights", "fingerprint", "load_state", "read_weights", "save_weights", "write_tensors"]
+__all__ = [
+    "check_weights", "fingerprint", "load_state", "read_class_names", "read_weights", "save_weights", "write_tensors",
+]  # fmt: skip
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -89,11 +93,40 @@ def check_weights(model: nn.Module) -> None:
         )
 
 
-def save_weights(model: nn.Module, path: Path) -> None:
-    """Write the state dict of a model as safetensors, atomically."""
+def save_weights(model: nn.Module, path: Path, class_names: Sequence[str] = ()) -> None:
+    """Write the state dict of a model as safetensors, atomically; names of its classes go into the metadata."""
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     with write_atomically(path) as scratch:
-        write_tensors(state, scratch)
+        write_tensors(state, scratch, {"class_names": json.dumps(class_names)} if class_names else None)
+
+
+def read_class_names(path: Path) -> tuple[str, ...]:
+    """Return the names of a model's classes that are kept with its weights; none if there are none.
+
+    Raises:
+        ModelError: They are no list of texts.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_weights(nn.Linear(4, 2), Path(folder) / "w.safetensors", ("cat", "dog"))
+        ...     read_class_names(Path(folder) / "w.safetensors")
+        ('cat', 'dog')
+    """
+    if path.suffix != ".safetensors" or not os.path.isfile(path):
+        return ()
+    try:
+        with safe_open(path, "pt") as file:
+            written = (file.metadata() or {}).get("class_names", "[]")
+    except (SafetensorError, OSError):  # read_weights says what is wrong
+        return ()
+    try:
+        names = json.loads(written)
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"{path}: class_names is {written!r:.40}; expected a JSON list of texts in the metadata")
+    return tuple(names)
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -46,7 +46,7 @@ def draw(report: "ClassReport", picture: Path) -> None:
 
     from resque.reporting.figures import STYLE
 
-    with mpl.rc_context(STYLE), write_atomically(picture) as scratch:
+    with mpl.rc_context(STYLE), write_atomically(picture) as scratch:  # type: ignore[arg-type]
         figure = _confusions(report)
         figure.savefig(scratch, format=picture.suffix[1:].lower(), bbox_inches="tight", dpi=150)
 

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,10 +68,10 @@ def save_update(
     update: Update,
     model: nn.Module,
     folder: Path,
-    ledger: Ledger,
+    ledger: Ledger | None,
     lineage: Lineage,
     make_profile: Callable[[], Profile],
-    is_stored: bool = False,
+    class_names: Sequence[str] = (),
 ) -> Update:
     """Write the updated model and its profiles, then the ledger entry.
 
@@ -83,16 +83,16 @@ def save_update(
         update: Measured update.
         model: Model after the update.
         folder: Folder of the files.
-        ledger: Ledger of the entry.
+        ledger: Ledger of the entry; None if it holds the entry, and the files could not be written before.
         lineage: Lineage of the model before the update.
         make_profile: Function that makes the profile of the updated model.
-        is_stored: Whether the ledger holds the entry, and its files could not be written before.
+        class_names: Names of the model's classes, in the order of its outputs.
 
     Returns:
         The entry.
     """
     try:
-        save_weights(model, folder / MODEL)
+        save_weights(model, folder / MODEL, class_names)
         if update.stopped_by == "diverged":
             warnings.warn("the run diverged: the updated model has no profile", ResqueWarning, stacklevel=2)
         else:
@@ -102,26 +102,26 @@ def save_update(
                 lineage.origin.save(folder / ORIGIN)
             update = lineage.add_angles(update, profile)
     except Exception as error:
-        outcome = "" if (folder / MODEL).is_file() else _keep_elsewhere(model, update)
+        outcome = "" if (folder / MODEL).is_file() else _keep_elsewhere(model, update, class_names)
         try:
-            if not is_stored:
+            if ledger is not None:
                 keep_update(ledger, update)
         except LedgerError as unwritten:
             outcome += f"; {unwritten}"
         if outcome:
             raise DataError(f"{error}{outcome}") from error
         raise
-    if not is_stored:
+    if ledger is not None:
         keep_update(ledger, update)
     return update
 
 
-def _keep_elsewhere(model: nn.Module, update: Update) -> str:
+def _keep_elsewhere(model: nn.Module, update: Update, class_names: Sequence[str]) -> str:
     """Write a model whose folder took it not to the current folder, or to the temporary one; tell what came of it."""
     for folder in ("", tempfile.gettempdir()):
         with contextlib.suppress(DataError, OSError):  # the current folder may be gone
             path = Path(folder).absolute() / f"model-{update.id}.safetensors"
-            save_weights(model, path)
+            save_weights(model, path, class_names)
             return f"; the updated model is kept in {path}"
     return (
         f"; no model was kept, because no other folder takes it, and update {update.id} has the costs alone: free "

@@ -29,7 +29,7 @@ from resque.models.class_names import class_names_of
 from resque.models.inference import device_of
 from resque.models.loading import fresh_model, load_model, move_to_device, usable_device
 from resque.models.registry import build_model, has_random_weights, preprocessing_for
-from resque.models.weights import fingerprint
+from resque.models.weights import fingerprint, read_class_names
 from resque.training.finetuning import SCALES, STATISTICS
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK
@@ -130,9 +130,11 @@ class InputLoader:
 
     @functools.cached_property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the model's classes; empty if it has none. A callable is called for it."""
+        """Names of the model's classes; empty if it has none. Those kept with its weights go before its own."""
         if isinstance(self.model, nn.Module):
             return class_names_of(self.model)
+        if self.options.weights is not None and (names := read_class_names(Path(self.options.weights))):
+            return names
         if has_random_weights(self.model):
             return ()
         return class_names_of(build_model(self.model, classes=self.options.classes, download=self.options.download))

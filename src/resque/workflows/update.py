@@ -392,4 +392,5 @@ class _Runner:
         source, cwd = self.request.original, self.request.cwd
         folder = cwd / self.request.folder(result)
         lineage = Lineage.of(self.loaded.original, cwd / source if isinstance(source, str | Path) else None)
-        return save_update(result, network, folder, self.history, lineage, new_profile, is_stored)
+        ledger = None if is_stored else self.history
+        return save_update(result, network, folder, ledger, lineage, new_profile, job.train.class_names)
