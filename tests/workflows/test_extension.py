@@ -16,6 +16,7 @@ from resque.errors import DataError, ResqueWarning, SettingError
 from resque.ledger.store import Ledger
 from resque.models.heads import replace_head
 from resque.models.networks import small_cnn
+from resque.models.weights import read_weights
 from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.new_task import forgetting_risk, prepare_new_task
@@ -148,6 +149,31 @@ def test_replay_goes_from_forecast_and_pilot_to_the_update(calls, model, folder)
     assert (done.replay_data, done.pilot_steps, done.cost.samples) == (old.name, 3, 300)
     assert done.original_accuracy_before == evaluate_dataset(model, kept)[0]
     assert resque.Profile.load(folder / "new/profile.safetensors").sums.keys() == {*ALL}
+
+
+@pytest.mark.filterwarnings("ignore::resque.errors.ResqueWarning")
+@pytest.mark.parametrize("replay", [0.0, 0.5])
+def test_interrupted_extension_resumes_to_the_same_model(calls, model, folder, monkeypatch, replay):
+    class StopError(Exception):
+        pass
+
+    def stop(progress):
+        if progress.step > 12:  # after the first epoch, whose end has a checkpoint
+            raise StopError
+
+    _, update = calls
+    asked = {"extend": True, "recipe": f"train-adam,max_epochs=3,evaluate_every=2,replay={replay}"}
+    asked |= {"original": digits_of("train", [*OLD])} if replay else {}
+    job = digits_of("train", [*NEW]), digits_of("test", [*NEW]), 0.9999
+    with monkeypatch.context() as patch:
+        patch.setattr("resque.workflows.update.progress_text", stop)
+        with pytest.raises(StopError):
+            update(model, *job, out=folder / "new", checkpoint_every_s=0.0, **asked)
+    resumed = update(model, *job, out=folder / "new", resume=True, **asked)
+    whole = update(model, *job, out=folder / "whole", **{**asked, "ledger": folder / "other.db"})
+    assert resumed.resumed == 1
+    assert (resumed.child, resumed.curve.accuracy) == (whole.child, whole.curve.accuracy)
+    assert read_weights(folder / "new/model.safetensors")["12.weight"].shape[0] == 10
 
 
 @pytest.mark.parametrize("original", ["profile", "data"])
