@@ -25,6 +25,7 @@ COST_NAMES = {
     "energy_kwh": "energy",
     "carbon_kg": "CO2e",
     "flops": "operations",
+    "price": "price",
 }
 NOT_MEASURED = "–"
 _UNPRINTABLE = re.compile(

@@ -100,7 +100,7 @@ def test_an_update_shows_costs_energy_carbon_and_how_it_ran(shown, pair):
     )  # fmt: skip
     out, err = shown(tables.show_update, update, software_carbon_intensity(update))
     for text in (
-        "steps 50", "price of the whole run", "evaluation and in-run forecasts (excluded) 1 s",
+        "steps 50", "price, evaluation and asking included", "evaluation and in-run forecasts (excluded) 1 s",
         "accuracy on the original data 0.990 → 0.900", "CO2e per update, ", "× PUE 1.5 × I 400 g/kWh",
         "best accuracy during the run: 0.9900", "1 % of the parameters were trained",
         "interrupted and resumed: 2 times", "angle of its profile from the parent's 0.1000 rad",

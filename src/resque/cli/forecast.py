@@ -114,7 +114,7 @@ def forecast(
             original=original, new_task=task is not None and not extend, extend=extend, ledger=ledger,
             recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, labels=labels,
             layer=layer, reduction=reduction, shift_type=shift_type, seed=seed,
-            pilot=0 if pilot is None else pilot, level=confidence,
+            pilot=0 if pilot is None else pilot, level=confidence, budget=budget,
             bundled_history=not no_bundled, country=country, intensity=intensity, pue=pue,
             options=model_options(weights, classes, device, limit, data_root, download),
         )  # fmt: skip
@@ -135,10 +135,10 @@ def _show(
     page: Path | None,
 ) -> None:
     """Print a forecast and its decision, and append the decision to a Markdown page."""
-    from resque.forecasting.costs import price_estimate
+    from resque.forecasting.price import forecast_price
     from resque.reporting import console, markdown, tables
 
-    price, missing = price_estimate(result.estimates, tariff), result.missing_labels
+    price, missing = forecast_price(result, tariff), result.missing_labels
     of_labels = tariff.price_of_labels(missing.total)
     if as_json:
         low, high = (grams / 1000.0 for grams in hardware.during(result.estimates["wall_s"].value))

@@ -12,7 +12,13 @@ from resque._format import (
     format_probability,
 )
 from resque.data.spec import shorten_data
-from resque.forecasting.evaluation.settlement import is_covered
+from resque.forecasting.evaluation.settlement import (
+    PRICE,
+    comparable_cost,
+    comparable_estimate,
+    is_covered,
+    settled_tariff,
+)
 from resque.ledger.records import Forecast, ForecastRevision, Update
 from resque.reporting import sentences
 
@@ -48,9 +54,13 @@ def overview_display(settled: Sequence[tuple[Forecast, Update]]) -> Display:
 def settled_display(forecast: Forecast, update: Update) -> Display:
     """Describe forecast, interval, measured cost and error of every cost of one update."""
     rows = []
-    for cost, estimate in forecast.estimates.items():
+    for cost in (*forecast.estimates, PRICE):
+        estimate = comparable_estimate(forecast, update, cost)
+        if estimate is None:
+            continue
         value, interval, _ = format_estimate(cost, estimate.value, estimate.interval, None)
-        measured = format_cost(cost, getattr(update.cost, cost)) + ("" if update.reached else "+")
+        known = comparable_cost(forecast, update, cost) if cost == PRICE else getattr(update.cost, cost)
+        measured = format_cost(cost, known) + ("" if update.reached else "+")
         error, covered = (each(forecast, update, cost) for each in (sentences.format_error, sentences.covered_mark))
         rows.append((COST_NAMES[cost], value, interval, measured, error, covered))
     index, forgetting = sentences.format_index(update), sentences.format_forgetting(update)
@@ -65,6 +75,8 @@ def settled_display(forecast: Forecast, update: Update) -> Display:
             1, f"{forecast.pilot.summary}; the update {'continued it' if update.pilot_steps else 'began anew'}"
         )
     lines += filter(None, [update.saving, update.forgetting])
+    if tariff := settled_tariff(forecast, update):
+        lines.append(f"price in {tariff.currency}: training, evaluation and the forecast itself")
     if not update.reached:
         lines.append("+ target not reached: the cost of reaching it is higher")
     lines.append(f"coverage: {forecast.estimates['steps'].interval.guarantee}")
