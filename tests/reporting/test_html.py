@@ -50,7 +50,7 @@ def test_every_panel_has_labeled_axes_with_units(tmp_path):
         panels = len(re.findall(r'id="axes_\d+"', drawing))
         assert len(labels) >= 2 * panels
         assert "#000000" not in drawing
-    for label in ("measured time [s]", "forecast energy [mWh]", "measured steps", "RESQUE_dist [rad]"):
+    for label in ("measured time [s]", "forecast energy [Wh]", "measured steps", "RESQUE_dist [rad]"):
         assert f">{label}</text>" in page
 
 

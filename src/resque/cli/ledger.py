@@ -80,7 +80,7 @@ def ledger_show(
     if isinstance(found, Update):
         tables.show_update(found, software_carbon_intensity(found))
     else:
-        tables.show_forecast(found)
+        tables.show_forecast(found, details=True)
     if pair:
         tables.show_settled([pair])
 

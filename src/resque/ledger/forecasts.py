@@ -11,10 +11,13 @@ from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.price import Spending, Tariff
 from resque.energy.reading import EnergyReading, energy_share
+from resque.ledger import decision
 from resque.ledger.components import Estimate, Features, MissingLabels, Pilot, StepCost
 from resque.types import StoredFloat
 
 __all__ = ["Forecast"]
+
+_DECIDING = "steps", "wall_s", "energy_kwh", "carbon_kg"
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class Forecast(Displayable):
         replay_data: Specification of the original data that the update mixes in; None without replay.
         tariff: Tariff that it was asked with; None if not specified.
         price: Price by that tariff, of training, evaluation and asking once; None if unknown.
+        expected_forgetting: Accuracy on the original data that earlier updates of this model lost which trained the
+            same parts, their median; None if it was not measured.
     """
 
     id: str
@@ -87,6 +92,7 @@ class Forecast(Displayable):
     replay_data: str | None = None
     tariff: Tariff | None = None
     price: Estimate | None = None
+    expected_forgetting: float | None = None
 
     def asking(self, continued: bool) -> Spending:
         """Return time and energy of computing the forecast.
@@ -104,13 +110,42 @@ class Forecast(Displayable):
             more_kwh = energy_share(self.step_cost.reading, pilot.reading.wall_s)
         return Spending(wall_s, energy_kwh).plus(Spending(pilot.reading.wall_s, more_kwh))
 
-    def _display(self) -> Display:
+    @property
+    def decision(self) -> str:
+        """What to do, in plain words: costs, chance, what is free, what it would lose and the remedy."""
+        if not self.estimates["steps"].value:
+            known = self.features.accuracy
+            at = "at the target" if known is None else f"at accuracy {known:.3g}"
+            return f"Do nothing: the model is {at} already, and {self.target_accuracy:g} is asked for."
+        costs = decision.costs_in_words(self.estimates, self.price, self.tariff)
+        outcome = decision.outcome_in_words(self.probability_reached, self.target_accuracy, self.pilot)
+        parts = [f"{decision.action(self.recipe)}: {costs}, {outcome}."]
+        parts += ["Not reliable enough to decide."] if self.reliability_issues else []
+        parts.append(decision.free_in_words(self.features, self.recipe))
+        parts.append(decision.loss_in_words(self.expected_forgetting, self.recipe))
+        return " ".join(filter(None, parts))
+
+    def display(self, details: bool = False) -> Display:
+        """Describe the forecast for people: the decision, the costs that decide, and reasons not to rely on it.
+
+        Args:
+            details: Whether every cost is shown, also those that decide nothing.
+        """
         level = f"{next((each.interval.level for each in self.estimates.values()), self.level):.0%}"
+        shown = {cost: each for cost, each in self.estimates.items() if details or cost in _DECIDING}
+        rows = [(COST_NAMES[c], *format_estimate(c, e.value, e.interval, e.upper)) for c, e in shown.items()]
+        if self.price is not None and self.tariff is not None:
+            cells = format_estimate("price", self.price.value, self.price.interval, self.price.upper)
+            rows.append((f"price, {self.tariff.currency}", *cells))
         probability = format_probability(self.probability_reached)
-        lines = [f"probability of reaching the target within {self.max_steps:,} steps: {probability}"]
+        lines = [
+            f"forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}",
+            f"probability of reaching the target within {self.max_steps:,} steps: {probability}",
+        ]
         lines += [self.pilot.summary] if self.pilot else []
         lines += ["not reliable enough for a decision:"] if self.reliability_issues else []
         lines += [f"- {issue}" for issue in self.reliability_issues]
-        title = f"Forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}"
-        rows = [(COST_NAMES[c], *format_estimate(c, e.value, e.interval, e.upper)) for c, e in self.estimates.items()]
-        return Display(title, ("cost", "forecast", f"{level} interval", f"{level} upper bound"), rows, lines)
+        return Display(self.decision, ("cost", "forecast", f"{level} interval", f"{level} upper bound"), rows, lines)
+
+    def _display(self) -> Display:
+        return self.display()

@@ -28,6 +28,7 @@ from resque.ledger.components import (
     Pilot,
     StepCost,
 )
+from resque.ledger.decision import FORGETTING
 from resque.ledger.forecasts import Forecast
 
 __all__ = [
@@ -41,8 +42,6 @@ WOULD_NOT_REACH = BY_BUDGET + "would not reach"
 """Value of :attr:`Update.stopped_by` for a run whose revised forecast gave up the target."""
 BY_USER = "the user"
 """Value of :attr:`Update.stopped_by` for a run that the user's own training loop ended."""
-
-_FORGETTING = 0.02 + 1e-9  # two points, whatever the rounding
 
 
 @dataclass(frozen=True)
@@ -208,11 +207,11 @@ class Update(Displayable):
             'accuracy on the original data fell by 5.0 points: replay=0.2 in the recipe mixes original data in'
         """
         before, after, replay = self.original_accuracy_before, self.original_accuracy_after, self.recipe.get("replay")
-        if before is None or after is None or not (replay or before - after > _FORGETTING):
+        if before is None or after is None or not (replay or before - after > FORGETTING):
             return None
         change = f"{'fell' if after < before else 'rose'} by {100 * abs(before - after):.1f} points"
         fact = f"accuracy on the original data {change}{f' with replay={replay}' if replay else ''}"
-        if not before - after > _FORGETTING:
+        if not before - after > FORGETTING:
             return fact
         more = "a larger share mixes more of them in" if replay else "replay=0.2 in the recipe mixes original data in"
         return f"{fact}: {more}"

@@ -7,8 +7,10 @@ from resque._display import Display
 from resque._format import (
     COST_NAMES,
     NOT_MEASURED,
+    format_column,
     format_cost,
     format_estimate,
+    format_like,
     format_probability,
 )
 from resque.data.spec import shorten_data
@@ -19,6 +21,7 @@ from resque.forecasting.evaluation.settlement import (
     is_covered,
     settled_tariff,
 )
+from resque.ledger.decision import trained_part
 from resque.ledger.records import Forecast, ForecastRevision, Update
 from resque.reporting import sentences
 
@@ -36,19 +39,20 @@ MAIN_COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
 
 def overview_display(settled: Sequence[tuple[Forecast, Update]]) -> Display:
     """Describe forecast and measured costs of several updates, one row per update."""
-    rows = []
-    for forecast, update in settled:
-        cells = [sentences.format_shift(update)]
-        for cost in MAIN_COSTS:
-            estimate, measured = forecast.estimates.get(cost), getattr(update.cost, cost)
+    cells = [[sentences.format_shift(update)] for _, update in settled]
+    for cost in MAIN_COSTS:
+        forecasts = [e.value if (e := forecast.estimates.get(cost)) else None for forecast, _ in settled]
+        measured = [getattr(update.cost, cost) for _, update in settled]
+        texts = format_column(cost, [*forecasts, *measured])
+        for row, (forecast, update), value, text, found in zip(
+            cells, settled, measured, texts, texts[len(settled) :], strict=False
+        ):
             marks = f"{'' if update.reached else '+'}{'*' if is_covered(forecast, update, cost) is False else ''}"
-            cells.append(format_cost(cost, None if estimate is None else estimate.value))
-            cells.append(format_cost(cost, measured) + ("" if measured is None else marks))
-        rows.append(cells)
+            row += [text, found + ("" if value is None else marks)]
     columns = [f"{COST_NAMES[cost]}, {which}" for cost in MAIN_COSTS for which in ("forecast", "measured")]
     lines = ["* outside the prediction interval; + target not reached, so the cost of reaching it is higher"]
     lines += [sentences.caveat_sentence([forecast for forecast, _ in settled])] if settled else []
-    return Display("Forecast and measured", ("update", *columns), rows, lines)
+    return Display("Forecast and measured", ("update", *columns), cells, lines)
 
 
 def settled_display(forecast: Forecast, update: Update) -> Display:
@@ -60,7 +64,7 @@ def settled_display(forecast: Forecast, update: Update) -> Display:
             continue
         value, interval, _ = format_estimate(cost, estimate.value, estimate.interval, None)
         known = comparable_cost(forecast, update, cost) if cost == PRICE else getattr(update.cost, cost)
-        measured = format_cost(cost, known) + ("" if update.reached else "+")
+        measured = format_like(cost, known, estimate.value) + ("" if update.reached else "+")
         error, covered = (each(forecast, update, cost) for each in (sentences.format_error, sentences.covered_mark))
         rows.append((COST_NAMES[cost], value, interval, measured, error, covered))
     index, forgetting = sentences.format_index(update), sentences.format_forgetting(update)
@@ -127,29 +131,31 @@ def seeds_display(seeds: "SeedVariability") -> Display:
 def updates_display(updates: Sequence[Update]) -> Display:
     """Describe every update: data, index, steps, accuracies and time."""
     rows = []
-    for update in updates:
+    n, seconds = len(updates), [update.cost.wall_s for update in updates]
+    times = format_column("wall_s", [*seconds, *(update.evaluation_s for update in updates)])
+    for update, *took in zip(updates, times, times[n:], strict=False):
         steps = sentences.format_index(update), format_cost("steps", update.cost.steps)
         accuracies = sentences.format_accuracies(update), sentences.format_forgetting(update)
-        times = (format_cost("wall_s", seconds) for seconds in (update.cost.wall_s, update.evaluation_s))
-        rows.append((shorten_data(update.train_data), update.stopped_by, *steps, *accuracies, *times))
+        trained = trained_part(update.recipe, update.from_scratch)
+        rows.append((shorten_data(update.train_data), trained, update.stopped_by, *steps, *accuracies, *took))
     accuracies = "test accuracy", "accuracy on the original data"
-    columns = "data", "stopped by", "RESQUE_dist", "steps", *accuracies, "time", "evaluation"
+    columns = "data", "trained", "stopped by", "RESQUE_dist", "steps", *accuracies, "time", "evaluation"
     lines = ["Costs are of the training steps alone. Accuracies are those before and after the update."]
-    return Display("Every update", columns, rows, lines, text_columns=2)
+    return Display("Every update", columns, rows, lines, text_columns=3)
 
 
 def energy_display(updates: Sequence[Update]) -> Display:
     """Describe energy and emissions of every update with region, carbon intensity and method."""
     rows = []
-    for update in updates:
+    costs = [format_column(c, [getattr(update.cost, c) for update in updates]) for c in ("energy_kwh", "carbon_kg")]
+    for update, *took in zip(updates, *costs, strict=True):
         region, intensity = "none", NOT_MEASURED
         if (grid := update.grid) is not None:
             pue = "" if grid.pue == 1.0 else f" × PUE {grid.pue:g}"
             region, intensity = grid.region, f"{grid.intensity_g_per_kwh:.0f}{pue}"
         method = "; ".join(filter(None, (sentences.format_methods(update.energy), update.energy.note)))
-        costs = (format_cost(cost, getattr(update.cost, cost)) for cost in ("energy_kwh", "carbon_kg"))
         data = shorten_data(update.train_data)
-        rows.append((data, region, method, intensity, *costs, sentences.format_carbon(update)))
+        rows.append((data, region, method, intensity, *took, sentences.format_carbon(update)))
     columns = "data", "region", "method", "g CO2e/kWh", "energy", "CO2e", "SCI per update"
     lines = [
         "Energy and CO2e are of the training steps. SCI per update is of the whole run with embodied emissions.",

@@ -17,6 +17,7 @@ from resque.energy.reading import extend_reading
 from resque.errors import SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.forecaster import forecast_from_features
+from resque.forecasting.forgetting import expected_forgetting
 from resque.forecasting.history import starts_at_target
 from resque.forecasting.intervals import check_level
 from resque.forecasting.price import priced
@@ -165,7 +166,8 @@ def forecast(
         result, state = passes.pilot(known, result, steps, updates)
     waited_s = time.perf_counter() - began_s - (result.pilot.reading.wall_s if result.pilot else 0.0)
     overhead = extend_reading(result.overhead, waited_s, "imports, loading, evaluations and fits")
-    result = dataclasses.replace(result, overhead=overhead)
+    forgotten = expected_forgetting(updates, parent, result.recipe)
+    result = dataclasses.replace(result, overhead=overhead, expected_forgetting=forgotten)
     history.add(result := result if budget is None else priced(result, budget.tariff))
     if state is not None:
         keep_pilot(history, result, state)
