@@ -247,7 +247,8 @@ def show_ledger(
     columns = "update", "data", "trained", "index", "accuracy", "steps", "time", "energy", "CO2e"
     budget = "; ! ended by its budget" if any(_outcome_mark(update) == "!" for update in updates) else ""
     lines = [
-        f"trained: all layers, or a part, or from scratch; +old: with old data mixed in; index in rad; accuracy before → after; * target not reached{budget}; full names: --json"
+        "trained: all layers, a part, or from scratch; +old: with old data mixed in; index in rad; "
+        f"accuracy before → after; * target not reached{budget}; full names: --json"
     ]
     n, forecasts, settled = counts["updates"], counts["forecasts"], counts["settled"]
     if len(updates) < n:
