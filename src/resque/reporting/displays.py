@@ -11,6 +11,7 @@ from resque._format import (
     format_cost,
     format_estimate,
     format_like,
+    format_price,
     format_probability,
 )
 from resque.data.spec import shorten_data
@@ -21,7 +22,7 @@ from resque.forecasting.evaluation.settlement import (
     is_covered,
     settled_tariff,
 )
-from resque.ledger.decision import trained_part
+from resque.ledger.decision import action, trained_part
 from resque.ledger.records import Forecast, ForecastRevision, Update
 from resque.reporting import sentences
 
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from resque.forecasting.evaluation.settlement import Settlement
 
 __all__ = [
-    "MAIN_COSTS", "energy_display", "overview_display", "predictors_display", "revisions_display", "seeds_display",
-    "settled_display", "updates_display",
+    "MAIN_COSTS", "comparison_display", "energy_display", "newest_comparison", "overview_display",
+    "predictors_display", "revisions_display", "seeds_display", "settled_display", "updates_display",
 ]  # fmt: skip
 
 MAIN_COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
@@ -53,6 +54,46 @@ def overview_display(settled: Sequence[tuple[Forecast, Update]]) -> Display:
     lines = ["* outside the prediction interval; + target not reached, so the cost of reaching it is higher"]
     lines += [sentences.caveat_sentence([forecast for forecast, _ in settled])] if settled else []
     return Display("Forecast and measured", ("update", *columns), cells, lines)
+
+
+def newest_comparison(pending: Sequence[Forecast]) -> list[Forecast]:
+    """Return the newest pending forecasts of one question; empty if no question has two.
+
+    Args:
+        pending: Pending forecasts, oldest first. Those of one model name, data and target are of one question.
+    """
+    questions: dict[tuple[str, str, str, float], list[Forecast]] = {}
+    for each in pending:
+        asked = each.model, each.train_data, each.test_data, each.target_accuracy
+        questions[asked] = [*questions.pop(asked, []), each]
+    return next((ways for ways in reversed(questions.values()) if len(ways) > 1), [])
+
+
+def comparison_display(ways: Sequence[Forecast]) -> Display:
+    """Describe pending forecasts of one question beside each other, the likeliest first."""
+    ordered = sorted(ways, key=lambda each: (-each.probability_reached, each.estimates["steps"].value))
+    costs = [
+        format_column(cost, [e.value if (e := way.estimates.get(cost)) else None for way in ordered])
+        for cost in ("steps", "wall_s", "energy_kwh")
+    ]
+    rows = []
+    for way, *took in zip(ordered, *costs, strict=True):
+        accuracy = NOT_MEASURED if way.best_accuracy is None else f"{way.best_accuracy.value:.3f}"
+        price = format_price(way.price.value, way.tariff.currency) if way.price and way.tariff else NOT_MEASURED
+        doubt = "" if not way.reliability_issues else " *"
+        rows.append((f"{action(way.recipe)}{_rate(way, ordered)}{doubt}", accuracy,
+                     format_probability(way.probability_reached), *took, price, way.id))  # fmt: skip
+    first = ordered[0]
+    title = f"Ways to accuracy {first.target_accuracy:g} on {shorten_data(first.train_data)}"
+    columns = "way", "best accuracy", "chance", "steps", "time", "energy", "price", "forecast"
+    lines = ["* not reliable enough for a decision"] if any(way.reliability_issues for way in ordered) else []
+    return Display(title, columns, rows, lines)
+
+
+def _rate(way: Forecast, ways: Sequence[Forecast]) -> str:
+    """Return the learning rate of a way, if others do the same at another rate."""
+    rates = {each.recipe.get("learning_rate") for each in ways if action(each.recipe) == action(way.recipe)}
+    return f", rate {way.recipe['learning_rate']:g}" if len(rates) > 1 and "learning_rate" in way.recipe else ""
 
 
 def settled_display(forecast: Forecast, update: Update) -> Display:
