@@ -49,7 +49,7 @@ def test_every_known_part_is_said_and_no_unknown_one(name, steps, chance, priced
     assert line.startswith(f"{action}: about ")
     assert re.search(r" (\d+|>99|<1)% likely to reach 0\.9\.", line)
     assert ("0.04 EUR" in line) is priced
-    assert ("is free and gives" in line) is (free is not None and name != "norm")
+    assert ("is free and gives" in line) is (free is not None and free > 0.5 and name != "norm")
     assert ("points on the old data" in line) is (lost is not None and lost > 0.02 + 1e-9)
     assert ("Not reliable enough" in line) is bool(doubts)
     text = str(forecast)

@@ -113,8 +113,8 @@ class Life(Displayable):
     def sentence(self) -> str:
         """The life in a sentence or two."""
         total = self.total
-        costs = [_cells("energy_kwh", [total.energy_kwh])[0], _cells("carbon_kg", [total.carbon_kg])[0]]
-        costs += [f"{_cells('price', [price])[0]} {currency}" for currency, price in total.prices.items()]
+        costs = [*_cells("energy_kwh", [total.energy_kwh]), *_cells("carbon_kg", [total.carbon_kg])]
+        costs += [_cells("price", [price], currency)[0] for currency, price in total.prices.items()]
         text = f"So far {', '.join(cost for cost in costs if not cost.startswith(NOT_MEASURED)) or 'unknown costs'}."
         left = self.left_kwh
         if left is None or self.yearly_kwh is None:
@@ -150,9 +150,9 @@ class Life(Displayable):
         return [f"reuse took {reuse} for updates that arrived; as many trainings from scratch: {scratch} ({factor} ×)"]
 
 
-def _cells(cost: str, totals: Sequence[Total]) -> list[str]:
+def _cells(cost: str, totals: Sequence[Total], unit: str = "") -> list[str]:
     """Return sums in one unit, each with how much of it is known."""
-    texts = format_column(cost, [total.value for total in totals])
+    texts = [f"{text} {unit}".rstrip() for text in format_column(cost, [total.value for total in totals])]
     return [
         text if total.is_complete or total.value is None else f"{text} ({total.known} of {total.of} known)"
         for text, total in zip(texts, totals, strict=True)

@@ -63,9 +63,9 @@ def outcome_in_words(probability: float, target_accuracy: float, pilot: Pilot | 
 
 
 def free_in_words(features: Features, recipe: Mapping[str, Any]) -> str:
-    """Return what is free and what it gives; empty where it is unknown, or what the recipe does itself."""
+    """Return what is free and what it gives; empty where it is unknown or no gain, or what the recipe does itself."""
     accuracy = features.free_accuracy
-    if accuracy is None or recipe.get("trains") == "norm":
+    if accuracy is None or accuracy <= (features.accuracy or 0.0) or recipe.get("trains") == "norm":
         return ""
     return f"Re-estimating normalization (trains=norm) is free and gives {accuracy:.2g}."
 

@@ -57,7 +57,7 @@ def overview_display(settled: Sequence[tuple[Forecast, Update]]) -> Display:
 
 
 def newest_comparison(pending: Sequence[Forecast]) -> list[Forecast]:
-    """Return the newest pending forecasts of one question; empty if no question has two.
+    """Return the newest pending forecasts of one question, the likeliest first; empty if no question has two.
 
     Args:
         pending: Pending forecasts, oldest first. Those of one model name, data and target are of one question.
@@ -66,27 +66,27 @@ def newest_comparison(pending: Sequence[Forecast]) -> list[Forecast]:
     for each in pending:
         asked = each.model, each.train_data, each.test_data, each.target_accuracy
         questions[asked] = [*questions.pop(asked, []), each]
-    return next((ways for ways in reversed(questions.values()) if len(ways) > 1), [])
+    ways = next((ways for ways in reversed(questions.values()) if len(ways) > 1), [])
+    return sorted(ways, key=lambda each: (-each.probability_reached, each.estimates["steps"].value))
 
 
 def comparison_display(ways: Sequence[Forecast]) -> Display:
-    """Describe pending forecasts of one question beside each other, the likeliest first."""
-    ordered = sorted(ways, key=lambda each: (-each.probability_reached, each.estimates["steps"].value))
+    """Describe pending forecasts of one question beside each other."""
     costs = [
-        format_column(cost, [e.value if (e := way.estimates.get(cost)) else None for way in ordered])
+        format_column(cost, [e.value if (e := way.estimates.get(cost)) else None for way in ways])
         for cost in ("steps", "wall_s", "energy_kwh")
     ]
     rows = []
-    for way, *took in zip(ordered, *costs, strict=True):
+    for way, *took in zip(ways, *costs, strict=True):
         accuracy = NOT_MEASURED if way.best_accuracy is None else f"{way.best_accuracy.value:.3f}"
         price = format_price(way.price.value, way.tariff.currency) if way.price and way.tariff else NOT_MEASURED
         doubt = "" if not way.reliability_issues else " *"
-        rows.append((f"{action(way.recipe)}{_rate(way, ordered)}{doubt}", accuracy,
+        rows.append((f"{action(way.recipe)}{_rate(way, ways)}{doubt}", accuracy,
                      format_probability(way.probability_reached), *took, price, way.id))  # fmt: skip
-    first = ordered[0]
+    first = ways[0]
     title = f"Ways to accuracy {first.target_accuracy:g} on {shorten_data(first.train_data)}"
     columns = "way", "best accuracy", "chance", "steps", "time", "energy", "price", "forecast"
-    lines = ["* not reliable enough for a decision"] if any(way.reliability_issues for way in ordered) else []
+    lines = ["* not reliable enough for a decision"] if any(way.reliability_issues for way in ways) else []
     return Display(title, columns, rows, lines)
 
 

@@ -77,7 +77,7 @@ def write_report(
     compared = displays.newest_comparison(opening.pending)
     page = environment.get_template("report.html.j2").render(
         title=opening.title,
-        pending=[*reversed(opening.pending)][:_MAX_PENDING],
+        pending=[*compared, *(each for each in reversed(opening.pending) if each not in compared)][:_MAX_PENDING],
         n_pending=len(opening.pending),
         comparison=displays.comparison_display(compared) if compared else None,
         lives=[describe(life) for life in reversed(opening.lives)],
