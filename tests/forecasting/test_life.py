@@ -76,7 +76,7 @@ def test_totals_are_the_sum_over_lines_and_parts_and_nothing_is_counted_twice(le
     found, terms = lives(*ledger), list(expected_terms(*ledger))
     for partition in ([life.total for life in found], [part for life in found for part in life.parts.values()]):
         assert sum(part.n for part in partition) == len(updates) + len(forecasts)
-        assert math.fsum(part.wall_s for part in partition) == pytest.approx(sum(s.wall_s for s, _ in terms))
+        assert math.fsum(part.wall_s or 0.0 for part in partition) == pytest.approx(sum(s.wall_s for s, _ in terms))
         known = [s.energy_kwh for s, _ in terms if s.energy_kwh is not None]
         assert sum(part.energy_kwh.known for part in partition) == len(known)
         assert sum(part.energy_kwh.of for part in partition) == len(terms)
@@ -147,6 +147,18 @@ def test_original_training_and_a_comparison_from_scratch_are_of_the_line_and_reu
     (life,) = lives([update], [asked])  # a comparison's forecast of new weights
     assert life.scratch_kwh == pytest.approx(1.2e-5)
     assert "the mean of 1 forecast" in str(life)
+
+
+def test_an_original_training_that_is_not_in_the_ledger_is_unknown_and_not_free():
+    update = synthetic_update("u", index=0.1, steps=10)
+    (life,) = lives([update], [])
+    original = life.parts[ORIGINAL]
+    assert (original.n, original.wall_s, original.energy_kwh.value) == (0, None, None)
+    assert "the original training is not in the ledger, so not in these sums" in one_line(life)
+    trained = dataclasses.replace(update, id="o", parent="random", child="p", from_scratch=True)
+    (known,) = lives([trained, update], [])
+    assert known.parts[ORIGINAL].n == 1
+    assert "not in the ledger" not in one_line(known)
 
 
 def test_a_year_ends_with_the_day_that_is_asked_about():

@@ -1,6 +1,7 @@
 """The decision line: what, how long, what it costs, how likely, what is free, what it loses, for any forecast."""
 
 import dataclasses
+import json
 import re
 
 import pytest
@@ -13,6 +14,7 @@ from resque.energy.price import Tariff
 from resque.forecasting.forgetting import expected_forgetting
 from resque.ledger.decision import trained_part
 from resque.ledger.records import Estimate
+from resque.ledger.serialization import encode, from_dict_strict
 from resque.types import Interval
 
 RECIPES = {
@@ -57,6 +59,22 @@ def test_every_known_part_is_said_and_no_unknown_one(name, steps, chance, priced
     assert max(map(len, text.splitlines())) <= 80
     for issue in doubts:
         assert issue in text
+
+
+@given(
+    st.none() | st.floats(-1.0, 1.0), st.none() | st.floats(0.0, 1.0), st.booleans(), st.none() | st.floats(0.0, 9.0)
+)
+def test_what_is_new_in_a_record_is_exported_and_imported(lost, free, priced, evaluation_s):
+    update = synthetic_update("a", index=0.1, steps=10, forecast_id="f-a")
+    forecast = synthetic_forecast(update)
+    features = dataclasses.replace(forecast.features, free_accuracy=free, evaluation_s=evaluation_s)
+    forecast = dataclasses.replace(forecast, expected_forgetting=lost, features=features)
+    if priced:
+        forecast = dataclasses.replace(forecast, tariff=Tariff(0.3, 2.0), price=forecast.estimates["wall_s"])
+    for record in (forecast, update.asked_by(forecast)):
+        copy = from_dict_strict(type(record), json.loads(encode(record)))
+        assert copy == record
+        assert copy.features.evaluation_s == record.features.evaluation_s
 
 
 def test_nothing_is_to_be_done_at_the_target():

@@ -78,7 +78,7 @@ def ledger_show(
     if void:
         console.warn(f"{void.entry} {void.id} is void since {void.created_utc[:10]} and counts nowhere: {void.why}")
     if isinstance(found, Update):
-        tables.show_update(found, software_carbon_intensity(found))
+        tables.show_update(found.asked_by(pair[0] if pair else None), software_carbon_intensity(found))
     else:
         tables.show_forecast(found, details=True)
     if pair:

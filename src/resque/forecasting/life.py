@@ -24,6 +24,7 @@ ORIGINAL, UPDATES, QUESTIONS = "original training", "updates", "questions"
 """Parts of a life: training from new weights, updates of a trained model, and forecasts with their pilots."""
 _PARTS = ORIGINAL, UPDATES, QUESTIONS
 _YEAR_DAYS = 365
+_NO_ORIGINAL = "the original training is not in the ledger, so not in these sums"
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,14 @@ class Part(Serializable):
 
     Attributes:
         n: Number of entries.
-        wall_s: Machine time in seconds.
+        wall_s: Machine time in seconds; None for an original training that is not in the ledger.
         energy_kwh: Energy.
         carbon_kg: Emissions, kg CO2e.
         prices: Currency → price; each counts all entries of the part.
     """
 
     n: int
-    wall_s: float
+    wall_s: float | None
     energy_kwh: Total
     carbon_kg: Total
     prices: dict[str, Total]
@@ -267,17 +268,21 @@ def _life(
     entries = [*_of_updates(updates, tariff), *_of_forecasts(forecasts, settled, tariff)]
     currencies = sorted({entry.tariff.currency for entry in entries if entry.tariff is not None})
     arrived = [update for update in updates if update.reached and not update.from_scratch]
+    parts = {name: _sum([each for each in entries if each.part == name], currencies) for name in _PARTS}
+    if not parts[ORIGINAL].n:  # it took something, but nobody knows what
+        unknown = Total(None, 0, 0)
+        parts[ORIGINAL] = Part(0, None, unknown, unknown, dict.fromkeys(currencies, unknown))
     scratch_kwh, note = _from_scratch(root, updates, forecasts)
     return Life(
         root=root,
         model=next((each.model for each in reversed(line) if each.model), ""),
-        parts={name: _sum([each for each in entries if each.part == name], currencies) for name in _PARTS},
+        parts=parts,
         total=_sum(entries, currencies),
         reuse_kwh=Total.of_values(update.whole_energy_kwh for update in arrived),
         scratch_kwh=None if scratch_kwh is None else scratch_kwh * len(arrived),
         spent_kwh=_in_year(entries, today),
         yearly_kwh=yearly_kwh,
-        notes=(note,) if note else (),
+        notes=tuple(filter(None, [note, "" if parts[ORIGINAL].n else _NO_ORIGINAL])),
     )
 
 
