@@ -11,7 +11,7 @@ from .energy.meters import (
     Window as Window,
     open_meter as open_meter,
 )
-from .energy.price import Tariff as Tariff
+from .energy.price import Spending as Spending, Tariff as Tariff
 from .energy.reading import EnergyReading as EnergyReading
 from .errors import ResqueError as ResqueError
 from .forecasting.comparison import Comparison as Comparison, Option as Option

@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from resque.types import Interval
 
 __all__ = [
-    "COST_NAMES", "NOT_MEASURED", "describe_error", "format_cost", "format_estimate", "format_interval",
-    "format_list", "format_number", "format_price", "format_probability", "format_share", "printable", "scale_and_unit",
+    "COST_NAMES", "NOT_MEASURED", "describe_error", "format_about", "format_column", "format_cost", "format_estimate",
+    "format_interval", "format_like", "format_list", "format_number", "format_price", "format_probability", "format_share",
+    "printable", "scale_and_unit",
 ]  # fmt: skip
 
 _SCALES = {
-    "energy_kwh": ((1.0, "kWh"), (1e-3, "Wh"), (1e-6, "mWh"), (1e-9, "µWh")),
-    "carbon_kg": ((1.0, "kg"), (1e-3, "g"), (1e-6, "mg"), (1e-9, "µg")),
+    "energy_kwh": ((1.0, "kWh"), (1e-3, "Wh")),
+    "carbon_kg": ((1.0, "kg"), (1e-3, "g")),
     "flops": ((1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"), (1.0, "FLOP")),
-    "wall_s": ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms")),
+    "wall_s": ((3600.0, "h"), (60.0, "min"), (1.0, "s")),
 }
 COST_NAMES = {
     "epochs": "epochs",
@@ -26,6 +27,7 @@ COST_NAMES = {
     "energy_kwh": "energy",
     "carbon_kg": "CO2e",
     "flops": "operations",
+    "price": "price",
 }
 NOT_MEASURED = "–"
 _UNPRINTABLE = re.compile(
@@ -78,7 +80,7 @@ def format_cost(cost: str, value: float | None) -> str:
 
     Example:
         >>> format_cost("energy_kwh", 0.0000124), format_cost("wall_s", 95.0), format_cost("steps", 1400.0)
-        ('12.4 mWh', '1.58 min', '1,400')
+        ('0.0124 Wh', '1.58 min', '1,400')
         >>> format_cost("carbon_kg", None), format_cost("flops", 3.2e12)
         ('–', '3.2 TFLOP')
     """
@@ -88,12 +90,45 @@ def format_cost(cost: str, value: float | None) -> str:
     return f"{format_number(value / scale)} {unit}".rstrip()
 
 
+def format_about(cost: str, value: float) -> str:
+    """Return a cost with its unit, to the two digits that a forecast is known to.
+
+    Example:
+        >>> format_about("wall_s", 133.0), format_about("energy_kwh", 0.00056)
+        ('2.2 min', '0.56 Wh')
+    """
+    return format_cost(cost, float(f"{value:.2g}"))
+
+
+def format_column(cost: str, values: Sequence[float | None]) -> list[str]:
+    """Return costs that stand in one column or row of a table, in the unit that suits their median.
+
+    Example:
+        >>> format_column("wall_s", [30.0, 90.0, None, 240.0])
+        ['0.5 min', '1.5 min', '–', '4 min']
+    """
+    known = sorted(abs(value) for value in values if value)
+    middle = known[len(known) // 2] if known else 0.0
+    return [format_like(cost, value, middle) for value in values]
+
+
+def format_like(cost: str, value: float | None, reference: float) -> str:
+    """Return a cost in the unit that suits another one, beside which it stands.
+
+    Example:
+        >>> format_like("wall_s", 30.0, 90.0), format_like("wall_s", None, 90.0)
+        ('0.5 min', '–')
+    """
+    scale, unit = scale_and_unit(cost, reference)
+    return NOT_MEASURED if value is None else f"{format_number(value / scale)} {unit}".rstrip()
+
+
 def format_interval(cost: str, value: float, interval: Interval) -> str:
     """Return the interval of a cost, in the unit in which the value itself reads best.
 
     Example:
         >>> format_interval("energy_kwh", 2e-5, Interval(5.1e-6, 9.96e-5, 0.8, ""))
-        '5.1–100 mWh'
+        '0.0051–0.1 Wh'
         >>> format_interval("steps", 40, Interval(10, None, 0.8, ""))
         'over 10'
     """
@@ -104,8 +139,8 @@ def format_interval(cost: str, value: float, interval: Interval) -> str:
 
 
 def format_estimate(cost: str, value: float, interval: Interval, upper: float | None) -> tuple[str, str, str]:
-    """Return the cells of a forecast cost: its median, its interval and its one-sided upper bound."""
-    return format_cost(cost, value), format_interval(cost, value, interval), format_cost(cost, upper)
+    """Return the cells of a forecast cost, in one unit: its median, its interval and its one-sided upper bound."""
+    return format_cost(cost, value), format_interval(cost, value, interval), format_like(cost, upper, value)
 
 
 def format_probability(probability: float) -> str:
@@ -131,15 +166,23 @@ def format_price(amount: float | None, currency: str) -> str:
 
 
 def format_number(value: float) -> str:
-    """Return a number with three significant digits, or as a whole number from 100 on."""
-    if value == 0 or abs(value) >= 100:
+    """Return a number with three significant digits, or as a whole number from 100 on; a small one with two.
+
+    Example:
+        >>> format_number(1234.5), format_number(0.0123456), format_number(0.0000123), format_number(1.23e-9)
+        ('1,234', '0.0123', '0.000012', '1.2e-09')
+    """
+    size = abs(value)
+    if value == 0 or size >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) >= 1e-3 else f"{value:.1e}"
+    if size >= 1e-3:
+        return f"{value:.3g}"
+    return f"{value:.{1 - math.floor(math.log10(size))}f}".rstrip("0") if size >= 1e-6 else f"{value:.1e}"
 
 
 def _format_bound(value: float) -> str:
     """Return an interval bound with two digits, which is all that a bound is known to."""
-    return f"{value:,.0f}" if value >= 99.5 else f"{value:.1e}" if 0 < value < 1e-3 else f"{value:.2g}"
+    return f"{value:,.0f}" if value >= 99.5 else format_number(value) if 0 < value < 1e-3 else f"{value:.2g}"
 
 
 def scale_and_unit(cost: str, value: float) -> tuple[float, str]:

@@ -9,20 +9,20 @@ from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
 from resque.errors import SettingError
 from resque.forecasting.budget import Budget, decide
-from resque.forecasting.costs import price_estimate, price_with_labels
+from resque.forecasting.price import forecast_price, price_with_labels
 from resque.ledger.records import Estimate, Features, Forecast, LearningCurve, MissingLabels, Pilot, StepCost
 from resque.reporting.markdown import decision_markdown
 from resque.types import Interval
 
 READING = EnergyReading(1.0, 1e-6, {}, {}, "replay")
-UPPER = {"epochs": 12.0, "wall_s": 7200.0, "energy_kwh": 0.5, "carbon_kg": 0.1}
+UPPER = {"steps": 120.0, "epochs": 12.0, "wall_s": 7200.0, "energy_kwh": 0.5, "carbon_kg": 0.1}
 
 
 def forecast(probability=0.95, reliability_issues=(), level=0.8, without=()):
     interval = Interval(0.0, 9e9, level, "")
     return Forecast(
         id="f", created_utc="", model="m", parent="p", train_data="d", test_data="t", shift_type=None, recipe={},
-        target_accuracy=0.9, features=Features(0.1, 0.5, 1.0), predictor="index",
+        target_accuracy=0.9, features=Features(0.1, 0.5, 1.0, evaluation_s=0.0), predictor="index",
         estimates={
             cost: Estimate(upper / 2, interval, upper) for cost, upper in UPPER.items() if cost not in without
         },
@@ -43,8 +43,8 @@ def forecast(probability=0.95, reliability_issues=(), level=0.8, without=()):
         (Budget(max_hours=1.9), 3),
         (Budget(max_epochs=12.0), 0),
         (Budget(max_epochs=11.0), 3),
-        (Budget(max_price=20.1, tariff=Tariff(per_kwh=0.2, per_hour=10.0)), 0),
-        (Budget(max_price=20.0, tariff=Tariff(per_kwh=0.2, per_hour=10.0)), 3),
+        (Budget(max_price=20.11, tariff=Tariff(per_kwh=0.2, per_hour=10.0)), 0),
+        (Budget(max_price=20.1, tariff=Tariff(per_kwh=0.2, per_hour=10.0)), 3),
         (Budget(max_price=20.0), 4),
     ],
 )
@@ -124,8 +124,8 @@ def test_summary_lists_costs_and_budgets():
     assert "- the upper bound on energy at 80% confidence is 0.5 kWh; the budget is 0.2" in text
     tariff = Tariff(per_kwh=0.2, per_hour=10.0)
     decision = decide(forecast(), Budget(max_price=21.0, tariff=tariff))
-    priced = decision_markdown(forecast(), decision, price_estimate(forecast().estimates, tariff), "EUR")
-    assert "| price of training | 10.1 EUR | 0–1,825,000,000 | 20.1 EUR | 21 EUR |" in priced
+    priced = decision_markdown(forecast(), decision, forecast_price(forecast(), tariff), "EUR")
+    assert "| price | 10.1 EUR | 0.0028–1,825,000,000 | 20.1 EUR | 21 EUR |" in priced
     fine = dataclasses.replace(forecast(), estimates={})
     assert "within budget" in decision_markdown(fine, decide(fine, Budget()))
 
@@ -134,10 +134,10 @@ def test_summary_lists_costs_and_budgets():
 @pytest.mark.parametrize("per_label", [None, 0.0, 0.5])
 @pytest.mark.parametrize("tariff", [Tariff(), Tariff(per_kwh=0.2, per_hour=10.0)])
 def test_labels_are_part_of_the_price_if_and_only_if_they_are_priced(missing, per_label, tariff):
-    """Training costs 20.1 at most by this tariff."""
+    """By this tariff training costs 20.1 at most, and a second of asking."""
     lacking = dataclasses.replace(forecast(), missing_labels=MissingLabels(train=missing))
     priced = dataclasses.replace(tariff, per_label=per_label)
-    training = 20.1 if tariff.per_hour else 0.0
+    training = 20.1 + tariff.price(1e-6, 1.0) if tariff.per_hour else 0.0
     decision = decide(lacking, Budget(max_price=20.2, tariff=priced))
     if per_label is None and not training:
         assert decision.code == 4

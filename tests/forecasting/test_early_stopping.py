@@ -165,7 +165,8 @@ def test_a_step_costs_what_the_run_measured_or_else_the_probe(name, steps, step_
     tariff, lower = Tariff(per_kwh=2.0, per_hour=3.0), 500.0
     seconds = steps * step_s + (lower - steps) * expected
     kwh = power * seconds
-    price = 2.0 * kwh + 3.0 * seconds / 3600.0
+    whole = reading.wall_s / (steps * step_s) if reading else 1.0  # the price has the evaluations in it
+    price = whole * (2.0 * kwh + 3.0 * seconds / 3600.0)
     total = {"max_kwh": kwh, "max_kg": 0.4 * kwh, "max_hours": seconds / 3600, "max_epochs": 50.0, "max_price": price}
     for factor, reason in ((0.98, f"budget: {REASONS[name]}"), (1.02, None)):
         limit = total[name] * factor

@@ -20,9 +20,10 @@ from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.forecasting.budget import Budget, decide
 from resque.forecasting.evaluation.settlement import summarize_settlements
+from resque.forecasting.life import lives
 from resque.ledger.store import Ledger
 from resque.reporting import console, markdown
-from resque.reporting.html import write_report
+from resque.reporting.html import Opening, write_report
 
 LOUD = """
 import atexit, ctypes, logging, os, subprocess, sys, threading
@@ -175,7 +176,9 @@ EVERY = "".join(c for c in [*CONTROLS, *SEQUENCES] if not "\ud800" <= c <= "\udf
 def test_a_name_cannot_steer_the_report_or_the_summary(folder, name):
     settled = named(name)
     summary = summarize_settlements(settled)
-    write_report(folder / "report.html", [update for _, update in settled], settled, summary, name)
+    updates, pending = [update for _, update in settled], [forecast for forecast, _ in settled]
+    opening = Opening(name, pending, lives(updates, pending))
+    write_report(folder / "report.html", updates, settled, summary, opening)
     assert raw((folder / "report.html").read_text()) == ""
     forecast = settled[0][0]
     budget = Budget(max_kwh=1.0, max_price=1.0, tariff=Tariff(1.0, 1.0, name))

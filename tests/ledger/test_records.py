@@ -51,11 +51,11 @@ def test_an_update_says_what_its_budget_saved():
     update = ended_early(synthetic_update("u", index=0.5, steps=100), stopped_by="budget: kWh")  # 40 steps, 4e-5 kWh
     steps = Estimate(200.0, Interval(120.0, 1000.0, 0.8, ""), 500.0)
     update = dataclasses.replace(update, revisions=(ForecastRevision(40, 0.7, steps, 0.9, 5, 150.0),))
-    sentence = "stopped at step 40 of an expected 200: about 160 mWh not spent"
+    sentence = "stopped at step 40 of an expected 200: about 0.16 Wh not spent"
     assert update.saving == sentence
     assert sentence in str(update)
     hopeless = dataclasses.replace(update, stopped_by="budget: would not reach")
-    assert hopeless.saving == "stopped at step 40 of at most 1,000: up to 960 mWh not spent"
+    assert hopeless.saving == "stopped at step 40 of at most 1,000: up to 0.96 Wh not spent"
     unmeasured = dataclasses.replace(update, cost=dataclasses.replace(update.cost, energy_kwh=None))
     assert unmeasured.saving == "stopped at step 40 of an expected 200: about 1.6 s not spent"
 

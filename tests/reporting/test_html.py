@@ -8,15 +8,23 @@ import pytest
 from doubles import settled_pairs, synthetic_forecast, synthetic_update
 from resque.errors import DataError
 from resque.forecasting.evaluation.settlement import summarize_settlements
+from resque.forecasting.life import lives
 from resque.ledger.records import Features
 from resque.reporting import html
-from resque.reporting.html import write_report
+from resque.reporting.displays import newest_comparison
+from resque.reporting.html import Opening, write_report
 from resque.reporting.sentences import verdict_sentence
 
 
-def page_of(tmp_path, settled, history=()):
+def page_of(tmp_path, settled, history=(), pending=()):
     updates = [*history, *(update for _, update in settled)]
-    write_report(tmp_path / "report.html", updates, settled, summarize_settlements(settled), "Costs of <this> model")
+    write_report(
+        tmp_path / "report.html",
+        updates,
+        settled,
+        summarize_settlements(settled),
+        Opening("Costs of <this> model", pending, lives(updates, pending)),
+    )
     return (tmp_path / "report.html").read_text()
 
 
@@ -29,12 +37,18 @@ def test_the_page_is_self_contained_escaped_and_small(tmp_path):
     assert "prefers-color-scheme: dark" in page
 
 
-def test_the_verdict_comes_first_then_the_table_then_the_figures(tmp_path):
+def test_the_open_decision_comes_first_then_the_life_then_the_verdict_and_the_figures(tmp_path):
     settled = settled_pairs()
-    page = page_of(tmp_path, settled)
-    places = [page.index(text) for text in (verdict_sentence(summarize_settlements(settled)), "<tbody>", "<svg")]
+    pending = [
+        dataclasses.replace(settled[0][0], id=name, recipe={"trains": trains}, train_data="npz:<new>.npz")
+        for name, trains in (("f1", "all"), ("f2", "head"))
+    ]
+    page = page_of(tmp_path, settled, pending=pending)
+    verdict = verdict_sentence(summarize_settlements(settled))
+    texts = "To be decided", "Retrain the head: about", "Ways to accuracy", "Energy and money so far", verdict, "<svg"
+    places = [page.index(text) for text in texts]
     assert places == sorted(places)
-    first_row = page[page.index("<tbody>") :].split("</tr>")[1]
+    first_row = page[page.index(verdict) :].split("<tbody>")[1].split("</tr>")[1]
     assert re.findall(r">([^<>\n]+)</td>", first_row)[:3] == ["&lt;type 1&gt;:u1", "120", "100+"]
     for term in ("SCI", "PUE", "CO2e"):
         assert f"<dt>{term}</dt>" in page
@@ -50,7 +64,7 @@ def test_every_panel_has_labeled_axes_with_units(tmp_path):
         panels = len(re.findall(r'id="axes_\d+"', drawing))
         assert len(labels) >= 2 * panels
         assert "#000000" not in drawing
-    for label in ("measured time [s]", "forecast energy [mWh]", "measured steps", "RESQUE_dist [rad]"):
+    for label in ("measured time [s]", "forecast energy [Wh]", "measured steps", "RESQUE_dist [rad]"):
         assert f">{label}</text>" in page
 
 
@@ -81,3 +95,27 @@ def test_a_long_history_is_shown_in_part_and_counted_whole(folder, monkeypatch):
     assert page.count("<details>") == 2
     html.write_report(folder / "r.html", updates[:2], pairs[:2], summary)
     assert "the newest" not in (folder / "r.html").read_text()
+
+
+def test_pending_forecasts_of_one_question_are_a_comparison_and_others_are_not():
+    forecast = synthetic_forecast(synthetic_update("a", index=0.1, steps=10))
+    asked = [("x", 0.9), ("y", 0.9), ("y", 0.8), ("x", 0.9), ("z", 0.9)]
+    pending = [
+        dataclasses.replace(forecast, id=str(n), train_data=data, target_accuracy=target)
+        for n, (data, target) in enumerate(asked)
+    ]
+    assert [each.id for each in newest_comparison(pending)] == ["0", "3"]
+    assert newest_comparison(pending[1:]) == newest_comparison([]) == []
+
+
+def test_an_open_forecast_alone_is_worth_a_report(tmp_path):
+    forecast = synthetic_forecast(synthetic_update("a", index=0.1, steps=10))
+    page = page_of(tmp_path, [], pending=[forecast])
+    assert forecast.decision in page
+    assert "So far 0.001 Wh" in page
+
+
+def test_without_an_open_decision_there_is_no_section_for_one(tmp_path):
+    page = page_of(tmp_path, settled_pairs())
+    assert "To be decided" not in page
+    assert "Ways to accuracy" not in page

@@ -38,7 +38,7 @@ def test_known_values_are_formatted_and_unknown_ones_are_dashes(update):
     assert sentences.format_accuracies(bare, 2, "→") == "–→0.90"
     assert sentences.format_forgetting(update) == "0.990 → 0.900"
     assert sentences.format_forgetting(bare) == "–"
-    assert sentences.energy_sentence(update.energy) == "100 mWh (cpu measured; replay)"
+    assert sentences.energy_sentence(update.energy) == "0.1 Wh (cpu measured; replay)"
     assert sentences.energy_sentence(bare.energy) == "– (no counter; no meter)"
     assert sentences.format_methods(bare.energy) == "not measured"
 
@@ -97,7 +97,7 @@ def test_without_outcomes_there_is_no_verdict():
 def test_overhead_is_summed_up():
     summary = summarize_settlements(settled_pairs())
     assert sentences.overhead_sentence(summary) == (
-        "The forecasts took 4 s and 4 mWh; the updates took 5 s and 500 mWh."
+        "The forecasts took 4 s and 0.004 Wh; the updates took 5 s and 0.5 Wh."
     )
     cheap = [(forecast, dataclasses.replace(update, cost=dataclasses.replace(update.cost, wall_s=0.1)))
              for forecast, update in settled_pairs()]  # fmt: skip

@@ -45,16 +45,32 @@ def test_a_forecast_shows_costs_basis_overhead_and_embodied_emissions(shown, pai
         pair[0], notes=("a note",), reliability_issues=("too few updates",), n_bundled=147, n_history=1
     )
     price = Estimate(2.0, Interval(1.0, 3.0, 0.8, ""), None)
-    out, err = shown(tables.show_forecast, forecast, CPU_EMISSIONS, price, "EUR")
+    forecast = dataclasses.replace(forecast, price=price, tariff=Tariff(per_hour=2.0))
+    out, err = shown(tables.show_forecast, forecast, CPU_EMISSIONS, True)
+    assert out.startswith("Update all layers: about 0.6 s, 0.06 Wh, 2 EUR, 90% likely to reach 0.9.")
     assert "steps 60 25–100 100" in out
-    assert "price 2 EUR 1–3 EUR –" in out
+    assert "price, EUR 2 1–3 –" in out
     assert "not reliable enough for a decision: - too few updates" in out
     assert "based on 1 update (blur) and 147 bundled updates; predictors: index" in out
     assert "steps forecast by RESQUE_dist alone: 100" in out
     assert "RESQUE_dist 0.1000 rad (noise floor unknown" in out
-    assert "the forecast took 1 s, 1 mWh (cpu measured; replay)" in out
+    assert "the forecast took 1 s, 0.001 Wh (cpu measured; replay)" in out
     assert "embodied emissions for this time, not included:" in out
     assert err == "warning: a note\n"
+
+
+def test_notes_of_lesser_weight_and_what_it_rests_on_wait_for_details(shown, pair):
+    lesser = "9 of 12 updates in the ledger used another optimizer", "learned from 100 of 120 updates"
+    forecast = dataclasses.replace(
+        pair[0], notes=("the head will forget", *lesser), reliability_issues=("too few updates",)
+    )
+    out, err = shown(tables.show_forecast, forecast)
+    assert err == "warning: the head will forget\n"
+    assert "- too few updates" in out  # a reason for exit code 4 is always there
+    assert "predictors" not in out
+    out, err = shown(tables.show_forecast, forecast, None, True)
+    assert err.count("warning: ") == 3
+    assert "predictors: index" in out
 
 
 @pytest.mark.parametrize("missing", [(0, 0), (300, 0), (0, 1200), (300, 1200)])
@@ -65,25 +81,27 @@ def test_a_forecast_without_labels_says_what_is_estimated_and_what_labels_cost(s
         known, loss=None, accuracy_method="estimated without labels: mean confidence", accuracy_error_logit=1.0
     )
     forecast = dataclasses.replace(pair[0], features=estimated if labels.test else known, missing_labels=labels)
-    out, _ = shown(tables.show_forecast, forecast, None, None, "EUR", price)
+    per_label = None if price is None else price / max(labels.total, 1)
+    out, _ = shown(tables.show_forecast, dataclasses.replace(forecast, tariff=Tariff(per_label=per_label)), None, True)
     assert ("(estimated without labels: mean confidence; ± 1.00 on the logit scale)" in out) is (labels.test > 0)
     assert ("labels missing: none" in out) is (price is not None and not labels.total)
     expected = f"{labels.train:,} of training data, {labels.test:,} of test data"
     assert (expected in out) is (labels.total > 0)
     assert ("price of labels" in out) is (price is not None)
     if price is not None:
-        assert f"price of labels {price:g} EUR – {price:g} EUR" in out
+        paid = price if labels.total else 0.0
+        assert f"price of labels, EUR {paid:g} – {paid:g}" in out
 
 
 def test_a_forecast_of_a_new_task_shows_its_index_and_no_median_for_fixed_epochs(shown, pair):
     features = Features(None, None, None, task_index=0.25, scores={"warm-up accuracy": 0.9})
     forecast = dataclasses.replace(pair[0], features=features, recipe={"fixed_epochs": 3}, alternatives={})
-    out, _ = shown(tables.show_forecast, forecast)
+    out, _ = shown(tables.show_forecast, forecast, None, True)
     assert "RESQUE_task 0.2500 (0 is best, 1 is chance level); test accuracy after the warm-up 0.900" in out
     assert "median over runs" not in out
     assert "based on" not in out
     unknown = dataclasses.replace(forecast, features=dataclasses.replace(features, scores={}))
-    assert "warm-up" not in shown(tables.show_forecast, unknown)[0]
+    assert "warm-up" not in shown(tables.show_forecast, unknown, None, True)[0]
 
 
 def test_a_decision_shows_bound_and_budget(shown, pair):
@@ -100,7 +118,7 @@ def test_an_update_shows_costs_energy_carbon_and_how_it_ran(shown, pair):
     )  # fmt: skip
     out, err = shown(tables.show_update, update, software_carbon_intensity(update))
     for text in (
-        "steps 50", "price of the whole run", "evaluation and in-run forecasts (excluded) 1 s",
+        "steps 50", "price, evaluation and asking included", "evaluation and in-run forecasts (excluded) 1 s",
         "accuracy on the original data 0.990 → 0.900", "CO2e per update, ", "× PUE 1.5 × I 400 g/kWh",
         "best accuracy during the run: 0.9900", "1 % of the parameters were trained",
         "interrupted and resumed: 2 times", "angle of its profile from the parent's 0.1000 rad",
@@ -116,7 +134,7 @@ def test_settled_updates_show_errors_and_a_single_one_its_in_run_forecasts(shown
     out, _ = shown(tables.show_settled, pairs)
     assert "steps 60 25–100 50 +20% yes" in out
     assert "steps 120 50–200 100+ – yes" in out
-    assert "the forecast took 1 s and 1 mWh (cpu measured; replay)" in out
+    assert "the forecast took 1 s and 0.001 Wh (cpu measured; replay)" in out
     assert "+ target not reached: the cost of reaching it is higher" in out
     assert "In-run" not in out
     assert "In-run forecast updates" in shown(tables.show_settled, pairs[:1])[0]
@@ -147,7 +165,7 @@ def test_the_ledger_lists_updates_and_pending_forecasts(shown):
     assert out.startswith("2 updates")
     assert "0.50→0.85*" in out
     assert "2 forecasts: 1 settled, 1 pending" in out
-    assert "f-u1 d+<type 1>:u1 120 50–200" in out
+    assert "f-u1 d+<type 1>:u1 all 120 50–200" in out
     counts = dict.fromkeys(counts, 0)
     assert shown(tables.show_ledger, [], [], [], counts)[0] == "0 updates 0 forecasts: 0 settled, 0 pending"
     tombstone = Void("abc", "update", "wrong test data", "2026-01-02T03:04:05Z")
@@ -175,8 +193,8 @@ def test_a_task_index_shows_its_overhead_and_agreement(shown):
     index = TaskIndex(0.25, "1 - ARI", "all", True, "flatten", 100, 5, "fc", overhead=overhead)
     out, _ = shown(tables.show_task, index, Grid("TST", 400.0, "a table"))
     assert "warm-up: new head with 5 outputs, 10 steps (0.5 epochs), training accuracy 0.900" in out
-    assert "overhead: 3 s (warm-up 1 s, pass 1.5 s, clustering 500 ms), 1 mWh" in out
-    assert "carbon: 400 µg; grid TST" in out
+    assert "overhead: 3 s (warm-up 1 s, pass 1.5 s, clustering 0.5 s), 0.001 Wh" in out
+    assert "carbon: 0.0004 g; grid TST" in out
     every = dataclasses.replace(
         index, overhead=None, keep="sizes", by_init={"random": 0.3}, agreement={"random, class-means": 0.9}
     )

@@ -33,6 +33,7 @@ from resque.cli.report import report
 from resque.cli.retrain import retrain
 from resque.cli.task import task
 from resque.errors import ModelError, ResqueError, ResqueWarning, SettingError
+from resque.reporting.progress import watched
 
 __all__ = ["app", "main"]
 
@@ -119,7 +120,7 @@ def main() -> None:
             warnings.simplefilter("always", ResqueWarning)
             warnings.showwarning = functools.partial(_show_warning, set())
             arguments = _with_current_names([_checked(argument) for argument in sys.argv[1:]])
-            with _only_json() if "--json" in arguments else nullcontext():
+            with _only_json() if "--json" in arguments else nullcontext(), watched("working", _print_line):
                 app(args=arguments)
     except ResqueError as error:
         _print_error(str(error))
@@ -167,6 +168,10 @@ def _show_warning(shown: set[str], message: Warning | str, category: type[Warnin
 
         shown.add(str(message))
         console.warn(str(message))
+
+
+def _print_line(line: str) -> None:
+    print(printable(line), file=sys.stderr, flush=True)  # noqa: T201
 
 
 def _print_error(message: str) -> None:

@@ -24,8 +24,9 @@ def demo(
     from resque.energy.grid import named_grid
     from resque.energy.meters import open_meter
     from resque.forecasting.evaluation.settlement import summarize_settlements
+    from resque.forecasting.life import lives
     from resque.reporting import console, sentences, tables
-    from resque.reporting.html import write_report
+    from resque.reporting.html import Opening, write_report
     from resque.workflows.demo import run_demo
 
     grid = named_grid(country, intensity, pue)
@@ -37,7 +38,8 @@ def demo(
     updates, settled = outcome.ledger.updates(), outcome.ledger.settled()
     summary = summarize_settlements(settled)
     verdict = sentences.settlement_sentence(summary)
-    write_report(report, updates, settled, summary, "What updating a digit classifier costs")
+    opening = Opening("What updating a digit classifier costs", lives=lives(updates, [pair[0] for pair in settled]))
+    write_report(report, updates, settled, summary, opening)
     if as_json:
         facts = {"clean_accuracy": outcome.clean_accuracy, "verdict": verdict, "report": str(report)}
         console.print_json({**facts, "ledger": str(outcome.ledger.path), "settlement": console.to_json(summary)})

@@ -81,6 +81,9 @@ def forecast(
         Path | None,
         opt.option(opt.OUTPUT, "Append the decision to this file, as Markdown.", envvar="GITHUB_STEP_SUMMARY"),
     ] = None,
+    details: Annotated[
+        bool, opt.option(opt.OUTPUT, "Show every cost, what the forecast rests on, and all notes.", "--details")
+    ] = False,
     project: opt.Project = None,
     as_json: opt.Json = False,
 ) -> None:
@@ -114,7 +117,7 @@ def forecast(
             original=original, new_task=task is not None and not extend, extend=extend, ledger=ledger,
             recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, labels=labels,
             layer=layer, reduction=reduction, shift_type=shift_type, seed=seed,
-            pilot=0 if pilot is None else pilot, level=confidence,
+            pilot=0 if pilot is None else pilot, level=confidence, budget=budget,
             bundled_history=not no_bundled, country=country, intensity=intensity, pue=pue,
             options=model_options(weights, classes, device, limit, data_root, download),
         )  # fmt: skip
@@ -122,7 +125,7 @@ def forecast(
         append(page, markdown.undecided_markdown(str(error)))
         raise
     decision = decide(result, budget) if budget.is_given else None
-    _show(result, decision, hardware, tariff, as_json, page)
+    _show(result, decision, hardware, tariff, as_json, details, page)
     raise typer.Exit(exit_code(result, decision))
 
 
@@ -132,23 +135,24 @@ def _show(
     hardware: "EmbodiedEmissions",
     tariff: "Tariff",
     as_json: bool,
+    details: bool,
     page: Path | None,
 ) -> None:
     """Print a forecast and its decision, and append the decision to a Markdown page."""
-    from resque.forecasting.costs import price_estimate
     from resque.reporting import console, markdown, tables
 
-    price, missing = price_estimate(result.estimates, tariff), result.missing_labels
+    price, missing = result.price, result.missing_labels
     of_labels = tariff.price_of_labels(missing.total)
     if as_json:
         low, high = (grams / 1000.0 for grams in hardware.during(result.estimates["wall_s"].value))
         more: dict[str, Any] = {"embodied": {"low_kg": low, "high_kg": high, "source": hardware.source}}
+        more["decision"] = result.decision
         more["price"] = price and {**console.to_json(price), "currency": tariff.currency}
         more["labels"] = {"missing": missing.total, "price": of_labels, "currency": tariff.currency}
         more["gate"] = decision and dataclasses.asdict(decision)
         console.print_json({**with_former_names(console.to_json(result)), **more})
     else:
-        tables.show_forecast(result, hardware, price, tariff.currency, of_labels)
+        tables.show_forecast(result, hardware, details)
         if result.pilot is not None:
             then = "goes on from the pilot" if result.pilot.stopped_by is None else "keeps its result"
             console.out.print(f"`resque retrain --forecast {result.id} …` {then}")

@@ -1,4 +1,4 @@
-"""``resque ledger``: list, show, void, settle, validate, export, import."""
+"""``resque ledger``: list, show, life, void, settle, validate, export, import."""
 
 import random
 import sys
@@ -78,9 +78,9 @@ def ledger_show(
     if void:
         console.warn(f"{void.entry} {void.id} is void since {void.created_utc[:10]} and counts nowhere: {void.why}")
     if isinstance(found, Update):
-        tables.show_update(found, software_carbon_intensity(found))
+        tables.show_update(found.asked_by(pair[0] if pair else None), software_carbon_intensity(found))
     else:
-        tables.show_forecast(found)
+        tables.show_forecast(found, details=True)
     if pair:
         tables.show_settled([pair])
 
@@ -139,6 +139,45 @@ def ledger_settle(ledger: opt.LedgerFile = opt.LEDGER, project: opt.Project = No
         tables.show_settled(settled)
         tables.show_settlement(summary)
     console.out.print(verdict, style="bold")
+
+
+@app.command("life")
+def ledger_life(
+    yearly_kwh: Annotated[float | None, opt.option(opt.BUDGET, "Energy budget of a year.", min=0.0)] = None,
+    price_per_kwh: opt.PricePerKwh = 0.0,
+    price_per_hour: opt.PricePerHour = 0.0,
+    currency: opt.Currency = "EUR",
+    ledger: opt.LedgerFile = opt.LEDGER,
+    project: opt.Project = None,
+    as_json: opt.Json = False,
+) -> None:
+    """Sum up the life of each model line: original training, updates, questions, and what is left of a year's budget.
+
+    A line is a root model and all its descendants. Prices are for entries that have none of their own.
+
+    Example: resque ledger life --yearly-kwh 2 --ledger demo-run/resque.db
+    """
+    from resque._display import describe
+    from resque.energy.price import Tariff
+    from resque.forecasting.life import lives
+    from resque.ledger.identifiers import utc_now
+    from resque.reporting import console
+
+    history, tariff = open_existing_ledger(ledger), Tariff(price_per_kwh, price_per_hour, currency)
+    found = lives(
+        history.updates(),
+        history.forecasts(),
+        yearly_kwh=yearly_kwh,
+        tariff=tariff if tariff.is_given else None,
+        today_utc=utc_now(),
+    )
+    if as_json:
+        derived = "sentence", "left_kwh"
+        lines = [{**console.to_json(life), **{name: getattr(life, name) for name in derived}} for life in found]
+        console.print_json({"lives": lines})
+        return
+    for life in found:
+        console.show(describe(life))
 
 
 @app.command("validate")

@@ -9,23 +9,29 @@ from resque.cli.loading import open_existing_ledger
 
 def report(
     out: Annotated[Path, opt.option(opt.OUTPUT, "HTML file to write.")] = Path("report.html"),
+    yearly_kwh: Annotated[float | None, opt.option(opt.BUDGET, "Energy budget of a year.", min=0.0)] = None,
     ledger: opt.LedgerFile = opt.LEDGER,
     project: opt.Project = None,
     as_json: opt.Json = False,
 ) -> None:
-    """Write the ledger as one self-contained HTML file.
+    """Write the ledger as one self-contained HTML file: open decisions, energy and money so far, past forecasts.
 
     Example: resque report --ledger demo-run/resque.db --out report.html
     """
     from resque.forecasting.evaluation.settlement import summarize_settlements
+    from resque.forecasting.life import lives
+    from resque.ledger.identifiers import utc_now
     from resque.reporting import console, sentences, tables
-    from resque.reporting.html import MOST_SHOWN, write_report
+    from resque.reporting.html import MOST_SHOWN, Opening, write_report
 
     history = open_existing_ledger(ledger)
     updates, settled, n = history.updates(last=MOST_SHOWN), history.settled(), history.count()["updates"]
     summary = summarize_settlements(settled)
+    pending = history.forecasts(pending=True)
+    lines = lives(history.updates(), history.forecasts(), yearly_kwh=yearly_kwh, today_utc=utc_now())
+    opening = Opening(pending=pending, lives=lines)
     with console.progress("drawing the report") as show:
-        write_report(out, updates, settled, summary, n_updates=n, on_progress=show)
-    facts = {"report": str(out), "updates": n, "settled": len(settled)}
+        write_report(out, updates, settled, summary, opening, n_updates=n, on_progress=show)
+    facts = {"report": str(out), "updates": n, "settled": len(settled), "pending": len(pending)}
     facts |= {"verdict": sentences.settlement_sentence(summary)}
     console.print_json(facts) if as_json else tables.show_facts(facts)

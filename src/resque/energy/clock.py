@@ -1,10 +1,14 @@
 """Wall-clock time that includes the work still pending on a device."""
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
-__all__ = ["now"]
+__all__ = ["now", "timed"]
+
+Result = TypeVar("Result")
 
 
 def now(device: torch.device | None = None) -> float:
@@ -27,3 +31,16 @@ def now(device: torch.device | None = None) -> float:
     elif device.type == "mps":
         torch.mps.synchronize()
     return time.perf_counter()
+
+
+def timed(device: torch.device, work: Callable[[], Result]) -> tuple[Result, float]:
+    """Call a function; return its result, and the seconds until the device has done all work.
+
+    Example:
+        >>> import torch
+        >>> result, seconds = timed(torch.device("cpu"), lambda: 5)
+        >>> result, seconds >= 0.0
+        (5, True)
+    """
+    start = now(device)
+    return work(), now(device) - start

@@ -1,12 +1,36 @@
-"""Price of energy and machine time."""
+"""Price of energy and machine time: one definition for what is forecast, decided, measured and settled."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from resque._plain import Serializable
 from resque.errors import SettingError
 
-__all__ = ["Tariff"]
+__all__ = ["Spending", "Tariff", "price_of"]
+
+
+@dataclass(frozen=True)
+class Spending(Serializable):
+    """What something took.
+
+    Attributes:
+        wall_s: Machine time in seconds.
+        energy_kwh: Energy; None if unknown.
+
+    Example:
+        >>> Spending(10.0, 0.5).plus(Spending(2.0, None))
+        Spending(wall_s=12.0, energy_kwh=None)
+    """
+
+    wall_s: float
+    energy_kwh: float | None
+
+    def plus(self, other: "Spending") -> "Spending":
+        """Return the sum; its energy is unknown if one of the two is."""
+        known = self.energy_kwh is not None and other.energy_kwh is not None
+        energy_kwh = self.energy_kwh + other.energy_kwh if known else None  # type: ignore[operator]
+        return Spending(self.wall_s + other.wall_s, energy_kwh)
 
 
 @dataclass(frozen=True)
@@ -32,6 +56,11 @@ class Tariff(Serializable):
         if self.per_label is not None and not 0.0 <= self.per_label < math.inf:
             raise SettingError(f"price {self.per_label:g} per label: expected a number from 0 on")
 
+    @property
+    def is_given(self) -> bool:
+        """Whether anything has a price."""
+        return bool(self.per_kwh or self.per_hour or self.per_label is not None)
+
     def price(self, energy_kwh: float | None, wall_s: float) -> float | None:
         """Return the price of a run; None if energy has a price but its amount is unknown.
 
@@ -55,3 +84,21 @@ class Tariff(Serializable):
             (20.0, None)
         """
         return None if self.per_label is None else self.per_label * labels
+
+
+def price_of(tariff: Tariff, parts: Iterable[Spending]) -> float | None:
+    """Return the price of an update from its parts: training, evaluation, and asking once.
+
+    Args:
+        tariff: Prices.
+        parts: Time and energy of each part.
+
+    Returns:
+        Price in the tariff's currency; None if energy has a price but that of a part is unknown.
+
+    Example:
+        >>> price_of(Tariff(per_kwh=0.3, per_hour=2.0), [Spending(1800.0, 0.5), Spending(360.0, 0.1)])
+        1.38
+    """
+    prices = [tariff.price(part.energy_kwh, part.wall_s) for part in parts]
+    return None if None in prices else math.fsum(price for price in prices if price is not None)

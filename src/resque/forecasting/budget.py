@@ -15,7 +15,8 @@ from resque._format import COST_NAMES, format_probability
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.errors import SettingError
-from resque.forecasting.costs import price_with_labels, scale
+from resque.forecasting.costs import scale
+from resque.forecasting.price import price_with_labels
 from resque.forecasting.reliability import FEWEST_UPDATES, pilot_option
 from resque.ledger.records import BY_BUDGET, WOULD_NOT_REACH, Estimate, Forecast, ForecastRevision
 
@@ -53,8 +54,8 @@ class Budget:
         max_kg: Emissions of the training, in kg CO2e.
         max_hours: Training time, in hours.
         max_epochs: Number of epochs.
-        max_price: Price of the training, in the tariff's currency; for a forecast also of the missing labels, if the
-            tariff prices them.
+        max_price: Price of training, evaluation and asking once, in the tariff's currency; for a forecast also of the
+            missing labels, if the tariff prices them.
         tariff: Tariff for the price.
 
     Example:
@@ -102,8 +103,7 @@ class Budget:
 
     def priced(self, tariff: Tariff | None) -> "Budget":
         """Return the budget with another tariff, unless it has prices of its own."""
-        own = self.tariff.per_kwh or self.tariff.per_hour or self.tariff.per_label is not None
-        return self if own or tariff is None else dataclasses.replace(self, tariff=tariff)
+        return self if self.tariff.is_given or tariff is None else dataclasses.replace(self, tariff=tariff)
 
 
 @dataclass(frozen=True)

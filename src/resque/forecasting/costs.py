@@ -9,20 +9,20 @@ import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
 
 from resque.energy.grid import Grid
-from resque.energy.price import Tariff
 from resque.forecasting.history import ForecastQuery, is_same_change, update_group
-from resque.ledger.records import Estimate, Forecast, LearningCurve, StepCost, Update
+from resque.forecasting.price import price_estimate
+from resque.ledger.records import Estimate, LearningCurve, StepCost, Update
 from resque.types import Interval
 
 __all__ = [
-    "StepTimeSpread", "cost_that_grows", "costs_per_step", "estimates_by_step", "price_estimate", "price_with_labels",
+    "StepTimeSpread", "cost_that_grows", "costs_per_step", "estimates_by_step",  "price_estimate",
     "rescale_with_steps", "scale", "seconds_per_step", "step_time_drift", "step_time_spread", "widen_by_step_time",
 ]  # fmt: skip
 
@@ -160,7 +160,7 @@ def cost_that_grows(
         return np.array([np.interp(at, x, y) + min(at - x[0], 0.0) + max(at - x[-1], 0.0) for x, y in curves])
 
     spread = StepTimeSpread(float(logs(steps.value).std(ddof=1)), len(curves) - 1)
-    grown = _map(steps, lambda count: math.exp(float(logs(count).mean())) if count else 0.0)
+    grown = steps.map(lambda count: math.exp(float(logs(count).mean())) if count else 0.0)
     level, interval = steps.interval.level, grown.interval
     low = spread.widen(grown.value, interval.low, (1 - level) / 2)
     high = None if interval.high is None else spread.widen(grown.value, interval.high, (1 + level) / 2)
@@ -218,7 +218,7 @@ def scale(steps: Estimate, factor: float) -> Estimate:
         >>> scale(Estimate(100.0, Interval(50.0, 200.0, 0.8, ""), 180.0), 0.01)
         Estimate(value=1.0, interval=Interval(low=0.5, high=2.0, level=0.8, guarantee=''), upper=1.8)
     """
-    return _map(steps, lambda value: value * factor)
+    return steps.map(lambda value: value * factor)
 
 
 def seconds_per_step(curve: LearningCurve) -> float | None:
@@ -287,7 +287,7 @@ def estimates_by_step(
     for cost, factor in costs_per_step(step_cost, grid).items():
         start = factor * step_cost.start_s / step_cost.wall_s if step_cost.start_s else 0.0
         of_steps = widen_by_step_time(scale(steps, factor), spread, measured_by, spent_steps * factor)
-        estimates[cost] = _map(of_steps, functools.partial(operator.add, start))
+        estimates[cost] = of_steps.map(functools.partial(operator.add, start))
     return estimates
 
 
@@ -317,62 +317,3 @@ def widen_by_step_time(
     guarantee = f"as for steps; {varies} (one standard deviation)"
     upper = widened(upper, interval.level) if upper >= value else upper
     return Estimate(value, Interval(low, high, interval.level, guarantee), upper)
-
-
-def price_estimate(estimates: Mapping[str, Estimate], tariff: Tariff) -> Estimate | None:
-    """Return the price of time and energy.
-
-    Bounds are sums of bounds, because both costs grow with the steps.
-
-    Args:
-        estimates: Forecasts of the costs, by name.
-        tariff: Price per hour and per kWh.
-
-    Returns:
-        Price in the tariff's currency; None without a tariff, or if a priced cost has no forecast.
-
-    Example:
-        >>> hour = Estimate(3600.0, Interval(1800.0, 7200.0, 0.8, ""), 5400.0)
-        >>> price_estimate({"wall_s": hour}, Tariff(per_hour=2.0)).upper
-        3.0
-    """
-    wall_s, energy_kwh = estimates.get("wall_s"), estimates.get("energy_kwh")
-    if wall_s is None or not (tariff.per_kwh or tariff.per_hour) or (tariff.per_kwh and energy_kwh is None):
-        return None
-    time = scale(wall_s, tariff.per_hour / 3600.0)
-    if energy_kwh is None:
-        return time
-    energy = scale(energy_kwh, tariff.per_kwh)
-
-    def total(one: float | None, other: float | None) -> float | None:
-        return None if one is None or other is None else one + other
-
-    low, high = time.interval.low + energy.interval.low, total(time.interval.high, energy.interval.high)
-    interval = dataclasses.replace(wall_s.interval, low=low, high=high)
-    return Estimate(time.value + energy.value, interval, total(time.upper, energy.upper))
-
-
-def price_with_labels(forecast: Forecast, tariff: Tariff) -> Estimate | None:
-    """Return the price of time and energy of an update, and of the labels that its data lack.
-
-    Args:
-        forecast: Forecast of the update.
-        tariff: Prices; a label without a price adds nothing.
-
-    Returns:
-        Price in the tariff's currency; None where :func:`price_estimate` has none, unless labels alone have a price.
-    """
-    training, labels = price_estimate(forecast.estimates, tariff), tariff.price_of_labels(forecast.missing_labels.total)
-    if labels is None:
-        return training
-    if training is None and not (tariff.per_kwh or tariff.per_hour):
-        return Estimate(labels, Interval(labels, labels, forecast.level, "the number of labels is known"), labels)
-    return training and _map(training, lambda price: price + labels)
-
-
-def _map(estimate: Estimate, change: Callable[[float], float]) -> Estimate:
-    """Apply a monotone function to the median and all bounds."""
-    interval, upper = estimate.interval, estimate.upper
-    high = None if interval.high is None else change(interval.high)
-    interval = dataclasses.replace(interval, low=change(interval.low), high=high)
-    return Estimate(change(estimate.value), interval, None if upper is None else change(upper))

@@ -1,10 +1,12 @@
 """End a run by its budget: what it has spent so far, what a further step costs, and what its revised forecast says."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from resque.energy.grid import Grid
-from resque.energy.reading import EnergyReading
+from resque.energy.price import Spending, price_of
+from resque.energy.reading import EnergyReading, energy_share
 from resque.forecasting.budget import Budget, stop_reason
 from resque.ledger.records import ForecastRevision, LearningCurve, StepCost, Update
 
@@ -23,6 +25,7 @@ class BudgetStop:
         confidence: Confidence, in (0, 1).
         grid: Electricity grid, for a limit in kg.
         step_cost: Probed cost of a step; None without a probe.
+        asking: What its forecast took, a part of the price; None without a forecast.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates
@@ -36,6 +39,7 @@ class BudgetStop:
     confidence: float
     grid: Grid | None = None
     step_cost: StepCost | None = None
+    asking: Spending | None = None
 
     def __call__(
         self, curve: LearningCurve, revision: ForecastRevision | None, reading: EnergyReading | None = None
@@ -53,7 +57,10 @@ class BudgetStop:
         if probe is not None and of_steps_s < probe.steps * probe.wall_s:
             step_s = probe.wall_s
         power = self._power(reading)
-        spent, per_step = (self._costs(n, s, power, curve) for n, s in ((steps, wall_s), (1, step_s)))
+        whole = reading.wall_s / wall_s if reading is not None and wall_s else 1.0  # with evaluations
+        spent, per_step = (self._costs(n, s, power, curve, s * whole) for n, s in ((steps, wall_s), (1, step_s)))
+        if "price" in spent and self.asking is not None:
+            spent["price"] += price_of(self.budget.tariff, [self.asking]) or 0.0
         return stop_reason(self.budget, self.confidence, spent, per_step, revision)
 
     def _power(self, reading: EnergyReading | None) -> float | None:
@@ -63,15 +70,17 @@ class BudgetStop:
         probe = self.step_cost
         return None if probe is None or probe.energy_kwh is None else probe.energy_kwh / probe.wall_s
 
-    def _costs(self, steps: int, wall_s: float, power: float | None, curve: LearningCurve) -> dict[str, float]:
-        """Return every known cost of some steps."""
+    def _costs(
+        self, steps: int, wall_s: float, power: float | None, curve: LearningCurve, paid_s: float
+    ) -> dict[str, float]:
+        """Return every known cost of some steps; the price is that of a longer time, evaluations included."""
         energy_kwh = None if power is None else power * wall_s
         costs = {
             "wall_s": wall_s,
             "epochs": None if curve.steps_per_epoch is None else steps / curve.steps_per_epoch,
             "energy_kwh": energy_kwh,
             "carbon_kg": None if self.grid is None else self.grid.carbon_kg(energy_kwh),
-            "price": self.budget.tariff.price(energy_kwh, wall_s),
+            "price": price_of(self.budget.tariff, [Spending(paid_s, None if power is None else power * paid_s)]),
         }
         return {cost: value for cost, value in costs.items() if value is not None}
 
@@ -94,6 +103,9 @@ def stop_in_hindsight(
     """
     for step in update.curve.steps[:-1]:
         curve = update.curve.until(step)
-        if reason := stop(curve, revise(curve), update.energy):
+        share = curve.wall_s[-1] / update.cost.wall_s if update.cost.wall_s else 0.0
+        wall_s = share * update.energy.wall_s
+        so_far = dataclasses.replace(update.energy, wall_s=wall_s, energy_kwh=energy_share(update.energy, wall_s))
+        if reason := stop(curve, revise(curve), so_far):
             return step, reason
     return None

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from resque.data.dataset import LabeledDataset
-from resque.energy.clock import now
+from resque.energy.clock import now, timed
 from resque.indices.accuracy_estimate import estimate_accuracy
 from resque.indices.baselines.model_outputs import OutputCollector
 from resque.indices.baselines.refit import RefitSums
@@ -18,6 +18,7 @@ from resque.indices.profile import Profile
 from resque.indices.results import DistributionIndex
 from resque.ledger.records import Features
 from resque.models.adaptation import adapt, can_adapt
+from resque.models.batchnorm import has_running_statistics
 from resque.models.channel_matching import Channels
 from resque.models.inference import device_of
 from resque.models.weights import check_weights
@@ -104,21 +105,29 @@ def shift_features(
     )
     if not job.test.labeled:
         adapted = adapt(model, job.train.batches(device=device_of(model)), channels)
-        found = estimate_accuracy(model, job.test, adapted)
+        found, seconds = timed(device_of(model), lambda: estimate_accuracy(model, job.test, adapted))
         features = dataclasses.replace(
             features,
             accuracy=found.accuracy,
             accuracy_method=found.method,
             accuracy_error_logit=found.error_logit,
             scores=scores,
+            evaluation_s=seconds / (1 if adapted is None else 2),
         )
-    elif adapts:
-        accuracy, loss = evaluate_dataset(model, job.test)
-        scores |= adapted_scores(model, job, channels, width)
-        features = dataclasses.replace(features, accuracy=accuracy, loss=loss, scores=scores)
     else:
-        accuracy, loss, more = _evaluate(model, job, width, inputs, scores.get("k-NN accuracy"))
-        features = dataclasses.replace(features, accuracy=accuracy, loss=loss, scores=scores | more)
+        if adapts:
+            (accuracy, loss), seconds = timed(device_of(model), lambda: evaluate_dataset(model, job.test))
+            more = adapted_scores(model, job, channels, width)
+        else:
+            accuracy, loss, more, seconds = _evaluate(model, job, width, inputs, scores.get("k-NN accuracy"))
+        features = dataclasses.replace(
+            features,
+            accuracy=accuracy,
+            loss=loss,
+            scores=scores | more,
+            evaluation_s=seconds,
+            free_accuracy=more.get("adapted accuracy") if has_running_statistics(model) else None,
+        )
     if index is not None:
         features = dataclasses.replace(
             features,
@@ -155,7 +164,7 @@ def adapted_scores(
     adapted = adapt(model, job.train.batches(device=device_of(model)), channels) if job.test.labeled else None
     if adapted is None:
         return {}
-    accuracy, loss, scores = _evaluate(adapted, job, width)
+    accuracy, loss, scores, _ = _evaluate(adapted, job, width)
     return {"adapted accuracy": accuracy, "adapted loss": loss, **scores}
 
 
@@ -165,8 +174,8 @@ def _evaluate(
     width: int | None,
     inputs: HeadInputs | None = None,
     knn: float | None = None,
-) -> tuple[float, float, dict[str, float]]:
-    """Return accuracy and loss on the test data, and the scores that take inputs of the head on the training data.
+) -> tuple[float, float, dict[str, float], float]:
+    """Return accuracy and loss on the test data, the scores that take inputs of the head, and the seconds of testing.
 
     Args:
         model: Model, adapted if it can be.
@@ -175,15 +184,18 @@ def _evaluate(
         inputs: The inputs of the head; None passes the training data.
         knn: k-NN accuracy; None if it is not known.
     """
-    if width is None:
-        return *evaluate_dataset(model, job.test), {}
-    inputs = HeadInputs.of(model, job.train, width) if inputs is None else inputs
-    scores = {"adapted k-NN": inputs.knn_accuracy if knn is None else knn}
-    refit = inputs.refit()
-    if refit is None or not job.test.labeled:
-        return *evaluate_dataset(model, job.test), scores
-    accuracy, loss, scores["adapted refit"] = evaluate_with_refit(model, job.test, refit)
-    return accuracy, loss, scores
+    refit, scores = None, dict[str, float]()
+    if width is not None:
+        inputs = HeadInputs.of(model, job.train, width) if inputs is None else inputs
+        scores["adapted k-NN"] = inputs.knn_accuracy if knn is None else knn
+        refit = inputs.refit() if job.test.labeled else None
+    if refit is None:
+        (accuracy, loss), seconds = timed(device_of(model), lambda: evaluate_dataset(model, job.test))
+        return accuracy, loss, scores, seconds
+    (accuracy, loss, scores["adapted refit"]), seconds = timed(
+        device_of(model), lambda: evaluate_with_refit(model, job.test, refit)
+    )
+    return accuracy, loss, scores, seconds
 
 
 def _each(functions: list[_OnBatch]) -> _OnBatch | None:

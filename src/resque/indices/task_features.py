@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from resque.data.dataset import Inputs, LabeledDataset
-from resque.energy.clock import now
+from resque.energy.clock import now, timed
 from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading, extend_reading
@@ -173,7 +173,7 @@ def task_features(
     settings = query or TaskIndexSettings()
     start = now(device_of(model))
     learner, prepared = prepare_new_task(model, dataclasses.replace(job, original_test=None), settings.extend)
-    accuracy, loss = evaluate_dataset(learner, prepared.test)
+    (accuracy, loss), evaluation_s = timed(device_of(model), lambda: evaluate_dataset(learner, prepared.test))
     index, overhead, warmed_up, task = _warm_up_and_cluster(model, job.train, settings, meter, on_progress)
     scores = dict(zip(("warm-up accuracy", "warm-up loss"), evaluate_dataset(warmed_up, prepared.test), strict=True))
     knn = model_knn_accuracy(warmed_up, task.limited(KNN_SAMPLES))
@@ -187,6 +187,7 @@ def task_features(
         samples=len(task),
         classes=len(task.classes),
         parameters=sum(parameter.numel() for parameter in learner.parameters()),
+        evaluation_s=evaluation_s,
         scores=scores if knn is None else scores | {"warm-up k-NN": knn},
         task_index=index.value,
     )

@@ -4,7 +4,7 @@ Each is a frozen dataclass with the unit in the field's name. A field that was n
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from resque._format import format_cost
@@ -131,6 +131,9 @@ class Features(Serializable):
         task_index: RESQUE_task in [0, 1] after the warm-up; None unless the update is a new task.
         accuracy_method: Origin of the accuracy: ``"measured"``, or ``"estimated without labels: "`` and the method.
         accuracy_error_logit: Standard error of an estimated accuracy on the logit scale; None if it was measured.
+        evaluation_s: Seconds of an evaluation on the test data; None if it was not timed.
+        free_accuracy: Accuracy on the new test data once normalization is re-estimated (``trains=norm``), which is one
+            pass without labels; None if the model has no such layers or the test data no labels.
 
     Example:
         >>> features = Features(index_rad=0.28, accuracy=0.78, loss=0.95, scores={"LEEP": -1.4})
@@ -152,6 +155,8 @@ class Features(Serializable):
     task_index: float | None = None
     accuracy_method: str = MEASURED
     accuracy_error_logit: float | None = None
+    evaluation_s: float | None = dataclasses.field(default=None, compare=False)  # a clock, not a feature
+    free_accuracy: float | None = None
 
     @property
     def is_estimated(self) -> bool:
@@ -213,6 +218,17 @@ class Estimate(Serializable):
     value: StoredFloat
     interval: Interval
     upper: float | None = None
+
+    def map(self, change: Callable[[float], float]) -> "Estimate":
+        """Return the estimate with a monotone function applied to the median and all bounds.
+
+        Example:
+            >>> Estimate(3.0, Interval(1.0, None, 0.8, "")).map(lambda value: value + 1.0).interval.low
+            2.0
+        """
+        high = None if self.interval.high is None else change(self.interval.high)
+        interval = dataclasses.replace(self.interval, low=change(self.interval.low), high=high)
+        return Estimate(change(self.value), interval, None if self.upper is None else change(self.upper))
 
 
 @dataclass(frozen=True)

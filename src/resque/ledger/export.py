@@ -133,8 +133,9 @@ def csv_lines(updates: Iterable[Update], forecasts: Mapping[str, Forecast] = {})
     writer = csv.writer(_Echo(), lineterminator=_LINE_END)
     yield writer.writerow([*_COLUMNS, *_FORECAST_COLUMNS])
     for update in updates:
-        cells = [_cell(update, path) for path in _COLUMNS.values()]
-        cells += [_cell((forecasts or {}).get(update.id), path) for path in _FORECAST_COLUMNS.values()]
+        forecast = forecasts.get(update.id)
+        cells = [_cell(update.asked_by(forecast), path) for path in _COLUMNS.values()]
+        cells += [_cell(forecast, path) for path in _FORECAST_COLUMNS.values()]
         yield writer.writerow(cells)
 
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from resque._display import Display, Displayable
-from resque._format import COST_NAMES, format_cost, format_estimate, format_price, format_probability
+from resque._format import COST_NAMES, format_cost, format_price
 from resque._plain import Serializable
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
-from resque.energy.price import Tariff
+from resque.energy.price import Spending, Tariff, price_of
 from resque.energy.reading import EnergyReading
 from resque.ledger.components import (
     COSTS,
@@ -28,7 +28,8 @@ from resque.ledger.components import (
     Pilot,
     StepCost,
 )
-from resque.types import StoredFloat
+from resque.ledger.decision import FORGETTING
+from resque.ledger.forecasts import Forecast
 
 __all__ = [
     "BY_BUDGET", "BY_USER", "COSTS", "MEASURED", "WOULD_NOT_REACH", "Cost", "Estimate", "Features", "Forecast",
@@ -41,8 +42,6 @@ WOULD_NOT_REACH = BY_BUDGET + "would not reach"
 """Value of :attr:`Update.stopped_by` for a run whose revised forecast gave up the target."""
 BY_USER = "the user"
 """Value of :attr:`Update.stopped_by` for a run that the user's own training loop ended."""
-
-_FORGETTING = 0.02 + 1e-9  # two points, whatever the rounding
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,8 @@ class Update(Displayable):
         pilot_steps: Steps of its forecast's pilot, which this run continued; their cost is part of the update's. Zero
             if the run started from the beginning.
         replay_data: Specification of the original data that were mixed in; None without replay.
+        asked: Time and energy of its forecast; None without a forecast, and in records of versions that did not keep
+            it, see :meth:`asked_by`.
     """
 
     id: str
@@ -129,6 +130,7 @@ class Update(Displayable):
     revisions: tuple[ForecastRevision, ...] = ()
     pilot_steps: int = 0
     replay_data: str | None = None
+    asked: Spending | None = None
 
     @property
     def whole_energy_kwh(self) -> float | None:
@@ -141,9 +143,25 @@ class Update(Displayable):
         return self.cost.energy_kwh * self.energy.wall_s / self.cost.wall_s
 
     @property
+    def spending(self) -> Spending:
+        """Time and energy of the whole run, evaluation included; a pilot that it continued is a part of it."""
+        return Spending(self.energy.wall_s, self.whole_energy_kwh)
+
+    @property
     def price(self) -> float | None:
-        """Price of the whole run, evaluation included, in the tariff's currency; None without a tariff."""
-        return None if self.tariff is None else self.tariff.price(self.whole_energy_kwh, self.energy.wall_s)
+        """Price of training, evaluation and asking once, in the tariff's currency.
+
+        None without a tariff, or if the cost of its forecast is unknown.
+        """
+        if self.tariff is None or (self.forecast_id is not None and self.asked is None):
+            return None
+        return price_of(self.tariff, filter(None, (self.spending, self.asked)))
+
+    def asked_by(self, forecast: Forecast | None) -> "Update":
+        """Return the update with the time and energy of the forecast that it settles; as it is without one."""
+        if forecast is None:
+            return self
+        return dataclasses.replace(self, asked=forecast.asking(continued=bool(self.pilot_steps)))
 
     @property
     def accuracy(self) -> float:
@@ -189,11 +207,11 @@ class Update(Displayable):
             'accuracy on the original data fell by 5.0 points: replay=0.2 in the recipe mixes original data in'
         """
         before, after, replay = self.original_accuracy_before, self.original_accuracy_after, self.recipe.get("replay")
-        if before is None or after is None or not (replay or before - after > _FORGETTING):
+        if before is None or after is None or not (replay or before - after > FORGETTING):
             return None
         change = f"{'fell' if after < before else 'rose'} by {100 * abs(before - after):.1f} points"
         fact = f"accuracy on the original data {change}{f' with replay={replay}' if replay else ''}"
-        if not before - after > _FORGETTING:
+        if not before - after > FORGETTING:
             return fact
         more = "a larger share mixes more of them in" if replay else "replay=0.2 in the recipe mixes original data in"
         return f"{fact}: {more}"
@@ -234,91 +252,12 @@ class Update(Displayable):
         outcome = "reached" if self.reached else f"not reached, stopped by {self.stopped_by}"
         rows = [(COST_NAMES[cost], format_cost(cost, getattr(self.cost, cost))) for cost in (*COSTS, "flops")]
         if self.tariff is not None:
-            rows.append(("price of the whole run", format_price(self.price, self.tariff.currency)))
+            rows.append(("price, evaluation and asking included", format_price(self.price, self.tariff.currency)))
         in_run = " and in-run forecasts" if self.revisions else ""
         rows.append((f"evaluation{in_run} (excluded)", format_cost("wall_s", self.evaluation_s)))
         line = f"test accuracy {self.accuracy:.4f}; target {self.target_accuracy:g} {outcome}"
         lines = list(filter(None, (line, self.saving, self.forgetting)))
         return Display(f"Update {self.id}: {shorten_data(self.train_data)}", ("cost", "measured"), rows, lines)
-
-
-@dataclass(frozen=True)
-class Forecast(Displayable):
-    """A forecast of what an update will cost, made before any training.
-
-    Attributes:
-        id: Unique id in the ledger.
-        created_utc: Time of the forecast, ISO 8601.
-        model: Specification or name of the model.
-        parent: Fingerprint of the model before the update.
-        train_data: Specification of the training data.
-        test_data: Specification of the test data.
-        shift_type: Name of the shift type; None if unknown.
-        recipe: Settings of the training recipe.
-        target_accuracy: Target accuracy on the test data.
-        features: Features of the update.
-        predictor: Names of the predictors that the forecast uses, separated by commas.
-        estimates: Name of a cost → its forecast; a cost that cannot be forecast is missing.
-        probability_reached: Probability of reaching the target within the step budget.
-        n_history: Number of the user's own updates in the history.
-        shift_types_history: Shift types of those updates.
-        max_steps: Step budget of the recipe.
-        step_cost: Measured cost of one training step.
-        overhead: Time and energy of computing the forecast, from the start of the command or call: imports, data,
-            forward passes, probe and fits, without a pilot. What no meter saw has the power of the rest, see its note.
-        grid: Grid whose carbon intensity the emissions use; None if not specified.
-        alternatives: Predictor → the steps it would forecast alone, for a later comparison with the outcome; a
-            number that is not finite is read back from a ledger as None.
-        notes: Remarks for the reader.
-        reliability_issues: Reasons why the forecast is not reliable enough for a decision; empty if it is.
-        n_bundled: Number of bundled updates in the history.
-        level: Nominal coverage of the prediction intervals.
-        pilot: First steps of the update itself, on which the forecast rests; None without a pilot.
-        best_accuracy: Highest accuracy within the step budget, if the run went on after its target; None in records of
-            versions that did not forecast it.
-        missing_labels: Number of new samples without labels; they are needed before the update can be done.
-        replay_data: Specification of the original data that the update mixes in; None without replay.
-    """
-
-    id: str
-    created_utc: str
-    model: str
-    parent: str
-    train_data: str
-    test_data: str
-    shift_type: str | None
-    recipe: Mapping[str, Any]
-    target_accuracy: float
-    features: Features
-    predictor: str
-    estimates: Mapping[str, Estimate]
-    probability_reached: StoredFloat
-    n_history: int
-    shift_types_history: tuple[str, ...]
-    max_steps: int
-    step_cost: StepCost
-    overhead: EnergyReading
-    grid: Grid | None
-    alternatives: Mapping[str, StoredFloat] = dataclasses.field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    reliability_issues: tuple[str, ...] = ()
-    n_bundled: int = 0
-    level: float = 0.8
-    pilot: Pilot | None = None
-    best_accuracy: Estimate | None = None
-    missing_labels: MissingLabels = dataclasses.field(default_factory=MissingLabels)
-    replay_data: str | None = None
-
-    def _display(self) -> Display:
-        level = f"{next((each.interval.level for each in self.estimates.values()), self.level):.0%}"
-        probability = format_probability(self.probability_reached)
-        lines = [f"probability of reaching the target within {self.max_steps:,} steps: {probability}"]
-        lines += [self.pilot.summary] if self.pilot else []
-        lines += ["not reliable enough for a decision:"] if self.reliability_issues else []
-        lines += [f"- {issue}" for issue in self.reliability_issues]
-        title = f"Forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}"
-        rows = [(COST_NAMES[c], *format_estimate(c, e.value, e.interval, e.upper)) for c, e in self.estimates.items()]
-        return Display(title, ("cost", "forecast", f"{level} interval", f"{level} upper bound"), rows, lines)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from contextvars import ContextVar
@@ -18,6 +19,7 @@ from resque._display import Display
 from resque._format import printable
 from resque._plain import finite
 from resque.ledger.serialization import to_dict
+from resque.reporting.progress import PlainProgress, current
 
 __all__ = ["err", "only_json", "out", "print_json", "progress", "show", "to_json", "warn"]
 
@@ -45,14 +47,19 @@ out, err = _console(stderr=False), _console(stderr=True)
 
 @contextmanager
 def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a progress bar on stderr with elapsed and remaining time; nothing where stderr is no terminal.
+    """Show a progress bar on stderr with elapsed and remaining time; plain lines where stderr is no terminal.
 
     The block gets a function ``report(done, total, detail)`` that moves the bar.
     """
+    if not err.is_terminal:
+        lines = PlainProgress(printable(description), time.monotonic())
+        with current(lines):
+            yield lines.report
+        return
     columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
     times = TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("remaining"), TimeRemainingColumn()
     detail = TextColumn("{task.fields[detail]}", markup=False)
-    with Progress(*columns, *times, detail, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Progress(*columns, *times, detail, console=err, transient=True) as bar, current(None):
         task = bar.add_task(printable(description), total=None, detail="")
 
         def report(done: int, total: int, detail: str = "") -> None:

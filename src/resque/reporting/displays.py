@@ -7,12 +7,22 @@ from resque._display import Display
 from resque._format import (
     COST_NAMES,
     NOT_MEASURED,
+    format_column,
     format_cost,
     format_estimate,
+    format_like,
+    format_price,
     format_probability,
 )
 from resque.data.spec import shorten_data
-from resque.forecasting.evaluation.settlement import is_covered
+from resque.forecasting.evaluation.settlement import (
+    PRICE,
+    comparable_cost,
+    comparable_estimate,
+    is_covered,
+    settled_tariff,
+)
+from resque.ledger.decision import action, trained_part
 from resque.ledger.records import Forecast, ForecastRevision, Update
 from resque.reporting import sentences
 
@@ -21,8 +31,8 @@ if TYPE_CHECKING:
     from resque.forecasting.evaluation.settlement import Settlement
 
 __all__ = [
-    "MAIN_COSTS", "energy_display", "overview_display", "predictors_display", "revisions_display", "seeds_display",
-    "settled_display", "updates_display",
+    "MAIN_COSTS", "comparison_display", "energy_display", "newest_comparison", "overview_display",
+    "predictors_display", "revisions_display", "seeds_display", "settled_display", "updates_display",
 ]  # fmt: skip
 
 MAIN_COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
@@ -30,27 +40,72 @@ MAIN_COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
 
 def overview_display(settled: Sequence[tuple[Forecast, Update]]) -> Display:
     """Describe forecast and measured costs of several updates, one row per update."""
-    rows = []
-    for forecast, update in settled:
-        cells = [sentences.format_shift(update)]
-        for cost in MAIN_COSTS:
-            estimate, measured = forecast.estimates.get(cost), getattr(update.cost, cost)
+    cells = [[sentences.format_shift(update)] for _, update in settled]
+    for cost in MAIN_COSTS:
+        forecasts = [e.value if (e := forecast.estimates.get(cost)) else None for forecast, _ in settled]
+        measured = [getattr(update.cost, cost) for _, update in settled]
+        texts = format_column(cost, [*forecasts, *measured])
+        for row, (forecast, update), value, text, found in zip(
+            cells, settled, measured, texts, texts[len(settled) :], strict=False
+        ):
             marks = f"{'' if update.reached else '+'}{'*' if is_covered(forecast, update, cost) is False else ''}"
-            cells.append(format_cost(cost, None if estimate is None else estimate.value))
-            cells.append(format_cost(cost, measured) + ("" if measured is None else marks))
-        rows.append(cells)
+            row += [text, found + ("" if value is None else marks)]
     columns = [f"{COST_NAMES[cost]}, {which}" for cost in MAIN_COSTS for which in ("forecast", "measured")]
     lines = ["* outside the prediction interval; + target not reached, so the cost of reaching it is higher"]
     lines += [sentences.caveat_sentence([forecast for forecast, _ in settled])] if settled else []
-    return Display("Forecast and measured", ("update", *columns), rows, lines)
+    return Display("Forecast and measured", ("update", *columns), cells, lines)
+
+
+def newest_comparison(pending: Sequence[Forecast]) -> list[Forecast]:
+    """Return the newest pending forecasts of one question, the likeliest first; empty if no question has two.
+
+    Args:
+        pending: Pending forecasts, oldest first. Those of one model name, data and target are of one question.
+    """
+    questions: dict[tuple[str, str, str, float], list[Forecast]] = {}
+    for each in pending:
+        asked = each.model, each.train_data, each.test_data, each.target_accuracy
+        questions[asked] = [*questions.pop(asked, []), each]
+    ways = next((ways for ways in reversed(questions.values()) if len(ways) > 1), [])
+    return sorted(ways, key=lambda each: (-each.probability_reached, each.estimates["steps"].value))
+
+
+def comparison_display(ways: Sequence[Forecast]) -> Display:
+    """Describe pending forecasts of one question beside each other."""
+    costs = [
+        format_column(cost, [e.value if (e := way.estimates.get(cost)) else None for way in ways])
+        for cost in ("steps", "wall_s", "energy_kwh")
+    ]
+    rows = []
+    for way, *took in zip(ways, *costs, strict=True):
+        accuracy = NOT_MEASURED if way.best_accuracy is None else f"{way.best_accuracy.value:.3f}"
+        price = format_price(way.price.value, way.tariff.currency) if way.price and way.tariff else NOT_MEASURED
+        doubt = "" if not way.reliability_issues else " *"
+        rows.append((f"{action(way.recipe)}{_rate(way, ways)}{doubt}", accuracy,
+                     format_probability(way.probability_reached), *took, price, way.id))  # fmt: skip
+    first = ways[0]
+    title = f"Ways to accuracy {first.target_accuracy:g} on {shorten_data(first.train_data)}"
+    columns = "way", "best accuracy", "chance", "steps", "time", "energy", "price", "forecast"
+    lines = ["* not reliable enough for a decision"] if any(way.reliability_issues for way in ways) else []
+    return Display(title, columns, rows, lines)
+
+
+def _rate(way: Forecast, ways: Sequence[Forecast]) -> str:
+    """Return the learning rate of a way, if others do the same at another rate."""
+    rates = {each.recipe.get("learning_rate") for each in ways if action(each.recipe) == action(way.recipe)}
+    return f", rate {way.recipe['learning_rate']:g}" if len(rates) > 1 and "learning_rate" in way.recipe else ""
 
 
 def settled_display(forecast: Forecast, update: Update) -> Display:
     """Describe forecast, interval, measured cost and error of every cost of one update."""
     rows = []
-    for cost, estimate in forecast.estimates.items():
+    for cost in (*forecast.estimates, PRICE):
+        estimate = comparable_estimate(forecast, update, cost)
+        if estimate is None:
+            continue
         value, interval, _ = format_estimate(cost, estimate.value, estimate.interval, None)
-        measured = format_cost(cost, getattr(update.cost, cost)) + ("" if update.reached else "+")
+        known = comparable_cost(forecast, update, cost) if cost == PRICE else getattr(update.cost, cost)
+        measured = format_like(cost, known, estimate.value) + ("" if update.reached else "+")
         error, covered = (each(forecast, update, cost) for each in (sentences.format_error, sentences.covered_mark))
         rows.append((COST_NAMES[cost], value, interval, measured, error, covered))
     index, forgetting = sentences.format_index(update), sentences.format_forgetting(update)
@@ -65,6 +120,8 @@ def settled_display(forecast: Forecast, update: Update) -> Display:
             1, f"{forecast.pilot.summary}; the update {'continued it' if update.pilot_steps else 'began anew'}"
         )
     lines += filter(None, [update.saving, update.forgetting])
+    if tariff := settled_tariff(forecast, update):
+        lines.append(f"price in {tariff.currency}: training, evaluation and the forecast itself")
     if not update.reached:
         lines.append("+ target not reached: the cost of reaching it is higher")
     lines.append(f"coverage: {forecast.estimates['steps'].interval.guarantee}")
@@ -115,29 +172,31 @@ def seeds_display(seeds: "SeedVariability") -> Display:
 def updates_display(updates: Sequence[Update]) -> Display:
     """Describe every update: data, index, steps, accuracies and time."""
     rows = []
-    for update in updates:
+    n, seconds = len(updates), [update.cost.wall_s for update in updates]
+    times = format_column("wall_s", [*seconds, *(update.evaluation_s for update in updates)])
+    for update, *took in zip(updates, times, times[n:], strict=False):
         steps = sentences.format_index(update), format_cost("steps", update.cost.steps)
         accuracies = sentences.format_accuracies(update), sentences.format_forgetting(update)
-        times = (format_cost("wall_s", seconds) for seconds in (update.cost.wall_s, update.evaluation_s))
-        rows.append((shorten_data(update.train_data), update.stopped_by, *steps, *accuracies, *times))
+        trained = trained_part(update.recipe, update.from_scratch)
+        rows.append((shorten_data(update.train_data), trained, update.stopped_by, *steps, *accuracies, *took))
     accuracies = "test accuracy", "accuracy on the original data"
-    columns = "data", "stopped by", "RESQUE_dist", "steps", *accuracies, "time", "evaluation"
+    columns = "data", "trained", "stopped by", "RESQUE_dist", "steps", *accuracies, "time", "evaluation"
     lines = ["Costs are of the training steps alone. Accuracies are those before and after the update."]
-    return Display("Every update", columns, rows, lines, text_columns=2)
+    return Display("Every update", columns, rows, lines, text_columns=3)
 
 
 def energy_display(updates: Sequence[Update]) -> Display:
     """Describe energy and emissions of every update with region, carbon intensity and method."""
     rows = []
-    for update in updates:
+    costs = [format_column(c, [getattr(update.cost, c) for update in updates]) for c in ("energy_kwh", "carbon_kg")]
+    for update, *took in zip(updates, *costs, strict=True):
         region, intensity = "none", NOT_MEASURED
         if (grid := update.grid) is not None:
             pue = "" if grid.pue == 1.0 else f" × PUE {grid.pue:g}"
             region, intensity = grid.region, f"{grid.intensity_g_per_kwh:.0f}{pue}"
         method = "; ".join(filter(None, (sentences.format_methods(update.energy), update.energy.note)))
-        costs = (format_cost(cost, getattr(update.cost, cost)) for cost in ("energy_kwh", "carbon_kg"))
         data = shorten_data(update.train_data)
-        rows.append((data, region, method, intensity, *costs, sentences.format_carbon(update)))
+        rows.append((data, region, method, intensity, *took, sentences.format_carbon(update)))
     columns = "data", "region", "method", "g CO2e/kWh", "energy", "CO2e", "SCI per update"
     lines = [
         "Energy and CO2e are of the training steps. SCI per update is of the whole run with embodied emissions.",

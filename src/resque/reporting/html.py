@@ -1,6 +1,7 @@
 """The report: one self-contained HTML file with figures as inline SVG, without scripts or external resources."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,31 @@ from resque._files import write_atomically
 from resque._format import printable
 from resque.errors import DataError
 from resque.forecasting.evaluation.settlement import Settlement
+from resque.forecasting.life import Life
 from resque.ledger.records import Forecast, Update
 from resque.reporting import displays, figures, sentences
 
-__all__ = ["MOST_SHOWN", "write_report"]
+__all__ = ["MOST_SHOWN", "Opening", "write_report"]
 
 _MAX_OVERVIEW = 12
+_MAX_PENDING = 4
 MOST_SHOWN = 500
 """Most updates and settled forecasts in tables and figures."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What a report opens with, before how good past forecasts were.
+
+    Attributes:
+        title: Heading.
+        pending: Forecasts that no update has settled, oldest first; those of one question are a comparison.
+        lives: Life of each model line, the newest last.
+    """
+
+    title: str = "What updating this model costs"
+    pending: Sequence[Forecast] = ()
+    lives: Sequence[Life] = ()
 
 
 def write_report(
@@ -29,7 +47,7 @@ def write_report(
     updates: Sequence[Update],
     settled: Sequence[tuple[Forecast, Update]],
     summary: Settlement,
-    title: str = "What updating this model costs",
+    opening: Opening | None = None,
     n_updates: int | None = None,
     on_progress: Callable[[int, int, str], None] = lambda done, total, figure: None,
 ) -> None:
@@ -40,23 +58,29 @@ def write_report(
         updates: Updates, oldest first; the newest :data:`MOST_SHOWN` are shown.
         settled: Forecasts with the updates that settled them.
         summary: Summary of ``settled``.
-        title: Heading of the report.
+        opening: What the report opens with.
         n_updates: Number of all updates, if ``updates`` are only the newest of them.
         on_progress: Callback with ``(done, total, figure)``.
 
     Raises:
-        DataError: There is no update to report on.
+        DataError: There is no update and no open forecast to report on.
     """
-    if not updates:
-        raise DataError("the ledger is empty: run `resque retrain` or `resque demo` before a report")
+    opening = opening or Opening()
+    if not (updates or opening.pending):
+        raise DataError("the ledger is empty: run `resque forecast` or `resque demo` before a report")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("resque.reporting", "."),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,  # a drawing is markup
     )
+    compared = displays.newest_comparison(opening.pending)
     page = environment.get_template("report.html.j2").render(
-        title=title,
+        title=opening.title,
+        pending=[*compared, *(each for each in reversed(opening.pending) if each not in compared)][:_MAX_PENDING],
+        n_pending=len(opening.pending),
+        comparison=displays.comparison_display(compared) if compared else None,
+        lives=[describe(life) for life in reversed(opening.lives)],
         version=__version__,
         verdict=sentences.verdict_sentence(summary),
         sentences=list(filter(None, (sentences.predictor_sentence(summary), sentences.overhead_sentence(summary)))),
@@ -64,7 +88,7 @@ def write_report(
         figures=_draw_figures(updates[-MOST_SHOWN:], settled[-MOST_SHOWN:], summary, on_progress),
         accuracy=[describe(summary), displays.predictors_display(summary)] if settled else [],
         details=[displays.settled_display(*pair) for pair in settled[-MOST_SHOWN:]],
-        every=[displays.updates_display(updates[-MOST_SHOWN:]), displays.energy_display(updates[-MOST_SHOWN:])],
+        every=[draw(updates[-MOST_SHOWN:]) for draw in (displays.updates_display, displays.energy_display) if updates],
         sources=_limits(n_updates or len(updates), len(settled)) + _sources(updates),
     )
     with write_atomically(path, may_replace=_is_html) as scratch:

@@ -39,7 +39,7 @@ def decision_markdown(
     Args:
         forecast: The forecast that the decision is about.
         decision: Result of :func:`resque.forecasting.budget.decide`.
-        price: Forecast price of the training; None without a tariff.
+        price: Forecast price of training, evaluation and asking once; None without a tariff.
         currency: Currency of the price.
         price_of_labels: Price of the missing labels; None if they have none.
     """
@@ -52,7 +52,7 @@ def decision_markdown(
         median, upper = format_price(price.value, currency), format_price(price.upper, currency)
         interval = format_interval("", price.value, price.interval)
         budget = budgets.get("price", "") if price_of_labels is None else ""
-        rows.append(("price of training", median, interval, upper, budget))
+        rows.append(("price", median, interval, upper, budget))
     if price_of_labels is not None:
         labels = format_price(price_of_labels, currency)
         rows.append(("price of labels", labels, NOT_MEASURED, labels, ""))

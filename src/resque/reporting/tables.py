@@ -1,16 +1,18 @@
 """Results in the terminal: the description that ``print(result)`` shows, with what only the command line adds."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resque._display import Display, describe
-from resque._format import NOT_MEASURED, format_cost, format_interval, format_price
+from resque._format import NOT_MEASURED, format_column, format_cost, format_interval, format_number
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import EmbodiedEmissions
 from resque.indices.results import DistributionIndex, TaskIndex
-from resque.ledger.records import Estimate, Features, Forecast, MissingLabels, Update, Void
+from resque.ledger.decision import trained_part
+from resque.ledger.records import Features, Forecast, MissingLabels, Update, Void
 from resque.reporting import displays, sentences
 from resque.reporting.carbon_intensity import SoftwareCarbonIntensity
 from resque.reporting.console import out, show, warn
@@ -26,7 +28,9 @@ __all__ = [
     "show_settlement", "show_task", "show_update", "show_validation",
 ]  # fmt: skip
 
-_LEDGER_WIDTH = 64  # of every column but the data
+_LEDGER_WIDTH = 66  # of every column but the data
+_LESSER = re.compile(r"[\d,]+ of [\d,]+ updates |learned from ")
+"""Beginning of the notes on a history, which change no decision."""
 
 
 def show_index(index: DistributionIndex) -> None:
@@ -59,24 +63,34 @@ def show_task(index: TaskIndex, grid: Grid | None) -> None:
         show(Display("Agreement of the clusterings", ("two starts", "adjusted Rand index"), rows))
 
 
-def show_forecast(
-    forecast: Forecast,
-    hardware: EmbodiedEmissions | None = None,
-    price: Estimate | None = None,
-    currency: str = "",
-    price_of_labels: float | None = None,
-) -> None:
-    """Print a forecast: every cost with its interval, what it is based on, missing labels, and embodied emissions."""
-    rows = []
-    if price is not None:
-        interval = f"{format_interval('', price.value, price.interval)} {currency}"
-        rows.append(("price", format_price(price.value, currency), interval, format_price(price.upper, currency)))
-    if price_of_labels is not None:
-        labels = format_price(price_of_labels, currency)
-        rows.append(("price of labels", labels, NOT_MEASURED, labels))
-    lines = [_features_sentence(forecast.features), "costs: training steps only; evaluation is extra"]
-    if forecast.missing_labels.total or price_of_labels is not None:
+def show_forecast(forecast: Forecast, hardware: EmbodiedEmissions | None = None, details: bool = False) -> None:
+    """Print the decision line of a forecast, the costs that decide, missing labels, and reasons not to rely on it.
+
+    Args:
+        forecast: The forecast.
+        hardware: Embodied emissions of the machine; None leaves them out.
+        details: Whether to print every cost, what the forecast is based on, and the notes of lesser weight.
+    """
+    rows, lines = [], []
+    labels = None if forecast.tariff is None else forecast.tariff.price_of_labels(forecast.missing_labels.total)
+    if labels is not None and forecast.tariff is not None:
+        cell = format_number(labels)
+        rows.append((f"price of labels, {forecast.tariff.currency}", cell, NOT_MEASURED, cell))
+    if forecast.missing_labels.total or labels is not None:
         lines.append(_labels_sentence(forecast.missing_labels))
+    if details:
+        lines += _detail_lines(forecast, hardware)
+    show(forecast.display(details).extended(rows, lines))
+    lesser = [note for note in forecast.notes if _LESSER.match(note)]
+    for note in forecast.notes:
+        if details or note not in lesser:
+            warn(note)
+
+
+def _detail_lines(forecast: Forecast, hardware: EmbodiedEmissions | None) -> list[str]:
+    """Return what was known before the update, what the forecast is based on, and what it took."""
+    lines = [_features_sentence(forecast.features), "costs: training steps only; the price includes evaluation and "
+             "the forecast itself"]  # fmt: skip
     if forecast.alternatives:
         lines += _basis_lines(forecast)
     took = f"{format_cost('wall_s', forecast.overhead.wall_s)}, {sentences.energy_sentence(forecast.overhead)}"
@@ -85,9 +99,7 @@ def show_forecast(
     if hardware is not None:
         low, high = (format_cost("carbon_kg", g / 1000.0) for g in hardware.during(forecast.estimates["wall_s"].value))
         lines.append(f"embodied emissions for this time, not included: {low} to {high} CO2e ({hardware.source})")
-    show(describe(forecast).extended(rows, lines))
-    for note in forecast.notes:
-        warn(note)
+    return lines
 
 
 def _features_sentence(features: Features) -> str:
@@ -226,21 +238,28 @@ def show_ledger(
     """
     width = max(out.width - _LEDGER_WIDTH, 16)
     rows = []
-    for update in updates:
+    costs = [format_column(cost, [getattr(each.cost, cost) for each in updates]) for cost in displays.MAIN_COSTS]
+    for update, *took in zip(updates, *costs, strict=True):
         index = sentences.format_index(update).removesuffix(" rad")
         accuracies = sentences.format_accuracies(update, 2, "→") + _outcome_mark(update)
-        costs = (format_cost(cost, getattr(update.cost, cost)) for cost in displays.MAIN_COSTS)
-        rows.append((update.id[:6], _cut_middle(shorten_data(update.train_data), width), index, accuracies, *costs))
-    columns = "update", "data", "index", "accuracy", "steps", "time", "energy", "CO2e"
+        data, trained = shorten_data(update.train_data), trained_part(update.recipe, update.from_scratch)
+        rows.append((update.id[:6], _cut_middle(data, width), trained, index, accuracies, *took))
+    columns = "update", "data", "trained", "index", "accuracy", "steps", "time", "energy", "CO2e"
     budget = "; ! ended by its budget" if any(_outcome_mark(update) == "!" for update in updates) else ""
-    lines = [f"index in rad; accuracy before → after; * target not reached{budget}; full names: --json"]
+    lines = [
+        "trained: all layers, a part, or from scratch; +old: with old data mixed in; index in rad; "
+        f"accuracy before → after; * target not reached{budget}; full names: --json"
+    ]
     n, forecasts, settled = counts["updates"], counts["forecasts"], counts["settled"]
     if len(updates) < n:
         lines.append(f"the newest {len(updates):,} of {n:,}; more: --last {n}")
-    show(Display(f"{n:,} update{'s' * (n != 1)}", columns, rows, lines if updates else (), text_columns=2))
+    show(Display(f"{n:,} update{'s' * (n != 1)}", columns, rows, lines if updates else (), text_columns=3))
     title = f"{forecasts:,} forecast{'s' * (forecasts != 1)}: {settled:,} settled, {forecasts - settled:,} pending"
-    waiting = [(each.id, _cut_middle(shorten_data(each.train_data), width), *_steps_cells(each)) for each in pending]
-    show(Display(title, ("pending", "data", "steps", "interval"), waiting, text_columns=2))
+    waiting = [
+        (each.id, _cut_middle(shorten_data(each.train_data), width), trained_part(each.recipe), *_steps_cells(each))
+        for each in pending
+    ]
+    show(Display(title, ("pending", "data", "trains", "steps", "interval"), waiting, text_columns=3))
     if voids:
         gone = [(each.id, each.entry, each.created_utc[:10], each.why) for each in voids]
         title = f"{len(voids):,} void entr{'ies' if len(voids) > 1 else 'y'}, counted nowhere"

@@ -1,9 +1,7 @@
 """Retraining job: data, target accuracy, recipe, and the steps at which a run is evaluated."""
 
 import functools
-import math
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +9,7 @@ import torch
 from resque.data.dataset import LabeledDataset
 from resque.errors import DataError, SettingError
 from resque.ledger.records import MissingLabels, Update
+from resque.training.evaluation_steps import evaluation_steps
 from resque.training.finetuning import STATISTICS
 from resque.training.recipe import RECIPES, Recipe, recipe_to_dict
 from resque.training.replay import count_replayed, with_replay
@@ -188,23 +187,6 @@ def steps_per_epoch(n_samples: int, batch_size: int) -> int:
     """
     whole, rest = divmod(n_samples, batch_size)
     return max(1, whole + (rest > 1))
-
-
-def evaluation_steps(steps: float, steps_per_epoch: int, recipe: Recipe) -> Iterator[int]:
-    """Iterate over the steps at which a run is evaluated, up to the first one at or after ``steps``.
-
-    A run can stop only at an evaluation.
-
-    Example:
-        >>> list(evaluation_steps(20, 10, Recipe())), list(evaluation_steps(9, 10, Recipe(evaluate_every=4)))
-        ([0, 10, 20], [0, 4, 8, 10])
-    """
-    step, every = 0, recipe.evaluate_every or steps_per_epoch
-    yield step
-    while step < steps:
-        earliest = max(step + 1, math.ceil(step * (1.0 + recipe.evaluate_growth)))
-        step = min(-(-earliest // every) * every, (step // steps_per_epoch + 1) * steps_per_epoch)
-        yield step
 
 
 def is_update_of(update: Update, parent: str, job: RetrainingJob) -> bool:

@@ -148,7 +148,7 @@ class _Deployment:
             forecast_id=None if forecast is None else forecast.id,
             revise=None if forecast is None else ForecastReviser.of_forecast(forecast, self.ledger.updates(), job),
         )
-        self.ledger.add(update)
+        self.ledger.add(update.asked_by(forecast))
 
 
 @contextmanager

@@ -17,8 +17,10 @@ from resque.energy.reading import extend_reading
 from resque.errors import SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.forecaster import forecast_from_features
+from resque.forecasting.forgetting import expected_forgetting
 from resque.forecasting.history import starts_at_target
 from resque.forecasting.intervals import check_level
+from resque.forecasting.price import priced
 from resque.forecasting.selection import updates_to_learn_from
 from resque.indices.compute_profile import check_labels
 from resque.ledger.bundled import bundled_updates
@@ -94,7 +96,8 @@ def forecast(
         seed: Seed of the data order of the update.
         pilot: Steps of a pilot, or a share of the step budget such as ``"5%"``; 0 for none.
         level: Nominal coverage of the intervals.
-        budget: Limits of the update; its ``max_epochs`` limits the run. See :func:`resque.decide`.
+        budget: Limits of the update; its ``max_epochs`` limits the run, and its tariff prices it. See
+            :func:`resque.decide`.
         bundled_history: Whether the bundled history shapes the forecast.
         country: ISO alpha-3 code of the electricity grid; without country and intensity there is no carbon.
         intensity: Carbon intensity in g CO2e per kWh; overrides the country's.
@@ -163,7 +166,9 @@ def forecast(
         result, state = passes.pilot(known, result, steps, updates)
     waited_s = time.perf_counter() - began_s - (result.pilot.reading.wall_s if result.pilot else 0.0)
     overhead = extend_reading(result.overhead, waited_s, "imports, loading, evaluations and fits")
-    history.add(result := dataclasses.replace(result, overhead=overhead))
+    forgotten = expected_forgetting(updates, parent, result.recipe)
+    result = dataclasses.replace(result, overhead=overhead, expected_forgetting=forgotten)
+    history.add(result := result if budget is None else priced(result, budget.tariff))
     if state is not None:
         keep_pilot(history, result, state)
     return result

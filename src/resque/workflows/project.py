@@ -92,7 +92,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "max_hours": Key(float, "max_hours", "0.5", "wall time of the whole calibration", ("calibrate",)),
         "max_kwh": Key(float, "max_kwh", "0.5", "energy of the whole calibration", ("calibrate",)),
     },
-    "plan": {"yearly_kwh": Key(float, "yearly_kwh", "2.0", "energy of a year", ("plan",))},
+    "plan": {"yearly_kwh": Key(float, "yearly_kwh", "2.0", "energy of a year", ("plan", "life", "report"))},
     "ledger": {"path": Key(str, "ledger", '"resque.db"', "history file of updates and forecasts", (), "file")},
 }
 """Section → key → what it means."""

@@ -4,6 +4,7 @@ Nothing is trained here, and nothing is written before the block has ended witho
 not provide are None.
 """
 
+import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -182,7 +183,7 @@ class Recording:
             "cost": final_cost(curve, energy_share(energy, curve.wall_s[-1]), known["grid"], self._samples),
             "forecast_id": None if forecast is None or not settles or difference else forecast.id,
         }
-        self.update = Update(
+        update = Update(
             id=new_id(),
             started_utc=self.started_utc,
             created_utc=utc_now(),
@@ -194,6 +195,7 @@ class Recording:
             revisions=tuple(self.revisions),
             **fields,
         )
+        self.update = update if update.forecast_id is None else update.asked_by(forecast)
         return self.update
 
     def detach(self) -> None:
@@ -325,6 +327,8 @@ def record(
         reviser = None if difference else ForecastReviser.of_ledger(pending, store, confidence=confidence)
     limits = RunLimits.of(budget, confidence, known["tariff"], known["grid"])
     stop = None if limits is None else limits.stop_by(None if pending is None else pending.step_cost)
+    if stop is not None and pending is not None:
+        stop = dataclasses.replace(stop, asking=pending.asking(continued=False))
     if known["target_accuracy"] is not None:
         RetrainingJob.check_target(known["target_accuracy"])
     if pending is not None and difference:

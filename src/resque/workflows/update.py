@@ -244,6 +244,8 @@ class UpdateRequest:
             stop = limits.stop(loaded.network, loaded.job, meter)
             made = loaded.forecast or forecast_first(run, loaded.network, self._forecast, history, loaded, meter)
             loaded = dataclasses.replace(loaded, forecast=made)
+            asked = None if made is None else made.asking(continued=pilot is not None)
+            stop = dataclasses.replace(stop, asking=asked)
         create_folder(self.cwd / (self.out or UPDATES))
         features = loaded.features(meter)
         return loaded, _Runner(self, history, loaded, checkpoint, pilot, meter, grid, layer, reduction, features, stop)
@@ -377,7 +379,7 @@ class _Runner:
                 on_progress=lambda at: show(at.step, at.max_steps, progress_text(at)),
                 revise=None if forecast is None else of_ledger(forecast, self.history, job, confidence),
                 stop=self.stop,
-            )
+            ).asked_by(forecast)
         if requested:
             return self._with_files(ended or result, network, job, ended is not None)
         if ended is None:

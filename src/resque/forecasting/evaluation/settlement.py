@@ -3,6 +3,7 @@
 A forecast is settled once the update that it was made for is in the ledger.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,18 +12,21 @@ import numpy as np
 
 from resque._display import Display, Displayable
 from resque._format import COST_NAMES, NOT_MEASURED, format_probability, format_share
-from resque.energy.reading import energy_share
-from resque.ledger.records import BY_BUDGET, BY_USER, COSTS, Forecast, Update
+from resque.energy.price import Spending, Tariff
+from resque.forecasting.price import forecast_price
+from resque.ledger.records import BY_BUDGET, BY_USER, COSTS, Estimate, Forecast, Update
 from resque.types import Interval
 
 __all__ = [
-    "BUSY", "BUSY_SHARE", "FORECAST", "IDLE", "CostAccuracy", "PredictorScore", "ProbabilityScore", "Settlement",
-    "brier_scores", "comparable_cost", "covers", "is_covered", "relative_error", "score_predictors",
-    "summarize_settlements",
+    "BUSY", "BUSY_SHARE", "FORECAST", "IDLE", "PRICE", "CostAccuracy", "PredictorScore", "ProbabilityScore",
+    "Settlement", "brier_scores", "comparable_cost", "comparable_estimate", "covers", "is_covered", "relative_error",
+    "score_predictors", "settled_tariff", "summarize_settlements",
 ]  # fmt: skip
 
 FORECAST = "forecast"
 """Name of the forecast itself among the predictors."""
+PRICE = "price"
+"""Name of the price among the costs that are settled: of training, evaluation and asking once."""
 BUSY_SHARE = 0.1
 """Share of a machine's processors that other processes use, from which on it counts as busy."""
 IDLE, BUSY = "idle", "busy"
@@ -37,7 +41,7 @@ class CostAccuracy:
     """Accuracy of the settled forecasts of one cost.
 
     Attributes:
-        cost: Name of a field of :class:`resque.ledger.records.Cost`.
+        cost: Name of a field of :class:`resque.ledger.records.Cost`, or :data:`PRICE`.
         load: :data:`IDLE` or :data:`BUSY` for the forecasts whose probe ran on such a machine; empty for all forecasts.
         n: Number of updates that reached the target and whose measured cost can be compared.
         median_factor: Median of the larger of forecast and measured over the smaller; None without such updates.
@@ -161,7 +165,8 @@ def summarize_settlements(settled: Sequence[tuple[Forecast, Update]]) -> Settlem
         settled: Forecasts with the updates that settle them.
     """
     pairs = [(forecast, update) for forecast, update in settled if forecast.alternatives]
-    accuracy = [_cost_accuracy(pairs, cost) for cost in COSTS]
+    priced = [PRICE] if any(settled_tariff(*pair) for pair in pairs) else []
+    accuracy = [_cost_accuracy(pairs, cost) for cost in (*COSTS, *priced)]
     for load in (IDLE, BUSY):
         some = [pair for pair in pairs if _load(pair[0]) == load]
         accuracy += [_cost_accuracy(some, cost, load) for cost in _TIMED if some]
@@ -170,8 +175,8 @@ def summarize_settlements(settled: Sequence[tuple[Forecast, Update]]) -> Settlem
         covered={each.cost: (each.covered, each.intervals) for each in accuracy if not each.load},
         median_error={e.cost: e.median_error for e in accuracy if not e.load and e.median_error is not None},
         scores=score_predictors(pairs),
-        overhead_s=math.fsum(_overhead(*pair)[0] for pair in pairs),
-        overhead_kwh=_total([_overhead(*pair)[1] for pair in pairs]),
+        overhead_s=math.fsum(_asking(*pair).wall_s for pair in pairs),
+        overhead_kwh=_total([_asking(*pair).energy_kwh for pair in pairs]),
         training_s=math.fsum(update.cost.wall_s for _, update in pairs),
         training_kwh=_total([update.cost.energy_kwh for _, update in pairs]),
         probability_score=_probability_score(pairs),
@@ -244,7 +249,7 @@ def is_covered(forecast: Forecast, update: Update, cost: str) -> bool | None:
     A run that its budget ended because it looked bad is no evidence for the interval. It counts only as not covered,
     once its cost is above the interval.
     """
-    estimate, measured = forecast.estimates.get(cost), comparable_cost(forecast, update, cost)
+    estimate, measured = comparable_estimate(forecast, update, cost), comparable_cost(forecast, update, cost)
     if estimate is None or measured is None:
         return None
     low, high = estimate.interval.low, estimate.interval.high
@@ -268,12 +273,28 @@ def covers(lower: float, upper: float, cost: float, reached: bool) -> bool:
     return (lower <= cost or not reached) and cost <= upper
 
 
+def settled_tariff(forecast: Forecast, update: Update) -> Tariff | None:
+    """Return the tariff by which both are priced: that of the update, else that of the forecast."""
+    return update.tariff or forecast.tariff
+
+
+def comparable_estimate(forecast: Forecast, update: Update, cost: str) -> Estimate | None:
+    """Return the forecast of a cost or of the price; None if there is none."""
+    if cost != PRICE:
+        return forecast.estimates.get(cost)
+    tariff = settled_tariff(forecast, update)
+    return None if tariff is None else forecast_price(forecast, tariff)
+
+
 def comparable_cost(forecast: Forecast, update: Update, cost: str) -> float | None:
     """Return the measured cost if it can be compared with the forecast; else None.
 
     Emissions on another grid are not comparable. Nor is the energy of a run too short for the meter: it rests on a
-    probe, as the forecast does.
+    probe, as the forecast does. The price includes evaluation and asking once, by the tariff of the update.
     """
+    if cost == PRICE:
+        tariff = settled_tariff(forecast, update)
+        return None if tariff is None else dataclasses.replace(update, tariff=tariff).asked_by(forecast).price
     if cost == "carbon_kg" and forecast.grid != update.grid:
         return None
     if cost in ("energy_kwh", "carbon_kg") and update.energy.energy_kwh is None:
@@ -284,7 +305,7 @@ def comparable_cost(forecast: Forecast, update: Update, cost: str) -> float | No
 
 def relative_error(forecast: Forecast, update: Update, cost: str) -> float | None:
     """Return ``(forecast - measured) / measured``; None for a missed target or without a comparable cost."""
-    estimate, measured = forecast.estimates.get(cost), comparable_cost(forecast, update, cost)
+    estimate, measured = comparable_estimate(forecast, update, cost), comparable_cost(forecast, update, cost)
     if estimate is None or not measured or not update.reached:
         return None
     return (estimate.value - measured) / measured
@@ -318,18 +339,8 @@ def brier_scores(known: Sequence[tuple[float, bool]]) -> tuple[float, float]:
     return float(((probability - reached) ** 2).mean()), rate * (1.0 - rate)
 
 
-def _overhead(forecast: Forecast, update: Update) -> tuple[float, float | None]:
-    """Return seconds and energy of a forecast; a pilot that the update continued is a part of the update instead.
-
-    A pilot that was too short for the meter has the power of the probe.
-    """
-    wall_s, energy_kwh, pilot = forecast.overhead.wall_s, forecast.overhead.energy_kwh, forecast.pilot
-    if pilot is None or update.pilot_steps:
-        return wall_s, energy_kwh
-    more_kwh = pilot.reading.energy_kwh
-    if more_kwh is None:
-        more_kwh = energy_share(forecast.step_cost.reading, pilot.reading.wall_s)
-    return wall_s + pilot.reading.wall_s, _total([energy_kwh, more_kwh])
+def _asking(forecast: Forecast, update: Update) -> Spending:
+    return forecast.asking(continued=bool(update.pilot_steps))
 
 
 def _total(values: Sequence[float | None]) -> float | None:

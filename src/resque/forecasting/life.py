@@ -1,0 +1,348 @@
+"""The life of a model: original training, every update, every question, and what is left of a yearly budget.
+
+Nothing is counted twice. A pilot that an update continued is a part of that update; a pilot that none continued is a
+part of its question. A total names how many of its entries are known, and is None where none is.
+"""
+
+import datetime
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from resque._display import Display, Displayable
+from resque._format import NOT_MEASURED, format_column, format_cost, format_number
+from resque._plain import Serializable
+from resque.energy.grid import Grid
+from resque.energy.price import Spending, Tariff, price_of
+from resque.ledger.records import Forecast, Update
+
+__all__ = ["ORIGINAL", "QUESTIONS", "UPDATES", "Life", "Part", "Total", "lives"]
+
+ORIGINAL, UPDATES, QUESTIONS = "original training", "updates", "questions"
+"""Parts of a life: training from new weights, updates of a trained model, and forecasts with their pilots."""
+_PARTS = ORIGINAL, UPDATES, QUESTIONS
+_YEAR_DAYS = 365
+_NO_ORIGINAL = "the original training is not in the ledger, so not in these sums"
+
+
+@dataclass(frozen=True)
+class Total(Serializable):
+    """A sum that tells how much of it is known.
+
+    Attributes:
+        value: Sum of what is known; None if nothing is.
+        known: Number of known terms.
+        of: Number of all terms.
+
+    Example:
+        >>> Total.of_values([1.0, None, 2.5])
+        Total(value=3.5, known=2, of=3)
+    """
+
+    value: float | None
+    known: int
+    of: int
+
+    @classmethod
+    def of_values(cls, values: Iterable[float | None]) -> "Total":
+        """Return the sum of values, of which some may be unknown."""
+        every = list(values)
+        known = [value for value in every if value is not None]
+        return cls(math.fsum(known) if known or not every else None, len(known), len(every))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every term is known."""
+        return self.known == self.of
+
+
+@dataclass(frozen=True)
+class Part(Serializable):
+    """What a part of a life took.
+
+    Attributes:
+        n: Number of entries.
+        wall_s: Machine time in seconds; None for an original training that is not in the ledger.
+        energy_kwh: Energy.
+        carbon_kg: Emissions, kg CO2e.
+        prices: Currency → price; each counts all entries of the part.
+    """
+
+    n: int
+    wall_s: float | None
+    energy_kwh: Total
+    carbon_kg: Total
+    prices: dict[str, Total]
+
+
+@dataclass(frozen=True)
+class Life(Displayable):
+    """The life of a model line: a root model and all that descends from it.
+
+    Attributes:
+        root: Fingerprint of the root model.
+        model: Name of the model.
+        parts: Name of a part → what it took: original training, updates and questions.
+        total: All of them together.
+        reuse_kwh: Energy of the updates that reached their target.
+        scratch_kwh: Energy of training from scratch as often instead; None where it is unknown.
+        spent_kwh: Energy of the last 365 days.
+        yearly_kwh: Budget of a year; None without one.
+        notes: What the figures rest on.
+    """
+
+    root: str
+    model: str
+    parts: dict[str, Part]
+    total: Part
+    reuse_kwh: Total
+    scratch_kwh: float | None
+    spent_kwh: Total
+    yearly_kwh: float | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def left_kwh(self) -> float | None:
+        """What is left of the yearly budget at most; None without a budget or where nothing is known."""
+        if self.yearly_kwh is None or self.spent_kwh.value is None:
+            return None
+        return self.yearly_kwh - self.spent_kwh.value
+
+    @property
+    def sentence(self) -> str:
+        """The life in a sentence or two."""
+        total = self.total
+        costs = [*_cells("energy_kwh", [total.energy_kwh]), *_cells("carbon_kg", [total.carbon_kg])]
+        costs += [_cells("price", [price], currency)[0] for currency, price in total.prices.items()]
+        text = f"So far {', '.join(cost for cost in costs if not cost.startswith(NOT_MEASURED)) or 'unknown costs'}."
+        left = self.left_kwh
+        if left is None or self.yearly_kwh is None:
+            return text
+        most = "" if self.spent_kwh.is_complete else "at most "
+        budget = format_cost("energy_kwh", self.yearly_kwh)
+        if left < 0.0:
+            return f"{text} The year's budget of {budget} is exceeded by {format_cost('energy_kwh', -left)}."
+        return f"{text} Of the year's budget of {budget}, {most}{format_cost('energy_kwh', left)} is left."
+
+    def _display(self) -> Display:
+        named = [*self.parts.items(), ("all", self.total)]
+        columns = [
+            format_column("wall_s", [part.wall_s for _, part in named]),
+            _cells("energy_kwh", [part.energy_kwh for _, part in named]),
+            _cells("carbon_kg", [part.carbon_kg for _, part in named]),
+            *(_cells("price", [part.prices[currency] for _, part in named]) for currency in self.total.prices),
+        ]
+        rows = [(name, f"{part.n:,}", *cells) for (name, part), *cells in zip(named, *columns, strict=True)]
+        return Display(
+            f"{self.model}, from {self.root[:8] or 'an unknown model'}: {self.sentence}",
+            ("part", "n", "time", "energy", "CO2e", *(f"price, {currency}" for currency in self.total.prices)),
+            rows,
+            [*self._reuse(), *self.notes],
+        )
+
+    def _reuse(self) -> list[str]:
+        """Return the comparison of reuse with training from scratch, where both are known."""
+        if self.scratch_kwh is None or not self.reuse_kwh.value:
+            return []
+        factor = format_number(self.scratch_kwh / self.reuse_kwh.value)
+        reuse, scratch = (format_cost("energy_kwh", kwh) for kwh in (self.reuse_kwh.value, self.scratch_kwh))
+        return [f"reuse took {reuse} for updates that arrived; as many trainings from scratch: {scratch} ({factor} ×)"]
+
+
+def _cells(cost: str, totals: Sequence[Total], unit: str = "") -> list[str]:
+    """Return sums in one unit, each with how much of it is known."""
+    texts = [f"{text} {unit}".rstrip() for text in format_column(cost, [total.value for total in totals])]
+    return [
+        text if total.is_complete or total.value is None else f"{text} ({total.known} of {total.of} known)"
+        for text, total in zip(texts, totals, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of a life: an update or a question."""
+
+    part: str
+    created_utc: str
+    spending: Spending
+    grid: Grid | None
+    tariff: Tariff | None
+
+    @property
+    def carbon_kg(self) -> float | None:
+        return None if self.grid is None else self.grid.carbon_kg(self.spending.energy_kwh)
+
+    @property
+    def price(self) -> float | None:
+        return None if self.tariff is None else price_of(self.tariff, [self.spending])
+
+
+def lives(
+    updates: Sequence[Update],
+    forecasts: Sequence[Forecast],
+    *,
+    yearly_kwh: float | None = None,
+    tariff: Tariff | None = None,
+    today_utc: str = "",
+) -> list[Life]:
+    """Return the life of each model line, the one with the newest entry last.
+
+    Args:
+        updates: All updates that are not void.
+        forecasts: All forecasts that are not void.
+        yearly_kwh: Energy budget of a year; None for none.
+        tariff: Prices of entries that have none of their own.
+        today_utc: End of the year that the budget is for, ISO 8601; empty takes the newest entry's.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> (life,) = lives(bundled_updates()[:1], [])
+        >>> {name: part.n for name, part in life.parts.items()}
+        {'original training': 0, 'updates': 1, 'questions': 0}
+    """
+    settled = {update.forecast_id: update for update in reversed(updates) if update.forecast_id is not None}
+    dates = [*(update.created_utc for update in updates), *(forecast.created_utc for forecast in forecasts)]
+    today = today_utc or max(dates, default="")
+    settings = yearly_kwh, tariff, today
+    return [_life(root, line, settled, settings) for root, line in _lines(updates, forecasts).items()]
+
+
+def _lines(updates: Sequence[Update], forecasts: Sequence[Forecast]) -> dict[str, list[Update | Forecast]]:
+    """Return root → its entries, oldest first; the line of the newest entry comes last.
+
+    A training from new weights belongs to the model that it made, if that is in use. Else it is a comparison, as is a
+    forecast of one: it belongs to the line of the same model name and target, whose data it was compared on.
+    """
+    parents = {u.child: u.parent for u in updates if u.child and u.parent and not u.from_scratch}
+    counts = Counter([*(update.parent for update in updates), *(forecast.parent for forecast in forecasts)])
+    in_use = {*counts, *parents}
+    lines: dict[str, list[Update | Forecast]] = {}
+    asked: dict[tuple[str, str, float], str] = {}
+    strays: list[tuple[str, Update | Forecast]] = []
+    every: list[Update | Forecast] = [*updates, *forecasts]
+    for entry in sorted(every, key=lambda each: each.created_utc):
+        start = entry.parent
+        if isinstance(entry, Update) and entry.from_scratch:
+            start = entry.child
+            is_stray = start not in in_use
+        else:
+            is_stray = isinstance(entry, Forecast) and start not in parents and counts[start] == 1
+        if is_stray:
+            strays.append((start, entry))
+            continue
+        root = _root(start, parents)
+        lines.setdefault(root, []).append(entry)
+        asked[_asked(entry)] = root
+    for start, entry in strays:
+        lines.setdefault(asked.get(_asked(entry), start), []).append(entry)
+        asked.setdefault(_asked(entry), start)
+    for entries in lines.values():
+        entries.sort(key=lambda each: each.created_utc)
+    return dict(sorted(lines.items(), key=lambda line: line[1][-1].created_utc))
+
+
+def _asked(entry: Update | Forecast) -> tuple[str, str, float]:
+    return entry.model, entry.train_data, entry.target_accuracy
+
+
+def _root(start: str, parents: Mapping[str, str]) -> str:
+    """Return the root of a model; a line that leads back to itself ends where it is entered."""
+    seen = {start}
+    while start in parents and parents[start] not in seen:
+        start = parents[start]
+        seen.add(start)
+    return start
+
+
+def _life(
+    root: str,
+    line: Sequence[Update | Forecast],
+    settled: Mapping[str, Update],
+    settings: tuple[float | None, Tariff | None, str],
+) -> Life:
+    yearly_kwh, tariff, today = settings
+    updates = [each for each in line if isinstance(each, Update)]
+    forecasts = [each for each in line if isinstance(each, Forecast)]
+    entries = [*_of_updates(updates, tariff), *_of_forecasts(forecasts, settled, tariff)]
+    currencies = sorted({entry.tariff.currency for entry in entries if entry.tariff is not None})
+    arrived = [update for update in updates if update.reached and not update.from_scratch]
+    parts = {name: _sum([each for each in entries if each.part == name], currencies) for name in _PARTS}
+    if not parts[ORIGINAL].n:  # it took something, but nobody knows what
+        unknown = Total(None, 0, 0)
+        parts[ORIGINAL] = Part(0, None, unknown, unknown, dict.fromkeys(currencies, unknown))
+    scratch_kwh, note = _from_scratch(root, updates, forecasts)
+    return Life(
+        root=root,
+        model=next((each.model for each in reversed(line) if each.model), ""),
+        parts=parts,
+        total=_sum(entries, currencies),
+        reuse_kwh=Total.of_values(update.whole_energy_kwh for update in arrived),
+        scratch_kwh=None if scratch_kwh is None else scratch_kwh * len(arrived),
+        spent_kwh=_in_year(entries, today),
+        yearly_kwh=yearly_kwh,
+        notes=tuple(filter(None, [note, "" if parts[ORIGINAL].n else _NO_ORIGINAL])),
+    )
+
+
+def _of_updates(updates: Sequence[Update], tariff: Tariff | None) -> Iterator[_Entry]:
+    for update in updates:
+        part, priced = ORIGINAL if update.from_scratch else UPDATES, update.tariff or tariff
+        yield _Entry(part, update.created_utc, update.spending, update.grid, priced)
+
+
+def _of_forecasts(
+    forecasts: Sequence[Forecast], settled: Mapping[str, Update], tariff: Tariff | None
+) -> Iterator[_Entry]:
+    """Yield what each question took; a pilot that an update continued is a part of that update."""
+    for forecast in forecasts:
+        update = settled.get(forecast.id)
+        asking = forecast.asking(continued=update is not None and bool(update.pilot_steps))
+        priced = forecast.tariff or (None if update is None else update.tariff) or tariff
+        yield _Entry(QUESTIONS, forecast.created_utc, asking, forecast.grid, priced)
+
+
+def _sum(entries: Sequence[_Entry], currencies: Sequence[str]) -> Part:
+    prices = {}
+    for currency in currencies:
+        own = [each for each in entries if each.tariff is None or each.tariff.currency == currency]
+        prices[currency] = Total.of_values(each.price for each in own)
+    return Part(
+        n=len(entries),
+        wall_s=math.fsum(each.spending.wall_s for each in entries),
+        energy_kwh=Total.of_values(each.spending.energy_kwh for each in entries),
+        carbon_kg=Total.of_values(each.carbon_kg for each in entries),
+        prices=prices,
+    )
+
+
+def _from_scratch(root: str, updates: Sequence[Update], forecasts: Sequence[Forecast]) -> tuple[float | None, str]:
+    """Return the mean energy of a training from new weights, measured or else forecast, and how it is known."""
+    measured = [u.whole_energy_kwh for u in updates if u.from_scratch and u.reached]
+    known = [kwh for kwh in measured if kwh is not None]
+    if known:
+        return statistics.fmean(known), f"from scratch: the mean of {len(known)} measured"
+    line = {root, *(u.parent for u in updates), *(u.child for u in updates)}
+    strays = [each.estimates["energy_kwh"].value for each in forecasts
+              if each.parent not in line and "energy_kwh" in each.estimates]  # fmt: skip
+    return (statistics.fmean(strays), f"from scratch: the mean of {len(strays)} forecast") if strays else (None, "")
+
+
+def _in_year(entries: Sequence[_Entry], today_utc: str) -> Total:
+    """Return the energy of the 365 days before a time; an entry without a date counts."""
+    today = _time(today_utc)
+
+    def is_older(entry: _Entry) -> bool:
+        created = _time(entry.created_utc)
+        return today is not None and created is not None and (today - created).days >= _YEAR_DAYS
+
+    return Total.of_values(entry.spending.energy_kwh for entry in entries if not is_older(entry))
+
+
+def _time(text: str) -> datetime.datetime | None:
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=datetime.UTC)

@@ -1,0 +1,176 @@
+"""The life of a model: sums of what its entries took, whatever the lines, and never silently too small."""
+
+import dataclasses
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doubles import synthetic_forecast, synthetic_update
+from resque.energy.grid import Grid
+from resque.energy.price import Tariff, price_of
+from resque.energy.reading import EnergyReading
+from resque.forecasting.life import ORIGINAL, QUESTIONS, UPDATES, Total, lives
+from resque.ledger.records import LearningCurve, Pilot
+
+GRID = Grid("TST", 400.0, "a table")
+MODELS = st.sampled_from(["p0", "p1", "p2", "p3"])
+KWH = st.none() | st.floats(0.0, 2.0)
+
+
+def one_line(life):
+    return " ".join(str(life).split())
+
+
+def reading(wall_s, kwh):
+    return EnergyReading(wall_s, kwh, {}, {}, "replay")
+
+
+@st.composite
+def ledgers(draw):
+    """Updates and forecasts of any lineage: chains, forks, circles, from scratch, with pilots continued or not."""
+    updates, forecasts = [], []
+    for n in range(draw(st.integers(0, 8))):
+        update = synthetic_update(f"u{n}", index=0.1, steps=draw(st.integers(1, 50)), reached=draw(st.booleans()))
+        kwh = draw(KWH)
+        update = dataclasses.replace(
+            update, parent=draw(MODELS), child=draw(MODELS), from_scratch=draw(st.booleans()),
+            created_utc=f"2026-01-{draw(st.integers(1, 28)):02}T00:00:00Z", tariff=draw(st.sampled_from(TARIFFS)),
+            energy=reading(draw(st.floats(1.0, 9.0)), kwh), cost=dataclasses.replace(update.cost, energy_kwh=kwh),
+            grid=draw(st.sampled_from([None, GRID])),
+        )  # fmt: skip
+        if draw(st.booleans()):
+            forecast = dataclasses.replace(
+                synthetic_forecast(update), parent=draw(MODELS), overhead=reading(draw(st.floats(1.0, 9.0)), draw(KWH)),
+                tariff=draw(st.sampled_from(TARIFFS)), pilot=draw(st.sampled_from([None, PILOT])),
+            )  # fmt: skip
+            forecasts.append(forecast)
+            if draw(st.booleans()):
+                continued = forecast.pilot is not None and draw(st.booleans())
+                update = dataclasses.replace(update, forecast_id=forecast.id, pilot_steps=int(continued))
+        updates.append(update)
+    return updates, forecasts
+
+
+TARIFFS = [None, Tariff(0.3, 2.0), Tariff(0.1, 1.0, "USD")]
+NONE = (None,) * 2
+PILOT = Pilot(
+    1, 0, "", LearningCurve((0, 1), (0.5, 0.6), NONE, (0.0, 1.0), NONE, NONE, NONE, 10), reading(3.0, 0.25), 1.0
+)
+
+
+def expected_terms(updates, forecasts):
+    """What each entry took, one by one: ``(spending, tariff)``."""
+    for update in updates:
+        yield update.spending, update.tariff
+    for forecast in forecasts:
+        settling = next((update for update in updates if update.forecast_id == forecast.id), None)
+        continued = settling is not None and bool(settling.pilot_steps)
+        yield forecast.asking(continued), forecast.tariff or (settling.tariff if settling else None)
+
+
+@given(ledgers())
+def test_totals_are_the_sum_over_lines_and_parts_and_nothing_is_counted_twice(ledger):
+    updates, forecasts = ledger
+    found, terms = lives(*ledger), list(expected_terms(*ledger))
+    for partition in ([life.total for life in found], [part for life in found for part in life.parts.values()]):
+        assert sum(part.n for part in partition) == len(updates) + len(forecasts)
+        assert math.fsum(part.wall_s or 0.0 for part in partition) == pytest.approx(sum(s.wall_s for s, _ in terms))
+        known = [s.energy_kwh for s, _ in terms if s.energy_kwh is not None]
+        assert sum(part.energy_kwh.known for part in partition) == len(known)
+        assert sum(part.energy_kwh.of for part in partition) == len(terms)
+        assert math.fsum(part.energy_kwh.value or 0.0 for part in partition) == pytest.approx(math.fsum(known))
+        for currency in ("EUR", "USD"):
+            prices = [price_of(t, [s]) for s, t in terms if t is not None and t.currency == currency]
+            own = [part.prices[currency] for part in partition if currency in part.prices]
+            assert math.fsum(total.value or 0.0 for total in own) == pytest.approx(
+                math.fsum(price for price in prices if price is not None)
+            )
+    for name, n in ((ORIGINAL, sum(u.from_scratch for u in updates)), (QUESTIONS, len(forecasts))):
+        assert sum(life.parts[name].n for life in found) == n
+    assert len({life.root for life in found}) == len(found)
+
+
+@given(ledgers(), st.floats(0.0, 20.0))
+def test_an_unknown_energy_is_said_and_a_budget_has_at_most_its_rest(ledger, yearly_kwh):
+    for life in lives(*ledger, yearly_kwh=yearly_kwh):
+        for total in (life.total.energy_kwh, life.total.carbon_kg, *life.total.prices.values()):
+            assert (total.value is None) is (total.known == 0)
+            if not total.is_complete and total.known:
+                assert f"({total.known} of {total.of} known)" in life.sentence
+        whole = (life.total.energy_kwh, life.total.carbon_kg, *life.total.prices.values())
+        assert ("known)" in life.sentence) is any(total.known < total.of and total.known for total in whole)
+        if life.left_kwh is not None:
+            assert life.left_kwh == pytest.approx(yearly_kwh - life.spent_kwh.value)
+            exceeded = life.left_kwh < 0.0
+            assert ("is exceeded by" in life.sentence) is exceeded
+            assert ("at most" in life.sentence) is (not exceeded and not life.spent_kwh.is_complete)
+
+
+def test_a_continued_pilot_is_training_and_an_abandoned_one_is_asking():
+    update = synthetic_update("u", index=0.1, steps=10)
+    forecast = dataclasses.replace(synthetic_forecast(update), pilot=PILOT)
+    asked = {
+        steps: lives([dataclasses.replace(update, forecast_id=forecast.id, pilot_steps=steps)], [forecast])[0]
+        for steps in (0, 1)
+    }
+    (pending,) = lives([], [forecast])
+    assert asked[1].parts[QUESTIONS].wall_s == forecast.overhead.wall_s
+    for life in (asked[0], pending):
+        assert life.parts[QUESTIONS].wall_s == forecast.overhead.wall_s + PILOT.reading.wall_s
+        assert life.parts[QUESTIONS].energy_kwh.value == pytest.approx(1e-6 + 0.25)
+
+
+def test_children_of_children_are_of_the_line_and_a_fork_too():
+    chain = [("root", "a"), ("a", "b"), ("a", "c"), ("other", "d")]
+    updates = [
+        dataclasses.replace(synthetic_update(f"u{n}", index=0.1, steps=10), parent=parent, child=child)
+        for n, (parent, child) in enumerate(chain)
+    ]
+    found = {life.root: life.parts[UPDATES].n for life in lives(updates, [])}
+    assert found == {"root": 3, "other": 1}
+
+
+def test_original_training_and_a_comparison_from_scratch_are_of_the_line_and_reuse_is_compared():
+    update = dataclasses.replace(synthetic_update("u", index=0.1, steps=10), parent="root", child="a")
+    original = dataclasses.replace(update, id="o", parent="random", child="root", from_scratch=True, train_data="first")
+    scratch = dataclasses.replace(update, id="s", parent="random2", child="z", from_scratch=True)
+    scratch = dataclasses.replace(scratch, energy=reading(9.0, 5e-5), cost=dataclasses.replace(scratch.cost))
+    (life,) = lives([original, update, scratch], [])
+    assert (life.root, life.parts[ORIGINAL].n, life.parts[UPDATES].n) == ("root", 2, 1)
+    assert life.scratch_kwh == pytest.approx((1e-5 + 5e-5) / 2)
+    assert "reuse took 0.01 Wh for updates that arrived; as many trainings from scratch: 0.03 Wh (3 ×)" in " ".join(
+        str(life).split()
+    )
+    asked = dataclasses.replace(synthetic_forecast(update), id="f-s", parent="random3")
+    (life,) = lives([update], [asked])  # a comparison's forecast of new weights
+    assert life.scratch_kwh == pytest.approx(1.2e-5)
+    assert "the mean of 1 forecast" in str(life)
+
+
+def test_an_original_training_that_is_not_in_the_ledger_is_unknown_and_not_free():
+    update = synthetic_update("u", index=0.1, steps=10)
+    (life,) = lives([update], [])
+    original = life.parts[ORIGINAL]
+    assert (original.n, original.wall_s, original.energy_kwh.value) == (0, None, None)
+    assert "the original training is not in the ledger, so not in these sums" in one_line(life)
+    trained = dataclasses.replace(update, id="o", parent="random", child="p", from_scratch=True)
+    (known,) = lives([trained, update], [])
+    assert known.parts[ORIGINAL].n == 1
+    assert "not in the ledger" not in one_line(known)
+
+
+def test_a_year_ends_with_the_day_that_is_asked_about():
+    update = synthetic_update("u", index=0.1, steps=10)
+    old = dataclasses.replace(update, id="v", created_utc="2024-12-01T00:00:00Z")
+    (life,) = lives([old, update], [], yearly_kwh=1.0, today_utc="2026-01-02T00:00:00Z")
+    assert (life.spent_kwh.of, life.total.n) == (1, 2)
+
+
+@given(st.lists(KWH, max_size=6))
+def test_a_total_is_none_only_where_nothing_is_known(values):
+    total = Total.of_values(values)
+    known = [value for value in values if value is not None]
+    assert (total.known, total.of) == (len(known), len(values))
+    assert total.value == (None if values and not known else pytest.approx(math.fsum(known)))
