@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from resque._display import Display, Displayable
-from resque._format import NOT_MEASURED, format_cost, format_number
+from resque._format import NOT_MEASURED, format_interval, format_number, scale_and_unit
 from resque._plain import Serializable
 from resque.forecasting.budget import Decision
 from resque.forecasting.drift import Drift
 from resque.ledger.records import Estimate
-from resque.types import Interval
 
 __all__ = ["LATER", "NEVER", "NOW", "UNDECIDED", "Cadence", "Plan", "PlanWindow", "UpdateLater", "UpdateNow"]
 
@@ -156,41 +155,50 @@ class Plan(Displayable):
     notes: tuple[str, ...]
 
     def _display(self) -> Display:
-        columns = ["a year with updates", "n", "energy", "mean accuracy", "lowest accuracy"]
-        if any(each.total is not None for each in self.cadences):
-            columns.insert(2, f"total, {self.currency}")
-        elif any("price" in each.costs for each in self.cadences):
-            columns.insert(2, f"price, {self.currency}")
-        columns += ["floor"] if self.floor is not None else []
+        priced = any(_price(each) for each in self.cadences)
+        most = max(
+            (each.costs["energy_kwh"].value for each in self.cadences if "energy_kwh" in each.costs), default=0.0
+        )
+        scale, unit = scale_and_unit("energy_kwh", most)
+        columns = ["update", "n", *([self.currency, f"{self.level:.0%} interval"] if priced else []), unit, "mean"]
+        columns += ["lowest", *(["floor"] if self.floor is not None else [])]
         columns += ["budget"] if self.budget is not None else []
-        rows = [self._row(each, columns) for each in self.cadences]
-        return Display(self.recommendation, columns, rows, self.notes)
-
-    def _row(self, cadence: Cadence, columns: list[str]) -> list[str]:
-        price = cadence.total or cadence.costs.get("price")
-        energy = cadence.costs.get("energy_kwh")
-        cells = {
-            "a year with updates": cadence.name,
-            "n": str(len(cadence.updates)),
-            "energy": format_cost("energy_kwh", None if energy is None else energy.value),
-            "mean accuracy": _with_interval(cadence.mean_accuracy),
-            "lowest accuracy": _with_interval(cadence.lowest_accuracy),
-            "floor": _mark(cadence.holds_floor, "holds", "broken"),
-            "budget": _mark(cadence.within_budget, "within", "beyond"),
-        }
-        shown = NOT_MEASURED if price is None else f"{format_number(price.value)} {_bounds(price.interval)}"
-        return [cells.get(column, shown) for column in columns]
+        rows = []
+        for each in self.cadences:
+            energy, price = each.costs.get("energy_kwh"), _price(each)
+            cells = [each.name, str(len(each.updates)), *(_price_cells(price) if priced else [])]
+            cells += [NOT_MEASURED if energy is None else format_number(energy.value / scale)]
+            cells += [_short(each.mean_accuracy.value), _with_interval(each.lowest_accuracy)]
+            cells += [_mark(each.holds_floor)] if self.floor is not None else []
+            rows.append([*cells, _mark(each.within_budget)] if self.budget is not None else cells)
+        means = "updates alone" if self.price_per_error is None else "errors and updates"
+        shown = [
+            f"a year: every 3 is an update every three windows; {self.currency} of {means}; mean and lowest accuracy"
+        ]
+        return Display(self.recommendation, columns, rows, [*(shown if rows else []), *self.notes])
 
 
-def _bounds(interval: Interval) -> str:
-    low = format_number(interval.low)
-    return f"(over {low})" if interval.high is None else f"({low}–{format_number(interval.high)})"
+def _price(cadence: Cadence) -> Estimate | None:
+    return cadence.total or cadence.costs.get("price")
+
+
+def _price_cells(price: Estimate | None) -> list[str]:
+    if price is None:
+        return [NOT_MEASURED, NOT_MEASURED]
+    return [
+        format_number(price.value),
+        format_interval("", price.value, price.interval) if price.value else NOT_MEASURED,
+    ]
+
+
+def _short(accuracy: float) -> str:
+    return f"{accuracy:.2f}".removeprefix("0")
 
 
 def _with_interval(accuracy: Estimate) -> str:
     low, high = accuracy.interval.low, accuracy.interval.high
-    return f"{accuracy.value:.2f} ({low:.2f}–{high:.2f})".replace("0.", ".")
+    return f"{_short(accuracy.value)} ({_short(low)}–{_short(1.0 if high is None else high)})"
 
 
-def _mark(holds: bool | None, yes: str, no: str) -> str:
-    return NOT_MEASURED if holds is None else yes if holds else no
+def _mark(holds: bool | None) -> str:
+    return NOT_MEASURED if holds is None else "yes" if holds else "no"

@@ -104,8 +104,8 @@ class Year:
     def schedule(self, bound: int = 0, at_most: int | None = None) -> tuple[int, ...]:
         """Return the best schedule.
 
-        The floor comes first: as few windows below it as can be. Then the price of errors and updates decides, or,
-        without a price per error, the number of updates; then each is as late as it can be.
+        The floor comes first: as few windows below it as can be, and these as little. Then the price of errors and
+        updates decides, or, without a price per error, the number of updates; then each is as late as it can be.
 
         Args:
             bound: 0 by the medians of accuracy and price; -1 by the bounds that call for updates, 1 by the others.
@@ -119,15 +119,15 @@ class Year:
         if self.floor is not None:
             below = accuracies < self.floor
             below[0, 0] |= self.is_below_floor
-            stay += below * (1.0 + stay.max() * self.windows + price * self.windows)
+            missing = 1e3 * (1.0 + (float(stay.max()) + price) * self.windows)  # .001 outweighs a year of all else
+            stay += missing * (np.maximum(self.floor - accuracies, 0.0) + below * (self.windows + 1.0))
         return best_schedule(stay, price, at_most)[1]
 
     def cadences(self) -> Iterator[Cadence]:
         """Yield the year at the usual cadences, as far as a year has so many windows, and without updates."""
         for every in CADENCES:
             if every <= self.windows:
-                name = "every window" if every == 1 else f"every {every} windows"
-                yield self.cadence(name, tuple(range(1, self.windows + 1, every)), every)
+                yield self.cadence(f"every {every}", tuple(range(1, self.windows + 1, every)), every)
         yield self.cadence("never", ())
 
     def cadence(self, name: str, updates: tuple[int, ...], every: int | None = None) -> Cadence:

@@ -44,7 +44,7 @@ class Recommendation:
         """
         most = year.most_updates
         best, soon, late = (year.schedule(bound, most) for bound in (0, -1, 1))
-        planned, unlimited = year.cadence("as planned", best), year.schedule()
+        planned, unlimited = year.cadence("planned", best), year.schedule()
         needed = best if planned.holds_floor is not False else unlimited
         dates = [year.calendar.name(found[0]) if found else None for found in (best, soon, late)]
         later = UpdateLater(*dates)
@@ -121,6 +121,8 @@ class _Why:
     def never(self) -> str:
         """Return why no update is due within a year."""
         sooner = self.due.earliest
+        if self.year.most_updates == 0 and self.year.schedule():
+            return f"No update within a year: the budget allows none. {self._reason().capitalize()}."
         before = "" if sooner is None else f" By the lower bounds one is due before {sooner}."
         return f"No update within a year: {self._reason()}.{before}"
 
