@@ -16,8 +16,16 @@ from .energy.reading import EnergyReading as EnergyReading
 from .errors import ResqueError as ResqueError
 from .forecasting.comparison import Comparison as Comparison, Option as Option
 from .forecasting.budget import Budget as Budget, Decision as Decision, decide as decide
+from .forecasting.drift import Drift as Drift
 from .forecasting.forecaster import forecast_from_features as forecast_from_features
 from .indices.class_report import ClassErrors as ClassErrors, ClassReport as ClassReport
+from .forecasting.plan import (
+    Cadence as Cadence,
+    Plan as Plan,
+    PlanWindow as PlanWindow,
+    UpdateLater as UpdateLater,
+    UpdateNow as UpdateNow,
+)
 from .indices.compute_profile import profile as profile
 from .indices.distribution import resque_dist as resque_dist
 from .indices.angles import SplitHalves as SplitHalves
@@ -66,6 +74,7 @@ from .workflows.compare import compare as compare
 from .workflows.explain import explain as explain
 from .workflows.forecast import forecast as forecast
 from .workflows.inputs import ModelOptions as ModelOptions
+from .workflows.plan import plan as plan
 from .workflows.recording import Recording as Recording, record as record
 from .workflows.update import update as update
 

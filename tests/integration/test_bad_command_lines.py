@@ -27,6 +27,7 @@ COMMANDS = {
     "profile": {"--model": NET, "--data": "npz:ok.npz", "--out": "p.safetensors"},
     "forecast": {"--model": NET, "--shifted": "npz:ok.npz", "--test": "npz:ok.npz", "--target-accuracy": "0.9"},
     "compare": {"--model": NET, "--shifted": "npz:ok.npz", "--test": "npz:ok.npz", "--target-accuracy": "0.9"},
+    "plan": {"--model": NET, "--batch": "2026-01=npz:ok.npz", "--target-accuracy": "0.9", "--floor": "0.8"},
     "retrain": {"--model": NET, "--train": "npz:ok.npz", "--test": "npz:ok.npz", "--target-accuracy": "0.9"},
     "calibrate": {"--model": NET, "--data": "npz:ok.npz"},
     "ledger validate": {"--target-accuracy": "0.9"},
@@ -76,6 +77,10 @@ BAD = {
     "profile": LOADS | INDEX | {"--out": [".", "ok.npz", "net.py/x"]},
     "forecast": LOADS | INDEX | TRAINS | {"--max-kwh": ["-1", "nan", "x"], "--confidence": ["2", "nan"]},
     "compare": LOADS | TRAINS | {"--max-kwh": ["-1", "nan", "x"], "--max-minutes": ["-1", "nan", "x"]},
+    "plan": LOADS
+    | TRAINS
+    | {"--batch": ["x", "2026-01=", "=npz:ok.npz", "2026-13=npz:ok.npz"], "--floor": ["0", "nan", "x", "0.95"]}
+    | {"--price-per-error": ["-1", "nan", "1", "x"], "--yearly-kwh": ["-1", "nan", "x"]},
     "retrain": LOADS
     | INDEX
     | TRAINS

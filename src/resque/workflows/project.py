@@ -22,7 +22,7 @@ __all__ = ["FILE", "KEYS", "Key", "Project", "read_project", "write_project"]
 
 FILE = Path("resque.toml")
 _GATES = ("forecast", "compare", "retrain")
-_TARGETED = (*_GATES, "validate")
+_TARGETED = (*_GATES, "plan", "validate")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "pue": Key(float, "pue", "1.2", "power usage effectiveness of the site"),
         "price_per_kwh": Key(float, "price_per_kwh", "0.2", "price of a kWh"),
         "price_per_hour": Key(float, "price_per_hour", "1.5", "price of an hour of the machine"),
-        "price_per_label": Key(float, "price_per_label", "0.05", "price of labeling a sample", ("forecast",)),
+        "price_per_label": Key(float, "price_per_label", "0.05", "price of labeling a sample", ("forecast", "plan")),
         "currency": Key(str, "currency", '"EUR"', "currency of the prices"),
     },
     "budget": {
@@ -92,7 +92,14 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "max_hours": Key(float, "max_hours", "0.5", "wall time of the whole calibration", ("calibrate",)),
         "max_kwh": Key(float, "max_kwh", "0.5", "energy of the whole calibration", ("calibrate",)),
     },
-    "plan": {"yearly_kwh": Key(float, "yearly_kwh", "2.0", "energy of a year", ("plan", "life", "report"))},
+    "plan": {
+        "floor": Key(float, "floor", "0.75", "lowest accuracy that is accepted", ("plan",)),
+        "price_per_error": Key(float, "price_per_error", "0.1", "price of a wrong prediction", ("plan",)),
+        "samples_per_window": Key(int, "samples_per_window", "10000", "predictions per window", ("plan",)),
+        "yearly_kwh": Key(float, "yearly_kwh", "2.0", "energy of a year", ("plan", "life", "report")),
+        "yearly_kg": Key(float, "yearly_kg", "0.8", "operational emissions of a year, kg CO2e", ("plan",)),
+        "yearly_price": Key(float, "yearly_price", "50.0", "price of the updates of a year", ("plan",)),
+    },
     "ledger": {"path": Key(str, "ledger", '"resque.db"', "history file of updates and forecasts", (), "file")},
 }
 """Section → key → what it means."""
