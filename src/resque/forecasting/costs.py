@@ -319,17 +319,18 @@ def widen_by_step_time(
     return Estimate(value, Interval(low, high, interval.level, guarantee), upper)
 
 
-def price_estimate(estimates: Mapping[str, Estimate], tariff: Tariff) -> Estimate | None:
-    """Return the price of time and energy.
+def price_estimate(estimates: Mapping[str, Estimate], tariff: Tariff, fixed: float = 0.0) -> Estimate | None:
+    """Return the price of time and energy, and a fixed price.
 
     Bounds are sums of bounds, because both costs grow with the steps.
 
     Args:
         estimates: Forecasts of the costs, by name.
         tariff: Price per hour and per kWh.
+        fixed: Price of what does not depend on the run: labels and licenses. Without a tariff it is the whole price.
 
     Returns:
-        Price in the tariff's currency; None without a tariff, or if a priced cost has no forecast.
+        Price in the tariff's currency; None without any price, or if a priced cost has no forecast.
 
     Example:
         >>> hour = Estimate(3600.0, Interval(1800.0, 7200.0, 0.8, ""), 5400.0)
@@ -337,9 +338,10 @@ def price_estimate(estimates: Mapping[str, Estimate], tariff: Tariff) -> Estimat
         3.0
     """
     wall_s, energy_kwh = estimates.get("wall_s"), estimates.get("energy_kwh")
-    if wall_s is None or not (tariff.per_kwh or tariff.per_hour) or (tariff.per_kwh and energy_kwh is None):
+    is_priced = tariff.per_kwh or tariff.per_hour or fixed
+    if wall_s is None or not is_priced or (tariff.per_kwh and energy_kwh is None):
         return None
-    time = scale(wall_s, tariff.per_hour / 3600.0)
+    time = _map(scale(wall_s, tariff.per_hour / 3600.0), lambda price: price + fixed)
     if energy_kwh is None:
         return time
     energy = scale(energy_kwh, tariff.per_kwh)
