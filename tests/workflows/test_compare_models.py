@@ -336,6 +336,7 @@ def test_a_wrong_file_of_models_is_one_line(folder, text):
 
 
 def test_the_command_names_models(few, few_ways, task, named, cli, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("resque.workflows.sources.open_meter", lambda device: ReplayMeter())
     (folder / "models.toml").write_text('[[model]]\nspec = "none.py:build"\nlicense = "MIT"\n')
     line = f"compare --model {named[0]} --model {named[1]} --models models.toml --task {task[0]} --test {task[1]} "
@@ -369,3 +370,22 @@ def test_options_that_contradict_each_other(cli, given, says):
     code, _, err = cli(f"compare {given} --test t --target-accuracy 0.5")
     assert code == 1
     assert says in err
+
+
+def test_the_shortest_pilots_come_first(compare, few_ways, task, named, monkeypatch):
+    """A large model must not take the time of small ones."""
+    seconds = []
+    pilot = sources.Passes.pilot
+
+    def seen(passes, known, forecast, steps, *more):
+        if forecast.pilot is None:
+            seconds.append(known.step_cost.wall_s)
+        return pilot(passes, known, forecast, steps, *more)
+
+    monkeypatch.setattr(sources.Passes, "pilot", seen)
+    monkeypatch.setattr("resque.workflows.comparing._ROUNDS", (10,))
+    monkeypatch.setattr("resque.workflows.comparing._FREE_S", 0.0)
+    monkeypatch.setattr("resque.workflows.trials._EVALUATIONS", 0)
+    compare(named[:2], *task, 0.999, new_task=True)
+    assert len(seconds) > 2
+    assert seconds == sorted(seconds)

@@ -1,6 +1,6 @@
 """Compare the ways to a target accuracy, and choose the cheapest one that suffices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = ["BY_HISTORY", "BY_PILOT", "Comparison", "Option", "choose"]
 BY_PILOT, BY_HISTORY = "pilot", "history"
 """How an option is known that was not measured to its end: by its first steps, or by earlier updates."""
 _FORGETTING = 0.02
+_NAMED = 3  # ways with one remark in common
 _COMPARED = "price", "energy_kwh", "wall_s"
 
 
@@ -189,7 +190,7 @@ class Comparison(Displayable):
         model = ("model",) if self.has_several_models else ()
         columns = ("way", *model, "accuracy", "chance", "steps", "time", "energy", "known by")
         rows = [self._row(option) for option in self.options]
-        lines = [f"{self.name_of(option)}: {option.note}" for option in self.options if option.note]
+        lines = list(self._remarks())
         lines += [f"{each.model}: {each.note}" for each in self.first_round if each.note]
         asked = ", ".join(
             format_cost(c, v)
@@ -198,6 +199,12 @@ class Comparison(Displayable):
         )
         lines += [*self.notes, f"asking took {asked}"]
         return Display(title, columns, rows, lines, text_columns=1 + len(model))
+
+    def _remarks(self) -> Iterator[str]:
+        """Yield the remarks on options; one that many share is said once."""
+        for note in dict.fromkeys(option.note for option in self.options if option.note):
+            names = [self.name_of(option) for option in self.options if option.note == note]
+            yield f"{_list(names) if len(names) <= _NAMED else f'{len(names)} of the ways'}: {note}"
 
     def _row(self, option: Option) -> tuple[str, ...]:
         mark = "→ " if option.id == self.best else "= " if option.id in self.ties else ""

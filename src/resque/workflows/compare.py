@@ -9,7 +9,6 @@ steps, until one way is clearly the cheapest or the time is up. Each way is a st
 
 import dataclasses
 import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -125,7 +124,7 @@ def compare(
     check_fields({"seed": seed, "shift_type": shift_type})
     if not 0.0 <= max_minutes < math.inf:
         raise SettingError(f"{max_minutes} minutes for pilots: expected 0 or more")
-    ends_at, options = time.monotonic() + 60.0 * max_minutes, options or ModelOptions()
+    options = options or ModelOptions()
     candidates = as_candidates(model, options.weights)
     used = load_recipe(recipe, evaluate_every, max_epochs)
     asked = Question(
@@ -138,7 +137,7 @@ def compare(
     sources = [Source(each, asked, name) for name in names for each, own in _named(candidates) if own == name]
     bundled = bundled_updates() if bundled_history else ()
     asking = Asking(history, bundled, grid, level, tariff or Tariff(), OneNetwork(), is_one=not scored)
-    return Comparing(sources, asking, ends_at, scored).run()
+    return Comparing(sources, asking, 60.0 * max_minutes, scored).run()
 
 
 def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budget: Budget) -> Decision:

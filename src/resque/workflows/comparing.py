@@ -31,13 +31,13 @@ class Comparing:
     Attributes:
         sources: Models whose ways are tried.
         asking: How they are forecast.
-        ends_at: Time at which the pilots end.
+        pilots_s: Time for pilots.
         scored: What the first round told; empty for one model.
     """
 
     sources: Sequence[Source]
     asking: Asking
-    ends_at: float
+    pilots_s: float
     scored: Sequence[ScoredModel] = ()
 
     def run(self) -> Comparison:
@@ -83,15 +83,16 @@ class Comparing:
         )
 
     def _pilots(self, trials: Sequence[Trial]) -> None:
-        """Make pilots in rounds, each for the better half of those before."""
+        """Make pilots in rounds, each for the better half of those before; the shortest come first."""
+        ends_at = time.monotonic() + self.pilots_s
         alive = [trial for trial in trials if not trial.is_stored]
         for steps in _ROUNDS:
-            for trial in alive:
+            for trial in sorted(alive, key=lambda trial: trial.seconds_for(min(steps, trial.job.max_steps))):
                 max_steps = trial.job.max_steps
                 until = max_steps if max_steps * trial.step_s < _FREE_S else min(steps, max_steps)
                 if trial.has_ended or trial.steps >= until:
                     continue
-                if reason := self._reason_against(trial, trial.seconds_for(until), trials):
+                if reason := self._reason_against(trial, trial.seconds_for(until), trials, ends_at):
                     trial.note = reason
                 else:
                     self._go_on(trial, until)
@@ -99,12 +100,12 @@ class Comparing:
                 return
             alive = self._survivors(alive)
 
-    def _reason_against(self, trial: Trial, pilot_s: float, trials: Sequence[Trial]) -> str:
+    def _reason_against(self, trial: Trial, pilot_s: float, trials: Sequence[Trial], ends_at: float) -> str:
         """Return why a way gets no further pilot; empty if it does.
 
         A pilot of the best way is a part of its update. That of another one must not cost more than it may save.
         """
-        if time.monotonic() + pilot_s > self.ends_at:
+        if time.monotonic() + pilot_s > ends_at:
             return "no time for its pilot" if not trial.steps else f"no time beyond a pilot of {trial.steps} steps"
         chosen = self._choose(trials)[0]
         best = next((each for each in trials if each.forecast.id == chosen), None)
