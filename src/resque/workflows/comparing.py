@@ -87,7 +87,7 @@ class Comparing:
         ends_at = time.monotonic() + self.pilots_s
         alive = [trial for trial in trials if not trial.is_stored]
         for steps in _ROUNDS:
-            for trial in sorted(alive, key=lambda trial: trial.seconds_for(min(steps, trial.job.max_steps))):
+            for trial in sorted(alive, key=lambda trial: trial.rank(steps)):
                 max_steps = trial.job.max_steps
                 until = max_steps if max_steps * trial.step_s < _FREE_S else min(steps, max_steps)
                 if trial.has_ended or trial.steps >= until:

@@ -62,6 +62,10 @@ class Trial:
         """Return about how long a pilot until so many steps will take."""
         return (steps - self.steps) * self.step_s + _EVALUATIONS * self.start.evaluation_s
 
+    def rank(self, steps: int) -> tuple[bool, float]:
+        """Return what sorts the trials of a round: those without labels first, then the shortest pilots."""
+        return self.way.needs_labels, self.seconds_for(min(steps, self.job.max_steps))
+
     @property
     def has_ended(self) -> bool:
         """Whether it ran to its end within its pilot."""
