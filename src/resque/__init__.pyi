@@ -14,9 +14,11 @@ from .energy.meters import (
 from .energy.price import Spending as Spending, Tariff as Tariff
 from .energy.reading import EnergyReading as EnergyReading
 from .errors import ResqueError as ResqueError
+from .forecasting.break_even import BreakEven as BreakEven
 from .forecasting.comparison import Comparison as Comparison, Option as Option
 from .forecasting.budget import Budget as Budget, Decision as Decision, decide as decide
 from .forecasting.drift import Drift as Drift
+from .forecasting.first_round import ScoredModel as ScoredModel
 from .forecasting.forecaster import forecast_from_features as forecast_from_features
 from .indices.class_report import ClassErrors as ClassErrors, ClassReport as ClassReport
 from .forecasting.plan import (
@@ -70,6 +72,7 @@ from .training.run import RunProgress as RunProgress
 from .training.stopping import stop_epoch as stop_epoch
 from .types import Interval as Interval
 from .workflows.calibrate import calibrate as calibrate
+from .workflows.candidates import Candidate as Candidate
 from .workflows.compare import compare as compare
 from .workflows.explain import explain as explain
 from .workflows.forecast import forecast as forecast

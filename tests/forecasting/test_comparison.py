@@ -105,3 +105,14 @@ def test_table_fits_80_columns(ways):
     assert max(map(len, text.splitlines())) <= 80
     assert text.count("All layers, with") >= len(ways)
     assert comparison(options).to_dict()["options"][0]["how_known"] in known
+
+
+@given(st.lists(st.sampled_from(["", "no time", "dropped"]), min_size=1, max_size=9))
+def test_a_remark_that_many_share_is_said_once(notes):
+    options = [option(f"w{i}", 10.0 + i, 0.9, note=note) for i, note in enumerate(notes)]
+    text = " ".join(str(comparison(options)).split())
+    for note in {*notes} - {""}:
+        assert text.count(f": {note}") == 1
+        named = [f"w{i}" for i, each in enumerate(notes) if each == note]
+        line = text.partition(f": {note}")[0]
+        assert line.endswith(named[-1] if len(named) <= 3 else f"{len(named)} of the ways")

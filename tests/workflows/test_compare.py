@@ -30,7 +30,7 @@ def few(monkeypatch):
     some = tuple(bundled_updates()[::12])
     for module in ("workflows.compare", "workflows.forecast", "forecasting.landmarking"):
         monkeypatch.setattr(f"resque.{module}.bundled_updates", lambda: some)
-    monkeypatch.setattr("resque.workflows.trials._ROUNDS", (10, 20))
+    monkeypatch.setattr("resque.workflows.comparing._ROUNDS", (10, 20))
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_a_pilot_must_not_cost_more_than_it_may_save(compare, known, monkeypatch
 
 @pytest.mark.parametrize(("target", "budget", "code"), [("0.45", "--max-hours 1", 0), ("0.45", "--max-hours 0", 3)])
 def test_the_command_prints_json_and_is_a_gate(few, known, cli, folder, monkeypatch, target, budget, code):
-    monkeypatch.setattr("resque.workflows.compare.open_meter", lambda device: ReplayMeter())
+    monkeypatch.setattr("resque.workflows.sources.open_meter", lambda device: ReplayMeter())
     save_weights(known, folder / "w.safetensors")
     line = f"compare --model resque.networks:small_cnn --weights w.safetensors --shifted {NEW} --test {NEW_TEST} "
     line += f"--target-accuracy {target} --recipe {RECIPE} --ledger c.db --summary page.md {budget} --json"

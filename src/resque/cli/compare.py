@@ -6,15 +6,24 @@ from typing import Annotated
 import typer
 
 from resque.cli import options as opt
-from resque.cli.loading import model_options
+from resque.cli.loading import candidates, model_options
 from resque.cli.output import append
+from resque.errors import SettingError
 
 
 def compare(
-    model: opt.Model,
-    shifted: Annotated[str, opt.option(opt.MODEL, "New training data, of the same classes.")],
+    context: typer.Context,
     test: opt.Test,
     target_accuracy: opt.Target,
+    model: Annotated[
+        list[str] | None,
+        opt.option(opt.MODEL, "Model to start from: NAME or NAME=WEIGHTS; may be repeated."),
+    ] = None,
+    models: Annotated[
+        Path | None, opt.option(opt.MODEL, "TOML file of models to start from, beside those of --model.")
+    ] = None,
+    shifted: Annotated[str | None, opt.option(opt.MODEL, "New training data, of the same classes.")] = None,
+    task: Annotated[str | None, opt.option(opt.MODEL, "Training data of a new task, whose classes are others.")] = None,
     original: Annotated[
         str | None,
         opt.option(opt.MODEL, "Data before the shift, to be mixed in; or their profile (.safetensors)."),
@@ -46,6 +55,12 @@ def compare(
     max_price: opt.MaxPrice = None,
     price_per_kwh: opt.PricePerKwh = 0.0,
     price_per_hour: opt.PricePerHour = 0.0,
+    price_per_label: Annotated[
+        float | None, opt.option(opt.BUDGET, "Price of labeling a sample of the new training data.", min=0.0)
+    ] = None,
+    license_price: Annotated[
+        list[str] | None, opt.option(opt.BUDGET, "Price of a model's license: MODEL=PRICE; may be repeated.")
+    ] = None,
     currency: opt.Currency = "EUR",
     country: opt.Country = None,
     intensity: opt.Intensity = None,
@@ -64,8 +79,8 @@ def compare(
     """Compare the ways to a target accuracy, and name the cheapest that suffices.
 
     What is nearly free is done on a copy; the others get pilots, the hopeless are dropped. Each way is a stored
-    forecast: `resque retrain --forecast ID` carries it out from its pilot on. Exit codes with a budget (--max-…): 0
-    within it, 3 beyond it or nothing suffices, 4 not reliable enough to decide.
+    forecast: `resque retrain --forecast ID` carries it out from its pilot on. Of several models, forward passes choose
+    a few. Exit codes with a budget (--max-…): 0 within it, 3 beyond it or nothing suffices, 4 not reliable enough.
 
     Example: resque compare --model net.py:build --weights net.safetensors --original npz:clean.npz
     --shifted npz:new.npz --test npz:new-test.npz --target-accuracy 0.9
@@ -75,16 +90,25 @@ def compare(
     from resque.reporting import comparisons, console
     from resque.workflows import compare as workflow
 
-    tariff = Tariff(price_per_kwh, price_per_hour, currency)
+    if task is not None and opt.is_from_project(context, "original"):
+        original = None
+    if task is not None and opt.is_from_project(context, "original_test"):
+        original_test = None
+    if (task is None) == (shifted is None):
+        raise SettingError("name the new data: --shifted, or --task for new classes")
+    named = [] if models is not None and opt.is_from_project(context, "model") else model or []
+    if opt.is_from_project(context, "weights") and (models is not None or len(named) > 1):
+        weights = None
+    tariff = Tariff(price_per_kwh, price_per_hour, currency, price_per_label)
     budget = Budget(max_kwh, max_kg, max_hours, None, max_price, tariff)
     append(summary, "")  # refused before anything costly is done
     result = workflow.compare(
-        model, shifted, test, target_accuracy,
-        original=original, original_test=original_test, ledger=ledger,
+        candidates(named, models, weights, license_price or []), task or shifted, test, target_accuracy,
+        original=original, original_test=original_test, new_task=task is not None, ledger=ledger,
         recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, max_minutes=max_minutes,
         layer=layer, reduction=reduction, shift_type=shift_type, seed=seed, level=confidence,
         bundled_history=not no_bundled, country=country, intensity=intensity, pue=pue, tariff=tariff,
-        options=model_options(weights, classes, device, limit, data_root, download),
+        options=model_options(None, classes, device, limit, data_root, download),
     )  # fmt: skip
     decision = workflow.decide_comparison(result, ledger, budget) if budget.is_given else None
     if as_json:

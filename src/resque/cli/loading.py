@@ -1,13 +1,15 @@
 """What commands do before they call a workflow: open the ledger, set up loading, name former keys of JSON."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resque.errors import LedgerError
+from resque.errors import LedgerError, SettingError
 
 if TYPE_CHECKING:
     from resque.ledger.store import Ledger
+    from resque.workflows.candidates import Candidate
     from resque.workflows.inputs import InputLoader, ModelOptions
 
 
@@ -26,6 +28,19 @@ def input_loader(model: str, *options: Any) -> "InputLoader":
     from resque.workflows.inputs import InputLoader
 
     return InputLoader(model, model_options(*options))
+
+
+def candidates(
+    models: Sequence[str], file: Path | None, weights: Path | None, license_prices: Sequence[str]
+) -> "list[Candidate]":
+    """Return the models of a comparison: those that are named, then those of a file, with prices of licenses."""
+    from resque.workflows.candidates import as_candidates, read_candidates, with_license_prices
+
+    found: list[Any] = [*models, *([] if file is None else read_candidates(file))]
+    if not found:
+        raise SettingError("no model: expected --model NAME or NAME=WEIGHTS, or --models FILE.toml")
+    alone = found[0] if len(found) == 1 else found
+    return with_license_prices(as_candidates(alone, weights), license_prices)
 
 
 def open_existing_ledger(path: Path) -> "Ledger":

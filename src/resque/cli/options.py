@@ -28,7 +28,9 @@ def _use_project(context: typer.Context, value: Path | None) -> Path | None:
 
     path = value or FILE
     if value is not None or path.is_file():
-        context.default_map = read_project(path).options(context.command.name or "")
+        found = read_project(path).options(context.command.name or "")
+        several = {each.name for each in context.command.params if getattr(each, "multiple", False)}
+        context.default_map = {name: [item] if name in several else item for name, item in found.items()}
     return value
 
 

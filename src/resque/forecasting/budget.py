@@ -131,15 +131,16 @@ class Decision(Displayable):
         return Display(f"Budget decision: {self.verdict}", ("cost", "upper bound", "budget"), rows, self.reasons)
 
 
-def decide(forecast: Forecast, budget: Budget) -> Decision:
-    """Compare a forecast with a budget.
+def decide(forecast: Forecast, budget: Budget, updates: int = 1) -> Decision:
+    """Compare the forecast of an update with a budget, or that of several alike.
 
     Args:
         forecast: Forecast; its level is the confidence.
         budget: Limits.
+        updates: Number of such updates.
     """
     compared, missing, likely_held = [], [], True
-    for option, cost, limit, estimate, unit in _comparisons(forecast, budget):
+    for option, cost, limit, estimate, unit in _comparisons(forecast, budget, updates):
         if estimate is None or estimate.upper is None:
             advice = _advice(forecast, cost, budget)
             missing.append(f"{option} is given, but the forecast has no {_name(cost)}: {advice}")
@@ -250,15 +251,17 @@ def exit_code(forecast: Forecast, decision: Decision | None) -> int:
     return WITHIN if at_target or by_pilot or forecast.n_history >= FEWEST_UPDATES else UNSURE
 
 
-def _comparisons(forecast: Forecast, budget: Budget) -> Iterator[tuple[str, str, float, Estimate | None, str]]:
+def _comparisons(
+    forecast: Forecast, budget: Budget, updates: int
+) -> Iterator[tuple[str, str, float, Estimate | None, str]]:
     """Yield ``(option, cost, budget, forecast in the unit of the budget, unit)`` for each limit."""
     for name, (cost, divisor, unit) in _LIMITS.items():
         limit, estimate = getattr(budget, name), forecast.estimates.get(cost)
         if limit is not None:
-            yield f"--{name.replace('_', '-')}", cost, limit, estimate and scale(estimate, 1.0 / divisor), unit
+            yield f"--{name.replace('_', '-')}", cost, limit, estimate and scale(estimate, updates / divisor), unit
     if budget.max_price is not None:
         price = price_with_labels(forecast, budget.tariff)
-        yield "--max-price", "price", budget.max_price, price, budget.tariff.currency
+        yield "--max-price", "price", budget.max_price, price and scale(price, updates), budget.tariff.currency
 
 
 def _advice(forecast: Forecast, cost: str, budget: Budget) -> str:

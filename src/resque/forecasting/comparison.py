@@ -1,6 +1,6 @@
 """Compare the ways to a target accuracy, and choose the cheapest one that suffices."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from resque._format import (
 )
 from resque._plain import Serializable
 from resque.energy.reading import EnergyReading
+from resque.forecasting.break_even import BreakEven
+from resque.forecasting.first_round import ScoredModel
 from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate
 
@@ -22,6 +24,7 @@ __all__ = ["BY_HISTORY", "BY_PILOT", "Comparison", "Option", "choose"]
 BY_PILOT, BY_HISTORY = "pilot", "history"
 """How an option is known that was not measured to its end: by its first steps, or by earlier updates."""
 _FORGETTING = 0.02
+_NAMED = 3  # ways with one remark in common
 _COMPARED = "price", "energy_kwh", "wall_s"
 
 
@@ -43,6 +46,7 @@ class Option(Serializable):
         original_accuracy: Accuracy on the original test data afterwards, or after the pilot; None if unknown.
         trainable_share: Share of the parameters that are trained; None if unknown.
         note: Further remark, such as the reason for which it was dropped; may be empty.
+        license_price: Price of the license of its model, which the price holds.
     """
 
     id: str
@@ -58,6 +62,7 @@ class Option(Serializable):
     original_accuracy: float | None = None
     trainable_share: float | None = None
     note: str = ""
+    license_price: float = 0.0
 
     def cost(self, name: str) -> float | None:
         """Return the median of a cost; None if it is unknown."""
@@ -69,10 +74,10 @@ class Comparison(Displayable):
     """The ways to a target beside each other, and which one to take.
 
     Attributes:
-        model: Model that is compared.
+        model: Model that is compared; several are separated by commas.
         train_data: New training data.
         target_accuracy: Target accuracy on the new test data.
-        options: The ways, the recommended ones first.
+        options: The ways, the recommended ones first, then those that suffice by their cost, then the others by chance.
         best: Id of the cheapest option that is likely enough to reach the target; None if there is none.
         ties: Ids of options that may cost as little as the best: their intervals hold each other's medians.
         nearest: Id of the option that comes nearest where none suffices; None otherwise.
@@ -82,6 +87,8 @@ class Comparison(Displayable):
         currency: Currency of the price.
         original_accuracy: Accuracy on the original test data before anything is done; None if unknown.
         notes: Remarks for the reader.
+        first_round: What forward passes told of each of several models; empty for one.
+        break_even: Prices at which another option becomes the cheapest.
     """
 
     model: str
@@ -97,6 +104,8 @@ class Comparison(Displayable):
     currency: str = "EUR"
     original_accuracy: float | None = None
     notes: tuple[str, ...] = ()
+    first_round: tuple[ScoredModel, ...] = ()
+    break_even: tuple[BreakEven, ...] = ()
 
     def option(self, option_id: str) -> Option:
         """Return an option by its id."""
@@ -109,12 +118,28 @@ class Comparison(Displayable):
             return self._nothing_suffices()
         best = self.option(self.best)
         if best.rung == "nothing":
-            return f"Do nothing: the model is at the target already ({_accuracy(best)})."
-        sentences = [f"{best.name}: {self._costs(best)}, {self._arrival(best)}."]
-        names = [self.option(tie).name for tie in self.ties]
+            model = best.model if self.has_several_models else "the model"
+            return f"Do nothing: {model} is at the target already ({_accuracy(best)})."
+        sentences = [f"{self.name_of(best)}: {self._costs(best)}, {self._arrival(best)}."]
+        names = [self.name_of(self.option(tie)) for tie in self.ties]
         if names:
             sentences.append(f"It is a tie with {_list(names)}: they may cost as little.")
-        return " ".join([*sentences, *self._forgetting(best), *self._free_ways(best)])
+        flips = [self._flip(each) for each in self.break_even]
+        return " ".join([*sentences, *self._forgetting(best), *self._free_ways(best), *flips])
+
+    @property
+    def has_several_models(self) -> bool:
+        """Whether models are compared, and not the ways of one alone."""
+        return len(self.first_round) > 1
+
+    def name_of(self, option: Option) -> str:
+        """Return the name of an option, with its model where there are several."""
+        return f"{option.name} ({option.model})" if self.has_several_models else option.name
+
+    def _flip(self, point: BreakEven) -> str:
+        price, other = format_price(point.at, self.currency), self.name_of(self.option(point.then))
+        what = "per label" if point.of == "label" else f"for the license of {point.model}"
+        return f"{'From' if point.above else 'Below'} {price} {what}{' on' if point.above else ''}, {other} is cheaper."
 
     def _nothing_suffices(self) -> str:
         if self.nearest is None:
@@ -124,7 +149,7 @@ class Comparison(Displayable):
         accuracy = "" if near.accuracy is None else f", and accuracy {near.accuracy.value:.2f} is expected of it"
         return (
             f"Nothing is at least {self.level:.0%} likely to reach accuracy {self.target_accuracy:g}. "
-            f"Nearest comes “{near.name}”: {likely}{accuracy}."
+            f"Nearest comes “{self.name_of(near)}”: {likely}{accuracy}."
         )
 
     def _costs(self, option: Option) -> str:
@@ -162,28 +187,38 @@ class Comparison(Displayable):
 
     def _display(self) -> Display:
         title = f"{self.recommendation}"
-        columns = ("way", "accuracy", "chance", "steps", "time", "energy", "known by")
+        model = ("model",) if self.has_several_models else ()
+        columns = ("way", *model, "accuracy", "chance", "steps", "time", "energy", "known by")
         rows = [self._row(option) for option in self.options]
-        lines = [f"{option.name}: {option.note}" for option in self.options if option.note]
+        lines = list(self._remarks())
+        lines += [f"{each.model}: {each.note}" for each in self.first_round if each.note]
         asked = ", ".join(
             format_cost(c, v)
             for c, v in (("wall_s", self.asking.wall_s), ("energy_kwh", self.asking.energy_kwh))
             if v is not None
         )
         lines += [*self.notes, f"asking took {asked}"]
-        return Display(title, columns, rows, lines)
+        return Display(title, columns, rows, lines, text_columns=1 + len(model))
+
+    def _remarks(self) -> Iterator[str]:
+        """Yield the remarks on options; one that many share is said once."""
+        for note in dict.fromkeys(option.note for option in self.options if option.note):
+            names = [self.name_of(option) for option in self.options if option.note == note]
+            yield f"{_list(names) if len(names) <= _NAMED else f'{len(names)} of the ways'}: {note}"
 
     def _row(self, option: Option) -> tuple[str, ...]:
         mark = "→ " if option.id == self.best else "= " if option.id in self.ties else ""
         costs = [format_cost(cost, option.cost(cost)) for cost in ("steps", "wall_s", "energy_kwh")]
-        return mark + option.name, _accuracy(option), format_probability(option.chance), *costs, option.how_known
+        model = (option.model,) if self.has_several_models else ()
+        known = _accuracy(option), format_probability(option.chance), *costs, option.how_known
+        return mark + option.name, *model, *known
 
 
 def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[str, ...], str | None, str]:
     """Choose the cheapest option that suffices.
 
     An option suffices if its chance is at least the level. The cost that decides is the first of price, energy and time
-    that all options know which suffice. Nothing to be done goes first.
+    that all options know which suffice, and in which they differ; at the same cost the next one decides.
 
     Args:
         options: The options.
@@ -202,13 +237,16 @@ def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[s
     """
     enough = [option for option in options if option.chance >= level]
     compared = enough or options
-    by = next((name for name in _COMPARED if all(name in option.estimates for option in compared)), _COMPARED[-1])
+    shared = [name for name in _COMPARED if all(name in option.estimates for option in compared)]
+    differing = [name for name in shared if len({option.cost(name) for option in compared}) > 1]
+    by = next(iter([*differing, *shared]), _COMPARED[-1])
     if not enough:
         nearest = max(options, key=_nearness, default=None)
         return None, (), None if nearest is None else nearest.id, by
     known = [option for option in enough if by in option.estimates]
-    best = min(known or enough, key=lambda option: (option.cost(by) or 0.0, -option.chance))
-    ties = tuple(option.id for option in known if option is not best and _may_be_equal(option, best, by))
+    deciding = _COMPARED[_COMPARED.index(by) :]
+    best = min(known or enough, key=lambda option: (*(option.cost(name) or 0.0 for name in deciding), -option.chance))
+    ties = tuple(option.id for option in known if option is not best and _may_be_equal(option, best, deciding))
     return best.id, ties, None, by
 
 
@@ -216,8 +254,10 @@ def _nearness(option: Option) -> tuple[float, float]:
     return option.chance, -1.0 if option.accuracy is None else option.accuracy.value
 
 
-def _may_be_equal(one: Option, other: Option, by: str) -> bool:
-    """Return whether the interval of each cost holds the median of the other."""
+def _may_be_equal(one: Option, other: Option, costs: Sequence[str]) -> bool:
+    """Return whether the interval of each cost holds the median of the other, in the first cost that differs."""
+    shared = [name for name in costs if name in one.estimates and name in other.estimates]
+    by = next((name for name in shared if one.cost(name) != other.cost(name)), shared[0])
     first, second = one.estimates[by], other.estimates[by]
     return first.value in second.interval and second.value in first.interval
 

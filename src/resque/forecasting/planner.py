@@ -7,16 +7,16 @@ from resque._format import COST_NAMES, format_cost, format_interval
 from resque.energy.price import Tariff
 from resque.errors import SettingError
 from resque.forecasting.budget import UNSURE, WITHIN, Budget, Decision, decide
-from resque.forecasting.costs import price_with_labels, scale
 from resque.forecasting.drift import FEWEST_WINDOWS, AccuracyPoint, Drift, fit_drift
 from resque.forecasting.history import starts_at_target
 from resque.forecasting.objective import Objective
 from resque.forecasting.plan import Plan, PlanWindow, UpdateNow
 from resque.forecasting.planning import Year
+from resque.forecasting.price import price_with_labels
 from resque.forecasting.recommendation import Recommendation
 from resque.forecasting.windows import Calendar
 from resque.ledger.components import MEASURED
-from resque.ledger.records import Estimate, Forecast, MissingLabels
+from resque.ledger.records import Estimate, Forecast
 
 __all__ = ["make_plan"]
 
@@ -114,13 +114,7 @@ def _decide_budget(forecast: Forecast, yearly: Budget, updates: int | None, n_wi
         return Decision(UNSURE, (reason,), ())
     if not updates:
         return Decision(UNSURE if forecast.reliability_issues else WITHIN, forecast.reliability_issues, ())
-    labels = forecast.missing_labels
-    year = dataclasses.replace(
-        forecast,
-        estimates={name: scale(estimate, float(updates)) for name, estimate in forecast.estimates.items()},
-        missing_labels=MissingLabels(updates * labels.train, updates * labels.test),
-    )
-    found = decide(year, yearly)
+    found = decide(forecast, yearly, updates)
     return dataclasses.replace(found, reasons=tuple(reason.replace("--max-", "--yearly-") for reason in found.reasons))
 
 

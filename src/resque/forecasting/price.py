@@ -11,7 +11,7 @@ from resque.ledger.records import Estimate, Forecast
 from resque.training.evaluation_steps import EvaluationSchedule, evaluation_steps
 from resque.types import Interval
 
-__all__ = ["forecast_price", "price_estimate", "price_with_labels", "priced"]
+__all__ = ["forecast_price", "price_estimate", "price_with_fees", "price_with_labels", "priced"]
 
 
 def forecast_price(forecast: Forecast, tariff: Tariff) -> Estimate | None:
@@ -110,12 +110,26 @@ def price_with_labels(forecast: Forecast, tariff: Tariff) -> Estimate | None:
     Returns:
         Price in the tariff's currency; None where :func:`forecast_price` has none, unless labels alone have a price.
     """
-    price, labels = forecast_price(forecast, tariff), tariff.price_of_labels(forecast.missing_labels.total)
-    if labels is None:
+    return price_with_fees(forecast, tariff, tariff.price_of_labels(forecast.missing_labels.total))
+
+
+def price_with_fees(forecast: Forecast, tariff: Tariff, fees: float | None) -> Estimate | None:
+    """Return the price of an update and what does not depend on its length: labels and licenses.
+
+    Args:
+        forecast: Forecast of the update.
+        tariff: Prices.
+        fees: Price of labels and licenses; None without any.
+
+    Returns:
+        Price in the tariff's currency; None where :func:`forecast_price` has none, unless fees alone are priced.
+    """
+    price = forecast_price(forecast, tariff)
+    if fees is None:
         return price
     if price is None and not (tariff.per_kwh or tariff.per_hour):
-        return Estimate(labels, Interval(labels, labels, forecast.level, "the number of labels is known"), labels)
-    return price and price.map(lambda amount: amount + labels)
+        return Estimate(fees, Interval(fees, fees, forecast.level, "the fees are known"), fees)
+    return price and price.map(lambda amount: amount + fees)
 
 
 def _evaluation(forecast: Forecast, steps: float) -> Spending | None:

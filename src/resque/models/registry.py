@@ -29,7 +29,7 @@ from resque.data.preprocessing import ImagePreprocessing, Preprocessing, Tokeniz
 from resque.errors import ModelError, ResqueError
 from resque.models.randomness import isolated_random_state
 
-__all__ = ["build_model", "has_random_weights", "preprocessing_for"]
+__all__ = ["build_model", "has_random_weights", "preprocessing_for", "split_spec"]
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _FIXED_SIZE = ("vit", "maxvit")
@@ -45,7 +45,7 @@ def has_random_weights(spec: str | nn.Module) -> bool:
         >>> has_random_weights("timm:resnet18"), has_random_weights("timm:resnet18.a1_in1k")
         (True, False)
     """
-    library, name = _split(spec)
+    library, name = split_spec(spec)
     return library == "torchvision" or (library == "timm" and "." not in name)
 
 
@@ -59,7 +59,7 @@ def preprocessing_for(spec: str | nn.Module, download: bool = False) -> Preproce
         >>> preprocessing_for("net.py:build")
         ImagePreprocessing(side=None, fixed=False, channels=None, mean=(), std=())
     """
-    library, name = _split(spec)
+    library, name = split_spec(spec)
     if not library:
         return ImagePreprocessing()
     with _hub(spec, download):
@@ -89,7 +89,7 @@ def build_model(
     """
     if classes is not None and not is_number_of_classes(classes):
         raise ModelError(f"classes={str(classes)[:40]}: expected a whole number from 1 to {MOST_CLASSES:,}")
-    library, name = _split(spec)
+    library, name = split_spec(spec)
     function = None if library else load_callable(spec)  # before the seed is set: an import may draw random numbers
     with isolated_random_state(torch.device("cpu"), seed), nullcontext() if classes is None else _SmallHead(classes):
         if function is None:
@@ -120,7 +120,7 @@ class _SmallHead(TorchFunctionMode):
 @contextmanager
 def _hub(spec: str | nn.Module, download: bool) -> Iterator[None]:
     """Let what a specification names be fetched on request alone; refuse what is neither here nor a name of the hub."""
-    library, name = _split(spec)
+    library, name = split_spec(spec)
     if library == "hf" and not os.path.isdir(name):  # before transformers is imported, which takes seconds
         _check_hub_name(name, download)
     if download or library not in ("hf", "timm"):
@@ -156,8 +156,13 @@ def _refuse_download(url: str, *arguments: Any, **options: Any) -> None:
     raise FileNotFoundError(f"{url} is not here")
 
 
-def _split(spec: str | nn.Module) -> tuple[str, str]:
-    """Return the library and the model's name in it; two empty strings for a user's own model."""
+def split_spec(spec: str | nn.Module) -> tuple[str, str]:
+    """Return the library and the model's name in it; two empty strings for a user's own model.
+
+    Example:
+        >>> split_spec("timm:resnet18"), split_spec("net.py:build")
+        (('timm', 'resnet18'), ('', ''))
+    """
     library, _, name = spec.partition(":") if isinstance(spec, str) else ("", "", "")
     return (library, name) if name and library in _LIBRARIES else ("", "")
 

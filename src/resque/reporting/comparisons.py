@@ -1,6 +1,7 @@
 """A comparison of the ways to a target: in the terminal, as JSON, as Markdown."""
 
 import dataclasses
+import math
 from typing import Any
 
 from resque._display import Display, describe
@@ -14,6 +15,7 @@ from resque._format import (
 )
 from resque.forecasting.budget import Decision
 from resque.forecasting.comparison import Comparison, Option
+from resque.forecasting.first_round import ScoredModel
 from resque.reporting import console, tables
 
 __all__ = ["show", "to_json", "to_markdown"]
@@ -30,6 +32,8 @@ def show(comparison: Comparison, decision: Decision | None = None, details: bool
         details: Whether to print intervals, and what each way keeps and needs.
     """
     console.show(describe(comparison))
+    if comparison.has_several_models:
+        console.show(_first_round(comparison))
     if details:
         console.show(_intervals(comparison))
         console.show(_needs(comparison))
@@ -49,19 +53,46 @@ def to_json(comparison: Comparison, decision: Decision | None = None) -> dict[st
 def to_markdown(comparison: Comparison, decision: Decision | None = None) -> str:
     """Return the recommendation and the table as Markdown."""
     display = describe(comparison)
-    rows = [display.columns, ["---"] * len(display.columns), *display.rows]
-    table = "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
+    table = _markdown_table(display)
     lines = "".join(f"* {line}\n" for line in display.lines)
+    first = f"{_markdown_table(_first_round(comparison))}\n" if comparison.has_several_models else ""
     gate = "" if decision is None else f"\nBudget: {decision.verdict}\n"
     gate += "" if decision is None else "".join(f"* {printable(reason)}\n" for reason in decision.reasons)
-    return f"### Ways to accuracy {comparison.target_accuracy:g}\n\n{display.title}\n\n{table}\n\n{lines}{gate}\n"
+    heading = f"### Ways to accuracy {comparison.target_accuracy:g}\n\n{display.title}"
+    return f"{heading}\n\n{table}\n{first}{lines}{gate}\n"
+
+
+def _markdown_table(display: Display) -> str:
+    rows = [display.columns, ["---"] * len(display.columns), *display.rows]
+    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |\n" for row in rows)
+
+
+def _first_round(comparison: Comparison) -> Display:
+    """Describe what forward passes told of each model, those first that were compared."""
+    columns = ("model", "LogME", "k-NN", "H-score", "index", "size", "license", "price")
+    rows = sorted(comparison.first_round, key=lambda each: (not each.is_kept, -each.scores.get("LogME", -math.inf)))
+    lines = [f"{each.model}: stated limitations: {each.limitations}" for each in rows if each.limitations]
+    lines.append("scores are of features as they are, the larger the better; the index does not decide")
+    title = f"First round: {sum(each.is_kept for each in rows)} of {len(rows)} models were compared (+)"
+    return Display(title, columns, [_scored_cells(each, comparison.currency) for each in rows], lines)
+
+
+def _scored_cells(scored: ScoredModel, currency: str) -> tuple[str, ...]:
+    shown = [scored.scores.get(name) for name in ("LogME", "k-NN accuracy", "shrunk H-score")]
+    size = NOT_MEASURED if scored.parameters is None else f"{scored.parameters / 1e6:.3g} M"
+    price = format_price(scored.license_price, currency) if scored.license_price else NOT_MEASURED
+    numbers = [NOT_MEASURED if value is None else f"{value:.3f}" for value in (*shown, scored.index)]
+    return f"{'+ ' if scored.is_kept else ''}{scored.model}", *numbers, size, scored.license or NOT_MEASURED, price
 
 
 def _intervals(comparison: Comparison) -> Display:
     """Describe the interval of every cost."""
     priced = any("price" in option.estimates for option in comparison.options)
     columns = ("way", "accuracy", "steps", "time", "energy", "CO2e", *(["price"] if priced else []))
-    rows = [(option.name, *_interval_cells(option, priced, comparison.currency)) for option in comparison.options]
+    rows = [
+        (comparison.name_of(option), *_interval_cells(option, priced, comparison.currency))
+        for option in comparison.options
+    ]
     return Display(f"{comparison.level:.0%} intervals", columns, rows)
 
 
@@ -79,7 +110,7 @@ def _needs(comparison: Comparison) -> Display:
     """Describe what each way keeps of the original accuracy, what it needs, and its forecast."""
     rows = [
         (
-            option.name,
+            comparison.name_of(option),
             NOT_MEASURED if option.original_accuracy is None else f"{option.original_accuracy:.3f}",
             NOT_MEASURED if option.trainable_share is None else format_probability(option.trainable_share),
             f"{option.labels:,}",

@@ -1,6 +1,7 @@
-"""Compare the ways to update a model: measure what is nearly free, pilot the promising, choose the cheapest.
+"""Compare the ways to update one model or several: do what is nearly free, pilot the promising, choose the cheapest.
 
-Forward passes tell the features of the update once; each way gets its own probe and forecast. Then pilots are made in
+Of several models, forward passes choose a few in a first round. Forward passes tell the features of an update of each;
+each way gets its own probe and forecast. Then pilots are made in
 rounds (successive halving): after each, the hopeless are dropped, and the better half goes on for four times as many
 steps, until one way is clearly the cheapest or the time is up. Each way is a stored forecast, which ``resque retrain
 --forecast`` carries out from its pilot on.
@@ -8,42 +9,44 @@ steps, until one way is clearly the cheapest or the time is up. Each way is a st
 
 import dataclasses
 import math
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from resque.data.dataset import LabeledDataset
 from resque.energy.grid import named_grid
-from resque.energy.meters import EnergyMeter, open_meter
+from resque.energy.meters import EnergyMeter
 from resque.energy.price import Tariff
-from resque.errors import SettingError
+from resque.errors import ResqueError, SettingError
 from resque.forecasting.budget import BEYOND, UNSURE, WITHIN, Budget, Decision, decide
 from resque.forecasting.comparison import BY_PILOT, Comparison
+from resque.forecasting.first_round import ScoredModel, models_to_try
 from resque.forecasting.intervals import check_level
-from resque.forecasting.selection import updates_to_learn_from
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.store import Ledger
-from resque.models.weights import fingerprint
 from resque.training.recipe import Recipe
+from resque.workflows.asking import Asking
+from resque.workflows.candidates import Candidate, as_candidates
+from resque.workflows.comparing import Comparing
+from resque.workflows.comparison_cache import ComparisonCache
 from resque.workflows.forecast import LEDGER
-from resque.workflows.inputs import InputLoader, ModelOptions, is_profile, load_recipe
+from resque.workflows.inputs import ModelOptions, is_profile, load_recipe
 from resque.workflows.keeping import check_fields
-from resque.workflows.passes import Passes
-from resque.workflows.trials import Comparing
+from resque.workflows.sources import OneNetwork, Question, Source
 
 __all__ = ["compare", "decide_comparison"]
 
 
 def compare(
-    model: str | nn.Module,
+    model: str | nn.Module | Candidate | Sequence[str | nn.Module | Candidate],
     train: Any,
     test: Any,
     target_accuracy: float,
     *,
     original: Any = None,
     original_test: Any = None,
+    new_task: bool = False,
     ledger: Ledger | str | Path = LEDGER,
     recipe: str | Recipe = "retrain-adam",
     evaluate_every: int | None = None,
@@ -65,17 +68,22 @@ def compare(
     """Compare the ways to bring a model to a target accuracy on new data, and choose the cheapest that suffices.
 
     The ways: do nothing; re-estimate normalization; retrain the head; adapters (LoRA); all layers, at three learning
-    rates and with old data mixed in; from scratch. What the model's layers do not allow is left out. The model is left
-    as it was.
+    rates and with old data mixed in; from scratch. What the model's layers do not allow is left out. A new task has
+    neither the first two nor old data. The model is left as it was.
+
+    Several models go through a first round of forward passes, and the ways of a few of them are compared. One that
+    cannot be used is a row of the first round with its reason.
 
     Args:
-        model: Model or its specification; only with a specification can training from scratch be compared.
+        model: Model, its specification, ``"NAME=WEIGHTS"`` or a candidate with its license; or several of them. Only
+            with a specification can training from scratch be compared.
         train: New training data: specification, dataset, or arrays ``(x, y)``.
         test: New test data, held out.
         target_accuracy: Accuracy to reach on the test data, in (0, 1].
         original: Original data of the model, or their profile. Only data can be mixed in.
         original_test: Held-out original data: how much of the old accuracy each way keeps.
-        ledger: Ledger or its file; it gets a forecast for each way.
+        new_task: Whether the data are a new task: the model gets a new head.
+        ledger: Ledger or its file; it gets a forecast for each way. Scores and unfinished pilots are kept beside it.
         recipe: Recipe that trains all layers; the others follow from it.
         evaluate_every: Steps between evaluations; overrides the recipe's.
         max_epochs: Maximum number of epochs; overrides the recipe's.
@@ -89,7 +97,7 @@ def compare(
         country: ISO alpha-3 code of the electricity grid; without country and intensity there is no carbon.
         intensity: Carbon intensity in g CO2e per kWh; overrides the country's.
         pue: Power usage effectiveness of the site.
-        tariff: Prices of energy and machine time.
+        tariff: Prices of energy, machine time and labels.
         meter: Energy meter; None opens the best one available.
         options: How a specified model and the data are loaded.
 
@@ -116,20 +124,20 @@ def compare(
     check_fields({"seed": seed, "shift_type": shift_type})
     if not 0.0 <= max_minutes < math.inf:
         raise SettingError(f"{max_minutes} minutes for pilots: expected 0 or more")
-    ends_at = time.monotonic() + 60.0 * max_minutes
-    loader = InputLoader(model, options or ModelOptions())
+    options = options or ModelOptions()
+    candidates = as_candidates(model, options.weights)
     used = load_recipe(recipe, evaluate_every, max_epochs)
-    job = loader.job(train, test, target_accuracy, used, original_test=original_test, seed=seed)
-    mixed_in = _data_to_mix_in(loader, original)
-    job = dataclasses.replace(job, shift_type=shift_type, replayed=mixed_in)
-    check_fields({"train_data": job.train.name, "test_data": job.test.name})
-    passes = Passes(loader, meter or open_meter(loader.device), layer, reduction)
-    known = passes.over_shift(job, original, "true")
-    parent = fingerprint(known.network)
-    updates = updates_to_learn_from(history, parent, new_tasks=False)
+    asked = Question(
+        train, test, target_accuracy, used, original, original_test, new_task, shift_type, seed,
+        layer, reduction, meter, options,
+    )  # fmt: skip
+    _check(asked, len(candidates))
+    scored = [] if len(candidates) == 1 else _first_round(candidates, asked, ComparisonCache.of(history))
+    names = models_to_try(scored) if scored else [candidates[0].name]
+    sources = [Source(each, asked, name) for name in names for each, own in _named(candidates) if own == name]
     bundled = bundled_updates() if bundled_history else ()
-    comparing = Comparing(passes, known, history, updates, bundled, grid, level, tariff or Tariff(), ends_at)
-    return comparing.run()
+    asking = Asking(history, bundled, grid, level, tariff or Tariff(), OneNetwork(), is_one=not scored)
+    return Comparing(sources, asking, 60.0 * max_minutes, scored).run()
 
 
 def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budget: Budget) -> Decision:
@@ -146,12 +154,40 @@ def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budge
     if not comparison.option(comparison.best).recipe:
         return Decision(WITHIN, (), ())
     history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
+    best, tariff = comparison.option(comparison.best), budget.tariff or Tariff()
+    fixed = best.license_price + (tariff.price_of_labels(best.labels) or 0.0)
+    if budget.max_price is not None and fixed:
+        if fixed > budget.max_price:
+            return Decision(BEYOND, (f"labels and license alone cost {fixed:g}: more than {budget.max_price:g}",), ())
+        budget = dataclasses.replace(budget, max_price=budget.max_price - fixed)
     return decide(history.forecast(comparison.best), budget)
 
 
-def _data_to_mix_in(loader: InputLoader, original: Any) -> LabeledDataset | None:
-    """Return labeled original data; None for a profile, or without labels."""
-    if original is None or is_profile(original):
-        return None
-    data = original if isinstance(original, LabeledDataset) else loader.data(original, for_training=False)
-    return data if data.labeled else None
+def _check(asked: Question, models: int) -> None:
+    """Refuse what contradicts each other, before anything is loaded."""
+    if asked.new_task and not asked.original is asked.original_test is None:
+        raise SettingError("a new task has no original data to compare with: leave --original and --original-test out")
+    if models > 1 and asked.original is not None and is_profile(asked.original):
+        raise SettingError("a profile is of one model: name the original data of several models, or leave them out")
+
+
+def _first_round(candidates: Sequence[Candidate], asked: Question, cache: ComparisonCache) -> list[ScoredModel]:
+    """Return what forward passes tell of each model, or why it failed; raise the last error if all fail."""
+    scored: list[ScoredModel] = []
+    for candidate, name in _named(candidates):
+        try:
+            scored.append(Source(candidate, asked, name).scored(cache))
+        except ResqueError as error:
+            scored.append(ScoredModel(name, license_price=candidate.license_price, note=str(error)))
+            if len(scored) == len(candidates) and not any(each.scores for each in scored):
+                raise
+    return scored
+
+
+def _named(candidates: Sequence[Candidate]) -> list[tuple[Candidate, str]]:
+    """Return each candidate with its name; equal names of objects are numbered."""
+    names = [each.name for each in candidates]
+    return [
+        (each, name if names.count(name) == 1 else f"{name} {names[: place + 1].count(name)}")
+        for place, (each, name) in enumerate(zip(candidates, names, strict=True))
+    ]

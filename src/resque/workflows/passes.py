@@ -1,6 +1,5 @@
 """What forward passes, a probe and a pilot tell of an update before it is done."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,6 @@ from resque.training.job import RetrainingJob
 from resque.training.new_task import forgetting_risk, prepare_new_task
 from resque.training.pilot import run_pilot
 from resque.training.probe import forecast_overhead, probe
-from resque.training.recipe import Recipe
 from resque.training.run import RunProgress, RunSettings
 from resque.workflows.inputs import InputLoader
 
@@ -60,7 +58,7 @@ class Passes:
             profile = self.loader.original_profile(network, original, self.layer, self.reduction)
         with self.loader.options.show_progress("passing the new data"):
             features, _, passes_s = shift_features(network, job, profile, labels)
-        step_cost = self._probe(network, job)
+        step_cost = self.probe(network, job)
         return KnownUpdate(network, job, features, step_cost, forecast_overhead(passes_s, step_cost))
 
     def over_new_task(self, job: RetrainingJob, extend: bool) -> KnownUpdate:
@@ -69,14 +67,8 @@ class Passes:
         features, warm_up = self.loader.new_task_features(network, job, extend, self.layer, self.reduction, self.meter)
         risk = forgetting_risk(network, job) if extend else None
         network, job = prepare_new_task(network, job, extend)
-        step_cost = self._probe(network, job)
+        step_cost = self.probe(network, job)
         return KnownUpdate(network, job, features, step_cost, join_readings([warm_up, step_cost.reading]), risk)
-
-    def by_recipe(self, known: KnownUpdate, recipe: Recipe) -> KnownUpdate:
-        """Return what is known of the same update by another recipe, whose steps are probed."""
-        job = dataclasses.replace(known.job, recipe=recipe)
-        step_cost = self._probe(known.network, job)
-        return dataclasses.replace(known, job=job, step_cost=step_cost, overhead=step_cost.reading)
 
     def pilot(
         self,
@@ -107,6 +99,7 @@ class Passes:
         revision = None if ended else ForecastReviser.of_forecast(forecast, history, job)(pilot.curve)
         return forecast_after_pilot(forecast, pilot, revision, job, history), state
 
-    def _probe(self, network: nn.Module, job: RetrainingJob) -> StepCost:
+    def probe(self, network: nn.Module, job: RetrainingJob) -> StepCost:
+        """Measure the cost of a step of a job on a copy of its network."""
         with self.loader.options.show_progress("measuring a training step"):
             return probe(network, job.trained_on, job.recipe, self.meter)

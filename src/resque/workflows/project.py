@@ -74,7 +74,9 @@ KEYS: Mapping[str, Mapping[str, Key]] = {
         "pue": Key(float, "pue", "1.2", "power usage effectiveness of the site"),
         "price_per_kwh": Key(float, "price_per_kwh", "0.2", "price of a kWh"),
         "price_per_hour": Key(float, "price_per_hour", "1.5", "price of an hour of the machine"),
-        "price_per_label": Key(float, "price_per_label", "0.05", "price of labeling a sample", ("forecast", "plan")),
+        "price_per_label": Key(
+            float, "price_per_label", "0.05", "price of labeling a sample", ("forecast", "compare", "plan")
+        ),
         "currency": Key(str, "currency", '"EUR"', "currency of the prices"),
     },
     "budget": {

@@ -2,7 +2,7 @@
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -13,7 +13,7 @@ from resque.models.layers import dense_names, head_name
 from resque.training.finetuning import STATISTICS
 from resque.training.recipe import RECIPES, Recipe
 
-__all__ = ["NOTHING", "SCRATCH", "Way", "ways_to_update"]
+__all__ = ["NOTHING", "SCRATCH", "Way", "ways_to_learn", "ways_to_update"]
 
 NOTHING, HEAD, LORA, ALL, SCRATCH = "nothing", "head", "lora", "all", "scratch"
 """Rungs: the trained part of a model; beside them the statistics of normalization."""
@@ -75,6 +75,19 @@ def ways_to_update(
         base = RECIPES[f"train-{recipe.optimizer.removesuffix('w')}"]
         scratch = dataclasses.replace(base, **{name: getattr(recipe, name) for name in kept})
         yield Way(SCRATCH, "Train from scratch", scratch)
+
+
+def ways_to_learn(ways: Iterable[Way], is_untrained: bool) -> Iterator[Way]:
+    """Yield those of the ways by which a new task can be learned.
+
+    A new head must be trained, so that normalization alone is none. A model without trained weights has nothing to
+    reuse: to train it is to train from scratch, whatever its index is.
+
+    Args:
+        ways: Ways to update the model.
+        is_untrained: Whether its weights are random.
+    """
+    return (way for way in ways if way.rung == SCRATCH or not (is_untrained or way.rung == STATISTICS))
 
 
 def _has_head(model: nn.Module) -> bool:

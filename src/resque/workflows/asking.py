@@ -1,0 +1,191 @@
+"""Ask what updates of the models of a comparison would cost: passes over the data, then a probe for each way."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from resque.energy.clock import now
+from resque.energy.grid import Grid
+from resque.energy.price import Tariff
+from resque.errors import ResqueError, TooFewUpdatesError
+from resque.forecasting.comparison import Option
+from resque.forecasting.forecaster import forecast_from_features
+from resque.forecasting.selection import updates_to_learn_from
+from resque.ledger.components import MEASURED
+from resque.ledger.records import Estimate, Features, Forecast, Update
+from resque.ledger.store import Ledger
+from resque.models.inference import device_of
+from resque.models.weights import fingerprint
+from resque.training.checkpoint import run_identity
+from resque.training.evaluation import evaluate_dataset
+from resque.types import Interval
+from resque.workflows.comparison_cache import ComparisonCache
+from resque.workflows.sources import OneNetwork, Source
+from resque.workflows.trials import Asked, Start, Trial, pilot_key
+from resque.workflows.ways import NOTHING, SCRATCH, Way, ways_to_learn, ways_to_update
+
+__all__ = ["Asking"]
+
+
+@dataclass(frozen=True, eq=False)
+class Asking:
+    """How the ways of a model are forecast before their pilots.
+
+    Attributes:
+        history: Ledger with the user's own updates, and with forecasts that have their pilots.
+        bundled: Bundled history.
+        grid: Electricity grid.
+        level: Nominal coverage of the intervals.
+        tariff: Prices.
+        in_use: The network that is in memory.
+        is_one: Whether there is one model alone.
+    """
+
+    history: Ledger
+    bundled: Sequence[Update]
+    grid: Grid | None
+    level: float
+    tariff: Tariff
+    in_use: OneNetwork
+    is_one: bool
+
+    def of_all(self, sources: Sequence[Source]) -> tuple[list[Asked], dict[str, str]]:
+        """Return what is known of each model, and why others failed.
+
+        Raises:
+            TooFewUpdatesError: There is too little history for any forecast.
+            ResqueError: All models failed; the reason is that of the last.
+        """
+        failed: dict[str, str] = {}
+        asked: list[Asked] = []
+        tried: dict[str, Trial] = {}
+        pending = self.history.forecasts(pending=True)
+        stored = {each.pilot.identity: each for each in reversed(pending) if each.pilot is not None}
+        for source in sources:
+            try:
+                asked.append(self._ask(source, stored, tried))
+            except TooFewUpdatesError:
+                raise
+            except ResqueError as error:
+                failed[source.name] = str(error)
+                if len(failed) == len(sources):
+                    raise
+        return asked, failed
+
+    @property
+    def cache(self) -> ComparisonCache:
+        """Unfinished pilots."""
+        return ComparisonCache.of(self.history)
+
+    def named(self, way: Way, source: Source) -> str:
+        """Return the name of a way, with its model where there are several."""
+        return way.name if self.is_one else f"{way.name} ({source.name})"
+
+    def _ask(self, source: Source, stored: Mapping[str, Forecast], tried: dict[str, Trial]) -> Asked:
+        """Return what is known of a model, and its ways; models of one architecture share that from scratch.
+
+        Args:
+            source: The model.
+            stored: Identity of a run → the pending forecast that has its pilot.
+            tried: Key → way of this and earlier models; it grows.
+        """
+        self.in_use.clear()
+        known, is_new_task = source.known(), source.question.new_task
+        network, job = known.network, known.job
+        before = now(device_of(network))
+        evaluate_dataset(network, job.test)
+        evaluation_s = now(device_of(network)) - before
+        parent = job.parent or fingerprint(network)
+        updates = updates_to_learn_from(self.history, parent, is_new_task)
+        start = Start(source, job, known.features, known.overhead, parent, updates, evaluation_s)
+        asked = Asked(start, [] if is_new_task else [self._nothing(start, network)])
+        if any(option.chance >= 1.0 for option in asked.nothing):
+            return asked
+        ways = ways_to_update(network, job.recipe, job.replayed is not None, source.loader.spec is not None)
+        if is_new_task:
+            ways = ways_to_learn(ways, source.starts_untrained(job))
+        self.in_use.hold(source, False, network, parent)
+        del network, known
+        for way in ways:
+            try:
+                trial = self._begin(way, start, stored)
+            except TooFewUpdatesError:
+                raise
+            except ResqueError as error:
+                asked.notes.append(f"{self.named(way, source)}: not compared: {error}")
+                continue
+            if (same := tried.setdefault(trial.key, trial)) is trial:
+                asked.trials.append(trial)
+            else:
+                asked.notes.append(f"{self.named(way, source)}: the same as of {same.start.source.name}")
+        return asked
+
+    def _nothing(self, start: Start, network: nn.Module) -> Option:
+        """Return what it is to do nothing."""
+        job, accuracy, source = start.job, start.features.accuracy or 0.0, start.source
+        kept = None if job.original_test is None else evaluate_dataset(network, job.original_test)[0]
+        costs = dict.fromkeys(("steps", "wall_s", "energy_kwh"), self._measured(0.0))
+        if self.grid is not None:
+            costs["carbon_kg"] = self._measured(0.0)
+        fee = source.candidate.license_price
+        if fee or self.tariff.per_kwh or self.tariff.per_hour:
+            costs["price"] = self._measured(fee)
+        return Option(
+            id=NOTHING if self.is_one else f"{NOTHING} {source.name}",
+            rung=NOTHING,
+            name="Do nothing",
+            model=source.name,
+            recipe={},
+            chance=float(accuracy >= job.target_accuracy),
+            estimates=costs,
+            accuracy=self._measured(accuracy),
+            how_known=MEASURED,
+            original_accuracy=kept,
+            trainable_share=0.0,
+            license_price=fee,
+        )
+
+    def _begin(self, way: Way, start: Start, stored: Mapping[str, Forecast]) -> Trial:
+        """Forecast a way from features and history; one that has its pilot, in the ledger or unfinished, is taken so.
+
+        Args:
+            way: The way.
+            start: Model that it starts from.
+            stored: Identity of a run → the pending forecast that has its pilot.
+        """
+        from_scratch, source = way.rung == SCRATCH, start.source
+        job, features = dataclasses.replace(start.job, recipe=way.recipe, from_scratch=from_scratch), start.features
+        network, parent = self.in_use.of(source, job)
+        if from_scratch:
+            features = self._from_scratch(start, network)
+            job = dataclasses.replace(job, parent=parent if job.parent else "")
+        if (found := stored.get(run_identity(parent, job))) is not None:
+            note = "from the ledger: `resque ledger void` asks anew"
+            return Trial(way, start, job, found, is_stored=True, note=note)
+        if (begun := self.cache.read(pilot_key(parent, job), Forecast)) is not None:
+            return Trial(way, start, job, begun)
+        step_cost = source.passes.probe(network, job)
+        forecast = forecast_from_features(
+            start.updates,
+            job,
+            features,
+            step_cost=step_cost,
+            overhead=step_cost.reading,
+            parent=parent,
+            grid=self.grid,
+            model_name=source.loader.name,
+            level=self.level,
+            bundled=self.bundled,
+        )
+        return Trial(way, start, job, forecast)
+
+    def _from_scratch(self, start: Start, network: nn.Module) -> Features:
+        """Return what is known of training new weights; an index of random features would say nothing."""
+        accuracy, loss = evaluate_dataset(network, start.job.test)
+        known = start.features
+        return Features(None, accuracy, loss, known.samples, classes=known.classes, parameters=known.parameters)
+
+    def _measured(self, value: float) -> Estimate:
+        return Estimate(value, Interval(value, value, self.level, "measured"), value)

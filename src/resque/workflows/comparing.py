@@ -1,0 +1,168 @@
+"""Compare the ways to update one model or several: pilots in rounds for the promising, then the choice."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from resque.energy.reading import join_readings
+from resque.forecasting.break_even import break_even_points
+from resque.forecasting.comparison import Comparison, Option, choose
+from resque.forecasting.first_round import ScoredModel
+from resque.training.checkpoint import load_checkpoint
+from resque.workflows.asking import Asking
+from resque.workflows.passes import KnownUpdate
+from resque.workflows.pilots import keep_pilot, kept_pilot
+from resque.workflows.sources import Source
+from resque.workflows.trials import Asked, Trial
+
+__all__ = ["Comparing"]
+
+_ROUNDS = 50, 200, 800  # steps of the pilots
+_HOPELESS = 0.05
+_FREE_S = 1.0  # a way that takes less is done, not forecast
+
+
+@dataclass(frozen=True, eq=False)
+class Comparing:
+    """A comparison in progress.
+
+    Attributes:
+        sources: Models whose ways are tried.
+        asking: How they are forecast.
+        pilots_s: Time for pilots.
+        scored: What the first round told; empty for one model.
+    """
+
+    sources: Sequence[Source]
+    asking: Asking
+    pilots_s: float
+    scored: Sequence[ScoredModel] = ()
+
+    def run(self) -> Comparison:
+        """Try the ways, and choose."""
+        asked, failed = self.asking.of_all(self.sources)
+        at_target = any(option.chance >= 1.0 for each in asked for option in each.nothing)
+        trials = [] if at_target else [trial for each in asked for trial in each.trials]
+        self._pilots(trials)
+        for trial in trials:
+            if not trial.is_stored:
+                self.asking.history.add(trial.forecast)
+                self.asking.cache.remove(trial.key)
+        return self._comparison(asked, trials, failed)
+
+    def _comparison(self, asked: Sequence[Asked], trials: Sequence[Trial], failed: Mapping[str, str]) -> Comparison:
+        level, tariff = self.asking.level, self.asking.tariff
+        options = [*(trial.option(tariff) for trial in trials), *(each for one in asked for each in one.nothing)]
+        best, ties, nearest, by = choose(options, level)
+        chosen = next((option for option in options if option.id == best), None)
+        enough = [option for option in options if option.chance >= level and option is not chosen]
+        readings = [*(each.start.overhead for each in asked), *(each for trial in trials for each in trial.readings())]
+        flips = [] if chosen is None else break_even_points(chosen, enough, tariff.per_label or 0.0)
+        job, tried = asked[0].start.job, {each.start.source.name for each in asked}
+        return Comparison(
+            model=", ".join(source.name for source in self.sources),
+            train_data=job.train.name,
+            target_accuracy=job.target_accuracy,
+            options=tuple(sorted(options, key=_Place((best, *ties, nearest), by, level))),
+            best=best,
+            ties=ties,
+            nearest=nearest,
+            by=by,
+            level=level,
+            asking=join_readings(readings),
+            currency=tariff.currency,
+            original_accuracy=asked[0].nothing[0].original_accuracy if len(tried) == 1 and asked[0].nothing else None,
+            notes=tuple(note for each in asked for note in each.notes),
+            first_round=tuple(
+                dataclasses.replace(each, is_kept=each.model in tried, note=failed.get(each.model, each.note))
+                for each in self.scored
+            ),
+            break_even=tuple(flips),
+        )
+
+    def _pilots(self, trials: Sequence[Trial]) -> None:
+        """Make pilots in rounds, each for the better half of those before; the shortest come first."""
+        ends_at = time.monotonic() + self.pilots_s
+        alive = [trial for trial in trials if not trial.is_stored]
+        for steps in _ROUNDS:
+            for trial in sorted(alive, key=lambda trial: trial.rank(steps)):
+                max_steps = trial.job.max_steps
+                until = max_steps if max_steps * trial.step_s < _FREE_S else min(steps, max_steps)
+                if trial.has_ended or trial.steps >= until:
+                    continue
+                if reason := self._reason_against(trial, trial.seconds_for(until), trials, ends_at):
+                    trial.note = reason
+                else:
+                    self._go_on(trial, until)
+            if self._is_decided(trials):
+                return
+            alive = self._survivors(alive)
+
+    def _reason_against(self, trial: Trial, pilot_s: float, trials: Sequence[Trial], ends_at: float) -> str:
+        """Return why a way gets no further pilot; empty if it does.
+
+        A pilot of the best way is a part of its update. That of another one must not cost more than it may save.
+        """
+        if time.monotonic() + pilot_s > ends_at:
+            return "no time for its pilot" if not trial.steps else f"no time beyond a pilot of {trial.steps} steps"
+        chosen = self._choose(trials)[0]
+        best = next((each for each in trials if each.forecast.id == chosen), None)
+        if best is None or best is trial or best.forecast.pilot is None:
+            return ""
+        rest_s = best.forecast.estimates["wall_s"].value - best.forecast.pilot.training_s
+        if not best.has_ended and rest_s > pilot_s:
+            return ""
+        return f"no pilot: it would cost more than it may save over “{self.asking.named(best.way, best.start.source)}”"
+
+    def _go_on(self, trial: Trial, steps: int) -> None:
+        """Make or continue the pilot of a way."""
+        kept, start = kept_pilot(self.asking.history, trial.forecast), trial.start
+        begun = None if kept is None else load_checkpoint(kept)
+        network, _ = self.asking.in_use.of(start.source, trial.job)
+        known = KnownUpdate(network, trial.job, trial.forecast.features, trial.forecast.step_cost, start.overhead)
+        trial.forecast, state = start.source.passes.pilot(known, trial.forecast, steps, start.updates, begun)
+        keep_pilot(self.asking.history, trial.forecast, state)
+        self.asking.cache.write(trial.key, trial.forecast)
+        trial.note = ""  # of an earlier round
+
+    def _survivors(self, alive: Sequence[Trial]) -> list[Trial]:
+        """Return the better half of those that may arrive; the others get a note."""
+        going = [trial for trial in alive if not trial.has_ended]
+        hopeful = [trial for trial in going if trial.forecast.probability_reached >= _HOPELESS]
+        for trial in going:
+            if trial not in hopeful:
+                trial.note = trial.note or f"dropped after a pilot of {trial.steps} steps: it would hardly arrive"
+        ranked = sorted(hopeful, key=self._promise)
+        kept = ranked[: math.ceil(len(ranked) / 2)]
+        for trial in ranked[len(kept) :]:
+            trial.note = trial.note or f"dropped after a pilot of {trial.steps} steps: others promise more"
+        return kept
+
+    def _promise(self, trial: Trial) -> tuple[bool, float]:
+        """Return what sorts the more promising ways first: likely enough, then cheap; else by their chance."""
+        likely = trial.forecast.probability_reached >= self.asking.level
+        return not likely, trial.forecast.estimates["wall_s"].value if likely else -trial.forecast.probability_reached
+
+    def _is_decided(self, trials: Sequence[Trial]) -> bool:
+        best, ties, _, _ = self._choose(trials)
+        return best is not None and not ties
+
+    def _choose(self, trials: Sequence[Trial]) -> tuple[str | None, tuple[str, ...], str | None, str]:
+        return choose([trial.option(self.asking.tariff) for trial in trials], self.asking.level)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Sorts options: the first ones, then those that suffice by their cost, then the others by their chance."""
+
+    first: tuple[str | None, ...]
+    by: str
+    level: float
+
+    def __call__(self, option: Option) -> tuple[int, bool, float, float]:
+        """Return the key of an option."""
+        rank = self.first.index(option.id) if option.id in self.first else len(self.first)
+        suffices = option.chance >= self.level
+        return rank, not suffices, (option.cost(self.by) or 0.0) if suffices else 0.0, -option.chance

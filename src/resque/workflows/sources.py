@@ -1,0 +1,202 @@
+"""The models that a comparison starts from: loaded one at a time, scored and asked for features by forward passes."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from resque.energy.meters import EnergyMeter, open_meter
+from resque.errors import ModelError
+from resque.forecasting.first_round import ScoredModel
+from resque.indices.baselines.model_outputs import collect_outputs
+from resque.indices.baselines.scores import baseline_scores
+from resque.indices.distribution import resque_dist
+from resque.indices.task import resque_task
+from resque.models.loading import fresh_model
+from resque.models.model_card import ModelCard, read_model_card
+from resque.models.weights import fingerprint
+from resque.training.evaluation import check_data_fits_model
+from resque.training.job import RetrainingJob
+from resque.training.new_task import NEW_TASK, prepare_new_task
+from resque.training.recipe import Recipe
+from resque.workflows.candidates import Candidate
+from resque.workflows.comparison_cache import ComparisonCache, content_key
+from resque.workflows.inputs import InputLoader, ModelOptions, is_profile
+from resque.workflows.keeping import check_fields
+from resque.workflows.passes import KnownUpdate, Passes
+
+__all__ = ["OneNetwork", "Question", "Source"]
+
+_SAMPLES = 2000  # of the first round
+_SHOWN = "LogME", "shrunk H-score", "H-score", "k-NN accuracy", "LEEP"
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What a comparison asks of each model. The attributes are arguments of :func:`resque.compare`."""
+
+    train: Any
+    test: Any
+    target_accuracy: float
+    recipe: Recipe
+    original: Any = None
+    original_test: Any = None
+    new_task: bool = False
+    shift_type: str | None = None
+    seed: int = 0
+    layer: str | None = None
+    reduction: str | None = None
+    meter: EnergyMeter | None = None
+    options: ModelOptions = field(default_factory=ModelOptions)
+
+
+class Source:
+    """A model that a comparison starts from; its network is built anew whenever it is asked for.
+
+    Args:
+        candidate: The model as it is named.
+        question: What is asked of it.
+        name: Name in the comparison; None takes the candidate's.
+    """
+
+    def __init__(self, candidate: Candidate, question: Question, name: str | None = None) -> None:
+        self.candidate, self.question, self.name = candidate, question, name or candidate.name
+        options = dataclasses.replace(question.options, weights=candidate.weights)
+        self.loader = InputLoader(candidate.model, options, NEW_TASK if question.new_task else "shift")
+        self.passes = Passes(
+            self.loader, question.meter or open_meter(self.loader.device), question.layer, question.reduction
+        )
+
+    def known(self) -> KnownUpdate:
+        """Load the data, and compute the features of the update by its recipe."""
+        asked, loader = self.question, self.loader
+        job = loader.job(
+            asked.train,
+            asked.test,
+            asked.target_accuracy,
+            asked.recipe,
+            original_test=asked.original_test,
+            seed=asked.seed,
+        )
+        job = dataclasses.replace(job, shift_type=asked.shift_type, replayed=self._data_to_mix_in())
+        check_fields({"train_data": job.train.name, "test_data": job.test.name})
+        if asked.new_task:
+            return self.passes.over_new_task(job, extend=False)
+        return self.passes.over_shift(job, asked.original, "true")
+
+    def network(self, job: RetrainingJob) -> tuple[nn.Module, str]:
+        """Return the network of a job, and the fingerprint of the model before it got a head for a new task.
+
+        From scratch it has random weights; an untrained model that learns a new task has its own.
+
+        Raises:
+            ModelError: It cannot be built, or there are no random weights for it.
+        """
+        network = self._base(job)
+        if job.from_scratch and not (self.question.new_task and self.is_untrained(network)):
+            network = self.loader.random_networks(network, job.seed)(job.seed)
+        parent = fingerprint(network)
+        return (prepare_new_task(network, job)[0] if self.question.new_task else network), parent
+
+    def starts_untrained(self, job: RetrainingJob) -> bool:
+        """Return whether the model of a job has random weights, so that learning is training from scratch."""
+        return self.is_untrained(self._base(job))
+
+    def is_untrained(self, network: nn.Module) -> bool:
+        """Return whether a model has the random weights that its specification gives, as far as can be told."""
+        if self.loader.spec is None:
+            return False
+        try:
+            fresh = fresh_model(self.loader.spec, network, self.question.seed)
+        except ModelError:  # it always gives the same weights
+            return False
+        return fingerprint(fresh) == fingerprint(network)
+
+    def scored(self, cache: ComparisonCache) -> ScoredModel:
+        """Return what forward passes tell of the model; from the cache for a model and data that are known there."""
+        asked = self.question
+        data = self.loader.data(asked.train).limited(_SAMPLES, asked.seed)
+        network = self.loader.network(None if asked.new_task else data, asked.seed)
+        original = None if asked.original is None or is_profile(asked.original) else self._original()
+        places = asked.layer, asked.reduction, asked.new_task, asked.seed
+        sets = data.digest, data.preprocessing, original and original.digest
+        key = "scores-" + content_key(fingerprint(network), *sets, *places)
+        scored = cache.read(key, ScoredModel)
+        if scored is None:
+            with self.loader.options.show_progress(f"scoring {self.name}"):
+                cache.write(key, scored := self._score(network, data, original))
+        card = self._card()
+        return dataclasses.replace(
+            scored,
+            model=self.name,
+            license=card.license,
+            limitations=card.limitations,
+            license_price=self.candidate.license_price,
+        )
+
+    def _score(self, network: nn.Module, data: Any, original: Any) -> ScoredModel:
+        new_task, layer, reduction = self.question.new_task, self.question.layer, self.question.reduction
+        if not new_task:
+            check_data_fits_model(network, data)
+        outputs = collect_outputs(network, data)
+        scores = {name: score.value for name, score in baseline_scores(outputs).items() if name in _SHOWN}
+        index = None
+        if new_task:
+            index = resque_task(outputs.sample, outputs.sample_labels).value
+        elif original is not None:
+            before, after = (self.loader.profile(network, each, layer, reduction) for each in (original, data))
+            index = resque_dist(before, after, undefined="skip").value
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        return ScoredModel(
+            self.name,
+            scores,
+            index,
+            None if new_task else outputs.accuracy,
+            parameters,
+            float(parameters * len(data)),
+            is_trained=not self.is_untrained(network),
+        )
+
+    def _card(self) -> ModelCard:
+        card = ModelCard() if self.loader.spec is None else read_model_card(self.loader.spec)
+        given = self.candidate
+        return ModelCard(given.license or card.license, given.limitations or card.limitations)
+
+    def _base(self, job: RetrainingJob) -> nn.Module:
+        return self.loader.network(None if self.question.new_task else job.train, job.seed)
+
+    def _original(self) -> Any:
+        return self.loader.data(self.question.original, for_training=False)
+
+    def _data_to_mix_in(self) -> Any:
+        """Return labeled original data; None for a profile, or without labels."""
+        original = self.question.original
+        if original is None or is_profile(original):
+            return None
+        data = self._original()
+        return data if data.labeled else None
+
+
+class OneNetwork:
+    """The network that is in use: of several models, one at a time is in memory."""
+
+    def __init__(self) -> None:
+        self._key: tuple[Source, bool] | None = None
+        self._held: tuple[nn.Module, str] | None = None
+
+    def hold(self, source: Source, from_scratch: bool, network: nn.Module, parent: str) -> None:
+        """Take a network in place of the one before."""
+        self._key, self._held = (source, from_scratch), (network, parent)
+
+    def clear(self) -> None:
+        """Let go of the network."""
+        self._key = self._held = None
+
+    def of(self, source: Source, job: RetrainingJob) -> tuple[nn.Module, str]:
+        """Return the network of a job and its parent's fingerprint; it is built if another one was in use."""
+        if self._held is None or self._key != (source, job.from_scratch):
+            self.clear()
+            self.hold(source, job.from_scratch, *source.network(job))
+        assert self._held is not None
+        return self._held
