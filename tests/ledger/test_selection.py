@@ -105,3 +105,29 @@ def test_long_history_is_sampled_for_cross_validation_and_says_so(cli, ledger, u
     assert code == 0, err
     assert f"40 of {len(updates)} updates, drawn at random" in err
     assert json.loads(out)["updates"] <= 40
+
+
+def started_at(name, parent, accuracy, classes=10, child=""):
+    """An update of a model that starts at an accuracy."""
+    update = synthetic_update(name, index=0.5, steps=100)
+    curve = dataclasses.replace(update.curve, accuracy=(accuracy, *update.curve.accuracy[1:]))
+    features = dataclasses.replace(update.features, classes=classes)
+    return dataclasses.replace(update, parent=parent, child=child or f"child of {name}", curve=curve, features=features)
+
+
+@given(classes=st.integers(2, 100), share=st.floats(-0.2, 0.09), start=st.floats(0.11, 0.6), others=st.integers(0, 3))
+def test_original_trainings_are_no_history(tmp_path_factory, classes, share, start, others):
+    """An untrained model starts at chance with whatever data; a trained one does so under some shifts alone."""
+    chance, above = (max(0.0, 1.0 / classes + part * (1.0 - 1.0 / classes)) for part in (share, start))
+    scratch = [started_at("original training", "random", chance, classes, child="trained")]
+    scratch += [started_at(f"other {i}", f"random {i}", chance, classes) for i in range(others)]
+    kept = [
+        started_at("first update", "trained", chance, classes),
+        started_at("hard shift of another model", "elsewhere", chance, classes),
+        started_at("mild shift of another model", "elsewhere", above, classes),
+        started_at("unknown classes", "unknown", chance, None),
+        started_at("of this model", "model", chance, classes),
+    ]
+    ledger = history(tmp_path_factory.mktemp("own") / "resque.db", [*scratch, *kept])
+    found = selection.updates_to_learn_from(ledger, "model", new_tasks=False)
+    assert {update.id for update in found} == {update.id for update in kept}

@@ -1,5 +1,7 @@
 """Choose the updates that a forecast learns from."""
 
+from collections.abc import Sequence
+
 from resque.ledger.records import Update
 from resque.ledger.store import Ledger
 
@@ -7,10 +9,13 @@ __all__ = ["MOST_UPDATES", "updates_to_learn_from"]
 
 MOST_UPDATES = 1000
 """Most updates that a forecast learns from."""
+_ABOUT_CHANCE = 0.1  # of the way from chance level to 1
 
 
 def updates_to_learn_from(ledger: Ledger, parent: str, new_tasks: bool) -> list[Update]:
     """Read the updates that a forecast learns from, at most :data:`MOST_UPDATES`: those of this model, then the newest.
+
+    Original trainings are left out: random weights learn more, and for longer, than an update of a trained model.
 
     Args:
         ledger: Ledger with the user's own updates.
@@ -31,8 +36,23 @@ def updates_to_learn_from(ledger: Ledger, parent: str, new_tasks: bool) -> list[
     """
     own = ledger.updates(parent=parent, new_tasks=new_tasks, last=MOST_UPDATES)
     newest = ledger.updates(new_tasks=new_tasks, last=MOST_UPDATES)
-    if len(newest) < MOST_UPDATES:
-        return newest
-    ids = {update.id for update in own}
-    others = [update for update in newest if update.id not in ids]
-    return others[len(others) - (MOST_UPDATES - len(own)) :] + own
+    if len(newest) == MOST_UPDATES:
+        ids = {update.id for update in own}
+        others = [update for update in newest if update.id not in ids]
+        newest = others[len(others) - (MOST_UPDATES - len(own)) :] + own
+    return _without_original_trainings(newest, parent)
+
+
+def _without_original_trainings(updates: Sequence[Update], parent: str) -> list[Update]:
+    """Return the updates of models that were trained before.
+
+    These are the model of the forecast, models that came out of an update, and models that once started above chance.
+    """
+    trained = {parent, *(update.child for update in updates)}
+    trained |= {update.parent for update in updates if not _starts_at_chance(update)}
+    return [update for update in updates if update.parent in trained or update.features.task_index is not None]
+
+
+def _starts_at_chance(update: Update) -> bool:
+    classes = update.features.classes
+    return classes is not None and update.curve.accuracy[0] * classes - 1.0 <= _ABOUT_CHANCE * (classes - 1.0)
