@@ -130,6 +130,6 @@ class Displayable(Serializable, abc.ABC):
         return self._display().to_html(max_rows=MAX_ROWS)
 
 
-def describe(result: Displayable) -> Display:
-    """Return the description that ``print(result)`` shows, to be extended."""
-    return result._display()
+def describe(result: Displayable, **shown: bool) -> Display:
+    """Return the description that ``print(result)`` shows, to be extended; what else is shown, results name."""
+    return result._display(**shown)

@@ -8,8 +8,8 @@ from resque.types import Interval
 
 __all__ = [
     "COST_NAMES", "NOT_MEASURED", "describe_error", "format_about", "format_column", "format_cost", "format_estimate",
-    "format_interval", "format_like", "format_list", "format_number", "format_price", "format_probability", "format_share",
-    "printable", "scale_and_unit",
+    "format_interval", "format_like", "format_list", "format_number", "format_price", "format_probability",
+    "format_share", "printable", "scale_and_unit",
 ]  # fmt: skip
 
 _SCALES = {

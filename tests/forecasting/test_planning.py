@@ -175,8 +175,9 @@ def planned(accuracies, objective, *, target=0.9, seconds=None, issues=(), label
     update = synthetic_update("u", index=0.1, steps=100, accuracy=accuracies[-1], target=target)
     forecast = dataclasses.replace(
         synthetic_forecast(update, probability=chance), target_accuracy=target, reliability_issues=tuple(issues),
-        missing_labels=MissingLabels(labels, 0), level=0.8,
+        missing_labels=MissingLabels(labels, 0), level=0.8, pilot=None,
     )  # fmt: skip
+    forecast = dataclasses.replace(forecast, features=dataclasses.replace(forecast.features, evaluation_s=0.0))
     if seconds is not None:
         factor = seconds / forecast.estimates["wall_s"].value
         from resque.forecasting.costs import scale

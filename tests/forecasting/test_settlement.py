@@ -58,7 +58,7 @@ def test_report_shows_errors_and_coverage(job, tmp_path):
         write_report(tmp_path / "report.html", [update for _, update in known], known, summarize_settlements(known))
         page = (tmp_path / "report.html").read_text()
         assert ("coverage of the intervals</text>" in page) == shown
-        assert "How accurate were the forecasts?" in page
+        assert "How good past forecasts were" in page
 
 
 def test_summary_holds_coverage_totals_and_scores(job):

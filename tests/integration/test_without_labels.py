@@ -53,7 +53,7 @@ def test_from_a_forecast_without_labels_to_the_update_that_settles_it(cli):
     assert 0.7 < features["accuracy_error_logit"] < 0.8
     assert forecast["price"]["value"] < 1.0
     shown = cli(f"{line} --price-per-label 0.1")[1]
-    for words in ("price of labels", "55 EUR", "400 of training data, 150 of test data", "estimated without labels"):
+    for words in ("price of labels, EUR", " 55 ", "400 of training data, 150 of test data", "estimated without labels"):
         assert words in " ".join(shown.split())
     code, _, err = cli(f"{line} --pilot 5")
     assert (code, "no labels: leave the pilot out" in err) == (1, True)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doubles import synthetic_forecast, synthetic_update
+from resque._display import describe
 from resque._format import format_column, format_cost, format_estimate
 from resque.energy.price import Tariff
 from resque.forecasting.forgetting import expected_forgetting
@@ -88,9 +89,9 @@ def test_nothing_is_to_be_done_at_the_target():
 
 def test_details_show_every_cost_and_the_table_those_that_decide():
     forecast = synthetic_forecast(synthetic_update("a", index=0.1, steps=100))
-    shown = [row[0] for row in forecast.display().rows]
+    shown = [row[0] for row in describe(forecast).rows]
     assert shown == ["steps", "time", "energy"]
-    assert {row[0] for row in forecast.display(details=True).rows} >= {*shown, "gradient norm", "parameter change"}
+    assert {row[0] for row in describe(forecast, details=True).rows} >= {*shown, "gradient norm", "parameter change"}
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

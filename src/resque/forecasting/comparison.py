@@ -8,6 +8,7 @@ from resque._display import Display, Displayable
 from resque._format import (
     NOT_MEASURED,
     format_cost,
+    format_list,
     format_number,
     format_price,
     format_probability,
@@ -123,7 +124,7 @@ class Comparison(Displayable):
         sentences = [f"{self.name_of(best)}: {self._costs(best)}, {self._arrival(best)}."]
         names = [self.name_of(self.option(tie)) for tie in self.ties]
         if names:
-            sentences.append(f"It is a tie with {_list(names)}: they may cost as little.")
+            sentences.append(f"It is a tie with {format_list(names)}: they may cost as little.")
         flips = [self._flip(each) for each in self.break_even]
         return " ".join([*sentences, *self._forgetting(best), *self._free_ways(best), *flips])
 
@@ -204,7 +205,7 @@ class Comparison(Displayable):
         """Yield the remarks on options; one that many share is said once."""
         for note in dict.fromkeys(option.note for option in self.options if option.note):
             names = [self.name_of(option) for option in self.options if option.note == note]
-            yield f"{_list(names) if len(names) <= _NAMED else f'{len(names)} of the ways'}: {note}"
+            yield f"{format_list(names) if len(names) <= _NAMED else f'{len(names)} of the ways'}: {note}"
 
     def _row(self, option: Option) -> tuple[str, ...]:
         mark = "→ " if option.id == self.best else "= " if option.id in self.ties else ""
@@ -264,7 +265,3 @@ def _may_be_equal(one: Option, other: Option, costs: Sequence[str]) -> bool:
 
 def _accuracy(option: Option) -> str:
     return NOT_MEASURED if option.accuracy is None else f"{option.accuracy.value:.3f}"
-
-
-def _list(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -125,12 +125,8 @@ class Forecast(Displayable):
         parts.append(decision.loss_in_words(self.expected_forgetting, self.recipe))
         return " ".join(filter(None, parts))
 
-    def display(self, details: bool = False) -> Display:
-        """Describe the forecast for people: the decision, the costs that decide, and reasons not to rely on it.
-
-        Args:
-            details: Whether every cost is shown, also those that decide nothing.
-        """
+    def _display(self, details: bool = False) -> Display:
+        """Describe the forecast: the decision, the costs that decide or all of them, and reasons not to rely on it."""
         level = f"{next((each.interval.level for each in self.estimates.values()), self.level):.0%}"
         shown = {cost: each for cost, each in self.estimates.items() if details or cost in _DECIDING}
         rows = [(COST_NAMES[c], *format_estimate(c, e.value, e.interval, e.upper)) for c, e in shown.items()]
@@ -146,6 +142,3 @@ class Forecast(Displayable):
         lines += ["not reliable enough for a decision:"] if self.reliability_issues else []
         lines += [f"- {issue}" for issue in self.reliability_issues]
         return Display(self.decision, ("cost", "forecast", f"{level} interval", f"{level} upper bound"), rows, lines)
-
-    def _display(self) -> Display:
-        return self.display()

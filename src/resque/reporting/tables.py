@@ -78,9 +78,11 @@ def show_forecast(forecast: Forecast, hardware: EmbodiedEmissions | None = None,
         rows.append((f"price of labels, {forecast.tariff.currency}", cell, NOT_MEASURED, cell))
     if forecast.missing_labels.total or labels is not None:
         lines.append(_labels_sentence(forecast.missing_labels))
+    if forecast.features.is_estimated and not details:
+        lines.append(_features_sentence(forecast.features))
     if details:
         lines += _detail_lines(forecast, hardware)
-    show(forecast.display(details).extended(rows, lines))
+    show(describe(forecast, details=details).extended(rows, lines))
     lesser = [note for note in forecast.notes if _LESSER.match(note)]
     for note in forecast.notes:
         if details or note not in lesser:
