@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,13 +29,14 @@ from publish import write
 from resque.data.loading import load_data
 from resque.energy.meters import ClockMeter
 from resque.ledger.bundled import bundled_updates
+from resque.ledger.store import Ledger
 from resque.models.loading import fresh_model, load_model
 from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.recipe import named_recipe
 from resque.training.retrain import retrain
 from resque.workflows.compare import compare
-from resque.workflows.engine import ExperimentTask, Row, run_tasks
+from resque.workflows.engine import ExperimentTask, Row, read_rows, run_tasks
 from resque.workflows.inputs import ModelOptions
 from resque.workflows.ways import SCRATCH, Way, ways_to_update
 from runs import CACHE, RESULTS
@@ -44,10 +45,11 @@ STUDIES = {"small_resnet": "kinds", "plain_cnn": "kinds", "photographs": "photog
 RECIPE = "retrain-adam,evaluate_every=20,max_epochs=12"
 PER_STUDY, SEED, DRAWN_WITH = 18, 1, 20
 HEAD = ("network", "n", "chosen way sufficed", "cheapest chosen", "cost of the way", "with asking", "all layers always")
-NOTE = """One decision per shift, drawn at random, without wrong labels: levels 6 and 9, and a target 10, 5 or 2 points below the original
-model's accuracy. Cost of the way: processor seconds of the chosen way over those of the cheapest way that sufficed,
-median [quartiles]; where it did not suffice, those of the cheapest are added. With asking: with what the comparison took
-besides the pilot that the update goes on from. All layers always: the same for the default recipe, without asking."""
+NOTE = """One decision per shift, drawn at random, without wrong labels: levels 6 and 9, and a target 10, 5 or 2 points
+below the original model's accuracy. Cost of the way: processor seconds of the chosen way over those of the cheapest way
+that sufficed, median [quartiles]; where it did not suffice, those of the cheapest are added. With asking: with what the
+comparison took besides the pilot that the update goes on from. All layers always: the same for the default recipe,
+without asking."""
 
 
 def decide(study: ShiftStudy, preset: str, shift: Shifted, below: float) -> Row:
@@ -91,8 +93,6 @@ def decide(study: ShiftStudy, preset: str, shift: Shifted, below: float) -> Row:
 
 def pilot_seconds(ledger: str) -> dict[str, float]:
     """Return the seconds of the pilot of each forecast that has one."""
-    from resque.ledger.store import Ledger
-
     return {each.id: each.pilot.reading.wall_s for each in Ledger(ledger).forecasts() if each.pilot is not None}
 
 
@@ -146,15 +146,18 @@ def asking(row: Row) -> float:
     return float(row["asking_cpu_s"] * (1.0 - used) / cheapest)
 
 
+def quartiles(values: list[float]) -> str:
+    """Return the median and the quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return f"{middle:.2f} [{low:.2f}, {high:.2f}]"
+
+
 def line(name: str, rows: Sequence[Row]) -> tuple[str, ...]:
     """Return the line of one network; decisions for which nothing was to be done are left out."""
     some = [row for row in rows if any(each["reached"] for each in row["truth"].values())]
     named = [row for row in some if row["best"]]
     sufficed = sum(row["truth"][row["best"]]["reached"] for row in named)
     cheapest = sum(cost_of(row, row["best"]) == 1.0 for row in named)
-    quartiles: Callable[[list[float]], str] = lambda values: "{1:.2f} [{0:.2f}, {2:.2f}]".format(
-        *statistics.quantiles(values, n=4)
-    )
     costs = [cost_of(row, row["best"]) or 0.0 for row in some]
     return (
         name, f"{len(some)}", f"{sufficed}/{len(named)}", f"{cheapest}/{len(named)}", quartiles(costs),
@@ -172,8 +175,8 @@ def page(rows: Sequence[Row]) -> str:
     missed = sum(row["best"] is None for row in judged) - said
     return (
         f"# What recommendations were worth\n\n{NOTE}\n\n{markdown(HEAD, [*lines, line('all', judged)])}\n\n"
-        f"Where no way sufficed ({len(hopeless)} decisions) it said so in {said}. "
-        f"Where one did it said so wrongly in {missed}. Not counted: {len(rows) - len(judged)} without anything to do.\n"
+        f"Where no way sufficed ({len(hopeless)} decisions) it said so in {said}. Where one did it said so wrongly in "
+        f"{missed}. Not counted: {len(rows) - len(judged)} without anything to do.\n"
     )
 
 
@@ -182,8 +185,6 @@ if __name__ == "__main__":
     parser.add_argument("--existing", action="store_true", help="use the rows that exist, and make none")
     folder, planned = RESULTS / "decisions", [*tasks()]
     if parser.parse_args().existing:
-        from resque.workflows.engine import read_rows
-
         found = [*read_rows(folder / "decisions.jsonl").values()]
     else:
         folder.mkdir(parents=True, exist_ok=True)
