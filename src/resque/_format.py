@@ -97,7 +97,8 @@ def format_about(cost: str, value: float) -> str:
         >>> format_about("wall_s", 133.0), format_about("energy_kwh", 0.00056)
         ('2.2 min', '0.56 Wh')
     """
-    return format_cost(cost, float(f"{value:.2g}"))
+    scale, unit = scale_and_unit(cost, value)
+    return f"{format_number(float(f'{value / scale:.2g}'))} {unit}".rstrip()
 
 
 def format_column(cost: str, values: Sequence[float | None]) -> list[str]:

@@ -160,6 +160,8 @@ GOOD = {
     "doctor": "doctor",
     "init": f"init --model={NET} --test=npz:ok.npz --country=FRA",
     "report": "report",
+    "ledger life": "ledger life",
+    "explain": f"explain --model={NET} --original=npz:ok.npz --shifted=npz:ok.npz",
     "ledger list": "ledger list",
     "ledger show": "ledger show u1",
     "ledger void": "ledger void u1 --why=wrong",

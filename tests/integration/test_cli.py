@@ -323,8 +323,11 @@ def test_the_ledger_keeps_every_number_whole_at_80_columns(cli, files, monkeypat
     said = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
     assert max(map(len, said.splitlines())) <= 80
     cost = json.loads(cli("ledger list --json")[1])["updates"][0]["cost"]
+    head, _, row = said.split("\n", 1)[1].partition("─\n")
     for name in ("steps", "wall_s", "energy_kwh", "carbon_kg"):
-        assert f" {format_cost(name, cost[name])} " in said.replace("\n", " \n")
+        number, _, unit = format_cost(name, cost[name]).partition(" ")
+        assert f" {number} " in row.replace("\n", " \n")
+        assert f"[{unit}]" in head or not unit
     assert "npz:" in said
 
 

@@ -15,6 +15,7 @@ from resque.forecasting.comparison import BY_HISTORY
 from resque.ledger.components import MEASURED
 from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
+from resque.workflows import passes
 from resque.workflows.compare import decide_comparison
 
 CLEAN, CLEAN_TEST = "digits@16px@train@300", "digits@16px@test"
@@ -70,6 +71,24 @@ def test_ways_beside_each_other_and_the_best_is_carried_out(compare, known):
     assert dict(done.recipe) == dict(best.recipe)
     assert done.pilot_steps == (0 if best.how_known == BY_HISTORY else stored[best.id].pilot.steps)
     assert done.forecast_id == best.id
+
+
+def test_ways_whose_steps_are_alike_share_a_probe(compare, known, monkeypatch):
+    """Learning rates and old data change what a run learns, and not what a step takes."""
+    probed, real = [], passes.probe
+
+    def probe(network, data, recipe, meter):
+        probed.append(recipe.trains)
+        return real(network, data, recipe, meter)
+
+    monkeypatch.setattr(passes, "probe", probe)
+    made = compare(known, NEW, NEW_TEST, 0.99, original=CLEAN, max_minutes=0.0)
+    assert sorted(probed) == ["all", "head", "norm"]
+    forecasts = [Ledger("c.db").forecast(each.id) for each in made.options if each.rung == "all"]
+    assert len(forecasts) == 4
+    assert all(forecast.step_cost == forecasts[0].step_cost for forecast in forecasts)
+    assert {forecast.overhead.wall_s for forecast in forecasts} == {0.0}  # measured with the passes
+    assert made.asking.wall_s > forecasts[0].step_cost.reading.wall_s
 
 
 def test_a_model_at_the_target_needs_nothing(compare, known):

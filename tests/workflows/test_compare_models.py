@@ -336,7 +336,7 @@ def test_a_wrong_file_of_models_is_one_line(folder, text):
 
 
 def test_the_command_names_models(few, few_ways, task, named, cli, folder, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("resque.reporting.console.out.width", 80)
     monkeypatch.setattr("resque.workflows.sources.open_meter", lambda device: ReplayMeter())
     (folder / "models.toml").write_text('[[model]]\nspec = "none.py:build"\nlicense = "MIT"\n')
     line = f"compare --model {named[0]} --model {named[1]} --models models.toml --task {task[0]} --test {task[1]} "

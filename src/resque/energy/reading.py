@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from resque._plain import Serializable
 from resque.types import StoredFloat
 
-__all__ = ["EnergyReading", "energy_share", "extend_reading", "join_readings"]
+__all__ = ["EnergyReading", "energy_share", "extend_reading", "join_readings", "nothing_more"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,18 @@ def extend_reading(reading: EnergyReading, wall_s: float, what: str) -> EnergyRe
         methods=methods,
         note="; ".join(filter(None, (reading.note, note))),
     )
+
+
+def nothing_more(reading: EnergyReading) -> EnergyReading:
+    """Return the reading of an empty window by the same meter, as of what another window has measured already.
+
+    Example:
+        >>> nothing_more(EnergyReading(2.0, 4.0, {"cpu": 4.0}, {"cpu": "measured"}, "m")).energy_kwh
+        0.0
+    """
+    energy_kwh = None if reading.energy_kwh is None else 0.0
+    nothing = dict.fromkeys(reading.components_kwh, 0.0)
+    return dataclasses.replace(reading, wall_s=0.0, energy_kwh=energy_kwh, components_kwh=nothing)
 
 
 def join_readings(readings: Sequence[EnergyReading]) -> EnergyReading:

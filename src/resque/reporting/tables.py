@@ -28,7 +28,7 @@ __all__ = [
     "show_settlement", "show_task", "show_update", "show_validation",
 ]  # fmt: skip
 
-_LEDGER_WIDTH = 66  # of every column but the data
+_LEDGER_WIDTH = 70  # of every column but the data
 _LESSER = re.compile(r"[\d,]+ of [\d,]+ updates |learned from ")
 """Beginning of the notes on a history, which change no decision."""
 
@@ -238,24 +238,29 @@ def show_ledger(
         voids: Tombstones.
         counts: Number of all ``updates``, ``forecasts`` and ``settled`` forecasts in the ledger.
     """
-    width = max(out.width - _LEDGER_WIDTH, 16)
+    tells_apart = any(trained_part(update.recipe, update.from_scratch) != "all" for update in updates)
+    width = max(out.width - _LEDGER_WIDTH, 16 - 6 * tells_apart)
     rows = []
-    costs = [format_column(cost, [getattr(each.cost, cost) for each in updates]) for cost in displays.MAIN_COSTS]
+    costs, units = [], []
+    for cost in displays.MAIN_COSTS:
+        cells = format_column(cost, [getattr(each.cost, cost) for each in updates])
+        costs.append([cell.split(" ")[0] for cell in cells])
+        units.append(next((f" [{unit}]" for cell in cells if (unit := cell.partition(" ")[2])), ""))
     for update, *took in zip(updates, *costs, strict=True):
         index = sentences.format_index(update).removesuffix(" rad")
         accuracies = sentences.format_accuracies(update, 2, "→") + _outcome_mark(update)
-        data, trained = shorten_data(update.train_data), trained_part(update.recipe, update.from_scratch)
-        rows.append((update.id[:6], _cut_middle(data, width), trained, index, accuracies, *took))
-    columns = "update", "data", "trained", "index", "accuracy", "steps", "time", "energy", "CO2e"
+        data = _cut_middle(shorten_data(update.train_data), width)
+        part = (trained_part(update.recipe, update.from_scratch),) if tells_apart else ()
+        rows.append((update.id[:6], data, *part, index, accuracies, *took))
+    names = (f"{name}{unit}" for name, unit in zip(("steps", "time", "energy", "CO2e"), units, strict=True))
+    columns = "update", "data", *(("trained",) if tells_apart else ()), "index", "accuracy", *names
     budget = "; ! ended by its budget" if any(_outcome_mark(update) == "!" for update in updates) else ""
-    lines = [
-        "trained: all layers, a part, or from scratch; +old: with old data mixed in; index in rad; "
-        f"accuracy before → after; * target not reached{budget}; full names: --json"
-    ]
+    parts = "trained: all layers, a part, or from scratch; +old: with old data mixed in; " if tells_apart else ""
+    lines = [f"{parts}index in rad; accuracy before → after; * target not reached{budget}; full names: --json"]
     n, forecasts, settled = counts["updates"], counts["forecasts"], counts["settled"]
     if len(updates) < n:
         lines.append(f"the newest {len(updates):,} of {n:,}; more: --last {n}")
-    show(Display(f"{n:,} update{'s' * (n != 1)}", columns, rows, lines if updates else (), text_columns=3))
+    show(Display(f"{n:,} update{'s' * (n != 1)}", columns, rows, lines if updates else (), 2 + tells_apart))
     title = f"{forecasts:,} forecast{'s' * (forecasts != 1)}: {settled:,} settled, {forecasts - settled:,} pending"
     waiting = [
         (each.id, _cut_middle(shorten_data(each.train_data), width), trained_part(each.recipe), *_steps_cells(each))

@@ -9,6 +9,7 @@ from torch import nn
 from resque.energy.clock import now
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
+from resque.energy.reading import nothing_more
 from resque.errors import ResqueError, TooFewUpdatesError
 from resque.forecasting.comparison import Option
 from resque.forecasting.forecaster import forecast_from_features
@@ -20,6 +21,7 @@ from resque.models.inference import device_of
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import run_identity
 from resque.training.evaluation import evaluate_dataset
+from resque.training.recipe import Recipe
 from resque.types import Interval
 from resque.workflows.comparison_cache import ComparisonCache
 from resque.workflows.sources import OneNetwork, Source
@@ -99,7 +101,8 @@ class Asking:
         evaluation_s = now(device_of(network)) - before
         parent = job.parent or fingerprint(network)
         updates = updates_to_learn_from(self.history, parent, is_new_task)
-        start = Start(source, job, known.features, known.overhead, parent, updates, evaluation_s)
+        probed = {_settings_of_a_step(job.recipe): known.step_cost}
+        start = Start(source, job, known.features, known.overhead, parent, updates, evaluation_s, probed)
         asked = Asked(start, [] if is_new_task else [self._nothing(start, network)])
         if any(option.chance >= 1.0 for option in asked.nothing):
             return asked
@@ -166,13 +169,17 @@ class Asking:
             return Trial(way, start, job, found, is_stored=True, note=note)
         if (begun := self.cache.read(pilot_key(parent, job), Forecast)) is not None:
             return Trial(way, start, job, begun)
-        step_cost = source.passes.probe(network, job)
+        if (probed := start.probed.get(settings := _settings_of_a_step(way.recipe))) is None:
+            step_cost = start.probed[settings] = source.passes.probe(network, job)
+            overhead = step_cost.reading
+        else:
+            step_cost, overhead = probed, nothing_more(probed.reading)
         forecast = forecast_from_features(
             start.updates,
             job,
             features,
             step_cost=step_cost,
-            overhead=step_cost.reading,
+            overhead=overhead,
             parent=parent,
             grid=self.grid,
             model_name=source.loader.name,
@@ -185,7 +192,17 @@ class Asking:
         """Return what is known of training new weights; an index of random features would say nothing."""
         accuracy, loss = evaluate_dataset(network, start.job.test)
         known = start.features
-        return Features(None, accuracy, loss, known.samples, classes=known.classes, parameters=known.parameters)
+        return Features(
+            None, accuracy, loss, known.samples,
+            classes=known.classes, parameters=known.parameters, evaluation_s=known.evaluation_s,
+        )  # fmt: skip
 
     def _measured(self, value: float) -> Estimate:
         return Estimate(value, Interval(value, value, self.level, "measured"), value)
+
+
+def _settings_of_a_step(recipe: Recipe) -> tuple[object, ...]:
+    """Return the settings that what a step takes depends on; ways that share them share a probe."""
+    augmentation = tuple(recipe.augmentation)
+    how = recipe.precision, recipe.channels_last, recipe.compile
+    return recipe.trains, recipe.rank, recipe.optimizer, recipe.batch_size, augmentation, *how

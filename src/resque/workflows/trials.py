@@ -8,7 +8,7 @@ from resque.energy.reading import EnergyReading
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, Option
 from resque.forecasting.price import price_with_fees
 from resque.ledger.components import MEASURED
-from resque.ledger.records import Features, Forecast, Update
+from resque.ledger.records import Features, Forecast, StepCost, Update
 from resque.training.checkpoint import run_identity
 from resque.training.job import RetrainingJob
 from resque.workflows.sources import Source
@@ -30,6 +30,8 @@ class Start:
     parent: str
     updates: Sequence[Update]
     evaluation_s: float
+    probed: dict[tuple[object, ...], StepCost]
+    """Settings of a step → what a step takes."""
 
 
 @dataclass(eq=False)
