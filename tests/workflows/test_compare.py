@@ -91,6 +91,18 @@ def test_ways_whose_steps_are_alike_share_a_probe(compare, known, monkeypatch):
     assert made.asking.wall_s > forecasts[0].step_cost.reading.wall_s
 
 
+def test_every_option_is_stored_with_its_price(compare, known, folder):
+    """That of the row, whether it is known by its pilot, from the history, or starts from new weights."""
+    model, options = "resque.networks:small_cnn", resque.ModelOptions(weights="first/model.safetensors")
+    made = compare(model, NEW, NEW_TEST, 0.9, tariff=Tariff(per_hour=2.0), options=options, max_minutes=0.05)
+    rows = [each for each in made.options if each.recipe]
+    assert {each.rung for each in rows} >= {"norm", "head", "all", "scratch"}
+    for each in rows:
+        stored = Ledger("c.db").forecast(each.id)
+        assert stored.price.value == each.cost("price") > 0.0
+        assert stored.features.floor_rad is None or stored.features.floor_rad < 3.2
+
+
 def test_a_model_at_the_target_needs_nothing(compare, known):
     made = compare(known, CLEAN, CLEAN_TEST, 0.3)
     assert (made.best, len(made.options)) == ("nothing", 1)

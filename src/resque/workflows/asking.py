@@ -13,6 +13,7 @@ from resque.energy.reading import nothing_more
 from resque.errors import ResqueError, TooFewUpdatesError
 from resque.forecasting.comparison import Option
 from resque.forecasting.forecaster import forecast_from_features
+from resque.forecasting.price import priced
 from resque.forecasting.selection import updates_to_learn_from
 from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate, Features, Forecast, Update
@@ -186,15 +187,15 @@ class Asking:
             level=self.level,
             bundled=self.bundled,
         )
-        return Trial(way, start, job, forecast)
+        return Trial(way, start, job, priced(forecast, self.tariff))
 
     def _from_scratch(self, start: Start, network: nn.Module) -> Features:
         """Return what is known of training new weights; an index of random features would say nothing."""
         accuracy, loss = evaluate_dataset(network, start.job.test)
-        known = start.features
         return Features(
-            None, accuracy, loss, known.samples,
-            classes=known.classes, parameters=known.parameters, evaluation_s=known.evaluation_s,
+            index_rad=None, accuracy=accuracy, loss=loss,
+            samples=start.features.samples, classes=start.features.classes, parameters=start.features.parameters,
+            evaluation_s=start.features.evaluation_s,
         )  # fmt: skip
 
     def _measured(self, value: float) -> Estimate:

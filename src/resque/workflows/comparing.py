@@ -10,6 +10,7 @@ from resque.energy.reading import join_readings
 from resque.forecasting.break_even import break_even_points
 from resque.forecasting.comparison import Comparison, Option, choose
 from resque.forecasting.first_round import ScoredModel
+from resque.forecasting.price import priced
 from resque.training.checkpoint import load_checkpoint
 from resque.workflows.asking import Asking
 from resque.workflows.passes import KnownUpdate
@@ -122,7 +123,8 @@ class Comparing:
         begun = None if kept is None else load_checkpoint(kept)
         network, _ = self.asking.in_use.of(start.source, trial.job)
         known = KnownUpdate(network, trial.job, trial.forecast.features, trial.forecast.step_cost, start.overhead)
-        trial.forecast, state = start.source.passes.pilot(known, trial.forecast, steps, start.updates, begun)
+        forecast, state = start.source.passes.pilot(known, trial.forecast, steps, start.updates, begun)
+        trial.forecast = priced(forecast, self.asking.tariff)
         keep_pilot(self.asking.history, trial.forecast, state)
         self.asking.cache.write(trial.key, trial.forecast)
         trial.note = ""  # of an earlier round
