@@ -46,10 +46,10 @@ RECIPE = "retrain-adam,evaluate_every=20,max_epochs=12"
 PER_STUDY, SEED, DRAWN_WITH = 14, 1, 20
 HEAD = ("network", "n", "chosen way sufficed", "cheapest chosen", "cost of the way", "with asking", "all layers always")
 NOTE = """One decision per shift, drawn at random, without wrong labels: levels 6 and 9, and a target 10, 5 or 2 points
-below the original model's accuracy, above that before the update. Cost of the way: processor seconds of the chosen way over those of the cheapest way
-that sufficed, median [quartiles]; where it did not suffice, those of the cheapest are added. With asking: with what the
-comparison took besides the pilot that the update goes on from. All layers always: the same for the default recipe,
-without asking."""
+below the original model's accuracy, above that before the update. Cost of the way: processor seconds of the chosen way
+over those of the cheapest way that sufficed, median [quartiles]; where it did not suffice, those of the cheapest are
+added. With asking: with what the comparison took besides the pilot that the update goes on from. All layers always: the
+same for the default recipe, without asking."""
 
 
 def decide(study: ShiftStudy, preset: str, shift: Shifted, below: float) -> Row:
