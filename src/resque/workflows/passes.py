@@ -88,7 +88,7 @@ class Passes:
             begun: State of a shorter pilot, which goes on.
         """
         job = known.job
-        with self.loader.options.show_progress(f"pilot of {steps:,} steps") as show:
+        with self.loader.options.show_progress(f"pilot of {steps:,} step{'s' * (steps != 1)}") as show:
 
             def on_progress(at: RunProgress) -> None:
                 show(at.step, steps, f"accuracy {at.accuracy:.4f}")
