@@ -115,6 +115,18 @@ def test_an_open_forecast_alone_is_worth_a_report(tmp_path):
     assert "So far 0.001 Wh" in page
 
 
+@pytest.mark.parametrize("reached", [True, False])
+@pytest.mark.parametrize("asked", ["before", "after"])
+@pytest.mark.parametrize("changed", [{}, {"train_data": "other"}, {"target_accuracy": 0.99}, {"model": "other"}])
+def test_a_question_that_another_way_has_answered_is_no_longer_open(tmp_path, reached, asked, changed):
+    update = synthetic_update("a", index=0.1, steps=10, reached=reached)
+    when = f"{'2000' if asked == 'before' else '2100'}-01-01T00:00:00.000+00:00"
+    alike = {"id": "other way", "test_data": update.test_data, "created_utc": when}
+    forecast = dataclasses.replace(synthetic_forecast(update), **{**alike, **changed})
+    page = page_of(tmp_path, [], [update], pending=[forecast])
+    assert ("To be decided" not in page) == (reached and asked == "before" and not changed)
+
+
 def test_without_an_open_decision_there_is_no_section_for_one(tmp_path):
     page = page_of(tmp_path, settled_pairs())
     assert "To be decided" not in page

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MAIN_COSTS", "comparison_display", "energy_display", "newest_comparison", "overview_display",
-    "predictors_display", "revisions_display", "seeds_display", "settled_display", "updates_display",
+    "predictors_display", "revisions_display", "seeds_display", "settled_display", "still_open", "updates_display",
 ]  # fmt: skip
 
 MAIN_COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
@@ -56,6 +56,21 @@ def overview_display(settled: Sequence[tuple[Forecast, Update]]) -> Display:
     return Display("Forecast and measured", ("update", *columns), cells, lines)
 
 
+def still_open(pending: Sequence[Forecast], updates: Sequence[Update]) -> list[Forecast]:
+    """Return the pending forecasts whose question no later update has answered, by another way.
+
+    Args:
+        pending: Pending forecasts.
+        updates: Updates; one that reached its target answers all questions of its model, data and target before it.
+    """
+    answered = {_question(update): update.created_utc for update in updates if update.reached}
+    return [each for each in pending if each.created_utc >= answered.get(_question(each), "")]
+
+
+def _question(record: Forecast | Update) -> tuple[str, str, str, float]:
+    return record.model, record.train_data, record.test_data, record.target_accuracy
+
+
 def newest_comparison(pending: Sequence[Forecast]) -> list[Forecast]:
     """Return the newest pending forecasts of one question, the likeliest first; empty if no question has two.
 
@@ -64,8 +79,7 @@ def newest_comparison(pending: Sequence[Forecast]) -> list[Forecast]:
     """
     questions: dict[tuple[str, str, str, float], list[Forecast]] = {}
     for each in pending:
-        asked = each.model, each.train_data, each.test_data, each.target_accuracy
-        questions[asked] = [*questions.pop(asked, []), each]
+        questions[_question(each)] = [*questions.pop(_question(each), []), each]
     ways = next((ways for ways in reversed(questions.values()) if len(ways) > 1), [])
     return sorted(ways, key=lambda each: (-each.probability_reached, each.estimates["steps"].value))
 

@@ -33,7 +33,8 @@ class Opening:
 
     Attributes:
         title: Heading.
-        pending: Forecasts that no update has settled, oldest first; those of one question are a comparison.
+        pending: Forecasts that no update has settled, oldest first; those of one question are a comparison. They are
+            shown until an update has reached their target in another way.
         lives: Life of each model line, the newest last.
     """
 
@@ -74,11 +75,12 @@ def write_report(
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,  # a drawing is markup
     )
-    compared = displays.newest_comparison(opening.pending)
+    pending = displays.still_open(opening.pending, updates)
+    compared = displays.newest_comparison(pending)
     page = environment.get_template("report.html.j2").render(
         title=opening.title,
-        pending=[*compared, *(each for each in reversed(opening.pending) if each not in compared)][:_MAX_PENDING],
-        n_pending=len(opening.pending),
+        pending=[*compared, *(each for each in reversed(pending) if each not in compared)][:_MAX_PENDING],
+        n_pending=len(pending),
         comparison=displays.comparison_display(compared) if compared else None,
         lives=[describe(life) for life in reversed(opening.lives)],
         version=__version__,

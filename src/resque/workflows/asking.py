@@ -102,8 +102,8 @@ class Asking:
         evaluation_s = now(device_of(network)) - before
         parent = job.parent or fingerprint(network)
         updates = updates_to_learn_from(self.history, parent, is_new_task)
-        probed = {_settings_of_a_step(job.recipe): known.step_cost}
-        start = Start(source, job, known.features, known.overhead, parent, updates, evaluation_s, probed)
+        probed = {_settings_of_a_step(job.recipe): (known.step_cost, known.overhead)}
+        start = Start(source, job, known.features, parent, updates, evaluation_s, probed)
         asked = Asked(start, [] if is_new_task else [self._nothing(start, network)])
         if any(option.chance >= 1.0 for option in asked.nothing):
             return asked
@@ -170,11 +170,11 @@ class Asking:
             return Trial(way, start, job, found, is_stored=True, note=note)
         if (begun := self.cache.read(pilot_key(parent, job), Forecast)) is not None:
             return Trial(way, start, job, begun)
-        if (probed := start.probed.get(settings := _settings_of_a_step(way.recipe))) is None:
-            step_cost = start.probed[settings] = source.passes.probe(network, job)
-            overhead = step_cost.reading
-        else:
-            step_cost, overhead = probed, nothing_more(probed.reading)
+        if (settings := _settings_of_a_step(way.recipe)) not in start.probed:
+            step_cost = source.passes.probe(network, job)
+            start.probed[settings] = step_cost, step_cost.reading
+        step_cost, overhead = start.probed[settings]
+        start.probed[settings] = step_cost, nothing_more(overhead)  # counted once
         forecast = forecast_from_features(
             start.updates,
             job,

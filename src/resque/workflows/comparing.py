@@ -59,7 +59,8 @@ class Comparing:
         best, ties, nearest, by = choose(options, level)
         chosen = next((option for option in options if option.id == best), None)
         enough = [option for option in options if option.chance >= level and option is not chosen]
-        readings = [*(each.start.overhead for each in asked), *(each for trial in trials for each in trial.readings())]
+        readings = [left for each in asked for _, left in each.start.probed.values()]
+        readings += [each for trial in trials for each in trial.readings()]
         flips = [] if chosen is None else break_even_points(chosen, enough, tariff.per_label or 0.0)
         job, tried = asked[0].start.job, {each.start.source.name for each in asked}
         return Comparison(
@@ -122,7 +123,9 @@ class Comparing:
         kept, start = kept_pilot(self.asking.history, trial.forecast), trial.start
         begun = None if kept is None else load_checkpoint(kept)
         network, _ = self.asking.in_use.of(start.source, trial.job)
-        known = KnownUpdate(network, trial.job, trial.forecast.features, trial.forecast.step_cost, start.overhead)
+        known = KnownUpdate(
+            network, trial.job, trial.forecast.features, trial.forecast.step_cost, trial.forecast.overhead
+        )
         forecast, state = start.source.passes.pilot(known, trial.forecast, steps, start.updates, begun)
         trial.forecast = priced(forecast, self.asking.tariff)
         keep_pilot(self.asking.history, trial.forecast, state)

@@ -26,12 +26,11 @@ class Start:
     source: Source
     job: RetrainingJob
     features: Features
-    overhead: EnergyReading
     parent: str
     updates: Sequence[Update]
     evaluation_s: float
-    probed: dict[tuple[object, ...], StepCost]
-    """Settings of a step → what a step takes."""
+    probed: dict[tuple[object, ...], tuple[StepCost, EnergyReading]]
+    """Settings of a step → what a step takes, and what it took to know that, until the forecast of a way has it."""
 
 
 @dataclass(eq=False)
