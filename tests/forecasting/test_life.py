@@ -143,7 +143,7 @@ def test_original_training_and_a_comparison_from_scratch_are_of_the_line_and_reu
     assert "reuse took 0.01 Wh for updates that arrived; as many trainings from scratch: 0.03 Wh (3 ×)" in " ".join(
         str(life).split()
     )
-    asked = dataclasses.replace(synthetic_forecast(update), id="f-s", parent="random3")
+    asked = dataclasses.replace(synthetic_forecast(update), id="f-s", parent="random3", from_scratch=True)
     (life,) = lives([update], [asked])  # a comparison's forecast of new weights
     assert life.scratch_kwh == pytest.approx(1.2e-5)
     assert "the mean of 1 forecast" in str(life)

@@ -104,6 +104,7 @@ def test_every_option_is_stored_with_its_price(compare, known, folder):
         stored = Ledger("c.db").forecast(each.id)
         assert stored.price.value == each.cost("price") > 0.0
         assert stored.features.floor_rad is None or stored.features.floor_rad < 3.2
+        assert stored.from_scratch is stored.decision.startswith("Train from scratch: ") is (each.rung == "scratch")
 
 
 def test_a_model_at_the_target_needs_nothing(compare, known):

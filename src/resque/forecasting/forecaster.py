@@ -102,6 +102,7 @@ def forecast_from_features(
         level=level,
         missing_labels=missing,
         replay_data=job.replay_data,
+        from_scratch=job.from_scratch,
     )
     per_step = costs.costs_per_step(step_cost, grid)
     if starts_at_target(features, job.target_accuracy):

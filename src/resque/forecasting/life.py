@@ -272,7 +272,7 @@ def _life(
     if not parts[ORIGINAL].n:  # it took something, but nobody knows what
         unknown = Total(None, 0, 0)
         parts[ORIGINAL] = Part(0, None, unknown, unknown, dict.fromkeys(currencies, unknown))
-    scratch_kwh, note = _from_scratch(root, updates, forecasts)
+    scratch_kwh, note = _from_scratch(updates, forecasts)
     return Life(
         root=root,
         model=next((each.model for each in reversed(line) if each.model), ""),
@@ -317,16 +317,16 @@ def _sum(entries: Sequence[_Entry], currencies: Sequence[str]) -> Part:
     )
 
 
-def _from_scratch(root: str, updates: Sequence[Update], forecasts: Sequence[Forecast]) -> tuple[float | None, str]:
+def _from_scratch(updates: Sequence[Update], forecasts: Sequence[Forecast]) -> tuple[float | None, str]:
     """Return the mean energy of a training from new weights, measured or else forecast, and how it is known."""
     measured = [u.whole_energy_kwh for u in updates if u.from_scratch and u.reached]
     known = [kwh for kwh in measured if kwh is not None]
     if known:
         return statistics.fmean(known), f"from scratch: the mean of {len(known)} measured"
-    line = {root, *(u.parent for u in updates), *(u.child for u in updates)}
-    strays = [each.estimates["energy_kwh"].value for each in forecasts
-              if each.parent not in line and "energy_kwh" in each.estimates]  # fmt: skip
-    return (statistics.fmean(strays), f"from scratch: the mean of {len(strays)} forecast") if strays else (None, "")
+    asked = [
+        each.estimates["energy_kwh"].value for each in forecasts if each.from_scratch and "energy_kwh" in each.estimates
+    ]
+    return (statistics.fmean(asked), f"from scratch: the mean of {len(asked)} forecast") if asked else (None, "")
 
 
 def _in_year(entries: Sequence[_Entry], today_utc: str) -> Total:

@@ -35,13 +35,17 @@ def trained_part(recipe: Mapping[str, Any], from_scratch: bool = False) -> str:
     return f"{part}+old" if recipe.get("replay") else part
 
 
-def action(recipe: Mapping[str, Any]) -> str:
+def action(recipe: Mapping[str, Any], from_scratch: bool = False) -> str:
     """Return what a recipe does, as a request.
 
     Example:
+        >>> action({}, from_scratch=True)
+        'Train from scratch'
         >>> action({"trains": "head"}), action({"replay": 0.2})
         ('Retrain the head', 'Update all layers with old data mixed in')
     """
+    if from_scratch:
+        return "Train from scratch"
     trains = str(recipe.get("trains", "all"))
     replay = " with old data mixed in" if recipe.get("replay") else ""
     return f"{_ACTIONS.get(trains, f'Train {trains}')}{replay}"

@@ -60,6 +60,7 @@ class Forecast(Displayable):
         price: Price by that tariff, of training, evaluation and asking once; None if unknown.
         expected_forgetting: Accuracy on the original data that earlier updates of this model lost which trained the
             same parts, their median; None if it was not measured.
+        from_scratch: Whether the training starts from new random weights.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Forecast(Displayable):
     tariff: Tariff | None = None
     price: Estimate | None = None
     expected_forgetting: float | None = None
+    from_scratch: bool = False
 
     def asking(self, continued: bool) -> Spending:
         """Return time and energy of computing the forecast.
@@ -119,7 +121,7 @@ class Forecast(Displayable):
             return f"Do nothing: the model is {at} already, and {self.target_accuracy:g} is asked for."
         costs = decision.costs_in_words(self.estimates, self.price, self.tariff)
         outcome = decision.outcome_in_words(self.probability_reached, self.target_accuracy, self.pilot)
-        parts = [f"{decision.action(self.recipe)}: {costs}, {outcome}."]
+        parts = [f"{decision.action(self.recipe, self.from_scratch)}: {costs}, {outcome}."]
         parts += ["Not reliable enough to decide."] if self.reliability_issues else []
         parts.append(decision.free_in_words(self.features, self.recipe))
         parts.append(decision.loss_in_words(self.expected_forgetting, self.recipe))

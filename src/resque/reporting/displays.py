@@ -95,7 +95,7 @@ def comparison_display(ways: Sequence[Forecast]) -> Display:
         accuracy = NOT_MEASURED if way.best_accuracy is None else f"{way.best_accuracy.value:.3f}"
         price = format_price(way.price.value, way.tariff.currency) if way.price and way.tariff else NOT_MEASURED
         doubt = "" if not way.reliability_issues else " *"
-        rows.append((f"{action(way.recipe)}{_rate(way, ways)}{doubt}", accuracy,
+        rows.append((f"{_action(way)}{_rate(way, ways)}{doubt}", accuracy,
                      format_probability(way.probability_reached), *took, price, way.id))  # fmt: skip
     first = ways[0]
     title = f"Ways to accuracy {first.target_accuracy:g} on {shorten_data(first.train_data)}"
@@ -104,9 +104,13 @@ def comparison_display(ways: Sequence[Forecast]) -> Display:
     return Display(title, columns, rows, lines)
 
 
+def _action(way: Forecast) -> str:
+    return action(way.recipe, way.from_scratch)
+
+
 def _rate(way: Forecast, ways: Sequence[Forecast]) -> str:
     """Return the learning rate of a way, if others do the same at another rate."""
-    rates = {each.recipe.get("learning_rate") for each in ways if action(each.recipe) == action(way.recipe)}
+    rates = {each.recipe.get("learning_rate") for each in ways if _action(each) == _action(way)}
     return f", rate {way.recipe['learning_rate']:g}" if len(rates) > 1 and "learning_rate" in way.recipe else ""
 
 

@@ -263,7 +263,12 @@ def show_ledger(
     show(Display(f"{n:,} update{'s' * (n != 1)}", columns, rows, lines if updates else (), 2 + tells_apart))
     title = f"{forecasts:,} forecast{'s' * (forecasts != 1)}: {settled:,} settled, {forecasts - settled:,} pending"
     waiting = [
-        (each.id, _cut_middle(shorten_data(each.train_data), width), trained_part(each.recipe), *_steps_cells(each))
+        (
+            each.id,
+            _cut_middle(shorten_data(each.train_data), width),
+            trained_part(each.recipe, each.from_scratch),
+            *_steps_cells(each),
+        )
         for each in pending
     ]
     show(Display(title, ("pending", "data", "trains", "steps", "interval"), waiting, text_columns=3))
