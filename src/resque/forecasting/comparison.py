@@ -88,7 +88,7 @@ class Comparison(Displayable):
         currency: Currency of the price.
         original_accuracy: Accuracy on the original test data before anything is done; None if unknown.
         notes: Remarks for the reader.
-        first_round: What forward passes told of each of several models; empty for one.
+        first_round: Scores of each of several models from forward passes; empty for one.
         break_even: Prices at which another option becomes the cheapest.
     """
 

@@ -17,12 +17,11 @@ from scipy import special
 
 from resque.energy.grid import Grid
 from resque.forecasting.history import ForecastQuery, is_same_change, update_group
-from resque.forecasting.price import price_estimate
 from resque.ledger.records import Estimate, LearningCurve, StepCost, Update
 from resque.types import Interval
 
 __all__ = [
-    "StepTimeSpread", "cost_that_grows", "costs_per_step", "estimates_by_step",  "price_estimate",
+    "StepTimeSpread", "cost_that_grows", "costs_per_step", "estimates_by_step",
     "rescale_with_steps", "scale", "seconds_per_step", "step_time_drift", "step_time_spread", "widen_by_step_time",
 ]  # fmt: skip
 

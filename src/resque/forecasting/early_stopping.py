@@ -25,7 +25,7 @@ class BudgetStop:
         confidence: Confidence, in (0, 1).
         grid: Electricity grid, for a limit in kg.
         step_cost: Probed cost of a step; None without a probe.
-        asking: What its forecast took, a part of the price; None without a forecast.
+        asking: Time and energy of computing its forecast, a part of the price; None without a forecast.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates

@@ -90,7 +90,7 @@ class Life(Displayable):
         scratch_kwh: Energy of training from scratch as often instead; None where it is unknown.
         spent_kwh: Energy of the last 365 days.
         yearly_kwh: Budget of a year; None without one.
-        notes: What the figures rest on.
+        notes: Basis of the figures.
     """
 
     root: str

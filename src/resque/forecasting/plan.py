@@ -122,7 +122,7 @@ class Plan(Displayable):
         model: Specification or name of the model.
         target_accuracy: Target accuracy of each update.
         decision: ``"now"``, ``"later"``, ``"never"`` (not within a year) or ``"undecided"``.
-        recommendation: What to do, and why, in a sentence.
+        recommendation: Advice with its reason, in a sentence.
         windows: The windows of the batches, the oldest first.
         now: An update now.
         later: When the first update is due; None with too few windows to tell, or where an update has no price.

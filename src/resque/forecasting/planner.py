@@ -35,7 +35,7 @@ def make_plan(
         forecast: Forecast of an update on the newest batch.
         windows: The windows, the oldest first.
         calendar: Their dates.
-        objective: What decides.
+        objective: Floor, prices and yearly budget that decide.
 
     Raises:
         SettingError: Errors have a price, and an update has none.

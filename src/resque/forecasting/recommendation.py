@@ -40,7 +40,7 @@ class Recommendation:
             year: The year.
             now: An update now.
             window: The newest window.
-            objective: What decides.
+            objective: Floor, prices and yearly budget that decide.
         """
         most = year.most_updates
         best, soon, late = (year.schedule(bound, most) for bound in (0, -1, 1))
@@ -66,7 +66,7 @@ class Recommendation:
         Args:
             now: An update now.
             window: The newest window.
-            objective: What decides.
+            objective: Floor, prices and yearly budget that decide.
             n_windows: Number of windows.
         """
         accuracy = _accuracy(window)

@@ -59,7 +59,7 @@ def write_report(
         updates: Updates, oldest first; the newest :data:`MOST_SHOWN` are shown.
         settled: Forecasts with the updates that settled them.
         summary: Summary of ``settled``.
-        opening: What the report opens with.
+        opening: First section of the report.
         n_updates: Number of all updates, if ``updates`` are only the newest of them.
         on_progress: Callback with ``(done, total, figure)``.
 

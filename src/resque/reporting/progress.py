@@ -22,11 +22,11 @@ class PlainProgress:
     A line is due after two seconds of silence, and later on after 10 % of the time so far.
 
     Attributes:
-        description: What is done.
+        description: Name of the work.
         began_s: Time of its beginning.
         done: Number of finished parts.
         total: Number of all parts; zero while it is unknown.
-        detail: What is done at the moment.
+        detail: Present part of the work.
 
     Example:
         >>> progress = PlainProgress("training", began_s=0.0)
@@ -95,7 +95,7 @@ def watched(description: str, write: Callable[[str], None]) -> Iterator[None]:
     """Write the lines that are due while the block runs: of the innermost progress, or of the block itself.
 
     Args:
-        description: What is done where nothing more is known.
+        description: Name of the work where nothing more is known.
         write: Writes a line.
     """
     ended, began_s = threading.Event(), time.monotonic()

@@ -195,7 +195,7 @@ def calibrate(
         intensity: Carbon intensity in g CO2e per kWh; overrides the country's.
         pue: Power usage effectiveness of the site.
         meter: Energy meter; None opens the best one available.
-        options: How a specified model and the data are loaded.
+        options: Loading of a specified model and of the data.
 
     Returns:
         The updates, oldest first.

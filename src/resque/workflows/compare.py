@@ -89,7 +89,7 @@ def compare(
         max_epochs: Maximum number of epochs; overrides the recipe's.
         max_minutes: Time for pilots. What has none by then is forecast from the history.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
-        reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
+        reduction: Flattening of a representation; None takes the profile's, else that of :func:`resque.profile`.
         shift_type: Name of the shift type; None takes it from the data's specification.
         seed: Seed of the data order, and of new weights.
         level: Smallest chance that suffices, and nominal coverage of the intervals.
@@ -99,7 +99,7 @@ def compare(
         pue: Power usage effectiveness of the site.
         tariff: Prices of energy, machine time and labels.
         meter: Energy meter; None opens the best one available.
-        options: How a specified model and the data are loaded.
+        options: Loading of a specified model and of the data.
 
     Returns:
         The ways beside each other, each with its costs, its chance, and how it is known.

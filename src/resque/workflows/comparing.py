@@ -31,9 +31,9 @@ class Comparing:
 
     Attributes:
         sources: Models whose ways are tried.
-        asking: How they are forecast.
+        asking: Maker of their forecasts.
         pilots_s: Time for pilots.
-        scored: What the first round told; empty for one model.
+        scored: Scores of the first round; empty for one model.
     """
 
     sources: Sequence[Source]

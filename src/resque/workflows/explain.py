@@ -31,8 +31,8 @@ def explain(
         original: Data that the model was trained on, or their profile.
         shifted: New labeled data of the same classes: specification, dataset, or arrays ``(x, y)``.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
-        reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
-        options: How a specified model and the data are loaded.
+        reduction: Flattening of a representation; None takes the profile's, else that of :func:`resque.profile`.
+        options: Loading of a specified model and of the data.
 
     Returns:
         Angle and errors of each class, and findings in sentences.

@@ -91,7 +91,7 @@ def forecast(
         labels: ``"true"``, or ``"pseudo"`` for the model's own predictions on the training data. Then the new data may
             lack labels; without those of the test data the accuracy is estimated, and the intervals are wider.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
-        reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
+        reduction: Flattening of a representation; None takes the profile's, else that of :func:`resque.profile`.
         shift_type: Name of the shift type; None takes it from the data's specification.
         seed: Seed of the data order of the update.
         pilot: Steps of a pilot, or a share of the step budget such as ``"5%"``; 0 for none.
@@ -103,7 +103,7 @@ def forecast(
         intensity: Carbon intensity in g CO2e per kWh; overrides the country's.
         pue: Power usage effectiveness of the site.
         meter: Energy meter; None opens the best one available.
-        options: How a specified model and the data are loaded.
+        options: Loading of a specified model and of the data.
 
     Returns:
         The forecast, with an interval for each cost and the probability of reaching the target.

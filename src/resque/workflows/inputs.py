@@ -218,7 +218,7 @@ class InputLoader:
             network: The model.
             source: Profile, file of a profile, or the original data.
             layer: Module name; None takes the profile's, else the paper's.
-            reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
+            reduction: Flattening of a representation; None takes the profile's, else that of :func:`resque.profile`.
         """
         if isinstance(source, Profile):
             return _of_layer(source, "the profile", layer, reduction)

@@ -87,7 +87,7 @@ def plan(
         evaluate_every: Steps between evaluations; overrides the recipe's.
         max_epochs: Maximum number of epochs; overrides the recipe's.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
-        reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
+        reduction: Flattening of a representation; None takes the profile's, else that of :func:`resque.profile`.
         seed: Seed of the data order of the update.
         pilot: Steps of a pilot of the update, or a share of the step budget such as ``"5%"``; 0 for none.
         level: Nominal coverage of the intervals.
@@ -96,7 +96,7 @@ def plan(
         intensity: Carbon intensity in g CO2e per kWh; overrides the country's.
         pue: Power usage effectiveness of the site.
         meter: Energy meter; None opens the best one available.
-        options: How a specified model and the data are loaded.
+        options: Loading of a specified model and of the data.
 
     Returns:
         The plan; ``now.forecast_id`` is a forecast in the ledger.

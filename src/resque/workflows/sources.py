@@ -56,7 +56,7 @@ class Source:
 
     Args:
         candidate: The model as it is named.
-        question: What is asked of it.
+        question: Update that is asked for.
         name: Name in the comparison; None takes the candidate's.
     """
 

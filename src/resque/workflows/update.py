@@ -109,7 +109,7 @@ def update(
         confidence: Confidence with which the budget ends the run, see :func:`resque.forecasting.budget.stop_reason`.
         labels: ``"true"``, or ``"pseudo"`` for the model's own predictions in the index.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
-        reduction: How a representation is flattened; None takes the profile's, else that of :func:`resque.profile`.
+        reduction: Flattening of a representation; None takes the profile's, else that of :func:`resque.profile`.
         shift_type: Name of the shift type; None takes the forecast's, else that of the data's specification.
         seed: Seed of the data order; None takes that of the forecast's pilot, else 0.
         country: ISO alpha-3 code of the electricity grid; without country and intensity there is no carbon.
@@ -117,7 +117,7 @@ def update(
         pue: Power usage effectiveness of the site.
         tariff: Prices of energy and machine time.
         meter: Energy meter; None opens the best one available.
-        options: How a specified model and the data are loaded.
+        options: Loading of a specified model and of the data.
 
     Returns:
         The update, complete whether or not it reached its target.
