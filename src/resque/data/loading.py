@@ -19,7 +19,17 @@ from resque.data.shifts import parse_shift
 from resque.data.spec import mixture_parts, split_steps
 from resque.errors import DataError
 
-__all__ = ["DataLike", "check_classes", "load_data", "mix"]
+__all__ = [
+    "DataLike",
+    "apply_step",
+    "check_classes",
+    "checked_steps",
+    "dataset_of",
+    "limit_samples",
+    "load_data",
+    "load_source",
+    "mix",
+]
 
 DataLike = str | LabeledDataset | tuple[Any, Any]
 """Data that :func:`load_data` accepts: a specification, a dataset, or a pair ``(x, y)``."""
@@ -72,9 +82,9 @@ def load_data(
     """
     if isinstance(data, str):
         options = ReadOptions(Path(root), limit, on_progress, download, seed)
-        parts = [_load_source(part, options, preprocessing or NO_PREPROCESSING) for part in mixture_parts(data)]
+        parts = [load_source(part, options, preprocessing or NO_PREPROCESSING) for part in mixture_parts(data)]
     else:
-        whole = _from_object(data, name, preprocessing)
+        whole = dataset_of(data, name, preprocessing)
         parts = [whole if limit is None else whole.limited(limit, seed)]
     if for_training and (unlabeled := [part.name for part in parts if not part.labeled]):
         raise DataError(
@@ -98,7 +108,7 @@ def check_classes(data: LabeledDataset) -> None:
         raise DataError(f"{data.name}: only class {classes} is left; a classifier needs at least two classes")
 
 
-def _from_object(data: Any, name: str | None, preprocessing: Preprocessing | None) -> LabeledDataset:
+def dataset_of(data: Any, name: str | None, preprocessing: Preprocessing | None) -> LabeledDataset:
     """Return a dataset itself, or the dataset of a pair ``(x, y)``."""
     if isinstance(data, LabeledDataset):
         if isinstance(preprocessing, ImagePreprocessing) and data.transform == NO_PREPROCESSING:
@@ -115,24 +125,38 @@ def _from_object(data: Any, name: str | None, preprocessing: Preprocessing | Non
     )
 
 
-def _load_source(spec: str, options: ReadOptions, preprocessing: Preprocessing) -> LabeledDataset:
+def load_source(spec: str, options: ReadOptions, preprocessing: Preprocessing) -> LabeledDataset:
     """Load one source and apply its steps."""
-    source, steps = split_steps(spec)
-    for step in steps:
-        if step.startswith("+"):
-            parse_shift(step[1:])  # refuse unknown shifts before the data are read
+    source, steps = checked_steps(spec)
     side = next((int(step[1:-2]) for step in steps if step.endswith("px")), None)
     data = to_dataset(source, read_source(source, options), preprocessing, side)
-    if options.limit is not None:
-        data = data.limited(options.limit, options.seed)
-    if options.limit == len(data) and data.name == source:  # no more were read
-        data = dataclasses.replace(data, name=f"{source}@{options.limit}")
+    data = limit_samples(data, options)
     for step in steps:
-        data = _apply_step(data, step, options.seed)
+        data = apply_step(data, step, options.seed)
     return data
 
 
-def _apply_step(data: LabeledDataset, step: str, seed: int) -> LabeledDataset:
+def limit_samples(data: LabeledDataset, options: ReadOptions) -> LabeledDataset:
+    """Return at most as many samples of a source as the options allow."""
+    name = data.name
+    if options.limit is not None:
+        data = data.limited(options.limit, options.seed)
+    if options.limit == len(data) and data.name == name:  # no more were read
+        data = dataclasses.replace(data, name=f"{name}@{options.limit}")
+    return data
+
+
+def checked_steps(spec: str) -> tuple[str, list[str]]:
+    """Return the source and the steps of a specification; refuse unknown shifts before the data are read."""
+    source, steps = split_steps(spec)
+    for step in steps:
+        if step.startswith("+"):
+            parse_shift(step[1:])
+    return source, steps
+
+
+def apply_step(data: LabeledDataset, step: str, seed: int) -> LabeledDataset:
+    """Apply one step of a specification."""
     if step.startswith("+"):
         return data.shifted(parse_shift(step[1:]), seed)
     if step in CHANNELS:

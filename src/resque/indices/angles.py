@@ -7,6 +7,7 @@ intervals all rest on it. Plain numpy, without labels; every angle is in radians
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,11 +111,15 @@ def angle_between(first: np.ndarray, second: np.ndarray) -> float | None:
     return _angle(_unit(first), _unit(second))
 
 
-def noise_floor(pairs: _Pairs) -> float | None:
+def noise_floor(pairs: _Pairs, sizes: Sequence[tuple[float, float]] | None = None) -> float | None:
     """Compute the mean angle that sampling noise alone produces at the sizes of both datasets.
 
     With ``n`` original and ``m`` shifted samples of a class, the angle between its original half sums is scaled by
     ``sqrt((1/n + 1/m) / (4/n))``, to pi at most. The floor is the mean over the classes.
+
+    Args:
+        pairs: Original and shifted split halves of each class.
+        sizes: Numbers ``(n, m)`` of each class for which the floor is computed; None takes those of the halves.
 
     Returns:
         The floor in radians, or None if a half sum is zero.
@@ -127,11 +132,11 @@ def noise_floor(pairs: _Pairs) -> float | None:
         (0.141, 0.798)
     """
     angles = []
-    for original, shifted in pairs:
-        angle, n, m = angle_between(*original.sums), original.n, shifted.n
+    for (original, _), (n, m) in zip(pairs, sizes or [(one.n, other.n) for one, other in pairs], strict=True):
+        angle = angle_between(*original.sums)
         if angle is None:
             return None
-        angles.append(min(math.pi, angle * math.sqrt((1 / n + 1 / m) * n / 4)))
+        angles.append(min(math.pi, angle * math.sqrt((1 / n + 1 / m) * original.n / 4)))
     return math.fsum(angles) / len(angles)
 
 

@@ -10,9 +10,10 @@ from resque.indices.profile import Profile, check_comparable
 from resque.indices.results import DistributionIndex
 from resque.types import Interval
 
-__all__ = ["check_options", "mean_angle", "resque_dist"]
+__all__ = ["UNITS", "check_options", "mean_angle", "resque_dist"]
 
-_SCALES = {"rad": 1.0, "pi": math.pi}
+UNITS = {"rad": 1.0, "pi": math.pi}
+"""Units of the index, in radians."""
 _GUARANTEES = {
     False: "approximate; covers the mean index over other samples of these sizes, noise included",
     True: "approximate; covers the index without sampling noise",
@@ -81,7 +82,7 @@ def resque_dist(
     if not defined:
         raise UndefinedDirectionError("no class has samples in both datasets: pass two that share labels")
     pairs = list(defined.values())
-    estimate, floor, scale = _estimate(pairs, debias, level), noise_floor(pairs), _SCALES[unit]
+    estimate, floor, scale = _estimate(pairs, debias, level), noise_floor(pairs), UNITS[unit]
     interval = None
     if estimate.low is not None and estimate.high is not None:
         interval = Interval(estimate.low / scale, estimate.high / scale, level, _GUARANTEES[debias])
@@ -123,7 +124,7 @@ def mean_angle(before: Profile, after: Profile) -> float | None:
 
 def check_options(unit: str, undefined: str, level: float) -> None:
     """Raise SettingError for an option of :func:`resque_dist` that is unknown or out of range."""
-    if unit not in _SCALES:
+    if unit not in UNITS:
         raise SettingError(f"unit {unit!r}: use 'rad' or 'pi'")
     if undefined not in ("error", "skip"):
         raise SettingError(f"undefined={undefined!r}: use 'error' or 'skip'")

@@ -10,7 +10,44 @@ from resque._format import NOT_MEASURED
 from resque.energy.reading import EnergyReading
 from resque.types import Interval
 
-__all__ = ["DistributionIndex", "TaskIndex", "TaskIndexOverhead"]
+__all__ = ["DistributionIndex", "Sampling", "TaskIndex", "TaskIndexOverhead"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What a sampled index has read, and what a full pass would have cost.
+
+    Attributes:
+        precision: Half width of the interval at which the pass ends, e.g. ``"0.03"`` or ``"0.002rad"``.
+        n_original_read: Number of original samples read; 0 for a profile.
+        n_shifted_read: Number of shifted samples read.
+        n_full: Number of samples that a full pass reads.
+        rounds: Number of rounds.
+        pass_s: Seconds of reading and passing.
+        full_pass_s: Seconds that a full pass would take at the same pace.
+    """
+
+    precision: str
+    n_original_read: int
+    n_shifted_read: int
+    n_full: int
+    rounds: int
+    pass_s: float
+    full_pass_s: float
+
+    @property
+    def n_read(self) -> int:
+        """Number of samples read."""
+        return self.n_original_read + self.n_shifted_read
+
+    @property
+    def sentence(self) -> str:
+        """What was read, beside a full pass."""
+        return (
+            f"sampled to ±{self.precision}: read {self.n_read:,} of {self.n_full:,} samples "
+            f"({self.n_read / self.n_full:.1%}) in {self.rounds} rounds, {self.pass_s:.2f} s; "
+            f"a full pass would take about {self.full_pass_s:.2f} s"
+        )
 
 
 @dataclass(frozen=True)
@@ -32,6 +69,7 @@ class DistributionIndex(Displayable):
         sub_sums: Number G of independent sums per class that floor, interval and bias correction rest on.
         labels_original: Labels of the original data, ``"true"`` or ``"pseudo"``.
         skipped: Number of classes without an angle, left out of the mean.
+        sampling: What was read of the data; None for a full pass.
     """
 
     value: float
@@ -48,6 +86,7 @@ class DistributionIndex(Displayable):
     sub_sums: int = 2
     labels_original: str = "true"
     skipped: int = 0
+    sampling: Sampling | None = None
 
     def _display(self) -> Display:
         bounds = self.interval
@@ -58,6 +97,8 @@ class DistributionIndex(Displayable):
             f"samples: {self.n_original:,} original ({self.labels_original} labels), "
             f"{self.n_shifted:,} shifted ({self.labels} labels)",
         ]
+        if self.sampling is not None:
+            lines.append(self.sampling.sentence)
         if self.skipped:
             classes = len(self.per_class)
             lines.append(f"mean over {classes - self.skipped} of {classes} classes; the others have no angle")

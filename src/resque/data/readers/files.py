@@ -72,7 +72,7 @@ def _read_member(path: str, archive: zipfile.ZipFile, member: str, options: Read
 
 def _draw(path: str | Path, shape: Sequence[int], options: ReadOptions) -> np.ndarray | None:
     """Return which rows of an array are read; None reads all."""
-    if options.limit is None or not math.prod(shape) or not shape:
+    if (options.limit is None and options.rows is None) or not math.prod(shape) or not shape:
         return None
     check_memory(path, 8 * shape[0])  # their numbers
     return options.draw(shape[0])

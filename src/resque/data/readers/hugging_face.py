@@ -26,6 +26,7 @@ _SHUFFLE_BUFFER = 4096
 
 def read_parquet(path: str, options: ReadOptions) -> RawSamples:
     """Read a Parquet file with a column of images or texts and a column of labels."""
+    options.refuse_stream(path)
     if not os.path.isfile(path):  # pathlib raises on names that are too long
         raise DataError(f"no such file: {path}; expected a Parquet file with an image or a text and a label a row")
     datasets = import_optional("datasets", "data")
@@ -43,6 +44,7 @@ def read_hugging_face(spec: str, options: ReadOptions) -> RawSamples:
     Without leave to download, a dataset of the hub is read from the library's cache; with it, it is streamed, so that
     no copy is cached.
     """
+    options.refuse_stream(f"hf:{spec}")
     name, _, split = spec.partition(":")
     is_folder = os.path.isdir(name)
     if not (is_folder or options.download or _was_fetched(name)):  # before a library is imported, which takes seconds

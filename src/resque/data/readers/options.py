@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from resque.data.dataset import draw_rows
+from resque.errors import DataError
 
 __all__ = ["Progress", "ReadOptions"]
 
@@ -27,6 +28,8 @@ class ReadOptions:
         on_progress: Called with ``(samples read, samples in all or None)`` from time to time.
         download: Whether what a hub or another address holds is fetched; if not, it must be here.
         seed: Seed of the samples that are drawn.
+        rows: Which samples of a file or a folder are read, in their order; None reads those that ``limit`` draws.
+        by_row: Whether samples are read in any order, which a stream does not allow.
     """
 
     root: Path = Path("data")
@@ -34,6 +37,8 @@ class ReadOptions:
     on_progress: Progress = lambda done, total: None
     download: bool = False
     seed: int = 0
+    rows: np.ndarray | None = None
+    by_row: bool = False
 
     def draw(self, n: int) -> np.ndarray | None:
         """Return which of ``n`` samples are read; None reads all.
@@ -42,7 +47,20 @@ class ReadOptions:
             >>> ReadOptions(limit=2).draw(5).tolist(), ReadOptions().draw(5)
             ([2, 4], None)
         """
+        if self.rows is not None:
+            return self.rows
         return draw_rows(n, self.limit, self.seed) if self.limit is not None and 0 < self.limit < n else None
+
+    def refuse_stream(self, name: str) -> None:
+        """Raise DataError if samples are to be read in any order, which the data of this name do not allow.
+
+        Example:
+            >>> ReadOptions(by_row=True).refuse_stream("hf:cats")
+            Traceback (most recent call last):
+            resque.errors.DataError: hf:cats is read as a stream, so no random samples of it: leave --precision out
+        """
+        if self.by_row:
+            raise DataError(f"{name} is read as a stream, so no random samples of it: leave --precision out")
 
     def track(self, values: Iterable[Any], total: int | None) -> Iterator[Any]:
         """Yield the values and report progress every 4,096 of them, and at the last.

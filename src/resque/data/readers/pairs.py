@@ -50,7 +50,7 @@ def read_torchvision(spec: str, options: ReadOptions) -> RawSamples:
             f"or fetch it there: torchvision.datasets.{name}({root!r}, …, download=True)"
         ) from error
     names = tuple(map(str, getattr(dataset, "classes", ()) or ()))
-    return _read_pairs(options.track(_samples_of(dataset, spec, None), len(dataset)), spec, names)
+    return _read_pairs(options.track(_samples_of(dataset, spec, options), len(dataset)), spec, names)
 
 
 def read_callable(spec: str, options: ReadOptions) -> RawSamples:
@@ -61,7 +61,7 @@ def read_callable(spec: str, options: ReadOptions) -> RawSamples:
         raise DataError(str(error)) from error
     with _foreign_code(f"{spec} failed", "; it must run without arguments"):
         dataset: Any = function()
-    return _read_pairs(options.track(_samples_of(dataset, spec, options.limit), None), spec)
+    return _read_pairs(options.track(_samples_of(dataset, spec, options), None), spec)
 
 
 @contextmanager
@@ -75,15 +75,15 @@ def _foreign_code(what: str, advice: str = "") -> Iterator[None]:
         raise DataError(f"{what}: {describe_error(error)}{advice}") from error
 
 
-def _samples_of(dataset: Any, name: str, limit: int | None) -> Iterator[Any]:
+def _samples_of(dataset: Any, name: str, options: ReadOptions) -> Iterator[Any]:
     """Yield the samples of a dataset; turn what its code raises, and a false length, into a DataError.
 
     Args:
         dataset: Dataset with indices and a length, or an iterable.
         name: Its name in error messages.
-        limit: Number of samples after which an iterable ends; None for no limit.
+        options: Settings of the reader; its limit ends an iterable.
     """
-    total, by_index = None, hasattr(dataset, "__getitem__")
+    total, by_index, limit = None, hasattr(dataset, "__getitem__"), options.limit
     if hasattr(dataset, "__len__"):
         with _foreign_code(f"{name}: the length of its dataset failed"):
             total = len(dataset)
@@ -91,6 +91,7 @@ def _samples_of(dataset: Any, name: str, limit: int | None) -> Iterator[Any]:
     if total is not None and by_index and not isinstance(dataset, IterableDataset):
         samples: Iterator[Any] = map(dataset.__getitem__, range(total))
     elif hasattr(dataset, "__iter__"):
+        options.refuse_stream(name)
         with _foreign_code(f"{name}: sample 0{of} failed"):
             samples = itertools.islice(iter(dataset), limit)
     else:
