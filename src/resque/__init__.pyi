@@ -35,6 +35,7 @@ from .indices.class_sums import ClassSums as ClassSums, ScratchBuffer as Scratch
 from .indices.profile import Origin as Origin, Profile as Profile
 from .indices.results import (
     DistributionIndex as DistributionIndex,
+    Sampling as Sampling,
     TaskIndex as TaskIndex,
     TaskIndexOverhead as TaskIndexOverhead,
 )
@@ -79,6 +80,7 @@ from .workflows.forecast import forecast as forecast
 from .workflows.inputs import ModelOptions as ModelOptions
 from .workflows.plan import plan as plan
 from .workflows.recording import Recording as Recording, record as record
+from .workflows.sampling import sampled_dist as sampled_dist
 from .workflows.update import update as update
 
 __version__: str

@@ -40,6 +40,7 @@ def compare(
     data_root: opt.DataRoot = opt.DATA_ROOT,
     layer: opt.Layer = None,
     reduction: opt.OwnReduction = None,
+    precision: opt.Precision = None,
     recipe: opt.RecipeName = "retrain-adam",
     evaluate_every: opt.EvaluateEvery = None,
     max_epochs: opt.MaxEpochs = None,
@@ -106,7 +107,7 @@ def compare(
         candidates(named, models, weights, license_price or []), task or shifted, test, target_accuracy,
         original=original, original_test=original_test, new_task=task is not None, ledger=ledger,
         recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, max_minutes=max_minutes,
-        layer=layer, reduction=reduction, shift_type=shift_type, seed=seed, level=confidence,
+        layer=layer, reduction=reduction, precision=precision, shift_type=shift_type, seed=seed, level=confidence,
         bundled_history=not no_bundled, country=country, intensity=intensity, pue=pue, tariff=tariff,
         options=model_options(None, classes, device, limit, data_root, download),
     )  # fmt: skip

@@ -81,6 +81,11 @@ OwnReduction = Annotated[
 ]
 Labels = Annotated[str, option(INDEX, "true, or pseudo: the model's own predictions.")]
 
+Precision = Annotated[
+    str | None,
+    option(INDEX, "Read only as many samples as the index needs: 0.03 (its share), 0.002rad, or both: 0.03,0.002rad."),
+]
+
 Target = Annotated[float, option(RECIPE, "Accuracy to reach on the test data, e.g. 0.94.")]
 _RECIPES = "retrain-adam, retrain-sgd, train-adam, train-sgd or FILE.toml; then settings: ,batch_size=64,trains=head"
 RecipeName = Annotated[str, option(RECIPE, _RECIPES, "--recipe")]

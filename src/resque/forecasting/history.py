@@ -147,7 +147,7 @@ def _history_row(update: Update, query: ForecastQuery, predictors: Sequence[str]
     features = predictor_values(predictors, update.features, target)
     if features is None or not is_comparable(update, query, target):
         return None
-    if "index" in predictors and not _same_index(update.features, query.features, own):
+    if {"index", "sampled index"}.intersection(predictors) and not _same_index(update.features, query.features, own):
         return None
     steps, censored = steps_or_lower_bound(update, target, query.max_steps)
     if not steps:

@@ -46,6 +46,7 @@ PREDICTORS: Mapping[str, Predictor] = {
     "adapted k-NN": lambda features, target: _gap(features.scores.get("adapted k-NN"), target),
     "adapted refit": lambda features, target: _gap(features.scores.get("adapted refit"), target),
     "index": lambda features, target: _log(features.index_rad),
+    "sampled index": lambda features, target: _log(features.scores.get("sampled index")),
     "accuracy gap": lambda features, target: _log_gap(features.accuracy, target),
     "initial loss": lambda features, target: _log(features.loss),
     "k-NN accuracy": lambda features, target: _gap(features.scores.get("k-NN accuracy"), target),

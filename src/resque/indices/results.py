@@ -24,7 +24,7 @@ class Sampling:
         n_full: Number of samples that a full pass reads.
         rounds: Number of rounds.
         pass_s: Seconds of reading and passing.
-        full_pass_s: Seconds that a full pass would take at the same pace.
+        full_pass_s: Seconds that a full pass would take at the pace of the last round.
     """
 
     precision: str
@@ -45,7 +45,7 @@ class Sampling:
         """What was read, beside a full pass."""
         return (
             f"sampled to ±{self.precision}: read {self.n_read:,} of {self.n_full:,} samples "
-            f"({self.n_read / self.n_full:.1%}) in {self.rounds} rounds, {self.pass_s:.2f} s; "
+            f"({self.n_read / self.n_full:.1%}) in {self.rounds} round{'s' * (self.rounds != 1)}, {self.pass_s:.2f} s; "
             f"a full pass would take about {self.full_pass_s:.2f} s"
         )
 

@@ -157,12 +157,14 @@ def sample_index(
     total, ends = sum(len(each) for each in samples), _schedule(max(each.largest for each in samples))
     level = options.level ** (1.0 / max(1, len(ends) - 1))  # the last look is exact
     device = device_of(model)
-    start, n, index = now(device), 0, None
+    start, n, index, pace = now(device), 0, None, 0.0
     with capture_features(model, look.origin.layer, look.origin.reduction) as observe:
         for end in ends:
+            began, n_before_round = now(device), n
             for sample in samples:
                 for added in sample.read_until(end, observe, device):
                     options.on_progress(n := n + added, total)
+            pace = (now(device) - began) / max(1, n - n_before_round)  # of the last round: the first one is slower
             found = look.exact(before, after) if n == total else look.estimate(before, after, level)
             if found is not None and precision.holds(*found[1:]):
                 index = found[0]
@@ -170,9 +172,7 @@ def sample_index(
     assert index is not None  # the last look is exact, or has raised an error
     seconds = now(device) - start
     n_before = before.n if isinstance(before, _Sample) else 0
-    sampling = Sampling(
-        str(options.precision), n_before, after.n, total, ends.index(end) + 1, seconds, seconds * total / n
-    )
+    sampling = Sampling(str(options.precision), n_before, after.n, total, ends.index(end) + 1, seconds, pace * total)
     return dataclasses.replace(index, sampling=sampling)
 
 
@@ -222,7 +222,7 @@ class _Sample:
         self._classes = torch.unique(header.labels) if labels == "true" else torch.arange(0)
         strata = [torch.nonzero(header.labels == label)[:, 0] for label in self._classes] or [torch.arange(len(self))]
         self._orders = [torch.from_numpy(generator.permutation(stratum.numpy())) for stratum in strata]
-        self._at_once = 1 if labels == "true" else classes
+        self._at_once = 1 if labels == "true" else max(1, classes)
         self._table: ClassSums | None = None
         self._end, self._scratch = 0, ScratchBuffer()
 
@@ -241,12 +241,13 @@ class _Sample:
         rows = torch.cat([order[span] for order, span in zip(self._orders, spans, strict=True)])
         rows, places = torch.sort(rows)  # files are read in their order
         groups = torch.cat(spans)[places] % GROUPS
-        for piece, group in zip(rows.split(_PIECE), groups.split(_PIECE), strict=True):
-            if not len(piece):
-                continue
-            batches = self.data.read(piece).batches(BATCH, device)
-            for (inputs, labels), part in zip(batches, group.split(BATCH), strict=True):
-                self._add(*observe(inputs), labels, part.to(device))
+        for first in range(0, len(rows), _PIECE):
+            group = groups[first : first + _PIECE]
+            batches = self.data.read(rows[first : first + _PIECE]).batches(BATCH, device)
+            for number, (inputs, labels) in enumerate(batches):
+                part = group[number * BATCH : (number + 1) * BATCH].to(device)
+                representations, logits = observe(inputs)
+                self._add(representations, logits, labels, part)
                 yield len(part)
 
     def _add(self, rows: Tensor, logits: Tensor, labels: Tensor, group: Tensor) -> None:

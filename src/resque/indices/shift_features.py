@@ -35,6 +35,7 @@ def shift_features(
     job: RetrainingJob,
     original: Profile | None = None,
     labels: str = "true",
+    sampled: DistributionIndex | None = None,
 ) -> tuple[Features, DistributionIndex | None, float]:
     """Compute the features of an update to shifted data, without training.
 
@@ -64,6 +65,8 @@ def shift_features(
         job: Update to be forecast.
         original: Profile of the data the model was trained on; None computes no index and no baselines.
         labels: ``"true"``, or ``"pseudo"`` for the model's own predictions instead of the training labels.
+        sampled: Index from a sample, in radians, in place of pass 1 and what comes from it. It is the score
+            ``"sampled index"``, a feature of its own: a plain index is never compared with it.
 
     Returns:
         The features, the index or None, and the wall time in seconds.
@@ -87,7 +90,9 @@ def shift_features(
     channels = None if original is None else original.channels
     index, scores, inputs = None, {}, None
     adapts = can_adapt(model, channels)
-    if original is not None:
+    if sampled is not None:
+        scores = {"sampled index": sampled.value}
+    elif original is not None:
         collector = _output_collector(job.train, width)
         inputs = None if adapts or width is None else HeadInputs(job.train, width)
         on_batch = _each([observer.update for observer in (collector, inputs) if observer is not None])
@@ -129,14 +134,9 @@ def shift_features(
             free_accuracy=more.get("adapted accuracy") if has_running_statistics(model) else None,
         )
     if index is not None:
-        features = dataclasses.replace(
-            features,
-            index_rad=index.value,
-            floor_rad=index.floor,
-            layer=index.layer,
-            reduction=index.reduction,
-            labels=index.labels,
-        )
+        features = dataclasses.replace(features, index_rad=index.value, floor_rad=index.floor)
+    if (index := sampled or index) is not None:
+        features = dataclasses.replace(features, layer=index.layer, reduction=index.reduction, labels=index.labels)
     return features, index, now(device_of(model)) - start
 
 

@@ -36,7 +36,9 @@ _LESSER = re.compile(r"[\d,]+ of [\d,]+ updates |learned from ")
 def show_index(index: DistributionIndex) -> None:
     """Print RESQUE_dist, the angle of every class, and the meaning of the interval."""
     lines = [] if index.interval is None else [f"interval: {index.interval.guarantee}"]
-    if index.debiased:
+    if index.debiased and index.sampling is not None:
+        lines.append(f"the angle that unread samples would add is removed, by {index.sub_sums} sub-sums per class")
+    elif index.debiased:
         lines.append(f"debiased from {index.sub_sums} sub-sums per class; the class angles are shrunk to their mean")
     show(describe(index).extended(lines=lines))
 
@@ -111,9 +113,11 @@ def _features_sentence(features: Features) -> str:
         after = "" if warm_up is None else f"; test accuracy after the warm-up {warm_up:.3f}"
         return f"RESQUE_task {features.task_index:.4f} (0 is best, 1 is chance level){after}"
     index = "not computed"
-    if features.index_rad is not None:
+    how = f"layer {features.layer}, {features.reduction}, {features.labels} labels"
+    if (sampled := features.scores.get("sampled index")) is not None:
+        index = f"{sampled:.4f} rad from a sample ({how})"
+    elif features.index_rad is not None:
         floor = "unknown" if features.floor_rad is None else f"{features.floor_rad:.4f} rad"
-        how = f"layer {features.layer}, {features.reduction}, {features.labels} labels"
         index = f"{features.index_rad:.4f} rad (noise floor {floor}; {how})"
     return f"RESQUE_dist {index}; current test accuracy {_start_sentence(features)}"
 

@@ -105,6 +105,8 @@ class Asking:
         probed = {_settings_of_a_step(job.recipe): (known.step_cost, known.overhead)}
         start = Start(source, job, known.features, parent, updates, evaluation_s, probed)
         asked = Asked(start, [] if is_new_task else [self._nothing(start, network)])
+        if known.sampling is not None:
+            asked.notes.append(f"index of {source.name} {known.sampling.sentence}")
         if any(option.chance >= 1.0 for option in asked.nothing):
             return asked
         ways = ways_to_update(network, job.recipe, job.replayed is not None, source.loader.spec is not None)

@@ -33,6 +33,7 @@ from resque.workflows.comparison_cache import ComparisonCache
 from resque.workflows.forecast import LEDGER
 from resque.workflows.inputs import ModelOptions, is_profile, load_recipe
 from resque.workflows.keeping import check_fields
+from resque.workflows.sampling import check_precision
 from resque.workflows.sources import OneNetwork, Question, Source
 
 __all__ = ["compare", "decide_comparison"]
@@ -54,6 +55,7 @@ def compare(
     max_minutes: float = 5.0,
     layer: str | None = None,
     reduction: str | None = None,
+    precision: str | float | None = None,
     shift_type: str | None = None,
     seed: int = 0,
     level: float = 0.8,
@@ -90,6 +92,8 @@ def compare(
         max_minutes: Time for pilots. What has none by then is forecast from the history.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
         reduction: Flattening of a representation; None takes the profile's, else that of :func:`resque.profile`.
+        precision: Half width of the index's interval at which its pass ends, see :func:`resque.sampled_dist`; None
+            passes all data. The index of a sample is a feature of its own.
         shift_type: Name of the shift type; None takes it from the data's specification.
         seed: Seed of the data order, and of new weights.
         level: Smallest chance that suffices, and nominal coverage of the intervals.
@@ -129,9 +133,10 @@ def compare(
     used = load_recipe(recipe, evaluate_every, max_epochs)
     asked = Question(
         train, test, target_accuracy, used, original, original_test, new_task, shift_type, seed,
-        layer, reduction, meter, options,
+        layer, reduction, meter, options, precision,
     )  # fmt: skip
     _check(asked, len(candidates))
+    check_precision(precision, original, new_task)
     scored = [] if len(candidates) == 1 else _first_round(candidates, asked, ComparisonCache.of(history))
     names = models_to_try(scored) if scored else [candidates[0].name]
     sources = [Source(each, asked, name) for name in names for each, own in _named(candidates) if own == name]

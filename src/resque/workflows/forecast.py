@@ -35,6 +35,7 @@ from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
 from resque.workflows.keeping import check_fields
 from resque.workflows.passes import Passes
 from resque.workflows.pilots import keep_pilot, parse_pilot
+from resque.workflows.sampling import check_precision
 
 __all__ = ["forecast"]
 
@@ -57,6 +58,7 @@ def forecast(
     labels: str = "true",
     layer: str | None = None,
     reduction: str | None = None,
+    precision: str | float | None = None,
     shift_type: str | None = None,
     seed: int = 0,
     pilot: int | str = 0,
@@ -92,6 +94,8 @@ def forecast(
             lack labels; without those of the test data the accuracy is estimated, and the intervals are wider.
         layer: Module whose output is the representation; None takes the profile's, else the paper's.
         reduction: Flattening of a representation; None takes the profile's, else that of :func:`resque.profile`.
+        precision: Half width of the index's interval at which its pass ends, see :func:`resque.sampled_dist`; None
+            passes all data. The index of a sample is a feature of its own, which no plain index is compared with.
         shift_type: Name of the shift type; None takes it from the data's specification.
         seed: Seed of the data order of the update.
         pilot: Steps of a pilot, or a share of the step budget such as ``"5%"``; 0 for none.
@@ -129,6 +133,7 @@ def forecast(
     check_labels(labels)
     check_fields({"seed": seed, "shift_type": shift_type})
     _check_options(new_task, extend, labels, original)
+    check_precision(precision, original, new_task or extend)
     pilot_steps, state = parse_pilot(pilot), None
     if max_epochs is None and budget is not None and budget.max_epochs is not None:
         max_epochs = int(budget.max_epochs)
@@ -139,7 +144,7 @@ def forecast(
     job = dataclasses.replace(job, shift_type=shift_type)
     _check_pilot(job, pilot_steps(job.max_steps))
     check_fields({"train_data": job.train.name, "test_data": job.test.name})
-    passes = Passes(loader, meter or open_meter(loader.device), layer, reduction)
+    passes = Passes(loader, meter or open_meter(loader.device), layer, reduction, precision)
     is_new_task = new_task or extend
     known = passes.over_new_task(job, extend) if is_new_task else passes.over_shift(job, original, labels)
     parent = known.job.parent or fingerprint(known.network)
@@ -157,6 +162,7 @@ def forecast(
         bundled=bundled_updates() if bundled_history else (),
     )
     notes = [known.risk] if known.risk else []
+    notes += [] if known.sampling is None else [f"index {known.sampling.sentence}"]
     if (n := history.count_updates(is_new_task)) > len(updates):
         notes.append(f"learned from {len(updates):,} of {n:,} updates: those of this model, then the newest")
     result = dataclasses.replace(result, notes=(*result.notes, *notes))

@@ -161,7 +161,7 @@ class InputLoader:
             data = load_data(
                 source,
                 limit=self.options.limit,
-                preprocessing=self._preprocessing(),
+                preprocessing=self.preprocessing(),
                 root=self.options.data_root,
                 for_training=required,
                 on_progress=lambda done, total: show(done, total or done, ""),
@@ -337,7 +337,8 @@ class InputLoader:
         with self.options.show_progress("one epoch on a copy") as show:
             return task_features(network, job, settings, meter=meter, on_progress=show)
 
-    def _preprocessing(self) -> ImagePreprocessing | Tokenization:
+    def preprocessing(self) -> ImagePreprocessing | Tokenization:
+        """Return the preprocessing that the model was trained with."""
         return NO_PREPROCESSING if self.spec is None else preprocessing_for(self.spec, self.options.download)
 
 

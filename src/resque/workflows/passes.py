@@ -6,19 +6,25 @@ from typing import Any
 
 from torch import nn
 
+from resque.data.random_access import IndexedDataset
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading, join_readings
 from resque.forecasting.landmarking import ForecastReviser
 from resque.forecasting.pilot import forecast_after_pilot
+from resque.indices.profile import Profile
+from resque.indices.results import DistributionIndex, Sampling
+from resque.indices.sampled_dist import SamplingOptions
 from resque.indices.shift_features import shift_features
 from resque.ledger.records import Features, Forecast, StepCost, Update
+from resque.models.batchnorm import has_running_statistics
 from resque.training.evaluation import check_data_fits_model
 from resque.training.job import RetrainingJob
 from resque.training.new_task import forgetting_risk, prepare_new_task
 from resque.training.pilot import run_pilot
 from resque.training.probe import forecast_overhead, probe
 from resque.training.run import RunProgress, RunSettings
-from resque.workflows.inputs import InputLoader
+from resque.workflows.inputs import InputLoader, is_profile
+from resque.workflows.sampling import sampled_index
 
 __all__ = ["KnownUpdate", "Passes"]
 
@@ -33,6 +39,7 @@ class KnownUpdate:
     step_cost: StepCost
     overhead: EnergyReading
     risk: str | None = None
+    sampling: Sampling | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,7 @@ class Passes:
     meter: EnergyMeter
     layer: str | None
     reduction: str | None
+    precision: str | float | None = None
 
     def over_shift(self, job: RetrainingJob, original: Any, labels: str) -> KnownUpdate:
         """Compute the features of a shift."""
@@ -51,15 +59,35 @@ class Passes:
         check_data_fits_model(network, job.test)
         if job.recipe.replay and job.replayed is not None:
             check_data_fits_model(network, job.replayed)
-        profile = None
-        if original is None and (self.layer, self.reduction) != (None, None):
+        profile, sampled = None, None
+        if self.precision is not None and original is not None:
+            profile, sampled = self._sampled(network, job, original, labels)
+        elif original is None and (self.layer, self.reduction) != (None, None):
             self.loader.check_profile(network, job.train, self.layer, self.reduction)
         elif original is not None:
             profile = self.loader.original_profile(network, original, self.layer, self.reduction)
         with self.loader.options.show_progress("passing the new data"):
-            features, _, passes_s = shift_features(network, job, profile, labels)
+            features, _, passes_s = shift_features(network, job, profile, labels, sampled)
         step_cost = self.probe(network, job)
-        return KnownUpdate(network, job, features, step_cost, forecast_overhead(passes_s, step_cost))
+        sampling = None if sampled is None else sampled.sampling
+        passes_s += 0.0 if sampling is None else sampling.pass_s
+        overhead = forecast_overhead(passes_s, step_cost)
+        return KnownUpdate(network, job, features, step_cost, overhead, sampling=sampling)
+
+    def _sampled(
+        self, network: nn.Module, job: RetrainingJob, original: Any, labels: str
+    ) -> tuple[Profile | None, DistributionIndex]:
+        """Return the profile of the original data, if it is known or needed in full, and the index from a sample.
+
+        A network without batch normalization is adapted by sums over the channels on all of the original data.
+        """
+        profile = None
+        if is_profile(original) or not has_running_statistics(network):
+            profile = self.loader.original_profile(network, original, self.layer, self.reduction)
+        undefined = "skip" if labels == "pseudo" else "error"
+        options = SamplingOptions(self.precision or "", labels, self.layer, self.reduction, undefined=undefined)
+        new = IndexedDataset.of(job.train)
+        return profile, sampled_index(self.loader, network, original if profile is None else profile, new, options)
 
     def over_new_task(self, job: RetrainingJob, extend: bool) -> KnownUpdate:
         """Compute the features of a new task; the model and the job of the result have the new head."""

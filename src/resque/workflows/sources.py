@@ -49,6 +49,7 @@ class Question:
     reduction: str | None = None
     meter: EnergyMeter | None = None
     options: ModelOptions = field(default_factory=ModelOptions)
+    precision: str | float | None = None
 
 
 class Source:
@@ -65,7 +66,11 @@ class Source:
         options = dataclasses.replace(question.options, weights=candidate.weights)
         self.loader = InputLoader(candidate.model, options, NEW_TASK if question.new_task else "shift")
         self.passes = Passes(
-            self.loader, question.meter or open_meter(self.loader.device), question.layer, question.reduction
+            self.loader,
+            question.meter or open_meter(self.loader.device),
+            question.layer,
+            question.reduction,
+            question.precision,
         )
 
     def known(self) -> KnownUpdate:
