@@ -29,6 +29,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/passes.py --out benchmarks/passes.md
 	$(BIN)/python benchmarks/epoch.py --out benchmarks/epoch.md
 	$(BIN)/python benchmarks/intervals.py --out benchmarks/intervals.md
+	$(BIN)/python benchmarks/sampling.py --out benchmarks/sampling.md
 
 STUDIES := table1 table2 fig1 fig2 fig3 fig4 fig5 beyond forecasts in_run
 studies: $(addprefix study-,$(STUDIES))
