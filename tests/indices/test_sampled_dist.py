@@ -13,6 +13,7 @@ from torch import nn
 from resque.data.loading import load_data
 from resque.data.random_access import IndexedDataset
 from resque.errors import DataError, RepresentationError, SettingError, UndefinedDirectionError
+from resque.indices import sampled_dist
 from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
 from resque.indices.sampled_angles import GROUPS, GroupSums, estimate_sampled
@@ -122,15 +123,13 @@ def test_classes_with_few_samples_are_read_in_full(smallest):
     assert index.per_class[3] == pytest.approx(truth.per_class[3], abs=1e-7)
 
 
-def test_original_data_are_sampled_too_and_in_another_order():
+def test_original_data_are_sampled_too():
     original, shifted = drawn(4, noise=1.0)
     truth = full(original, shifted).value
     opened = IndexedDataset.of(original), IndexedDataset.of(shifted)
     index = sample_index(model(), *opened, SamplingOptions("0.05", layer="0"))
     assert 0 < index.sampling.n_original_read < len(original)
     assert index.interval.low <= truth <= index.interval.high
-    same = sample_index(model(), opened[0], opened[0], SamplingOptions("0.05,0.3rad", layer="0"))
-    assert same.value > 0.0 or same.interval.high > 0.0  # the same rows on both sides would give an angle of 0 surely
 
 
 def test_without_a_shift_an_absolute_bound_ends_the_pass_and_a_relative_one_does_not():
@@ -218,3 +217,43 @@ def test_too_few_groups_give_no_estimate_unless_all_is_read():
     rows = [torch.ones(2, 3, dtype=torch.float64)]
     assert estimate_sampled(group_sums(rows, [2]), group_sums(rows, [9]), 0.9) is None
     assert estimate_sampled(group_sums(rows, [2]), group_sums(rows, [2]), 0.9).value == pytest.approx(0.0, abs=1e-7)
+
+
+def test_an_angle_that_cannot_be_told_from_0_has_its_noise_as_interval():
+    noise = torch.tensor([[1.0, 0.2], [1.0, -0.2]], dtype=torch.float64).repeat_interleave(GROUPS, 0)
+    shifted = GroupSums(noise[None], np.ones((1, 2 * GROUPS)), np.array([1000.0]))
+    original = GroupSums(torch.tensor([[[5.0, 0.0]]]).double(), np.array([[5.0]]), np.array([5.0]))
+    estimate = estimate_sampled(original, shifted, 0.9)
+    assert estimate.value == 0.0
+    assert estimate.high == pytest.approx(0.2 / math.sqrt(2 * GROUPS), rel=0.1)
+
+
+def test_the_arc_cosine_adds_no_bias():
+    generator, classes, n, angle = np.random.default_rng(0), 4000, 24, 0.6
+    before = torch.tensor([[[9.0, 0.0]]]).double().repeat(classes, 1, 1)
+    original = GroupSums(before, np.full((classes, 1), 9.0), np.full(classes, 9.0))
+    along = 0.15 * math.sqrt(n) * generator.normal(size=(classes, n))  # noise along the arc alone
+    rows = [math.cos(angle) - along * math.sin(angle), math.sin(angle) + along * math.cos(angle)]
+    shifted = group_sums(list(torch.from_numpy(np.stack(rows, -1))), [10**6] * classes)
+    assert estimate_sampled(original, shifted, 0.9).value == pytest.approx(angle, abs=0.008)
+
+
+def test_the_two_datasets_are_read_in_different_orders():
+    data, _ = drawn(4)
+    seen = [], []
+    opened = [IndexedDataset(data, lambda rows, kept=kept: kept.append(rows) or data.take(rows)) for kept in seen]
+    sample_index(model(), *opened, SamplingOptions("0.05,0.5rad", layer="0", reduction="flatten"))
+    first, second = (set(kept[0].tolist()) for kept in seen)
+    assert len(first) == len(second) == CLASSES * 32
+    assert len(first & second) < CLASSES * 16
+
+
+@pytest.mark.parametrize("n", [40, 500, 3000])
+def test_each_look_has_the_level_with_which_all_together_have_the_nominal_one(n, monkeypatch):
+    levels = []
+    monkeypatch.setattr(sampled_dist, "estimate_sampled", lambda before, after, level: levels.append(level))
+    original, shifted = drawn(0, counts=(n,) * CLASSES)
+    index = sampled(original, shifted, level=0.8)
+    assert index.sampling.n_read == len(shifted)  # no look has told anything
+    assert len(levels) == len(_schedule(n)) - 1
+    assert math.prod(levels) == pytest.approx(0.8)
