@@ -28,6 +28,7 @@ from resque.cli.doctor import doctor
 from resque.cli.explain import explain
 from resque.cli.forecast import forecast
 from resque.cli.init import init
+from resque.cli.merge import merge
 from resque.cli.plan import plan
 from resque.cli.profile import profile
 from resque.cli.report import report
@@ -90,7 +91,7 @@ app = typer.Typer(
 )
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (demo, doctor, init),
-    "Index": (profile, dist, explain, task),
+    "Index": (profile, merge, dist, explain, task),
     "Update": (calibrate, forecast, compare, plan, retrain, report),
 }
 for _panel, _commands in _PANELS.items():
