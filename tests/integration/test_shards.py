@@ -37,7 +37,7 @@ NEEDS_WHOLE = [
     f"dist {NET} --original part.safetensors --shifted {DATA}",
     f"explain {NET} --original part.safetensors --shifted {DATA}",
     f"forecast {NET} --original part.safetensors --shifted {DATA} --test digits@16px@test --target-accuracy 0.5",
-    f"compare {NET} --original part.safetensors --train {DATA} --test digits@16px@test --target-accuracy 0.5",
+    f"compare {NET} --original part.safetensors --shifted {DATA} --test digits@16px@test --target-accuracy 0.5",
     f"retrain {NET} --original part.safetensors --train {DATA} --test digits@16px@test --target-accuracy 0.5",
 ]
 
