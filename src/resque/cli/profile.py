@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from resque._processes import current_processes
 from resque.cli import options as opt
 from resque.cli.loading import input_loader
+from resque.errors import SettingError
 
 if TYPE_CHECKING:
     from resque.indices.profile import Profile
@@ -36,10 +38,13 @@ def profile(
     from resque.data.shards import parse_shard
 
     part = None if shard is None else parse_shard(shard)
+    if part is not None and current_processes().count > 1:
+        raise SettingError("--shard is for one process, and torchrun gives each its shard: leave one of them out")
     loader = input_loader(model, weights, classes, device, limit, data_root, download)
     original = loader.data(data, for_training=False)
     result = loader.profile(loader.network(original), original, layer, reduction, labels, part)
-    result.save(out)
+    if current_processes().rank == 0:
+        result.save(out)
     show_profile(result, out, as_json)
 
 

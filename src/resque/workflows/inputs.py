@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from resque._processes import ALONE, Processes
 from resque.data.class_names import number_as, warn_of_numbering
 from resque.data.dataset import BATCH, LabeledDataset
 from resque.data.loading import check_classes, load_data
@@ -23,6 +24,7 @@ from resque.data.shards import Shard
 from resque.energy.meters import EnergyMeter
 from resque.errors import DataError, ModelError, SettingError
 from resque.indices.compute_profile import default_reduction, profile
+from resque.indices.merging import merge
 from resque.indices.profile import Profile, check_whole
 from resque.indices.task_features import TaskIndexSettings, task_features
 from resque.models.class_names import class_names_of
@@ -71,6 +73,7 @@ class ModelOptions:
         data_root: Folder of torchvision's datasets.
         show_progress: Opens a progress bar for each step that may take seconds.
         download: Whether names on a hub, and weights of tagged timm names, are fetched; if not, they must be here.
+        processes: Processes that share each pass of a profile; only commands under torchrun have several.
     """
 
     weights: str | Path | None = None
@@ -80,6 +83,7 @@ class ModelOptions:
     data_root: str | Path = DATA_ROOT
     show_progress: ShowProgress = silent
     download: bool = False
+    processes: Processes = ALONE
 
 
 @dataclass(frozen=True)
@@ -247,8 +251,12 @@ class InputLoader:
             layer: Module name; None takes the paper's layer.
             reduction: How a representation is flattened.
             labels: ``"true"``, or ``"pseudo"`` for the model's own predictions.
-            shard: Number and count of shards, to pass one alone; None passes all samples.
+            shard: Number and count of shards, to pass one alone; None passes all samples, in all processes together.
         """
+        processes = self.options.processes
+        if shard is None and processes.shard is not None:
+            own = self.profile(network, data, layer, reduction, labels, processes.shard)
+            return processes.combine(own, merge)
         if labels == "true" and not data.labeled:
             raise DataError(f"{data.name} has no labels: use the model's own predictions, --labels pseudo")
         data = self.numbered(data) if labels == "true" else data
