@@ -28,7 +28,7 @@ class Processes:
         local_rank: Number of this process among those of its node, from 0; the first measures the node's energy.
 
     Example:
-        >>> ALONE.shard, ALONE.combine([3], sum)
+        >>> ALONE.shard, ALONE.combine(3, sum)
         (None, 3)
     """
 

@@ -21,9 +21,8 @@ def model_options(
     from resque.reporting import console
     from resque.workflows.inputs import ModelOptions
 
-    processes = current_processes()
-    own = processes.device(device)
-    return ModelOptions(weights, classes, own, limit, data_root, console.progress, download, processes)
+    own = current_processes().device(device)
+    return ModelOptions(weights, classes, own, limit, data_root, console.progress, download)
 
 
 def input_loader(model: str, *options: Any) -> "InputLoader":

@@ -15,7 +15,7 @@ from torch import Tensor
 from resque.data.dataset import BATCH, LabeledDataset
 from resque.errors import SettingError
 
-__all__ = ["Shard", "parse_shard"]
+__all__ = ["Shard", "parse_shard", "shard_rows"]
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,8 @@ class Shard:
         Raises:
             SettingError: There is no such shard.
         """
-        _check_number(number, of)
-        each, more = divmod(-(-len(data) // BATCH), of)
-        edges = ((each * before + min(before, more)) * BATCH for before in (number - 1, number))
-        start, stop = (min(edge, len(data)) for edge in edges)
-        return cls(number, of, start, stop, len(data), data.digest)
+        rows = shard_rows(len(data), number, of)
+        return cls(number, of, rows.start, rows.stop, len(data), data.digest)
 
     @property
     def rows(self) -> Tensor:
@@ -105,6 +102,19 @@ class Shard:
         if not (shard.swap is None or isinstance(shard.swap, bool)):
             raise ValueError("expected whether the halves are swapped")
         return shard
+
+
+def shard_rows(n: int, number: int, of: int) -> range:
+    """Return the rows of ``n`` that a shard holds.
+
+    Example:
+        >>> [shard_rows(600, number, 4) for number in (1, 2, 3, 4)]
+        [range(0, 256), range(256, 512), range(512, 600), range(600, 600)]
+    """
+    _check_number(number, of)
+    each, more = divmod(-(-n // BATCH), of)
+    edges = ((each * before + min(before, more)) * BATCH for before in (number - 1, number))
+    return range(*(min(edge, n) for edge in edges))
 
 
 def parse_shard(text: str) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from resque._processes import ALONE, Processes
+from resque._processes import current_processes
 from resque.data.class_names import number_as, warn_of_numbering
 from resque.data.dataset import BATCH, LabeledDataset
 from resque.data.loading import check_classes, load_data
@@ -73,7 +73,6 @@ class ModelOptions:
         data_root: Folder of torchvision's datasets.
         show_progress: Opens a progress bar for each step that may take seconds.
         download: Whether names on a hub, and weights of tagged timm names, are fetched; if not, they must be here.
-        processes: Processes that share each pass of a profile; only commands under torchrun have several.
     """
 
     weights: str | Path | None = None
@@ -83,7 +82,6 @@ class ModelOptions:
     data_root: str | Path = DATA_ROOT
     show_progress: ShowProgress = silent
     download: bool = False
-    processes: Processes = ALONE
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,7 @@ class InputLoader:
             labels: ``"true"``, or ``"pseudo"`` for the model's own predictions.
             shard: Number and count of shards, to pass one alone; None passes all samples, in all processes together.
         """
-        processes = self.options.processes
+        processes = current_processes()
         if shard is None and processes.shard is not None:
             own = self.profile(network, data, layer, reduction, labels, processes.shard)
             return processes.combine(own, merge)
