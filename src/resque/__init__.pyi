@@ -2,6 +2,7 @@ from . import errors as errors, indices as indices
 from .data.dataset import LabeledDataset as LabeledDataset
 from .data.loading import load_data as load_data
 from .data.preprocessing import ImagePreprocessing as ImagePreprocessing, Tokenization as Tokenization
+from .data.shards import Shard as Shard
 from .data.shifts import Shift as Shift
 from .energy.grid import Grid as Grid, named_grid as named_grid
 from .energy.meters import (
@@ -32,6 +33,7 @@ from .indices.compute_profile import profile as profile
 from .indices.distribution import resque_dist as resque_dist
 from .indices.angles import SplitHalves as SplitHalves
 from .indices.class_sums import ClassSums as ClassSums, ScratchBuffer as ScratchBuffer
+from .indices.merging import merge as merge
 from .indices.profile import Origin as Origin, Profile as Profile
 from .indices.results import (
     DistributionIndex as DistributionIndex,

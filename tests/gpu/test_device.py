@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from doubles import shell
 from resque import Profile, load_data, profile, resque_dist, resque_task
 from resque.data.corruptions import IMAGE_CORRUPTIONS
 from resque.data.shifts import parse_shift
@@ -454,3 +455,16 @@ def test_ledger_says_how_the_energy_was_obtained(cli):
         assert methods["gpu"] == "measured"
         assert update["energy"]["components_kwh"].get("gpu", 0.0) > 0.0 or update["energy"]["note"]
     assert "gpu" in methods or not ON_GPU
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_task_of_two_gpus_is_that_of_one(tmp_path):
+    """The gradients travel over NCCL."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\ndef build():\n"
+        "    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.GELU(), nn.Flatten(), nn.Linear(196, 10))\n"
+    )
+    command = "resque task --model net.py:build --data digits@16px@train --device cuda --warmup-steps 6 --json"
+    starts = f"python -m {command}", f"python -m torch.distributed.run --nproc-per-node 2 -m {command}"
+    one, two = (json.loads(shell(start, tmp_path).stdout) for start in starts)
+    assert two["value"] == pytest.approx(one["value"], abs=0.02)

@@ -157,6 +157,7 @@ GOOD = {
     "calibrate": f"calibrate --model={NET} --data=npz:ok.npz --dry-run --target-accuracy=0.3",
     "retrain": f"retrain --model={NET} --train=npz:ok.npz --test=npz:ok.npz --target-accuracy=0.9 --max-epochs=1",
     "compare": f"compare --model={NET} --shifted=npz:ok.npz --test=npz:ok.npz --target-accuracy=0.9 --max-minutes=0",
+    "merge": "merge shard.safetensors --out=p.safetensors",
     "doctor": "doctor",
     "init": f"init --model={NET} --test=npz:ok.npz --country=FRA",
     "report": "report",
@@ -198,6 +199,7 @@ def asked(monkeypatch) -> list[object]:
 @pytest.mark.parametrize("command", sorted(GOOD))
 def test_command_asks_no_network(cli, files, asked, command):
     (files / "more.jsonl").write_text("".join(json_lines([], [synthetic_update("new", index=0.2, steps=9)])))
+    cli(f"profile --model={NET} --data=npz:ok.npz --shard=1/1 --out=shard.safetensors")
     code, _, err = cli(GOOD[command])
     assert code in (0, 1, 4) if command == "calibrate" else code in (0, 4), err
     assert asked == []

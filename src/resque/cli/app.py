@@ -20,6 +20,7 @@ from resque._format import describe_error, printable
 from resque._waiting import command
 from resque.cli import ledger
 from resque.cli._began import BEGAN_S
+from resque.cli._torchrun import Torchrun
 from resque.cli.calibrate import calibrate
 from resque.cli.compare import compare
 from resque.cli.demo import demo
@@ -28,6 +29,7 @@ from resque.cli.doctor import doctor
 from resque.cli.explain import explain
 from resque.cli.forecast import forecast
 from resque.cli.init import init
+from resque.cli.merge import merge
 from resque.cli.plan import plan
 from resque.cli.profile import profile
 from resque.cli.report import report
@@ -90,7 +92,7 @@ app = typer.Typer(
 )
 _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (demo, doctor, init),
-    "Index": (profile, dist, explain, task),
+    "Index": (profile, merge, dist, explain, task),
     "Update": (calibrate, forecast, compare, plan, retrain, report),
 }
 for _panel, _commands in _PANELS.items():
@@ -116,16 +118,25 @@ def start(
 
 def main() -> None:
     """Run the command line: one line on stderr and an exit code for whatever goes wrong."""
+    torchrun = Torchrun()
+
+    def end(message: str, code: int = 1) -> None:
+        torchrun.tell(message, _print_error)
+        sys.exit(code)
+
     try:
         with command(time.perf_counter() - _IMPORTS_S), warnings.catch_warnings():
             warnings.simplefilter("always", ResqueWarning)
             warnings.showwarning = functools.partial(_show_warning, set())
             arguments = _with_current_names([_checked(argument) for argument in sys.argv[1:]])
-            with _only_json() if "--json" in arguments else nullcontext(), watched("working", _print_line):
+            with (
+                torchrun.joined(arguments),
+                _only_json() if "--json" in arguments else nullcontext(),
+                watched("working", _print_line),
+            ):
                 app(args=arguments)
     except ResqueError as error:
-        _print_error(str(error))
-        sys.exit(error.exit_code)
+        end(str(error), error.exit_code)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
             _print_error("interrupted; the ledger holds finished updates only, and --resume continues a retraining")
@@ -134,10 +145,8 @@ def main() -> None:
         if os.environ.get("RESQUE_DEBUG"):
             raise
         if type(error).__name__ == "OutOfMemoryError":  # PyTorch's; to import it would take seconds
-            _print_error("the device has too little memory: use a smaller batch (batch_size in the recipe) or --limit")
-            sys.exit(1)
-        _print_error(f"unexpected {describe_error(error)}; this is a bug: RESQUE_DEBUG=1 shows where")
-        sys.exit(1)
+            end("the device has too little memory: use a smaller batch (batch_size in the recipe) or --limit")
+        end(f"unexpected {describe_error(error)}; this is a bug: RESQUE_DEBUG=1 shows where")
 
 
 def _only_json() -> AbstractContextManager[None]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resque._processes import current_processes
 from resque.errors import LedgerError, SettingError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def model_options(
     from resque.reporting import console
     from resque.workflows.inputs import ModelOptions
 
-    return ModelOptions(weights, classes, device, limit, data_root, console.progress, download)
+    own = current_processes().device(device)
+    return ModelOptions(weights, classes, own, limit, data_root, console.progress, download)
 
 
 def input_loader(model: str, *options: Any) -> "InputLoader":

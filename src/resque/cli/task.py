@@ -40,7 +40,7 @@ def task(
     Example: resque task --model net.py:build --weights net.safetensors --data npz:signs.npz --country FRA
     """
     from resque.energy.grid import named_grid
-    from resque.energy.meters import open_meter
+    from resque.energy.nodes import open_meter_of_nodes
     from resque.indices.task_features import TaskIndexSettings, task_index
     from resque.reporting import console, tables
     from resque.training.new_task import EXTENSION, NEW_TASK
@@ -56,7 +56,9 @@ def task(
     )
     network, new_task = loader.network(seed=seed), loader.data(data)
     with console.progress("resque task") as show:
-        index = task_index(network, new_task, settings, meter=open_meter(loader.device), grid=grid, on_progress=show)
+        index = task_index(
+            network, new_task, settings, meter=open_meter_of_nodes(loader.device), grid=grid, on_progress=show
+        )
     if as_json:
         result = console.to_json(index)
         console.print_json({**result, "cost_of_asking": result["overhead"]})

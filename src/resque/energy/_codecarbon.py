@@ -23,11 +23,12 @@ _COUNTERS = {"intel_rapl", "intel_power_gadget", "apple_powermetrics", "windows_
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-def open_tracker(device: "torch.device | None" = None) -> Any:
+def open_tracker(device: "torch.device | None" = None, mode: str = "process") -> Any:
     """Return an offline tracker that writes no file and calls no service.
 
     Args:
         device: Device whose work is measured; a GPU is watched alone. None watches every GPU.
+        mode: Codecarbon's tracking mode: the processor's work for this ``process``, or for the whole ``machine``.
     """
     from codecarbon import OfflineEmissionsTracker
 
@@ -41,7 +42,7 @@ def open_tracker(device: "torch.device | None" = None) -> Any:
         emissions_endpoint=None,
         electricitymaps_api_token=None,
         output_dir=tempfile.gettempdir(),
-        tracking_mode="process",
+        tracking_mode=mode,
         measure_power_secs=1,
         force_cpu_power=None,
         force_ram_power=None,

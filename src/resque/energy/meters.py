@@ -92,6 +92,7 @@ class CodecarbonMeter:
 
     Args:
         device: Device whose work is measured; None takes every GPU that codecarbon sees.
+        whole_node: Whether the processor's work for all processes of this machine is measured, not for this one alone.
 
     Example:
         >>> with CodecarbonMeter().window() as window:
@@ -100,9 +101,10 @@ class CodecarbonMeter:
         True
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.name, self.shortest_s = f"codecarbon {version('codecarbon')}, process, 1 s", _SHORTEST_CPU_S
-        self._device, self._tracker = device, open_tracker(device)
+    def __init__(self, device: torch.device | None = None, whole_node: bool = False) -> None:
+        mode = "machine" if whole_node else "process"
+        self.name, self.shortest_s = f"codecarbon {version('codecarbon')}, {mode}, 1 s", _SHORTEST_CPU_S
+        self._device, self._tracker = device, open_tracker(device, mode)
         self._windows = 0
         with cpu_name_from_kernel(), self.window():  # the first task detects the hardware, which takes seconds
             pass
@@ -193,11 +195,12 @@ def unfailing_window(
         notes.append(f"energy and carbon of this run are unknown, time is measured ({reason})")
 
 
-def open_meter(device: torch.device | None = None) -> EnergyMeter:
+def open_meter(device: torch.device | None = None, whole_node: bool = False) -> EnergyMeter:
     """Return the best meter of this installation: codecarbon if it is installed and works, else the clock.
 
     Args:
         device: Device whose work is measured; None takes every GPU.
+        whole_node: Whether the processor's work for all processes of this machine is measured, not for this one alone.
 
     Example:
         >>> open_meter().shortest_s > 0
@@ -206,7 +209,7 @@ def open_meter(device: torch.device | None = None) -> EnergyMeter:
     if importlib.util.find_spec("codecarbon") is None:
         return ClockMeter()
     try:
-        meter = CodecarbonMeter(device)
+        meter = CodecarbonMeter(device, whole_node)
     except Exception as error:  # the driver of a GPU refuses in many ways
         return _clock_with_warning(f"{type(error).__name__}: {' '.join(str(error).split())[:100]}")
     return meter if meter.methods else _clock_with_warning("it found no component")

@@ -140,6 +140,11 @@ class ClassSums:
         wider.merge(self)
         return wider
 
+    def with_swapped_halves(self) -> "ClassSums":
+        """Return the same sums with the halves exchanged."""
+        rounding = None if self.rounding is None else self.rounding.flip(0)
+        return ClassSums(self.labels, self.sums.flip(0), self.counts.flip(0), self.unknown, rounding)
+
     @property
     def half_sums(self) -> Tensor:
         """Sums of both halves with their rounding errors, ``(2, classes, width)``."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from resque._arrays import as_labels
 from resque.data.dataset import Inputs, LabeledDataset
-from resque.errors import RepresentationError
+from resque.data.shards import Shard
+from resque.errors import RepresentationError, SettingError
 from resque.indices.profile import Origin, Profile, check_finite
 from resque.models.batchnorm import has_running_statistics
 from resque.models.channel_matching import ObservedChannels
@@ -34,6 +35,7 @@ def profile(
     preprocessing: str = "",
     *,
     on_batch: _OnBatch | None = None,
+    shard: tuple[int, int] | Shard | None = None,
 ) -> Profile:
     """Compute the profile of a dataset in a model's representation space, in one forward pass.
 
@@ -49,8 +51,12 @@ def profile(
         labels: ``"true"``, or ``"pseudo"`` for the model's own predictions instead of the loader's labels.
         preprocessing: Description of the preprocessing of the inputs; comparable profiles agree in it.
         on_batch: Called in the same pass with each batch's inputs of the head ``(n, d)``, logits and labels.
+        shard: Number from 1 and count of shards, to pass one part of a :class:`resque.LabeledDataset`; or the
+            :class:`resque.Shard` whose batches alone the loader yields. :func:`resque.merge` puts the
+            profiles of all shards together.
 
     Raises:
+        SettingError: There is no such shard, or the loader has no known number of samples.
         RepresentationError: NaN or infinity, labels that are not integers, or no batch.
         ModelError: The layer does not exist, a weight is not finite, or the model does not take the inputs.
 
@@ -64,14 +70,21 @@ def profile(
     check_labels(labels)
     check_weights(model)
     name = representation_layer(model, layer)
+    class_names = loader.class_names if labels == "true" and isinstance(loader, LabeledDataset) else ()
+    if isinstance(shard, tuple):
+        reduction = reduction or default_reduction(_dataset(loader).inputs, name)
+        shard = Shard.cut(_dataset(loader), *shard)
+        loader = _dataset(loader).batches(device=device_of(model), order=shard.rows)
     batches = iterate_batches(loader, device_of(model), labels == "true")
-    if (first := next(batches, None)) is None:
+    first = next(batches, None)
+    if first is None and not (shard is not None and len(shard) == 0):
         raise RepresentationError("the loader gave no batch: expected at least one")
-    reduction = reduction or default_reduction(first[0], name)
-    result = Profile(Origin(fingerprint(model), name, preprocessing, reduction), classes, labels)
+    reduction = reduction or ("flatten" if first is None else default_reduction(first[0], name))
+    result = Profile(Origin(fingerprint(model), name, preprocessing, reduction), classes, labels, shard)
+    result.class_names = class_names
+    if first is None:
+        return result
     also = [] if on_batch is None else [(PENULTIMATE, "mean")]
-    if labels == "true" and isinstance(loader, LabeledDataset):
-        result.class_names = loader.class_names
     channels = None if has_running_statistics(model) else ObservedChannels()
     hooks = nullcontext() if channels is None else channels.attached(model)
     with hooks, capture_features(model, name, reduction, also) as observe:
@@ -90,6 +103,15 @@ def profile(
     result.finish()
     result.channels = None if channels is None else channels.channels or None
     return result
+
+
+def _dataset(loader: Iterable[Any]) -> LabeledDataset:
+    if not isinstance(loader, LabeledDataset):
+        raise SettingError(
+            f"shard= cuts a dataset, and the loader is a {type(loader).__name__}: pass what resque.load_data returns, "
+            "or a resque.Shard with the batches of that shard alone"
+        )
+    return loader
 
 
 def default_reduction(inputs: Inputs, layer: str) -> str:

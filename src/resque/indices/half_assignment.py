@@ -19,6 +19,7 @@ class HalfAssigner:
 
     Args:
         count: Number of samples that came before.
+        swaps: Whether the offset is applied; a shard leaves that to the merge, as only the first has the first row.
 
     Example:
         >>> assigner = HalfAssigner()
@@ -28,9 +29,15 @@ class HalfAssigner:
         8
     """
 
-    def __init__(self, count: int = 0) -> None:
+    def __init__(self, count: int = 0, swaps: bool = True) -> None:
         self.count = count
+        self._swaps = swaps
         self._offset: Tensor | None = None
+
+    @property
+    def offset(self) -> bool:
+        """Whether the first row swaps the two halves; False before it."""
+        return self._offset is not None and bool(self._offset)
 
     def assign(self, rows: Tensor) -> Tensor:
         """Return the half, 0 or 1, of each of the next samples ``(n, width)``, n at least 1, as ``(n,)`` int64."""
@@ -40,7 +47,7 @@ class HalfAssigner:
         blocks = [_block_of_halves(block, rows.device) for block in range(first, last + 1)]
         halves = (blocks[0] if first == last else torch.cat(blocks))[self.count - first * _BLOCK :][: len(rows)]
         self.count += len(rows)
-        return halves ^ self._offset.to(rows.device)
+        return halves ^ self._offset.to(rows.device) if self._swaps else halves
 
 
 def assign_half(indices: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ noise floor and the bias correction need two independent sums. A hash of a sampl
 The profile of a network without batch normalization also keeps sums over the channels of its convolutions.
 """
 
+import dataclasses
 import functools
 import json
 import warnings
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from resque._arrays import as_labels, as_tensor
+from resque.data.shards import Shard
 from resque.errors import ProfileMismatchError, RepresentationError, ResqueWarning
 from resque.indices.angles import SplitHalves
 from resque.indices.class_sums import ClassSums, ScratchBuffer, declared_labels
@@ -27,7 +29,7 @@ from resque.indices.profile_file import channel_tensors, read_profile_file, take
 from resque.models.channel_matching import Channels, add_channels
 from resque.models.feature_extraction import reduce_features
 
-__all__ = ["Origin", "Profile", "check_comparable", "check_finite"]
+__all__ = ["Origin", "Profile", "check_comparable", "check_finite", "check_same_space", "check_whole"]
 
 _FEWEST_PRIVATE = 5
 
@@ -61,6 +63,7 @@ class Profile:
         origin: Where the representations come from; None for plain arrays.
         classes: Labels that may occur, or their number; None takes those that do.
         labels_from: ``"true"`` labels, or ``"pseudo"`` for the model's own predictions.
+        shard: Part of a dataset that is profiled; None for the whole.
 
     Attributes:
         channels: Convolution → sums over the channels of its output, to adapt the model to other data; None if they
@@ -81,16 +84,19 @@ class Profile:
         origin: Origin | None = None,
         classes: Sequence[int] | int | None = None,
         labels_from: str = "true",
+        shard: Shard | None = None,
     ) -> None:
         self.origin = origin or Origin()
         self.labels_from = labels_from
+        self.shard = shard
         self.channels: Channels | None = None
         self.class_names: tuple[str, ...] = ()
         self._declared = None if classes is None else declared_labels(classes)
-        self._table = ClassSums.zeros(torch.empty(0, dtype=torch.int64), width=0)
+        none = torch.empty(0, dtype=torch.int64)
+        self._table = ClassSums.zeros(none if self._declared is None else self._declared, width=0)
         self._known: set[int] = set()  # labels of the table, to compare with a batch's without waiting for a device
         self._scratch = ScratchBuffer()
-        self._assigner = HalfAssigner()
+        self._assigner = HalfAssigner() if shard is None else HalfAssigner(shard.start, swaps=False)
 
     @classmethod
     def from_sums(cls, table: ClassSums, origin: Origin | None = None, labels_from: str = "true") -> "Profile":
@@ -168,6 +174,16 @@ class Profile:
         """Check the sums and free the memory that only further batches would need."""
         self.check()
         self._scratch = ScratchBuffer()
+        if self.shard is not None and self.shard.start == 0:
+            self.shard = dataclasses.replace(self.shard, swap=self._assigner.offset)
+
+    def swap_halves(self) -> None:
+        """Exchange the two halves of every class; nothing else depends on which is the first."""
+        table = self._table
+        rounding = None if table.rounding is None else table.rounding.flip(0)
+        self._table = dataclasses.replace(
+            table, sums=table.sums.flip(0), counts=table.counts.flip(0), rounding=rounding
+        )
 
     def _table_for(self, labels: Tensor, rows: Tensor) -> ClassSums:
         """Return the table with room for a batch; with declared classes it never grows."""
@@ -281,7 +297,7 @@ class Profile:
         Warns:
             ResqueWarning: Some classes are exposed, see :attr:`exposed_classes`.
         """
-        if self.empty:
+        if self.empty and not (self.shard is not None and len(self.shard) == 0):
             raise RepresentationError("the profile is empty: update it with at least one batch before saving")
         self.check()
         table = {"labels": self._table.labels, "sums": self._table.half_sums, "counts": self._table.counts}
@@ -290,6 +306,7 @@ class Profile:
         metadata = {"labels_from": self.labels_from, "origin": json.dumps(vars(self.origin))}
         metadata["classes"] = "open" if self._declared is None else "declared"
         metadata |= {"class_names": json.dumps(self.class_names)} if self.class_names else {}
+        metadata |= {} if self.shard is None else {"shard": self.shard.to_json()}
         write_profile_file(path, tensors, metadata)
         if self.exposed_classes:
             few = f"classes of fewer than {_FEWEST_PRIVATE} samples: {', '.join(map(str, self.exposed_classes))}"
@@ -310,10 +327,35 @@ class Profile:
         profile._declared = table.labels if metadata.get("classes") == "declared" else None
         profile.channels = channels
         profile.class_names = tuple(json.loads(metadata.get("class_names", "[]")))
+        profile.shard = Shard.from_json(metadata["shard"]) if "shard" in metadata else None
         return profile
 
 
+def check_whole(profile: Profile, name: str = "a profile") -> None:
+    """Check that a profile is that of a whole dataset.
+
+    Raises:
+        ProfileMismatchError: It is that of a shard.
+    """
+    if profile.shard is not None:
+        raise ProfileMismatchError(
+            f"{name} is shard {profile.shard} of a profile; expected the whole: put the files of all "
+            f"{profile.shard.of} shards together with `resque merge FILES --out WHOLE`"
+        )
+
+
 def check_comparable(first: Profile, second: Profile) -> None:
+    """Check that two profiles are whole, and come from the same representation space.
+
+    Raises:
+        ProfileMismatchError: One is a shard, or see :func:`check_same_space`.
+    """
+    check_whole(first)
+    check_whole(second)
+    check_same_space(first, second)
+
+
+def check_same_space(first: Profile, second: Profile) -> None:
     """Check that two profiles come from the same representation space.
 
     Raises:

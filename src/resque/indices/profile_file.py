@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from resque._files import write_atomically
+from resque.data.shards import Shard
 from resque.errors import DataError
 from resque.indices.class_sums import HALVES
 from resque.models.channel_matching import Channels, ChannelSums
@@ -29,7 +30,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "labels_from": ("true", "pseudo", "mixed"),
     "classes": ("open", "declared", None),  # an early version wrote none
 }
-_METADATA = {"format", "origin", "checksum", "class_names", *_CHOICES}
+_METADATA = {"format", "origin", "checksum", "class_names", "shard", *_CHOICES}
 _ORIGIN = {"model", "layer", "preprocessing", "reduction"}
 _MOST_SAMPLES = 2**53
 _CHANNEL_SUMS, _CHANNEL_COUNT = "channel_sums:", "channel_count:"
@@ -143,14 +144,18 @@ def _problems(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Ite
         if name not in tensors or tensors[name].dtype != dtype:
             yield f"{name} is {tensors[name].dtype if name in tensors else 'missing'}, expected {dtype}"
     labels, sums, counts = (tensors[name] for name in _TENSORS)
-    if labels.ndim != 1 or not len(labels) or not bool((labels[1:] > labels[:-1]).all()):
+    shard = Shard.from_json(metadata["shard"]) if "shard" in metadata else None
+    empty = shard is not None and len(shard) == 0
+    if labels.ndim != 1 or not (len(labels) or empty) or not bool((labels[1:] > labels[:-1]).all()):
         yield "labels are not a list in ascending order"
-    if sums.ndim != 3 or sums.shape[:2] != (HALVES, len(labels)) or not sums.shape[2]:
+    if sums.ndim != 3 or sums.shape[:2] != (HALVES, len(labels)) or bool(sums.shape[2]) == empty:
         yield f"sums have the shape {tuple(sums.shape)}, expected ({HALVES}, {len(labels)}, width)"
     if counts.shape != (HALVES, len(labels)):
         yield f"counts have the shape {tuple(counts.shape)}, expected ({HALVES}, {len(labels)})"
-    if not bool((counts >= 0).all()) or not 1 <= float(counts.double().sum()) <= _MOST_SAMPLES:
+    if not bool((counts >= 0).all()) or not (empty or 1 <= float(counts.double().sum()) <= _MOST_SAMPLES):
         yield "counts are not numbers of samples, 0 or more and together at least 1"
+    if shard is not None and int(counts.sum()) != len(shard):
+        yield f"counts of {int(counts.sum())} samples, expected the {len(shard)} of shard {shard}"
     if not bool(torch.isfinite(sums).all()):
         yield "sums hold NaN or infinity"
     if bool(sums[counts == 0].any()):
@@ -174,6 +179,8 @@ def _problems_of_metadata(metadata: Mapping[str, str]) -> Iterator[str]:
     for name, choices in _CHOICES.items():
         if metadata.get(name) not in choices:
             yield f"{name} is {metadata.get(name)!r:.40}, expected one of {', '.join(filter(None, choices))}"
+    if "shard" in metadata and (problem := _problem_of_shard(metadata["shard"])):
+        yield f"shard is {metadata['shard']!r:.40}, {problem}"
     origin, names = (_from_json(metadata.get(name, empty)) for name, empty in (("origin", ""), ("class_names", "[]")))
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         yield f"class_names is {metadata.get('class_names')!r:.40}, expected a list of texts"
@@ -181,6 +188,14 @@ def _problems_of_metadata(metadata: Mapping[str, str]) -> Iterator[str]:
         yield f"origin is {metadata.get('origin')!r:.40}, expected the texts {', '.join(sorted(_ORIGIN))}"
     elif origin["reduction"] not in REDUCTIONS:
         yield f"the reduction of origin is {origin['reduction']!r:.40}, expected one of {', '.join(REDUCTIONS)}"
+
+
+def _problem_of_shard(text: str) -> str:
+    try:
+        Shard.from_json(text)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _from_json(text: str) -> Any:

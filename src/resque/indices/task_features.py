@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import functools
+import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from resque._processes import current_processes
 from resque.data.dataset import Inputs, LabeledDataset
+from resque.data.shards import Shard, shard_rows
 from resque.energy.clock import now, timed
 from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
@@ -21,6 +25,7 @@ from resque.indices.baselines.model_outputs import KNN_SAMPLES
 from resque.indices.clustering import check_clustering_options
 from resque.indices.compute_profile import default_reduction, profile
 from resque.indices.head_inputs import model_knn_accuracy
+from resque.indices.merging import merge
 from resque.indices.nearest_mean import NearestMeanAssignment
 from resque.indices.results import TaskIndex, TaskIndexOverhead
 from resque.indices.task import index_of_assignment, index_of_clustering
@@ -273,12 +278,14 @@ def _index_by_clustering(
     model: nn.Module, data: LabeledDataset, settings: TaskIndexSettings, on_progress: _OnProgress
 ) -> tuple[TaskIndex, float, float]:
     """Cluster the representations of all samples, in memory; return the index, the accuracy and the end of the pass."""
+    processes = current_processes()
+    own = len(data) if processes.shard is None else len(shard_rows(len(data), *processes.shard))
     rows, done, correct = np.empty((0, 0)), 0, 0
     with capture_features(model, settings.layer or "", settings.reduction or "") as observe:
         for inputs, labels in _batches(model, data, on_progress, "pass"):
             batch, logits = observe(inputs)
             if not done:
-                rows = allocate_rows(len(data), batch.shape[1])
+                rows = allocate_rows(own, batch.shape[1])
             rows[done : done + len(batch)] = batch.cpu().double().numpy()
             correct += int((logits.argmax(1) == labels).sum())
             done += len(batch)
@@ -290,9 +297,15 @@ def _index_by_clustering(
     def on_start(done: int, total: int) -> None:
         on_progress(done, total, "clustering")
 
-    index = index_of_clustering(
-        rows, data.labels.numpy(), settings.init, settings.reduction or "", settings.seed, settings.keep, on_start
-    )
+    def cluster(parts: list[tuple[np.ndarray, int]]) -> tuple[TaskIndex, int]:
+        filled = [rows for rows, _ in parts if len(rows)]
+        every = filled[0] if len(filled) == 1 else np.concatenate(filled)
+        index = index_of_clustering(
+            every, data.labels.numpy(), settings.init, settings.reduction or "", settings.seed, settings.keep, on_start
+        )
+        return index, sum(correct for _, correct in parts)
+
+    index, correct = processes.combine((rows, correct), cluster)
     return index, correct / len(data), end_of_pass
 
 
@@ -300,8 +313,12 @@ def _index_by_nearest_mean(
     model: nn.Module, data: LabeledDataset, settings: TaskIndexSettings, on_progress: _OnProgress
 ) -> tuple[TaskIndex, float, float]:
     """Compute class means in one pass, assign to the nearest in a second; return as :func:`_index_by_clustering`."""
+    processes = current_processes()
+    shard = None if processes.shard is None else Shard.cut(data, *processes.shard)
     batches = _batches(model, data, on_progress, "first pass")
-    class_sums = profile(model, batches, settings.layer, settings.reduction, classes=data.classes)
+    class_sums = profile(model, batches, settings.layer, settings.reduction, classes=data.classes, shard=shard)
+    if shard is not None:
+        class_sums = processes.combine(class_sums, merge)
     assignment = NearestMeanAssignment.to_profile(class_sums)
     correct = torch.zeros((), dtype=torch.int64, device=device_of(model))
     with capture_features(model, settings.layer or "", settings.reduction or "") as observe:
@@ -309,18 +326,23 @@ def _index_by_nearest_mean(
             batch, logits = observe(inputs)
             assignment.add(batch, labels)
             correct += (logits.argmax(1) == labels).sum()
-    return index_of_assignment(assignment, settings.reduction or ""), int(correct) / len(data), now(device_of(model))
+    assignment = processes.combine(assignment, lambda parts: functools.reduce(operator.add, parts))
+    right = processes.combine(int(correct), sum)
+    return index_of_assignment(assignment, settings.reduction or ""), right / len(data), now(device_of(model))
 
 
 def _batches(
     model: nn.Module, data: LabeledDataset, on_progress: _OnProgress, what: str
 ) -> Iterator[tuple[Inputs, Tensor]]:
-    """Yield the batches on the model's device and report progress."""
+    """Yield the batches of this process on the model's device and report progress."""
+    shard = current_processes().shard
+    rows = range(len(data)) if shard is None else shard_rows(len(data), *shard)
+    order = None if shard is None else torch.arange(rows.start, rows.stop)
     done = 0
-    for inputs, labels in data.batches(device=device_of(model)):
+    for inputs, labels in data.batches(device=device_of(model), order=order):
         yield inputs, labels
         done += len(labels)
-        on_progress(done, len(data), what)
+        on_progress(done, len(rows), what)
 
 
 def _free_bytes() -> int | None:

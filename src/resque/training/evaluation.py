@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resque._processes import ALONE, Processes
 from resque.data.dataset import LabeledDataset
 from resque.errors import DataError, DeviceMemoryError
 from resque.models.inference import device_of, eval_mode, forward
@@ -40,6 +41,14 @@ class Evaluation:
         self._loss = self._loss.to(logits.device) + F.cross_entropy(logits.float(), labels, reduction="sum").double()
         self._n += len(labels)
 
+    def __add__(self, other: "Evaluation") -> "Evaluation":
+        """Return the evaluation of both sets of samples."""
+        total = Evaluation()
+        total._correct = self._correct.cpu() + other._correct.cpu()
+        total._loss = self._loss.cpu() + other._loss.cpu()
+        total._n = self._n + other._n
+        return total
+
     def result(self) -> tuple[float, float]:
         """Return accuracy in [0, 1], and mean cross-entropy in nats."""
         return float(self._correct) / self._n, float(self._loss) / self._n
@@ -60,15 +69,24 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tupl
         >>> evaluate(nn.Identity(), [(100.0 * inputs, labels)])
         (1.0, 0.0)
     """
+    return _evaluation(model, batches).result()
+
+
+def _evaluation(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Evaluation:
     evaluation = Evaluation()
     with eval_mode(model):
         for inputs, labels in batches:
             evaluation.add(forward(model, inputs), labels)
-    return evaluation.result()
+    return evaluation
 
 
-def evaluate_dataset(model: nn.Module, data: LabeledDataset) -> tuple[float, float]:
+def evaluate_dataset(model: nn.Module, data: LabeledDataset, processes: Processes = ALONE) -> tuple[float, float]:
     """Compute accuracy and mean cross-entropy of a classifier on a dataset, see :func:`evaluate`.
+
+    Args:
+        model: Classifier, the same in all processes.
+        data: The dataset.
+        processes: Processes that share the pass; each gets the result for all samples.
 
     Example:
         >>> from resque.data.loading import load_data
@@ -77,7 +95,11 @@ def evaluate_dataset(model: nn.Module, data: LabeledDataset) -> tuple[float, flo
         >>> 0.0 <= accuracy <= 1.0 and loss > 0.0
         True
     """
-    return with_batches_that_fit(lambda size: evaluate(model, data.batches(size, device_of(model))))
+    order = None
+    if processes.count > 1:
+        order = torch.arange(len(data)).tensor_split(processes.count)[processes.rank]
+    own = with_batches_that_fit(lambda size: _evaluation(model, data.batches(size, device_of(model), order)))
+    return processes.combine(own, lambda parts: sum(parts, Evaluation())).result()
 
 
 def with_batches_that_fit(work: Callable[[int], Result]) -> Result:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from resque._processes import current_processes
 from resque.data.augmentation import build_augmentation
 from resque.data.dataset import LabeledDataset
 from resque.errors import DeviceMemoryError, ModelError, ResqueWarning
@@ -18,6 +19,7 @@ from resque.training.evaluation import evaluate_dataset
 from resque.training.finetuning import FineTuningScope
 from resque.training.head_features import FeatureCache
 from resque.training.job import steps_per_epoch
+from resque.training.parallel import differences, own_batch_size, own_rows, own_weight, share_buffers, share_gradients
 from resque.training.recipe import Recipe
 from resque.training.replay import count_replayed, epoch_order
 
@@ -29,6 +31,8 @@ class Trainer:
 
     A head that is trained alone, without augmentation, takes its inputs from a single pass over the data, which belongs
     to the first step; see :mod:`resque.training.head_features`. A trainer that is restored passes them once more.
+
+    Under torchrun all processes of the command take each step together, see :mod:`resque.training.parallel`.
 
     Args:
         model: Model to train, in place. Until :meth:`end` it may hold adapters and frozen parameters.
@@ -69,13 +73,16 @@ class Trainer:
         if recipe.precision == "bfloat16" and on_cpu and not torch.cpu._is_avx512_bf16_supported():
             message = "this processor has no bfloat16 instructions: float32 is many times faster here"
             warnings.warn(message, ResqueWarning, stacklevel=2)
-        self._network: Any = torch.compile(model) if recipe.compile else model
+        self._augment = build_augmentation(recipe.augmentation)
+        self._processes = current_processes()
+        self._batch_size = own_batch_size(recipe.batch_size, self._processes)
+        network = self._shared(model) if self._processes.count > 1 else model
+        self._network: Any = torch.compile(network) if recipe.compile else network
         self._optimizer = recipe.build_optimizer(model)
         self._schedule = recipe.build_schedule(self._optimizer)
         self._generator = torch.Generator().manual_seed(seed)
-        self._augment = build_augmentation(recipe.augmentation)
         self._cache: FeatureCache | None = None
-        if recipe.trains == "head" and self._augment is None:
+        if recipe.trains == "head" and self._augment is None and self._processes.count == 1:
             cache = FeatureCache(model, self._passed)
             self._cache = cache if cache.allows(self._data) else None
         self._is_prepared = False
@@ -87,7 +94,7 @@ class Trainer:
     @property
     def steps_per_block(self) -> int:
         """Number of steps whose samples are augmented together, at the first of them."""
-        batches = self._data.batches_per_block(self._recipe.batch_size) if self._augment else 1
+        batches = self._data.batches_per_block(self._batch_size) if self._augment else 1
         return min(batches, self.steps_per_epoch)
 
     @property
@@ -113,7 +120,7 @@ class Trainer:
                 self._begin_epoch(epoch_order(len(self._data), self._new, self._recipe.replay, self._generator))
             inputs, labels = self._next_batch()
             self._optimizer.zero_grad(set_to_none=True)
-            self.forward_and_backward(inputs, labels)
+            self.forward_and_backward(inputs, labels, self._weight())
             self.cost_tracker.after_backward()
             self._optimizer.step()
         except RuntimeError as error:
@@ -155,21 +162,24 @@ class Trainer:
     def evaluate(self, test: LabeledDataset) -> tuple[float, float]:
         """Compute accuracy and mean cross-entropy on test data; a head alone takes their inputs of the head."""
         if self._cache is None:
-            return evaluate_dataset(self._model, test)
+            self._share_buffers()
+            return evaluate_dataset(self._model, test, self._processes)
         if self._tested is None or self._tested[0] is not test:
             plain = FeatureCache(self._model)
             self._tested = test, plain.dataset(test) if plain.allows(test) else None
         features = self._tested[1]
         return evaluate_dataset(self._model, test) if features is None else evaluate_dataset(self._cache.head, features)
 
-    def forward_and_backward(self, inputs: Any, labels: Tensor) -> None:
-        """Compute the gradient of the mean cross-entropy of a batch."""
+    def forward_and_backward(self, inputs: Any, labels: Tensor, weight: float = 1.0) -> None:
+        """Compute the gradient of the mean cross-entropy of a batch, times a weight."""
         with torch.enable_grad():  # the caller may have switched gradients off
-            torch.autograd.backward(self._loss(inputs, labels))
+            loss = self._loss(inputs, labels)
+            torch.autograd.backward(loss if weight == 1.0 else weight * loss)
 
     def end(self) -> None:
         """Restore a plain model: adapters merged, gradients required as before, contiguous memory format."""
         self.scope.end()
+        self._share_buffers()
         if self._channels_last:
             self._model.to(memory_format=torch.contiguous_format)
 
@@ -218,7 +228,29 @@ class Trainer:
         if self.passes_once:  # features are small, and one selection costs less than one for each step
             yield from self._data.take(rows).batches(self._recipe.batch_size, self._device)
         else:
-            yield from self._data.batches(self._recipe.batch_size, self._device, rows, self._augment)
+            if self._processes.count > 1:
+                rows = own_rows(rows, self._recipe.batch_size, self._processes)
+            yield from self._data.batches(self._batch_size, self._device, rows, self._augment)
+
+    def _weight(self) -> float:
+        """Return the weight of this process's part of the next batch."""
+        if self._processes.count == 1 or self._order is None:
+            return 1.0
+        done = self.step_count % self.steps_per_epoch * self._recipe.batch_size
+        return own_weight(min(self._recipe.batch_size, len(self._order) - done), self._processes)
+
+    def _share_buffers(self) -> None:
+        if self._processes.count > 1:
+            share_buffers(self._model, self._processes)
+
+    def _shared(self, model: nn.Module) -> nn.Module:
+        """Return the model as all processes train it together; each draws its own random numbers from here on."""
+        network = share_gradients(model, next(self._data.batches(2, self._device)), self._processes)
+        torch.manual_seed(torch.initial_seed() + self._processes.rank)
+        if reason := differences(model, self._augment is not None):
+            message = f"the learning curve of {self._processes.count} processes is not that of one: {reason}"
+            warnings.warn(message, ResqueWarning, stacklevel=3)
+        return network
 
     def _next_batch(self) -> tuple[Any, Tensor]:
         if self._augment is not None and self.step_count % self.steps_per_epoch % self.steps_per_block == 0:

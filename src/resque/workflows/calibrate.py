@@ -31,7 +31,8 @@ from resque.workflows.calibration_plan import CalibrationPlan, plan_calibration
 from resque.workflows.calibration_request import UPDATES, CalibrationRequest
 from resque.workflows.calibration_runs import CalibrationRunner
 from resque.workflows.forecast import LEDGER
-from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+from resque.workflows.inputs import InputLoader, ModelOptions
+from resque.workflows.requested_job import load_recipe
 from resque.workflows.update import CHECKPOINTS
 
 __all__ = ["Calibration", "calibrate"]

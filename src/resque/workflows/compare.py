@@ -31,8 +31,9 @@ from resque.workflows.candidates import Candidate, as_candidates
 from resque.workflows.comparing import Comparing
 from resque.workflows.comparison_cache import ComparisonCache
 from resque.workflows.forecast import LEDGER
-from resque.workflows.inputs import ModelOptions, is_profile, load_recipe
+from resque.workflows.inputs import ModelOptions, is_profile
 from resque.workflows.keeping import check_fields
+from resque.workflows.requested_job import load_recipe
 from resque.workflows.sampling import check_precision
 from resque.workflows.sources import OneNetwork, Question, Source
 

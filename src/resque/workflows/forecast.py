@@ -31,10 +31,11 @@ from resque.training.finetuning import STATISTICS
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK
 from resque.training.recipe import Recipe
-from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+from resque.workflows.inputs import InputLoader, ModelOptions
 from resque.workflows.keeping import check_fields
 from resque.workflows.passes import Passes
 from resque.workflows.pilots import keep_pilot, parse_pilot
+from resque.workflows.requested_job import load_recipe
 from resque.workflows.sampling import check_precision
 
 __all__ = ["forecast"]

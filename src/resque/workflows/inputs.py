@@ -15,25 +15,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from resque._processes import current_processes
 from resque.data.class_names import number_as, warn_of_numbering
 from resque.data.dataset import BATCH, LabeledDataset
 from resque.data.loading import check_classes, load_data
 from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization
+from resque.data.shards import Shard
 from resque.energy.meters import EnergyMeter
 from resque.errors import DataError, ModelError, SettingError
-from resque.indices.compute_profile import profile
-from resque.indices.profile import Profile
+from resque.indices.compute_profile import default_reduction, profile
+from resque.indices.merging import merge
+from resque.indices.profile import Profile, check_whole
 from resque.indices.task_features import TaskIndexSettings, task_features
-from resque.ledger.serialization import from_dict_strict
 from resque.models.class_names import class_names_of
 from resque.models.inference import device_of
+from resque.models.layers import representation_layer
 from resque.models.loading import fresh_model, load_model, move_to_device, usable_device
 from resque.models.registry import build_model, has_random_weights, preprocessing_for
 from resque.models.weights import fingerprint, read_class_names
 from resque.training.finetuning import SCALES, STATISTICS
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK
-from resque.training.recipe import Recipe, named_recipe
+from resque.training.recipe import Recipe
 from resque.workflows.keeping import check_fields
 
 if TYPE_CHECKING:
@@ -230,7 +233,13 @@ class InputLoader:
         return self.profile(network, data, layer, reduction)
 
     def profile(
-        self, network: nn.Module, data: LabeledDataset, layer: str | None, reduction: str | None, labels: str = "true"
+        self,
+        network: nn.Module,
+        data: LabeledDataset,
+        layer: str | None,
+        reduction: str | None,
+        labels: str = "true",
+        shard: tuple[int, int] | None = None,
     ) -> Profile:
         """Compute the profile of a dataset in one pass.
 
@@ -240,20 +249,28 @@ class InputLoader:
             layer: Module name; None takes the paper's layer.
             reduction: How a representation is flattened.
             labels: ``"true"``, or ``"pseudo"`` for the model's own predictions.
+            shard: Number and count of shards, to pass one alone; None passes all samples, in all processes together.
         """
+        processes = current_processes()
+        if shard is None and processes.shard is not None:
+            own = self.profile(network, data, layer, reduction, labels, processes.shard)
+            return processes.combine(own, merge)
         if labels == "true" and not data.labeled:
             raise DataError(f"{data.name} has no labels: use the model's own predictions, --labels pseudo")
         data = self.numbered(data) if labels == "true" else data
-        total = -(-len(data) // BATCH)
+        part = None if shard is None else Shard.cut(data, *shard)
+        reduction = reduction or default_reduction(data.inputs, representation_layer(network, layer))
+        passed = data if part is None else data.take(part.rows)
+        total = -(-len(passed) // BATCH)
         with self.options.show_progress(f"passing {data.name}") as show:
 
             def batches() -> Iterator[Any]:
-                for done, batch in enumerate(data.batches(device=device_of(network))):
+                for done, batch in enumerate(passed.batches(device=device_of(network))):
                     show(done, total, "")
                     yield batch
 
             classes = data.classes if labels == "true" else None
-            found = profile(network, batches(), layer, reduction, classes, labels, data.preprocessing)
+            found = profile(network, batches(), layer, reduction, classes, labels, data.preprocessing, shard=part)
         found.class_names = data.class_names if labels == "true" else ()
         return found
 
@@ -359,29 +376,9 @@ def is_profile(original: Any) -> bool:
     return isinstance(original, Profile)
 
 
-def load_recipe(
-    recipe: str | Recipe | None, evaluate_every: int | None = None, max_epochs: int | None = None
-) -> Recipe:
-    """Return a recipe from its specification or object; settings that are given go before the recipe's."""
-    if not isinstance(recipe, str | Recipe | None):
-        raise SettingError(f"recipe is a {type(recipe).__name__}; expected a Recipe, or a name: 'retrain-adam'")
-    if isinstance(recipe, Recipe):
-        recipe = _checked_recipe(recipe)
-        given: dict[str, Any] = {"evaluate_every": evaluate_every, "max_epochs": max_epochs}
-        return dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
-    return named_recipe(recipe or "retrain-adam", evaluate_every, max_epochs)
-
-
-def _checked_recipe(recipe: Recipe) -> Recipe:
-    """Return a recipe with plain values; raise SettingError for a setting of another type."""
-    try:
-        return from_dict_strict(Recipe, check_fields({"recipe": recipe})["recipe"])
-    except ValueError as error:
-        raise SettingError(f"recipe: {error}") from error
-
-
 def _of_layer(found: Profile, name: str, layer: str | None, reduction: str | None) -> Profile:
     """Return a profile; raise DataError if it is of another layer or reduction than those that are asked for."""
+    check_whole(found, name)
     for option, asked, own in (("layer", layer, found.origin.layer), ("reduction", reduction, found.origin.reduction)):
         if asked not in (None, own):
             raise DataError(f"{name} is of {option} {own}, not {asked}: leave --{option} out, or profile anew")

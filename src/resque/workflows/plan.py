@@ -29,7 +29,8 @@ from resque.training.evaluation import check_data_fits_model, evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.recipe import Recipe
 from resque.workflows.forecast import LEDGER, forecast
-from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+from resque.workflows.inputs import InputLoader, ModelOptions
+from resque.workflows.requested_job import load_recipe
 
 __all__ = ["parse_batches", "plan"]
 

@@ -1,16 +1,18 @@
-"""The job of an update: what was asked for, and what its forecast says."""
+"""The job of an update and its recipe: what was asked for, and what its forecast says."""
 
 import dataclasses
 from typing import Any
 
+from resque.errors import SettingError
 from resque.ledger.records import Forecast
-from resque.ledger.serialization import from_dict
+from resque.ledger.serialization import from_dict, from_dict_strict
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK
-from resque.training.recipe import Recipe
-from resque.workflows.inputs import InputLoader, load_recipe
+from resque.training.recipe import Recipe, named_recipe
+from resque.workflows.inputs import InputLoader
+from resque.workflows.keeping import check_fields
 
-__all__ = ["requested_job"]
+__all__ = ["load_recipe", "requested_job"]
 
 
 def requested_job(request: Any, loader: InputLoader, forecast: Forecast | None) -> RetrainingJob:
@@ -38,3 +40,24 @@ def requested_job(request: Any, loader: InputLoader, forecast: Forecast | None) 
         seed=seed,
     )
     return dataclasses.replace(job, shift_type=shift_type)
+
+
+def load_recipe(
+    recipe: str | Recipe | None, evaluate_every: int | None = None, max_epochs: int | None = None
+) -> Recipe:
+    """Return a recipe from its specification or object; settings that are given go before the recipe's."""
+    if not isinstance(recipe, str | Recipe | None):
+        raise SettingError(f"recipe is a {type(recipe).__name__}; expected a Recipe, or a name: 'retrain-adam'")
+    if isinstance(recipe, Recipe):
+        recipe = _checked_recipe(recipe)
+        given: dict[str, Any] = {"evaluate_every": evaluate_every, "max_epochs": max_epochs}
+        return dataclasses.replace(recipe, **{name: value for name, value in given.items() if value is not None})
+    return named_recipe(recipe or "retrain-adam", evaluate_every, max_epochs)
+
+
+def _checked_recipe(recipe: Recipe) -> Recipe:
+    """Return a recipe with plain values; raise SettingError for a setting of another type."""
+    try:
+        return from_dict_strict(Recipe, check_fields({"recipe": recipe})["recipe"])
+    except ValueError as error:
+        raise SettingError(f"recipe: {error}") from error

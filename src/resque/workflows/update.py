@@ -37,10 +37,10 @@ from resque.workflows.artifacts import Lineage, check_new_folder, create_folder,
 from resque.workflows.budgets import RunLimits, forecast_first
 from resque.workflows.forecast import LEDGER
 from resque.workflows.forecast import forecast as forecast_update
-from resque.workflows.inputs import InputLoader, ModelOptions, load_recipe
+from resque.workflows.inputs import InputLoader, ModelOptions
 from resque.workflows.keeping import check_fields, keep_update
 from resque.workflows.pilots import check_pilot, kept_pilot
-from resque.workflows.requested_job import requested_job
+from resque.workflows.requested_job import load_recipe, requested_job
 from resque.workflows.resuming import RunIdentity
 
 __all__ = ["CHECKPOINTS", "UPDATES", "UpdateRequest", "update"]

@@ -1,0 +1,66 @@
+"""Shards on the command line: merged into one profile, and refused where a whole is needed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from resque.indices.profile import Profile
+
+NET = "--model resque.networks:small_cnn"
+DATA = "digits@16px@train"
+PROFILE = f"profile {NET} --data {DATA}"
+
+
+@pytest.fixture
+def whole(cli):
+    assert cli(f"{PROFILE} --out whole.safetensors")[0] == 0
+    return Profile.load("whole.safetensors")
+
+
+def test_shards_of_several_commands_merge_into_the_profile_of_one(cli, whole):
+    for number in (1, 2, 3):
+        code, out, _ = cli(f"{PROFILE} --shard {number}/3 --out part-{number}.safetensors --json")
+        shown = json.loads(out)
+        assert (code, shown["shard"], shown["n_of_all_shards"]) == (0, f"{number}/3", whole.n)
+    code, out, _ = cli("merge part-2.safetensors part-3.safetensors part-1.safetensors --out merged.safetensors --json")
+    assert code == 0
+    assert (json.loads(out)["n"], "shard" in json.loads(out)) == (whole.n, False)
+    merged = Profile.load("merged.safetensors")
+    assert (merged.origin, merged.counts) == (whole.origin, whole.counts)
+    for label, halves in whole.split_halves.items():
+        assert np.allclose(merged.split_halves[label].sums, halves.sums, rtol=1e-12, atol=1e-12)
+        assert merged.split_halves[label].counts == halves.counts
+
+
+NEEDS_WHOLE = [
+    f"dist {NET} --original part.safetensors --shifted {DATA}",
+    f"explain {NET} --original part.safetensors --shifted {DATA}",
+    f"forecast {NET} --original part.safetensors --shifted {DATA} --test digits@16px@test --target-accuracy 0.5",
+    f"compare {NET} --original part.safetensors --shifted {DATA} --test digits@16px@test --target-accuracy 0.5",
+    f"retrain {NET} --original part.safetensors --train {DATA} --test digits@16px@test --target-accuracy 0.5",
+]
+
+
+@pytest.mark.parametrize("line", NEEDS_WHOLE, ids=lambda line: line.split()[0])
+def test_a_shard_where_a_whole_profile_is_needed_is_refused_with_the_way_out(cli, line):
+    assert cli(f"{PROFILE} --shard 1/3 --out part.safetensors")[0] == 0
+    code, out, err = cli(line)
+    assert (code, out) == (1, "")
+    (said,) = [row for row in err.splitlines() if row.startswith("resque:")]
+    assert "part.safetensors is shard 1/3 of a profile" in said
+    assert "`resque merge FILES --out WHOLE`" in said
+
+
+def test_a_merge_that_fails_writes_nothing(cli, folder):
+    for number in (1, 3):
+        assert cli(f"{PROFILE} --shard {number}/3 --out part-{number}.safetensors")[0] == 0
+    code, out, err = cli("merge part-1.safetensors part-3.safetensors --out merged.safetensors")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "1 of 3 shards is missing: run `resque profile --shard` for 2/3" in err
+    assert not (folder / "merged.safetensors").exists()
+
+
+def test_a_shard_that_is_none_is_refused_before_anything_is_read(cli):
+    code, out, err = cli(f"{PROFILE.replace('digits', 'npz:none')} --shard 0/3 --out part.safetensors")
+    assert (code, out, err) == (1, "", "resque: shard 0/3: expected i/n with i from 1 to n, as 1/8\n")

@@ -1,0 +1,167 @@
+"""Commands in several processes, as torchrun starts them: the numbers of one process, printed and written once.
+
+Most run without torchrun itself, whose start takes seconds: two commands get the environment that it gives.
+"""
+
+import dataclasses
+import json
+import socket
+
+import numpy as np
+import pytest
+
+from doubles import shell
+from resque.indices.profile import Profile
+
+NET = "--model resque.networks:small_cnn"
+OLD, NEW = "digits@16px@train", "digits@16px@test+gaussian:3"
+DIST = f"dist {NET} --original {OLD} --shifted {NEW}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Ended:
+    """How one process ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self):
+        """Error lines of resque."""
+        return [line for line in self.err.splitlines() if line.startswith("resque:")]
+
+
+@pytest.fixture
+def processes(warm_shell, folder):
+    """Run a command in several processes: how each ended."""
+
+    def call(*lines: str, nodes: int = 1) -> list[Ended]:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        count = len(lines)
+        shared = {"TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        script = []
+        for rank, line in enumerate(lines):
+            each = {**shared, "RANK": rank, "LOCAL_RANK": rank % (count // nodes)}
+            given = " ".join(f"{name}={value}" for name, value in each.items())
+            script.append(
+                f"(code=0; {given} resque {line} > out-{rank} 2> err-{rank} || code=$?; echo $code > code-{rank}) &"
+            )
+        warm_shell("\n".join([*script, "wait"]), folder)
+        read = [[(folder / f"{what}-{rank}").read_text() for what in ("code", "out", "err")] for rank in range(count)]
+        return [Ended(int(code), out, err) for code, out, err in read]
+
+    return call
+
+
+def rounded(text):
+    """JSON whose numbers have nine digits."""
+    return json.loads(text, parse_float=lambda number: f"{float(number):.9g}")
+
+
+def assert_silent(others):
+    assert [(each.out, each.err) for each in others] == [("", "")] * len(others)
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])  # 7 processes for 5 batches: two have no sample
+def test_profile_of_several_processes_is_that_of_one(processes, cli, count):
+    assert cli(f"profile {NET} --data {OLD} --out whole.safetensors")[0] == 0
+    first, *others = processes(*[f"profile {NET} --data {OLD} --out p.safetensors --json"] * count)
+    whole, found = Profile.load("whole.safetensors"), Profile.load("p.safetensors")
+    assert (first.code, json.loads(first.out)["n"], [each.code for each in others]) == (0, whole.n, [0] * (count - 1))
+    assert_silent(others)
+    assert (found.origin, found.counts, found.shard) == (whole.origin, whole.counts, None)
+    for label, halves in whole.split_halves.items():
+        assert found.split_halves[label].counts == halves.counts
+        assert np.allclose(found.split_halves[label].sums, halves.sums, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", ["", "--debias --labels pseudo --undefined skip"])
+def test_index_of_several_processes_is_that_of_one(processes, cli, options):
+    _, alone, _ = cli(f"{DIST} {options} --json")
+    first, second = processes(*[f"{DIST} {options} --json"] * 2)
+    assert (first.code, second.code) == (0, 0)
+    assert_silent([second])
+    assert rounded(first.out) == rounded(alone)
+
+
+SMOOTH = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.GELU(), nn.Flatten(), nn.Linear(196, 10))
+"""
+TASK = f"task --model net.py:build --data {OLD} --recipe retrain-adam,batch_size=50 --warmup-steps 6"
+
+
+@pytest.mark.parametrize("options", ["", "--no-lloyd"])
+def test_task_of_several_processes_is_that_of_one(processes, cli, folder, options):
+    (folder / "net.py").write_text(SMOOTH)
+    _, alone, _ = cli(f"{TASK} {options} --json")
+    first, *others = processes(*[f"{TASK} {options} --json"] * 3)
+    assert_silent(others)
+    one, several = json.loads(alone), json.loads(first.out)
+    assert several["value"] == pytest.approx(one["value"], abs=0.02)  # float32 in the warm-up moves a sample or two
+    assert several["overhead"]["accuracy"] == pytest.approx(one["overhead"]["accuracy"], abs=0.003)
+    same = ("unit", "init", "lloyd", "reduction", "n", "classes", "layer")
+    assert [several[name] for name in same] == [one[name] for name in same]
+    assert several["overhead"]["steps"] == one["overhead"]["steps"]
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_energy_is_metered_once_a_node_and_summed(processes, folder, nodes):
+    (folder / "net.py").write_text(SMOOTH)
+    first, *_ = processes(*[f"{TASK} --no-lloyd --json"] * 2, nodes=nodes)
+    reading = json.loads(first.out)["overhead"]["energy"]
+    assert reading["meter"].endswith(", 2 nodes" if nodes == 2 else ("machine, 1 s", "clock only"))
+
+
+def test_batch_smaller_than_the_processes_is_refused(processes, folder):
+    (folder / "net.py").write_text(SMOOTH)
+    ended = processes(*[TASK.replace("batch_size=50", "batch_size=2")] * 3)
+    (said,) = [line for each in ended for line in each.lines]
+    assert "batch_size=2 of the recipe is that of all 3 processes together; expected at least 3" in said
+
+
+BROKEN = f"{DIST} --layer none"
+
+
+@pytest.mark.parametrize("failing", [(0,), (1, 2), (0, 1, 2)])
+def test_error_of_some_processes_ends_all_with_one_line(processes, failing):
+    ended = processes(*(BROKEN if rank in failing else DIST for rank in range(3)))
+    assert all(each.code == 1 for each in ended)
+    (said,) = [line for each in ended for line in each.lines]
+    assert "'none'" in said
+    assert not any(each.out for each in ended)
+
+
+@pytest.mark.parametrize("line", ["calibrate --data digits", "compare", "ledger list", "merge a"])
+def test_what_needs_one_process_is_refused_in_one_line(processes, line):
+    first, second = processes(line, line)
+    assert (first.code, second.code, first.out + second.out) == (1, 1, "")
+    (said,) = first.lines + second.lines
+    assert said.startswith(f"resque: resque {line.split()[0]} runs in one process, and torchrun started 2: leave")
+
+
+def test_usage_error_is_printed_once(processes):
+    first, second = processes("dist --wrong", "dist --wrong")
+    assert (first.code, second.code, second.err) == (2, 2, "")
+    assert "--wrong" in first.err
+
+
+def test_shard_and_torchrun_are_not_taken_together(processes):
+    first, second = processes(*[f"profile {NET} --data {OLD} --shard 1/2 --out p.safetensors"] * 2)
+    (said,) = first.lines + second.lines
+    assert "--shard is for one process" in said
+
+
+def test_process_alone_takes_any_command(processes):
+    (alone,) = processes("merge none.safetensors --out p.safetensors")
+    assert alone.lines == ["resque: no such profile: none.safetensors; make one with `resque profile`"]
+
+
+def test_torchrun_itself_starts_a_command(folder, cli):
+    _, alone, _ = cli(f"{DIST} --json")
+    done = shell(f"python -m torch.distributed.run --nproc-per-node 2 -m resque {DIST} --json", folder)
+    assert (done.returncode, rounded(done.stdout)) == (0, rounded(alone))
