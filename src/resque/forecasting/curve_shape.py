@@ -92,9 +92,7 @@ class FittedCurves:
         parameters, hessians = (np.stack(each)[best, np.arange(len(best))] for each in zip(*fits, strict=True))
         return parameters, hessians
 
-    def _descend(
-        self, start: np.ndarray, means: np.ndarray, precisions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _descend(self, start: np.ndarray, means: np.ndarray, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Fit each curve from one start by damped Gauss-Newton; a curve is done once a step hardly moves it."""
         parameters, damping = start.copy(), np.full(len(start), 1e-2)
         loss, left = self._loss(parameters, means, precisions), np.arange(len(start))
