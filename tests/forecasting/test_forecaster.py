@@ -15,8 +15,10 @@ from resque.ledger.records import COSTS, Features
 
 
 def test_runs_that_went_alike_are_forecast_for_every_cost(job):
-    """All went from .5 to .9 in 250 steps, and passed it between the evaluations at 188 and 250."""
+    """All went from .5 to .9 in 250 steps, more and more slowly, and passed it between 188 and 250."""
     updates = [synthetic_update(f"u{i}", index=0.5, steps=250, shift_type=f"k{i % 4}") for i in range(24)]
+    slowing = (0.5, 0.8, 0.861, 0.886, 0.9)
+    updates = [dataclasses.replace(u, curve=dataclasses.replace(u.curve, accuracy=slowing)) for u in updates]
     forecast = forecast_for(updates, job, accuracy=0.5)
     steps = forecast.estimates["steps"].value
     assert 150 < steps < 300
@@ -38,7 +40,7 @@ def test_slower_runs_cost_more_and_lower_accuracies_are_missed(job):
     assert quick.predictor == "learning curves, adapted refit"
     chances = [
         forecast_for(runs(30), job, scores={"adapted refit": refit}).probability_reached
-        for refit in (0.8, 0.86, 0.9, 0.94, 0.97)
+        for refit in (0.8, 0.86, 0.9, 0.94)
     ]
     assert chances == sorted(chances)
     assert chances[0] < 0.2 < 0.8 < chances[-1]

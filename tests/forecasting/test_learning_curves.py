@@ -18,6 +18,7 @@ from resque.forecasting.curve_shape import (
     FittedCurves,
     accuracy_and_jacobian,
     accuracy_at,
+    noise_factor,
     thinned,
 )
 from resque.forecasting.learning_curves import CurveModel, CurvePrediction
@@ -54,6 +55,65 @@ def test_derivatives_equal_finite_differences(theta, start, steps):
         assert jacobian[0, :, place] == pytest.approx((up - down)[0] / 2e-5, abs=1e-6)
 
 
+@given(
+    st.lists(st.floats(-8.0, 8.0), min_size=4, max_size=4),
+    st.floats(0.0, 0.99),
+    st.lists(st.floats(1.0, 1e7), min_size=2, max_size=6),
+)
+def test_shape_rises_from_the_start_to_at_most_one(theta, start, steps):
+    values = accuracy_at(np.array([theta]), np.sort(np.array(steps)), start)[0]
+    assert (values >= start - 1e-9).all()
+    assert (values <= 1.0 + 1e-12).all()
+    assert (np.diff(values) >= -1e-9).all()
+
+
+def test_error_that_is_left_falls_as_a_power_of_the_steps():
+    theta = np.array([[0.5, math.log(10.0), 3.0, math.log(0.2)]])
+    level = 0.3 + 0.7 / (1 + math.exp(-0.5))
+    late = np.array([1e5, 1e7])
+    assert 1.0 - accuracy_at(theta, late, 0.3)[0] == pytest.approx((1 - level) * (1 + late / 10.0) ** -0.2, rel=1e-6)
+
+
+@pytest.mark.parametrize("pace", [20, 200, 1000])
+@pytest.mark.parametrize("slope", [0.0, 0.05, 0.4])
+def test_curves_that_rise_late_are_fitted_as_well_as_early_ones(pace, slope):
+    """From the usual start alone, the fit of a late rise ends at a curve that is nearly flat at first."""
+    theta = np.array([[1.0, math.log(pace), 1.2, math.log(slope + 1e-3)]])
+    steps = tuple(sorted({round(1.35**k) for k in range(26)}))
+    accuracy = tuple(accuracy_at(theta, np.array(steps, dtype=float), 0.1)[0])
+    model = CurveModel([CurveExample(steps, accuracy, 0.1, shift_type=k) for k in range(6)])
+    precision = np.linalg.inv(model._covariance)[None]
+    found, _ = FittedCurves([model.examples[0]]).fit([model._offset[None]], model._offset[None], precision)
+    assert accuracy_at(found, np.array(steps, dtype=float), 0.1)[0] == pytest.approx(np.array(accuracy), abs=0.02)
+
+
+def test_early_evaluations_count_less_for_what_comes_next(monkeypatch):
+    """A jump at the first evaluations, which the shape cannot follow, moves the forecast by less than without it."""
+    model = CurveModel([curve(pace, noise=0.005, seed=k) for k, pace in enumerate((8, 12, 20, 35, 60, 100, 170, 300))])
+    plain = begun(curve(40, noise=0.005, seed=7), 100)
+    raised = (*(each + 0.1 for each in plain.accuracy[:2]), *plain.accuracy[2:])
+
+    def moved(discount):
+        monkeypatch.setattr(learning_curves, "_DISCOUNT", discount)
+        curves = plain, dataclasses.replace(plain, accuracy=raised)
+        return abs(math.log(math.prod(
+            model.predict(each, range(101, 3000)).median_if_reached(0.86) ** sign
+            for each, sign in zip(curves, (1, -1), strict=True)
+        )))  # fmt: skip
+
+    assert moved(1.0) < 0.7 * moved(0.0)
+
+
+@given(st.lists(st.integers(1, 5000), min_size=1, max_size=8, unique=True), st.floats(0.001, 0.05), st.floats(0.0, 2.0))
+def test_noise_grows_with_the_log_steps_before_the_last_evaluation(steps, noise, discount):
+    steps = np.sort(np.array(steps, dtype=float))
+    factor = noise_factor(steps, noise, discount)
+    walk = DRIFT**2 * np.minimum.outer(np.log1p(steps), np.log1p(steps))
+    deviations = np.sqrt(np.diag(factor @ factor.T - walk))
+    expected = curve_shape._MISFIT * noise * (1.0 + discount * np.log(steps[-1] / steps))
+    assert deviations == pytest.approx(expected, rel=1e-6)
+
+
 def test_fit_equals_a_general_optimizer():
     examples = [curve(pace, level, slope=slope, noise=0.01, seed=seed) for seed, (pace, level, slope) in enumerate(
         [(5, 0.9, 0.0), (40, 0.8, 0.01), (300, 0.95, 0.0), (20, 0.6, 0.02)]
@@ -61,7 +121,7 @@ def test_fit_equals_a_general_optimizer():
     mean, precision = learning_curves._START, np.diag(learning_curves._START_DEVIATIONS**-2.0)
     curves = FittedCurves(examples)
     tiled = np.tile(mean, (len(examples), 1))
-    found, _ = curves.fit(tiled, tiled, np.tile(precision, (len(examples), 1, 1)))
+    found, _ = curves.fit([tiled], tiled, np.tile(precision, (len(examples), 1, 1)))
     for example, ours in zip(examples, found, strict=True):
         alone = FittedCurves([example])
 
@@ -77,9 +137,9 @@ def test_a_curve_is_fitted_the_same_alone_and_beside_others(curves):
     examples = [begun(curve(pace, level, noise=0.01, seed=n), STEPS[n]) for pace, level, n in curves]
     means = np.tile(learning_curves._START, (len(examples), 1))
     precisions = np.tile(np.diag(learning_curves._START_DEVIATIONS**-2.0), (len(examples), 1, 1))
-    together, hessians = FittedCurves(examples).fit(means, means, precisions)
+    together, hessians = FittedCurves(examples).fit([means], means, precisions)
     for place, example in enumerate(examples):
-        alone, hessian = FittedCurves([example]).fit(means[:1], means[:1], precisions[:1])
+        alone, hessian = FittedCurves([example]).fit([means[:1]], means[:1], precisions[:1])
         assert alone[0] == pytest.approx(together[place], abs=1e-5)
         assert hessian[0] == pytest.approx(hessians[place], rel=1e-3)
 
@@ -96,7 +156,8 @@ def test_posterior_is_importance_sampling_by_its_formulas(seen):
     center, spread = mean, covariance
     if seen:
         precision = np.linalg.inv(covariance)
-        (center,), (hessian,) = FittedCurves([query], noise).fit(mean[None], mean[None], precision[None])
+        starts = [mean[None], *(mean + learning_curves._OTHER_STARTS[:, None])]
+        (center,), (hessian,) = FittedCurves([query], noise, 1.0).fit(starts, mean[None], precision[None])
         spread = np.linalg.inv(hessian)
     logs = stats.multivariate_t(mean, covariance, df=5).logpdf(parameters)
     logs = logs - stats.multivariate_t(center, 1.1**2 * spread, df=5).logpdf(parameters)
@@ -104,7 +165,8 @@ def test_posterior_is_importance_sampling_by_its_formulas(seen):
     if seen:
         growth = np.log1p(np.array(query.steps, dtype=float))
         walk = DRIFT**2 * np.minimum.outer(growth, growth)
-        whole = walk + (curve_shape._MISFIT * noise) ** 2 * np.eye(seen)
+        before = np.log(query.steps[-1] / np.array(query.steps, dtype=float))
+        whole = walk + np.diag((curve_shape._MISFIT * noise * (1.0 + before)) ** 2)
         residuals = np.array(query.accuracy) - accuracy_at(parameters, np.array(query.steps, dtype=float), 0.5)
         whitened = np.linalg.solve(np.linalg.cholesky(whole), residuals.T)
         logs = logs + stats.norm.logpdf(np.clip(whitened, -3.0, 3.0)).sum(0)

@@ -15,6 +15,7 @@ from resque.forecasting.learning_curves import CurvePrediction
 from resque.forecasting.milestones import Milestone, log_error, log_errors_at
 from resque.forecasting.mixed_model import NormalPrediction, TrainingExample
 
+MISLEADING = 0.1
 STEPS = np.array([1.0, 10.0, 100.0])
 
 
@@ -39,10 +40,35 @@ def reweighted(prediction, logs):
 def test_reweighted_paths_have_the_expected_milestone(expected):
     sample = 1.0 - np.exp(-np.random.default_rng(0).normal(1.6, 0.5, 4000).clip(0.1, 5.0))
     before = paths(sample)
-    after = reweighted(before, milestone(log_error(expected), 0.1).log_weights(before, 100, before))
+    factors = np.exp(milestone(log_error(expected), 0.1).log_weights(before, 100, before))
+    after = reweighted(before, np.log((factors - MISLEADING) / (1.0 - MISLEADING)))
     errors = log_errors_at(after, 100)
     assert after.weights @ errors == pytest.approx(log_error(expected), abs=0.05)
     assert math.sqrt(after.weights @ (errors - log_error(expected)) ** 2) < 0.25
+
+
+@pytest.mark.parametrize("expected", [0.3, 0.8, 0.97, 0.997])
+@pytest.mark.parametrize("deviation", [0.05, 0.5])
+def test_before_any_step_one_path_in_ten_ignores_the_milestone(expected, deviation):
+    """The forecast is a mixture: nine parts with the milestone, one without it, however odd the milestone is."""
+    before = paths(np.random.default_rng(1).uniform(0.5, 0.99, 500))
+    factors = np.exp(milestone(log_error(expected), deviation).log_weights(before, 100, before))
+    assert before.weights @ factors == pytest.approx(1.0)
+    assert factors.min() >= MISLEADING
+    with_it = before.weights * (factors - MISLEADING) / (1.0 - MISLEADING)
+    after = reweighted(before, np.log(factors))
+    reached = after.best[:, -1] >= 0.8
+    mixed = (1.0 - MISLEADING) * with_it[reached].sum() + MISLEADING * before.probability_reached(0.8)
+    assert after.probability_reached(0.8) == pytest.approx(mixed)
+
+
+def test_a_curve_outweighs_a_milestone_that_it_contradicts():
+    """All paths of the curve so far end near .6, but for one in a hundred thousand; the milestone said .9."""
+    before = paths(np.linspace(0.5, 0.99, 400))
+    final = np.append(np.full(99, 0.6), 0.9)
+    begun = paths(final, np.append(np.full(99, (1.0 - 1e-5) / 99), 1e-5))
+    after = reweighted(begun, milestone(log_error(0.9), 0.05).log_weights(begun, 100, before))
+    assert after.probability_reached(0.85) < 0.01
 
 
 def test_a_milestone_that_says_what_the_paths_say_changes_little():

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import resque
-from resque.errors import ResqueWarning, SettingError
+from resque.errors import ResqueError, ResqueWarning, SettingError
 from resque.models.weights import fingerprint
+from resque.training.checkpoint import load_checkpoint, save_checkpoint
 from resque.workflows.pilots import parse_pilot
 from resque.workflows.update import UpdateRequest
 
@@ -110,6 +111,31 @@ def test_a_pilot_of_another_run_is_refused_before_training(job, folder, changed,
     assert "\n" not in str(refused.value)
     assert trained(model) == before
     assert pilots(folder) == [f"{forecast.id}.checkpoint"]
+
+
+@pytest.mark.parametrize("held", ["another forecast's", "a pilot without an identity", "half a file", "nothing"])
+def test_a_file_that_does_not_hold_the_pilot_is_refused_before_training(job, folder, held):
+    """As where the folders of two ledgers were mixed up, or a copy was cut off."""
+    model = resque.load_model(SPEC)
+    other = resque.forecast(model, **job | {"target_accuracy": 0.97}, pilot=16)
+    forecast = resque.forecast(model, **job, pilot=12)
+    file, others = (folder / "resque.db.pilots" / f"{each.id}.checkpoint" for each in (forecast, other))
+    if held == "another forecast's":
+        file.write_bytes(others.read_bytes())
+    elif held == "a pilot without an identity":
+        state = load_checkpoint(file)
+        save_checkpoint(file, {name: value for name, value in state.items() if name != "identity"})
+    else:
+        file.write_bytes(file.read_bytes()[: 5_000 if held == "half a file" else 0])
+    before = trained(model)
+    with pytest.raises(ResqueError, match="delete it") as refused:
+        resque.update(model, **job, forecast=forecast)
+    assert str(file) in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert trained(model) == before
+    file.unlink()
+    with pytest.warns(ResqueWarning, match="the update starts from the beginning"):
+        assert resque.update(model, **job, forecast=forecast).forecast_id == forecast.id
 
 
 def test_limits_of_a_budget_and_what_is_measured_besides_are_no_other_run(job, folder):

@@ -57,9 +57,15 @@ class CurveExample:
 
 
 class FittedCurves:
-    """Learning curves as padded arrays, whitened by the covariance of drift and noise."""
+    """Learning curves as padded arrays, whitened by the covariance of drift and noise.
 
-    def __init__(self, examples: Sequence[CurveExample], noise: float = NOISE) -> None:
+    Args:
+        examples: Learning curves, at least one.
+        noise: Deviation of the noise between evaluations.
+        discount: Discount of early evaluations, see :func:`noise_factor`.
+    """
+
+    def __init__(self, examples: Sequence[CurveExample], noise: float = NOISE, discount: float = 0.0) -> None:
         curves = [thinned(example) for example in examples]
         longest = max(len(steps) for steps, _ in curves)
         self._steps = np.ones((len(examples), longest))
@@ -68,14 +74,26 @@ class FittedCurves:
         for place, (steps, accuracy) in enumerate(curves):
             n = len(steps)
             self._steps[place, :n], self._accuracy[place, :n] = steps, accuracy
-            self._whiten[place, :n, :n] = _whitening(tuple(steps), noise)
+            self._whiten[place, :n, :n] = _whitening(tuple(steps), noise, discount)
         self._starts = np.array([example.start for example in examples])
 
-    def fit(self, start: np.ndarray, means: np.ndarray, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the most probable parameters of each curve, ``(n, 4)``, and the Hessians, by damped Gauss-Newton.
+    def fit(
+        self, starts: Sequence[np.ndarray], means: np.ndarray, precisions: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the most probable parameters of each curve, ``(n, 4)``, and the Hessians.
 
-        A curve is done once a step hardly moves it.
+        Args:
+            starts: Where to begin, one or more ``(n, 4)``; of each curve the best fit counts.
+            means: Means of the normal prior, ``(n, 4)``.
+            precisions: Its precisions, ``(n, 4, 4)``.
         """
+        fits = [self._descend(start, means, precisions) for start in starts]
+        best = np.argmin([self._loss(parameters, means, precisions) for parameters, _ in fits], axis=0)
+        parameters, hessians = (np.stack(each)[best, np.arange(len(best))] for each in zip(*fits, strict=True))
+        return parameters, hessians
+
+    def _descend(self, start: np.ndarray, means: np.ndarray, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fit each curve from one start by damped Gauss-Newton; a curve is done once a step hardly moves it."""
         parameters, damping = start.copy(), np.full(len(start), 1e-2)
         loss, left = self._loss(parameters, means, precisions), np.arange(len(start))
         for _ in range(_FIT_STEPS):
@@ -126,8 +144,8 @@ def accuracy_at(parameters: np.ndarray, steps: np.ndarray, start: float) -> np.n
 def _accuracy(parameters: np.ndarray, steps: np.ndarray, start: np.ndarray) -> np.ndarray:
     level, log_pace, steepness, slope = _natural(parameters, start)
     growth = np.log(steps) - log_pace
-    rise = special.expit(steepness * growth)
-    return np.asarray(start + (level - start) * rise + slope * (1.0 - level) * np.logaddexp(0.0, growth))
+    fast = start + (level - start) * special.expit(steepness * growth)
+    return np.asarray(fast - (1.0 - level) * np.expm1(-slope * np.logaddexp(0.0, growth)))
 
 
 def accuracy_and_jacobian(
@@ -139,11 +157,12 @@ def accuracy_and_jacobian(
     growth = np.log(steps) - log_pace
     rise, late = special.expit(steepness * growth), np.logaddexp(0.0, growth)
     bend = (level - start) * rise * (1.0 - rise) * steepness
-    slow = slope * (1.0 - level)
-    values = start + (level - start) * rise + slow * late
-    by_level = (rise - slope * late) * (level - start) * (1.0 - level) / (1.0 - start)
-    by_pace = -bend - slow * special.expit(growth)
-    return values, np.stack([by_level, by_pace, bend * growth, slow * late], axis=-1)
+    left = np.exp(-slope * late)  # of the slow phase
+    values = start + (level - start) * rise + (1.0 - level) * (1.0 - left)
+    by_level = (rise - 1.0 + left) * (level - start) * (1.0 - level) / (1.0 - start)
+    by_slope = (1.0 - level) * left * slope
+    by_pace = -bend - by_slope * special.expit(growth)
+    return values, np.stack([by_level, by_pace, bend * growth, by_slope * late], axis=-1)
 
 
 def _natural(parameters: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -153,17 +172,24 @@ def _natural(parameters: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, ...
     return level, log_pace, np.exp(np.minimum(steepness, 4.0)), np.exp(np.minimum(slope, 2.0))
 
 
-def noise_factor(steps: np.ndarray, noise: float) -> np.ndarray:
-    """Return the Cholesky factor of the covariance of drift and noise at these steps."""
+def noise_factor(steps: np.ndarray, noise: float, discount: float = 0.0) -> np.ndarray:
+    """Return the Cholesky factor of the covariance of drift and noise at these steps.
+
+    Args:
+        steps: Steps of the evaluations.
+        noise: Deviation of the noise between evaluations.
+        discount: Growth of the noise's deviation for each unit of log steps before the last evaluation. What comes
+            next is told by the last evaluations, and the shape need not fit the first ones.
+    """
     log_steps = np.log1p(steps)
-    covariance = DRIFT**2 * np.minimum.outer(log_steps, log_steps) + (_MISFIT * noise) ** 2 * np.eye(len(steps))
-    return np.linalg.cholesky(covariance)
+    deviations = _MISFIT * noise * (1.0 + discount * np.log(steps[-1] / steps))
+    return np.linalg.cholesky(DRIFT**2 * np.minimum.outer(log_steps, log_steps) + np.diag(deviations**2))
 
 
 @functools.lru_cache(maxsize=4096)
-def _whitening(steps: tuple[float, ...], noise: float) -> np.ndarray:
+def _whitening(steps: tuple[float, ...], noise: float, discount: float) -> np.ndarray:
     """Return the inverse of the Cholesky factor; runs share their evaluations, and cross-validation fits them again."""
-    return np.linalg.inv(noise_factor(np.array(steps), noise))
+    return np.linalg.inv(noise_factor(np.array(steps), noise, discount))
 
 
 def second_differences(example: CurveExample) -> list[float]:

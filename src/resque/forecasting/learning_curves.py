@@ -2,11 +2,11 @@
 
 The accuracy of run i after t steps, from a_i before the first step, is::
 
-    y_i(t) = a_i + (c_i - a_i) h_i(t) + g_i (1 - c_i) log(1 + t / τ_i) + δ_i(t) + ε_i(t)
+    y_i(t) = a_i + (c_i - a_i) h_i(t) + (1 - c_i) (1 - (1 + t / τ_i)^-g_i) + δ_i(t) + ε_i(t)
     h_i(t) = 1 / (1 + (τ_i / t)^β_i)
 
     c    level of the fast phase, which is over after some τ steps; between a and 1
-    g    slope of the slow phase: growth with log steps, damped as the level nears 1
+    g    exponent of the slow phase, in which the error that is left falls as a power of the steps
     δ    Brownian motion in log(1 + t): what the shape misses
     ε    white noise between evaluations
 
@@ -14,6 +14,8 @@ The first term is the Hill function (MMF in Domhan et al., 2015). The parameters
 (c - a) / (1 - a), log τ, log β and log g, have a matrix-normal prior. Their means are a Gaussian process over features,
 model, shift type and condition, and they share one covariance. It is estimated by EM, with Laplace's approximation for
 each run. A run that stopped at its target needs no correction: what was not seen depends on what was.
+
+The shape has more than one mode, so curves are fitted from several starts.
 
 A running update is predicted by importance sampling of θ given its curve so far, and by simulated paths of its future
 evaluations. The first evaluation at the target ends a path. All targets share the paths, so a harder target never has
@@ -52,6 +54,8 @@ _MEAN, _LINEAR, _NONLINEAR, _GROUP, _SHIFT_TYPE, _CONDITION = 4.0, 3.0, 1.0, 1.0
 _OTHER_GROUP = 0.3  # share of a shift type's effect that models have in common
 _PRIOR_FOLDS = 4.0  # with half of the first deviations, in the estimate of the covariance
 _EM_ROUNDS = 4
+_OTHER_STARTS = np.array([(0.0, 2.5, 0.0, 0.0), (0.0, 4.0, 0.5, 0.0), (1.5, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 2.0)])
+_DISCOUNT = 1.0  # of the early evaluations of a running update
 _DEGREES_OF_FREEDOM = 5  # of prior and proposal: heavier tails than the normal
 _PROPOSAL_SCALE = 1.1
 _PATHS, _SEED = 1000, 0
@@ -167,7 +171,8 @@ class CurveModel:
         parameters = means
         for number in range(_EM_ROUNDS + 1):
             precisions = np.linalg.inv(covariance)[None] / factors[:, None, None]
-            parameters, hessians = curves.fit(parameters, means, precisions)
+            starts = [parameters] if number else [parameters, *(parameters + _OTHER_STARTS[:, None])]
+            parameters, hessians = curves.fit(starts, means, precisions)
             self._offset = np.median(parameters, axis=0)
             self._weighted = self._inverse @ (parameters - self._offset)
             if number == _EM_ROUNDS:
@@ -239,7 +244,8 @@ def _posterior(
     precision = np.linalg.inv(covariance)
     center, hessian, n = mean, precision, _PATHS
     if query.steps:
-        (center,), (hessian,) = FittedCurves([query], noise).fit(mean[None], mean[None], precision[None])
+        curve, starts = FittedCurves([query], noise, _DISCOUNT), [mean[None], *(mean + _OTHER_STARTS[:, None])]
+        (center,), (hessian,) = curve.fit(starts, mean[None], precision[None])
     spread = np.linalg.cholesky(np.linalg.inv(hessian))
     deviates = random.standard_normal((n, PARAMETERS))
     deviates /= np.sqrt(random.chisquare(_DEGREES_OF_FREEDOM, n) / _DEGREES_OF_FREEDOM)[:, None]
@@ -249,7 +255,7 @@ def _posterior(
     offset, variance = np.zeros(n), 0.0
     if query.steps:
         steps, accuracy = thinned(query)
-        factor = noise_factor(steps, noise)
+        factor = noise_factor(steps, noise, _DISCOUNT)
         residuals = np.linalg.solve(factor, (accuracy - accuracy_at(parameters, steps, query.start)).T)
         logs -= 0.5 * (np.clip(residuals, -_LARGEST_DEVIATE, _LARGEST_DEVIATE) ** 2).sum(0)
         shared = DRIFT**2 * np.log1p(steps)  # covariance of the drift now and at each evaluation

@@ -5,8 +5,11 @@ reaches. A mixed model of the log error, ``-log(1 - accuracy)``, turns each into
 ended at its target was better than seen, so its best accuracy is right-censored.
 
 The paths of a learning-curve model are then reweighted. The weight of a path whose milestone is x is multiplied by
-p(x) / q(x): p is the mixed model's density, q that of the paths before any step. Both are Student's t. The weights
-belong to whole paths, so all targets share them, and a harder target still never has fewer steps.
+(1 - η) p(x) / q(x) + η: p is the mixed model's density, q that of the paths before any step. Both are Student's t, and
+the ratio has mean 1 over those paths.
+With probability η = 0.1 the score is taken to say nothing, as of a kind of shift that no earlier run had. Otherwise a
+misleading score would outweigh any curve. The weights belong to whole paths, so all targets share them, and a harder
+target still never has fewer steps.
 """
 
 from collections.abc import Sequence
@@ -24,6 +27,7 @@ EARLY_STEPS = 10
 _DEVIATIONS = Deviations(0.14, 0.14, (0.3, 0.05, 0.05, 0.03, 0.05), 0.037)  # two networks cannot tell the third: wide
 _DEGREES_OF_FREEDOM = 6
 _SMALLEST_ERROR = 0.002
+_MISLEADING = 0.1  # share of the updates whose scores say nothing, and so the least weight of a path
 _SMALLEST_DEVIATION = 0.01
 
 
@@ -62,7 +66,10 @@ class Milestone:
         seen, prior = log_errors_at(paths, step), log_errors_at(before, step)
         mean = float(before.weights @ prior)
         deviation = max(float(before.weights @ (prior - mean) ** 2) ** 0.5, _SMALLEST_DEVIATION)
-        return np.asarray(_log_density(seen, self.expected) - _log_density(seen, NormalPrediction(mean, deviation)))
+        spread = NormalPrediction(mean, deviation)
+        at_paths, at_before = (_log_density(x, self.expected) - _log_density(x, spread) for x in (seen, prior))
+        whole = special.logsumexp(at_before, b=before.weights)  # the ratios have mean 1 before any step
+        return np.logaddexp(np.log1p(-_MISLEADING) + at_paths - whole, np.log(_MISLEADING))
 
 
 def log_errors_at(paths: CurvePrediction, step: float) -> np.ndarray:
@@ -72,6 +79,7 @@ def log_errors_at(paths: CurvePrediction, step: float) -> np.ndarray:
 
 
 def _log_density(values: np.ndarray, normal: NormalPrediction) -> np.ndarray:
-    """Return the log density of Student's t about a mean, up to a constant that all values share."""
+    """Return the log density of Student's t about a mean, up to a constant that all distributions share."""
     squares = ((values - normal.mean) / normal.deviation) ** 2
-    return np.asarray(-0.5 * (_DEGREES_OF_FREEDOM + 1) * special.log1p(squares / _DEGREES_OF_FREEDOM))
+    tails = -0.5 * (_DEGREES_OF_FREEDOM + 1) * special.log1p(squares / _DEGREES_OF_FREEDOM)
+    return np.asarray(tails - np.log(normal.deviation))

@@ -23,6 +23,7 @@ FEWEST_UPDATES = 5
 FEWEST_REACHED = 3
 """Fewest own updates that reached the target, for a reliable forecast."""
 _TOLERANCE, _SMALLEST, _LARGEST = 0.25, 0.01, 0.1  # of the range, and its limits
+_FAR = math.log(2.0)
 _PILOT_STEPS = 100
 
 
@@ -69,17 +70,30 @@ def unreliability_reasons(
         return (f"the forecast rests on bundled updates only: {pilot} decides; or {advice} with this model",)
     rows = [row for row in own_rows if row.example.group == query.group]
     reasons = [*_too_few(rows)]
-    for name in HARDNESS if rows else ():
+    beyond = _beyond_own_range(history, query) if rows else None
+    if beyond is not None:
+        reasons.append(
+            f"extrapolation: {beyond} is above the range of the own updates with this model and recipe, so this one "
+            f"is harder: {pilot} decides; or do similar ones first"
+        )
+    return tuple(reasons)
+
+
+def _beyond_own_range(history: Sequence[Update], query: ForecastQuery) -> str | None:
+    """Return the first measure of hardness that is above those of the own updates; None if there is none.
+
+    The best known measure may exceed them by a tolerance. The others, logs of a gap to the target, tell less: their
+    gap may be twice as large.
+    """
+    first = True
+    for name in HARDNESS:
         asked, values = query.values([name]), _own_values(history, query, name)
         if asked is None or not values:
             continue
-        if asked[0] > max(values) + _tolerance(values):
-            reasons.append(
-                f"extrapolation: {name} is above the range of the own updates with this model and recipe, so this one "
-                f"is harder: {pilot} decides; or do similar ones first"
-            )
-        break
-    return tuple(reasons)
+        if asked[0] > max(values) + (_tolerance(values) if first else _FAR):
+            return name
+        first = False
+    return None
 
 
 def _too_few(rows: Sequence[HistoryRow]) -> Iterator[str]:

@@ -19,6 +19,7 @@ from resque.training.recipe import recipe_to_dict
 __all__ = ["Checkpoint", "load_checkpoint", "run_identity", "save_checkpoint"]
 
 _FORMAT = "resque checkpoint 2"
+_ADVICE = "delete it, or start again without --resume; what it holds is then done again"
 
 
 @dataclass(frozen=True)
@@ -146,10 +147,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types of error on other files
-        reason = " ".join(str(error).split())[:100]
-        raise DataError(
-            f"{path} cannot be read as a checkpoint ({reason}); delete it, or start again without --resume"
-        ) from error
+        raise DataError(f"{path} cannot be read as a checkpoint ({type(error).__name__}): {_ADVICE}") from error
     if not isinstance(state, dict) or state.get("format") != _FORMAT:
-        raise DataError(f"{path} is not a checkpoint of this version; delete it, or start again without --resume")
+        raise DataError(f"{path} is not a checkpoint of this version: {_ADVICE}")
     return state

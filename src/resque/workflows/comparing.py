@@ -11,10 +11,9 @@ from resque.forecasting.break_even import break_even_points
 from resque.forecasting.comparison import Comparison, Option, choose
 from resque.forecasting.first_round import ScoredModel
 from resque.forecasting.price import priced
-from resque.training.checkpoint import load_checkpoint
 from resque.workflows.asking import Asking
 from resque.workflows.passes import KnownUpdate
-from resque.workflows.pilots import keep_pilot, kept_pilot
+from resque.workflows.pilots import keep_pilot, kept_pilot, read_pilot
 from resque.workflows.sources import Source
 from resque.workflows.trials import Asked, Trial
 
@@ -121,7 +120,7 @@ class Comparing:
     def _go_on(self, trial: Trial, steps: int) -> None:
         """Make or continue the pilot of a way."""
         kept, start = kept_pilot(self.asking.history, trial.forecast), trial.start
-        begun = None if kept is None else load_checkpoint(kept)
+        begun = None if kept is None or trial.forecast is None else read_pilot(kept, trial.forecast)
         network, _ = self.asking.in_use.of(start.source, trial.job)
         known = KnownUpdate(
             network, trial.job, trial.forecast.features, trial.forecast.step_cost, trial.forecast.overhead

@@ -11,11 +11,11 @@ from resque.errors import DataError, ResqueWarning, SettingError
 from resque.ledger.records import Forecast
 from resque.ledger.serialization import from_dict
 from resque.ledger.store import Ledger
-from resque.training.checkpoint import run_identity, save_checkpoint
+from resque.training.checkpoint import load_checkpoint, run_identity, save_checkpoint
 from resque.training.job import RetrainingJob
 from resque.training.recipe import Recipe
 
-__all__ = ["check_pilot", "keep_pilot", "kept_pilot", "parse_pilot"]
+__all__ = ["check_pilot", "keep_pilot", "kept_pilot", "parse_pilot", "read_pilot"]
 
 
 def parse_pilot(pilot: int | str) -> Callable[[int], int]:
@@ -52,7 +52,8 @@ def parse_pilot(pilot: int | str) -> Callable[[int], int]:
 def keep_pilot(ledger: Ledger, forecast: Forecast, state: dict[str, Any]) -> None:
     """Keep the state of a forecast's pilot beside the ledger; warn where that fails, because the forecast stands."""
     try:
-        save_checkpoint(ledger.pilot_file(forecast.id), state)
+        identity = {} if forecast.pilot is None else {"identity": forecast.pilot.identity}
+        save_checkpoint(ledger.pilot_file(forecast.id), state | identity)
     except DataError as error:
         _warn(f"the update cannot go on from its pilot, and will start from the beginning: {error}")
 
@@ -65,6 +66,22 @@ def kept_pilot(ledger: Ledger, forecast: Forecast | None) -> Path | None:
     return file if file.is_file() else None
 
 
+def read_pilot(file: Path, forecast: Forecast) -> dict[str, Any]:
+    """Read the state of a forecast's pilot.
+
+    Raises:
+        DataError: The file cannot be read.
+        SettingError: It holds the pilot of another run.
+    """
+    state = load_checkpoint(file)
+    if forecast.pilot is None or state.get("identity") != forecast.pilot.identity:
+        raise SettingError(
+            f"{file} does not hold the pilot of forecast {forecast.id}, but another run: delete it, and the update "
+            "starts from the beginning"
+        )
+    return state
+
+
 def check_pilot(ledger: Ledger, forecast: Forecast, parent: str, job: RetrainingJob) -> None:
     """Check that an update may continue the pilot of its forecast; warn if the pilot's file is missing.
 
@@ -75,15 +92,17 @@ def check_pilot(ledger: Ledger, forecast: Forecast, parent: str, job: Retraining
         job: Job of the update, without the limits of a budget.
 
     Raises:
-        SettingError: The pilot was trained with another seed or recipe, or on other data.
+        SettingError: The pilot was trained with another seed or recipe, or on other data; or its file holds another.
+        DataError: Its file cannot be read.
     """
     if (pilot := forecast.pilot) is None:
         return
-    if kept_pilot(ledger, forecast) is None:
+    if (file := kept_pilot(ledger, forecast)) is None:
         _warn(f"the pilot of forecast {forecast.id} is not in {ledger.pilot_file(forecast.id).parent}: "
               "the update starts from the beginning")  # fmt: skip
         return
     if run_identity(parent, job) == pilot.identity:
+        read_pilot(file, forecast)
         return
     as_forecast = dataclasses.replace(job, recipe=from_dict(Recipe, forecast.recipe))
     if pilot.seed != job.seed:
