@@ -20,7 +20,7 @@ from resque.models.inference import device_of
 from resque.training.evaluation import evaluate_dataset
 
 __all__ = [
-    "Candidate", "ShowProgress", "applicable_shifts", "log_gap", "pseudo_index", "screen_shifts", "select_around",
+    "Candidate", "ShowProgress", "applicable_shifts", "log_gap", "screen_shifts", "select_around",
     "select_spread",
 ]  # fmt: skip
 
@@ -129,20 +129,14 @@ def screen_shifts(
     return candidates, done
 
 
-def pseudo_index(model: nn.Module, data: LabeledDataset, original: Profile) -> float:
-    """Compute RESQUE_dist of data whose labels are not used: the model's own predictions stand in for them."""
-    return _index(model, data, original, "pseudo")
-
-
-def _index(model: nn.Module, data: LabeledDataset, original: Profile, labels: str = "true") -> float:
+def _index(model: nn.Module, data: LabeledDataset, original: Profile) -> float:
     origin = original.origin
     shifted = profile(
         model,
         data.batches(device=device_of(model)),
         origin.layer,
         origin.reduction,
-        classes=data.classes if labels == "true" else None,
-        labels=labels,
+        classes=data.classes,
         preprocessing=data.preprocessing if origin.preprocessing else "",
     )
     return resque_dist(original, shifted, undefined="skip").value

@@ -16,6 +16,7 @@ from resque.forecasting.intervals import LEVEL
 from resque.forecasting.mixed_model import MixedModel
 from resque.forecasting.predictors import HARDNESS
 from resque.forecasting.reliability import FEWEST_UPDATES
+from resque.forecasting.unknown_start import predict_from_start
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Features, Update
 from resque.workflows.calibration_plan import CalibrationPlan, PlannedShift
@@ -102,13 +103,11 @@ def forecast_shift(history: CurveHistory, query: ForecastQuery) -> ShiftForecast
         >>> 1.0 <= forecast.steps <= 1000.0, 0.0 <= forecast.probability_reached <= 1.0
         (True, True)
     """
-    curve = history.start(query)
-    evaluations = [*evaluations_until(query.max_steps)]
-    paths = None if curve is None else curve.predict(evaluations)
+    paths, _ = predict_from_start(history, query, [*evaluations_until(query.max_steps)])
     if paths is None:
         return ShiftForecast(float(query.max_steps), math.log(query.max_steps), 0.5)
     target = query.target_accuracy
-    low, high = (paths.quantile(target, share) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    low, high = (max(1.0, paths.quantile(target, share)) for share in ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return ShiftForecast(paths.median_if_reached(target), math.log(high / low), paths.probability_reached(target))
 
 

@@ -6,15 +6,12 @@ computed on at most 1,000 samples each. They span the starting gaps, or surround
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from resque.data.dataset import LabeledDataset
-from resque.data.shifts import parse_shift
 from resque.energy.clock import now
 from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
@@ -34,7 +31,6 @@ from resque.workflows.calibration_candidates import (
     ShowProgress,
     applicable_shifts,
     log_gap,
-    pseudo_index,
     screen_shifts,
     select_around,
     select_spread,
@@ -47,7 +43,6 @@ __all__ = ["CalibrationCost", "CalibrationPlan", "PlannedShift", "plan_calibrati
 
 _CANDIDATES_PER_RUN = 1.5
 _MIN_SHIFT_TYPES = 3
-_NEAREST = 3  # candidates that stand in for data without labels
 _ORIGINAL_EVALUATIONS = 2  # accuracy on the original data, before and after
 
 
@@ -178,7 +173,7 @@ def plan_calibration(
         on_progress,
         limits.plans_on,
     )
-    like = None if request.like is None else _like_features(model, request, candidates)
+    like = None if request.like is None else _like_features(model, request)
     measuring_start = now(device)
     shifts = _measure(model, request, candidates, like, limits, on_progress)
     of_shift_s = (now(device) - measuring_start) / max(1, len(shifts))
@@ -224,46 +219,18 @@ def _check_pretrained(clean_accuracy: float, request: CalibrationRequest) -> Non
         )
 
 
-def _like_features(model: nn.Module, request: CalibrationRequest, candidates: Sequence[Candidate]) -> Features:
-    """Return the features of the update that is to be forecast.
-
-    Without labels, its accuracy is the mean of the three candidates with the nearest index by pseudo-labels.
-    """
+def _like_features(model: nn.Module, request: CalibrationRequest) -> Features:
+    """Return the features of the update that is to be forecast; without labels, as a forecast estimates them."""
     assert request.like is not None
     data = request.like.limited(SAMPLES)
-    if data.labeled:
-        job = RetrainingJob(data, data, request.target_accuracy, request.recipe, request.seed)
-        features = shift_features(model, job, request.original)[0]
-    else:
-        features = _features_without_labels(model, request, data, candidates)
+    job = RetrainingJob(data, data, request.target_accuracy, request.recipe, request.seed)
+    features = shift_features(model, job, request.original, "true" if data.labeled else "pseudo")[0]
     if starts_at_target(features, request.target_accuracy):
         raise SettingError(
             f"{request.like.name} starts at accuracy {features.accuracy:.3f}, the target is "
             f"{request.target_accuracy:g}: there is nothing to forecast; ask for a higher --target-accuracy"
         )
-    return dataclasses.replace(features, samples=len(request.like))
-
-
-def _features_without_labels(
-    model: nn.Module, request: CalibrationRequest, data: LabeledDataset, candidates: Sequence[Candidate]
-) -> Features:
-    index, some = pseudo_index(model, data, request.original), request.train.limited(SAMPLES)
-    away = {
-        each: abs(pseudo_index(model, some.shifted(parse_shift(each.shift)), request.original) - index)
-        for each in select_spread(candidates, round(_CANDIDATES_PER_RUN * request.updates))
-    }
-    nearest = sorted(away, key=lambda each: (away[each], each.shift))[:_NEAREST]
-    accuracy = math.fsum(each.accuracy for each in nearest) / len(nearest) if nearest else None
-    return Features(
-        index,
-        accuracy,
-        None,
-        classes=len(request.train.classes),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        layer=request.original.origin.layer,
-        reduction=request.original.origin.reduction,
-        labels="pseudo",
-    )
+    return dataclasses.replace(features, samples=len(request.like), classes=len(request.train.classes))
 
 
 def _measure(
