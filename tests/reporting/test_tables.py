@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from doubles import settled_pairs, synthetic_update
+from resque._format import format_cost
 from resque.energy.grid import Grid
 from resque.energy.hardware import CPU_EMISSIONS
 from resque.energy.price import Tariff
@@ -215,3 +216,17 @@ def test_a_progress_bar_shows_elapsed_and_remaining_time(monkeypatch):
         report(1, 4, "accuracy 0.5")
     for text in ("training", "elapsed", "remaining", "1/4", "accuracy 0.5"):
         assert text in page.getvalue()
+
+
+def test_a_run_too_short_for_the_meter_has_the_energy_that_its_carbon_intensity_counts(shown):
+    """One figure in both sentences: the power of the training steps times the time of the whole run."""
+    update = synthetic_update("u", index=0.5, steps=100)
+    short = dataclasses.replace(update.energy, energy_kwh=None, components_kwh={}, methods={}, note="too short")
+    update = dataclasses.replace(update, energy=short, grid=Grid("FRA", 56.0, "test"))
+    out, _ = shown(tables.show_update, update, software_carbon_intensity(update))
+    assert update.whole_energy_kwh == pytest.approx(update.cost.energy_kwh * short.wall_s / update.cost.wall_s)
+    kwh = format_cost("energy_kwh", update.whole_energy_kwh)
+    assert f"evaluation included: {kwh} (modeled, the power of its training steps;" in " ".join(out.split())
+    assert f"E {kwh}" in " ".join(out.split())
+    unknown = dataclasses.replace(update, cost=dataclasses.replace(update.cost, energy_kwh=None))
+    assert "evaluation included: – (too short;" in " ".join(shown(tables.show_update, unknown)[0].split())

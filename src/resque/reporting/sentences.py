@@ -1,5 +1,6 @@
 """Numbers and verdicts as short texts, shared by the terminal, the report and Markdown."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,10 @@ __all__ = [
     "predictor_sentence",
     "settlement_sentence",
     "verdict_sentence",
+    "whole_energy_sentence",
 ]  # fmt: skip
+
+_FROM_STEPS = "modeled, the power of its training steps"
 
 
 def format_error(forecast: Forecast, update: Update, cost: str) -> str:
@@ -88,6 +92,14 @@ def energy_sentence(reading: EnergyReading) -> str:
     """Return energy with the method of each component and the meter."""
     how = format_methods(reading) if reading.methods else reading.note
     return f"{format_cost('energy_kwh', reading.energy_kwh)} ({how}; {reading.meter})"
+
+
+def whole_energy_sentence(update: Update) -> str:
+    """Return the energy of a whole run; one too short for the meter has it from the power of its training steps."""
+    energy, kwh = update.energy, update.whole_energy_kwh
+    if energy.energy_kwh is None and kwh is not None:
+        energy = dataclasses.replace(energy, energy_kwh=kwh, methods={}, note=_FROM_STEPS)
+    return energy_sentence(energy)
 
 
 def caveat_sentence(forecasts: Sequence[Forecast]) -> str:

@@ -162,7 +162,7 @@ def show_decision(decision: "Decision") -> None:
 def show_update(update: Update, carbon: SoftwareCarbonIntensity | None = None) -> None:
     """Print an update: measured costs, energy of the whole run, and its Software Carbon Intensity where known."""
     lines = [
-        f"energy of the whole run, evaluation included: {sentences.energy_sentence(update.energy)}",
+        f"energy of the whole run, evaluation included: {sentences.whole_energy_sentence(update)}",
         f"carbon: {sentences.grid_sentence(update.grid)}",
     ]
     if carbon is not None:
