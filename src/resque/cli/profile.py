@@ -31,7 +31,7 @@ def profile(
     from resque.reporting import console, tables
 
     loader = input_loader(model, weights, classes, device, limit, data_root, download)
-    original = loader.data(data, for_training=False)
+    original = loader.passed(data)
     result = loader.profile(loader.network(original), original, layer, reduction, labels)
     result.save(out)
     facts = {"profile": str(out), "n": result.n, "classes": sorted(result.counts), "width": result.width}

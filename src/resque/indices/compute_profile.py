@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from resque._arrays import as_labels
 from resque.data.dataset import Inputs, LabeledDataset
+from resque.data.streams import DataStream
 from resque.errors import RepresentationError
 from resque.indices.profile import Origin, Profile, check_finite
 from resque.models.batchnorm import has_running_statistics
@@ -70,7 +71,7 @@ def profile(
     reduction = reduction or default_reduction(first[0], name)
     result = Profile(Origin(fingerprint(model), name, preprocessing, reduction), classes, labels)
     also = [] if on_batch is None else [(PENULTIMATE, "mean")]
-    if labels == "true" and isinstance(loader, LabeledDataset):
+    if labels == "true" and isinstance(loader, LabeledDataset | DataStream):
         result.class_names = loader.class_names
     channels = None if has_running_statistics(model) else ObservedChannels()
     hooks = nullcontext() if channels is None else channels.attached(model)
