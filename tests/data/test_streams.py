@@ -149,11 +149,11 @@ def test_a_shuffled_stream_has_each_sample_once_in_an_order_of_its_seed(specs, f
     assert not torch.equal(order[0], plain)
 
 
-def test_a_loop_of_the_user_trains_on_a_shuffled_stream(specs, model, folder):
+def test_a_loop_of_the_user_trains_on_a_shuffled_stream(specs, model, folder, meter):
     stream, step = open_stream(specs["parquet"]), 0
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     losses, per_epoch = [], -(-stream.samples // 16)
-    with resque.record("own.db", model=model, optimizer=optimizer, steps_per_epoch=per_epoch) as run:
+    with resque.record("own.db", model=model, optimizer=optimizer, steps_per_epoch=per_epoch, meter=meter) as run:
         for epoch in range(20):
             for inputs, labels in stream.batches(16, buffer=32, seed=epoch):
                 optimizer.zero_grad()
