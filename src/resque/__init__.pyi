@@ -4,6 +4,7 @@ from .data.loading import load_data as load_data
 from .data.preprocessing import ImagePreprocessing as ImagePreprocessing, Tokenization as Tokenization
 from .data.shards import Shard as Shard
 from .data.shifts import Shift as Shift
+from .data.streams import DataStream as DataStream, open_stream as open_stream
 from .energy.grid import Grid as Grid, named_grid as named_grid
 from .energy.meters import (
     ClockMeter as ClockMeter,

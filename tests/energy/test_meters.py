@@ -11,6 +11,11 @@ import torch
 from resque.energy._codecarbon import _gpu_ids, energy_methods
 from resque.energy.meters import ClockMeter, CodecarbonMeter, open_meter
 from resque.errors import ResqueWarning
+from resque.forecasting.costs import estimates_by_step
+from resque.ledger.components import Estimate
+from resque.training.probe import probe
+from resque.training.recipe import Recipe
+from resque.types import Interval
 
 needs_codecarbon = pytest.mark.skipif(not importlib.util.find_spec("codecarbon"), reason="needs resque[energy]")
 
@@ -258,3 +263,72 @@ def test_meter_without_components_is_replaced_by_a_clock_with_a_warning(monkeypa
     monkeypatch.setattr("resque.energy.meters.energy_methods", lambda tracker, device: {})
     with pytest.warns(ResqueWarning, match="found no component"):
         assert isinstance(open_meter(), ClockMeter)
+
+
+class Machine:
+    """A machine on which others slow this process down: processor time stays, wall time grows. Nothing waits."""
+
+    def __init__(self, slowdown, threads, mode="cpu_load"):
+        self.slowdown, self.threads, self.wall_s, self.cpu_s = slowdown, threads, 0.0, 0.0
+        cpu = type("CPU", (), {"_mode": mode})()
+        self._hardware = [cpu, type("RAM", (), {})()]
+
+    def compute(self, cpu_s):
+        self.cpu_s += cpu_s
+        self.wall_s += cpu_s / self.threads * self.slowdown
+
+    def start_task(self, name):
+        self.began = self.wall_s, self.cpu_s
+
+    def stop_task(self, name):
+        """As codecarbon does: 7 W for each busy core, 20 W of memory all the time."""
+        wall_s, cpu_s = self.wall_s - self.began[0], self.cpu_s - self.began[1]
+        return types.SimpleNamespace(cpu_energy=7.0 * cpu_s / 3.6e6, ram_energy=20.0 * wall_s / 3.6e6)
+
+
+@pytest.fixture
+def on_machine(monkeypatch):
+    """Open a meter on a machine of known slowdown."""
+
+    def opened(*given):
+        machine = Machine(*given)
+        for place in ("resque.energy.meters.now", "resque.training.probe.now"):
+            monkeypatch.setattr(place, lambda device=None: machine.wall_s)
+        monkeypatch.setattr(time, "process_time", lambda: machine.cpu_s)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: machine.threads)
+        monkeypatch.setattr("resque.energy.meters.open_tracker", lambda device: machine)
+        monkeypatch.setattr("resque.energy.meters.version", lambda name: "3")
+        monkeypatch.setattr("resque.training.probe._take_steps", lambda trainer, steps: machine.compute(0.1 * steps))
+        return machine, CodecarbonMeter(torch.device("cpu"))
+
+    return opened
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("slowdown", [1.0, 1.7, 3.0, 27.0])
+def test_others_do_not_make_a_forecast_dearer_where_no_counter_is(on_machine, cnn, small, slowdown, threads):
+    def forecast(slowdown):
+        _, meter = on_machine(slowdown, threads)
+        step_cost = probe(cnn, small[0], Recipe(), meter)
+        steps = Estimate(1000.0, Interval(1000.0, 1000.0, 0.8, ""))
+        return {cost: found.value for cost, found in estimates_by_step(steps, step_cost, None, None).items()}
+
+    idle, busy = forecast(1.0), forecast(slowdown)
+    assert busy["wall_s"] == pytest.approx(slowdown * idle["wall_s"])
+    assert busy["energy_kwh"] == pytest.approx(idle["energy_kwh"])
+    assert idle["energy_kwh"] == pytest.approx(1000 * 0.1 * (7.0 + 20.0 / threads) / 3.6e6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "share"), [("cpu_load", 1 / 3), ("constant", 1 / 3), ("intel_rapl", 1.0), ("apple_powermetrics", 1.0)]
+)
+def test_constant_power_counts_for_all_the_time_only_beside_a_counter(on_machine, mode, share):
+    machine, meter = on_machine(3.0, 2, mode)
+    with meter.window() as window:
+        machine.compute(8.0)
+    reading = window.reading
+    assert reading.wall_s == pytest.approx(12.0)
+    assert reading.components_kwh["ram"] == pytest.approx(share * 20.0 * 12.0 / 3.6e6)
+    assert reading.energy_kwh == pytest.approx(sum(reading.components_kwh.values()))
+    for text in (reading.note, reading.meter):
+        assert ("by processor time" in text) == (share < 1.0)

@@ -64,3 +64,18 @@ def test_a_merge_that_fails_writes_nothing(cli, folder):
 def test_a_shard_that_is_none_is_refused_before_anything_is_read(cli):
     code, out, err = cli(f"{PROFILE.replace('digits', 'npz:none')} --shard 0/3 --out part.safetensors")
     assert (code, out, err) == (1, "", "resque: shard 0/3: expected i/n with i from 1 to n, as 1/8\n")
+
+
+@pytest.mark.parametrize("shard", ["1/2", "2/2", "1/1"])
+def test_a_stream_is_not_cut(cli, tmp_path, shard):
+    pytest.importorskip("datasets")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    images = [[[float(i + j) for j in range(8)] for _ in range(8)] for i in range(4)]
+    pq.write_table(pa.table({"image": images, "label": [0, 1, 0, 1]}), tmp_path / "a.parquet")
+    model = "--model resque.networks:small_cnn --classes 0,1"
+    code, out, err = cli(f"profile {model} --data stream:parquet:{tmp_path}/a.parquet --shard {shard} --out p")
+    assert (code, out) == (1, "")
+    assert "is a stream" in err
+    assert err.count("\n") == 1

@@ -48,7 +48,7 @@ def dist(
         )  # fmt: skip
     else:
         loader = InputLoader(model, options)
-        new = loader.data(shifted, for_training=False)
+        new = loader.passed(shifted)
         network = loader.network(new)
         before = loader.original_profile(network, original, layer, reduction)
         after = loader.profile(network, new, layer or before.origin.layer, reduction or before.origin.reduction, labels)

@@ -41,7 +41,7 @@ def profile(
     if part is not None and current_processes().count > 1:
         raise SettingError("--shard is for one process, and torchrun gives each its shard: leave one of them out")
     loader = input_loader(model, weights, classes, device, limit, data_root, download)
-    original = loader.data(data, for_training=False)
+    original = loader.passed(data)
     result = loader.profile(loader.network(original), original, layer, reduction, labels, part)
     if current_processes().rank == 0:
         result.save(out)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from resque.data.dataset import BATCH, LabeledDataset
+from resque.data.dataset import BATCH
+from resque.data.streams import DataStream, Passable
 from resque.errors import SettingError
 
 __all__ = ["Shard", "parse_shard", "shard_rows"]
@@ -63,12 +64,17 @@ class Shard:
         return self.stop - self.start
 
     @classmethod
-    def cut(cls, data: LabeledDataset, number: int, of: int) -> "Shard":
+    def cut(cls, data: Passable, number: int, of: int) -> "Shard":
         """Return a shard of a dataset; the shards differ by one batch at most, and may be empty.
 
         Raises:
-            SettingError: There is no such shard.
+            SettingError: There is no such shard, or the data are a stream.
         """
+        if isinstance(data, DataStream):
+            raise SettingError(
+                f"{data.name} is a stream, whose samples have no numbers to cut it by: in Python, pass "
+                "stream.shard(i, n) in each process, and add the profiles"
+            )
         rows = shard_rows(len(data), number, of)
         return cls(number, of, rows.start, rows.stop, len(data), data.digest)
 

@@ -8,6 +8,7 @@ A specification is a source, followed by any number of steps that are applied fr
     folder:PATH                     one folder of images for each class
     parquet:FILE                    a column of images or texts, and one of labels
     hf:NAME or hf:NAME:SPLIT        a Hugging Face dataset, in a folder or on the hub
+    stream:parquet:FILES            the same of many files, passed without being held in memory; or stream:tar:FILES
     torchvision:NAME or NAME:SPLIT  a dataset of torchvision, already on this machine
     FILE.py:CALLABLE                a function that returns a dataset of pairs (x, y)
     …@train  …@test                 70 % and the other 30 % of each class
@@ -93,6 +94,8 @@ def relative_to(spec: str, folder: Path) -> str:
     Example:
         >>> relative_to("npz:new.npz@700~idx:a.gz,b.gz", Path("sub")), relative_to("net.py:build", Path("sub"))
         ('npz:sub/new.npz@700~idx:sub/a.gz,sub/b.gz', 'sub/net.py:build')
+        >>> relative_to("stream:tar:a-*.tar,b.tar", Path("sub"))
+        'stream:tar:sub/a-*.tar,sub/b.tar'
         >>> relative_to("timm:resnet18", Path("sub")), relative_to("npz:/data/new.npz", Path("sub"))
         ('timm:resnet18', 'npz:/data/new.npz')
     """
@@ -101,7 +104,9 @@ def relative_to(spec: str, folder: Path) -> str:
 
 def _relative_part(spec: str, folder: Path) -> str:
     source, colon, rest = spec.partition(":")
-    if source in ("npz", "folder", "parquet", "idx") and colon:
+    if source == "stream":
+        return f"stream:{_relative_part(rest, folder)}"
+    if source in ("npz", "folder", "parquet", "tar", "idx") and colon:
         return source + colon + ",".join(str(folder / file) for file in rest.split(","))
     if source == "hf" and os.path.isdir(folder / rest):
         return f"hf:{folder / rest}"

@@ -7,6 +7,7 @@ that no meter knows, in whole or in part, is None.
 
 import importlib.util
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -86,9 +87,11 @@ class ClockMeter:
 class CodecarbonMeter:
     """Meter of this process (CPU, RAM) and of one whole GPU, with codecarbon's offline tracker.
 
-    It writes no file and uses no network. Without power counters codecarbon models the energy of the CPU from its load
-    and assumes a constant power for the RAM; ``methods`` and every reading tell so. A GPU's counter covers the whole
-    card, also what other processes do on it.
+    It writes no file and uses no network. Without power counters codecarbon models the energy of the CPU from the
+    processor time of this process, and assumes a constant power for the RAM; ``methods`` and every reading tell so. On
+    such a machine the RAM counts for the seconds that the processor time would take alone, spread over PyTorch's
+    threads, so that others who slow this process down do not add to its energy. A GPU's counter covers the whole card,
+    also what other processes do on it.
 
     Args:
         device: Device whose work is measured; None takes every GPU that codecarbon sees.
@@ -109,6 +112,7 @@ class CodecarbonMeter:
         with cpu_name_from_kernel(), self.window():  # the first task detects the hardware, which takes seconds
             pass
         self.shortest_s = _SHORTEST_GPU_S if "gpu" in self.methods else _SHORTEST_CPU_S
+        self.name += ", by processor time" if _lacks_counters(self.methods) else ""
 
     @property
     def methods(self) -> Mapping[str, str]:
@@ -123,14 +127,14 @@ class CodecarbonMeter:
         task = f"window {self._windows}"
         now(self._device)  # wait for earlier work on the device, so that its energy is not counted here
         self._tracker.start_task(task)
-        start = now(self._device)
+        start, cpu_start = now(self._device), time.process_time()
         try:
             yield window
         finally:
-            wall_s = now(self._device) - start
-            window.reading = self._reading(self._tracker.stop_task(task), wall_s)
+            wall_s, cpu_s = now(self._device) - start, time.process_time() - cpu_start
+            window.reading = self._reading(self._tracker.stop_task(task), wall_s, cpu_s)
 
-    def _reading(self, data: Any, wall_s: float) -> EnergyReading:
+    def _reading(self, data: Any, wall_s: float, cpu_s: float) -> EnergyReading:
         methods = self.methods
         if wall_s < self.shortest_s:
             note = f"{wall_s:.2f} s is below the meter's {self.shortest_s:g} s"
@@ -142,10 +146,20 @@ class CodecarbonMeter:
         if len(known) < len(methods) or not methods:
             note = _UNREADABLE if methods else "no component can be measured"
             return EnergyReading(wall_s, None, energies, methods, self.name, note)
+        by_processor_time = _lacks_counters(methods)
+        if by_processor_time:
+            share = min(1.0, cpu_s / (wall_s * torch.get_num_threads()))
+            energies = {c: kwh * (share if methods[c] == "assumed" else 1.0) for c, kwh in energies.items()}
         total = math.fsum(energies.values())
         soft = math.fsum(kwh for component, kwh in energies.items() if methods[component] != "measured")
         note = f"{soft / total:.0%} of the energy is modeled or assumed, not measured" if soft > total / 2 else ""
+        note += ", by processor time: good to compare runs on this machine" if by_processor_time else ""
         return EnergyReading(wall_s, total, energies, methods, self.name, note)
+
+
+def _lacks_counters(methods: Mapping[str, str]) -> bool:
+    """Return whether all of the energy is modeled or assumed, and none of it is a GPU's."""
+    return bool(methods) and "gpu" not in methods and "measured" not in methods.values()
 
 
 @contextmanager

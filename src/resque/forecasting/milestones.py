@@ -69,7 +69,7 @@ class Milestone:
         spread = NormalPrediction(mean, deviation)
         at_paths, at_before = (_log_density(x, self.expected) - _log_density(x, spread) for x in (seen, prior))
         whole = special.logsumexp(at_before, b=before.weights)  # the ratios have mean 1 before any step
-        return np.logaddexp(np.log1p(-_MISLEADING) + at_paths - whole, np.log(_MISLEADING))
+        return np.asarray(np.logaddexp(np.log1p(-_MISLEADING) + at_paths - whole, np.log(_MISLEADING)))
 
 
 def log_errors_at(paths: CurvePrediction, step: float) -> np.ndarray:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from resque._arrays import as_labels
 from resque.data.dataset import Inputs, LabeledDataset
 from resque.data.shards import Shard
+from resque.data.streams import DataStream
 from resque.errors import RepresentationError, SettingError
 from resque.indices.profile import Origin, Profile, check_finite
 from resque.models.batchnorm import has_running_statistics
@@ -70,7 +71,7 @@ def profile(
     check_labels(labels)
     check_weights(model)
     name = representation_layer(model, layer)
-    class_names = loader.class_names if labels == "true" and isinstance(loader, LabeledDataset) else ()
+    class_names = loader.class_names if labels == "true" and isinstance(loader, LabeledDataset | DataStream) else ()
     if isinstance(shard, tuple):
         reduction = reduction or default_reduction(_dataset(loader).inputs, name)
         shard = Shard.cut(_dataset(loader), *shard)

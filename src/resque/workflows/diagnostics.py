@@ -44,5 +44,5 @@ def machine_warnings(meter: EnergyMeter) -> list[str]:
         []
     """
     if meter.methods and "measured" not in meter.methods.values():
-        return ["no hardware counter is readable: energy is modeled or assumed, not measured"]
+        return ["no hardware counter is readable: energy is modeled from processor time, good to compare runs here"]
     return []

@@ -21,6 +21,7 @@ from resque.data.dataset import BATCH, LabeledDataset
 from resque.data.loading import check_classes, load_data
 from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization
 from resque.data.shards import Shard
+from resque.data.streams import DataStream, Passable, is_stream, open_stream
 from resque.energy.meters import EnergyMeter
 from resque.errors import DataError, ModelError, SettingError
 from resque.indices.compute_profile import default_reduction, profile
@@ -175,7 +176,13 @@ class InputLoader:
             check_classes(data)
         return data
 
-    def network(self, data: LabeledDataset | None = None, seed: int = 0) -> nn.Module:
+    def passed(self, source: Any) -> Passable:
+        """Load data for a single pass in their order, which a stream allows, too."""
+        if is_stream(source):
+            return open_stream(source, self.options.limit, self.preprocessing())
+        return self.data(source, for_training=False)
+
+    def network(self, data: Passable | None = None, seed: int = 0) -> nn.Module:
         """Load the model with its weights, on its device; an object stays in its mode.
 
         Args:
@@ -229,13 +236,13 @@ class InputLoader:
             path = Path(source)
             if is_profile(source):
                 return _of_layer(Profile.load(path), str(path), layer, reduction)
-        data = source if isinstance(source, LabeledDataset) else self.data(source, for_training=False)
+        data = source if isinstance(source, LabeledDataset | DataStream) else self.passed(source)
         return self.profile(network, data, layer, reduction)
 
     def profile(
         self,
         network: nn.Module,
-        data: LabeledDataset,
+        data: Passable,
         layer: str | None,
         reduction: str | None,
         labels: str = "true",
@@ -245,7 +252,7 @@ class InputLoader:
 
         Args:
             network: The model.
-            data: The dataset.
+            data: The dataset, or a stream.
             layer: Module name; None takes the paper's layer.
             reduction: How a representation is flattened.
             labels: ``"true"``, or ``"pseudo"`` for the model's own predictions.
@@ -257,19 +264,25 @@ class InputLoader:
             return processes.combine(own, merge)
         if labels == "true" and not data.labeled:
             raise DataError(f"{data.name} has no labels: use the model's own predictions, --labels pseudo")
-        data = self.numbered(data) if labels == "true" else data
+        if isinstance(data, DataStream):
+            names = self.class_names if data.named else ()
+            data = data.unlabeled() if labels == "pseudo" else data.numbered(names)
+        elif labels == "true":
+            data = self.numbered(data)
         part = None if shard is None else Shard.cut(data, *shard)
-        reduction = reduction or default_reduction(data.inputs, representation_layer(network, layer))
-        passed = data if part is None else data.take(part.rows)
-        total = -(-len(passed) // BATCH)
+        passed = data if part is None or isinstance(data, DataStream) else data.take(part.rows)
+        samples = passed.samples if isinstance(passed, DataStream) else len(passed)
+        if isinstance(data, LabeledDataset):  # a shard may be empty
+            reduction = reduction or default_reduction(data.inputs, representation_layer(network, layer))
+        total = None if samples is None else -(-samples // BATCH)
         with self.options.show_progress(f"passing {data.name}") as show:
 
             def batches() -> Iterator[Any]:
                 for done, batch in enumerate(passed.batches(device=device_of(network))):
-                    show(done, total, "")
+                    show(done, total or done, "")
                     yield batch
 
-            classes = data.classes if labels == "true" else None
+            classes = (data.classes or self.options.classes) if labels == "true" else None
             found = profile(network, batches(), layer, reduction, classes, labels, data.preprocessing, shard=part)
         found.class_names = data.class_names if labels == "true" else ()
         return found

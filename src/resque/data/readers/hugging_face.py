@@ -5,6 +5,7 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,21 @@ from resque.data.readers.options import ReadOptions
 from resque.data.samples import RawSamples
 from resque.errors import DataError
 
-__all__ = ["read_hugging_face", "read_parquet"]
+__all__ = [
+    "Columns",
+    "check_parquet",
+    "decode",
+    "find_columns",
+    "join_values",
+    "library_errors",
+    "network",
+    "read_hugging_face",
+    "read_parquet",
+]
 
-_LABELS = ("label", "labels", "fine_label", "target", "y", "class")
-_IMAGES = ("image", "img", "images", "x")
-_TEXTS = ("text", "sentence", "content", "review")
+_LABELS = ("label", "labels", "fine_label", "target", "y", "class", "cls")
+_IMAGES = ("image", "img", "images", "x", "png", "jpg", "jpeg", "webp")
+_TEXTS = ("text", "sentence", "content", "review", "txt")
 _SHUFFLE_BUFFER = 4096
 
 
@@ -30,12 +41,19 @@ def read_parquet(path: str, options: ReadOptions) -> RawSamples:
     if not os.path.isfile(path):  # pathlib raises on names that are too long
         raise DataError(f"no such file: {path}; expected a Parquet file with an image or a text and a label a row")
     datasets = import_optional("datasets", "data")
-    with _data_errors(path), _network(options.download):
-        metadata, stored = import_optional("pyarrow.parquet", "data").read_metadata(path), stored_bytes(path)
-        groups = map(metadata.row_group, range(metadata.num_row_groups))
-        check_expansion(path, sum(group.total_byte_size for group in groups), stored)
+    with library_errors(path), network(options.download):
+        check_parquet(path)
         rows = datasets.load_dataset("parquet", data_files=path, split="train", streaming=True)
-        return _read_rows(rows, path, options, stored)
+        return _read_rows(rows, path, options, stored_bytes(path))
+
+
+def check_parquet(path: str) -> int:
+    """Refuse a Parquet file that unpacks to far more than is stored; return its number of rows."""
+    metadata = import_optional("pyarrow.parquet", "data").read_metadata(path)
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    check_expansion(path, sum(group.total_byte_size for group in groups), stored_bytes(path))
+    rows: int = metadata.num_rows
+    return rows
 
 
 def read_hugging_face(spec: str, options: ReadOptions) -> RawSamples:
@@ -53,7 +71,7 @@ def read_hugging_face(spec: str, options: ReadOptions) -> RawSamples:
             "download=True) to read a data set of the hub"
         )
     datasets = import_optional("datasets", "data")
-    with _data_errors(f"hf:{name}"), _network(options.download):
+    with library_errors(f"hf:{name}"), network(options.download):
         if any(os.path.isfile(os.path.join(name, file)) for file in ("dataset_dict.json", "state.json")):
             rows = datasets.load_from_disk(name)
         else:
@@ -75,7 +93,7 @@ def _was_fetched(name: str) -> bool:
 
 
 @contextmanager
-def _network(allowed: bool) -> Iterator[None]:
+def network(allowed: bool) -> Iterator[None]:
     """Keep the library from a network that it may not ask; it would also tell of each Parquet file that it reads."""
     modules: list[Any] = [import_optional(name, "data") for name in ("datasets.config", "huggingface_hub.constants")]
     kept = [module.HF_HUB_OFFLINE for module in modules]
@@ -89,7 +107,7 @@ def _network(allowed: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _data_errors(name: str) -> Iterator[None]:
+def library_errors(name: str) -> Iterator[None]:
     """Turn every error of the library, which may come as late as the first row, into a DataError."""
     try:
         yield
@@ -100,18 +118,32 @@ def _data_errors(name: str) -> Iterator[None]:
         raise DataError(f"{name} cannot be read: {type(error).__name__}: {reason}") from error
 
 
-def _read_rows(rows: Any, name: str, options: ReadOptions, stored: int | None = None) -> RawSamples:
-    """Read the content and label columns, found by their names; images are decoded here, once their size is known."""
+@dataclass(frozen=True)
+class Columns:
+    """Columns of a table that hold the samples.
+
+    Attributes:
+        content: Column of images or texts.
+        label: Column of labels; None without labels.
+        class_names: Names of the labels 0, 1, …, if the table has them.
+        named: Whether the labels are names, or numbers that have them.
+    """
+
+    content: str
+    label: str | None
+    class_names: tuple[str, ...] = ()
+    named: bool = False
+
+
+def find_columns(rows: Any, name: str) -> tuple[Any, Columns]:
+    """Find the columns by their names; return the rows with images as they are stored, and the columns."""
     features = dict(getattr(rows, "features", None) or {})
     for column, feature in features.items():
         if type(feature).__name__ == "Image":
             rows = rows.cast_column(column, type(feature)(decode=False))
-    total, limit = getattr(rows, "num_rows", None), options.limit
     first = next(iter(rows), None)
     if first is None:
         raise DataError(f"{name} holds no rows")
-    if total is None and limit is not None:
-        rows = rows.shuffle(seed=0, buffer_size=max(_SHUFFLE_BUFFER, 4 * limit))  # as random as a stream can be
     label = next((column for column in _LABELS if column in first), None)
     content = next((column for column in (*_IMAGES, *_TEXTS) if column in first), None)
     if content is None:
@@ -119,26 +151,40 @@ def _read_rows(rows: Any, name: str, options: ReadOptions, stored: int | None = 
             f"{name} has the columns {', '.join(first)}; expected a label ({', '.join(_LABELS)}) and an image "
             f"({', '.join(_IMAGES)}) or a text ({', '.join(_TEXTS)})"
         )
+    names = tuple(getattr(features.get(label), "names", None) or ())
+    return rows, Columns(content, label, names, bool(names) or isinstance(first.get(label), str))
+
+
+def _read_rows(rows: Any, name: str, options: ReadOptions, stored: int | None = None) -> RawSamples:
+    """Read the content and label columns; images are decoded here, once their size is known."""
+    rows, columns = find_columns(rows, name)
+    total, limit = getattr(rows, "num_rows", None), options.limit
+    if total is None and limit is not None:
+        rows = rows.shuffle(seed=0, buffer_size=max(_SHUFFLE_BUFFER, 4 * limit))  # as random as a stream can be
+    content, label, names = columns.content, columns.label, columns.class_names
     taken = itertools.islice(options.track(rows, total), limit if total is None else None)
     values: list[Any] = []
     labels, size = [], 0
     for number, row in enumerate(taken):
-        values.append(_decode(row[content], f"{name}: row {number}", options.download))
+        values.append(decode(row[content], f"{name}: row {number}", options.download))
         labels.append(row[label] if label else 0)
         held, size = size, size + (values[-1].nbytes if isinstance(values[-1], np.ndarray) else len(values[-1]))
         check_memory(name, size, held)
         if stored is not None:
             check_expansion(name, size, stored)
-    names = tuple(getattr(features.get(label), "names", None) or ())
     if names and set(labels) == {-1}:  # so the hub marks test data without labels
         label = None
+    return RawSamples(join_values(values, name, content), labels if label else None, names)
+
+
+def join_values(values: list[Any], name: str, column: str) -> np.ndarray | list[Any]:
+    """Return texts as they are, and images as one array if they are of one size."""
     if len({isinstance(value, str) for value in values}) > 1:
-        raise DataError(f"{name}: column {content} holds texts and images; expected one of both")
-    inputs = values if isinstance(values[0], str) else stack_images(values)
-    return RawSamples(inputs, labels if label else None, names)
+        raise DataError(f"{name}: column {column} holds texts and images; expected one of both")
+    return values if isinstance(values[0], str) else stack_images(values)
 
 
-def _decode(value: Any, name: str, download: bool) -> str | np.ndarray:
+def decode(value: Any, name: str, download: bool) -> str | np.ndarray:
     """Return a text, or an image from encoded bytes, a file, a Pillow image, or nested lists of pixels."""
     if isinstance(value, str):
         return value

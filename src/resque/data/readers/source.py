@@ -16,9 +16,20 @@ from resque.errors import DataError
 __all__ = ["SOURCES", "read_source"]
 
 SOURCES = (
-    "digits, npz:FILE, idx:IMAGES,LABELS, folder:PATH, parquet:FILE, hf:NAME, torchvision:NAME or FILE.py:CALLABLE"
+    "digits, npz:FILE, idx:IMAGES,LABELS, folder:PATH, parquet:FILE, hf:NAME, torchvision:NAME, FILE.py:CALLABLE or "
+    "stream:parquet:FILES"
 )
 """Forms of a source, for error messages."""
+
+
+def _refuse_stream(spec: str, options: ReadOptions) -> RawSamples:
+    options.refuse_stream(f"stream:{spec}")
+    raise DataError(
+        f"stream:{spec} is read once, in its order: only `resque profile`, `resque dist` and --original take it, not "
+        "mixed; read what fits into memory with parquet:FILE or hf:FOLDER, or train in your own loop (resque.record)"
+    )
+
+
 _READERS: dict[str, Callable[[str, ReadOptions], RawSamples]] = {
     "npz": read_npz,
     "idx": read_idx,
@@ -26,6 +37,7 @@ _READERS: dict[str, Callable[[str, ReadOptions], RawSamples]] = {
     "parquet": read_parquet,
     "hf": read_hugging_face,
     "torchvision": read_torchvision,
+    "stream": _refuse_stream,
 }
 
 

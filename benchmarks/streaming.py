@@ -1,0 +1,169 @@
+"""Measure peak memory and processor time of passes over streams of 10,000 to 1,000,000 synthetic samples.
+
+The samples are 32×32 color images of noise as PNG, 10,000 in a file; larger streams name the same file many times over.
+The model is nearly free: one linear layer. Each run is a process of its own, whose peak and times the system counts.
+Run it with ``make bench``.
+"""
+
+import argparse
+import io
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import datasets
+import numpy as np
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+PER_FILE = 10_000
+SIZES = 10_000, 100_000, 1_000_000
+NET = """
+import torch
+from torch import nn
+
+
+def build():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 16), nn.ReLU(), nn.Linear(16, 10))
+"""
+TRAIN = """
+import sys
+import resque
+import torch
+from net import build
+
+model, stream = build(), resque.open_stream(sys.argv[1])
+optimizer = torch.optim.SGD(model.parameters(), 0.01)
+for inputs, labels in stream.batches(32, buffer=10_000):
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(model(inputs), labels).backward()
+    optimizer.step()
+"""
+RESQUE = "-m", "resque"
+PROFILE = *RESQUE, "profile", "--model", "net.py:build", "--out", "p.safetensors", "--data"
+DIST = *RESQUE, "dist", "--model", "net.py:build", "--original", "clean.safetensors"
+PSEUDO = *DIST, "--labels", "pseudo", "--undefined", "skip", "--shifted"
+JOBS = {
+    "profile, Parquet": (*PROFILE, "{parquet}"),
+    "profile, tar": (*PROFILE, "{tar}"),
+    "dist, pseudo-labels, Parquet": (*PSEUDO, "{parquet}"),
+    "training, buffer of 10,000, Parquet": ("train.py", "{parquet}"),
+    "profile, all in memory": (*PROFILE, "{hf}"),
+}
+
+
+class Usage(NamedTuple):
+    """What one run took."""
+
+    peak_mb: float
+    cpu_s: float
+    wall_s: float
+
+
+def write_files(folder: Path, most: int) -> None:
+    """Write one file of each form, and names for as many as the largest stream needs."""
+    generator = np.random.default_rng(0)
+    images, labels = [], [i % 10 for i in range(PER_FILE)]
+    for _ in labels:
+        stream = io.BytesIO()
+        Image.fromarray(generator.integers(0, 256, (32, 32, 3), np.uint8)).save(stream, "PNG", compress_level=1)
+        images.append(stream.getvalue())
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=10)})
+    rows = {"image": [{"bytes": image, "path": None} for image in images], "label": labels}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / "one.parquet", batch_size=1000)
+    with tarfile.open(folder / "one.tar", "w") as tar:
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            for suffix, content in (("png", image), ("cls", str(label).encode())):
+                member = tarfile.TarInfo(f"{number:05}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    for size in (size for size in SIZES if size <= most):
+        (folder / f"{size}").mkdir()
+        for number in range(size // PER_FILE):
+            for form in ("parquet", "tar"):
+                place = folder / f"{size}" / form
+                place.mkdir(exist_ok=True)
+                os.link(folder / f"one.{form}", place / f"train-{number:03}.{form}")
+    (folder / "net.py").write_text(NET)
+    (folder / "train.py").write_text(TRAIN)
+
+
+def run(command: tuple[str, ...], size: int, folder: Path) -> Usage:
+    """Run a command in a process of its own; return what it took."""
+    names = {form: f"stream:{form}:{size}/{form}/*.{form}" for form in ("parquet", "tar")}
+    names["hf"] = f"hf:{size}/parquet"
+    arguments = [sys.executable, *(part.format(**names) for part in command)]
+    start = os.times().elapsed
+    process = subprocess.Popen(
+        arguments, cwd=folder, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(arguments)} ended with status {status}")
+    return Usage(usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime, os.times().elapsed - start)
+
+
+def cells(found: list[Usage], first: list[Usage], size: int) -> list[str]:
+    """Return medians with their ranges, and ratios to the smallest stream."""
+    peaks = [usage.peak_mb for usage in found]
+    cpu, wall = (statistics.median(getattr(usage, name) for usage in found) for name in ("cpu_s", "wall_s"))
+    return [
+        f"{size:,}",
+        f"{len(found)}",
+        f"{statistics.median(peaks):,.0f} ({min(peaks):,.0f} to {max(peaks):,.0f})",
+        f"{statistics.median(peaks) / statistics.median(usage.peak_mb for usage in first):.2f}",
+        f"{cpu:.0f}",
+        f"{wall:.0f}",
+        f"{cpu / size / (statistics.median(usage.cpu_s for usage in first) / SIZES[0]):.2f}",
+    ]
+
+
+def main() -> None:
+    """Print the table as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3, help="of each size but the largest, which has one")
+    parser.add_argument("--most", type=int, default=SIZES[-1], help="samples of the largest stream")
+    parser.add_argument("--out", type=Path, help="also write the table there")
+    options = parser.parse_args()
+    lines = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        write_files(folder, options.most)
+        run((*PROFILE[:-2], "clean.safetensors", "--data", "{hf}"), SIZES[0], folder)
+        for name, command in track(JOBS.items(), "streams", console=Console(stderr=True), transient=True):
+            first: list[Usage] = []
+            sizes = [size for size in SIZES if size <= options.most and (size < SIZES[-1] or "in memory" not in name)]
+            for size in sizes:
+                found = [run(command, size, folder) for _ in range(1 if size == SIZES[-1] else options.runs)]
+                first = first or found
+                lines.append(f"| {' | '.join([name, *cells(found, first, size)])} |")
+                print(lines[-1], file=sys.stderr, flush=True)
+    head = "job", "samples", "runs", "peak memory, MB", "÷ 10,000's", "CPU s", "wall s", "CPU a sample ÷ 10,000's"
+    text = "\n".join(
+        [
+            "Peak resident memory of one process, median and range over the runs, and its ratio to that for 10,000 "
+            "samples; times are medians. Start-up with all imports is part of each run. Images are 32×32 PNG of noise; "
+            "larger streams name one file of 10,000 many times over.",
+            "",
+            f"Machine: {os.cpu_count()} processors ({platform.machine()}), shared with other work, one thread a run.",
+            "",
+            f"| {' | '.join(head)} |\n|{'---|' * len(head)}",
+            *lines,
+            "",
+        ]
+    )
+    print(text)
+    if options.out:
+        options.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
