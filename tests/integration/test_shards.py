@@ -74,7 +74,7 @@ def test_a_stream_is_not_cut(cli, tmp_path, shard):
 
     images = [[[float(i + j) for j in range(8)] for _ in range(8)] for i in range(4)]
     pq.write_table(pa.table({"image": images, "label": [0, 1, 0, 1]}), tmp_path / "a.parquet")
-    model = "--model resque.networks:small_cnn --classes 0,1"
+    model = "--model resque.networks:small_cnn --classes 2"
     code, out, err = cli(f"profile {model} --data stream:parquet:{tmp_path}/a.parquet --shard {shard} --out p")
     assert (code, out) == (1, "")
     assert "is a stream" in err

@@ -107,12 +107,12 @@ class CodecarbonMeter:
     def __init__(self, device: torch.device | None = None, whole_node: bool = False) -> None:
         mode = "machine" if whole_node else "process"
         self.name, self.shortest_s = f"codecarbon {version('codecarbon')}, {mode}, 1 s", _SHORTEST_CPU_S
-        self._device, self._tracker = device, open_tracker(device, mode)
+        self._device, self._whole_node, self._tracker = device, whole_node, open_tracker(device, mode)
         self._windows = 0
         with cpu_name_from_kernel(), self.window():  # the first task detects the hardware, which takes seconds
             pass
         self.shortest_s = _SHORTEST_GPU_S if "gpu" in self.methods else _SHORTEST_CPU_S
-        self.name += ", by processor time" if _lacks_counters(self.methods) else ""
+        self.name += ", by processor time" if not whole_node and _lacks_counters(self.methods) else ""
 
     @property
     def methods(self) -> Mapping[str, str]:
@@ -146,7 +146,7 @@ class CodecarbonMeter:
         if len(known) < len(methods) or not methods:
             note = _UNREADABLE if methods else "no component can be measured"
             return EnergyReading(wall_s, None, energies, methods, self.name, note)
-        by_processor_time = _lacks_counters(methods)
+        by_processor_time = not self._whole_node and _lacks_counters(methods)
         if by_processor_time:
             share = min(1.0, cpu_s / (wall_s * torch.get_num_threads()))
             energies = {c: kwh * (share if methods[c] == "assumed" else 1.0) for c, kwh in energies.items()}
