@@ -4,7 +4,11 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from resque.energy.meters import ClockMeter, Window
 
 DEADLINE_S = 60.0
 
@@ -48,6 +52,26 @@ def fail(text: str) -> dict:
 
 
 def endless(folder: str, name: str) -> dict:
+    """Never end; the file or pipe ``begun`` tells when it has begun."""
     log_process(folder, name)
+    with open(Path(folder) / "begun", "w") as file:
+        file.write("begun")
     threading.Event().wait()
     return {}
+
+
+class LethalMeter(ClockMeter):
+    """A clock that kills the first process that measures with it, at the end of its first window."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    @contextmanager
+    def window(self) -> Iterator[Window]:
+        with super().window() as window:
+            yield window
+        try:
+            (Path(self.folder) / "killed").touch(exist_ok=False)
+        except FileExistsError:
+            return
+        os.kill(os.getpid(), signal.SIGKILL)

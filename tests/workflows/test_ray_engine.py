@@ -1,18 +1,20 @@
 """Many runs on a real Ray: on this machine, with two workers, of which some are killed in the middle of a task."""
 
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 import cluster_tasks
-from cluster_tasks import DEADLINE_S, die, endless, fail, meet, work_alone
+from calibrated import run
+from cluster_tasks import DEADLINE_S, LethalMeter, die, endless, fail, meet, work_alone
+from resque.energy.meters import ClockMeter
 from resque.errors import ModelError, SettingError
+from resque.ledger.store import Ledger
+from resque.models.loading import load_model
 from resque.workflows.engine import ExperimentTask, LocalEngine, read_rows, run_tasks
 from resque.workflows.ray_engine import METER_RESOURCE, RayEngine, open_engine
 
@@ -123,7 +125,7 @@ def tasks(folder, last):
 if __name__ == "__main__":
     folder, address = sys.argv[1:]
     with open_engine("ray", address or None) as engine:
-        run_tasks(tasks(folder, endless), Path(folder) / "rows.jsonl", engine)
+        run_tasks(tasks(folder, endless), Path(folder) / "rows.jsonl", engine, on_progress=lambda *_: print("row"))
 """
 
 
@@ -133,21 +135,59 @@ def test_killed_driver_resumes_and_leaves_no_process(ray, engine, tmp_path, plac
     script.write_text(DRIVER)
     address = ray.get_runtime_context().gcs_address if place == "cluster" else ""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([HELPERS, *filter(None, sys.path)])}
+    os.mkfifo(tmp_path / "begun")
     driver = subprocess.Popen(
-        [sys.executable, script, str(tmp_path), address], env=environment, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL, cwd=tmp_path,
+        [sys.executable, "-u", script, str(tmp_path), address], env=environment, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL, cwd=tmp_path, text=True,
     )  # fmt: skip
-    end = time.monotonic() + DEADLINE_S
-    while not (len(read_rows(path)) == 2 and (tmp_path / "last").exists()) and time.monotonic() < end:
-        assert driver.poll() is None
+    assert (tmp_path / "begun").read_text() == "begun"
+    while len(read_rows(path)) < 2:
+        assert driver.stdout.readline()
     started = {psutil.Process(int(processes(tmp_path, "last")[0])), *psutil.Process(driver.pid).children(True)}
     started -= {each for each in started if each.name().endswith("Agent")}  # Ray's own end about a minute later
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    driver.kill()
+    driver.communicate()
     assert not psutil.wait_procs(started, timeout=DEADLINE_S)[1]
     tasks = [task(work_alone, name, tmp_path) for name in ("first", "second", "last")]
     assert len(run_tasks(tasks, path, engine)) == 3
     assert [len(processes(tmp_path, name)) for name in ("first", "second", "last")] == [1, 1, 2]
+
+
+def told(updates) -> dict[str, tuple]:
+    """What runs were, by shift, without their times."""
+    return {
+        update.train_data: (
+            update.features, update.curve.steps, update.curve.accuracy, update.curve.loss, update.child,
+            update.target_accuracy, update.stopped_by, update.seed, update.grid, update.parent,
+        )
+        for update in updates
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def alone(trained, plan, tmp_path_factory):
+    """The runs of a calibration on this machine, in rounds of two."""
+    model = load_model(f"{trained[0]}:build", trained[1])
+    return run(model, plan, Ledger(tmp_path_factory.mktemp("here") / "a.db"), ClockMeter(), round_size=2)
+
+
+def test_calibration_on_ray_gives_the_ledger_of_this_machine_though_a_worker_is_killed(
+    engine, model, plan, alone, tmp_path
+):
+    ledger = Ledger(tmp_path / "there.db")
+    runs = run(model, plan, ledger, LethalMeter(str(tmp_path)), round_size=2, engine=engine)
+    assert (tmp_path / "killed").exists()
+    assert (runs.new, runs.ended) == (alone.new, alone.ended) == (5, "5 runs were asked for")
+    assert len(ledger.updates()) == 5
+    assert told(ledger.updates()) == told(alone.updates)
+
+
+def test_calibration_that_loses_a_worker_too_often_keeps_the_other_runs(ray, model, plan, alone, tmp_path):
+    ledger = Ledger(tmp_path / "resque.db")
+    with pytest.raises(SettingError, match="was lost 1 times: WorkerCrashedError.*start again, and the other runs"):
+        run(model, plan, ledger, LethalMeter(str(tmp_path)), round_size=2, engine=RayEngine(retries=0))
+    (kept,) = ledger.updates()
+    assert told([kept]).items() <= told(alone.updates).items()
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ process or node is lost is run again. Workers return rows, and the driver alone 
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from resque._callables import USER_MODULE
 from resque._format import describe_error
 from resque._optional import import_optional
 from resque._threads import limit_threads, threads_per_task
@@ -56,11 +58,12 @@ class RayEngine:
             SettingError: The cluster has not what a task needs.
         """
         queue, running, most = iter(tasks), dict[Any, str](), 1
+        sent: dict[int, tuple[Any, Any]] = {}
         try:
             while True:
                 while len(running) < most and (task := next(queue, None)) is not None:
                     most = self._capacity(task)
-                    running[self._submit(task)] = task.key
+                    running[self._submit(task, sent)] = task.key
                 if not running:
                     return
                 for ended in _ray().wait([*running])[0]:
@@ -82,11 +85,18 @@ class RayEngine:
             )
         return min(most.values())
 
-    def _submit(self, task: ExperimentTask) -> Any:
-        amounts = self.demand(task)
+    def _submit(self, task: ExperimentTask, sent: dict[int, tuple[Any, Any]]) -> Any:
+        """Start a task; each argument is sent once, whichever tasks share it."""
+        ray, amounts = _ray(), self.demand(task)
         options = {"num_cpus": amounts.pop("CPU"), "num_gpus": amounts.pop("GPU", 0.0), "resources": amounts}
-        function = _ray().remote(_work).options(**options, max_retries=self.retries, name=task.key)
-        return function.remote(task.work, dict(task.arguments), self.threads)
+        for module in [each for name, each in sys.modules.items() if name.startswith(USER_MODULE)]:
+            ray.cloudpickle.register_pickle_by_value(module)  # of the user's files, which only the driver can import
+        for value in task.arguments.values():
+            if id(value) not in sent:
+                sent[id(value)] = value, ray.put(value)
+        function = ray.remote(_work).options(**options, max_retries=self.retries, name=task.key)
+        arguments = {name: sent[id(value)][1] for name, value in task.arguments.items()}
+        return function.remote(task.work, self.threads, **arguments)
 
     def _row(self, ended: Any) -> Row:
         """Return the row of a task that has ended, or raise its error."""
@@ -160,7 +170,7 @@ def _connect(init: Callable[..., Any], address: str | None, gpus: int) -> None:
         raise SettingError(f"{what} ({describe_error(error)}): check the address and `ray status`") from error
 
 
-def _work(work: Callable[..., Row], arguments: dict[str, Any], threads: int) -> Row:
+def _work(_work: Callable[..., Row], _threads: int, /, **arguments: Any) -> Row:
     """Do a task on a worker."""
-    limit_threads(threads)
-    return work(**arguments)
+    limit_threads(_threads)
+    return _work(**arguments)
