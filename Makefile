@@ -61,7 +61,7 @@ lint: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "resque needs Python 3.11 or later; name one with PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[energy,metrics,models,data,augment,lora,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[energy,metrics,models,data,augment,lora,ray,dev]'
 	touch $@
 
 clean:

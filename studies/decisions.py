@@ -206,5 +206,5 @@ if __name__ == "__main__":
     else:
         folder.mkdir(parents=True, exist_ok=True)
         show = track(range(len(planned)), "decisions")
-        found = [*run_tasks(planned, folder / "decisions.jsonl", 1, on_progress=lambda *_: next(show, None)).values()]
+        found = [*run_tasks(planned, folder / "decisions.jsonl", on_progress=lambda *_: next(show, None)).values()]
     print(write(page([row for row in found if "error" not in row]), Path(folder) / "decisions"))

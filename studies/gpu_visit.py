@@ -32,7 +32,7 @@ from presets import PILOT_SEEDS, PRESETS, ShiftStudy
 from resque.energy.meters import open_meter
 from resque.training.environment import describe_host
 from resque.workflows.diagnostics import machine_facts, machine_warnings
-from resque.workflows.engine import ExperimentTask, Row, read_rows, run_tasks
+from resque.workflows.engine import ExperimentTask, LocalEngine, Row, read_rows, run_tasks
 from runs import CACHE, ORIGINALS, RESULTS, plan_shift_study
 from shift_rows import device
 
@@ -74,7 +74,7 @@ class Visit:
             print(f"{self.seconds_left:6.0f} s left  {done}/{total}  {key}", flush=True)
 
         max_s = left if left > self._longest else 0.0
-        rows = run_tasks(tasks, file, workers=0, retry_failed=True, on_progress=show, max_s=max_s)
+        rows = run_tasks(tasks, file, LocalEngine(0), retry_failed=True, on_progress=show, max_s=max_s)
         for row in rows.values():
             self._longest = max(self._longest, row["task_s"])
             if "error" in row:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from presets import PRESETS
 from resque.workflows.engine import Row
-from runs import PARTS, RESULTS, existing_rows, make_rows
+from runs import PARTS, RESULTS, add_engine_options, engine_of, existing_rows, make_rows
 
 Rows = Mapping[str, list[Row]]
 Content = str | Figure
@@ -25,7 +25,7 @@ def publish(description: str | None, make: Callable[[str, Rows], Mapping[str, Co
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="quick")
-    parser.add_argument("--workers", type=int, default=2, help="number of processes")
+    add_engine_options(parser)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder with a folder of rows per preset")
     parser.add_argument("--existing", action="store_true", help="use the rows that exist, and make none")
     options = parser.parse_args()
@@ -33,7 +33,8 @@ def publish(description: str | None, make: Callable[[str, Rows], Mapping[str, Co
     if options.existing:
         rows = existing_rows(options.preset, options.results, needed)
     else:
-        rows = make_rows(options.preset, options.workers, options.results, parts=needed)
+        with engine_of(options) as engine:
+            rows = make_rows(options.preset, engine, options.results, parts=needed)
     for name, content in make(options.preset, rows).items():
         print(write(content, options.results / options.preset / name))
 

@@ -7,6 +7,7 @@ target, and runs that fail, are rows like any other. After an interruption the s
 
     python studies/runs.py --preset quick
     python studies/runs.py --preset cpu --pilot    # other seeds than the published ones, rows into the cache
+    python studies/runs.py --preset cpu --engine ray --address HOST:6379    # on nodes that share this folder
 """
 
 import argparse
@@ -14,6 +15,7 @@ import dataclasses
 import itertools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,9 @@ from glyphs import render
 from photographs import cut
 from presets import PHOTOGRAPHS, PILOT_SEEDS, PRESETS, Preset, Shifted, ShiftStudy, TaskStudy
 from resque.ledger.migration import SCORES, modernize_scores
-from resque.workflows.engine import ExperimentTask, Row, read_rows, run_tasks
-from shift_rows import retrain_for_shift, score_adapted_model, train_from_scratch, train_original
+from resque.workflows.engine import Engine, ExperimentTask, Row, read_rows, run_tasks
+from resque.workflows.ray_engine import ENGINES, open_engine
+from shift_rows import device, retrain_for_shift, score_adapted_model, train_from_scratch, train_original
 from task_rows import learn_from_scratch, learn_task, train_source
 
 RESULTS, CACHE = Path("studies/results"), Path("studies/cache")
@@ -45,7 +48,7 @@ def plan_shift_study(study: ShiftStudy, cache: Path) -> Plan:
     def task(work: Callable[..., Row], seed: int, shift: Shifted | None = None, **more: Any) -> ExperimentTask:
         arguments = {"study": study, "seed": seed} | ({"shift": shift} if shift else {}) | more
         name = f"{study.name} {seed}" + (f" {shift.shift_type}:{shift.level}" if shift else "")
-        return ExperimentTask(name, work, arguments)
+        return ExperimentTask(name, work, arguments, is_metered=work is not score_adapted_model)
 
     if not study.originals:
         yield f"{ORIGINALS}-{study.name}", [task(train_original, seed, weights=weights[seed]) for seed in study.seeds]
@@ -67,7 +70,7 @@ def plan_task_study(study: TaskStudy, cache: Path) -> Plan:
 
     def task(work: Callable[..., Row], seed: int, *names: str, **arguments: Any) -> ExperimentTask:
         title = " > ".join(name or "none" for name in names)
-        return ExperimentTask(f"{study.name} {seed} {title}", work, {"study": study, "seed": seed, **arguments})
+        return ExperimentTask(f"{study.name} {seed} {title}", work, {"study": study, "seed": seed, **arguments}, True)
 
     yield (
         f"{ORIGINALS}-{study.name}",
@@ -146,7 +149,7 @@ def existing_rows(name: str, results: Path = RESULTS, parts: Sequence[str] = PAR
 
 def make_rows(
     name: str,
-    workers: int = 2,
+    engine: Engine | None = None,
     results: Path = RESULTS,
     cache: Path = CACHE,
     pilot: bool = False,
@@ -157,7 +160,7 @@ def make_rows(
 
     Args:
         name: Name of the preset.
-        workers: Number of processes; 0 works in this one.
+        engine: Where the runs are; None takes one process of this machine.
         results: Folder that holds a folder of rows per preset.
         cache: Folder of the weights of original models, and of the rows of a pilot.
         pilot: Whether to run other seeds than the published ones.
@@ -184,7 +187,7 @@ def make_rows(
                 progress.update(bar, completed=done, description=key)
 
             path = (cache / name if file.startswith(ORIGINALS) else folder) / f"{file}.jsonl"
-            rows[file] += run_tasks(tasks, path, workers, on_progress=on_progress).values()
+            rows[file] += run_tasks(tasks, path, engine, on_progress=on_progress).values()
             progress.update(bar, completed=len(tasks), description=file)
     return with_adapted_scores(rows, preset)
 
@@ -222,15 +225,28 @@ def _run(row: Row) -> tuple[int, str, int] | None:
     return (row["seed"], row["shift_type"], row["level"]) if "error" not in row else None
 
 
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where runs are."""
+    parser.add_argument("--engine", choices=ENGINES, default="local", help="processes of this machine, or Ray")
+    parser.add_argument("--address", help="address of a Ray cluster; default: a Ray on this machine")
+
+
+def engine_of(options: argparse.Namespace) -> AbstractContextManager[Engine]:
+    """Return the engine that the options name, open for a block; every run gets a GPU if the studies use one."""
+    return open_engine(options.engine, options.address, gpus=int(device().type == "cuda"))
+
+
 def main() -> None:
     """Make the rows, and print how many of them failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=PRESETS, default="quick")
-    parser.add_argument("--workers", type=int, default=2, help="number of processes")
+    add_engine_options(parser)
     parser.add_argument("--pilot", action="store_true", help="other seeds than the published ones")
     parser.add_argument("--only", default="", help="the beginning of a study's name")
     options = parser.parse_args()
-    for file, rows in make_rows(options.preset, options.workers, pilot=options.pilot, only=options.only).items():
+    with engine_of(options) as engine:
+        made = make_rows(options.preset, engine, pilot=options.pilot, only=options.only)
+    for file, rows in made.items():
         errors = [row["error"] for row in rows if "error" in row]
         print(f"{file}: {len(rows)} rows, {len(errors)} failed {errors[:1] or ''}")
 

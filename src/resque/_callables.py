@@ -12,10 +12,13 @@ from typing import Any
 from resque._format import describe_error
 from resque.errors import ModelError
 
-__all__ = ["FORMER_MODULES", "load_callable"]
+__all__ = ["FORMER_MODULES", "USER_MODULE", "load_callable"]
 
 FORMER_MODULES = {"resque.networks": "resque.models.networks"}
 """Former name of a module → its name today; specifications in old ledgers stay valid for good."""
+
+USER_MODULE = "resque_user_"
+"""Beginning of the names of modules that were imported from a user's file."""
 
 
 def load_callable(spec: str) -> Callable[..., Any]:
@@ -60,7 +63,7 @@ def _import_file(path: Path) -> ModuleType:
     """Import a Python file under a module name of its own, which depends on its path."""
     if not os.path.isfile(path):  # pathlib raises on names that are too long
         raise ModelError(f"no such file: {path}; expected a Python file with a callable that returns an nn.Module")
-    name = f"resque_user_{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]}"
+    name = f"{USER_MODULE}{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None  # a .py file always has a loader
     module = importlib.util.module_from_spec(spec)

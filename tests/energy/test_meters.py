@@ -296,7 +296,7 @@ def on_machine(monkeypatch):
             monkeypatch.setattr(place, lambda device=None: machine.wall_s)
         monkeypatch.setattr(time, "process_time", lambda: machine.cpu_s)
         monkeypatch.setattr(torch, "get_num_threads", lambda: machine.threads)
-        monkeypatch.setattr("resque.energy.meters.open_tracker", lambda device: machine)
+        monkeypatch.setattr("resque.energy.meters.open_tracker", lambda device, mode: machine)
         monkeypatch.setattr("resque.energy.meters.version", lambda name: "3")
         monkeypatch.setattr("resque.training.probe._take_steps", lambda trainer, steps: machine.compute(0.1 * steps))
         return machine, CodecarbonMeter(torch.device("cpu"))

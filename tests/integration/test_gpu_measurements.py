@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.integrate import trapezoid
 
-from resque.workflows.engine import read_rows, run_tasks
+from resque.workflows.engine import LocalEngine, read_rows, run_tasks
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = (ROOT / "studies", ROOT / "benchmarks")
@@ -55,7 +55,7 @@ def modules():
 @pytest.fixture(scope="module")
 def energy(modules, tmp_path_factory):
     path = tmp_path_factory.mktemp("energy") / "rows.jsonl"
-    rows = run_tasks(modules.energy.energy_tasks("cpu", tiny=True), path, workers=0)
+    rows = run_tasks(modules.energy.energy_tasks("cpu", tiny=True), path, LocalEngine(0))
     assert read_rows(path).keys() == rows.keys()
     return rows
 
@@ -63,7 +63,7 @@ def energy(modules, tmp_path_factory):
 @pytest.fixture(scope="module")
 def speed(modules, tmp_path_factory):
     path = tmp_path_factory.mktemp("speed") / "rows.jsonl"
-    rows = run_tasks(modules.speed.speed_tasks("cpu", tiny=True), path, workers=0)
+    rows = run_tasks(modules.speed.speed_tasks("cpu", tiny=True), path, LocalEngine(0))
     assert read_rows(path).keys() == rows.keys()
     return rows
 

@@ -14,6 +14,7 @@ from resque.data.shifts import parse_shift
 from resque.ledger.records import Update
 from resque.ledger.serialization import decode
 from resque.training.recipe import named_recipe
+from resque.workflows.engine import LocalEngine
 
 STUDIES = Path(__file__).parents[2] / "studies"
 SCRIPTS = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "beyond", "forecasts", "in_run")
@@ -75,9 +76,9 @@ def made(studies, tmp_path_factory):
         patch.setattr(
             studies("shift_rows"), "open_meter", lambda device: ReplayMeter()
         )  # the real one would have half a second a probe
-        rows = runs.make_rows("quick", 0, place / "results", place / "work")
+        rows = runs.make_rows("quick", LocalEngine(0), place / "results", place / "work")
         written = {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()}
-        assert runs.make_rows("quick", 0, place / "results", place / "work") == rows
+        assert runs.make_rows("quick", LocalEngine(0), place / "results", place / "work") == rows
         assert {path.name: path.read_text() for path in (place / "results" / "quick").iterdir()} == written
         yield place, rows
 

@@ -24,7 +24,7 @@ from resque.workflows.calibration_request import CalibrationRequest
 def short_history(monkeypatch):
     """A sixth of the bundled history, whose fits take seconds."""
     some = tuple(bundled_updates()[::6])
-    calibration = ("workflows.calibration_choice", "workflows.calibration_runs", "workflows.calibration_outcome")
+    calibration = ("workflows.calibration_choice", "workflows.calibration_training", "workflows.calibration_outcome")
     for module in ("workflows.forecast", "forecasting.landmarking", *calibration):
         monkeypatch.setattr(f"resque.{module}.bundled_updates", lambda: some)
 

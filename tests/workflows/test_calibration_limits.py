@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import pickle
 
 import pytest
 from hypothesis import assume, given
@@ -17,7 +18,11 @@ from resque.ledger.store import Ledger
 from resque.training.job import evaluation_steps
 from resque.training.recipe import Recipe, recipe_to_dict
 from resque.types import Interval
+from resque.workflows.calibrate import Calibration
 from resque.workflows.calibration_limits import CalibrationLimits, CalibrationPace, max_hours_of
+from resque.workflows.calibration_training import CalibrationRound
+from resque.workflows.inputs import ModelOptions
+from resque.workflows.ray_engine import RayEngine
 
 
 class Clock:
@@ -86,6 +91,30 @@ def test_a_limit_of_calibration_is_a_number(meter, name, limit):
         CalibrationLimits(**{name: limit}).check(meter)
 
 
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"engine": RayEngine(), "limits": CalibrationLimits(max_kwh=1.0)}, "several machines at once: limit the time"),
+        ({"round_size": 0}, "rounds of 0 runs: expected 1 or more"),
+        ({"round_size": -3}, "rounds of -3 runs: expected 1 or more"),
+    ],
+)
+def test_what_rounds_and_engines_cannot_do_is_refused_before_anything_is_read(meter, tmp_path, settings, text):
+    ledger, options = Ledger(tmp_path / "resque.db"), ModelOptions()
+    with pytest.raises(SettingError, match=text):
+        Calibration(model="none.py:a", data="npz:none", ledger=ledger, meter=meter, options=options, **settings).plan()
+
+
+@given(st.floats(0.1, 10.0), st.floats(0.0, 1.0))
+def test_limits_of_another_machine_leave_the_same_time(max_hours, share):
+    clock = Clock()
+    limits = CalibrationLimits(max_hours=max_hours, start=0.0, clock=clock)
+    clock.seconds = share * 3600.0 * max_hours
+    common = CalibrationRound(None, (), None, limits, None, 0.0).shared()
+    assert common.limits.left_s() == pytest.approx(limits.left_s(), abs=30.0)
+    assert pickle.loads(pickle.dumps(common.limits)) == common.limits
+
+
 def test_a_limit_of_energy_needs_a_meter_and_a_reading():
     with pytest.raises(SettingError, match="needs a meter that measures energy"):
         CalibrationLimits(max_kwh=1.0).check(ClockMeter())
@@ -139,7 +168,7 @@ def test_a_run_is_given_up_if_it_is_unlikely_to_reach_any_target(
         asked.append(query.target_accuracy)
         return lambda curve: ForecastRevision(curve.steps[-1], 0.5, steps, probability, 5)
 
-    monkeypatch.setattr("resque.workflows.calibration_runs.ForecastReviser", reviser)
+    monkeypatch.setattr("resque.workflows.calibration_training.ForecastReviser", reviser)
     hardest = min(plan.shifts, key=lambda each: each.features.accuracy)
     request = dataclasses.replace(plan.request, targets=(lowest, 0.999))
     one = dataclasses.replace(plan, request=request, shifts=(hardest,))

@@ -125,6 +125,8 @@ def test_json_has_candidates_runs_and_readiness(cli, line, short_history):
         ("--like clean.safetensors", "name the data"),
         ("--data digits~digits", "one source"),
         ("--target-accuracy 0.9:0.8", "expected a share"),
+        ("--engine spark", "engine 'spark': expected local or ray"),
+        ("--address auto", "the local engine has no address, and 'auto' was given: add --engine ray"),
     ],
 )
 def test_wrong_options_are_one_line(cli, line, options, message):

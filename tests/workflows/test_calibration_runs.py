@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from calibrated import TARGET, interrupt, run, shifts_of
+from doubles import synthetic_update
 from resque.data.dataset import LabeledDataset
 from resque.data.loading import load_data
 from resque.errors import DataError, ModelError, SettingError
@@ -22,6 +23,7 @@ from resque.training.job import RetrainingJob, evaluation_steps
 from resque.training.recipe import Recipe
 from resque.training.retrain import retrain
 from resque.workflows.calibration_candidates import Candidate, applicable_shifts, select_around, select_spread
+from resque.workflows.calibration_choice import choose_next
 from resque.workflows.calibration_defaults import shorten_recipe, split_for_calibration
 from resque.workflows.calibration_plan import plan_calibration
 from resque.workflows.calibration_runs import CalibrationRuns
@@ -151,6 +153,36 @@ def test_interrupted_calibration_makes_the_same_choices(model, plan, uninterrupt
     assert resumed.new == 5 - after
     assert list(resumed.updates[:after]) == first
     assert shifts_of(resumed.updates) == shifts_of(uninterrupted.updates)
+
+
+@pytest.fixture(scope="module")
+def in_rounds(trained, plan, tmp_path_factory) -> CalibrationRuns:
+    model = load_model(f"{trained[0]}:build", trained[1])
+    return run(model, plan, Ledger(tmp_path_factory.mktemp("rounds") / "resque.db"), round_size=2)
+
+
+@pytest.mark.parametrize("kept", [(), (1,), (1, 0), (0, 1, 2), (1, 0, 3), (1, 0, 3, 2)])
+def test_rounds_are_the_same_whatever_run_of_a_round_ended_first(model, plan, in_rounds, tmp_path, kept):
+    ledger = Ledger(tmp_path / "resque.db")
+    ledger.extend(in_rounds.updates[n] for n in kept)
+    resumed = run(model, plan, ledger, round_size=2)
+    assert resumed.new == 5 - len(kept)
+    chosen = shifts_of(resumed.updates)
+    for start in range(0, 5, 2):
+        assert set(chosen[start : start + 2]) == set(shifts_of(in_rounds.updates)[start : start + 2])
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 7])
+def test_a_round_has_as_many_candidates_as_runs(plan, size):
+    for done in (0, size):
+        chosen = choose_next(
+            plan,
+            {each.shift: synthetic_update(each.shift, index=0.1, steps=9) for each in plan.shifts[:done]},
+            [],
+            (),
+            size,
+        )
+        assert len(chosen.ranked) >= min(size, len(plan.shifts) - done)
 
 
 def test_finished_calibration_does_nothing_and_can_be_extended(model, plan, meter, tmp_path):

@@ -1,5 +1,6 @@
 """Experiment sweeps: every task runs once, across interruptions."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -12,8 +13,8 @@ from collections import Counter
 
 import pytest
 
-from resque.errors import DataError
-from resque.workflows.engine import ExperimentTask, read_rows, run_tasks
+from resque.errors import DataError, SettingError
+from resque.workflows.engine import ExperimentTask, LocalEngine, read_rows, run_tasks
 
 
 def squared(number, log):
@@ -37,9 +38,9 @@ def tasks(log, numbers=range(5)):
 
 def test_every_task_runs_once_in_order_and_failures_are_kept(tmp_path):
     path, log, seen = tmp_path / "deep" / "rows.jsonl", tmp_path / "log", []
-    first = run_tasks(tasks(log, range(2)), path, workers=2)
+    first = run_tasks(tasks(log, range(2)), path, LocalEngine(2))
     assert [row["square"] for row in first.values()] == [0, 1]
-    rows = run_tasks(tasks(log), path, workers=2, on_progress=lambda done, total, key: seen.append((done, total)))
+    rows = run_tasks(tasks(log), path, LocalEngine(2), on_progress=lambda done, total, key: seen.append((done, total)))
     assert list(rows) == [f"n{number}" for number in range(5)]
     assert seen == [(3, 5), (4, 5), (5, 5)]
     assert rows["n3"]["error"] == "ValueError: three is too many"
@@ -47,25 +48,31 @@ def test_every_task_runs_once_in_order_and_failures_are_kept(tmp_path):
     assert all(row["cpu_s"] >= 0 and row["task_s"] > 0 for row in rows.values())
     assert run_tasks(tasks(log), path) == rows == read_rows(path)
     assert sorted(log.read_text().split()) == ["0", "1", "2", "3", "4"]
-    run_tasks(tasks(log), path, workers=0, retry_failed=True)
+    run_tasks(tasks(log), path, LocalEngine(0), retry_failed=True)
     assert sorted(log.read_text().split()) == ["0", "1", "2", "3", "3", "4"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_no_task_starts_that_may_not_end_in_time(tmp_path, workers):
     log = tmp_path / "log"
-    assert run_tasks(tasks(log), tmp_path / "none.jsonl", workers, max_s=0.0) == {}
+    assert run_tasks(tasks(log), tmp_path / "none.jsonl", LocalEngine(workers), max_s=0.0) == {}
     assert not log.exists()
-    assert list(run_tasks(tasks(log), tmp_path / "all.jsonl", workers, max_s=600.0)) == [f"n{i}" for i in range(5)]
+    assert list(run_tasks(tasks(log), tmp_path / "all.jsonl", LocalEngine(workers), max_s=600.0)) == [
+        f"n{i}" for i in range(5)
+    ]
 
 
 def test_time_of_the_longest_task_is_kept_free_at_the_end(tmp_path, monkeypatch):
     clock = itertools.count()  # each look at the clock is a second later: a task takes one, and so does each check
     monkeypatch.setattr("resque.workflows.engine.time.perf_counter", lambda: float(next(clock)))
-    path, log = tmp_path / "rows.jsonl", tmp_path / "log"
-    assert list(run_tasks(tasks(log), path, workers=0, max_s=5.5)) == ["n0", "n1"]
-    assert list(run_tasks(tasks(log), path, workers=0, max_s=2.5)) == ["n0", "n1", "n2"]
-    assert list(run_tasks(tasks(log), path, workers=0, max_s=1.5)) == ["n0", "n1", "n2"]  # one lasted a second before
+    path, log, here = tmp_path / "rows.jsonl", tmp_path / "log", LocalEngine(0)
+    assert list(run_tasks(tasks(log), path, here, max_s=5.5)) == ["n0", "n1"]
+    assert list(run_tasks(tasks(log), path, here, max_s=2.5)) == ["n0", "n1", "n2"]
+    assert list(run_tasks(tasks(log), path, here, max_s=1.5)) == [
+        "n0",
+        "n1",
+        "n2",
+    ]  # one lasted a second before
 
 
 def test_task_with_an_incomplete_line_runs_again(tmp_path):
@@ -85,6 +92,19 @@ def test_invalid_rows_and_duplicate_keys_are_refused(tmp_path):
         read_rows(tmp_path / "rows.jsonl")
     with pytest.raises(DataError, match="the same key"):
         run_tasks([ExperimentTask("a", squared), ExperimentTask("a", squared)], tmp_path / "r.jsonl")
+
+
+@pytest.mark.parametrize("workers", range(5))
+@pytest.mark.parametrize("metered", [(), (0,), (2,), (0, 1, 2)])
+def test_only_one_measured_run_at_once_on_a_machine(tmp_path, workers, metered):
+    log, path = tmp_path / "log", tmp_path / "rows.jsonl"
+    some = [dataclasses.replace(task, is_metered=n in metered) for n, task in enumerate(tasks(log, range(3)))]
+    if workers > 1 and metered:
+        with pytest.raises(SettingError, match="measure the others' energy: use 1 worker") as stop:
+            run_tasks(some, path, LocalEngine(workers))
+        assert "\n" not in str(stop.value)
+    elif workers == 0:
+        assert len(run_tasks(some, path, LocalEngine(workers))) == 3
 
 
 def start(tmp_path, work):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from resque.cli import options as opt
-from resque.cli.loading import input_loader
+from resque.cli.loading import input_loader, run_engine
 
 
 def calibrate(
@@ -51,6 +51,11 @@ def calibrate(
     ] = None,
     max_minutes: Annotated[float | None, opt.option(opt.BUDGET, "The same in minutes.", min=0.0)] = None,
     max_kwh: Annotated[float | None, opt.option(opt.BUDGET, "Limit of the energy of that time.", min=0.0)] = None,
+    engine: opt.Engine = "local",
+    address: opt.Address = None,
+    round_size: Annotated[
+        int, opt.option(opt.ENGINE, "Number of runs that are chosen together; results depend on it.", "--round", min=1)
+    ] = 1,
     country: opt.Country = None,
     intensity: opt.Intensity = None,
     pue: opt.Pue = 1.0,
@@ -83,9 +88,9 @@ def calibrate(
     history.check_writable()
     calibration = Calibration(
         model=model, data=data, ledger=history, meter=open_meter(loader.device), grid=grid, original=original,
-        test=test, like=like, target_accuracy=target_accuracy, updates=updates, recipe=recipe,
-        evaluate_every=evaluate_every, max_epochs=max_epochs, seed=seed, limits=limits, layer=layer,
-        reduction=reduction, options=loader.options,
+        test=test, like=like, target_accuracy=target_accuracy, updates=updates, recipe=recipe, layer=layer,
+        evaluate_every=evaluate_every, max_epochs=max_epochs, seed=seed, limits=limits, reduction=reduction,
+        options=loader.options, engine=run_engine(context, engine, address, loader), round_size=round_size,
     )  # fmt: skip
     network, plan = calibration.plan()
     if not as_json:

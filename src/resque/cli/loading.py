@@ -9,8 +9,11 @@ from resque._processes import current_processes
 from resque.errors import LedgerError, SettingError
 
 if TYPE_CHECKING:
+    import typer
+
     from resque.ledger.store import Ledger
     from resque.workflows.candidates import Candidate
+    from resque.workflows.engine import Engine
     from resque.workflows.inputs import InputLoader, ModelOptions
 
 
@@ -30,6 +33,14 @@ def input_loader(model: str, *options: Any) -> "InputLoader":
     from resque.workflows.inputs import InputLoader
 
     return InputLoader(model, model_options(*options))
+
+
+def run_engine(context: "typer.Context", name: str, address: str | None, loader: "InputLoader") -> "Engine":
+    """Return an engine that is open until the command ends; on Ray each run gets a GPU if its model needs one."""
+    from resque.workflows.ray_engine import open_engine
+
+    engine: Engine = context.with_resource(open_engine(name, address, gpus=int(loader.device.type == "cuda")))
+    return engine
 
 
 def candidates(

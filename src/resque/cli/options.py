@@ -14,6 +14,7 @@ INDEX = "Index"
 RECIPE = "Recipe"
 BUDGET = "Budget and price"
 ENERGY = "Energy and carbon"
+ENGINE = "Where runs are"
 OUTPUT = "Output"
 
 
@@ -101,6 +102,11 @@ MaxPrice = Annotated[float | None, option(BUDGET, "Limit of the price.", min=0.0
 PricePerKwh = Annotated[float, option(BUDGET, "Price of a kWh.")]
 PricePerHour = Annotated[float, option(BUDGET, "Price of an hour of the machine.")]
 Currency = Annotated[str, option(BUDGET, "Currency of the prices.")]
+
+Engine = Annotated[str, option(ENGINE, "local: one run after the other; ray: those of a round on a cluster.")]
+Address = Annotated[
+    str | None, option(ENGINE, "Address of a Ray cluster; default: a Ray started here for this command.")
+]
 
 Country = Annotated[str | None, option(ENERGY, "ISO alpha-3 code of the electricity grid, e.g. FRA.")]
 Intensity = Annotated[float | None, option(ENERGY, "Carbon intensity in g CO2e/kWh; overrides --country.")]

@@ -30,8 +30,10 @@ from resque.workflows.calibration_outcome import CalibrationResult, calibration_
 from resque.workflows.calibration_plan import CalibrationPlan, plan_calibration
 from resque.workflows.calibration_request import UPDATES, CalibrationRequest
 from resque.workflows.calibration_runs import CalibrationRunner
+from resque.workflows.engine import Engine, LocalEngine
 from resque.workflows.forecast import LEDGER
 from resque.workflows.inputs import InputLoader, ModelOptions
+from resque.workflows.ray_engine import open_engine
 from resque.workflows.requested_job import load_recipe
 from resque.workflows.update import CHECKPOINTS
 
@@ -62,6 +64,8 @@ class Calibration:
         layer: Module whose output is the representation.
         reduction: How a representation is flattened.
         options: How the model and data are loaded.
+        engine: Where the runs are.
+        round_size: Number of runs that are chosen together, and can be done at the same time.
         cwd: Folder that holds the folder of checkpoints, also if the user's model or data change the current one.
     """
 
@@ -83,11 +87,13 @@ class Calibration:
     layer: str | None = None
     reduction: str | None = None
     options: ModelOptions
+    engine: Engine = field(default_factory=LocalEngine)
+    round_size: int = 1
     cwd: Path = field(default_factory=Path.cwd)
 
     def plan(self) -> tuple[nn.Module, CalibrationPlan]:
         """Load the model and data, and measure the candidates; nothing is trained."""
-        self.limits.check(self.meter)  # refused before anything is read
+        self._check()  # refused before anything is read
         recipe = load_recipe(self.recipe, self.evaluate_every)
         targets = None if self.target_accuracy is None else parse_targets(self.target_accuracy)
         if isinstance(self.data, str) and len(mixture_parts(self.data)) > 1:
@@ -131,12 +137,21 @@ class Calibration:
                 on_progress=show,
             )
 
+    def _check(self) -> None:
+        self.limits.check(self.meter)
+        if self.round_size < 1:
+            raise SettingError(f"rounds of {self.round_size} runs: expected 1 or more")
+        if self.limits.max_kwh is not None and not isinstance(self.engine, LocalEngine):
+            raise SettingError("a limit in kWh cannot be held on several machines at once: limit the time, --max-hours")
+
     def run(self, network: nn.Module, plan: CalibrationPlan) -> CalibrationResult:
         """Do the runs of a plan, or continue them after an interruption, and try the forecasts that follow."""
         checkpoint = Checkpoint(self.cwd / CHECKPOINTS, resume=True)
         with self.options.show_progress("calibrating") as show:
-            runner = CalibrationRunner(network, plan, self.ledger, self.meter, self.grid, self.limits, checkpoint, show)
-            runs = runner.run()
+            runs = CalibrationRunner(
+                network, plan, self.ledger, self.meter, self.grid, self.limits, checkpoint, show, self.engine,
+                self.round_size,
+            ).run()  # fmt: skip
         with self.options.show_progress("trying a forecast"):
             return calibration_result(plan, runs, self.ledger)
 
@@ -165,6 +180,9 @@ def calibrate(
     pue: float = 1.0,
     meter: EnergyMeter | None = None,
     options: ModelOptions | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    round_size: int = 1,
 ) -> tuple[Update, ...]:
     """Retrain for synthetic shifts of the user's own data, to give forecasts an initial history.
 
@@ -197,6 +215,9 @@ def calibrate(
         pue: Power usage effectiveness of the site.
         meter: Energy meter; None opens the best one available.
         options: Loading of a specified model and of the data.
+        engine: ``"local"`` does one run after the other; ``"ray"`` does those of a round on a cluster.
+        address: Address of the Ray cluster; None starts Ray on this machine, and shuts it down.
+        round_size: Number of runs that are chosen together. The results depend on it, and not on the engine.
 
     Returns:
         The updates, oldest first.
@@ -208,13 +229,16 @@ def calibrate(
     history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
     history.check_writable()
     options = options or ModelOptions()
-    calibration = Calibration(
-        model=model, data=data, ledger=history, meter=meter or open_meter(InputLoader(model, options).device),
-        grid=named_grid(country, intensity, pue), original=original, test=test, like=like,
-        target_accuracy=target_accuracy, updates=updates, recipe=recipe, evaluate_every=evaluate_every,
-        max_epochs=max_epochs, seed=seed, limits=limits, layer=layer, reduction=reduction, options=options,
-    )  # fmt: skip
-    runs = calibration.run(*calibration.plan()).runs
+    device = InputLoader(model, options).device
+    with open_engine(engine, address, gpus=int(device.type == "cuda")) as opened:
+        calibration = Calibration(
+            model=model, data=data, ledger=history, meter=meter or open_meter(device),
+            grid=named_grid(country, intensity, pue), original=original, test=test, like=like,
+            target_accuracy=target_accuracy, updates=updates, recipe=recipe, evaluate_every=evaluate_every,
+            max_epochs=max_epochs, seed=seed, limits=limits, layer=layer, reduction=reduction, options=options,
+            engine=opened, round_size=round_size,
+        )  # fmt: skip
+        runs = calibration.run(*calibration.plan()).runs
     if runs.is_refused:
         raise SettingError(f"beyond budget, nothing was trained: {runs.ended}")
     return runs.updates

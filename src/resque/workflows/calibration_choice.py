@@ -112,9 +112,13 @@ def forecast_shift(history: CurveHistory, query: ForecastQuery) -> ShiftForecast
 
 
 def choose_next(
-    plan: CalibrationPlan, done: Mapping[str, Update], history: Sequence[Update], skipped: Collection[str] = ()
+    plan: CalibrationPlan,
+    done: Mapping[str, Update],
+    history: Sequence[Update],
+    skipped: Collection[str] = (),
+    round_size: int = 1,
 ) -> NextRuns:
-    """Order some of the candidates that are left for the next run; it depends on the plan and the ledger alone.
+    """Order some of the candidates that are left for the next runs; it depends on the plan and the ledger alone.
 
     The first runs open the calibration: the smallest gap, the largest and one between; or the shifts with the nearest
     predicted steps below and above those of the update that is to be forecast. As long as fewer than two thirds of the
@@ -125,11 +129,12 @@ def choose_next(
         done: Finished runs by shift.
         history: Updates that forecasts learn from.
         skipped: Shifts that are left out, because their runs do not fit into a limit.
+        round_size: Number of runs that are chosen together.
     """
     left = [each for each in plan.shifts if each.shift not in {*done, *skipped}]
     if plan.like is None:  # shift types with the fewest runs come first
         left.sort(key=lambda each: sum(shift.startswith(f"{each.shift_type}:") for shift in done))
-    left = left[: 1 if plan.like is None and len(done) < _OPENING else _COMPARED]
+    left = left[: round_size if plan.like is None and len(done) < _OPENING else max(_COMPARED, round_size)]
     known = _curves(plan, history)
     forecasts = {
         each.shift: [forecast_shift(known, query) for query in _queries(plan, each.shift, each.features)]

@@ -1,10 +1,11 @@
-"""Engine for experiment sweeps: many runs as resumable tasks, each done once, in parallel processes.
+"""Experiment sweeps: many runs as resumable tasks, each done once, by an engine.
 
-The result of a task is a row. One process appends rows to a file of JSON Lines, each at the moment its task ends. After
-an interruption, tasks with a row are skipped and all others are run. A task that fails leaves a row with its error.
+The result of a task is a row. One process, the driver, appends rows to a file of JSON Lines, each at the moment its
+task ends. After an interruption, tasks with a row are skipped and all others are run. A task that fails leaves a row
+with its error. An engine says where tasks run: in processes of this machine, or on a cluster
+(:mod:`resque.workflows.ray_engine`).
 """
 
-import collections
 import concurrent.futures
 import json
 import math
@@ -12,14 +13,15 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from resque.errors import DataError
+from resque._threads import limit_threads, threads_per_task
+from resque.errors import DataError, SettingError
 
-__all__ = ["ExperimentTask", "Row", "read_rows", "run_tasks"]
+__all__ = ["Engine", "ExperimentTask", "LocalEngine", "Row", "read_rows", "run_tasks"]
 
 Row = dict[str, Any]
 
@@ -32,11 +34,67 @@ class ExperimentTask:
         key: Name of the task, unique in the sweep.
         work: Function of a module that returns the row; called in a process of its own.
         arguments: Keyword arguments of the function; plain values.
+        is_metered: Whether it measures energy, so that no other one may run beside it.
     """
 
     key: str
     work: Callable[..., Row]
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    is_metered: bool = False
+
+
+class Engine(Protocol):
+    """Interface of what runs tasks."""
+
+    def run(self, tasks: Iterable[ExperimentTask]) -> Iterator[tuple[str, Row]]:
+        """Yield ``(key, row)`` of tasks as they end; a task is taken when it can start, and its error is raised.
+
+        A task that ends its process has a row with ``error`` alone, if the engine outlives that.
+        """
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Runs tasks in processes of this machine.
+
+    Attributes:
+        workers: Number of processes at once; 0 works in this process.
+
+    Example:
+        >>> list(LocalEngine(0).run([ExperimentTask("a", dict, {"x": 1})]))
+        [('a', {'x': 1})]
+    """
+
+    workers: int = 1
+
+    def run(self, tasks: Iterable[ExperimentTask]) -> Iterator[tuple[str, Row]]:
+        """Yield ``(key, row)`` of tasks as they end.
+
+        Raises:
+            SettingError: A task measures energy, and more than one would run at once.
+        """
+        queue = map(self._checked, tasks)
+        if self.workers == 0:
+            yield from ((task.key, task.work(**task.arguments)) for task in queue)
+            return
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+        with concurrent.futures.ProcessPoolExecutor(self.workers, context, initializer=_start_worker) as pool:
+            running: dict[concurrent.futures.Future[Row], str] = {}
+            while True:
+                while len(running) < self.workers and (task := next(queue, None)) is not None:
+                    running[pool.submit(task.work, **task.arguments)] = task.key
+                if not running:
+                    return
+                for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)[0]:
+                    yield running.pop(future), future.result()
+
+    def _checked(self, task: ExperimentTask) -> ExperimentTask:
+        if task.is_metered and self.workers > 1:
+            raise SettingError(
+                f"{self.workers} runs at once on one machine, and each would measure the others' energy: use 1 worker, "
+                "or a Ray cluster (--engine ray --address ADDRESS)"
+            )
+        return task
 
 
 def read_rows(path: Path) -> dict[str, Row]:
@@ -62,7 +120,7 @@ def read_rows(path: Path) -> dict[str, Row]:
 def run_tasks(
     tasks: Iterable[ExperimentTask],
     path: Path,
-    workers: int = 1,
+    engine: Engine | None = None,
     retry_failed: bool = False,
     on_progress: Callable[[int, int, str], None] = lambda done, total, key: None,
     max_s: float = math.inf,
@@ -72,7 +130,7 @@ def run_tasks(
     Args:
         tasks: All tasks of the sweep, in the order in which they start.
         path: File of the rows.
-        workers: Number of parallel processes, each of which should use one thread; 0 runs in this process.
+        engine: Where tasks run; None takes one process of this machine.
         retry_failed: Whether failed tasks are run again.
         on_progress: Callback with ``(done, total, key)`` as tasks end.
         max_s: Seconds within which all tasks should end. None starts if the longest so far, in the file or of these,
@@ -80,15 +138,16 @@ def run_tasks(
 
     Returns:
         Key → row of these tasks, in their order. A row holds the task's ``key``, its seconds (``task_s``) and processor
-        seconds (``cpu_s``), and the result of the work, or ``error``.
+        seconds (``cpu_s``), and the result of the work, or ``error``; ``error`` alone if its process was lost.
 
     Raises:
         DataError: Two tasks have the same key.
+        SettingError: A task measures energy, and the engine would run another beside it.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     rows = run_tasks([ExperimentTask("a", dict, {"x": 1})], Path(folder) / "rows.jsonl", workers=0)
+        ...     rows = run_tasks([ExperimentTask("a", dict, {"x": 1})], Path(folder) / "rows.jsonl", LocalEngine(0))
         >>> rows["a"]["x"]
         1
     """
@@ -100,49 +159,33 @@ def run_tasks(
     _remove_incomplete_line(path)
     if left:
         with path.open("a", encoding="utf-8") as file:
-            longest = max((row["task_s"] for row in done.values()), default=0.0)
-            for row in _run(left, workers, max_s, longest):
-                done[row["key"]] = row
-                file.write(json.dumps(row) + "\n")
+            for key, row in (engine or LocalEngine()).run(_in_time(left, done, max_s)):
+                done[key] = {"key": key, **row}
+                file.write(json.dumps(done[key]) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-                on_progress(len(planned) - sum(task.key not in done for task in planned), len(planned), row["key"])
+                on_progress(len(planned) - sum(task.key not in done for task in planned), len(planned), key)
     return {task.key: done[task.key] for task in planned if task.key in done}
 
 
-def _run(tasks: Sequence[ExperimentTask], workers: int, max_s: float, longest: float) -> Iterator[Row]:
-    """Yield the rows of tasks as they end; start none that may not end in time."""
-    start, queue = time.perf_counter(), collections.deque(tasks)
-
-    def has_time() -> bool:
-        return time.perf_counter() - start + longest < max_s
-
-    if workers == 0:
-        while queue and has_time():
-            row = _run_task(queue.popleft())
-            longest = max(longest, row["task_s"])
-            yield row
-        return
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-    with concurrent.futures.ProcessPoolExecutor(workers, context, initializer=_exit_with_parent) as pool:
-        running: set[concurrent.futures.Future[Row]] = set()
-        while running or (queue and has_time()):
-            while queue and len(running) < workers and has_time():
-                running.add(pool.submit(_run_task, queue.popleft()))
-            ended, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in ended:
-                longest = max(longest, future.result()["task_s"])
-                yield future.result()
+def _in_time(tasks: Iterable[ExperimentTask], done: Mapping[str, Row], max_s: float) -> Iterator[ExperimentTask]:
+    """Yield tasks, timed and with their errors in their rows, as long as the next one may end in time."""
+    start = time.perf_counter()
+    for task in tasks:
+        longest = max((row.get("task_s", 0.0) for row in done.values()), default=0.0)
+        if time.perf_counter() - start + longest >= max_s:
+            return
+        yield replace(task, work=_timed, arguments={"work": task.work, "arguments": task.arguments})
 
 
-def _run_task(task: ExperimentTask) -> Row:
-    """Run a task; its row holds any error it raises."""
+def _timed(work: Callable[..., Row], arguments: Mapping[str, Any]) -> Row:
+    """Return the row of a task with its seconds; it holds any error that the task raises."""
     start, cpu = time.perf_counter(), time.process_time()
     try:
-        row = dict(task.work(**task.arguments))
+        row = dict(work(**arguments))
     except Exception as error:  # the other tasks go on; the row stays and is counted
         row = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-    return {"key": task.key, **row, "task_s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu}
+    return {**row, "task_s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu}
 
 
 def _remove_incomplete_line(path: Path) -> None:
@@ -155,8 +198,9 @@ def _remove_incomplete_line(path: Path) -> None:
                 file.truncate(text.rfind(b"\n") + 1)
 
 
-def _exit_with_parent() -> None:
-    """Make a worker exit when its parent process has been killed, because nobody collects its rows."""
+def _start_worker() -> None:
+    """Limit the threads of a worker; make it exit when its parent has been killed, because nobody collects its rows."""
+    limit_threads(threads_per_task())
 
     def wait() -> None:
         parent = multiprocessing.parent_process()

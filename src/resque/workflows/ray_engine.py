@@ -1,0 +1,176 @@
+"""Engine that runs tasks on a Ray cluster, or on a Ray that is started on this machine and shut down afterwards.
+
+A metered task holds one unit of the resource ``resque_meter``. A node offers as many units as it has devices with a
+counter of their own, or one if only the node is metered, so that no two measured runs disturb each other. A task whose
+process or node is lost is run again. Workers return rows, and the driver alone writes them.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from resque._callables import USER_MODULE
+from resque._format import describe_error
+from resque._optional import import_optional
+from resque._threads import limit_threads, threads_per_task
+from resque.errors import SettingError
+from resque.workflows.engine import Engine, ExperimentTask, LocalEngine, Row
+
+__all__ = ["ENGINES", "METER_RESOURCE", "RayEngine", "open_engine"]
+
+ENGINES = "local", "ray"
+METER_RESOURCE = "resque_meter"
+"""Resource of Ray that a measured run holds; a node has one unit for each device that is metered by itself."""
+_RETRIES = 3
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Runs tasks on the Ray that this process is connected to.
+
+    Attributes:
+        gpus: Number of GPUs that a task gets.
+        threads: Number of threads and processors that a task gets.
+        retries: Number of times that a task is run again whose process or node is lost.
+
+    Example:
+        >>> RayEngine(gpus=1, threads=2).demand(ExperimentTask("a", dict, is_metered=True))
+        {'CPU': 2.0, 'GPU': 1.0, 'resque_meter': 1.0}
+    """
+
+    gpus: int = 0
+    threads: int = 1
+    retries: int = _RETRIES
+
+    def demand(self, task: ExperimentTask) -> dict[str, float]:
+        """Return what a task holds while it runs: resource → amount."""
+        asked = {"CPU": self.threads, "GPU": self.gpus, METER_RESOURCE: int(task.is_metered)}
+        return {name: float(amount) for name, amount in asked.items() if amount}
+
+    def run(self, tasks: Iterable[ExperimentTask]) -> Iterator[tuple[str, Row]]:
+        """Yield ``(key, row)`` of tasks as they end; one that was lost too often has a row with ``error`` alone.
+
+        Raises:
+            SettingError: The cluster has not what a task needs.
+        """
+        queue, running, most = iter(tasks), dict[Any, str](), 1
+        sent: dict[int, tuple[Any, Any]] = {}
+        try:
+            while True:
+                while len(running) < most and (task := next(queue, None)) is not None:
+                    most = self._capacity(task)
+                    running[self._submit(task, sent)] = task.key
+                if not running:
+                    return
+                for ended in _ray().wait([*running])[0]:
+                    yield running.pop(ended), self._row(ended)
+        finally:
+            for left in running:
+                _ray().cancel(left, force=True)
+
+    def _capacity(self, task: ExperimentTask) -> int:
+        """Return how many such tasks the cluster can run at once."""
+        offered, demand = _ray().cluster_resources(), self.demand(task)
+        most = {name: int(offered.get(name, 0.0) / amount) for name, amount in demand.items()}
+        for name in (name for name, count in most.items() if not count):
+            advice = "set OMP_NUM_THREADS, threads per task, lower" if name == "CPU" else "use nodes with GPUs"
+            if name == METER_RESOURCE:
+                advice = f"start each node with --resources='{{\"{METER_RESOURCE}\": 1}}', or one per metered device"
+            raise SettingError(
+                f"a task needs {demand[name]:g} {name}, and the cluster has {offered.get(name, 0):g}: {advice}"
+            )
+        return min(most.values())
+
+    def _submit(self, task: ExperimentTask, sent: dict[int, tuple[Any, Any]]) -> Any:
+        """Start a task; each argument is sent once, whichever tasks share it."""
+        ray, amounts = _ray(), self.demand(task)
+        options = {"num_cpus": amounts.pop("CPU"), "num_gpus": amounts.pop("GPU", 0.0), "resources": amounts}
+        for module in [each for name, each in sys.modules.items() if name.startswith(USER_MODULE)]:
+            ray.cloudpickle.register_pickle_by_value(module)  # of the user's files, which only the driver can import
+        for value in task.arguments.values():
+            if id(value) not in sent:
+                sent[id(value)] = value, ray.put(value)
+        function = ray.remote(_work).options(**options, max_retries=self.retries, name=task.key)
+        arguments = {name: sent[id(value)][1] for name, value in task.arguments.items()}
+        return function.remote(task.work, self.threads, **arguments)
+
+    def _row(self, ended: Any) -> Row:
+        """Return the row of a task that has ended, or raise its error."""
+        ray = _ray()
+        try:
+            row: Row = ray.get(ended)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            return {"error": f"lost {self.retries + 1} times: {describe_error(error)}"}
+        return row
+
+
+@contextmanager
+def open_engine(name: str = "local", address: str | None = None, workers: int = 1, gpus: int = 0) -> Iterator[Engine]:
+    """Provide an engine for the block; a Ray that was started for it is shut down at its end.
+
+    A process that is connected to Ray already keeps its connection.
+
+    Args:
+        name: ``"local"`` or ``"ray"``.
+        address: Address of a Ray cluster; None starts Ray on this machine.
+        workers: Number of processes of the local engine.
+        gpus: Number of GPUs that a task on Ray gets.
+
+    Raises:
+        ModelError: Ray is not installed.
+        SettingError: There is no such engine, or no cluster at the address.
+
+    Example:
+        >>> with open_engine() as engine:
+        ...     engine
+        LocalEngine(workers=1)
+    """
+    if name not in ENGINES:
+        raise SettingError(f"engine {name!r}: expected {' or '.join(ENGINES)}")
+    if name == "local":
+        if address is not None:
+            raise SettingError(f"the local engine has no address, and {address!r} was given: add --engine ray")
+        yield LocalEngine(workers)
+        return
+    ray, engine = _ray(), RayEngine(gpus, threads_per_task())
+    if ray.is_initialized():
+        yield engine
+        return
+    try:
+        _connect(ray.init, address, gpus)
+        yield engine
+    finally:
+        ray.shutdown()
+
+
+def _ray() -> ModuleType:
+    return import_optional("ray", "ray")
+
+
+def _connect(init: Callable[..., Any], address: str | None, gpus: int) -> None:
+    """Connect to a cluster, or start Ray here, where one run at a time is metered, or one on each GPU."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    units = 1
+    if gpus:
+        import torch  # a worker that needs no PyTorch must not wait for it
+
+        units = max(1, torch.cuda.device_count())
+    own = {METER_RESOURCE: float(units)}
+    where = {"address": address} if address else {"address": "local", "include_dashboard": False, "resources": own}
+    try:
+        init(**where, log_to_driver=False, configure_logging=False)
+    except Exception as error:  # Ray raises many types
+        what = f"no Ray cluster at {address}" if address else "Ray did not start here"
+        raise SettingError(f"{what} ({describe_error(error)}): check the address and `ray status`") from error
+
+
+def _work(_work: Callable[..., Row], _threads: int, /, **arguments: Any) -> Row:
+    """Do a task on a worker."""
+    limit_threads(_threads)
+    return _work(**arguments)
