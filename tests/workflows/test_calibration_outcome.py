@@ -86,7 +86,7 @@ def test_a_forecast_can_be_asked_for_exactly_when_calibrate_says_so(cli, line, s
     assert says_ready or "not reliable yet" in err
     if asked == ASKED[-1]:
         assert not says_ready
-    name = out.partition("of updates like ")[2].partition(":\n")[0] if says_ready else "blur:9"
+    name = out.partition("of updates like")[2].partition(":\n")[0].strip() if says_ready else "blur:9"
     held_out = name if name.startswith("npz:") else f"digits@test+{name}"  # as bare as the new data
     if not says_ready:  # a pilot needs labels
         command = command.replace("npz:bare.npz", "npz:new.npz").replace("--labels pseudo", "")
