@@ -4,6 +4,7 @@ Results travel over the CPU (gloo), whatever device computes them, so that no de
 """
 
 import io
+import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,16 +62,12 @@ class Processes:
         """
         if self.count == 1:
             return function([value])
-        import torch.distributed as dist
-
-        values: list[Any] | None = [None] * self.count if self.rank == 0 else None
         with _of_others():
-            dist.gather_object(_packed(value), values)
-        result = [None if values is None else _packed(function([_unpacked(each) for each in values]))]
+            packed = _gathered(_packed(value), self.rank, self.count)
+        result = b"" if packed is None else _packed(function([_unpacked(each) for each in packed]))
         with _of_others():
-            dist.broadcast_object_list(result)
-        unpacked: Result = _unpacked(result[0] or b"")
-        return unpacked
+            received: Result = _unpacked(_broadcast(result))
+        return received
 
 
 ALONE = Processes()
@@ -117,6 +114,47 @@ def _packed(value: Any) -> bytes:
 
 
 def _unpacked(packed: bytes) -> Any:
+    """Read a value of another process: tensors, arrays, plain values and classes of this package, but no other code."""
     import torch
+    from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-    return torch.load(io.BytesIO(packed), map_location="cpu", weights_only=False)  # written by this very command
+    names = get_unsafe_globals_in_checkpoint(io.BytesIO(packed))
+    own = [pkgutil.resolve_name(name) for name in names if name.startswith("resque.")]
+    with safe_globals([each for each in own if isinstance(each, type)] + _names_of_arrays()):
+        return torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
+
+
+def _names_of_arrays() -> list[Any]:
+    """Return the types and functions that NumPy's arrays and numbers name when they travel."""
+    import numpy as np
+
+    makers = [value.__reduce__()[0] for value in (np.zeros(1), np.float64(1))]
+    return [np.ndarray, np.dtype, *makers, *{type(np.dtype(code)) for code in "?bBhilqfd"}]
+
+
+def _gathered(packed: bytes, rank: int, count: int) -> list[bytes] | None:
+    """Return the bytes of all processes in the first one, None in the others."""
+    import torch
+    import torch.distributed as dist
+
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(count)]
+    dist.all_gather(sizes, torch.tensor([len(packed)]))
+    longest = max(int(size) for size in sizes)
+    padded = torch.frombuffer(bytearray(packed.ljust(longest, b"\0")), dtype=torch.uint8)
+    parts = [torch.empty_like(padded) for _ in range(count)] if rank == 0 else None
+    dist.gather(padded, parts)
+    if parts is None:
+        return None
+    return [part[: int(size)].numpy().tobytes() for part, size in zip(parts, sizes, strict=True)]
+
+
+def _broadcast(packed: bytes) -> bytes:
+    """Return the bytes of the first process."""
+    import torch
+    import torch.distributed as dist
+
+    size = torch.tensor([len(packed)])
+    dist.broadcast(size, 0)
+    data = torch.frombuffer(bytearray(packed or bytes(int(size))), dtype=torch.uint8)
+    dist.broadcast(data, 0)
+    return data.numpy().tobytes()

@@ -99,6 +99,11 @@ def test_no_circle_inside_a_package():
     assert not left
 
 
+def test_no_pickled_code_is_loaded():
+    loads = re.compile(r"weights_only=False|allow_pickle=True|(?<!cloud)pickle\.loads?\b|dist\.\w*_object|Unpickler\(")
+    assert [path.name for path in FILES if loads.search(path.read_text())] == []
+
+
 def test_no_module_is_longer_than_400_lines():
     lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert not {name: n for name, n in lengths.items() if n > 400}
