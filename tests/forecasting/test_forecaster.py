@@ -317,3 +317,11 @@ def test_history_of_another_model_is_noted_without_guarantee(job):
     forecast = forecast_for(history(), job, parent="another")
     assert "12 of 12 updates in the ledger started from other weights" in forecast.notes
     assert "no coverage guarantee" in forecast.estimates["steps"].interval.guarantee
+
+
+@pytest.mark.parametrize("epochs, far", [(100, False), (2000, True)])
+def test_success_far_beyond_all_earlier_runs_is_a_reason(job, epochs, far):
+    """A forecast of 93 % within 250 epochs, learned from runs of 40, ended below its target."""
+    long = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, max_epochs=epochs))
+    reasons = forecast_for(runs(30), long, scores={"adapted refit": 0.903}).reliability_issues
+    assert ["the longest earlier run had 1,000" in reason for reason in reasons] == [True] * far

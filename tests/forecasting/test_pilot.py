@@ -202,3 +202,16 @@ def test_a_cost_that_the_pilot_did_not_measure_has_no_lower_bound(asked, value):
     steps = forecast.estimates["steps"].value
     after = forecast_after_pilot(forecast, pilot, revision_of(100, steps, steps, steps, steps), job, ())
     assert after.estimates["gradient_norm"].value == pytest.approx(value)
+
+
+@pytest.mark.parametrize("longest", [40, 900])
+@pytest.mark.parametrize("factor", [1.5, 2.5])
+@pytest.mark.parametrize("probability", [0.1, 0.9])
+def test_success_far_beyond_all_earlier_runs_stays_a_reason(asked, longest, factor, probability):
+    forecast, job = asked
+    runs = [synthetic_update(f"u{n}", index=0.1 * n, steps=max(1, longest // n)) for n in (1, 2, 3)]
+    high = factor * longest
+    revision = revision_of(100, min(300.0, high), 20.0, high, high, probability)
+    reasons = forecast_after_pilot(forecast, pilot_of(), revision, job, runs).reliability_issues
+    far = factor > 2 and probability > 0.5
+    assert [f"the longest earlier run had {longest:,}" in reason for reason in reasons] == [True] * far

@@ -24,6 +24,7 @@ from resque.forecasting.intervals import LEVEL, check_level
 from resque.forecasting.prediction import StepsModel
 from resque.forecasting.predictors import PREDICTORS
 from resque.forecasting.reliability import (
+    beyond_earlier_runs,
     check_enough,
     history_notes,
     pilot_option,
@@ -122,13 +123,14 @@ def forecast_from_features(
             f"{known.n_own + known.n_bundled} updates have a learning curve; a forecast needs {FEWEST_CURVES}: "
             "do more updates"
         )
+    probability = paths.probability_reached(job.target_accuracy)
     steps = total_steps(paths, job.target_accuracy, evaluations, level, NO_GUARANTEE, central_share(level))
     if job.recipe.fixed_epochs is not None:
         steps = Estimate(at := float(job.max_steps), Interval(at, at, level, "the recipe's epochs are fixed"), at)
     return record(
         predictor=", ".join(("learning curves", *scores)),
         estimates=_estimates(steps, job, history, query, bundled, step_cost, grid),
-        probability_reached=paths.probability_reached(job.target_accuracy),
+        probability_reached=probability,
         best_accuracy=best_accuracy(paths, level, NO_GUARANTEE),
         n_history=len(own),
         n_bundled=known.n_bundled,
@@ -138,6 +140,7 @@ def forecast_from_features(
         reliability_issues=(
             *unreliability_reasons(own, history, query, pilot_option(job.max_steps, step_cost.wall_s, missing.total)),
             *unclear_start(features, job.target_accuracy, level),
+            *beyond_earlier_runs(steps, probability, (*history, *bundled)),
         ),
     )
 

@@ -1,7 +1,7 @@
 """Reasons why a forecast is not reliable enough for a decision, and notes on its history."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from scipy import special
 
@@ -9,13 +9,13 @@ from resque._format import format_cost
 from resque.errors import TooFewUpdatesError
 from resque.forecasting.history import ForecastQuery, HistoryRow, history_rows
 from resque.forecasting.predictors import HARDNESS
-from resque.ledger.records import Features, Update
+from resque.ledger.records import Estimate, Features, Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
 __all__ = [
-    "FEWEST_REACHED", "FEWEST_UPDATES", "check_enough", "history_notes", "pilot_option", "small_test_notes",
-    "unreliability_reasons",
+    "FEWEST_REACHED", "FEWEST_UPDATES", "beyond_earlier_runs", "check_enough", "history_notes", "pilot_option",
+    "small_test_notes", "unreliability_reasons",
 ]  # fmt: skip
 
 FEWEST_UPDATES = 5
@@ -24,6 +24,7 @@ FEWEST_REACHED = 3
 """Fewest own updates that reached the target, for a reliable forecast."""
 _TOLERANCE, _SMALLEST, _LARGEST = 0.25, 0.01, 0.1  # of the range, and its limits
 _FAR = math.log(2.0)
+_LONGER = 2.0  # times the longest earlier run
 _PILOT_STEPS = 100
 
 
@@ -123,6 +124,33 @@ def _tolerance(values: Sequence[float]) -> float:
     On 34 shift types that the history did not have, no tolerance, however large, let one more unaffordable update go.
     """
     return min(_LARGEST, max(_TOLERANCE * (max(values) - min(values)), _SMALLEST))
+
+
+def beyond_earlier_runs(steps: Estimate, probability: float, earlier: Iterable[Update]) -> Iterator[str]:
+    """Yield a reason not to rely on a forecast if the update may reach its target far beyond all earlier runs.
+
+    Far is twice the steps of the longest. No run has shown how an accuracy grows so late: the shape of the learning
+    curve alone is extrapolated. A forecast that the target will not be reached is no less reliable.
+
+    Args:
+        steps: Forecast of the steps.
+        probability: Probability of reaching the target.
+        earlier: Updates that the forecast was learned from.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> from resque.types import Interval
+        >>> steps = Estimate(3000.0, Interval(1000.0, 9000.0, 0.8, ""))
+        >>> [*beyond_earlier_runs(steps, 0.9, bundled_updates())][0].partition(": ")[0]
+        'extrapolation'
+    """
+    longest = max((update.cost.steps for update in earlier), default=0)
+    high = steps.interval.high
+    if probability >= 0.5 and longest and high is not None and high > _LONGER * longest:
+        yield (
+            f"extrapolation: the update may take {high:,.0f} steps, and the longest earlier run had {longest:,}: allow "
+            f"{_LONGER * longest:,.0f} steps at most, or do a longer update first"
+        )
 
 
 def pilot_option(max_steps: int, step_s: float, missing_labels: int = 0) -> str:
