@@ -32,7 +32,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/sampling.py --out benchmarks/sampling.md
 	$(BIN)/python benchmarks/streaming.py --out benchmarks/streaming.md
 
-STUDIES := table1 table2 fig1 fig2 fig3 fig4 fig5 beyond forecasts in_run
+STUDIES := table1 table2 fig1 fig2 fig3 fig4 fig5 beyond forecasts ranking in_run
 studies: $(addprefix study-,$(STUDIES))
 	$(BIN)/python studies/families.py --out studies/results/families.md
 	$(BIN)/python studies/interruptions.py --out studies/results/interruptions.md

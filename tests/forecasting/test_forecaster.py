@@ -319,7 +319,7 @@ def test_history_of_another_model_is_noted_without_guarantee(job):
     assert "no coverage guarantee" in forecast.estimates["steps"].interval.guarantee
 
 
-@pytest.mark.parametrize("epochs, far", [(100, False), (2000, True)])
+@pytest.mark.parametrize(("epochs", "far"), [(100, False), (2000, True)])
 def test_success_far_beyond_all_earlier_runs_is_a_reason(job, epochs, far):
     """A forecast of 93 % within 250 epochs, learned from runs of 40, ended below its target."""
     long = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, max_epochs=epochs))

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import itertools
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from resque.training.recipe import named_recipe
 from resque.workflows.engine import LocalEngine
 
 STUDIES = Path(__file__).parents[2] / "studies"
-SCRIPTS = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "beyond", "forecasts", "in_run")
+SCRIPTS = ("table1", "table2", "fig1", "fig2", "fig3", "fig4", "fig5", "beyond", "forecasts", "ranking", "in_run")
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +193,22 @@ def test_each_condition_of_the_bundled_history_has_a_unique_name(studies):
     updates = [json.loads(line) for line in text.splitlines()]
     runs = {(u["parent"], u["train_data"], json.dumps(u["recipe"])) for u in updates}
     assert len(runs) == len(updates)
+
+
+@pytest.mark.parametrize(
+    ("costs", "tau", "regret", "best"),
+    [
+        ([1, 2, 3, 4], 1.0, 0.0, 1.0),
+        ([4, 3, 2, 1], -1.0, 7.0, 0.0),
+        ([2, 1, 3, 4], None, 1.0, 0.0),
+        ([1, 1, 3, 4], None, 0.5, 0.5),
+        ([5, 5, 5, 5], math.nan, 2.75, 0.25),
+    ],
+)
+def test_a_ranking_is_judged_by_what_each_run_took(studies, costs, tau, regret, best):
+    found = studies("ranking").judged([10, 20, 40, 80], costs)
+    assert found[1:] == (pytest.approx(regret), best)
+    if tau is None:
+        assert 0.4 < found[0] < 1.0
+    else:
+        assert found[0] == pytest.approx(tau, nan_ok=True)
