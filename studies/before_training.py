@@ -45,6 +45,9 @@ SETS = (
     ("index",),
 )
 CONSTANT = "constant median of the history"
+SHIPPED = "learning curves with both milestones (shipped)"
+LEVELS = (0.5, 0.8, 0.9, 0.95)
+LEVEL_HEAD = ("intervals of the shipped forecast, nominal", "covered [90 %]", "covered, all", "width")
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Way:
 
 
 WAYS = {
-    "learning curves with both milestones (shipped)": Way(),
+    SHIPPED: Way(),
     "with intervals of 80 % of the paths": Way(share=float),
     "with a drift of 0.02": Way(drift=0.02),
     "with a drift of 0.005": Way(drift=0.005),
@@ -117,6 +120,15 @@ def scored(
             for run, query in queries:
                 if (score := history.score(run, query)) is not None:
                     yield name, score
+            for history.level in LEVELS if name == SHIPPED else ():  # the simulated paths are kept
+                for run, query in queries:
+                    if (score := history.score(run, query)) is not None:
+                        yield level_name(history.level), score
+
+
+def level_name(level: float) -> str:
+    """Return the name of the shipped forecast's intervals at a nominal coverage."""
+    return f"{level:.0%}"
 
 
 def chosen_fairly(scores: Mapping[str, list[ScoredForecast]]) -> tuple[str, list[ScoredForecast]]:
@@ -142,6 +154,12 @@ def line(name: str, scores: Sequence[ScoredForecast]) -> tuple[str, ...]:
     return name, *cells(name, scores), score
 
 
+def level_line(level: float, scores: Sequence[ScoredForecast]) -> tuple[str, ...]:
+    """Return the line of one nominal coverage."""
+    *_, covered, width, all_runs = cells(level_name(level), scores)
+    return level_name(level), covered, all_runs, width
+
+
 def make(preset: str, rows: Rows) -> Mapping[str, str]:
     """Make the page."""
     parts = [f"# Ways to forecast before an update\n\n{NOTE}"]
@@ -156,10 +174,12 @@ def make(preset: str, rows: Rows) -> Mapping[str, str]:
             for runs, own, bundled in histories(updates, others, kind, with_own=True):
                 for name, score in scored(runs, targets_of(study.targets, runs), own, bundled):
                     scores.setdefault(name, []).append(score)
+        levels = [level_line(level, scores.pop(level_name(level))) for level in LEVELS]
         ways, judged = chosen_fairly(scores)
         lines = [line(name, each) for name, each in sorted(scores.items(), key=order)]
         lines.append(line(f"**chosen by halves**: {ways}", judged))
-        parts.append(f"## {study.name}, {len(updates)} runs\n\n{markdown(HEAD, lines)}")
+        tables = f"{markdown(HEAD, lines)}\n\n{markdown(LEVEL_HEAD, levels)}"
+        parts.append(f"## {study.name}, {len(updates)} runs\n\n{tables}")
     return {"before-training": "\n\n".join(parts) + "\n"}
 
 

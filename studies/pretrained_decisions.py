@@ -22,20 +22,20 @@ import pyarrow
 import pyarrow.parquet
 import torch
 from rich.progress import track
+from torch import nn
 
 import photographs
 import which_model
 from decisions import PRETRAINED, pilot_seconds
-from resque.data.loading import load_data
 from resque.energy.meters import ClockMeter
-from resque.models.loading import fresh_model, load_model
+from resque.models.loading import fresh_model
 from resque.training.job import RetrainingJob
 from resque.training.new_task import prepare_new_task
 from resque.training.recipe import named_recipe
 from resque.training.retrain import retrain
 from resque.workflows.compare import compare
 from resque.workflows.engine import ExperimentTask, Row, run_tasks
-from resque.workflows.inputs import ModelOptions
+from resque.workflows.inputs import InputLoader, ModelOptions
 from resque.workflows.ways import SCRATCH, ways_to_learn, ways_to_update
 from runs import CACHE, RESULTS
 
@@ -90,8 +90,9 @@ def decide(spec: str, weights: str, train: str, test: str, target: float) -> Row
         )
         wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
         pilots_s = pilot_seconds(ledger)
-    job = RetrainingJob(load_data(train), load_data(test), target, named_recipe(RECIPE), SEED)
-    truth = dict(outcomes(spec, options, job))
+    loader = InputLoader(spec, options, "new task")
+    job = RetrainingJob(loader.data(train), loader.data(test), target, named_recipe(RECIPE), SEED)
+    truth = dict(outcomes(spec, loader.network(job.train), job))
     return {
         "study": PRETRAINED, "shift_type": "new task", "target": target,
         "best": found.best and found.option(found.best).name,
@@ -107,9 +108,8 @@ def decide(spec: str, weights: str, train: str, test: str, target: float) -> Row
     }  # fmt: skip
 
 
-def outcomes(spec: str, options: ModelOptions, job: RetrainingJob) -> Iterator[tuple[str, dict[str, Any]]]:
+def outcomes(spec: str, model: nn.Module, job: RetrainingJob) -> Iterator[tuple[str, dict[str, Any]]]:
     """Run each way to its end; yield its name and what it cost."""
-    model = load_model(spec, options.weights, classes=None)
     for way in ways_to_learn(ways_to_update(model, job.recipe), is_untrained=False):
         start = fresh_model(spec, model, SEED) if way.rung == SCRATCH else model
         network, ready = prepare_new_task(start, dataclasses.replace(job, recipe=way.recipe))
