@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from resque._processes import current_processes
 from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
 from resque.energy.price import Tariff
@@ -55,6 +56,8 @@ def retrain(
     run ends at the first evaluation at or above the target, by the paper's tolerance rules at the end of an epoch, with
     the last epoch, or when a limit is used up. With a fixed number of epochs, accuracy does not end it. The cost
     covers the training steps alone, and with them the pass of a head that is trained alone: it belongs to the first.
+
+    Under torchrun all processes of the command train together, and each gets the update that the first one measured.
 
     Args:
         model: Model to retrain, in place.
@@ -107,7 +110,8 @@ def retrain(
         run, trainable_share, operations = _train(model, job, parent, settings)
     curve, reading = run.curve, join_readings(run.readings)
     initial = curve.accuracy[0], curve.loss[0]
-    measurable = reading.methods and "unknown" not in reading.methods.values()
+    processes = current_processes()
+    measurable = reading.methods and "unknown" not in reading.methods.values() and processes.count == 1
     if reading.energy_kwh is None and measurable and curve.steps[-1] and step_cost is None:
         try:
             step_cost = probe(model, job.trained_on, job.recipe, meter)  # a step costs the same with other weights
@@ -117,13 +121,14 @@ def retrain(
     reading, energy_kwh = _training_energy(reading, curve, step_cost)
     samples = job.samples_after(curve.steps[-1])
     flops = operations.of_run(samples, len(job.trained_on)) or None
-    return Update(
+    accuracy_after, child = _original_accuracy(model, job), fingerprint(model)
+    update = Update(
         id=run.id,
         started_utc=run.started_utc,
         created_utc=utc_now(),
         model=model_name or type(model).__name__,
         parent=parent,
-        child=fingerprint(model),
+        child=child,
         train_data=job.train.name,
         test_data=job.test.name,
         shift_type=job.effective_shift_type,
@@ -139,7 +144,7 @@ def retrain(
         energy=reading,
         grid=grid,
         original_accuracy_before=accuracy_before,
-        original_accuracy_after=_original_accuracy(model, job),
+        original_accuracy_after=accuracy_after,
         forecast_id=forecast_id,
         host=describe_host(device_of(model)),
         trainable_share=trainable_share,
@@ -150,7 +155,9 @@ def retrain(
         replay_data=job.replay_data,
         revisions=tuple(run.revisions),
         pilot_steps=run.pilot_steps,
+        processes=processes.count,
     )
+    return processes.first(lambda: update)
 
 
 def _step_cost_for_budget(
@@ -227,4 +234,4 @@ def _training_energy(
 
 
 def _original_accuracy(model: nn.Module, job: RetrainingJob) -> float | None:
-    return None if job.original_test is None else evaluate_dataset(model, job.original_test)[0]
+    return None if job.original_test is None else evaluate_dataset(model, job.original_test, current_processes())[0]
