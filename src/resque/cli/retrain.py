@@ -92,6 +92,8 @@ def retrain(
     With a limit (--max-kwh, --max-kg, --max-hours, --max-price) the run ends as soon as its revised forecast says that
     it will exceed it or miss the target. That is a complete entry and exit code 0. Without --forecast, one is made.
 
+    Under torchrun all processes train together; the recipe's batch size is that of all.
+
     Example: resque retrain --model net.py:build --weights net.safetensors --train npz:new.npz
     --test npz:new-test.npz --target-accuracy 0.9 --country FRA
     """

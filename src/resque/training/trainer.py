@@ -170,7 +170,7 @@ class Trainer:
     def evaluate(self, test: LabeledDataset) -> tuple[float, float]:
         """Compute accuracy and mean cross-entropy on test data; a head alone takes their inputs of the head."""
         if self._cache is None:
-            self._share_buffers()
+            self.share_buffers()
             return evaluate_dataset(self._model, test, self._processes)
         if self._tested is None or self._tested[0] is not test:
             plain = FeatureCache(self._model)
@@ -185,9 +185,11 @@ class Trainer:
             torch.autograd.backward(loss if weight == 1.0 else weight * loss)
 
     def end(self) -> None:
-        """Restore a plain model: adapters merged, gradients required as before, contiguous memory format."""
+        """Restore a plain model: adapters merged, gradients required as before, contiguous memory format.
+
+        It waits for no other process, so that a process in trouble can end.
+        """
         self.scope.end()
-        self._share_buffers()
         if self._channels_last:
             self._model.to(memory_format=torch.contiguous_format)
 
@@ -248,7 +250,8 @@ class Trainer:
         done = self.step_count % self.steps_per_epoch * self._recipe.batch_size
         return own_weight(min(self._recipe.batch_size, len(self._order) - done), self._processes)
 
-    def _share_buffers(self) -> None:
+    def share_buffers(self) -> None:
+        """Give every process the running statistics of the first, after steps without an evaluation."""
         if self._processes.count > 1:
             share_buffers(self._model, self._processes)
 
