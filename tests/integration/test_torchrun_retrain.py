@@ -154,12 +154,17 @@ def test_forecast_of_one_process_is_settled_by_two(processes, cli):
     assert (compared["steps"], compared["wall_s"], compared["energy_kwh"]) == (1, 0, 0)
 
 
-def test_batch_normalization_is_told_and_a_budget_ends_all(processes):
-    line = f"retrain --model resque.networks:small_cnn {DATA} --target-accuracy 0.99 --max-hours 1e-9"
+def test_differences_are_told_and_a_budget_ends_all(processes):
+    """Parts of a batch of 17 and 16 samples are augmented in blocks of another number of steps."""
+    data = (
+        "--train digits@64px@train@540 --test digits@64px@test@60 --recipe train-adam,batch_size=33,augmentation=flip"
+    )
+    line = f"retrain --model resque.networks:small_cnn {data} --target-accuracy 0.99 --max-hours 1e-9"
     first, second = processes(*[line] * 2)
     assert (first.code, second.code) == (0, 0), first.err
     assert_silent([second])
     assert "the learning curve of 2 processes is not that of one: batch normalization takes" in first.err
+    assert "each process draws its own augmentation" in first.err
     (update,) = Ledger("resque.db").updates()
     assert (update.stopped_by, update.processes) == ("budget: hours", 2)
     assert len(Ledger("resque.db").forecasts()) == 1

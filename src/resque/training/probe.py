@@ -58,7 +58,8 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
         passed = data.take(torch.arange(min(len(data), max(_PASSED_SAMPLES, _PASSED_BATCHES * recipe.batch_size))))
     trainer = open_trainer(copy.deepcopy(model), passed, recipe, seed=0)
     with isolated_random_state(device), meter.window() as window:
-        block, start_s, start = trainer.steps_per_block, 0.0, now(device)
+        block = processes.first(lambda: trainer.steps_per_block)  # the parts of a batch differ in size
+        start_s, start = 0.0, now(device)
         trainer.prepare()
         if trainer.passes_once:
             start_s = (now(device) - start) * len(data) / len(passed)
