@@ -108,9 +108,8 @@ def retrain(
         step_cost = _step_cost_for_budget(model, job, meter, step_cost)
         settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise, stop)
         run, trainable_share, operations = _train(model, job, parent, settings)
-    curve, reading = run.curve, join_readings(run.readings)
+    curve, reading, processes = run.curve, join_readings(run.readings), current_processes()
     initial = curve.accuracy[0], curve.loss[0]
-    processes = current_processes()
     measurable = reading.methods and "unknown" not in reading.methods.values() and processes.count == 1
     if reading.energy_kwh is None and measurable and curve.steps[-1] and step_cost is None:
         try:
@@ -121,14 +120,13 @@ def retrain(
     reading, energy_kwh = _training_energy(reading, curve, step_cost)
     samples = job.samples_after(curve.steps[-1])
     flops = operations.of_run(samples, len(job.trained_on)) or None
-    accuracy_after, child = _original_accuracy(model, job), fingerprint(model)
     update = Update(
         id=run.id,
         started_utc=run.started_utc,
         created_utc=utc_now(),
         model=model_name or type(model).__name__,
         parent=parent,
-        child=child,
+        child=fingerprint(model),
         train_data=job.train.name,
         test_data=job.test.name,
         shift_type=job.effective_shift_type,
@@ -144,7 +142,7 @@ def retrain(
         energy=reading,
         grid=grid,
         original_accuracy_before=accuracy_before,
-        original_accuracy_after=accuracy_after,
+        original_accuracy_after=_original_accuracy(model, job),
         forecast_id=forecast_id,
         host=describe_host(device_of(model)),
         trainable_share=trainable_share,
