@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("short_history")
 @pytest.fixture
 def replayed(monkeypatch):
     """A meter of energy for the command line."""
-    for module in ("update", "forecast"):
-        monkeypatch.setattr(f"resque.workflows.{module}.open_meter", lambda device: ReplayMeter())
+    for name in ("update.open_meter_of_nodes", "forecast.open_meter"):
+        monkeypatch.setattr(f"resque.workflows.{name}", lambda device: ReplayMeter())
 
 
 @pytest.fixture
