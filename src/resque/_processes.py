@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from resque.errors import ResqueError
 
-__all__ = ["ALONE", "Processes", "current_processes", "together"]
+__all__ = ["ALONE", "LONGEST", "Processes", "current_processes", "lost_process", "together"]
 
+LONGEST = timedelta(days=30)
+"""Time that a process may take longer than another; torchrun ends the others of one that was killed."""
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
@@ -64,7 +67,26 @@ class Processes:
             return function([value])
         with _of_others():
             packed = _gathered(_packed(value), self.rank, self.count)
-        result = b"" if packed is None else _packed(function([_unpacked(each) for each in packed]))
+        return self.first(lambda: function([_unpacked(each) for each in packed or ()]))
+
+    def first(self, function: Callable[[], Result]) -> Result:
+        """Return what a function returns in the first process, which alone calls it; each process gets the result.
+
+        What depends on a clock, a file or a random number is decided so. In the function the first process is alone.
+
+        Args:
+            function: Function whose result can travel: plain values, tensors, and records of this package.
+
+        Example:
+            >>> ALONE.first(lambda: 3)
+            3
+        """
+        if self.count == 1:
+            return function()
+        result = b""
+        if self.rank == 0:
+            with together(ALONE):
+                result = _packed(function())
         with _of_others():
             received: Result = _unpacked(_broadcast(result))
         return received
@@ -100,10 +122,20 @@ def _of_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise ResqueError(
-            "another process of the command ended before it gave its result: see what it said, or the system's log if "
-            "it was killed, and run the command again"
-        ) from error
+        raise lost_process() from error
+
+
+def lost_process() -> ResqueError:
+    """Return the error of a process that waits for another, which has ended.
+
+    Example:
+        >>> str(lost_process())[:50]
+        'another process of the command ended before it gav'
+    """
+    return ResqueError(
+        "another process of the command ended before it gave its result: see what it said, or the system's log if "
+        "it was killed, and run the command again"
+    )
 
 
 def _packed(value: Any) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doubles import ReplayMeter
+from doubles import BrokenMeter, ReplayMeter
 from resque._processes import Processes
 from resque.energy.nodes import NodesMeter, add_nodes
 from resque.energy.reading import EnergyReading
@@ -54,3 +54,15 @@ def test_processes_that_lead_no_node_add_nothing():
     with NodesMeter(None, Cluster(1, 4, 1)).window() as follower:
         pass
     assert follower.reading == window.reading
+
+
+@pytest.mark.parametrize("failure", [OSError("gone"), None, ValueError("no counter")])
+def test_node_whose_meter_fails_at_the_end_keeps_nobody_waiting(failure):
+    """Its part still reaches the sum, for which the other processes wait."""
+    Cluster.said.clear()
+    with NodesMeter(BrokenMeter(failure), Cluster(0, 4, 0)).window() as window:
+        pass
+    assert window.reading.energy_kwh is None
+    assert "the meter failed at the end" in window.reading.note
+    with pytest.raises(KeyError), NodesMeter(ReplayMeter(), Cluster(0, 4, 0)).window():
+        raise KeyError("an error of the work itself")

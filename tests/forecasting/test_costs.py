@@ -126,6 +126,20 @@ def test_time_per_step_is_as_uncertain_as_between_runs(job):
     assert "if each step costs what the probe measured" in widen_by_step_time(a_cost(), None).interval.guarantee
 
 
+@pytest.mark.parametrize("apart", [{"processes": 4}, {"host": {"device": "other"}}])
+def test_times_on_other_machines_or_by_other_numbers_of_processes_are_not_mixed(apart):
+    same = history(types=("gaussian",))
+    faster = [
+        dataclasses.replace(u, id=f"{u.id}'", cost=dataclasses.replace(u.cost, wall_s=u.cost.wall_s / 4.0))
+        for u in same
+    ]
+    mixed, told = (
+        step_time_spread([*same, *updates]) for updates in (faster, [dataclasses.replace(u, **apart) for u in faster])
+    )
+    assert mixed.factor > 1.9
+    assert told.factor == pytest.approx(step_time_spread(same).factor)
+
+
 def a_cost():
     return Estimate(100.0, Interval(80.0, 300.0, 0.4, ""), 250.0)
 

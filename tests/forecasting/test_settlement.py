@@ -23,6 +23,7 @@ from resque.forecasting.evaluation.settlement import (
 )
 from resque.forecasting.forecaster import CONSTANT
 from resque.ledger.store import Ledger
+from resque.reporting.displays import settled_display
 from resque.reporting.html import write_report
 from resque.reporting.sentences import settlement_sentence
 from resque.training.recipe import Recipe
@@ -50,6 +51,20 @@ def settled_updates(job):
             (forecast, synthetic_update(f"s{i}", index=index, steps=steps, reached=reached, forecast_id=forecast.id))
         )
     return settled
+
+
+@pytest.mark.parametrize("processes", [1, 2, 8])
+def test_of_an_update_in_several_processes_only_what_they_do_not_change_is_compared(job, processes):
+    pairs = [(forecast, dataclasses.replace(update, processes=processes)) for forecast, update in settled_updates(job)]
+    alone, found = (summarize_settlements(each) for each in (settled_updates(job), pairs))
+    timed = "wall_s", "energy_kwh", "carbon_kg"
+    for one, several in zip(alone.accuracy, found.accuracy, strict=True):
+        if several.cost in timed and processes > 1:
+            assert (several.n, several.intervals, several.median_error) == (0, 0, None)
+        else:
+            assert several == one
+    shown = settled_display(*pairs[0]).to_text(400)
+    assert (f"the forecast was for one process, the update ran in {processes}" in shown) == (processes > 1)
 
 
 def test_report_shows_errors_and_coverage(job, tmp_path):

@@ -457,14 +457,35 @@ def test_ledger_says_how_the_energy_was_obtained(cli):
     assert "gpu" in methods or not ON_GPU
 
 
+PLAIN_NET = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.GELU(), nn.Flatten(), nn.Linear(196, 10))
+"""
+
+
+def by_one_and_by_two(command, folder):
+    """What a command prints in one process and in two, whose gradients travel over NCCL."""
+    (folder / "net.py").write_text(PLAIN_NET)
+    starts = [("1", f"python -m {command}"), ("2", f"python -m torch.distributed.run --nproc-per-node 2 -m {command}")]
+    return (json.loads(shell(start.format(count=count), folder).stdout) for count, start in starts)
+
+
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_task_of_two_gpus_is_that_of_one(tmp_path):
-    """The gradients travel over NCCL."""
-    (tmp_path / "net.py").write_text(
-        "from torch import nn\ndef build():\n"
-        "    return nn.Sequential(nn.Conv2d(1, 4, 3, stride=2), nn.GELU(), nn.Flatten(), nn.Linear(196, 10))\n"
-    )
     command = "resque task --model net.py:build --data digits@16px@train --device cuda --warmup-steps 6 --json"
-    starts = f"python -m {command}", f"python -m torch.distributed.run --nproc-per-node 2 -m {command}"
-    one, two = (json.loads(shell(start, tmp_path).stdout) for start in starts)
+    one, two = by_one_and_by_two(command, tmp_path)
     assert two["value"] == pytest.approx(one["value"], abs=0.02)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_retraining_by_two_gpus_has_the_curve_of_one(tmp_path):
+    command = (
+        "resque retrain --model net.py:build --train digits@16px@train --test digits@16px@test --target-accuracy 0.99 "
+        "--recipe train-adam,batch_size=50,max_epochs=4 --device cuda --json --ledger {count}.db --out {count}"
+    )
+    one, two = by_one_and_by_two(command, tmp_path)
+    assert (one["processes"], two["processes"]) == (1, 2)
+    assert two["curve"]["steps"] == one["curve"]["steps"]
+    assert two["curve"]["accuracy"] == pytest.approx(one["curve"]["accuracy"], abs=0.01)
+    assert two["curve"]["loss"] == pytest.approx(one["curve"]["loss"], rel=1e-2)

@@ -294,7 +294,7 @@ def test_files_and_options_with_control_characters_in_their_names_work(call, fol
     ids=ascii,
 )  # fmt: skip
 def test_bad_options_are_refused_before_training(call, folder, monkeypatch, options):
-    monkeypatch.setattr("resque.workflows.update.retrain", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr("resque.workflows.running.retrain", lambda *_, **__: pytest.fail("trained"))
     monkeypatch.setattr("resque.workflows.update.shift_features", lambda *_, **__: pytest.fail("passed the data"))
     given = {"--model": "resque.networks:small_cnn", "--train": "digits@60", "--test": "digits@60"}
     line = [part for pair in {**given, "--target-accuracy": "0.9"}.items() for part in pair]

@@ -3,66 +3,30 @@
 Most run without torchrun itself, whose start takes seconds: two commands get the environment that it gives.
 """
 
-import dataclasses
+import functools
 import json
-import socket
 
 import numpy as np
 import pytest
 
 from doubles import shell
 from resque.indices.profile import Profile
+from several import assert_silent, run_processes
 
 NET = "--model resque.networks:small_cnn"
 OLD, NEW = "digits@16px@train", "digits@16px@test+gaussian:3"
 DIST = f"dist {NET} --original {OLD} --shifted {NEW}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Ended:
-    """How one process ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def lines(self):
-        """Error lines of resque."""
-        return [line for line in self.err.splitlines() if line.startswith("resque:")]
-
-
 @pytest.fixture
 def processes(warm_shell, folder):
     """Run a command in several processes: how each ended."""
-
-    def call(*lines: str, nodes: int = 1) -> list[Ended]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        count = len(lines)
-        shared = {"TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        script = []
-        for rank, line in enumerate(lines):
-            each = {**shared, "RANK": rank, "LOCAL_RANK": rank % (count // nodes)}
-            given = " ".join(f"{name}={value}" for name, value in each.items())
-            script.append(
-                f"(code=0; {given} resque {line} > out-{rank} 2> err-{rank} || code=$?; echo $code > code-{rank}) &"
-            )
-        warm_shell("\n".join([*script, "wait"]), folder)
-        read = [[(folder / f"{what}-{rank}").read_text() for what in ("code", "out", "err")] for rank in range(count)]
-        return [Ended(int(code), out, err) for code, out, err in read]
-
-    return call
+    return functools.partial(run_processes, warm_shell, folder)
 
 
 def rounded(text):
     """JSON whose numbers have nine digits."""
     return json.loads(text, parse_float=lambda number: f"{float(number):.9g}")
-
-
-def assert_silent(others):
-    assert [(each.out, each.err) for each in others] == [("", "")] * len(others)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])  # 7 processes for 5 batches: two have no sample

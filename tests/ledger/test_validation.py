@@ -138,6 +138,7 @@ CONTRADICTIONS = {
     "more energy": (("cost", "energy_kwh"), 1.0, "cost.energy_kwh is 1.0"),
     "larger parts": (("energy", "components_kwh", "gpu"), 1.0, "energy.components_kwh are 1.00004 together"),
     "empty epoch": (("curve", "steps_per_epoch"), 0, "curve.steps_per_epoch is 0"),
+    "no process": (("processes",), 0, "processes is 0, expected 1 or more"),
     "no id": (("id",), "", "id is empty"),
     "no time": (("created_utc",), "yesterday", "created_utc is 'yesterday'"),
     "interval": (("revisions", 0, "steps", "interval", "low"), 60.0, "interval.low is 60.0, above high"),

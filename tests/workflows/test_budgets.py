@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("short_history")
 @pytest.fixture
 def replayed(monkeypatch):
     """A meter of energy for the command line."""
-    for module in ("update", "forecast"):
-        monkeypatch.setattr(f"resque.workflows.{module}.open_meter", lambda device: ReplayMeter())
+    for name in ("update.open_meter_of_nodes", "forecast.open_meter"):
+        monkeypatch.setattr(f"resque.workflows.{name}", lambda device: ReplayMeter())
 
 
 @pytest.fixture
@@ -119,9 +119,9 @@ def test_a_budget_that_cannot_be_held_is_refused_before_training(cli, folder, mo
     def trained(*arguments, **more):
         raise AssertionError("trained")
 
-    for name in ("update.retrain", "budgets.probe", "passes.probe"):
+    for name in ("running.retrain", "budgets.probe", "passes.probe"):
         monkeypatch.setattr(f"resque.workflows.{name}", trained)
-    monkeypatch.setattr("resque.workflows.update.open_meter", lambda device: ClockMeter())
+    monkeypatch.setattr("resque.workflows.update.open_meter_of_nodes", lambda device: ClockMeter())
     code, _, err = cli(f"{LINE} --target-accuracy 0.9 {options}")
     assert code == 1
     assert all(word in " ".join(err.split()) for word in named)
@@ -146,7 +146,7 @@ def test_a_killed_run_goes_on_with_another_budget(job, folder, monkeypatch, othe
     monkeypatch.setattr("resque.forecasting.landmarking.FIRST_LANDMARK", 1000)  # only what is spent ends it
     whole = resque.update(SPEC, **job, ledger="other.db")
     with monkeypatch.context() as patch:
-        patch.setattr("resque.workflows.update.progress_text", kill)
+        patch.setattr("resque.workflows.running.progress_text", kill)
         with pytest.raises(KilledError):
             UpdateRequest(model=SPEC, **job, budget=first, checkpoint_every_s=0.0).run()
     (forecast,) = resque.Ledger("resque.db").forecasts()

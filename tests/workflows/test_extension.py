@@ -166,7 +166,7 @@ def test_interrupted_extension_resumes_to_the_same_model(calls, model, folder, m
     asked |= {"original": digits_of("train", [*OLD])} if replay else {}
     job = digits_of("train", [*NEW]), digits_of("test", [*NEW]), 0.9999
     with monkeypatch.context() as patch:
-        patch.setattr("resque.workflows.update.progress_text", stop)
+        patch.setattr("resque.workflows.running.progress_text", stop)
         with pytest.raises(StopError):
             update(model, *job, out=folder / "new", checkpoint_every_s=0.0, **asked)
     resumed = update(model, *job, out=folder / "new", resume=True, **asked)

@@ -16,9 +16,10 @@ from calibrated import TARGET
 from resque._waiting import command
 from resque.errors import LedgerError, SettingError
 from resque.training.pilot import run_pilot
+from resque.training.run import progress_text
 from resque.workflows import forecast as workflow
 from resque.workflows import passes
-from resque.workflows.update import UpdateRequest, progress_text
+from resque.workflows.update import UpdateRequest
 
 SPEC = "resque.networks:small_cnn"
 TRAIN, TEST = "digits@16px@train@300+blur:6", "digits@16px@test+blur:6"
@@ -183,7 +184,7 @@ def test_an_interrupted_update_is_resumed(known, folder, meter, monkeypatch):
     arguments = {"recipe": "train-adam,max_epochs=4", "meter": meter, "seed": 5}
     model = resque.load_model(SPEC, "first/model.safetensors")
     with monkeypatch.context() as patch:
-        patch.setattr("resque.workflows.update.progress_text", stop)
+        patch.setattr("resque.workflows.running.progress_text", stop)
         job = {"model": model, "train": TRAIN, "test": TEST, "target_accuracy": 0.9999}
         with pytest.raises(StopError):
             UpdateRequest(**job, checkpoint_every_s=0.0, **arguments).run()

@@ -213,7 +213,7 @@ def test_killed_continuation_goes_on(job, folder, monkeypatch, resume):
     whole = resque.update(SPEC, **job, ledger="other.db")
     request = UpdateRequest(model=SPEC, **job, forecast=forecast, checkpoint_every_s=0.0)
     with monkeypatch.context() as patch:
-        patch.setattr("resque.workflows.update.progress_text", kill)
+        patch.setattr("resque.workflows.running.progress_text", kill)
         with pytest.raises(KilledError):
             request.run()
     assert pilots(folder) == [f"{forecast.id}.checkpoint"]

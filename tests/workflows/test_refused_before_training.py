@@ -25,7 +25,7 @@ BAD_TEXT = "\udcff", "a\ud800b"
 @pytest.fixture
 def untrained(folder, monkeypatch):
     """A folder in which nothing may be trained."""
-    for where in ("update.retrain", "calibration_training.retrain", "passes.probe"):
+    for where in ("running.retrain", "calibration_training.retrain", "passes.probe"):
         monkeypatch.setattr(f"resque.workflows.{where}", Mock(side_effect=AssertionError("trained")))
     return folder
 

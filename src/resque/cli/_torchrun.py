@@ -7,16 +7,15 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
-from resque._processes import ALONE, Processes, together
+from resque._processes import ALONE, LONGEST, Processes, together
 from resque.errors import SettingError
 
 __all__ = ["Torchrun"]
 
-_COMMANDS = ("profile", "dist", "task")
+_COMMANDS = ("profile", "dist", "task", "retrain")
 _LAUNCHED = "TORCHELASTIC_RUN_ID"
 _FAILED, _SAID = "resque failed", "resque said why"
 _PATIENCE = timedelta(seconds=5)
-_LONGEST = timedelta(days=30)  # that a process may take longer than another; torchrun ends them if one is killed
 
 
 class Torchrun:
@@ -49,7 +48,7 @@ class Torchrun:
         from torch.distributed.rendezvous import rendezvous
 
         self._store, rank, count = next(rendezvous("env://"))
-        dist.init_process_group("gloo", store=self._store, rank=rank, world_size=count, timeout=_LONGEST)
+        dist.init_process_group("gloo", store=self._store, rank=rank, world_size=count, timeout=LONGEST)
         command = next((each for each in arguments if not each.startswith("-")), "")
         if command not in _COMMANDS:
             raise SettingError(

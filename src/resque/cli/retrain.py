@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from resque._processes import current_processes
 from resque.cli import options as opt
 from resque.cli.loading import model_options, with_former_names
 from resque.errors import SettingError
@@ -91,6 +92,8 @@ def retrain(
     With a limit (--max-kwh, --max-kg, --max-hours, --max-price) the run ends as soon as its revised forecast says that
     it will exceed it or miss the target. That is a complete entry and exit code 0. Without --forecast, one is made.
 
+    Under torchrun all processes train together; the recipe's batch size is that of all.
+
     Example: resque retrain --model net.py:build --weights net.safetensors --train npz:new.npz
     --test npz:new-test.npz --target-accuracy 0.9 --country FRA
     """
@@ -161,7 +164,7 @@ def _show_update(result: "Update", request: "UpdateRequest", hardware: "Embodied
     console.out.print(f"model and profile: {folder}; ledger: {request.ledger}")
     if result.shift_type in (NEW_TASK, EXTENSION):
         console.out.print("The head is new: name the same --model with these --weights, which tell its outputs.")
-    if result.forecast_id is not None:
+    if result.forecast_id is not None and current_processes().rank == 0:
         tables.show_settled([(request.history.forecast(result.forecast_id), result)])
 
 

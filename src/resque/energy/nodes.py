@@ -7,18 +7,20 @@ from contextlib import contextmanager
 import torch
 
 from resque._processes import Processes, current_processes
-from resque.energy.meters import ClockMeter, EnergyMeter, Window, open_meter
+from resque.energy.meters import ClockMeter, EnergyMeter, Window, open_meter, unfailing_window
 from resque.energy.reading import EnergyReading
 
 __all__ = ["NodesMeter", "add_nodes", "open_meter_of_nodes"]
 
+_CPU = torch.device("cpu")
 _HARDNESS = ("measured", "modelled", "assumed", "unknown")
 
 
 class NodesMeter:
     """Meter of all nodes: the first process of each measures the whole node, and every process gets their sum.
 
-    The end of a window waits for all processes, and is no window of its own.
+    The end of a window waits for all processes, and is no window of its own. A node whose meter fails at that end has
+    no energy, and so has the sum.
 
     Args:
         own: Meter of this node; None in the other processes of a node.
@@ -48,7 +50,7 @@ class NodesMeter:
     def window(self) -> Iterator[Window]:
         """Measure a block of work on all nodes."""
         result = Window()
-        with (self._own or ClockMeter()).window() as window:
+        with unfailing_window(self._own or ClockMeter(), _CPU, []) as window:  # or the others would wait for its sum
             yield result
         own = None if self._own is None else window.reading
         nodes = self._processes.combine(own, lambda readings: [each for each in readings if each is not None])

@@ -64,7 +64,8 @@ class StepTimeSpread:
 def step_time_spread(history: Sequence[Update], drift: StepTimeSpread | None = None) -> StepTimeSpread | None:
     """Estimate the variation of the time per step between runs with the same model, recipe and machine.
 
-    The run and the probe each vary, so the variance between runs counts twice.
+    The number of processes is a part of the machine. The run and the probe each vary, so the variance between runs
+    counts twice.
 
     Args:
         history: The user's own finished updates.
@@ -82,7 +83,8 @@ def step_time_spread(history: Sequence[Update], drift: StepTimeSpread | None = N
     log_times: dict[Hashable, list[float]] = {}
     for update in history:
         if update.host and update.cost.steps and update.cost.wall_s:
-            setting = update.parent, update_group(update), tuple(sorted(update.host.items()))
+            machine = update.processes, tuple(sorted(update.host.items()))
+            setting = update.parent, update_group(update), machine
             log_times.setdefault(setting, []).append(math.log(_seconds_per_step(update)))
     degrees = sum(len(logs) - 1 for logs in log_times.values())
     squares = 2.0 * sum(float(np.var(logs)) * len(logs) for logs in log_times.values())

@@ -270,6 +270,7 @@ def _warm_up(
     while trainer.step_count < steps:
         trainer.step()
         on_progress(trainer.step_count, steps, "warm-up")
+    trainer.share_buffers()
     trainer.end()
     return steps, trainer.steps_per_epoch
 

@@ -64,6 +64,7 @@ _COLUMNS = {
     "total_ram_kwh": "energy.components_kwh.ram",
     "energy_methods": "energy.methods",
     "meter": "energy.meter",
+    "processes": "processes",
     "grid_region": "grid.region",
     "grid_intensity_g_per_kwh": "grid.intensity_g_per_kwh",
     "grid_pue": "grid.pue",

@@ -94,6 +94,7 @@ class Update(Displayable):
         replay_data: Specification of the original data that were mixed in; None without replay.
         asked: Time and energy of its forecast; None without a forecast, and in records of versions that did not keep
             it, see :meth:`asked_by`.
+        processes: Number of processes that trained together. Time and energy are those of all, on their devices.
     """
 
     id: str
@@ -131,6 +132,7 @@ class Update(Displayable):
     pilot_steps: int = 0
     replay_data: str | None = None
     asked: Spending | None = None
+    processes: int = 1
 
     @property
     def whole_energy_kwh(self) -> float | None:

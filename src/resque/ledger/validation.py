@@ -27,7 +27,7 @@ _BOUNDS = {
     "expected_forgetting": (-1.0, 1.0),
     **dict.fromkeys(("index_rad", "floor_rad", "angle_to_parent_rad", "angle_to_root_rad"), _ANGLE),
     "task_index": (0.0, 1.5),  # one minus an adjusted Rand index, which is -0.5 at least
-    **dict.fromkeys(("steps_per_epoch", "max_steps"), (1, math.inf)),
+    **dict.fromkeys(("steps_per_epoch", "max_steps", "processes"), (1, math.inf)),
     "intensity_g_per_kwh": (0.0, 5000.0),  # oil at a poor efficiency has some 1,500
     **dict.fromkeys(("seed", "scores", "alternatives", "recipe"), _ANY),
 }

@@ -138,6 +138,11 @@ def settled_display(forecast: Forecast, update: Update) -> Display:
             1, f"{forecast.pilot.summary}; the update {'continued it' if update.pilot_steps else 'began anew'}"
         )
     lines += filter(None, [update.saving, update.forgetting])
+    if update.processes > 1:
+        lines.append(
+            f"the forecast was for one process, the update ran in {update.processes}: time, energy, carbon and price "
+            "are not comparable"
+        )
     if tariff := settled_tariff(forecast, update):
         lines.append(f"price in {tariff.currency}: training, evaluation and the forecast itself")
     if not update.reached:

@@ -177,6 +177,8 @@ def show_update(update: Update, carbon: SoftwareCarbonIntensity | None = None) -
         lines.append(f"{100 * update.trainable_share:.3g} % of the parameters were trained")
     if update.pilot_steps:
         lines.append(f"the first {update.pilot_steps:,} steps were the pilot of its forecast")
+    if update.processes > 1:
+        lines.append(f"trained by {update.processes} processes together; the energy is that of all")
     if update.resumed:
         lines.append(f"interrupted and resumed: {update.resumed} time{'s' * (update.resumed > 1)}")
     forgetting = "accuracy on the original data", sentences.format_forgetting(update)

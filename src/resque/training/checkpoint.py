@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from resque._files import hold_lock, write_atomically
+from resque._processes import current_processes
 from resque.errors import DataError
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
@@ -61,10 +62,12 @@ class Checkpoint:
     def hold(self, parent: str, job: RetrainingJob) -> Iterator["Checkpoint"]:
         """Keep an equal run from using the same file for the block; yield the settings of the run that holds it.
 
+        Under torchrun the first process holds it for all.
+
         Raises:
             DataError: An equal run is going on, or the lock beside the file cannot be created.
         """
-        if self.held:
+        if self.held or current_processes().rank:
             yield self
             return
         path = self.path(parent, job).with_suffix(".lock")

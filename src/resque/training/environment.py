@@ -23,7 +23,7 @@ def describe_host(device: torch.device) -> dict[str, str]:
         "device": f"{device.type}: {name}",
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain text, which travels between processes
     }
     if not on_gpu:
         return facts

@@ -5,20 +5,26 @@ weighted by the part's size. So the gradient is that of the whole batch, also wh
 """
 
 import functools
-from operator import itemgetter
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from resque._processes import Processes
-from resque.errors import SettingError
+from resque._processes import LONGEST, Processes, lost_process
+from resque.errors import ModelError, SettingError
 from resque.models.batchnorm import has_running_statistics
 from resque.models.inference import device_of, eval_mode, forward
 from resque.models.randomness import isolated_random_state
 
-__all__ = ["differences", "own_batch_size", "own_rows", "own_weight", "share_buffers", "share_gradients"]
+__all__ = [
+    "differences", "own_batch_size", "own_rows", "own_weight", "share_buffers", "share_gradients", "step_of_all",
+]  # fmt: skip
+
+_LOST = re.compile("gloo|NCCL|by peer")
 
 
 def differences(model: nn.Module, augments: bool) -> str:
@@ -103,8 +109,25 @@ def share_buffers(model: nn.Module, processes: Processes) -> None:
         >>> share_buffers(nn.BatchNorm1d(2), Processes())
     """
     with torch.no_grad():
-        for buffer, value in zip(model.buffers(), processes.combine(list(model.buffers()), itemgetter(0)), strict=True):
+        for buffer, value in zip(model.buffers(), processes.first(lambda: list(model.buffers())), strict=True):
             buffer.copy_(value)
+
+
+@contextmanager
+def step_of_all() -> Iterator[None]:
+    """Say in one line that another process has ended, if it does so while all exchange gradients in the block.
+
+    Example:
+        >>> with step_of_all():
+        ...     print("a step")
+        a step
+    """
+    try:
+        yield
+    except (RuntimeError, ModelError) as error:
+        if _LOST.search(f"{error} {error.__cause__}"):
+            raise lost_process() from error
+        raise
 
 
 def _has_unused(model: nn.Module, sample: Any) -> bool:
@@ -120,4 +143,4 @@ def _has_unused(model: nn.Module, sample: Any) -> bool:
 @functools.cache
 def _nccl(device: torch.device) -> Any:
     torch.cuda.set_device(device)
-    return torch.distributed.new_group(backend="nccl")
+    return torch.distributed.new_group(backend="nccl", timeout=LONGEST)

@@ -1,11 +1,13 @@
 """Measure the cost of one training step on this machine, on a copy of the model."""
 
 import copy
+import functools
 import math
 
 import torch
 from torch import nn
 
+from resque._processes import current_processes
 from resque.data.dataset import LabeledDataset
 from resque.energy.clock import now
 from resque.energy.load import others_busy_share, processor_times
@@ -51,28 +53,29 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
         >>> step_cost.steps >= 5, step_cost.wall_s > 0, step_cost.energy_kwh is None
         (True, True, True)
     """
-    device, passed = device_of(model), data
+    device, passed, processes = device_of(model), data, current_processes()
     if recipe.trains == "head" and not recipe.augmentation:
         passed = data.take(torch.arange(min(len(data), max(_PASSED_SAMPLES, _PASSED_BATCHES * recipe.batch_size))))
     trainer = open_trainer(copy.deepcopy(model), passed, recipe, seed=0)
     with isolated_random_state(device), meter.window() as window:
-        block, start_s, start = trainer.steps_per_block, 0.0, now(device)
+        block = processes.first(lambda: trainer.steps_per_block)  # the parts of a batch differ in size
+        start_s, start = 0.0, now(device)
         trainer.prepare()
         if trainer.passes_once:
             start_s = (now(device) - start) * len(data) / len(passed)
         warm_up, least = (1, 1) if recipe.trains == STATISTICS else (WARM_UP_STEPS, _MIN_PROBE_STEPS)  # of whole passes
         _take_steps(trainer, _whole_blocks(warm_up, block))
         steps, wall_s, start, before = 0, 0.0, now(device), processor_times()
-        while wall_s < (least_s := 1.2 * meter.shortest_s) or steps < least:
+        least_s = 1.2 * meter.shortest_s
+        while missing := processes.first(functools.partial(_missing_steps, steps, wall_s, least, least_s)):
             # A GPU is waited for few times: a wait after each step would cost more than the step.
-            missing = steps * (least_s - wall_s) / wall_s if steps else least
-            more = _whole_blocks(min(missing, max(steps, least)), block)
+            more = _whole_blocks(missing, block)
             _take_steps(trainer, more)
             steps, wall_s = steps + more, now(device) - start
-        load = others_busy_share(before, processor_times())
+        load = others_busy_share(before, processor_times()) if processes.count == 1 else None
     energy_kwh = energy_share(window.reading, wall_s)
     per_step = None if energy_kwh is None else energy_kwh / steps
-    return StepCost(wall_s / steps, per_step, steps, window.reading, start_s, load)
+    return processes.first(lambda: StepCost(wall_s / steps, per_step, steps, window.reading, start_s, load))
 
 
 def forecast_overhead(passes_s: float, step_cost: StepCost, forecasts: int = 1) -> EnergyReading:
@@ -96,6 +99,13 @@ def forecast_overhead(passes_s: float, step_cost: StepCost, forecasts: int = 1) 
     parts = {device: kwh * wall_s / probe_reading.wall_s for device, kwh in probe_reading.components_kwh.items()}
     note = f"passes {passes_s:.2f} s at the probe's power, and 1/{forecasts} of the probe"
     return EnergyReading(wall_s, energy_kwh, parts, probe_reading.methods, probe_reading.meter, note)
+
+
+def _missing_steps(steps: int, wall_s: float, least: int, least_s: float) -> float:
+    """Return how many steps a probe takes next, at most as many as it has taken; zero at its end."""
+    if wall_s >= least_s and steps >= least:
+        return 0.0
+    return min(steps * (least_s - wall_s) / wall_s, steps) if steps else float(least)
 
 
 def _whole_blocks(steps: float, block: int) -> int:

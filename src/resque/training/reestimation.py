@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from resque._processes import current_processes
 from resque.data.dataset import LabeledDataset
 from resque.errors import ModelError, SettingError
 from resque.models.batchnorm import has_running_statistics, normalization_layers, reestimate
@@ -34,7 +35,7 @@ class Reestimation:
 
     Raises:
         ModelError: The model keeps no statistics.
-        SettingError: Batches of one sample, which have no variance.
+        SettingError: Batches of one sample, which have no variance; or several processes.
 
     Example:
         >>> from resque.data.loading import load_data
@@ -60,6 +61,8 @@ class Reestimation:
             raise ModelError(f"the model has no batch normalization with statistics to estimate anew: {instead}")
         if recipe.batch_size < 2:
             raise SettingError("batch_size 1: one sample has no variance; trains=norm needs batches of 2 or more")
+        if current_processes().count > 1:
+            raise SettingError("trains=norm is one pass over the data, in one process: leave torchrun out")
         self.step_count = 0
         self._model, self._data, self._recipe, self._seed = model, data, recipe, seed
         self._device, self._new = device_of(model), len(data) if new is None else new

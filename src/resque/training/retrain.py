@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from resque._processes import current_processes
 from resque.energy.grid import Grid
 from resque.energy.meters import EnergyMeter
 from resque.energy.price import Tariff
@@ -55,6 +56,8 @@ def retrain(
     run ends at the first evaluation at or above the target, by the paper's tolerance rules at the end of an epoch, with
     the last epoch, or when a limit is used up. With a fixed number of epochs, accuracy does not end it. The cost
     covers the training steps alone, and with them the pass of a head that is trained alone: it belongs to the first.
+
+    Under torchrun all processes of the command train together, and each gets the update that the first one measured.
 
     Args:
         model: Model to retrain, in place.
@@ -105,9 +108,9 @@ def retrain(
         step_cost = _step_cost_for_budget(model, job, meter, step_cost)
         settings = RunSettings(meter, step_cost, checkpoint, on_progress, revise, stop)
         run, trainable_share, operations = _train(model, job, parent, settings)
-    curve, reading = run.curve, join_readings(run.readings)
+    curve, reading, processes = run.curve, join_readings(run.readings), current_processes()
     initial = curve.accuracy[0], curve.loss[0]
-    measurable = reading.methods and "unknown" not in reading.methods.values()
+    measurable = reading.methods and "unknown" not in reading.methods.values() and processes.count == 1
     if reading.energy_kwh is None and measurable and curve.steps[-1] and step_cost is None:
         try:
             step_cost = probe(model, job.trained_on, job.recipe, meter)  # a step costs the same with other weights
@@ -117,7 +120,7 @@ def retrain(
     reading, energy_kwh = _training_energy(reading, curve, step_cost)
     samples = job.samples_after(curve.steps[-1])
     flops = operations.of_run(samples, len(job.trained_on)) or None
-    return Update(
+    update = Update(
         id=run.id,
         started_utc=run.started_utc,
         created_utc=utc_now(),
@@ -150,7 +153,9 @@ def retrain(
         replay_data=job.replay_data,
         revisions=tuple(run.revisions),
         pilot_steps=run.pilot_steps,
+        processes=processes.count,
     )
+    return processes.first(lambda: update)
 
 
 def _step_cost_for_budget(
@@ -227,4 +232,4 @@ def _training_energy(
 
 
 def _original_accuracy(model: nn.Module, job: RetrainingJob) -> float | None:
-    return None if job.original_test is None else evaluate_dataset(model, job.original_test)[0]
+    return None if job.original_test is None else evaluate_dataset(model, job.original_test, current_processes())[0]

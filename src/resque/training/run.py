@@ -10,10 +10,11 @@ from typing import Any
 from torch import nn
 
 from resque._format import format_cost, format_interval
+from resque._processes import current_processes
 from resque.energy.clock import now
 from resque.energy.meters import EnergyMeter, unfailing_window
 from resque.energy.reading import EnergyReading, join_readings
-from resque.errors import DataError, ResqueWarning
+from resque.errors import DataError, ResqueWarning, SettingError
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.migration import modernize
 from resque.ledger.records import ForecastRevision, LearningCurve, StepCost
@@ -60,7 +61,7 @@ class RunSettings:
         step_cost: Probed cost of a step; None if there was no probe.
         checkpoint: Settings of checkpoints; None writes none.
         on_progress: Callback after each evaluation.
-        revise: In-run forecast update after each evaluation.
+        revise: In-run forecast update after each evaluation; under torchrun of the first process alone.
         stop: Budget of the run, asked after each evaluation; it is no part of the job.
     """
 
@@ -84,6 +85,8 @@ def progress_text(progress: RunProgress) -> str:
 
 class Run:
     """A run in progress: its evaluations so far, and why it ended.
+
+    Under torchrun the first process decides for all: what depends on a clock, an energy reading or a revised forecast.
 
     Args:
         model: Model in training.
@@ -116,6 +119,7 @@ class Run:
         self._epoch_accuracies: list[float] = []
         self._schedule, self._scheduled = evaluation_steps(math.inf, job.steps_per_epoch, job.recipe), 0
         self._trainer, self._job, self._settings = trainer, job, settings
+        self._processes = current_processes()
         self.device = device_of(model)
         self._test = job.test.resident(self.device)
 
@@ -137,11 +141,14 @@ class Run:
             if not self._evaluations or self._evaluations[-1][0] != self._trainer.step_count:
                 self._evaluate()
             epoch_ended = self._trainer.step_count > first_step and not self._trainer.within_epoch
-            if self.stopped_by is not None or (epoch_ended and now(self.device) - start >= for_s):
+            if self.stopped_by is not None or (epoch_ended and self._has_passed(for_s, start)):
                 return
             if also_at and self._trainer.step_count >= also_at[-1]:
                 return
             self._train(also_at)
+
+    def _has_passed(self, for_s: float, start: float) -> bool:
+        return self._processes.first(lambda: now(self.device) - start >= for_s)
 
     def _evaluate(self) -> None:
         trainer, settings, start = self._trainer, self._settings, now(self.device)
@@ -156,7 +163,7 @@ class Run:
             settings.on_progress(RunProgress(trainer.step_count, self._job.max_steps, accuracy, latest))
         if trainer.step_count and not trainer.within_epoch:
             self._epoch_accuracies.append(accuracy)
-        self.stopped_by = self._stop_reason(accuracy, loss, revision)
+        self.stopped_by = self._processes.first(lambda: self._stop_reason(accuracy, loss, revision))
 
     def _train(self, also_at: Sequence[int]) -> None:
         """Train until the next evaluation, of the recipe or an additional one."""
@@ -208,6 +215,7 @@ class Run:
             "started_utc": self.started_utc,
             "resumed": self.resumed,
             "pilot_steps": self.pilot_steps,
+            "processes": self._processes.count,
             "readings": [to_dict(reading) for reading in self.readings],
             "revisions": [to_dict(revision) for revision in self.revisions],
         }
@@ -218,8 +226,12 @@ class Run:
         Args:
             state: The state.
             is_pilot: Whether it is the end of the run's pilot, which is no interruption.
+
+        Raises:
+            SettingError: The run began in another number of processes.
         """
         state = modernize(state)
+        self._check_processes(state.get("processes", 1))
         self._trainer.restore(state["trainer"])
         self.id, self.stopped_by = state["id"], state["stopped_by"]
         self._evaluations = [tuple(row) for row in state["rows"]]
@@ -229,7 +241,15 @@ class Run:
         self.pilot_steps = self._trainer.step_count if is_pilot else state.get("pilot_steps", 0)
         self.readings = [from_dict(EnergyReading, reading) for reading in state["readings"]]
         self.revisions = [from_dict(ForecastRevision, revision) for revision in state.get("revisions", ())]
-        self.stopped_by = self.stopped_by or self._ended_by_budget()
+        self.stopped_by = self.stopped_by or self._processes.first(self._ended_by_budget)
+
+    def _check_processes(self, began: int) -> None:
+        if began != self._processes.count:
+            as_before = f"start torchrun with {began}" if began > 1 else "leave torchrun out"
+            raise SettingError(
+                f"the run began in {began} process{'es' * (began > 1)} and would go on in {self._processes.count}, so "
+                f"its time would be that of neither: {as_before}, or start again without --resume"
+            )
 
 
 def run_to_end(run: Run, settings: RunSettings, path: Path | None) -> None:
@@ -244,14 +264,18 @@ def run_to_end(run: Run, settings: RunSettings, path: Path | None) -> None:
     if path is None or checkpoint is None:
         measure(run, settings.meter)
         return
-    if checkpoint.resume and path.is_file():
-        run.restore(load_checkpoint(path))
+    if (state := current_processes().first(lambda: _kept_state(checkpoint, path))) is not None:
+        run.restore(state)
     elif checkpoint.pilot is not None:
         run.restore(load_checkpoint(checkpoint.pilot), is_pilot=True)
         _save(run, path)
     while run.stopped_by is None:
         measure(run, settings.meter, checkpoint.every_s)
         _save(run, path)
+
+
+def _kept_state(checkpoint: Checkpoint, path: Path) -> dict[str, Any] | None:
+    return load_checkpoint(path) if checkpoint.resume and path.is_file() else None
 
 
 def measure(run: Run, meter: EnergyMeter, for_s: float = math.inf, also_at: Sequence[int] = ()) -> None:
@@ -262,7 +286,10 @@ def measure(run: Run, meter: EnergyMeter, for_s: float = math.inf, also_at: Sequ
 
 
 def _save(run: Run, path: Path) -> None:
+    state = run.state()
+    if current_processes().rank:
+        return
     try:
-        save_checkpoint(path, run.state())
+        save_checkpoint(path, state)
     except DataError as error:  # what the run has cost so far is worth more than its checkpoint
         warnings.warn(f"the run goes on without a new checkpoint: {error}", ResqueWarning, stacklevel=3)

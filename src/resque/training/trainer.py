@@ -19,7 +19,15 @@ from resque.training.evaluation import evaluate_dataset
 from resque.training.finetuning import FineTuningScope
 from resque.training.head_features import FeatureCache
 from resque.training.job import steps_per_epoch
-from resque.training.parallel import differences, own_batch_size, own_rows, own_weight, share_buffers, share_gradients
+from resque.training.parallel import (
+    differences,
+    own_batch_size,
+    own_rows,
+    own_weight,
+    share_buffers,
+    share_gradients,
+    step_of_all,
+)
 from resque.training.recipe import Recipe
 from resque.training.replay import count_replayed, epoch_order
 
@@ -146,7 +154,7 @@ class Trainer:
     def rehearse(self) -> int:
         """Compute the gradient of a batch without a step; return the number of samples."""
         self.prepare()
-        inputs, labels = next(self._data.batches(self._recipe.batch_size, self._device))
+        inputs, labels = next(self._data.batches(self._batch_size, self._device))
         self.forward_and_backward(inputs, labels)
         return len(labels)
 
@@ -162,7 +170,7 @@ class Trainer:
     def evaluate(self, test: LabeledDataset) -> tuple[float, float]:
         """Compute accuracy and mean cross-entropy on test data; a head alone takes their inputs of the head."""
         if self._cache is None:
-            self._share_buffers()
+            self.share_buffers()
             return evaluate_dataset(self._model, test, self._processes)
         if self._tested is None or self._tested[0] is not test:
             plain = FeatureCache(self._model)
@@ -172,14 +180,16 @@ class Trainer:
 
     def forward_and_backward(self, inputs: Any, labels: Tensor, weight: float = 1.0) -> None:
         """Compute the gradient of the mean cross-entropy of a batch, times a weight."""
-        with torch.enable_grad():  # the caller may have switched gradients off
+        with torch.enable_grad(), step_of_all():  # the caller may have switched gradients off
             loss = self._loss(inputs, labels)
             torch.autograd.backward(loss if weight == 1.0 else weight * loss)
 
     def end(self) -> None:
-        """Restore a plain model: adapters merged, gradients required as before, contiguous memory format."""
+        """Restore a plain model: adapters merged, gradients required as before, contiguous memory format.
+
+        It waits for no other process, so that a process in trouble can end.
+        """
         self.scope.end()
-        self._share_buffers()
         if self._channels_last:
             self._model.to(memory_format=torch.contiguous_format)
 
@@ -191,6 +201,7 @@ class Trainer:
             "schedule": self._schedule.state_dict(),
             "order": self._generator.get_state(),
             **self._random_state(),
+            "random_of_all": self._processes.combine(self._random_state(), list),
             "tally": self.cost_tracker.state(),  # the key of checkpoint format 2
             "step_count": self.step_count,
             "epoch_order": self._order if self.within_epoch else None,
@@ -207,7 +218,7 @@ class Trainer:
         self.step_count = state["step_count"]
         if self.within_epoch:
             self._begin_epoch(state["epoch_order"], state["before_block"])
-        self._set_random_state(state)
+        self._set_random_state(state.get("random_of_all", [state])[self._processes.rank])
 
     def _begin_epoch(self, order: Tensor, before_block: Mapping[str, Tensor | None] | None = None) -> None:
         """Start to pass the data in an order; within an epoch, go on at the step, with its block augmented again."""
@@ -239,7 +250,8 @@ class Trainer:
         done = self.step_count % self.steps_per_epoch * self._recipe.batch_size
         return own_weight(min(self._recipe.batch_size, len(self._order) - done), self._processes)
 
-    def _share_buffers(self) -> None:
+    def share_buffers(self) -> None:
+        """Give every process the running statistics of the first, after steps without an evaluation."""
         if self._processes.count > 1:
             share_buffers(self._model, self._processes)
 

@@ -22,9 +22,11 @@ from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
 from resque.workflows.keeping import keep_update
 
-__all__ = ["MODEL", "ORIGIN", "PROFILE", "Lineage", "check_new_folder", "create_folder", "save_update"]
+__all__ = ["DIVERGED", "MODEL", "ORIGIN", "PROFILE", "Lineage", "check_new_folder", "create_folder", "save_update"]
 
 MODEL, PROFILE, ORIGIN = "model.safetensors", "profile.safetensors", "origin.safetensors"
+DIVERGED = "diverged"
+"""Value of :attr:`resque.Update.stopped_by` for a run whose model gets no profile."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def save_update(
     """
     try:
         save_weights(model, folder / MODEL, class_names)
-        if update.stopped_by == "diverged":
+        if update.stopped_by == DIVERGED:
             warnings.warn("the run diverged: the updated model has no profile", ResqueWarning, stacklevel=2)
         else:
             profile = make_profile()

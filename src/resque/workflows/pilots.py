@@ -82,20 +82,27 @@ def read_pilot(file: Path, forecast: Forecast) -> dict[str, Any]:
     return state
 
 
-def check_pilot(ledger: Ledger, forecast: Forecast, parent: str, job: RetrainingJob) -> None:
-    """Check that an update may continue the pilot of its forecast; warn if the pilot's file is missing.
+def check_pilot(ledger: Ledger, forecast: Forecast, parent: str, job: RetrainingJob, processes: int = 1) -> None:
+    """Check that an update may continue the pilot of its forecast; warn if it begins anew all the same.
+
+    That is so if the pilot's file is missing, and in several processes: time and energy would be of neither number.
 
     Args:
         ledger: Ledger beside which the pilot is kept.
         forecast: Forecast that the update settles.
         parent: Fingerprint of the model.
         job: Job of the update, without the limits of a budget.
+        processes: Number of processes of the update.
 
     Raises:
         SettingError: The pilot was trained with another seed or recipe, or on other data; or its file holds another.
         DataError: Its file cannot be read.
     """
     if (pilot := forecast.pilot) is None:
+        return
+    if processes > 1:
+        _warn(f"the pilot of forecast {forecast.id} ran in one process: the update in {processes} starts from the "
+              "beginning")  # fmt: skip
         return
     if (file := kept_pilot(ledger, forecast)) is None:
         _warn(f"the pilot of forecast {forecast.id} is not in {ledger.pilot_file(forecast.id).parent}: "

@@ -9,14 +9,14 @@ from typing import Any
 
 from torch import nn
 
-from resque.energy.grid import Grid, named_grid
-from resque.energy.meters import EnergyMeter, open_meter
+from resque._processes import current_processes
+from resque.energy.grid import named_grid
+from resque.energy.meters import EnergyMeter
+from resque.energy.nodes import open_meter_of_nodes
 from resque.energy.price import Tariff
 from resque.errors import ResqueWarning, SettingError
 from resque.forecasting.budget import CONFIDENCE, Budget
-from resque.forecasting.early_stopping import BudgetStop
 from resque.forecasting.evaluation.matching import check_settles
-from resque.forecasting.landmarking import ForecastReviser
 from resque.indices.compute_profile import check_labels
 from resque.indices.profile import Profile
 from resque.indices.shift_features import shift_features
@@ -31,17 +31,16 @@ from resque.training.from_scratch import ScratchComparison, compare_with_scratch
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK, forgetting_risk, prepare_new_task
 from resque.training.recipe import Recipe, recipe_to_dict
-from resque.training.retrain import retrain
-from resque.training.run import progress_text
-from resque.workflows.artifacts import Lineage, check_new_folder, create_folder, save_update
+from resque.workflows.artifacts import check_new_folder, create_folder
 from resque.workflows.budgets import RunLimits, forecast_first
 from resque.workflows.forecast import LEDGER
 from resque.workflows.forecast import forecast as forecast_update
 from resque.workflows.inputs import InputLoader, ModelOptions
-from resque.workflows.keeping import check_fields, keep_update
+from resque.workflows.keeping import check_fields
 from resque.workflows.pilots import check_pilot, kept_pilot
 from resque.workflows.requested_job import load_recipe, requested_job
 from resque.workflows.resuming import RunIdentity
+from resque.workflows.running import UpdateRunner
 
 __all__ = ["CHECKPOINTS", "UPDATES", "UpdateRequest", "update"]
 
@@ -212,10 +211,10 @@ class UpdateRequest:
         """Return the folder that holds the files of an update."""
         return UPDATES / result.id if self.out is None else Path(self.out)
 
-    def _load(self, with_scratch: bool = False) -> "tuple[_Loaded, _Runner]":
+    def _load(self, with_scratch: bool = False) -> "tuple[_Loaded, UpdateRunner]":
         """Load everything, and refuse what can be refused before anything is trained."""
-        history = self.history
-        history.check_writable()
+        processes, history = current_processes(), self.history
+        processes.first(history.check_writable)
         grid = named_grid(self.country, self.intensity, self.pue)
         check_fields({"seed": self.seed, "shift_type": self.shift_type, "tariff": self.tariff})
         limits = RunLimits.of(self.budget, self.confidence, self.tariff, grid)
@@ -226,32 +225,45 @@ class UpdateRequest:
         check_fields(loaded.stored_fields)
         if with_scratch and loaded.job.parent:
             raise SettingError("a new head has no counterpart from scratch: leave --new-head and --extend out")
-        pilot = kept_pilot(history, loaded.forecast)
+        pilot = kept_pilot(history, loaded.forecast) if processes.count == 1 else None
         checkpoint = Checkpoint(self.cwd / CHECKPOINTS, self.checkpoint_every_s, self.resume)
         run = RunIdentity(history, checkpoint, parent, loaded.job)
-        if loaded.forecast is not None and not (self.resume and run.ended()):
-            history.pending(loaded.forecast.id)
-        if not run.check_resumed(not with_scratch, "the beginning" if pilot is None else "its pilot"):
-            check_new_folder(None if self.out is None else self.cwd / self.out)
-            if loaded.forecast is not None:
-                check_pilot(history, loaded.forecast, parent, loaded.job)
+        start, processes_n = "the beginning" if pilot is None else "its pilot", processes.count
+        has_ended = processes.first(lambda: self._check_run(run, loaded.forecast, not with_scratch, start, processes_n))
         origin = None if loaded.original is None else loaded.original.origin
         layer = representation_layer(loaded.network, self.layer or (None if origin is None else origin.layer))
         reduction = self.reduction if origin is None else origin.reduction
         loaded.loader.check_profile(loaded.network, loaded.job.train, layer, reduction)
-        meter, stop = self.meter or open_meter(device_of(loaded.network)), None
-        if limits is not None and not (self.resume and run.ended()):
-            stop = limits.stop(loaded.network, loaded.job, meter)
-            made = loaded.forecast or forecast_first(run, loaded.network, self._forecast, history, loaded, meter)
+        meter, stop = self.meter or open_meter_of_nodes(device_of(loaded.network)), None
+        if limits is not None and not has_ended:
+            stop, of_one = limits.stop(loaded.network, loaded.job, meter), meter if processes.count == 1 else self.meter
+            first = run, loaded.network, self._forecast, history, loaded, of_one
+            made = loaded.forecast or processes.first(lambda: forecast_first(*first))
             loaded = dataclasses.replace(loaded, forecast=made)
             asked = None if made is None else made.asking(continued=pilot is not None)
             stop = dataclasses.replace(stop, asking=asked)
-        create_folder(self.cwd / (self.out or UPDATES))
+        if processes.rank == 0:
+            create_folder(self.cwd / (self.out or UPDATES))
         features = loaded.features(meter)
-        return loaded, _Runner(self, history, loaded, checkpoint, pilot, meter, grid, layer, reduction, features, stop)
+        return loaded, UpdateRunner(
+            self, history, loaded, checkpoint, pilot, meter, grid, layer, reduction, features, stop
+        )
 
-    def _forecast(self, history: Ledger, loaded: "_Loaded", meter: EnergyMeter) -> Forecast:
-        """Make the forecast that a budget needs."""
+    def _check_run(
+        self, run: RunIdentity, forecast: Forecast | None, begins_anew: bool, start: str, processes: int
+    ) -> bool:
+        """Refuse what ledger and files refuse; return whether the run is resumed and has ended."""
+        has_ended = self.resume and run.ended() is not None
+        if forecast is not None and not has_ended:
+            run.history.pending(forecast.id)
+        if not run.check_resumed(begins_anew, start):
+            check_new_folder(None if self.out is None else self.cwd / self.out)
+            if forecast is not None:
+                check_pilot(run.history, forecast, run.parent, run.job, processes)
+        return has_ended
+
+    def _forecast(self, history: Ledger, loaded: "_Loaded", meter: EnergyMeter | None) -> Forecast:
+        """Make the forecast that a budget needs; it is for one process."""
         shared = "original", "labels", "layer", "reduction", "shift_type", "country", "intensity", "pue", "options"
         known: dict[str, Any] = {name: getattr(self, name) for name in shared} | {"ledger": history, "meter": meter}
         known |= {"recipe": loaded.job.recipe, "seed": loaded.job.seed, "extend": loaded.extend}
@@ -288,7 +300,8 @@ class _Loaded:
     @classmethod
     def of(cls, request: UpdateRequest, history: Ledger) -> "_Loaded":
         """Load what a request names."""
-        forecast = history.forecast(request.forecast) if isinstance(request.forecast, str) else request.forecast
+        given, processes = request.forecast, current_processes()
+        forecast = processes.first(lambda: history.forecast(given)) if isinstance(given, str) else given
         changed = None if forecast is None else forecast.shift_type
         extend = request.extend or (changed == EXTENSION and not request.new_task)
         new_head = request.new_task or extend or changed == NEW_TASK
@@ -316,12 +329,13 @@ class _Loaded:
         """Return the features of the update: those of its forecast, else from passes over the data."""
         if self.forecast is not None:
             return self.forecast.features
-        request = self.request
+        request, processes = self.request, current_processes()
         if self.job.parent:
             of_task = self.loader.new_task_features
-            return of_task(self.model, self.query, self.extend, request.layer, request.reduction, meter)[0]
+            found, _ = of_task(self.model, self.query, self.extend, request.layer, request.reduction, meter)
+            return processes.first(lambda: found)
         with request.options.show_progress("passing the new data"):
-            return shift_features(self.network, self.job, self.original, request.labels)[0]
+            return processes.first(lambda: shift_features(self.network, self.job, self.original, request.labels)[0])
 
     @property
     def stored_fields(self) -> dict[str, Any]:
@@ -329,70 +343,3 @@ class _Loaded:
         job = self.job
         names = {"train_data": job.train.name, "test_data": job.test.name}
         return {**names, "shift_type": job.effective_shift_type, "recipe": recipe_to_dict(job.recipe)}
-
-
-@dataclass(frozen=True, eq=False)
-class _Runner:
-    """Runs jobs with one meter, grid and ledger; the first retraining is the update that was requested."""
-
-    request: UpdateRequest
-    history: Ledger
-    loaded: _Loaded
-    checkpoint: Checkpoint
-    pilot: Path | None
-    meter: EnergyMeter
-    grid: Grid | None
-    layer: str
-    reduction: str | None
-    features: Features
-    stop: BudgetStop | None
-
-    def run(self, network: nn.Module, job: RetrainingJob) -> Update:
-        """Do a job, or continue it, and keep the result; a job that has ended already returns its update."""
-        parent = job.parent or fingerprint(network)
-        with self.checkpoint.hold(parent, job) as checkpoint:
-            ended = RunIdentity(self.history, checkpoint, parent, job).ended() if checkpoint.resume else None
-            if ended is not None and checkpoint.started_utc(parent, job) is None:
-                return ended
-            kept = self._run(network, job, checkpoint, ended)
-            checkpoint.remove(parent, job)
-            return kept
-
-    def _run(self, network: nn.Module, job: RetrainingJob, checkpoint: Checkpoint, ended: Update | None) -> Update:
-        """Train, or restore a run that has ended but whose files may be missing, and keep the result."""
-        requested = job.seed == self.loaded.job.seed and not job.from_scratch
-        forecast = self.loaded.forecast if requested else None
-        confidence, of_ledger = self.request.confidence, ForecastReviser.of_ledger
-        with self.request.options.show_progress(
-            f"{'from scratch' if job.from_scratch else 'retraining'}, seed {job.seed}"
-        ) as show:
-            result = retrain(
-                network,
-                job,
-                meter=self.meter,
-                grid=self.grid,
-                features=None if job.from_scratch else self.features,
-                model_name=self.loaded.loader.name,
-                forecast_id=None if forecast is None else forecast.id,
-                checkpoint=dataclasses.replace(checkpoint, pilot=self.pilot if requested else None),
-                tariff=self.request.tariff,
-                on_progress=lambda at: show(at.step, at.max_steps, progress_text(at)),
-                revise=None if forecast is None else of_ledger(forecast, self.history, job, confidence),
-                stop=self.stop,
-            ).asked_by(forecast)
-        if requested:
-            return self._with_files(ended or result, network, job, ended is not None)
-        if ended is None:
-            keep_update(self.history, result)
-        return ended or result
-
-    def _with_files(self, result: Update, network: nn.Module, job: RetrainingJob, is_stored: bool) -> Update:
-        def new_profile() -> Profile:
-            data = job.trained_on if self.loaded.extend else job.train  # of old classes, too
-            return self.loaded.loader.profile(network, data, self.layer, self.reduction)
-
-        source, cwd = self.request.original, self.request.cwd
-        folder = cwd / self.request.folder(result)
-        lineage = Lineage.of(self.loaded.original, cwd / source if isinstance(source, str | Path) else None)
-        ledger = None if is_stored else self.history
-        return save_update(result, network, folder, ledger, lineage, new_profile, job.train.class_names)

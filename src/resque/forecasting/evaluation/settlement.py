@@ -32,6 +32,8 @@ BUSY_SHARE = 0.1
 IDLE, BUSY = "idle", "busy"
 """Names of the machine's load while the cost of a step was probed."""
 _TIMED = "wall_s", "energy_kwh"
+_OF_PROCESSES = *_TIMED, "carbon_kg", PRICE
+"""Costs that depend on the number of processes that train; a forecast is made for one."""
 _NORMAL_95 = 1.644854
 _INTERRUPTED = ("max hours", "max kWh", BY_USER, BY_BUDGET)
 
@@ -290,8 +292,11 @@ def comparable_cost(forecast: Forecast, update: Update, cost: str) -> float | No
     """Return the measured cost if it can be compared with the forecast; else None.
 
     Emissions on another grid are not comparable. Nor is the energy of a run too short for the meter: it rests on a
-    probe, as the forecast does. The price includes evaluation and asking once, by the tariff of the update.
+    probe, as the forecast does. The price includes evaluation and asking once, by the tariff of the update. A forecast
+    is for one process, so of an update in several, time, energy, carbon and price are not comparable.
     """
+    if update.processes > 1 and cost in _OF_PROCESSES:
+        return None
     if cost == PRICE:
         tariff = settled_tariff(forecast, update)
         return None if tariff is None else dataclasses.replace(update, tariff=tariff).asked_by(forecast).price
