@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from resque.types import Interval
 
 __all__ = [
-    "COST_NAMES", "NOT_MEASURED", "describe_error", "format_about", "format_column", "format_cost", "format_estimate",
-    "format_interval", "format_like", "format_list", "format_number", "format_price", "format_probability",
-    "format_share", "printable", "scale_and_unit",
+    "COST_NAMES", "NOT_MEASURED", "describe_error", "format_about", "format_beside", "format_column", "format_cost",
+    "format_estimate", "format_interval", "format_like", "format_list", "format_number", "format_price",
+    "format_probability", "format_share", "printable", "scale_and_unit",
 ]  # fmt: skip
 
 _SCALES = {
@@ -144,16 +144,36 @@ def format_estimate(cost: str, value: float, interval: Interval, upper: float | 
     return format_cost(cost, value), format_interval(cost, value, interval), format_like(cost, upper, value)
 
 
-def format_probability(probability: float) -> str:
+def format_probability(probability: float, is_measured: bool = False) -> str:
     """Return a probability in whole percent, rounded down so that it never seems certain or above a level.
 
+    Args:
+        probability: The probability, or a share.
+        is_measured: Whether it is known, so that nothing and all are 0 % and 100 %.
+
     Example:
-        >>> format_probability(0.7999), format_probability(0.9985), format_probability(1.0), format_probability(0.004)
-        ('79%', '>99%', '100%', '<1%')
+        >>> format_probability(0.7999), format_probability(1.0), format_probability(0.0)
+        ('79%', '>99%', '<1%')
+        >>> format_probability(1.0, is_measured=True), format_probability(0.9985, is_measured=True)
+        ('100%', '>99%')
     """
-    if 0.0 < probability < 0.01:
+    if is_measured and probability in (0.0, 1.0):
+        return f"{probability:.0%}"
+    if probability < 0.01:
         return "<1%"
-    return ">99%" if 0.99 < probability < 1.0 else f"{math.floor(100.0 * probability + 1e-9)}%"
+    return ">99%" if probability > 0.99 else f"{math.floor(100.0 * probability + 1e-9)}%"
+
+
+def format_beside(value: float, *references: float) -> str:
+    """Return a share with three decimals, or as many more as tell on which side of each reference it is.
+
+    Example:
+        >>> format_beside(0.755, 0.75), format_beside(0.74996, 0.75), format_beside(0.75, 0.75)
+        ('0.755', '0.74996', '0.750')
+    """
+    texts = (f"{value:.{digits}f}" for digits in range(3, 17))
+    is_same = (text for text in texts if all((float(text) < each) == (value < each) for each in references))
+    return next(is_same, repr(value))
 
 
 def format_share(part: int, whole: int) -> str:

@@ -149,7 +149,7 @@ class Comparison(Displayable):
         if self.nearest is None:
             return f"No way to accuracy {self.target_accuracy:g} was found."
         near = self.option(self.nearest)
-        likely = f"{format_probability(near.chance)} likely to get there"
+        likely = f"{_chance(near)} likely to get there"
         accuracy = "" if near.accuracy is None else f", and accuracy {near.accuracy.value:.2f} is expected of it"
         return (
             f"Nothing is at least {self.level:.0%} likely to reach accuracy {self.target_accuracy:g}. "
@@ -225,7 +225,7 @@ class Comparison(Displayable):
         costs = [format_cost(cost, option.cost(cost)) for cost in ("steps", "wall_s", "energy_kwh")]
         model = (option.model,) if self.has_several_models else ()
         kept = () if self.original_accuracy is None else (_kept(option),)
-        known = _accuracy(option), *kept, format_probability(option.chance), *costs, option.how_known
+        known = _accuracy(option), *kept, _chance(option), *costs, option.how_known
         return mark + option.name, *model, *known
 
 
@@ -281,6 +281,10 @@ def _kept(option: Option) -> str:
     if option.original_accuracy is None:
         return NOT_MEASURED
     return f"{'~' if option.original_known == BY_HISTORY else ''}{option.original_accuracy:.2f}"
+
+
+def _chance(option: Option) -> str:
+    return format_probability(option.chance, option.how_known == MEASURED)
 
 
 def _accuracy(option: Option) -> str:

@@ -112,7 +112,7 @@ def _needs(comparison: Comparison) -> Display:
         (
             comparison.name_of(option),
             NOT_MEASURED if option.original_accuracy is None else f"{option.original_accuracy:.3f}",
-            NOT_MEASURED if option.trainable_share is None else format_probability(option.trainable_share),
+            NOT_MEASURED if (share := option.trainable_share) is None else format_probability(share, is_measured=True),
             f"{option.labels:,}",
             format_price(option.cost("price"), comparison.currency),
             format_cost("carbon_kg", option.cost("carbon_kg")),
