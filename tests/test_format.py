@@ -7,10 +7,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from doubles import settled_pairs
-from resque._format import format_beside, format_probability
+from resque._format import format_beside, format_probability, shorten_names
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, Comparison, Option
+from resque.forecasting.first_round import ScoredModel
 from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate
+from resque.reporting.comparisons import _first_round
 from resque.reporting.sentences import outcome_sentence
 from resque.types import Interval
 
@@ -59,3 +61,38 @@ def test_way_is_certain_only_where_it_is_measured(chance, known):
     reading = settled_pairs(1)[0][1].energy
     shown = str(Comparison("m", "d", 0.9, (option,), None, (), "a", "wall_s", 0.8, reading))
     assert (f" {chance:.0%} " in shown) == (known == MEASURED)
+
+
+PATHS = st.lists(st.text("abc/", min_size=1, max_size=60), min_size=1, max_size=2).map("=".join)
+LONG = "/home/someone/projects/classifiers/net.py:build=/data/models/{}/weights-of-the-model.safetensors"
+
+
+@given(st.lists(PATHS, max_size=6), st.integers(8, 40))
+@example([LONG.format("one"), LONG.format("two"), "timm:resnet18"], 28)
+@example(["a" * 40 + "b" + "a" * 40, "a" * 40 + "c" + "a" * 40], 12)
+@example(["x/" * 20 + "net.py", "y/" + "x/" * 20 + "net.py", "net.py"], 12)
+def test_short_names_differ_and_short_ones_stay(names, width):
+    short = shorten_names(names, width)
+    assert list(short) == list(dict.fromkeys(names))
+    assert len({*short.values()}) == len(short)
+    assert all(text == name for name, text in short.items() if len(name) <= width)
+    if len(short) == 1:
+        assert all(len(text) <= width for text in short.values())
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_comparison_of_models_with_long_paths_fits_80_columns(count):
+    names = [LONG.format(f"run-{i}") for i in range(count)]
+    one = Estimate(1.0, Interval(1.0, 1.0, 0.8, ""), 1.0)
+    options = tuple(
+        Option(f"{i}", "all", "All layers, 10 × rate", name, {"trains": "all"}, 0.5, {"wall_s": one}, None, BY_PILOT)
+        for i, name in enumerate(names)
+    )
+    scored = tuple(ScoredModel(name, {"LogME": 1.0}, is_kept=True, limitations="none") for name in names)
+    reading = settled_pairs(1)[0][1].energy
+    made = Comparison("m", "d", 0.9, options, "0", ("1",), None, "wall_s", 0.8, reading, first_round=scored)
+    for text in (str(made), _first_round(made).to_text()):
+        assert all(len(line) <= 80 for line in text.splitlines())
+        assert all(f"run-{i}" in text.replace("\n", "") for i in range(count))
+        assert "/home" not in text
+    assert all(name in str(made.to_dict()) for name in names)

@@ -1,5 +1,6 @@
 """Compare the ways to a target accuracy, and choose the cheapest one that suffices."""
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from resque._format import (
     format_number,
     format_price,
     format_probability,
+    shorten_names,
 )
 from resque._plain import Serializable
 from resque.energy.reading import EnergyReading
@@ -26,6 +28,7 @@ __all__ = ["BY_HISTORY", "BY_PILOT", "Comparison", "Option", "choose"]
 BY_PILOT, BY_HISTORY = "pilot", "history"
 """How an option is known that was not measured to its end: by its first steps, or by earlier updates."""
 _LOST = {MEASURED: "It loses", BY_PILOT: "By the end of its pilot it has lost", BY_HISTORY: "It would lose about"}
+_NAME_WIDTH = 48  # of a model in a sentence
 _NAMED = 3  # ways with one remark in common
 _COMPARED = "price", "energy_kwh", "wall_s"
 
@@ -122,7 +125,7 @@ class Comparison(Displayable):
             return self._nothing_suffices()
         best = self.option(self.best)
         if best.rung == "nothing":
-            model = best.model if self.has_several_models else "the model"
+            model = self._named[best.model] if self.has_several_models else "the model"
             return f"Do nothing: {model} is at the target already ({_accuracy(best)})."
         sentences = [f"{self.name_of(best)}: {self._costs(best)}, {self._arrival(best)}."]
         names = [self.name_of(self.option(tie)) for tie in self.ties]
@@ -131,6 +134,20 @@ class Comparison(Displayable):
         flips = [self._flip(each) for each in self.break_even]
         return " ".join([*sentences, *self._forgetting(best), *self._free_ways(best), *flips])
 
+    @functools.cached_property
+    def short_names(self) -> Mapping[str, str]:
+        """Name of each model → the one that tables have room for."""
+        return shorten_names(self._models)
+
+    @functools.cached_property
+    def _named(self) -> Mapping[str, str]:
+        """Name of each model → the one of sentences."""
+        return shorten_names(self._models, _NAME_WIDTH)
+
+    @property
+    def _models(self) -> list[str]:
+        return [*(option.model for option in self.options), *(scored.model for scored in self.first_round)]
+
     @property
     def has_several_models(self) -> bool:
         """Whether models are compared, and not the ways of one alone."""
@@ -138,11 +155,11 @@ class Comparison(Displayable):
 
     def name_of(self, option: Option) -> str:
         """Return the name of an option, with its model where there are several."""
-        return f"{option.name} ({option.model})" if self.has_several_models else option.name
+        return f"{option.name} ({self._named[option.model]})" if self.has_several_models else option.name
 
     def _flip(self, point: BreakEven) -> str:
         price, other = format_price(point.at, self.currency), self.name_of(self.option(point.then))
-        what = "per label" if point.of == "label" else f"for the license of {point.model}"
+        what = "per label" if point.of == "label" else f"for the license of {self._named[point.model]}"
         return f"{'From' if point.above else 'Below'} {price} {what}{' on' if point.above else ''}, {other} is cheaper."
 
     def _nothing_suffices(self) -> str:
@@ -203,7 +220,7 @@ class Comparison(Displayable):
         columns = ("way", *model, "accuracy", *kept, "chance", "steps", "time", "energy", "known by")
         rows = [self._row(option) for option in self.options]
         lines = list(self._remarks())
-        lines += [f"{each.model}: {each.note}" for each in self.first_round if each.note]
+        lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
         if any(option.original_known == BY_HISTORY for option in self.options):
             lines.append("~ as earlier updates of the model lead to expect")
         asked = ", ".join(
@@ -223,7 +240,7 @@ class Comparison(Displayable):
     def _row(self, option: Option) -> tuple[str, ...]:
         mark = "→ " if option.id == self.best else "= " if option.id in self.ties else ""
         costs = [format_cost(cost, option.cost(cost)) for cost in ("steps", "wall_s", "energy_kwh")]
-        model = (option.model,) if self.has_several_models else ()
+        model = (self.short_names[option.model],) if self.has_several_models else ()
         kept = () if self.original_accuracy is None else (_kept(option),)
         known = _accuracy(option), *kept, _chance(option), *costs, option.how_known
         return mark + option.name, *model, *known
