@@ -26,6 +26,7 @@ from resque.training.evaluation import evaluate_dataset
 from resque.training.recipe import Recipe
 from resque.types import Interval
 from resque.workflows.comparison_cache import ComparisonCache
+from resque.workflows.picture_strip import keep_strip
 from resque.workflows.sources import OneNetwork, Source
 from resque.workflows.trials import Asked, Start, Trial, pilot_key
 from resque.workflows.ways import NOTHING, SCRATCH, Way, ways_to_extend, ways_to_learn, ways_to_update
@@ -98,6 +99,7 @@ class Asking:
         self.in_use.clear()
         known, is_new_task = source.known(), source.question.is_new_task
         network, job = known.network, known.job
+        keep_strip(self.history, job.train, known.original)
         before = now(device_of(network))
         evaluate_dataset(network, job.test)
         evaluation_s = now(device_of(network)) - before

@@ -34,6 +34,7 @@ from resque.training.recipe import Recipe
 from resque.workflows.inputs import InputLoader, ModelOptions
 from resque.workflows.keeping import check_fields
 from resque.workflows.passes import Passes
+from resque.workflows.picture_strip import keep_strip
 from resque.workflows.pilots import keep_pilot, parse_pilot
 from resque.workflows.requested_job import load_recipe
 from resque.workflows.sampling import check_precision
@@ -177,6 +178,7 @@ def forecast(
     history.add(result := result if budget is None else priced(result, budget.tariff))
     if state is not None:
         keep_pilot(history, result, state)
+    keep_strip(history, job.train, known.original)
     return result
 
 
