@@ -1,15 +1,16 @@
 """Numbers for people: each with the unit in which it reads best."""
 
+import itertools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from resque.types import Interval
 
 __all__ = [
-    "COST_NAMES", "NOT_MEASURED", "describe_error", "format_about", "format_column", "format_cost", "format_estimate",
-    "format_interval", "format_like", "format_list", "format_number", "format_price", "format_probability",
-    "format_share", "printable", "scale_and_unit",
+    "COST_NAMES", "NOT_MEASURED", "describe_error", "format_about", "format_beside", "format_column", "format_cost",
+    "format_estimate", "format_interval", "format_like", "format_list", "format_number", "format_price",
+    "format_probability", "format_share", "printable", "scale_and_unit", "shorten_names",
 ]  # fmt: skip
 
 _SCALES = {
@@ -37,6 +38,9 @@ _UNPRINTABLE = re.compile(
 """Controls of a terminal (C0, C1), of the direction of writing, of lines, invisible signs, and halves of characters."""
 
 
+_WEIGHTS = re.compile(r"(?<=[^=/])\.(safetensors|pth?)$")
+
+
 def printable(text: str, keep: str = "") -> str:
     r"""Return a text in which control characters are escaped, so that a name cannot steer a terminal or a page.
 
@@ -59,6 +63,42 @@ def format_list(texts: Sequence[str]) -> str:
         'head, LoRA and all layers'
     """
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def shorten_names(names: Iterable[str], width: int = 28) -> dict[str, str]:
+    """Return each name of a model with a short one: without folders, ending of the weights, then middle; all differ.
+
+    Args:
+        names: Names, such as ``net.py:build=weights.safetensors``.
+        width: Length up to which a name stays as it is. Where two would be the same, they are longer.
+
+    Example:
+        >>> list(shorten_names(["/data/nets/net.py:build=/data/first/weights.safetensors"]).values())
+        ['net.py:build=weights']
+        >>> list(shorten_names([f"/a/long/path/{run}/net.py:build" for run in ("one", "two")]).values())
+        ['one/net.py:build', 'two/net.py:build']
+    """
+    known = dict.fromkeys(names)
+    kept = dict.fromkeys(known, 1)  # folders and file of each path
+    for _ in range(max((name.count("/") for name in known), default=0)):
+        shown = [_without_folders(name, width, kept[name]) for name in known]
+        same = {name for name, text in zip(known, shown, strict=True) if shown.count(text) > 1}
+        kept = {name: count + (name in same) for name, count in kept.items()}
+    texts = [_without_folders(name, width, kept[name]) for name in known]
+    cuts = ([_cut(text, length) for text in texts] for length in itertools.count(width, 4))
+    return dict(zip(known, next(cut for cut in cuts if len({*cut}) == len(known)), strict=True))
+
+
+def _without_folders(name: str, width: int, kept: int) -> str:
+    if len(name) <= width:
+        return name
+    text = "".join("/".join(part.split("/")[-kept:]) for part in re.split("([=:])", name))
+    return text if kept > 1 or len(text) <= width else _WEIGHTS.sub("", text)
+
+
+def _cut(text: str, width: int) -> str:
+    half = width // 2
+    return text if len(text) <= width else f"{text[:half]}…{text[half + 1 - width :]}"
 
 
 def describe_error(error: BaseException) -> str:
@@ -144,16 +184,36 @@ def format_estimate(cost: str, value: float, interval: Interval, upper: float | 
     return format_cost(cost, value), format_interval(cost, value, interval), format_like(cost, upper, value)
 
 
-def format_probability(probability: float) -> str:
+def format_probability(probability: float, is_measured: bool = False) -> str:
     """Return a probability in whole percent, rounded down so that it never seems certain or above a level.
 
+    Args:
+        probability: The probability, or a share.
+        is_measured: Whether it is known, so that nothing and all are 0 % and 100 %.
+
     Example:
-        >>> format_probability(0.7999), format_probability(0.9985), format_probability(1.0), format_probability(0.004)
-        ('79%', '>99%', '100%', '<1%')
+        >>> format_probability(0.7999), format_probability(1.0), format_probability(0.0)
+        ('79%', '>99%', '<1%')
+        >>> format_probability(1.0, is_measured=True), format_probability(0.9985, is_measured=True)
+        ('100%', '>99%')
     """
-    if 0.0 < probability < 0.01:
+    if is_measured and probability in (0.0, 1.0):
+        return f"{probability:.0%}"
+    if probability < 0.01:
         return "<1%"
-    return ">99%" if 0.99 < probability < 1.0 else f"{math.floor(100.0 * probability + 1e-9)}%"
+    return ">99%" if probability > 0.99 else f"{math.floor(100.0 * probability + 1e-9)}%"
+
+
+def format_beside(value: float, *references: float) -> str:
+    """Return a share with three decimals, or as many more as tell on which side of each reference it is.
+
+    Example:
+        >>> format_beside(0.755, 0.75), format_beside(0.74996, 0.75), format_beside(0.75, 0.75)
+        ('0.755', '0.74996', '0.750')
+    """
+    texts = (f"{value:.{digits}f}" for digits in range(3, 17))
+    is_same = (text for text in texts if all((float(text) < each) == (value < each) for each in references))
+    return next(is_same, repr(value))
 
 
 def format_share(part: int, whole: int) -> str:

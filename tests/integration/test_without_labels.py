@@ -52,6 +52,9 @@ def test_from_a_forecast_without_labels_to_the_update_that_settles_it(cli):
     assert features["accuracy_method"] == "estimated without labels: agreement with the adapted model"
     assert 0.7 < features["accuracy_error_logit"] < 0.8
     assert forecast["price"]["value"] < 1.0
+    alone = json.loads(cli(f"{line} --price-per-label 0.1 --json")[1])
+    assert (alone["price"]["value"], alone["price"]["currency"]) == (alone["labels"]["price"], "EUR")
+    assert json.loads(cli(f"{line} --json")[1])["price"] is None
     shown = cli(f"{line} --price-per-label 0.1")[1]
     for words in ("price of labels, EUR", " 55 ", "400 of training data, 150 of test data", "estimated without labels"):
         assert words in " ".join(shown.split())

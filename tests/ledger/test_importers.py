@@ -377,7 +377,6 @@ GOOD = "1795290512300 0.5 0\n1795290513300 0.6 50\n"
         ({"acc": GOOD}, " --step-unit epochs", "needs --steps-per-epoch"),
         ({"acc": GOOD}, " --step-unit days", "use one of steps, epochs, epochs-from-0"),
         ({"acc": GOOD}, " --steps 3", "--steps does not apply to the format mlflow"),
-        ({"acc": GOOD}, " --target-accuracy 90", "expected a share in [0, 1]"),
         ({"acc": GOOD}, " --experiment none", "its runs: digits: new scans/blur-0"),
         ({"acc": GOOD}, " --format parquet", "unknown format 'parquet'"),
         ({"acc": GOOD}, " --energy mlflow.db", "expected codecarbon's emissions.csv"),

@@ -2,24 +2,33 @@
 
 import dataclasses
 import io
+import re
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from doubles import settled_pairs, synthetic_update
 from resque._format import format_cost
+from resque.data.loading import load_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import CPU_EMISSIONS
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
 from resque.forecasting.budget import Budget, decide
 from resque.forecasting.evaluation.settlement import summarize_settlements
-from resque.indices.results import DistributionIndex, TaskIndex, TaskIndexOverhead
-from resque.ledger.records import Estimate, Features, MissingLabels, Void
-from resque.reporting import console, tables
+from resque.forecasting.pilot import forecast_after_pilot
+from resque.forecasting.reliability import small_test_notes
+from resque.indices.results import DistributionIndex, Sampling, TaskIndex, TaskIndexOverhead
+from resque.ledger.records import Estimate, Features, MissingLabels, Pilot, Void
+from resque.models.networks import small_cnn
+from resque.reporting import calibration, console, tables
 from resque.reporting.carbon_intensity import software_carbon_intensity
 from resque.training.from_scratch import ScratchComparison
+from resque.training.job import RetrainingJob
+from resque.training.new_task import forgetting_risk
 from resque.types import Interval
+from resque.workflows.calibration_outcome import run_outcome
 
 
 @pytest.fixture
@@ -57,21 +66,53 @@ def test_a_forecast_shows_costs_basis_overhead_and_embodied_emissions(shown, pai
     assert "RESQUE_dist 0.1000 rad (noise floor unknown" in out
     assert "the forecast took 1 s, 0.001 Wh (cpu measured; replay)" in out
     assert "embodied emissions for this time, not included:" in out
-    assert err == "warning: a note\n"
+    assert err == "note: a note\n"
 
 
 def test_notes_of_lesser_weight_and_what_it_rests_on_wait_for_details(shown, pair):
     lesser = "9 of 12 updates in the ledger used another optimizer", "learned from 100 of 120 updates"
     forecast = dataclasses.replace(
-        pair[0], notes=("the head will forget", *lesser), reliability_issues=("too few updates",)
+        pair[0], notes=("the model is at the target", *lesser), reliability_issues=("too few updates",)
     )
     out, err = shown(tables.show_forecast, forecast)
-    assert err == "warning: the head will forget\n"
+    assert err == "note: the model is at the target\n"
     assert "- too few updates" in out  # a reason for exit code 4 is always there
     assert "predictors" not in out
     out, err = shown(tables.show_forecast, forecast, None, True)
-    assert err.count("warning: ") == 3
+    assert err.count("note: ") == 3
     assert "predictors: index" in out
+
+
+def test_what_needs_care_is_a_warning_and_the_rest_a_note(shown, pair):
+    """Each text is from the function that makes it."""
+    forecast, data = dataclasses.replace(pair[0], target_accuracy=0.99), load_data("digits@16px@200")
+    job = RetrainingJob(*2 * [dataclasses.replace(data, labels=data.labels + 10)], 0.5)
+    pilot = Pilot(5, 0, "", pair[1].curve, pair[1].energy, 1.0)
+    ended = dataclasses.replace(pilot, stopped_by="target")
+    careful = forgetting_risk(small_cnn(), job), *small_test_notes(Features(None, 0.5, 1.0), job, 0.8)
+    after = [forecast_after_pilot(forecast, each, None, job, []) for each in (pilot, ended)]
+    careful = *careful, after[0].notes[-1]
+    index = Sampling("0.03", 0, 30, 200, 2, 0.1, 0.5)
+    plain = after[1].notes[-1], f"index {index.sentence}", "the model is already at the target"
+    _, err = shown(tables.show_forecast, dataclasses.replace(forecast, notes=(*careful, *plain)), None, True)
+    assert err == "".join([*(f"warning: {text}\n" for text in careful), *(f"note: {text}\n" for text in plain)])
+
+
+@pytest.mark.parametrize("best", [0.7449, 0.74996, 0.75, 0.7551, 0.7549])
+@pytest.mark.parametrize("targets", [(0.75, 0.75), (0.7, 0.755)])
+def test_a_calibration_run_shows_the_accuracy_that_decides(capsys, monkeypatch, best, targets):
+    monkeypatch.setattr(console.out, "width", 120)
+    update = dataclasses.replace(synthetic_update("u", index=0.1, steps=9, target=best, accuracy=0.6), host={})
+    outcome = run_outcome(update, targets, test_samples=10_000)
+    runs = SimpleNamespace(updates=[update], ended="the number of runs is reached")
+    plan = SimpleNamespace(request=SimpleNamespace(targets=targets), like=None)
+    calibration.show_result(plan, SimpleNamespace(runs=runs, outcomes=[outcome], readiness=None), {})
+    out = capsys.readouterr().out
+    end = float(re.search(r"0\.600→(0\.\d+)", out)[1])
+    assert [end >= target for target in targets] == [best >= target for target in targets]
+    reached = re.search(r"reached (0\.\d+) ", out)
+    assert (reached is None) == (best < targets[0])
+    assert reached is None or float(reached[1]) <= end
 
 
 @pytest.mark.parametrize("missing", [(0, 0), (300, 0), (0, 1200), (300, 1200)])

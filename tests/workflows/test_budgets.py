@@ -111,7 +111,6 @@ def test_limits_of_the_recipe_stay_hard_and_the_smaller_wins(job, own, reason):
         ("--max-kg 1 --country FRA", ["--max-kg", "no meter measured energy"]),
         ("--max-price 1 --price-per-kwh 1", ["--max-price", "no meter measured energy"]),
         ("--confidence 0.9", ["--confidence", "--max-kwh"]),
-        ("--max-hours 1 --confidence 1", ["level"]),
         ("--max-hours 1 --from-scratch", ["scratch"]),
     ],
 )

@@ -124,8 +124,6 @@ def test_json_has_candidates_runs_and_readiness(cli, line, short_history):
         ("--like digits --target-accuracy 0.93", "there is nothing to forecast"),
         ("--like clean.safetensors", "name the data"),
         ("--data digits~digits", "one source"),
-        ("--target-accuracy 0.9:0.8", "expected a share"),
-        ("--engine spark", "engine 'spark': expected local or ray"),
         ("--address auto", "the local engine has no address, and 'auto' was given: add --engine ray"),
     ],
 )

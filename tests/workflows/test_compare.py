@@ -94,6 +94,14 @@ def test_ways_whose_steps_are_alike_share_a_probe(compare, known, monkeypatch):
     assert made.asking.wall_s == pytest.approx(sum(asked))  # nothing twice, nothing lost
 
 
+@pytest.mark.parametrize("replay", [0.0, 0.3])
+def test_share_of_old_data_is_the_recipes(compare, known, replay):
+    made = compare(known, NEW, NEW_TEST, 0.99, original=CLEAN, recipe=f"{RECIPE},replay={replay}", max_minutes=0.0)
+    shares = [each.recipe["replay"] for each in made.options if each.recipe]
+    assert sorted(set(shares)) == [0.0, replay or 0.2]
+    assert shares.count(replay or 0.2) == 1
+
+
 def test_every_option_is_stored_with_its_price(compare, known, folder):
     """That of the row, whether it is known by its pilot, from the history, or starts from new weights."""
     model, options = "resque.networks:small_cnn", resque.ModelOptions(weights="first/model.safetensors")

@@ -261,4 +261,4 @@ def test_the_table_names_the_command_that_goes_on(cli, folder):
     assert "it takes 8 steps or more" in " ".join(err.split())
     assert cli(f"ledger void {forecast.id} --why wrong")[0] == 0
     assert pilots(folder) == []
-    assert cli(line.replace("--pilot 2", "--pilot 0%"))[0] == 1
+    assert cli(line.replace("--pilot 2", "--pilot 0%"))[0] == 2

@@ -198,7 +198,7 @@ def test_a_check_refuses_what_a_command_would(files):
 
 @pytest.mark.parametrize(
     "wrong",
-    ["--model none.py:build", "--model net.py:build --weights none.safetensors", "--target-accuracy 2",
+    ["--model none.py:build", "--model net.py:build --weights none.safetensors",
      "--model net.py:build --test npz:none.npz", "--recipe best", "--country Atlantis"],
 )  # fmt: skip
 def test_init_leaves_no_file_that_fails_its_check(cli, files, wrong):

@@ -37,7 +37,6 @@ def test_dist_prints_what_was_read(cli):
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        (f"{DIST} --precision 3%", "expected a share of the index such as 0.03"),
         (f"{DIST} --precision 0.03 --debias", "leave --debias or --precision out"),
         (f"{DIST.replace(TRAIN, 'parquet:new.parquet')} --precision 0.03", "leave --precision out"),
         (f"{DIST.replace(ORIGINAL, 'hf:some/name')} --precision 0.03", "leave --precision out"),

@@ -35,6 +35,7 @@ from resque.cli.profile import profile
 from resque.cli.report import report
 from resque.cli.retrain import retrain
 from resque.cli.task import task
+from resque.cli.values import CheckedCommand
 from resque.errors import ModelError, ResqueError, ResqueWarning, SettingError
 from resque.reporting.progress import watched
 
@@ -97,7 +98,7 @@ _PANELS: dict[str, tuple[Callable[..., None], ...]] = {
 }
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
-        app.command(rich_help_panel=_panel)(_command)
+        app.command(cls=CheckedCommand, rich_help_panel=_panel)(_command)
 app.add_typer(ledger.app, name="ledger", rich_help_panel="Update")
 
 

@@ -24,6 +24,7 @@ def compare(
     ] = None,
     shifted: Annotated[str | None, opt.option(opt.MODEL, "New training data, of the same classes.")] = None,
     task: Annotated[str | None, opt.option(opt.MODEL, "Training data of a new task, whose classes are others.")] = None,
+    extend: opt.Extend = False,
     original: Annotated[
         str | None,
         opt.option(opt.MODEL, "Data before the shift, to be mixed in; or their profile (.safetensors)."),
@@ -90,13 +91,14 @@ def compare(
     from resque.forecasting.budget import Budget
     from resque.reporting import comparisons, console
     from resque.workflows import compare as workflow
+    from resque.workflows.inputs import is_profile
 
-    if task is not None and opt.is_from_project(context, "original"):
+    if task is not None and opt.is_from_project(context, "original") and not (extend and not is_profile(original)):
         original = None
-    if task is not None and opt.is_from_project(context, "original_test"):
+    if task is not None and not extend and opt.is_from_project(context, "original_test"):
         original_test = None
-    if (task is None) == (shifted is None):
-        raise SettingError("name the new data: --shifted, or --task for new classes")
+    if (task is None) == (shifted is None) or (extend and task is None):
+        raise SettingError("name the new data: --shifted, or --task (and --extend) for new classes")
     named = [] if models is not None and opt.is_from_project(context, "model") else model or []
     if opt.is_from_project(context, "weights") and (models is not None or len(named) > 1):
         weights = None
@@ -105,8 +107,8 @@ def compare(
     append(summary, "")  # refused before anything costly is done
     result = workflow.compare(
         candidates(named, models, weights, license_price or []), task or shifted, test, target_accuracy,
-        original=original, original_test=original_test, new_task=task is not None, ledger=ledger,
-        recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, max_minutes=max_minutes,
+        original=original, original_test=original_test, new_task=task is not None and not extend, extend=extend,
+        ledger=ledger, recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, max_minutes=max_minutes,
         layer=layer, reduction=reduction, precision=precision, shift_type=shift_type, seed=seed, level=confidence,
         bundled_history=not no_bundled, country=country, intensity=intensity, pue=pue, tariff=tariff,
         options=model_options(None, classes, device, limit, data_root, download),

@@ -140,15 +140,17 @@ def _show(
     page: Path | None,
 ) -> None:
     """Print a forecast and its decision, and append the decision to a Markdown page."""
+    from resque.forecasting.price import price_with_labels
     from resque.reporting import console, markdown, tables
 
     price, missing = result.price, result.missing_labels
     of_labels = tariff.price_of_labels(missing.total)
+    paid = price or price_with_labels(result, tariff)  # where labels alone have a price, theirs
     if as_json:
         low, high = (grams / 1000.0 for grams in hardware.during(result.estimates["wall_s"].value))
         more: dict[str, Any] = {"embodied": {"low_kg": low, "high_kg": high, "source": hardware.source}}
         more["decision"] = result.decision
-        more["price"] = price and {**console.to_json(price), "currency": tariff.currency}
+        more["price"] = paid and {**console.to_json(paid), "currency": tariff.currency}
         more["labels"] = {"missing": missing.total, "price": of_labels, "currency": tariff.currency}
         more["gate"] = decision and dataclasses.asdict(decision)
         console.print_json({**with_former_names(console.to_json(result)), **more})

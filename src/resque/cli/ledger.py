@@ -10,6 +10,7 @@ import typer
 from resque._format import printable
 from resque.cli import options as opt
 from resque.cli.loading import open_existing_ledger, with_former_names
+from resque.cli.values import CheckedCommand
 from resque.errors import SettingError
 
 app = typer.Typer(help="Show and exchange the history of updates and forecasts.", no_args_is_help=True)
@@ -18,7 +19,7 @@ MLFLOW = "MLflow runs"
 CODECARBON = "Codecarbon runs"
 
 
-@app.command("list")
+@app.command("list", cls=CheckedCommand)
 def ledger_list(
     last: Annotated[
         int | None, opt.option(opt.OUTPUT, "Only so many of the newest; default: 100, with --json all.")
@@ -50,7 +51,7 @@ def ledger_list(
     console.print_json({**records, "settled": pairs, "void": voids})
 
 
-@app.command("show")
+@app.command("show", cls=CheckedCommand)
 def ledger_show(
     entry: Annotated[str, typer.Argument(help="Id of an update or a forecast, or the beginning of it.")],
     ledger: opt.LedgerFile = opt.LEDGER,
@@ -85,7 +86,7 @@ def ledger_show(
         tables.show_settled([pair])
 
 
-@app.command("void")
+@app.command("void", cls=CheckedCommand)
 def ledger_void(
     entry: Annotated[str, typer.Argument(help="Id of an update or a forecast, or the beginning of it.")],
     why: Annotated[str, opt.option(opt.OUTPUT, "Reason, which is stored.")],
@@ -117,7 +118,7 @@ def ledger_void(
         console.warn(f"update {heir.id} ({heir.model}) descends from the model of the void update")
 
 
-@app.command("settle")
+@app.command("settle", cls=CheckedCommand)
 def ledger_settle(ledger: opt.LedgerFile = opt.LEDGER, project: opt.Project = None, as_json: opt.Json = False) -> None:
     """Compare every settled forecast with its update, and summarize how good the forecasts were.
 
@@ -141,7 +142,7 @@ def ledger_settle(ledger: opt.LedgerFile = opt.LEDGER, project: opt.Project = No
     console.out.print(verdict, style="bold")
 
 
-@app.command("life")
+@app.command("life", cls=CheckedCommand)
 def ledger_life(
     yearly_kwh: Annotated[float | None, opt.option(opt.BUDGET, "Energy budget of a year.", min=0.0)] = None,
     price_per_kwh: opt.PricePerKwh = 0.0,
@@ -180,7 +181,7 @@ def ledger_life(
         console.show(describe(life))
 
 
-@app.command("validate")
+@app.command("validate", cls=CheckedCommand)
 def ledger_validate(
     target_accuracy: opt.Target,
     by: Annotated[
@@ -207,7 +208,7 @@ def ledger_validate(
     history = open_existing_ledger(ledger)
     updates, by = history.updates(), "shift-type" if by == "kind" else by
     if len(updates) > (drawn := max(sample, 1)):
-        console.warn(f"{drawn:,} of {len(updates):,} updates, drawn at random with seed 0: --sample takes more")
+        console.note(f"{drawn:,} of {len(updates):,} updates, drawn at random with seed 0: --sample takes more")
         places = sorted(random.Random(0).sample(range(len(updates)), drawn))
         updates = [updates[place] for place in places]
     with console.progress("cross-validating") as show:
@@ -230,7 +231,7 @@ def ledger_validate(
         tables.show_settlement(settled)
 
 
-@app.command("export")
+@app.command("export", cls=CheckedCommand)
 def ledger_export(
     form: Annotated[
         str, opt.option(opt.OUTPUT, "jsonl (everything), or csv (one row per update).", "--format")
@@ -251,7 +252,7 @@ def ledger_export(
     sys.stdout.writelines(lines)
 
 
-@app.command("import")
+@app.command("import", cls=CheckedCommand)
 def ledger_import(
     source: Annotated[Path, typer.Argument(help="JSON Lines, mlruns, mlflow.db or emissions.csv.")],
     form: Annotated[str, opt.option(opt.MODEL, "auto, jsonl, codecarbon or mlflow.", "--format")] = "auto",

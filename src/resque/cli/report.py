@@ -23,13 +23,14 @@ def report(
     from resque.ledger.identifiers import utc_now
     from resque.reporting import console, sentences, tables
     from resque.reporting.html import MOST_SHOWN, Opening, write_report
+    from resque.reporting.pictures import kept_strip
 
     history = open_existing_ledger(ledger)
     updates, settled, n = history.updates(last=MOST_SHOWN), history.settled(), history.count()["updates"]
     summary = summarize_settlements(settled)
-    pending = history.forecasts(pending=True)
-    lines = lives(history.updates(), history.forecasts(), yearly_kwh=yearly_kwh, today_utc=utc_now())
-    opening = Opening(pending=pending, lives=lines)
+    pending, every = history.forecasts(pending=True), history.forecasts()
+    lines = lives(history.updates(), every, yearly_kwh=yearly_kwh, today_utc=utc_now())
+    opening = Opening(pending=pending, lives=lines, strip=kept_strip(history, every))
     with console.progress("drawing the report") as show:
         write_report(out, updates, settled, summary, opening, n_updates=n, on_progress=show)
     facts = {"report": str(out), "updates": n, "settled": len(settled), "pending": len(pending)}

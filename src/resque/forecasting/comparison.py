@@ -1,5 +1,6 @@
 """Compare the ways to a target accuracy, and choose the cheapest one that suffices."""
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,19 +13,22 @@ from resque._format import (
     format_number,
     format_price,
     format_probability,
+    shorten_names,
 )
 from resque._plain import Serializable
 from resque.energy.reading import EnergyReading
 from resque.forecasting.break_even import BreakEven
 from resque.forecasting.first_round import ScoredModel
 from resque.ledger.components import MEASURED
+from resque.ledger.decision import FORGETTING
 from resque.ledger.records import Estimate
 
 __all__ = ["BY_HISTORY", "BY_PILOT", "Comparison", "Option", "choose"]
 
 BY_PILOT, BY_HISTORY = "pilot", "history"
 """How an option is known that was not measured to its end: by its first steps, or by earlier updates."""
-_FORGETTING = 0.02
+_LOST = {MEASURED: "It loses", BY_PILOT: "By the end of its pilot it has lost", BY_HISTORY: "It would lose about"}
+_NAME_WIDTH = 48  # of a model in a sentence
 _NAMED = 3  # ways with one remark in common
 _COMPARED = "price", "energy_kwh", "wall_s"
 
@@ -45,6 +49,7 @@ class Option(Serializable):
         how_known: ``"measured"``, ``"pilot"`` or ``"history"``.
         labels: Number of labeled training samples that it needs.
         original_accuracy: Accuracy on the original test data afterwards, or after the pilot; None if unknown.
+        original_known: How that is known: ``"measured"``, ``"pilot"`` or ``"history"``; None if it is not.
         trainable_share: Share of the parameters that are trained; None if unknown.
         note: Further remark, such as the reason for which it was dropped; may be empty.
         license_price: Price of the license of its model, which the price holds.
@@ -64,6 +69,7 @@ class Option(Serializable):
     trainable_share: float | None = None
     note: str = ""
     license_price: float = 0.0
+    original_known: str | None = None
 
     def cost(self, name: str) -> float | None:
         """Return the median of a cost; None if it is unknown."""
@@ -119,7 +125,7 @@ class Comparison(Displayable):
             return self._nothing_suffices()
         best = self.option(self.best)
         if best.rung == "nothing":
-            model = best.model if self.has_several_models else "the model"
+            model = self._named[best.model] if self.has_several_models else "the model"
             return f"Do nothing: {model} is at the target already ({_accuracy(best)})."
         sentences = [f"{self.name_of(best)}: {self._costs(best)}, {self._arrival(best)}."]
         names = [self.name_of(self.option(tie)) for tie in self.ties]
@@ -128,6 +134,20 @@ class Comparison(Displayable):
         flips = [self._flip(each) for each in self.break_even]
         return " ".join([*sentences, *self._forgetting(best), *self._free_ways(best), *flips])
 
+    @functools.cached_property
+    def short_names(self) -> Mapping[str, str]:
+        """Name of each model → the one that tables have room for."""
+        return shorten_names(self._models)
+
+    @functools.cached_property
+    def _named(self) -> Mapping[str, str]:
+        """Name of each model → the one of sentences."""
+        return shorten_names(self._models, _NAME_WIDTH)
+
+    @property
+    def _models(self) -> list[str]:
+        return [*(option.model for option in self.options), *(scored.model for scored in self.first_round)]
+
     @property
     def has_several_models(self) -> bool:
         """Whether models are compared, and not the ways of one alone."""
@@ -135,18 +155,18 @@ class Comparison(Displayable):
 
     def name_of(self, option: Option) -> str:
         """Return the name of an option, with its model where there are several."""
-        return f"{option.name} ({option.model})" if self.has_several_models else option.name
+        return f"{option.name} ({self._named[option.model]})" if self.has_several_models else option.name
 
     def _flip(self, point: BreakEven) -> str:
         price, other = format_price(point.at, self.currency), self.name_of(self.option(point.then))
-        what = "per label" if point.of == "label" else f"for the license of {point.model}"
+        what = "per label" if point.of == "label" else f"for the license of {self._named[point.model]}"
         return f"{'From' if point.above else 'Below'} {price} {what}{' on' if point.above else ''}, {other} is cheaper."
 
     def _nothing_suffices(self) -> str:
         if self.nearest is None:
             return f"No way to accuracy {self.target_accuracy:g} was found."
         near = self.option(self.nearest)
-        likely = f"{format_probability(near.chance)} likely to get there"
+        likely = f"{_chance(near)} likely to get there"
         accuracy = "" if near.accuracy is None else f", and accuracy {near.accuracy.value:.2f} is expected of it"
         return (
             f"Nothing is at least {self.level:.0%} likely to reach accuracy {self.target_accuracy:g}. "
@@ -179,20 +199,30 @@ class Comparison(Displayable):
         return [f"{improved.name} needs no labels and gives {improved.accuracy.value:.2f}."]
 
     def _forgetting(self, best: Option) -> list[str]:
+        """Say what the best way loses of the original accuracy, and which way keeps the most."""
         before, after = self.original_accuracy, best.original_accuracy
-        if before is None or after is None or before - after <= _FORGETTING:
+        if before is None or after is None or before - after <= FORGETTING:
             return []
         points = format_number(round(100.0 * (before - after)))
-        when = "It loses" if best.how_known == MEASURED else "By the end of its pilot it has lost"
-        return [f"{when} {points} points on the original data: mix some in with replay=0.2."]
+        lost = f"{_LOST[best.original_known or MEASURED]} {points} points on the original data"
+        mixed = [option for option in self.options if option.recipe.get("replay") and option.id != best.id]
+        known = [option for option in mixed if (option.original_accuracy or 0.0) - after > FORGETTING]
+        if known:
+            keeping = max(known, key=lambda option: option.original_accuracy or 0.0)
+            return [f"{lost}: “{self.name_of(keeping)}” keeps {_kept(keeping)}."]
+        more = "a larger share of replay mixes more in" if best.recipe.get("replay") else "mix some in with replay=0.2"
+        return [f"{lost}: {more}."]
 
     def _display(self) -> Display:
         title = f"{self.recommendation}"
         model = ("model",) if self.has_several_models else ()
-        columns = ("way", *model, "accuracy", "chance", "steps", "time", "energy", "known by")
+        kept = () if self.original_accuracy is None else ("on old",)
+        columns = ("way", *model, "accuracy", *kept, "chance", "steps", "time", "energy", "known by")
         rows = [self._row(option) for option in self.options]
         lines = list(self._remarks())
-        lines += [f"{each.model}: {each.note}" for each in self.first_round if each.note]
+        lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
+        if any(option.original_known == BY_HISTORY for option in self.options):
+            lines.append("~ as earlier updates of the model lead to expect")
         asked = ", ".join(
             format_cost(c, v)
             for c, v in (("wall_s", self.asking.wall_s), ("energy_kwh", self.asking.energy_kwh))
@@ -210,8 +240,9 @@ class Comparison(Displayable):
     def _row(self, option: Option) -> tuple[str, ...]:
         mark = "→ " if option.id == self.best else "= " if option.id in self.ties else ""
         costs = [format_cost(cost, option.cost(cost)) for cost in ("steps", "wall_s", "energy_kwh")]
-        model = (option.model,) if self.has_several_models else ()
-        known = _accuracy(option), format_probability(option.chance), *costs, option.how_known
+        model = (self.short_names[option.model],) if self.has_several_models else ()
+        kept = () if self.original_accuracy is None else (_kept(option),)
+        known = _accuracy(option), *kept, _chance(option), *costs, option.how_known
         return mark + option.name, *model, *known
 
 
@@ -261,6 +292,16 @@ def _may_be_equal(one: Option, other: Option, costs: Sequence[str]) -> bool:
     by = next((name for name in shared if one.cost(name) != other.cost(name)), shared[0])
     first, second = one.estimates[by], other.estimates[by]
     return first.value in second.interval and second.value in first.interval
+
+
+def _kept(option: Option) -> str:
+    if option.original_accuracy is None:
+        return NOT_MEASURED
+    return f"{'~' if option.original_known == BY_HISTORY else ''}{option.original_accuracy:.2f}"
+
+
+def _chance(option: Option) -> str:
+    return format_probability(option.chance, option.how_known == MEASURED)
 
 
 def _accuracy(option: Option) -> str:

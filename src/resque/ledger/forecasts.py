@@ -113,6 +113,13 @@ class Forecast(Displayable):
         return Spending(wall_s, energy_kwh).plus(Spending(pilot.reading.wall_s, more_kwh))
 
     @property
+    def chance(self) -> str:
+        """Probability of reaching the target in words: certain only where the outcome was measured."""
+        steps = self.estimates.get("steps")
+        is_measured = steps is not None and steps.interval.guarantee.startswith("measured")
+        return format_probability(self.probability_reached, is_measured)
+
+    @property
     def decision(self) -> str:
         """What to do, in plain words: costs, chance, what is free, what it would lose and the remedy."""
         if not self.estimates["steps"].value:
@@ -135,10 +142,9 @@ class Forecast(Displayable):
         if self.price is not None and self.tariff is not None:
             cells = format_estimate("price", self.price.value, self.price.interval, self.price.upper)
             rows.append((f"price, {self.tariff.currency}", *cells))
-        probability = format_probability(self.probability_reached)
         lines = [
             f"forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}",
-            f"probability of reaching the target within {self.max_steps:,} steps: {probability}",
+            f"probability of reaching the target within {self.max_steps:,} steps: {self.chance}",
         ]
         lines += [self.pilot.summary] if self.pilot else []
         lines += ["not reliable enough for a decision:"] if self.reliability_issues else []

@@ -5,6 +5,7 @@ and deletions. The first update that names a forecast settles it; nothing is rew
 tombstone: it counts nowhere, and stays in the file with the reason.
 """
 
+import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -261,6 +262,11 @@ class Ledger:
         """Return where the state of a forecast's pilot is kept, until an update settles the forecast."""
         folder = self.path.with_name(f"{self.path.name}.pilots")
         return folder / f"{quote(forecast_id, safe='', errors='replace')}.checkpoint"
+
+    def picture_file(self, train_data: str) -> Path:
+        """Return where the picture of a few inputs of new data is kept, for the report."""
+        key = hashlib.blake2b(train_data.encode(errors="replace"), digest_size=8).hexdigest()
+        return self.path.with_name(f"{self.path.name}.pictures") / f"{key}.png"
 
     def remove_pilot(self, forecast_id: str) -> None:
         """Delete the state of a forecast's pilot, and the folder of such states with the last of them."""

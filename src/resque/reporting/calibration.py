@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from resque._display import Display
-from resque._format import COST_NAMES, format_cost
+from resque._format import COST_NAMES, NOT_MEASURED, format_beside, format_cost
 from resque.data.spec import shorten_data
 from resque.ledger.records import Update
 from resque.reporting.console import out, show, to_json, warn
 from resque.reporting.displays import MAIN_COSTS
-from resque.reporting.sentences import format_accuracies, format_index, format_methods, format_shift, grid_sentence
+from resque.reporting.sentences import format_index, format_methods, format_shift, grid_sentence
 
 if TYPE_CHECKING:
     from resque.energy.grid import Grid
@@ -74,8 +74,8 @@ def show_result(plan: "CalibrationPlan", result: "CalibrationResult", options: M
     rows = []
     for update, outcome in zip(runs.updates, outcomes, strict=True):
         costs = (format_cost(cost, getattr(update.cost, cost)) for cost in MAIN_COSTS)
-        known = format_shift(update), format_index(update), format_accuracies(update, 2, "→")
-        rows.append((update.id[:6], *known, _describe_outcome(update, outcome), *costs))
+        known = format_shift(update), format_index(update), _accuracies(update, targets)
+        rows.append((update.id[:6], *known, _describe_outcome(update, outcome, targets), *costs))
     columns = "update", "shift", "index", "accuracy", "outcome", *(COST_NAMES[cost] for cost in MAIN_COSTS)
     informative = sum(outcome.is_informative for outcome in outcomes)
     reached = sum(outcome.reached is not None for outcome in outcomes)
@@ -136,11 +136,18 @@ def plan_as_json(plan: "CalibrationPlan", result: "CalibrationResult | None") ->
     }
 
 
-def _describe_outcome(update: Update, outcome: "RunOutcome") -> str:
+def _accuracies(update: Update, targets: "Targets") -> str:
+    """Return the accuracy before a run, and the best of it, which decides."""
+    before = update.features.accuracy
+    start = NOT_MEASURED if before is None else format_beside(before, *targets)
+    return f"{start}→{format_beside(update.peak_accuracy, *targets)}"
+
+
+def _describe_outcome(update: Update, outcome: "RunOutcome", targets: "Targets") -> str:
     if outcome.gave_up:
         return "given up"
     if outcome.reached is not None:
-        return f"reached {outcome.reached:.3g}"
+        return f"reached {format_beside(outcome.reached, *targets)}"
     return f"below, {update.stopped_by}" if outcome.is_informative else "within noise"
 
 

@@ -71,18 +71,28 @@ def _first_round(comparison: Comparison) -> Display:
     """Describe what forward passes told of each model, those first that were compared."""
     columns = ("model", "LogME", "k-NN", "H-score", "index", "size", "license", "price")
     rows = sorted(comparison.first_round, key=lambda each: (not each.is_kept, -each.scores.get("LogME", -math.inf)))
-    lines = [f"{each.model}: stated limitations: {each.limitations}" for each in rows if each.limitations]
+    lines = [
+        f"{comparison.short_names[each.model]}: stated limitations: {each.limitations}"
+        for each in rows
+        if each.limitations
+    ]
     lines.append("scores are of features as they are, the larger the better; the index does not decide")
     title = f"First round: {sum(each.is_kept for each in rows)} of {len(rows)} models were compared (+)"
-    return Display(title, columns, [_scored_cells(each, comparison.currency) for each in rows], lines)
+    return Display(title, columns, [_scored_cells(each, comparison) for each in rows], lines)
 
 
-def _scored_cells(scored: ScoredModel, currency: str) -> tuple[str, ...]:
+def _scored_cells(scored: ScoredModel, comparison: Comparison) -> tuple[str, ...]:
     shown = [scored.scores.get(name) for name in ("LogME", "k-NN accuracy", "shrunk H-score")]
     size = NOT_MEASURED if scored.parameters is None else f"{scored.parameters / 1e6:.3g} M"
-    price = format_price(scored.license_price, currency) if scored.license_price else NOT_MEASURED
+    price = format_price(scored.license_price, comparison.currency) if scored.license_price else NOT_MEASURED
     numbers = [NOT_MEASURED if value is None else f"{value:.3f}" for value in (*shown, scored.index)]
-    return f"{'+ ' if scored.is_kept else ''}{scored.model}", *numbers, size, scored.license or NOT_MEASURED, price
+    return (
+        f"{'+ ' if scored.is_kept else ''}{comparison.short_names[scored.model]}",
+        *numbers,
+        size,
+        scored.license or NOT_MEASURED,
+        price,
+    )
 
 
 def _intervals(comparison: Comparison) -> Display:
@@ -112,7 +122,7 @@ def _needs(comparison: Comparison) -> Display:
         (
             comparison.name_of(option),
             NOT_MEASURED if option.original_accuracy is None else f"{option.original_accuracy:.3f}",
-            NOT_MEASURED if option.trainable_share is None else format_probability(option.trainable_share),
+            NOT_MEASURED if (share := option.trainable_share) is None else format_probability(share, is_measured=True),
             f"{option.labels:,}",
             format_price(option.cost("price"), comparison.currency),
             format_cost("carbon_kg", option.cost("carbon_kg")),

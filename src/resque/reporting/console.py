@@ -21,7 +21,7 @@ from resque._plain import finite
 from resque.ledger.serialization import to_dict
 from resque.reporting.progress import PlainProgress, current
 
-__all__ = ["err", "only_json", "out", "print_json", "progress", "show", "to_json", "warn"]
+__all__ = ["err", "note", "only_json", "out", "print_json", "progress", "show", "to_json", "warn"]
 
 _WIDTH_WITHOUT_TERMINAL = 120
 _RESULTS: ContextVar[TextIO | None] = ContextVar("results", default=None)
@@ -71,6 +71,11 @@ def progress(description: str) -> Iterator[Callable[[int, int, str], None]]:
 def warn(message: str) -> None:
     """Print a warning on stderr, one line."""
     err.print(f"warning: {message}", style="yellow", soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """Print a remark that changes nothing on stderr, one line."""
+    err.print(f"note: {message}", soft_wrap=True)
 
 
 def show(display: Display) -> None:

@@ -96,7 +96,7 @@ def comparison_display(ways: Sequence[Forecast]) -> Display:
         price = format_price(way.price.value, way.tariff.currency) if way.price and way.tariff else NOT_MEASURED
         doubt = "" if not way.reliability_issues else " *"
         rows.append((f"{_action(way)}{_rate(way, ways)}{doubt}", accuracy,
-                     format_probability(way.probability_reached), *took, price, way.id))  # fmt: skip
+                     way.chance, *took, price, way.id))  # fmt: skip
     first = ways[0]
     title = f"Ways to accuracy {first.target_accuracy:g} on {shorten_data(first.train_data)}"
     columns = "way", "best accuracy", "chance", "steps", "time", "energy", "price", "forecast"

@@ -1,5 +1,6 @@
 """The report: one self-contained HTML file with figures as inline SVG, without scripts or external resources."""
 
+import base64
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from resque.forecasting.evaluation.settlement import Settlement
 from resque.forecasting.life import Life
 from resque.ledger.records import Forecast, Update
 from resque.reporting import displays, figures, sentences
+from resque.reporting.pictures import PictureStrip
 
 __all__ = ["MOST_SHOWN", "Opening", "write_report"]
 
@@ -36,11 +38,13 @@ class Opening:
         pending: Forecasts that no update has settled, oldest first; those of one question are a comparison. They are
             shown until an update has reached their target in another way.
         lives: Life of each model line, the newest last.
+        strip: Inputs before and after the latest shift; None without any.
     """
 
     title: str = "What updating this model costs"
     pending: Sequence[Forecast] = ()
     lives: Sequence[Life] = ()
+    strip: PictureStrip | None = None
 
 
 def write_report(
@@ -83,6 +87,8 @@ def write_report(
         n_pending=len(pending),
         comparison=displays.comparison_display(compared) if compared else None,
         lives=[describe(life) for life in reversed(opening.lives)],
+        strip=opening.strip,
+        strip_data=None if opening.strip is None else base64.b64encode(opening.strip.content).decode(),
         version=__version__,
         verdict=sentences.verdict_sentence(summary),
         sentences=list(filter(None, (sentences.predictor_sentence(summary), sentences.overhead_sentence(summary)))),

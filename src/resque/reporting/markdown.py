@@ -6,7 +6,6 @@ from resque._format import (
     format_estimate,
     format_interval,
     format_price,
-    format_probability,
     printable,
 )
 from resque.forecasting.budget import UNSURE, VERDICTS, Decision
@@ -67,7 +66,7 @@ def decision_markdown(
             f"{_HEADING}{decision.verdict}",
             "",
             f"`{printable(forecast.train_data)}` to accuracy {forecast.target_accuracy:g}; probability of reaching it "
-            f"{format_probability(forecast.probability_reached)}; forecast `{forecast.id}`"
+            f"{forecast.chance}; forecast `{forecast.id}`"
             f"{f', after a {forecast.pilot.summary}' if forecast.pilot else ''}.",
             "",
             f"| cost | forecast | {level} interval | {level} upper bound | budget |",

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resque._format import NOT_MEASURED, format_cost, format_probability, format_share
+from resque._format import NOT_MEASURED, format_cost, format_share
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
@@ -85,7 +85,7 @@ def format_shift(update: Update) -> str:
 def outcome_sentence(forecast: Forecast, update: Update) -> str:
     """Return the forecast probability of reaching the target with the outcome."""
     outcome = "reached" if update.reached else f"not reached, stopped by {update.stopped_by}"
-    return f"probability of reaching the target: {format_probability(forecast.probability_reached)}; outcome: {outcome}"
+    return f"probability of reaching the target: {forecast.chance}; outcome: {outcome}"
 
 
 def energy_sentence(reading: EnergyReading) -> str:

@@ -15,7 +15,7 @@ from resque.ledger.decision import trained_part
 from resque.ledger.records import Features, Forecast, MissingLabels, Update, Void
 from resque.reporting import displays, sentences
 from resque.reporting.carbon_intensity import SoftwareCarbonIntensity
-from resque.reporting.console import out, show, warn
+from resque.reporting.console import note, out, show, warn
 
 if TYPE_CHECKING:
     from resque.forecasting.budget import Decision
@@ -31,6 +31,8 @@ __all__ = [
 _LEDGER_WIDTH = 70  # of every column but the data
 _LESSER = re.compile(r"[\d,]+ of [\d,]+ updates |learned from ")
 """Beginning of the notes on a history, which change no decision."""
+_NEEDS_CARE = re.compile(r"the training data have none of |the accuracy before |the pilot of .* did not ")
+"""Beginning of the notes that are warnings: what will be forgotten, or is not known well enough."""
 
 
 def show_index(index: DistributionIndex) -> None:
@@ -85,10 +87,10 @@ def show_forecast(forecast: Forecast, hardware: EmbodiedEmissions | None = None,
     if details:
         lines += _detail_lines(forecast, hardware)
     show(describe(forecast, details=details).extended(rows, lines))
-    lesser = [note for note in forecast.notes if _LESSER.match(note)]
-    for note in forecast.notes:
-        if details or note not in lesser:
-            warn(note)
+    lesser = [text for text in forecast.notes if _LESSER.match(text)]
+    for text in forecast.notes:
+        if details or text not in lesser:
+            (warn if _NEEDS_CARE.match(text) else note)(text)
 
 
 def _detail_lines(forecast: Forecast, hardware: EmbodiedEmissions | None) -> list[str]:

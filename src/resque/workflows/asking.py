@@ -1,7 +1,7 @@
 """Ask what updates of the models of a comparison would cost: passes over the data, then a probe for each way."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -13,6 +13,7 @@ from resque.energy.reading import nothing_more
 from resque.errors import ResqueError, TooFewUpdatesError
 from resque.forecasting.comparison import Option
 from resque.forecasting.forecaster import forecast_from_features
+from resque.forecasting.forgetting import expected_forgetting
 from resque.forecasting.price import priced
 from resque.forecasting.selection import updates_to_learn_from
 from resque.ledger.components import MEASURED
@@ -25,9 +26,10 @@ from resque.training.evaluation import evaluate_dataset
 from resque.training.recipe import Recipe
 from resque.types import Interval
 from resque.workflows.comparison_cache import ComparisonCache
+from resque.workflows.picture_strip import keep_strip
 from resque.workflows.sources import OneNetwork, Source
 from resque.workflows.trials import Asked, Start, Trial, pilot_key
-from resque.workflows.ways import NOTHING, SCRATCH, Way, ways_to_learn, ways_to_update
+from resque.workflows.ways import NOTHING, SCRATCH, Way, ways_to_extend, ways_to_learn, ways_to_update
 
 __all__ = ["Asking"]
 
@@ -95,23 +97,26 @@ class Asking:
             tried: Key → way of this and earlier models; it grows.
         """
         self.in_use.clear()
-        known, is_new_task = source.known(), source.question.new_task
+        known, is_new_task = source.known(), source.question.is_new_task
         network, job = known.network, known.job
+        keep_strip(self.history, job.train, known.original)
         before = now(device_of(network))
         evaluate_dataset(network, job.test)
         evaluation_s = now(device_of(network)) - before
         parent = job.parent or fingerprint(network)
         updates = updates_to_learn_from(self.history, parent, is_new_task)
         probed = {_settings_of_a_step(job.recipe): (known.step_cost, known.overhead)}
-        start = Start(source, job, known.features, parent, updates, evaluation_s, probed)
-        asked = Asked(start, [] if is_new_task else [self._nothing(start, network)])
+        kept = job.original_accuracy
+        if kept is None and job.original_test is not None:
+            kept = evaluate_dataset(network, job.original_test)[0]
+        start = Start(source, job, known.features, parent, updates, evaluation_s, probed, kept)
+        asked = Asked(start, [] if is_new_task else [self._nothing(start)])
+        asked.notes += [] if known.risk is None else [known.risk]
         if known.sampling is not None:
             asked.notes.append(f"index of {source.name} {known.sampling.sentence}")
         if any(option.chance >= 1.0 for option in asked.nothing):
             return asked
-        ways = ways_to_update(network, job.recipe, job.replayed is not None, source.loader.spec is not None)
-        if is_new_task:
-            ways = ways_to_learn(ways, source.starts_untrained(job))
+        ways = self._ways(start, network, asked.notes)
         self.in_use.hold(source, False, network, parent)
         del network, known
         for way in ways:
@@ -128,10 +133,26 @@ class Asking:
                 asked.notes.append(f"{self.named(way, source)}: the same as of {same.start.source.name}")
         return asked
 
-    def _nothing(self, start: Start, network: nn.Module) -> Option:
+    def _ways(self, start: Start, network: nn.Module, notes: list[str]) -> Iterator[Way]:
+        """Return the ways to update a model; what is left out without a word elsewhere gets a note."""
+        job, source = start.job, start.source
+        is_mixed = job.replayed is not None and not source.extends
+        ways = ways_to_update(network, job.recipe, is_mixed, source.loader.spec is not None)
+        if not source.question.is_new_task:
+            return ways
+        ways = ways_to_learn(ways, source.starts_untrained(job))
+        if not source.extends:
+            return ways
+        lacking = sorted({*job.test.classes} - {*job.train.classes})
+        if lacking:
+            notes.append(f"ways without old data are left out: {job.train.name} has none of the classes {lacking}, "
+                         "which are tested")  # fmt: skip
+        old = 0 if job.replayed is None else len(job.replayed)
+        return ways_to_extend(ways, source.question.share, old / (old + len(job.train)), is_plain=not lacking)
+
+    def _nothing(self, start: Start) -> Option:
         """Return what it is to do nothing."""
         job, accuracy, source = start.job, start.features.accuracy or 0.0, start.source
-        kept = None if job.original_test is None else evaluate_dataset(network, job.original_test)[0]
         costs = dict.fromkeys(("steps", "wall_s", "energy_kwh"), self._measured(0.0))
         if self.grid is not None:
             costs["carbon_kg"] = self._measured(0.0)
@@ -148,7 +169,8 @@ class Asking:
             estimates=costs,
             accuracy=self._measured(accuracy),
             how_known=MEASURED,
-            original_accuracy=kept,
+            original_accuracy=start.original_accuracy,
+            original_known=None if start.original_accuracy is None else MEASURED,
             trainable_share=0.0,
             license_price=fee,
         )
@@ -189,6 +211,9 @@ class Asking:
             level=self.level,
             bundled=self.bundled,
         )
+        if not from_scratch:
+            lost = expected_forgetting(start.updates, parent, forecast.recipe)
+            forecast = dataclasses.replace(forecast, expected_forgetting=lost)
         return Trial(way, start, job, priced(forecast, self.tariff))
 
     def _from_scratch(self, start: Start, network: nn.Module) -> Features:

@@ -25,12 +25,13 @@ from resque.forecasting.first_round import ScoredModel, models_to_try
 from resque.forecasting.intervals import check_level
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.store import Ledger
+from resque.training.new_task import EXTENSION, NEW_TASK
 from resque.training.recipe import Recipe
 from resque.workflows.asking import Asking
 from resque.workflows.candidates import Candidate, as_candidates
 from resque.workflows.comparing import Comparing
 from resque.workflows.comparison_cache import ComparisonCache
-from resque.workflows.forecast import LEDGER
+from resque.workflows.forecast import LEDGER, task_change
 from resque.workflows.inputs import ModelOptions, is_profile
 from resque.workflows.keeping import check_fields
 from resque.workflows.requested_job import load_recipe
@@ -49,6 +50,7 @@ def compare(
     original: Any = None,
     original_test: Any = None,
     new_task: bool = False,
+    extend: bool = False,
     ledger: Ledger | str | Path = LEDGER,
     recipe: str | Recipe = "retrain-adam",
     evaluate_every: int | None = None,
@@ -72,7 +74,7 @@ def compare(
 
     The ways: do nothing; re-estimate normalization; retrain the head; adapters (LoRA); all layers, at three learning
     rates and with old data mixed in; from scratch. What the model's layers do not allow is left out. A new task has
-    neither the first two nor old data. The model is left as it was.
+    neither the first two nor old data. An extension has ways with old data and without. The model is left as it was.
 
     Several models go through a first round of forward passes, and the ways of a few of them are compared. One that
     cannot be used is a row of the first round with its reason.
@@ -86,6 +88,7 @@ def compare(
         original: Original data of the model, or their profile. Only data can be mixed in.
         original_test: Held-out original data: how much of the old accuracy each way keeps.
         new_task: Whether the data are a new task: the model gets a new head.
+        extend: Whether the new task keeps the old classes: the head is widened.
         ledger: Ledger or its file; it gets a forecast for each way. Scores and unfinished pilots are kept beside it.
         recipe: Recipe that trains all layers; the others follow from it.
         evaluate_every: Steps between evaluations; overrides the recipe's.
@@ -133,11 +136,11 @@ def compare(
     candidates = as_candidates(model, options.weights)
     used = load_recipe(recipe, evaluate_every, max_epochs)
     asked = Question(
-        train, test, target_accuracy, used, original, original_test, new_task, shift_type, seed,
+        train, test, target_accuracy, used, original, original_test, task_change(new_task, extend), shift_type, seed,
         layer, reduction, meter, options, precision,
     )  # fmt: skip
     _check(asked, len(candidates))
-    check_precision(precision, original, new_task)
+    check_precision(precision, original, asked.is_new_task)
     scored = [] if len(candidates) == 1 else _first_round(candidates, asked, ComparisonCache.of(history))
     names = models_to_try(scored) if scored else [candidates[0].name]
     sources = [Source(each, asked, name) for name in names for each, own in _named(candidates) if own == name]
@@ -171,8 +174,10 @@ def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budge
 
 def _check(asked: Question, models: int) -> None:
     """Refuse what contradicts each other, before anything is loaded."""
-    if asked.new_task and not asked.original is asked.original_test is None:
+    if asked.change == NEW_TASK and not asked.original is asked.original_test is None:
         raise SettingError("a new task has no original data to compare with: leave --original and --original-test out")
+    if asked.change == EXTENSION and asked.original is not None and is_profile(asked.original):
+        raise SettingError("an extension takes --original to mix old data in, which a profile does not hold: name data")
     if models > 1 and asked.original is not None and is_profile(asked.original):
         raise SettingError("a profile is of one model: name the original data of several models, or leave them out")
 

@@ -74,7 +74,7 @@ class Comparing:
             level=level,
             asking=join_readings(readings),
             currency=tariff.currency,
-            original_accuracy=asked[0].nothing[0].original_accuracy if len(tried) == 1 and asked[0].nothing else None,
+            original_accuracy=asked[0].start.original_accuracy if len(tried) == 1 else None,
             notes=tuple(note for each in asked for note in each.notes),
             first_round=tuple(
                 dataclasses.replace(each, is_kept=each.model in tried, note=failed.get(each.model, each.note))

@@ -34,11 +34,12 @@ from resque.training.recipe import Recipe
 from resque.workflows.inputs import InputLoader, ModelOptions
 from resque.workflows.keeping import check_fields
 from resque.workflows.passes import Passes
+from resque.workflows.picture_strip import keep_strip
 from resque.workflows.pilots import keep_pilot, parse_pilot
 from resque.workflows.requested_job import load_recipe
 from resque.workflows.sampling import check_precision
 
-__all__ = ["forecast"]
+__all__ = ["forecast", "task_change"]
 
 LEDGER = Path("resque.db")
 
@@ -138,8 +139,7 @@ def forecast(
     pilot_steps, state = parse_pilot(pilot), None
     if max_epochs is None and budget is not None and budget.max_epochs is not None:
         max_epochs = int(budget.max_epochs)
-    change = EXTENSION if extend else NEW_TASK if new_task else "shift"
-    loader = InputLoader(model, options or ModelOptions(), change, labels)
+    loader = InputLoader(model, options or ModelOptions(), task_change(new_task, extend), labels)
     used = load_recipe(recipe, evaluate_every, max_epochs)
     job = loader.job(train, test, target_accuracy, used, original=original, seed=seed)
     job = dataclasses.replace(job, shift_type=shift_type)
@@ -178,13 +178,27 @@ def forecast(
     history.add(result := result if budget is None else priced(result, budget.tariff))
     if state is not None:
         keep_pilot(history, result, state)
+    keep_strip(history, job.train, known.original)
     return result
+
+
+def task_change(new_task: bool, extend: bool) -> str:
+    """Return what an update changes: ``"shift"``, ``"new task"`` or ``"extension"``.
+
+    Raises:
+        SettingError: The head is to be replaced and widened.
+
+    Example:
+        >>> task_change(new_task=False, extend=True)
+        'extension'
+    """
+    if new_task and extend:
+        raise SettingError("a new head replaces the old classes and a widened one keeps them: choose one")
+    return EXTENSION if extend else NEW_TASK if new_task else "shift"
 
 
 def _check_options(new_task: bool, extend: bool, labels: str, original: Any) -> None:
     is_new_task = new_task or extend
-    if new_task and extend:
-        raise SettingError("a new head replaces the old classes and a widened one keeps them: choose one")
     if is_new_task and labels != "true":
         raise SettingError("a new task needs its labels: leave --labels out")
     if new_task and original is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from resque.data.dataset import LabeledDataset
 from resque.data.random_access import IndexedDataset
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading, join_readings
@@ -40,6 +41,8 @@ class KnownUpdate:
     overhead: EnergyReading
     risk: str | None = None
     sampling: Sampling | None = None
+    original: LabeledDataset | None = None
+    """Data before the shift, where they are in memory."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,15 @@ class Passes:
         check_data_fits_model(network, job.test)
         if job.recipe.replay and job.replayed is not None:
             check_data_fits_model(network, job.replayed)
-        profile, sampled = None, None
+        profile, sampled, before = None, None, None
         if self.precision is not None and original is not None:
             profile, sampled = self._sampled(network, job, original, labels)
         elif original is None and (self.layer, self.reduction) != (None, None):
             self.loader.check_profile(network, job.train, self.layer, self.reduction)
         elif original is not None:
+            if not is_profile(original):
+                original = self.loader.passed(original)
+                before = original if isinstance(original, LabeledDataset) else None
             profile = self.loader.original_profile(network, original, self.layer, self.reduction)
         with self.loader.options.show_progress("passing the new data"):
             features, _, passes_s = shift_features(network, job, profile, labels, sampled)
@@ -72,7 +78,7 @@ class Passes:
         sampling = None if sampled is None else sampled.sampling
         passes_s += 0.0 if sampling is None else sampling.pass_s
         overhead = forecast_overhead(passes_s, step_cost)
-        return KnownUpdate(network, job, features, step_cost, overhead, sampling=sampling)
+        return KnownUpdate(network, job, features, step_cost, overhead, sampling=sampling, original=before)
 
     def _sampled(
         self, network: nn.Module, job: RetrainingJob, original: Any, labels: str

@@ -35,12 +35,13 @@ def parse_pilot(pilot: int | str) -> Callable[[int], int]:
     is_share = text.endswith("%")
     try:
         number = float(text[:-1]) if is_share else int(text)
-        valid = 0.0 < number < math.inf if is_share else number >= 0
+        valid = 0.0 < number <= 100.0 if is_share else number >= 0
     except ValueError:
         valid = False
     if not valid:
         raise SettingError(
-            f"pilot {pilot!r:.40}: expected a number of steps, such as 100, or a share of the step budget, such as 5%"
+            f"pilot {pilot!r:.40}: expected a number of steps, such as 100, or a share of the step budget up to 100%, "
+            "such as 5%"
         )
 
     def steps(max_steps: int) -> int:

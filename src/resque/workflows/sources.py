@@ -18,13 +18,14 @@ from resque.models.model_card import ModelCard, read_model_card
 from resque.models.weights import fingerprint
 from resque.training.evaluation import check_data_fits_model
 from resque.training.job import RetrainingJob
-from resque.training.new_task import NEW_TASK, prepare_new_task
+from resque.training.new_task import EXTENSION, prepare_new_task
 from resque.training.recipe import Recipe
 from resque.workflows.candidates import Candidate
 from resque.workflows.comparison_cache import ComparisonCache, content_key
 from resque.workflows.inputs import InputLoader, ModelOptions, is_profile
 from resque.workflows.keeping import check_fields
 from resque.workflows.passes import KnownUpdate, Passes
+from resque.workflows.ways import REPLAY
 
 __all__ = ["OneNetwork", "Question", "Source"]
 
@@ -34,7 +35,11 @@ _SHOWN = "LogME", "shrunk H-score", "H-score", "k-NN accuracy", "LEEP"
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What a comparison asks of each model. The attributes are arguments of :func:`resque.compare`."""
+    """What a comparison asks of each model. The attributes are arguments of :func:`resque.compare`.
+
+    Attributes:
+        change: ``"shift"``, ``"new task"`` or ``"extension"``.
+    """
 
     train: Any
     test: Any
@@ -42,7 +47,7 @@ class Question:
     recipe: Recipe
     original: Any = None
     original_test: Any = None
-    new_task: bool = False
+    change: str = "shift"
     shift_type: str | None = None
     seed: int = 0
     layer: str | None = None
@@ -50,6 +55,17 @@ class Question:
     meter: EnergyMeter | None = None
     options: ModelOptions = field(default_factory=ModelOptions)
     precision: str | float | None = None
+
+    @property
+    def is_new_task(self) -> bool:
+        """Whether the model gets a new or a wider head."""
+        return self.change != "shift"
+
+    @property
+    def share(self) -> float:
+        """Share of old data that ways mix in: the recipe's; an extension whose old data are named needs some."""
+        is_mixed = self.change == EXTENSION and self.original is not None
+        return self.recipe.replay or (REPLAY if is_mixed else 0.0)
 
 
 class Source:
@@ -64,7 +80,7 @@ class Source:
     def __init__(self, candidate: Candidate, question: Question, name: str | None = None) -> None:
         self.candidate, self.question, self.name = candidate, question, name or candidate.name
         options = dataclasses.replace(question.options, weights=candidate.weights)
-        self.loader = InputLoader(candidate.model, options, NEW_TASK if question.new_task else "shift")
+        self.loader = InputLoader(candidate.model, options, question.change)
         self.passes = Passes(
             self.loader,
             question.meter or open_meter(self.loader.device),
@@ -73,6 +89,11 @@ class Source:
             question.precision,
         )
 
+    @property
+    def extends(self) -> bool:
+        """Whether the head is widened."""
+        return self.question.change == EXTENSION
+
     def known(self) -> KnownUpdate:
         """Load the data, and compute the features of the update by its recipe."""
         asked, loader = self.question, self.loader
@@ -80,14 +101,15 @@ class Source:
             asked.train,
             asked.test,
             asked.target_accuracy,
-            asked.recipe,
+            dataclasses.replace(asked.recipe, replay=asked.share),
+            original=asked.original if asked.share else None,
             original_test=asked.original_test,
             seed=asked.seed,
         )
-        job = dataclasses.replace(job, shift_type=asked.shift_type, replayed=self._data_to_mix_in())
+        job = dataclasses.replace(job, shift_type=asked.shift_type, replayed=job.replayed or self._data_to_mix_in())
         check_fields({"train_data": job.train.name, "test_data": job.test.name})
-        if asked.new_task:
-            return self.passes.over_new_task(job, extend=False)
+        if asked.is_new_task:
+            return self.passes.over_new_task(job, self.extends)
         return self.passes.over_shift(job, asked.original, "true")
 
     def network(self, job: RetrainingJob) -> tuple[nn.Module, str]:
@@ -99,10 +121,10 @@ class Source:
             ModelError: It cannot be built, or there are no random weights for it.
         """
         network = self._base(job)
-        if job.from_scratch and not (self.question.new_task and self.is_untrained(network)):
+        if job.from_scratch and not (self.question.is_new_task and self.is_untrained(network)):
             network = self.loader.random_networks(network, job.seed)(job.seed)
         parent = fingerprint(network)
-        return (prepare_new_task(network, job)[0] if self.question.new_task else network), parent
+        return (prepare_new_task(network, job, self.extends)[0] if self.question.is_new_task else network), parent
 
     def starts_untrained(self, job: RetrainingJob) -> bool:
         """Return whether the model of a job has random weights, so that learning is training from scratch."""
@@ -122,9 +144,9 @@ class Source:
         """Return what forward passes tell of the model; from the cache for a model and data that are known there."""
         asked = self.question
         data = self.loader.data(asked.train).limited(_SAMPLES, asked.seed)
-        network = self.loader.network(None if asked.new_task else data, asked.seed)
+        network = self.loader.network(None if asked.is_new_task else data, asked.seed)
         original = None if asked.original is None or is_profile(asked.original) else self._original()
-        places = asked.layer, asked.reduction, asked.new_task, asked.seed
+        places = asked.layer, asked.reduction, asked.is_new_task, asked.seed
         sets = data.digest, data.preprocessing, original and original.digest
         key = "scores-" + content_key(fingerprint(network), *sets, *places)
         scored = cache.read(key, ScoredModel)
@@ -141,7 +163,7 @@ class Source:
         )
 
     def _score(self, network: nn.Module, data: Any, original: Any) -> ScoredModel:
-        new_task, layer, reduction = self.question.new_task, self.question.layer, self.question.reduction
+        new_task, layer, reduction = self.question.is_new_task, self.question.layer, self.question.reduction
         if not new_task:
             check_data_fits_model(network, data)
         outputs = collect_outputs(network, data)
@@ -169,7 +191,7 @@ class Source:
         return ModelCard(given.license or card.license, given.limitations or card.limitations)
 
     def _base(self, job: RetrainingJob) -> nn.Module:
-        return self.loader.network(None if self.question.new_task else job.train, job.seed)
+        return self.loader.network(None if self.question.is_new_task else job.train, job.seed)
 
     def _original(self) -> Any:
         return self.loader.data(self.question.original, for_training=False)
@@ -180,7 +202,7 @@ class Source:
         if original is None or is_profile(original):
             return None
         data = self._original()
-        return data if data.labeled else None
+        return self.loader.numbered(data) if data.labeled else None
 
 
 class OneNetwork:

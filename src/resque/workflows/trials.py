@@ -31,6 +31,8 @@ class Start:
     evaluation_s: float
     probed: dict[tuple[object, ...], tuple[StepCost, EnergyReading]]
     """Settings of a step → what a step takes, and what it took to know that, until the forecast of a way has it."""
+    original_accuracy: float | None = None
+    """Accuracy on the original test data, before anything is done."""
 
 
 @dataclass(eq=False)
@@ -76,6 +78,7 @@ class Trial:
         """Return it as a row of the comparison."""
         forecast, pilot, way = self.forecast, self.forecast.pilot, self.way
         labels, fee = len(self.job.train) if way.needs_labels else 0, self.start.source.candidate.license_price
+        kept, kept_known = self._kept()
         price = price_with_fees(forecast, tariff, fee + (tariff.price_of_labels(labels) or 0.0) or None)
         return Option(
             id=forecast.id,
@@ -86,13 +89,27 @@ class Trial:
             chance=forecast.probability_reached,
             estimates={**forecast.estimates, **({} if price is None else {"price": price})},
             accuracy=forecast.best_accuracy,
-            how_known=BY_HISTORY if pilot is None else MEASURED if self.has_ended else BY_PILOT,
+            how_known=self._how_known,
             labels=labels,
-            original_accuracy=None if pilot is None else pilot.original_accuracy,
+            original_accuracy=kept,
+            original_known=kept_known,
             trainable_share=None if pilot is None else pilot.trainable_share,
             note=self.note,
             license_price=fee,
         )
+
+    @property
+    def _how_known(self) -> str:
+        return BY_HISTORY if self.forecast.pilot is None else MEASURED if self.has_ended else BY_PILOT
+
+    def _kept(self) -> tuple[float | None, str | None]:
+        """Return the accuracy on the original test data, and how it is known."""
+        before, forecast = self.start.original_accuracy, self.forecast
+        if forecast.pilot is not None and forecast.pilot.original_accuracy is not None:
+            return forecast.pilot.original_accuracy, self._how_known
+        if before is None or forecast.expected_forgetting is None:
+            return None, None
+        return min(1.0, max(0.0, before - forecast.expected_forgetting)), BY_HISTORY
 
     def readings(self) -> Iterator[EnergyReading]:
         """Yield the readings of what it took to know it; nothing for one that was in the ledger."""

@@ -13,11 +13,12 @@ from resque.models.layers import dense_names, head_name
 from resque.training.finetuning import STATISTICS
 from resque.training.recipe import RECIPES, Recipe
 
-__all__ = ["NOTHING", "SCRATCH", "Way", "ways_to_learn", "ways_to_update"]
+__all__ = ["NOTHING", "REPLAY", "SCRATCH", "Way", "ways_to_extend", "ways_to_learn", "ways_to_update"]
 
 NOTHING, HEAD, LORA, ALL, SCRATCH = "nothing", "head", "lora", "all", "scratch"
 """Rungs: the trained part of a model; beside them the statistics of normalization."""
-_REPLAY = 0.2
+REPLAY = 0.2
+"""Share of old data where the recipe names none."""
 _RATES = 10.0, 0.1  # times the recipe's
 _FASTEST = 1e-2  # learning rate
 
@@ -46,7 +47,7 @@ def ways_to_update(
 
     Args:
         model: Model as it is now.
-        recipe: Recipe that trains all layers.
+        recipe: Recipe that trains all layers; its ``replay`` is the share of old data where these are mixed in.
         with_original: Whether there are labeled original data to be mixed in.
         with_scratch: Whether new weights can be trained instead.
 
@@ -55,6 +56,7 @@ def ways_to_update(
         >>> [way.name for way in ways_to_update(small_cnn(), Recipe())][:3]
         ['Re-estimate normalization', 'Retrain the head', 'Retrain all layers']
     """
+    share, recipe = recipe.replay or REPLAY, dataclasses.replace(recipe, replay=0.0)
     plain, whole = (dataclasses.replace(recipe, **changed) for changed in ({"augmentation": ()}, {"trains": "all"}))
     if has_running_statistics(model):
         yield Way(
@@ -64,7 +66,7 @@ def ways_to_update(
         yield Way(HEAD, "Retrain the head", dataclasses.replace(plain, trains=HEAD))
     yield Way(ALL, "Retrain all layers", whole)
     if with_original:
-        yield Way(ALL, "All layers, with old data", dataclasses.replace(whole, replay=_REPLAY))
+        yield Way(ALL, "All layers, with old data", dataclasses.replace(whole, replay=share))
     for factor in _RATES:
         if (rate := recipe.learning_rate * factor) <= _FASTEST:
             yield Way(ALL, f"All layers, {factor:g} × rate", dataclasses.replace(whole, learning_rate=rate))
@@ -88,6 +90,31 @@ def ways_to_learn(ways: Iterable[Way], is_untrained: bool) -> Iterator[Way]:
         is_untrained: Whether its weights are random.
     """
     return (way for way in ways if way.rung == SCRATCH or not (is_untrained or way.rung == STATISTICS))
+
+
+def ways_to_extend(ways: Iterable[Way], share: float, share_of_all: float, is_plain: bool) -> Iterator[Way]:
+    """Yield the ways by which further classes can be learned: with old data mixed in, and the main ones without them.
+
+    Args:
+        ways: Ways to learn a new task.
+        share: Share of old data that is mixed in; 0 if there are none, so that each way does without them.
+        share_of_all: Share that all of the old data are; from scratch needs them all.
+        is_plain: Whether a way without old data can reach the target.
+
+    Example:
+        >>> ways = [Way(ALL, "Retrain all layers", Recipe()), Way(SCRATCH, "Train from scratch", Recipe())]
+        >>> [(way.name, way.recipe.replay) for way in ways_to_extend(ways, 0.2, 0.5, is_plain=True)][1:]
+        [('Retrain all layers, with old data', 0.2), ('Train from scratch, with old data', 0.5)]
+        >>> [way.name for way in ways_to_extend(ways, 0.0, 0.0, is_plain=True)]
+        ['Retrain all layers']
+    """
+    for way in ways:
+        is_main = "rate" not in way.name
+        if is_plain and way.rung != SCRATCH and (is_main or not share):
+            yield way
+        if share:
+            recipe = dataclasses.replace(way.recipe, replay=share_of_all if way.rung == SCRATCH else share)
+            yield dataclasses.replace(way, name=f"{way.name}, with old data", recipe=recipe)
 
 
 def _has_head(model: nn.Module) -> bool:
