@@ -9,7 +9,7 @@ from resque.reporting.progress import PlainProgress, current, lines_of, watched
 
 
 @given(st.floats(2.5, 4000.0), st.integers(0, 50), st.integers(0, 50))
-def test_it_speaks_soon_then_rarely_and_says_what_is_left(lasts_s, done, more):
+def test_it_is_never_silent_for_long_and_says_what_is_left(lasts_s, done, more):
     progress = PlainProgress("training", began_s=0.0)
     progress.report(done, done + more, "step 5")
     times = [0.25 * n for n in range(int(4 * lasts_s) + 1)]
@@ -19,35 +19,14 @@ def test_it_speaks_soon_then_rarely_and_says_what_is_left(lasts_s, done, more):
             line, quiet = lines_of(at, quiet)
             printed += [] if line is None else [(at, line)]
     gaps = [after - before for (before, _), (after, _) in zip([(0.0, ""), *printed], printed, strict=False)]
-    assert gaps[0] <= 2.25
-    assert all(10.0 <= gap <= max(10.25, 0.1 * at + 0.5) for gap, (at, _) in list(zip(gaps, printed, strict=True))[1:])
-    assert len(printed) <= 60
+    assert max(gap for gap, (at, _) in zip(gaps, printed, strict=True) if at <= 20.0) <= 2.25
+    assert all(gap <= max(2.25, 0.1 * at + 0.5) for gap, (at, _) in zip(gaps, printed, strict=True))
+    assert len(printed) <= 90
     for _, line in printed:
         assert line.isprintable()
         assert line.startswith("training: ")
         assert (" left" in line) is (done > 0)
         assert (f"{done:,} of {done + more:,}" in line) is (done + more > 0)
-
-
-@given(st.lists(st.floats(0.1, 30.0), min_size=1, max_size=12))
-def test_each_phase_has_one_line_and_another_every_ten_seconds(phases):
-    """Short ones after each other, as the pilots of a comparison, with the command itself around them."""
-    printed, quiet, at = [], 0.0, 0.0
-    with current(PlainProgress("working", 0.0)):
-        for number, lasts_s in enumerate(phases):
-            with current(PlainProgress(f"phase {number}", at)):
-                for _ in range(int(4 * lasts_s)):
-                    at += 0.25
-                    line, quiet = lines_of(at, quiet)
-                    printed += [] if line is None else [(line.partition(":")[0], at)]
-            at += 0.25
-            line, quiet = lines_of(at, quiet)
-            printed += [] if line is None else [(line.partition(":")[0], at)]
-    assert all(after - before >= 2.0 for (_, before), (_, after) in zip(printed, printed[1:], strict=False))
-    for number, lasts_s in enumerate(phases):
-        lines = [when for name, when in printed if name == f"phase {number}"]
-        assert len(lines) <= 1 + lasts_s / 10.0
-        assert lines or lasts_s < 4.25
 
 
 def test_lines_are_of_the_innermost_progress_and_a_bar_needs_none():

@@ -12,14 +12,14 @@ from resque._format import format_about
 __all__ = ["PlainProgress", "current", "lines_of", "watched"]
 
 _SILENT_S, _POLL_S = 2.0, 0.25
-_REPEAT_S, _GROWTH = 10.0, 0.1  # a run of an hour has no line every ten seconds
+_GROWTH = 0.1  # a run of an hour has no line every two seconds
 
 
 @dataclass
 class PlainProgress:
     """Decides when a line is due, and what it says.
 
-    The first line is due after two seconds of silence, the next ones ten seconds, or 10 % of the time so far, later.
+    A line is due after two seconds of silence, and later on after 10 % of the time so far.
 
     Attributes:
         description: Name of the work.
@@ -27,7 +27,6 @@ class PlainProgress:
         done: Number of finished parts.
         total: Number of all parts; zero while it is unknown.
         detail: Present part of the work.
-        told_s: Time of its last line; None without any.
 
     Example:
         >>> progress = PlainProgress("training", began_s=0.0)
@@ -41,24 +40,21 @@ class PlainProgress:
     done: int = 0
     total: int = 0
     detail: str = ""
-    told_s: float | None = None
 
     def report(self, done: int, total: int, detail: str = "") -> None:
         """Take note of how far it is."""
         self.done, self.total, self.detail = done, total, detail
 
     def line(self, now_s: float, quiet_since_s: float) -> str | None:
-        """Return the line that is due at a time, and take note of it; None if there is none.
+        """Return the line that is due at a time; None if there is none.
 
         Args:
             now_s: The time.
             quiet_since_s: Time of the last line, of this or of another progress.
         """
         elapsed_s = now_s - self.began_s
-        is_told = self.told_s is not None and now_s - self.told_s < max(_REPEAT_S, _GROWTH * elapsed_s)
-        if is_told or now_s - quiet_since_s < _SILENT_S:
+        if now_s - quiet_since_s < max(_SILENT_S, _GROWTH * elapsed_s):
             return None
-        self.told_s = now_s
         left_s = elapsed_s * (self.total - self.done) / self.done if 0 < self.done <= self.total else None
         parts = [f"{self.done:,} of {self.total:,}"] if self.total else []
         parts.append(format_about("wall_s", elapsed_s))
