@@ -107,9 +107,7 @@ def forecast_from_features(
     )
     per_step = costs.costs_per_step(step_cost, grid)
     if starts_at_target(features, job.target_accuracy):
-        return _forecast_nothing(
-            record, (*_GROWING, "epochs", *per_step), level, small_test_notes(features, job, level)
-        )
+        return _forecast_nothing(record, (*_GROWING, "epochs", *per_step), small_test_notes(features, job, level))
     if job.recipe.trains == STATISTICS:
         return _forecast_pass(record, job, features, step_cost)
     query = ForecastQuery.of(job, features, parent, model_name)
@@ -213,11 +211,10 @@ def _forecast_pass(
     )
 
 
-def _forecast_nothing(
-    record: "functools.partial[Forecast]", names: Sequence[str], level: float, notes: Iterable[str]
-) -> Forecast:
+def _forecast_nothing(record: "functools.partial[Forecast]", names: Sequence[str], notes: Iterable[str]) -> Forecast:
     """Return the forecast for a model that is at the target already: every cost is zero."""
-    zero = Estimate(0.0, Interval(0.0, 0.0, level, "measured: the model is already at the target"), 0.0)
+    guarantee = "measured: the model is already at the target"
+    zero = Estimate(0.0, Interval(0.0, 0.0, record.keywords["level"], guarantee), 0.0)
     return record(
         predictor="accuracy",
         estimates={name: zero for name in COSTS if name in ("steps", *names)},
