@@ -6,7 +6,7 @@ training images under a shift are the new data. The truth is always the plain in
 has an order of its own. It is the page ``sampling``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 import resque
-from benchmarks.measuring import fashion_mnist
+from benchmarks.measuring import fashion_mnist, processor_s
 from resque.models.feature_extraction import capture_features
+from resque.models.inference import eval_mode
 from resque.models.layers import representation_layer
 
 LEVEL = 0.9
@@ -120,21 +121,26 @@ def moved(index: resque.DistributionIndex, truth: float) -> resque.DistributionI
 
 
 def fashion_shifts(folder: str, runs: int) -> Iterator[str]:
-    """Yield the lines of Fashion-MNIST's table."""
+    """Yield the lines of Fashion-MNIST's table, and of that of the processor times."""
     parts = [
         f"idx:{folder}/{part}-images-idx3-ubyte.gz,{folder}/{part}-labels-idx1-ubyte.gz" for part in ("t10k", "train")
     ]
     original, model = resque.load_data(parts[0]), trained(resque.load_data(parts[0]))
-    layer, plain_model = representation_layer(model), identity(3136, 10)
+    layer, times = representation_layer(model), []
+    before, plain_model = resque.profile(model, original), identity(3136, 10)
     same_space = resque.profile(plain_model, representations(model, original, layer)[0], layer="0")
     yield table_head("shift", "precision", "accuracy", "truth")
     for shift in SHIFTS:
         data = resque.load_data(f"{parts[1]}+{shift}")
+        times.append(processor_times(model, before, data, shift))
         rows, accuracy = representations(model, data, layer)
         del data
         for precision in ("0.03", "0.03,0.01rad"):
             truth, found = repeated(plain_model, same_space, rows, precision, range(runs))
             yield row(shift, precision, f"{accuracy:.3f}", f"{truth:.4f}", *cells(truth, found))
+    yield ""
+    yield "| shift | bare pass, CPU s | index, full | index, ±3 % |\n|---|---|---|---|"
+    yield from times
 
 
 def trained(data: resque.LabeledDataset) -> nn.Module:
@@ -159,6 +165,28 @@ def representations(model: nn.Module, data: resque.LabeledDataset, layer: str) -
             rows.append(found.clone())
             right += int((logits.argmax(1) == labels).sum())
     return resque.load_data((torch.cat(rows), data.labels), name="representations"), right / len(data)
+
+
+def processor_times(model: nn.Module, original: resque.Profile, data: resque.LabeledDataset, shift: str) -> str:
+    """Return the processor time of a bare pass, and of a full and a sampled index as ratios to it."""
+
+    def bare() -> None:
+        with eval_mode(model):
+            for inputs, _ in data:
+                model(inputs)
+
+    def seconds(work: Callable[[], object]) -> float:
+        start = processor_s()
+        work()
+        return processor_s() - start
+
+    works = (
+        bare,
+        lambda: resque.resque_dist(original, resque.profile(model, data)),
+        lambda: resque.sampled_dist(model, original, data, "0.03"),
+    )
+    base, full, sampled = map(seconds, works)
+    return row(shift, f"{base:.1f}", f"{full / base:.2f}", f"{sampled / base:.2f}")
 
 
 def table_head(*names: str) -> str:
