@@ -1,47 +1,43 @@
-"""Time one epoch of a measured update and of a plain loop, with the same network, data, augmentation and optimizer.
+"""Time one epoch of a measured update beside other loops, with the same network, data and optimizer.
 
-The plain loop follows the authors' code: a ``DataLoader`` of PIL images that are augmented one by one, float32, the
-optimizer with PyTorch's defaults, a copy of the whole model after each epoch and the parameter change between two
-copies. It is timed with the loader in the same process (PyTorch's default) and with two worker processes. The other
-loop is ``resque.training.trainer.Trainer``, on which updates run, with its measurements.
+The plain loop follows the authors' code: a ``DataLoader``, float32, the optimizer with PyTorch's defaults, a copy of
+the whole model after each epoch and the parameter change between two copies. Its images are tensors, or PIL images that
+are augmented one by one. Hugging Face's ``Trainer`` and Lightning take the same tensors and measure nothing. Ours is
+:class:`resque.training.trainer.Trainer`, on which updates run, with its measurements. Building a loop belongs to it.
 
-Each variant runs once per round, in a new order each round. Ratios are taken within a round; the table shows the median
-over rounds and the range. Time outside forward and backward passes, and time of the measurements (gradient norm,
-parameter change), are reported separately. Then both loops train for a few epochs, over several seeds, to compare their
-accuracy. Run it with ``make bench``.
+The page compares the accuracy that ours and the plain loop reach, and says what the measurements take of an epoch.
 """
 
-import argparse
 import copy
-import random
+import dataclasses
+import importlib
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.progress import track
 from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
+from benchmarks.measuring import Case, Comparison, Spread, fashion_mnist, scaled
 from resque.data.dataset import LabeledDataset
 from resque.data.loading import load_data
-from resque.data.preprocessing import ImagePreprocessing
+from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing
 from resque.energy.clock import now
 from resque.training.cost_tracking import parameter_change
 from resque.training.evaluation import evaluate
 from resque.training.recipe import Recipe, named_recipe
 from resque.training.trainer import Trainer
 
-FASHION = "/usr/share/datasets/fashion-mnist"
 RECIPE = "train-adam,augmentation=paper"
 BATCH = 32
-VARIANTS = ("resque", "plain", "plain, 2 workers")
+PLAIN = "train-adam,augmentation=none"
+OURS = "measured epoch"
 
 
 def quarter_side_resnet() -> nn.Module:
@@ -123,6 +119,7 @@ class PlainLoop:
         workers: Number of processes that load and augment the images; 0 does it in this process.
         stopwatch: Stopwatch of forward and backward passes, or ``untimed``.
         persistent: Whether the workers live on between epochs.
+        augmented: Whether the images are PIL images that are augmented one by one, or tensors as they are.
     """
 
     def __init__(
@@ -133,10 +130,11 @@ class PlainLoop:
         workers: int,
         stopwatch: Timing,
         persistent: bool = False,
+        augmented: bool = True,
     ) -> None:
         generator = torch.Generator().manual_seed(seed)
         self._loader = DataLoader(
-            PilImages(data),
+            PilImages(data) if augmented else TensorDataset(data.images, data.labels),
             BATCH,
             shuffle=True,
             num_workers=workers,
@@ -190,35 +188,20 @@ class MeasuredLoop:
 
 
 def build_loop(
-    variant: str, build: Callable[[], nn.Module], data: LabeledDataset, seed: int, stopwatch: Stopwatch
+    variant: str, build: Callable[[], nn.Module], data: LabeledDataset, seed: int, stopwatch: Timing = untimed
 ) -> Any:
     """Build a network with random weights of a seed, and the loop that trains it; return loop and network."""
     torch.manual_seed(seed)
-    model = build().to(stopwatch.device)
-    torch.manual_seed(seed)
+    model = build()
     if variant == "resque":
         return MeasuredLoop(model, data, seed, named_recipe(RECIPE), stopwatch), model
-    return PlainLoop(model, data, seed, 2 if "workers" in variant else 0, stopwatch), model
+    return PlainLoop(model, data, seed, 0, stopwatch), model
 
 
-def timed_epoch(
-    variant: str, build: Callable[[], nn.Module], data: LabeledDataset, device: torch.device
-) -> list[float]:
-    """Return the seconds of an epoch, those outside forward and backward, and the CPU seconds of this process."""
-    stopwatch = Stopwatch(device)
-    loop, _ = build_loop(variant, build, data.take(torch.arange(4 * BATCH)), 0, stopwatch)
-    loop.epoch()  # the first epoch in a process includes start-up costs
-    stopwatch.seconds = 0.0
-    loop, _ = build_loop(variant, build, data, 0, stopwatch)
-    start, cpu = now(device), time.process_time()
-    loop.epoch()
-    whole, cpu = now(device) - start, time.process_time() - cpu
-    return [whole, whole - stopwatch.seconds, cpu]
-
-
-def measurement_share(build: Callable[[], nn.Module], data: LabeledDataset, device: torch.device) -> float:
+def measurement_share(build: Callable[[], nn.Module], data: LabeledDataset) -> float:
     """Return the share of an epoch that gradient norm and parameter change take."""
-    loop, _ = build_loop("resque", build, data, 0, Stopwatch(device))
+    device = torch.device("cpu")
+    loop, _ = build_loop("resque", build, data, 0)
     stopwatch, tracker = Stopwatch(device), loop._trainer.cost_tracker
     for name in ("after_backward", "end_epoch", "totals"):
         setattr(tracker, name, stopwatch(getattr(tracker, name)))
@@ -238,20 +221,15 @@ def accuracies(
     variant: str, build: Callable[[], nn.Module], data: Any, seeds: int, epochs: int
 ) -> list[tuple[float, float]]:
     """Return accuracy on test images and on augmented ones, after some epochs, for each seed."""
-    train, test, device = data
-    hard, labels = (tensor.to(device) for tensor in augmented(test))
+    train, test = data
+    hard, labels = augmented(test)
     result = []
     for seed in range(seeds):
-        loop, model = build_loop(variant, build, train, seed, Stopwatch(device))
+        loop, model = build_loop(variant, build, train, seed)
         for _ in range(epochs):
             loop.epoch()
-        result.append((evaluate(model, test.batches(1024, device))[0], evaluate(model, [(hard, labels)])[0]))
+        result.append((evaluate(model, test.batches(1024))[0], evaluate(model, [(hard, labels)])[0]))
     return result
-
-
-def spread(values: list[float], digits: int = 2) -> str:
-    """Format median and range."""
-    return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
 def mean(values: Sequence[float]) -> str:
@@ -266,67 +244,147 @@ def load_fashion_mnist(folder: str, part: str, limit: int, steps: str = "") -> L
     return load_data(f"{files}@{limit}{steps}", preprocessing=preprocessing)
 
 
-def timing_rows(name: str, data: LabeledDataset, device: torch.device, rounds: int, orders: random.Random) -> list[str]:
-    """Time each variant on one network, and format the table rows."""
-    build, timings = NETWORKS[name], []
-    for _ in track(range(rounds), f"{name}: {rounds} rounds", console=Console(stderr=True)):
-        order = orders.sample(VARIANTS, len(VARIANTS))
-        timings.append({variant: timed_epoch(variant, build, data, device) for variant in order})
-    rows = []
-    for variant in VARIANTS:
-        ratios = ["1"] * 3
-        if variant != "resque":
-            ratios = [spread([timing[variant][i] / timing["resque"][i] for timing in timings]) for i in range(3)]
-        if "workers" in variant:
-            ratios[2] = "–"  # the workers' CPU time is not in it
-        seconds = spread([timing[variant][0] for timing in timings])
-        rows.append(f"| {name} | {variant} | {seconds} | {' | '.join(ratios)} |")
-    shares = [measurement_share(build, data, device) for _ in range(3)]
-    return [*rows, f"| {name} | share of gradient norm and parameter change | | {spread(shares, 4)} | | |"]
+class AsDictionaries(Dataset[dict[str, Tensor]]):
+    """Samples as Hugging Face's Trainer takes them."""
+
+    def __init__(self, data: LabeledDataset) -> None:
+        self._images, self._labels = data.images, data.labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, row: int) -> dict[str, Tensor]:
+        return {"pixels": self._images[row], "labels": self._labels[row]}
 
 
-def main() -> None:
-    """Run the benchmark, and print its tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="Markdown file for the tables")
-    parser.add_argument("--folder", default=FASHION, help="folder of Fashion-MNIST's four files")
-    parser.add_argument("--samples", type=int, default=6400)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--epochs", type=int, default=3, help="epochs of the comparison of accuracies")
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-    device, orders = torch.device(options.device), random.Random(0)
-    train = load_fashion_mnist(options.folder, "train", options.samples)
-    test = load_fashion_mnist(options.folder, "t10k", 2000)
-    timings = [row for name in NETWORKS for row in timing_rows(name, train, device, options.rounds, orders)]
-    build, half = NETWORKS["stem to a quarter"], train.take(torch.arange(options.samples // 2))
-    reached = {
-        variant: accuracies(variant, build, (half, test, device), options.seeds, options.epochs)
-        for variant in track(VARIANTS[:2], "accuracies", console=Console(stderr=True))
-    }
-    host = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    lines = [
-        f"torch {torch.__version__}, {host}, Fashion-MNIST, {options.samples:,} images of 28 × 28, batch {BATCH}, "
-        f"`{RECIPE}`; median of {options.rounds} interleaved rounds [least, most]",
-        "",
-        "| network | loop | seconds an epoch | × ours, whole epoch | × ours, outside forward and backward | "
-        "× ours, processor time |",
-        "|---|---|---|---|---|---|",
-        *timings,
-        "",
-        f"Accuracy after {options.epochs} epochs of {len(half):,} images, {options.seeds} seeds, mean ± one deviation",
-        "",
-        "| loop | test images | test images changed as in training |",
-        "|---|---|---|",
-        *(f"| {name} | {' | '.join(map(mean, zip(*pairs, strict=True)))} |" for name, pairs in reached.items()),
-        "",
+class WithLoss(nn.Module):
+    """A network that returns its loss, as Hugging Face's Trainer expects."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return loss and logits."""
+        logits = self.network(pixels)
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+
+def hugging_face(build: Callable[[], nn.Module], data: LabeledDataset) -> Callable[[], object]:
+    """Return an epoch of Hugging Face's Trainer."""
+    tool, samples = importlib.import_module("transformers"), AsDictionaries(data)
+    folder = tempfile.mkdtemp()
+    arguments = tool.TrainingArguments(
+        folder, num_train_epochs=1, per_device_train_batch_size=BATCH, dataloader_drop_last=True, use_cpu=True,
+        learning_rate=1e-3, lr_scheduler_type="constant", report_to="none", save_strategy="no", logging_strategy="no",
+        disable_tqdm=True, dataloader_pin_memory=False,
+    )  # fmt: skip
+    return lambda: tool.Trainer(WithLoss(build()), arguments, train_dataset=samples).train()
+
+
+def lightning(build: Callable[[], nn.Module], data: LabeledDataset) -> Callable[[], object]:
+    """Return an epoch of Lightning."""
+    tool = importlib.import_module("lightning")
+
+    class Module(tool.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = build()
+
+        def training_step(self, batch: Any, number: int) -> Tensor:
+            return F.cross_entropy(self.network(batch[0]), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=1e-3, weight_decay=1e-4)
+
+    def epoch() -> None:
+        loader = DataLoader(TensorDataset(data.images, data.labels), BATCH, shuffle=True, drop_last=True)
+        trainer = tool.Trainer(
+            max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(Module(), loader)
+
+    return epoch
+
+
+def images(scale: float, samples: int = 1600) -> LabeledDataset:
+    """Return training images of Fashion-MNIST, whole batches of them."""
+    return load_fashion_mnist(str(fashion_mnist()), "train", scaled(samples, scale, 2 * BATCH) // BATCH * BATCH)
+
+
+def ours_and(
+    recipe: str, others: Callable[[Callable[[], nn.Module], LabeledDataset], dict[str, Any]], scale: float
+) -> dict[str, Callable[[], object]]:
+    """Return our epoch and others on the same network and images."""
+    data, build = images(scale), quarter_side_resnet
+    if recipe == PLAIN:  # the same normalized tensors for all
+        inputs = torch.cat([inputs for inputs, _ in data.batches(1024)])
+        data = dataclasses.replace(data, inputs=inputs, transform=NO_PREPROCESSING)
+    ours = lambda: MeasuredLoop(build(), data, 0, named_recipe(recipe), untimed).epoch()  # noqa: E731
+    return {OURS: ours, **others(build, data)}
+
+
+def plain(build: Callable[[], nn.Module], data: LabeledDataset, pil: bool) -> dict[str, Any]:
+    """Return an epoch of the plain loop."""
+    name = "loop over PIL images" if pil else "plain loop"
+    return {name: lambda: PlainLoop(build(), data, 0, 0, untimed, augmented=pil).epoch()}
+
+
+def head_alone(epochs: int, scale: float) -> dict[str, Callable[[], object]]:
+    """Return epochs that train the head alone, from cached features and through the network."""
+    data, recipe = images(scale), named_recipe("train-adam,augmentation=none,trains=head")
+
+    def cached() -> None:
+        loop = MeasuredLoop(quarter_side_resnet(), data, 0, recipe, untimed)
+        for _ in range(epochs):
+            loop.epoch()
+
+    def through() -> None:
+        model = quarter_side_resnet().eval().requires_grad_(False)
+        head = model.get_classifier().requires_grad_(True)
+        optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
+        for _ in range(epochs):
+            for inputs, labels in data.batches(BATCH):
+                optimizer.zero_grad()
+                F.cross_entropy(model(inputs), labels).backward()
+                optimizer.step()
+
+    return {"head on cached features": cached, "head through the network": through}
+
+
+def page(rounds: int | None, scale: float) -> Iterator[str]:
+    """Yield the lines of the page: accuracies of both loops, and the share of the measurements."""
+    seeds, epochs = rounds or 10, 3
+    train, build = images(scale, 3200), quarter_side_resnet
+    test = load_fashion_mnist(str(fashion_mnist()), "t10k", scaled(2000, scale, 100))
+    shares = [
+        f"{name} {Spread([measurement_share(net, train) for _ in range(3)], 4)}" for name, net in NETWORKS.items()
     ]
-    table = "\n".join(lines)
-    print(table)
-    if options.out:
-        options.out.write_text(table)
+    yield f"Share of gradient norm and parameter change in an epoch of ours (n = 3): {'; '.join(shares)}"
+    yield ""
+    yield f"Accuracy after {epochs} epochs of {len(train):,} images, {seeds} seeds, mean ± one deviation"
+    yield ""
+    yield "| loop | test images | test images changed as in training |\n|---|---|---|"
+    for variant in ("resque", "plain"):
+        pairs = accuracies(variant, build, (train, test), seeds, epochs)
+        yield f"| {variant} | {' | '.join(map(mean, zip(*pairs, strict=True)))} |"
 
 
-if __name__ == "__main__":
-    main()
+def case(name: str, prepare: Callable[[float], Any], rows: tuple[Comparison, ...], *neighbors: str) -> Case:
+    """Return a case of the table."""
+    return Case(name, "1,600 images of 28 × 28, batch 32", prepare, rows, neighbors=neighbors)
+
+
+CASES = (
+    case("epoch, plain loop", partial(ours_and, PLAIN, partial(plain, pil=False)),
+         (Comparison(OURS, "plain loop", 1.0),)),
+    case("epoch, Hugging Face", partial(ours_and, PLAIN, lambda *of: {"Hugging Face Trainer": hugging_face(*of)}),
+         (Comparison(OURS, "Hugging Face Trainer", 0.78),), "transformers", "accelerate"),
+    case("epoch, Lightning", partial(ours_and, PLAIN, lambda *of: {"Lightning": lightning(*of)}),
+         (Comparison(OURS, "Lightning", 0.85),), "lightning"),
+    case("epoch, augmentation", partial(ours_and, RECIPE, partial(plain, pil=True)),
+         (Comparison(OURS, "loop over PIL images", 0.33),), "torchvision"),
+    case("head alone, 5 epochs", partial(head_alone, 5),
+         (Comparison("head on cached features", "head through the network"),)),
+)  # fmt: skip

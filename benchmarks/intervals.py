@@ -3,17 +3,14 @@
 Classes are directions in space. The shifted directions are rotated by known angles, and samples lie around them with
 noise that differs between features and between classes. The plain interval is for the index of other samples of the
 same sizes, so its coverage refers to the mean over all repetitions. The debiased interval is for the index without
-noise, so its coverage refers to the true angle. Run it with ``make bench``.
+noise, so its coverage refers to the true angle. It is the page ``intervals``.
 """
 
-import argparse
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 import resque
 from resque.indices.results import DistributionIndex
@@ -98,27 +95,13 @@ def row(case: Case, runs: int) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def main() -> None:
-    """Print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--out", type=Path, help="also write the table there")
-    options = parser.parse_args()
-    error = math.sqrt(LEVEL * (1 - LEVEL) / options.runs)
-    lines = [
-        f"Nominal coverage {LEVEL:g}, {options.runs} repetitions per row "
-        f"(standard error of a coverage {error:.3f}); rad",
-        "",
-        "| classes × width | n | noise | truth | plain | covered | width | debiased | covered | width |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for case in track(CASES, "intervals", console=Console(stderr=True), transient=True):
-        lines.append(row(case, options.runs))
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text)
-
-
-if __name__ == "__main__":
-    main()
+def page(rounds: int | None, scale: float) -> Iterator[str]:
+    """Yield the lines of the page; the sizes are those of the settings at any scale."""
+    runs = rounds or 200
+    error = math.sqrt(LEVEL * (1 - LEVEL) / runs)
+    yield f"Nominal coverage {LEVEL:g}, {runs} repetitions per row (standard error of a coverage {error:.3f}); rad"
+    yield ""
+    yield "| classes × width | n | noise | truth | plain | covered | width | debiased | covered | width |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for case in CASES:
+        yield row(case, runs)

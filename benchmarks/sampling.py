@@ -3,29 +3,23 @@
 Two tables. In the simulation classes are directions in space, rotated by known angles, with noise around them. On
 Fashion-MNIST a small network is trained on the 10,000 test images, whose profile is the original data. The 60,000
 training images under a shift are the new data. The truth is always the plain index of a full pass, and each repetition
-has an order of its own. Run it with ``make bench``.
+has an order of its own. It is the page ``sampling``.
 """
 
-import argparse
-import os
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import nn
 
 import resque
+from benchmarks.measuring import fashion_mnist, processor_s
 from resque.models.feature_extraction import capture_features
 from resque.models.inference import eval_mode
 from resque.models.layers import representation_layer
 
 LEVEL = 0.9
-FASHION = os.environ.get("FASHION_MNIST", "/usr/share/datasets/fashion-mnist")
 SHIFTS = "gaussian:1", "gaussian:2", "gaussian:4", "blur:2", "blur:4", "rotation:2", "contrast:3"
 COLUMNS = "early", "share read", "least to most", "covered", "error", "largest error"
 
@@ -107,7 +101,7 @@ def cells(truth: float, found: list[resque.DistributionIndex]) -> list[str]:
 def simulation(runs: int) -> Iterator[str]:
     """Yield the lines of the simulation's table; every tenth of the repetitions has data of its own."""
     yield table_head("classes × width, n a class", "noise", "precision", "truth")
-    for case in track(CASES, "simulation", console=Console(stderr=True), transient=True):
+    for case in CASES:
         model, all_found, truths = identity(case.width, case.classes), [], []
         generator = np.random.default_rng(20261127)
         for first in range(0, runs, 10):
@@ -126,7 +120,7 @@ def moved(index: resque.DistributionIndex, truth: float) -> resque.DistributionI
     return resque.DistributionIndex(**{**vars(index), "value": index.value - truth, "interval": interval})
 
 
-def fashion_mnist(folder: str, runs: int) -> Iterator[str]:
+def fashion_shifts(folder: str, runs: int) -> Iterator[str]:
     """Yield the lines of Fashion-MNIST's table, and of that of the processor times."""
     parts = [
         f"idx:{folder}/{part}-images-idx3-ubyte.gz,{folder}/{part}-labels-idx1-ubyte.gz" for part in ("t10k", "train")
@@ -136,7 +130,7 @@ def fashion_mnist(folder: str, runs: int) -> Iterator[str]:
     before, plain_model = resque.profile(model, original), identity(3136, 10)
     same_space = resque.profile(plain_model, representations(model, original, layer)[0], layer="0")
     yield table_head("shift", "precision", "accuracy", "truth")
-    for shift in track(SHIFTS, "Fashion-MNIST", console=Console(stderr=True), transient=True):
+    for shift in SHIFTS:
         data = resque.load_data(f"{parts[1]}+{shift}")
         times.append(processor_times(model, before, data, shift))
         rows, accuracy = representations(model, data, layer)
@@ -182,9 +176,9 @@ def processor_times(model: nn.Module, original: resque.Profile, data: resque.Lab
                 model(inputs)
 
     def seconds(work: Callable[[], object]) -> float:
-        start = time.process_time()
+        start = processor_s()
         work()
-        return time.process_time() - start
+        return processor_s() - start
 
     works = (
         bare,
@@ -206,27 +200,15 @@ def row(*texts: str) -> str:
     return f"| {' | '.join(texts)} |"
 
 
-def main() -> None:
-    """Print both tables as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=50)
-    parser.add_argument("--fashion", default=FASHION, help="folder of Fashion-MNIST's four files; without it no table")
-    parser.add_argument("--out", type=Path, help="also write the tables there")
-    options = parser.parse_args()
-    error = np.sqrt(LEVEL * (1 - LEVEL) / options.runs)
-    lines = [
-        f"Nominal coverage {LEVEL:g} over all looks, {options.runs} orders per row (standard error of a coverage "
-        f"{error:.3f}); rad. Coverage and errors are of the repetitions that ended early; the truth is a full pass.",
-        "",
-        *simulation(options.runs),
-    ]
-    if Path(options.fashion).is_dir():
-        lines += ["", "Fashion-MNIST: 60,000 new images, small CNN", "", *fashion_mnist(options.fashion, options.runs)]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if options.out:
-        options.out.write_text(text)
-
-
-if __name__ == "__main__":
-    main()
+def page(rounds: int | None, scale: float) -> Iterator[str]:
+    """Yield the lines of the page; the sizes are those of the settings at any scale."""
+    runs = rounds or 50
+    error = np.sqrt(LEVEL * (1 - LEVEL) / runs)
+    yield (
+        f"Nominal coverage {LEVEL:g} over all looks, {runs} orders per row (standard error of a coverage {error:.3f}); "
+        "rad. Coverage and errors are of the repetitions that ended early; the truth is a full pass."
+    )
+    yield ""
+    yield from simulation(runs)
+    yield from ("", "Fashion-MNIST: 60,000 new images, small CNN", "")
+    yield from fashion_shifts(str(fashion_mnist()), runs)

@@ -2,26 +2,25 @@
 
 The samples are 32×32 color images of noise as PNG, 10,000 in a file; larger streams name the same file many times over.
 The model is nearly free: one linear layer. Each run is a process of its own, whose peak and times the system counts.
-Run it with ``make bench``.
+It is the page ``streaming``.
 """
 
-import argparse
 import io
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import datasets
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import track
+
+from benchmarks.table import machine
 
 PER_FILE = 10_000
 SIZES = 10_000, 100_000, 1_000_000
@@ -126,44 +125,27 @@ def cells(found: list[Usage], first: list[Usage], size: int) -> list[str]:
     ]
 
 
-def main() -> None:
-    """Print the table as Markdown."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3, help="of each size but the largest, which has one")
-    parser.add_argument("--most", type=int, default=SIZES[-1], help="samples of the largest stream")
-    parser.add_argument("--out", type=Path, help="also write the table there")
-    options = parser.parse_args()
-    lines = []
+def page(rounds: int | None, scale: float) -> Iterator[str]:
+    """Yield the lines of the page; a scale below 1 leaves out the sizes above that share of the largest."""
+    runs, most = rounds or 3, max(SIZES[0], int(scale * SIZES[-1]))
+    head = "job", "samples", "runs", "peak memory, MB", "÷ 10,000's", "CPU s", "wall s", "CPU a sample ÷ 10,000's"
+    yield (
+        "Peak resident memory of one process, median and range over the runs, and its ratio to that for 10,000 "
+        "samples; times are medians. Start-up with all imports is part of each run. Images are 32×32 PNG of noise; "
+        "larger streams name one file of 10,000 many times over."
+    )
+    yield ""
+    yield f"Machine: {machine()}; one thread a run."
+    yield ""
+    yield f"| {' | '.join(head)} |\n|{'---|' * len(head)}"
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_files(folder, options.most)
+        write_files(folder, most)
         run((*PROFILE[:-2], "clean.safetensors", "--data", "{hf}"), SIZES[0], folder)
-        for name, command in track(JOBS.items(), "streams", console=Console(stderr=True), transient=True):
+        for name, command in JOBS.items():
             first: list[Usage] = []
-            sizes = [size for size in SIZES if size <= options.most and (size < SIZES[-1] or "in memory" not in name)]
+            sizes = [size for size in SIZES if size <= most and (size < SIZES[-1] or "in memory" not in name)]
             for size in sizes:
-                found = [run(command, size, folder) for _ in range(1 if size == SIZES[-1] else options.runs)]
+                found = [run(command, size, folder) for _ in range(1 if size == SIZES[-1] else runs)]
                 first = first or found
-                lines.append(f"| {' | '.join([name, *cells(found, first, size)])} |")
-                print(lines[-1], file=sys.stderr, flush=True)
-    head = "job", "samples", "runs", "peak memory, MB", "÷ 10,000's", "CPU s", "wall s", "CPU a sample ÷ 10,000's"
-    text = "\n".join(
-        [
-            "Peak resident memory of one process, median and range over the runs, and its ratio to that for 10,000 "
-            "samples; times are medians. Start-up with all imports is part of each run. Images are 32×32 PNG of noise; "
-            "larger streams name one file of 10,000 many times over.",
-            "",
-            f"Machine: {os.cpu_count()} processors ({platform.machine()}), shared with other work, one thread a run.",
-            "",
-            f"| {' | '.join(head)} |\n|{'---|' * len(head)}",
-            *lines,
-            "",
-        ]
-    )
-    print(text)
-    if options.out:
-        options.out.write_text(text)
-
-
-if __name__ == "__main__":
-    main()
+                yield f"| {' | '.join([name, *cells(found, first, size)])} |"

@@ -38,9 +38,10 @@ from resque.training.recipe import named_recipe
 from resque.training.trainer import Trainer
 from resque.workflows.engine import ExperimentTask, Row
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from epoch import BATCH, FASHION, RECIPE, MeasuredLoop, PlainLoop, load_fashion_mnist, untimed
+from benchmarks.epoch import BATCH, RECIPE, MeasuredLoop, PlainLoop, load_fashion_mnist, untimed
+from benchmarks.measuring import FASHION
 
 __all__ = [
     "count_events", "count_waits", "epoch_speed", "host_waits", "index_overhead", "interleaved", "speed_table",

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from resque._arrays import as_labels, as_tensor
+from resque._arrays import all_finite, as_labels, as_tensor
 from resque.data.loading import load_data
 from resque.errors import RepresentationError, ResqueError
 
@@ -94,3 +94,20 @@ def test_a_masked_sample_of_a_data_set_is_refused(folder, x):
     )
     with pytest.raises(ResqueError, match="sample 1 .*masked"):
         load_data("mine.py:make")
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.bool]
+)
+@pytest.mark.parametrize("shape", [(0, 3), (1,), (7, 13), (3, 4, 5), ()])
+def test_finite_values_are_told_as_one_by_one(dtype, shape):
+    values = (
+        torch.arange(max(1, int(np.prod(shape)))).reshape(shape).to(dtype) if 0 not in shape else torch.zeros(shape)
+    )
+    assert all_finite(values)
+    for bad in (torch.nan, torch.inf, -torch.inf) if values.numel() and dtype.is_floating_point else ():
+        for place in {0, values.numel() // 2, values.numel() - 1}:
+            spoiled = values.clone().reshape(-1)
+            spoiled[place] = bad
+            assert not all_finite(spoiled.reshape(shape))
+            assert not all_finite(spoiled.reshape(shape).transpose(0, -1) if shape else spoiled[0])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import resque
@@ -167,3 +168,34 @@ def test_what_needs_no_model_imports_nothing_heavy(folder, line, heavy, said):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
+
+
+UNUSED = {"torch._dynamo", "sklearn", "pandas", "codecarbon", "matplotlib", "scipy.stats"}
+PASSES = {
+    "profile": ("--model net.py:build --data npz:new.npz --out other.safetensors", UNUSED | {"scipy"}),
+    "dist": ("--model net.py:build --original npz:new.npz --shifted npz:new.npz", UNUSED),
+}
+
+
+@pytest.mark.parametrize("command", PASSES)
+def test_what_takes_no_step_imports_nothing_that_only_a_training_or_a_table_needs(folder, command):
+    """PyTorch's optimizers import torch._dynamo at the first step, in one to three seconds."""
+    options, unused = PASSES[command]
+    labels = np.arange(40) % 4
+    images = (60 * labels[:, None, None] + np.random.default_rng(0).integers(0, 60, (40, 16, 16))).astype(np.uint8)
+    np.savez(folder / "new.npz", x=images, y=labels)
+    (folder / "net.py").write_text(
+        "import torch\nfrom torch import nn\n\n"
+        "def build():\n    torch.manual_seed(0)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.ReLU(), nn.Linear(8, 4))\n"
+    )
+    code = (
+        f"import sys; sys.argv = ['resque', *{[command, *options.split()]}]\n"
+        "from resque.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        f"heavy = set({sorted(unused)}) & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -9,7 +9,6 @@ Ogita and Oishi, Accurate floating-point summation, 2008). A second table keeps 
 class whose samples cancel exactly would keep a direction made of rounding errors instead of being refused.
 """
 
-import math
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from resque._arrays import all_finite
 from resque._sizes import MOST_CLASSES, is_number_of_classes
 from resque.errors import RepresentationError
 
@@ -172,9 +172,7 @@ class ClassSums:
     @property
     def finite(self) -> bool:
         """Whether no sum is NaN or infinite."""
-        if not self.sums.numel():
-            return True
-        return bool(torch.isfinite(torch.linalg.vector_norm(self.sums, math.inf)))  # needs no second table
+        return bool(all_finite(self.sums))
 
 
 class ScratchBuffer:

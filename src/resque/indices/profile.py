@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resque._arrays import as_labels, as_tensor
+from resque._arrays import all_finite, as_labels, as_tensor
 from resque.data.shards import Shard
 from resque.errors import ProfileMismatchError, RepresentationError, ResqueWarning
 from resque.indices.angles import SplitHalves
@@ -145,7 +145,7 @@ class Profile:
         """
         rows = reduce_features(as_tensor(representations), self.origin.reduction)
         if rows.device.type == "cpu":
-            check_finite(torch.isfinite(rows).all())
+            check_finite(all_finite(rows))
             target = as_labels(labels, len(rows))
             if self._declared is not None:
                 _check_labels((~torch.isin(target, self._declared.to(target.device))).sum(), self._declared)

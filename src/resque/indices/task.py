@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from resque._arrays import as_labels, as_tensor
+from resque._arrays import all_finite, as_labels, as_tensor
 from resque.errors import RepresentationError
 from resque.indices.clustering import (
     ALL,
@@ -134,6 +134,6 @@ def _finite_rows(representations: Any, labels: Any, reduction: str) -> tuple[Ten
     """Return rows ``(n, width)`` in float64 and labels ``(n,)``, both on the CPU."""
     rows = reduce_features(as_tensor(representations), reduction).to(torch.float64).cpu()
     target = as_labels(labels, len(rows)).cpu()
-    if len(rows) == 0 or not bool(torch.isfinite(rows).all()):
+    if len(rows) == 0 or not bool(all_finite(rows)):
         raise RepresentationError("representations are empty, or hold NaN or infinity: expected finite numbers")
     return rows, target

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resque._arrays import as_labels, as_tensor
+from resque._arrays import all_finite, as_labels, as_tensor
 from resque.errors import RepresentationError
 
 __all__ = ["Moments"]
@@ -72,7 +72,7 @@ class Moments:
         if self._declared.device != rows.device:
             self._declared = self._declared.to(rows.device)
         column = torch.searchsorted(self._declared, target).clamp_(max=len(self.labels) - 1)
-        finite, known = torch.isfinite(rows).all(), (self._declared[column] == target).all()
+        finite, known = all_finite(rows), (self._declared[column] == target).all()
         if rows.device.type == "cpu":
             self._check(bool(finite), bool(known))
         if self._totals is None:

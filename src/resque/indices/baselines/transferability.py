@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import logsumexp
 
 from resque._arrays import as_tensor
 from resque.errors import RepresentationError
@@ -194,7 +193,7 @@ def gbc(moments: Moments) -> float:
     if len(means) < 2:
         raise RepresentationError("separability needs two classes or more")
     distances = [_bhattacharyya(means[i:], variances[i:]) for i in range(len(means) - 1)]
-    return -float(logsumexp(-np.concatenate(distances))) - math.log(2.0)  # each pair counts in both orders
+    return -float(np.logaddexp.reduce(-np.concatenate(distances))) - math.log(2.0)  # each pair counts in both orders
 
 
 def _bhattacharyya(means: np.ndarray, variances: np.ndarray) -> np.ndarray:

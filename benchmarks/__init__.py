@@ -1,0 +1,1 @@
+"""How fast resque is, beside its neighbors: ``python -m benchmarks``."""
