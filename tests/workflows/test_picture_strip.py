@@ -133,3 +133,5 @@ def test_forecast_keeps_the_strip_that_the_report_shows(cli, folder, trained, or
     assert len(tiles_of(base64.b64decode(content))) == rows
     assert alt.startswith("6 inputs of digits@train@shifted+blur:5")
     assert ("each below one of digits@train@original" in alt) == (original == "data")
+    assert cli("report --no-inputs")[0] == 0
+    assert "image/png" not in (folder / "report.html").read_text()

@@ -10,11 +10,15 @@ from resque.cli.loading import open_existing_ledger
 def report(
     out: Annotated[Path, opt.option(opt.OUTPUT, "HTML file to write.")] = Path("report.html"),
     yearly_kwh: Annotated[float | None, opt.option(opt.BUDGET, "Energy budget of a year.", min=0.0)] = None,
+    no_inputs: Annotated[bool, opt.option(opt.OUTPUT, "Leave out the pictures of inputs.", "--no-inputs")] = False,
     ledger: opt.LedgerFile = opt.LEDGER,
     project: opt.Project = None,
     as_json: opt.Json = False,
 ) -> None:
     """Write the ledger as one self-contained HTML file: open decisions, energy and money so far, past forecasts.
+
+    It shows a few inputs before and after the latest shift. Leave them out of a report for others where they are
+    private.
 
     Example: resque report --ledger demo-run/resque.db --out report.html
     """
@@ -30,7 +34,7 @@ def report(
     summary = summarize_settlements(settled)
     pending, every = history.forecasts(pending=True), history.forecasts()
     lines = lives(history.updates(), every, yearly_kwh=yearly_kwh, today_utc=utc_now())
-    opening = Opening(pending=pending, lives=lines, strip=kept_strip(history, every))
+    opening = Opening(pending=pending, lives=lines, strip=None if no_inputs else kept_strip(history, every))
     with console.progress("drawing the report") as show:
         write_report(out, updates, settled, summary, opening, n_updates=n, on_progress=show)
     facts = {"report": str(out), "updates": n, "settled": len(settled), "pending": len(pending)}
