@@ -66,7 +66,7 @@ def as_labels(values: Any, n: int) -> Tensor:
 
 
 def all_finite(values: Tensor) -> Tensor:
-    """Return whether no real number is NaN or infinite, ``()``, without waiting for the device.
+    """Return whether no number is NaN or infinite, ``()``, without waiting for the device.
 
     Least and greatest value show it in an eighth of the time of :func:`torch.isfinite` on all values.
 
@@ -74,5 +74,6 @@ def all_finite(values: Tensor) -> Tensor:
         >>> bool(all_finite(torch.tensor([1.0, torch.nan]))), bool(all_finite(torch.zeros(0)))
         (False, True)
     """
-    ends = torch.aminmax(values) if values.numel() else [torch.zeros((), device=values.device)]
-    return torch.isfinite(torch.stack(tuple(ends))).all()
+    if not values.is_floating_point() or not values.numel():
+        return torch.isfinite(values).all()
+    return torch.isfinite(torch.stack([*torch.aminmax(values)])).all()

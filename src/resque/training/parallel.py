@@ -114,18 +114,21 @@ def share_buffers(model: nn.Module, processes: Processes) -> None:
 
 
 @contextmanager
-def step_of_all() -> Iterator[None]:
+def step_of_all(processes: Processes) -> Iterator[None]:
     """Say in one line that another process has ended, if it does so while all exchange gradients in the block.
 
+    Args:
+        processes: This process among all.
+
     Example:
-        >>> with step_of_all():
+        >>> with step_of_all(Processes()):
         ...     print("a step")
         a step
     """
     try:
         yield
     except (RuntimeError, ModelError) as error:
-        if _LOST.search(f"{error} {error.__cause__}"):
+        if processes.count > 1 and _LOST.search(f"{error} {error.__cause__}"):
             raise lost_process() from error
         raise
 

@@ -180,7 +180,7 @@ class Trainer:
 
     def forward_and_backward(self, inputs: Any, labels: Tensor, weight: float = 1.0) -> None:
         """Compute the gradient of the mean cross-entropy of a batch, times a weight."""
-        with torch.enable_grad(), step_of_all():  # the caller may have switched gradients off
+        with torch.enable_grad(), step_of_all(self._processes):  # the caller may have switched gradients off
             loss = self._loss(inputs, labels)
             torch.autograd.backward(loss if weight == 1.0 else weight * loss)
 
