@@ -50,7 +50,7 @@ NOTE = """One decision per shift, drawn at random, without wrong labels: levels 
 below the original model's accuracy, above that before the update. Cost of the way: processor seconds of the chosen way
 over those of the cheapest way that sufficed, median [quartiles]; where it did not suffice, those of the cheapest are
 added. With asking: with what the comparison took besides the pilot that the update goes on from. All layers always: the
-same for the default recipe, without asking."""
+same for the default recipe, without asking. Pre-trained networks: new tasks, see pretrained_decisions.py."""
 
 
 def decide(study: ShiftStudy, preset: str, shift: Shifted, below: float) -> Row:
@@ -187,7 +187,8 @@ def line(name: str, rows: Sequence[Row]) -> tuple[str, ...]:
 def page(rows: Sequence[Row]) -> str:
     """Return the page."""
     judged = [row for row in rows if row["best"] != "Do nothing"]
-    lines = [line(name, [row for row in judged if row["study"] == name]) for name in STUDIES]
+    known = dict.fromkeys(row["study"] for row in judged)
+    lines = [line(name, [row for row in judged if row["study"] == name]) for name in known]
     hopeless = [row for row in judged if not any(each["reached"] for each in row["truth"].values())]
     said = sum(row["best"] is None for row in hopeless)
     missed = sum(row["best"] is None for row in judged) - said
@@ -208,4 +209,5 @@ if __name__ == "__main__":
         folder.mkdir(parents=True, exist_ok=True)
         show = track(range(len(planned)), "decisions")
         found = [*run_tasks(planned, folder / "decisions.jsonl", on_progress=lambda *_: next(show, None)).values()]
+    found += read_rows(folder / "pretrained.jsonl").values()
     print(write(page([row for row in found if "error" not in row]), Path(folder) / "decisions"))
