@@ -209,7 +209,7 @@ def test_wrong_level_is_refused(job):
         forecast_for(history(), job, level=1.0)
 
 
-RANGE = "the range of the own updates with this model and recipe, so this one is harder"
+HARDER = "extrapolation: by adapted refit, this update is harder than all own ones with this model and recipe"
 CURE = "decides; or do similar ones first"
 
 
@@ -225,12 +225,12 @@ def test_updates_by_another_recipe_do_not_extend_the_range(job):
     far = dataclasses.replace(far, id="far", features=dataclasses.replace(far.features, scores={"adapted refit": 0.3}))
     other = dataclasses.replace(far, recipe={**far.recipe, "optimizer": "sgd"})
     reason = only_reason(forecast_for([*runs(30), other], job, scores={"adapted refit": 0.5}))
-    assert reason.startswith(f"extrapolation: adapted refit is above {RANGE}")
+    assert reason.startswith(HARDER)
 
 
 def test_extrapolation_to_harder_updates_is_reported_with_its_cure(job):
     reason = only_reason(forecast_for(runs(30), job, scores={"adapted refit": 0.5}))
-    assert reason == f"extrapolation: adapted refit is above {RANGE}: `--pilot 100` (about 2 s of training) {CURE}"
+    assert reason == f"{HARDER}: `--pilot 100` (about 2 s of training) {CURE}"
 
 
 @pytest.mark.parametrize("refit", [0.975, 0.99, 1.0])
@@ -319,7 +319,7 @@ def test_history_of_another_model_is_noted_without_guarantee(job):
     assert "no coverage guarantee" in forecast.estimates["steps"].interval.guarantee
 
 
-@pytest.mark.parametrize(("epochs", "far"), [(100, False), (2000, True)])
+@pytest.mark.parametrize(("epochs", "far"), [(100, False), (600, True)])
 def test_success_far_beyond_all_earlier_runs_is_a_reason(job, epochs, far):
     """A forecast of 93 % within 250 epochs, learned from runs of 40, ended below its target."""
     long = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, max_epochs=epochs))

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 from resque.energy.reading import energy_share
 from resque.forecasting import costs
+from resque.forecasting.history import ForecastQuery
 from resque.forecasting.landmarking import FIRST_LANDMARK
-from resque.forecasting.reliability import beyond_earlier_runs
+from resque.forecasting.reliability import beyond_earlier_runs, harder_after_pilot
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import COSTS, Estimate, Forecast, ForecastRevision, Pilot, StepCost, Update
 from resque.training.cost_tracking import final_cost
@@ -29,8 +30,9 @@ def forecast_after_pilot(
     """Return the forecast of an update whose first steps have been trained.
 
     With a revision, reasons not to rely on the forecast no longer apply: they are about the user's own history, and the
-    pilot is a run of the update itself. Only steps far beyond all earlier runs stay a reason. Without a revision, the
-    forecast from features stands, with a note.
+    pilot is a run of the update itself. Two stay where success is forecast: the update is harder than all own ones, and
+    its pilot did not come close; and steps far beyond all earlier runs. Without a revision, the forecast from features
+    stands, with a note.
 
     Args:
         forecast: Forecast from features.
@@ -51,7 +53,7 @@ def forecast_after_pilot(
     else:
         return dataclasses.replace(forecast, pilot=pilot, notes=(*forecast.notes, _no_revision(pilot)))
     step_cost, measured_by = _step_cost(forecast, pilot, measured)
-    bundled = bundled_updates() if forecast.n_bundled else ()
+    query, bundled = ForecastQuery.of_forecast(forecast), bundled_updates() if forecast.n_bundled else ()
     drift = costs.step_time_drift(history, step_cost.steps, bundled)
     known = pilot.steps if measured_by == "pilot" else 0
     spread = drift if known and drift is not None else costs.step_time_spread(history, drift)
@@ -69,7 +71,10 @@ def forecast_after_pilot(
         estimates={cost: _at_least(estimates[cost], measured.get(cost, 0.0)) for cost in COSTS if cost in estimates},
         probability_reached=probability,
         best_accuracy=forecast.best_accuracy if revision is None else revision.best_accuracy,
-        reliability_issues=(*beyond_earlier_runs(steps, probability, (*history, *bundled)),),
+        reliability_issues=(
+            *(harder_after_pilot(history, query, pilot) if probability >= 0.5 and not reached else ()),
+            *beyond_earlier_runs(steps, probability, (*history, *bundled)),
+        ),
     )
 
 

@@ -9,13 +9,13 @@ from resque._format import format_cost
 from resque.errors import TooFewUpdatesError
 from resque.forecasting.history import ForecastQuery, HistoryRow, history_rows
 from resque.forecasting.predictors import HARDNESS
-from resque.ledger.records import Estimate, Features, Update
+from resque.ledger.records import Estimate, Features, Pilot, Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
 __all__ = [
-    "FEWEST_REACHED", "FEWEST_UPDATES", "beyond_earlier_runs", "check_enough", "history_notes", "pilot_option",
-    "small_test_notes", "unreliability_reasons",
+    "FEWEST_REACHED", "FEWEST_UPDATES", "beyond_earlier_runs", "check_enough", "harder_after_pilot", "history_notes",
+    "pilot_option", "small_test_notes", "unreliability_reasons",
 ]  # fmt: skip
 
 FEWEST_UPDATES = 5
@@ -24,7 +24,8 @@ FEWEST_REACHED = 3
 """Fewest own updates that reached the target, for a reliable forecast."""
 _TOLERANCE, _SMALLEST, _LARGEST = 0.25, 0.01, 0.1  # of the range, and its limits
 _FAR = math.log(2.0)
-_LONGER = 2.0  # times the longest earlier run
+_LONGER = 5.0  # times the longest earlier run; up to there, histories cut short told the chance as well as whole ones
+_NEARLY = 0.9  # of the way to the target
 _PILOT_STEPS = 100
 
 
@@ -73,11 +74,31 @@ def unreliability_reasons(
     reasons = [*_too_few(rows)]
     beyond = _beyond_own_range(history, query) if rows else None
     if beyond is not None:
-        reasons.append(
-            f"extrapolation: {beyond} is above the range of the own updates with this model and recipe, so this one "
-            f"is harder: {pilot} decides; or do similar ones first"
-        )
+        reasons.append(f"{_harder(beyond)}: {pilot} decides; or do similar ones first")
     return tuple(reasons)
+
+
+def harder_after_pilot(history: Sequence[Update], query: ForecastQuery, pilot: Pilot) -> Iterator[str]:
+    """Yield a reason not to rely on the success of an update that is harder than all own ones.
+
+    Easy updates tell little of how high a hard one gets. So its pilot must come nearly to the target: nine tenths of
+    the way from the accuracy before the update.
+
+    Args:
+        history: The user's own finished updates.
+        query: Update that was forecast.
+        pilot: Its first steps.
+    """
+    beyond = _beyond_own_range(history, query)
+    start, best = pilot.curve.accuracy[0], max(pilot.curve.accuracy)
+    way = (best - start) / (query.target_accuracy - start)
+    if beyond is not None and way < _NEARLY:
+        came = f"its pilot came {max(way, 0.0):.0%} of the way"
+        yield f"{_harder(beyond)}, and {came}: a longer pilot decides; or do similar ones first"
+
+
+def _harder(measure: str) -> str:
+    return f"extrapolation: by {measure}, this update is harder than all own ones with this model and recipe"
 
 
 def _beyond_own_range(history: Sequence[Update], query: ForecastQuery) -> str | None:
@@ -129,8 +150,8 @@ def _tolerance(values: Sequence[float]) -> float:
 def beyond_earlier_runs(steps: Estimate, probability: float, earlier: Iterable[Update]) -> Iterator[str]:
     """Yield a reason not to rely on a forecast if the update may reach its target far beyond all earlier runs.
 
-    Far is twice the steps of the longest. No run has shown how an accuracy grows so late: the shape of the learning
-    curve alone is extrapolated. A forecast that the target will not be reached is no less reliable.
+    Far is five times the steps of the longest. No run has shown how an accuracy grows so late: the shape of the
+    learning curve alone is extrapolated. A forecast that the target will not be reached is no less reliable.
 
     Args:
         steps: Forecast of the steps.
@@ -140,7 +161,7 @@ def beyond_earlier_runs(steps: Estimate, probability: float, earlier: Iterable[U
     Example:
         >>> from resque.ledger.bundled import bundled_updates
         >>> from resque.types import Interval
-        >>> steps = Estimate(3000.0, Interval(1000.0, 9000.0, 0.8, ""))
+        >>> steps = Estimate(3000.0, Interval(1000.0, 9999.0, 0.8, ""))
         >>> [*beyond_earlier_runs(steps, 0.9, bundled_updates())][0].partition(": ")[0]
         'extrapolation'
     """
@@ -149,7 +170,7 @@ def beyond_earlier_runs(steps: Estimate, probability: float, earlier: Iterable[U
     if probability >= 0.5 and longest and high is not None and high > _LONGER * longest:
         yield (
             f"extrapolation: the update may take {high:,.0f} steps, and the longest earlier run had {longest:,}: allow "
-            f"{_LONGER * longest:,.0f} steps at most, or do a longer update first"
+            f"{_LONGER * longest:,.0f} steps at most by `--max-epochs`, or do a longer update first"
         )
 
 
