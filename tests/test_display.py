@@ -91,7 +91,7 @@ def test_a_task_index_without_starts_needs_no_table():
 def test_a_decision_prints_bounds_budgets_and_reasons():
     text = str(Decision(3, ("too much energy",), (("energy_kwh", 0.5, 0.2, "kWh"), ("price", 3.0, 5.0, "EUR"))))
     assert text.splitlines()[0] == "Budget decision: beyond budget"
-    assert re.search(r"energy +0\.5 kWh +0\.2 kWh", text)
+    assert re.search(r"energy +500 Wh +200 Wh", text)
     assert text.endswith("too much energy")
 
 

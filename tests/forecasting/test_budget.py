@@ -119,9 +119,9 @@ def test_budget_without_limits_is_not_given():
 
 def test_summary_lists_costs_and_budgets():
     text = decision_markdown(forecast(), decide(forecast(), Budget(max_kwh=0.2)))
-    assert text.startswith("### Update forecast: beyond budget")
-    assert "| energy | 250 Wh | 0–9,000,000,000,000 Wh | 500 Wh | 0.2 kWh |" in text
-    assert "- the upper bound on energy at 80% confidence is 0.5 kWh; the budget is 0.2" in text
+    assert text.startswith("### Update forecast: perhaps beyond budget")
+    assert "| energy | 250 Wh | 0–9,000,000,000,000 Wh | 500 Wh | 200 Wh |" in text
+    assert "- the upper bound on energy at 80% confidence is 500 Wh; the budget is 200 Wh" in text
     tariff = Tariff(per_kwh=0.2, per_hour=10.0)
     decision = decide(forecast(), Budget(max_price=21.0, tariff=tariff))
     priced = decision_markdown(forecast(), decision, forecast_price(forecast(), tariff), "EUR")

@@ -91,7 +91,8 @@ def forecast(
     """Forecast every cost of an update with its interval, before anything is trained; with a budget, decide.
 
     Exit codes with a budget (--max-…): 0 within it, 3 beyond it, 4 not reliable enough to decide. Without one: 4 where
-    too few of your own updates are known and no pilot stands in for them. --max-epochs also limits the run.
+    fewer than five of your own updates are known, and no pilot makes the forecast reliable. --max-epochs also limits
+    the run.
 
     Example: resque forecast --model net.py:build --original net.profile --shifted npz:new.npz
     --test npz:new-test.npz --target-accuracy 0.9

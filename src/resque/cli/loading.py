@@ -62,7 +62,7 @@ def open_existing_ledger(path: Path) -> "Ledger":
 
     if not os.path.exists(path):  # pathlib raises on names that are too long
         raise LedgerError(
-            f"no ledger at {path}: create one with `resque retrain` or `resque demo`, or name it with --ledger"
+            f"no ledger at {path}: create one with `resque forecast` or `resque demo`, or name it with --ledger"
         )
     return Ledger(path)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from resque._display import Display, Displayable
-from resque._format import COST_NAMES, format_probability
+from resque._format import COST_NAMES, format_cost, format_probability
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.errors import SettingError
@@ -114,20 +114,29 @@ class Decision(Displayable):
         code: Exit code: 0 within budget, 3 beyond it, 4 not reliable enough to decide.
         reasons: Reasons for a code other than 0, one sentence each.
         held: Compared costs as ``(cost, upper prediction bound, budget, unit)``.
+        is_open: Whether each budget lies within its interval or above, so that the update may be affordable.
     """
 
     code: int
     reasons: tuple[str, ...]
     held: tuple[tuple[str, float, float, str], ...]
+    is_open: bool = False
 
     @property
     def verdict(self) -> str:
         """Exit code in words."""
         exceeded = any(bound > limit for _, bound, limit, _ in self.held)
-        return "target too unlikely" if self.code == BEYOND and not exceeded else VERDICTS[self.code]
+        if self.code == BEYOND and not exceeded:
+            return "target too unlikely"
+        return f"perhaps {VERDICTS[BEYOND]}" if self.code == BEYOND and self.is_open else VERDICTS[self.code]
+
+    @property
+    def amounts(self) -> dict[str, tuple[str, str]]:
+        """Cost → upper bound and budget, in units that suit people."""
+        return {cost: (_amount(cost, high, unit), _amount(cost, limit, unit)) for cost, high, limit, unit in self.held}
 
     def _display(self) -> Display:
-        rows = [(_name(cost), f"{bound:.3g} {unit}", f"{limit:g} {unit}") for cost, bound, limit, unit in self.held]
+        rows = [(_name(cost), *both) for cost, both in self.amounts.items()]
         return Display(f"Budget decision: {self.verdict}", ("cost", "upper bound", "budget"), rows, self.reasons)
 
 
@@ -150,8 +159,8 @@ def decide(forecast: Forecast, budget: Budget, updates: int = 1) -> Decision:
     if unreliable := (*forecast.reliability_issues, *missing):
         return Decision(UNSURE, unreliable, tuple(compared))
     reasons = [
-        f"the upper bound on {_name(cost)} at {forecast.level:.0%} confidence is {bound:.3g} {unit}; the budget is "
-        f"{limit:g}"
+        f"the upper bound on {_name(cost)} at {forecast.level:.0%} confidence is {_amount(cost, bound, unit)}; the "
+        f"budget is {_amount(cost, limit, unit)}"
         for cost, bound, limit, unit in compared
         if bound > limit * (1.0 + 1e-9)
     ]
@@ -164,7 +173,7 @@ def decide(forecast: Forecast, budget: Budget, updates: int = 1) -> Decision:
     if reasons and is_open and forecast.pilot is None:
         option = pilot_option(forecast.max_steps, forecast.step_cost.wall_s, forecast.missing_labels.total)
         reasons.append(f"the budget lies within the interval: {option} narrows it, and the update goes on from there")
-    return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(compared))
+    return Decision(BEYOND if reasons else WITHIN, tuple(reasons), tuple(compared), bool(reasons) and is_open)
 
 
 def check_measurable(budget: Budget, grid: Grid | None, measures_energy: bool = True) -> None:
@@ -272,3 +281,9 @@ def _advice(forecast: Forecast, cost: str, budget: Budget) -> str:
 
 def _name(cost: str) -> str:
     return COST_NAMES.get(cost, cost)
+
+
+def _amount(cost: str, value: float, unit: str) -> str:
+    """Return an amount in a unit that suits people; it is given in the unit of its limit."""
+    divisors = {name: divisor for name, divisor, _ in _LIMITS.values() if name != "epochs"}
+    return format_cost(cost, value * divisors[cost]) if cost in divisors else f"{value:.3g} {unit}".rstrip()

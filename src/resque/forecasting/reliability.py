@@ -233,8 +233,8 @@ def history_notes(
             [update.recipe.get(name) for name in names] != settings for update in history
         ),
         "trained other parameters": sum(update.recipe.get("trains", "all") != job.recipe.trains for update in history),
-        "are not used: they started at the target or from scratch, lack a predictor, define the index differently, or "
-        "are not of the same type (shift or new task)": len(history) - len(own_rows),
+        "are not used: they began at the target or from scratch, lack a predictor, or are of another type": len(history)
+        - len(own_rows),
     }
     notes = [f"{n} of {len(history)} updates in the ledger {what}" for what, n in counts.items() if n]
     if censored:

@@ -42,7 +42,7 @@ def decision_markdown(
         currency: Currency of the price.
         price_of_labels: Price of the missing labels; None if they have none.
     """
-    budgets = {cost: f"{limit:g} {unit}" for cost, _, limit, unit in decision.held}
+    budgets = {cost: budget for cost, (_, budget) in decision.amounts.items()}
     rows = [
         (COST_NAMES[c], *format_estimate(c, e.value, e.interval, e.upper), budgets.get(c, ""))
         for c, e in forecast.estimates.items()

@@ -43,7 +43,10 @@ _FROM_STEPS = "modeled, the power of its training steps"
 def format_error(forecast: Forecast, update: Update, cost: str) -> str:
     """Return the signed error of a forecast in percent of the measured cost; a dash if there is none."""
     error = relative_error(forecast, update, cost)
-    return NOT_MEASURED if error is None else f"{error:+.0%}"
+    if error is None:
+        return NOT_MEASURED
+    percent = round(100.0 * error)
+    return f"{percent:+,}%" if percent else "0%"
 
 
 def covered_mark(forecast: Forecast, update: Update, cost: str) -> str:
