@@ -24,7 +24,7 @@ FEWEST_REACHED = 3
 """Fewest own updates that reached the target, for a reliable forecast."""
 _TOLERANCE, _SMALLEST, _LARGEST = 0.25, 0.01, 0.1  # of the range, and its limits
 _FAR = math.log(2.0)
-_LONGER = 5.0  # times the longest earlier run; up to there, histories cut short told the chance as well as whole ones
+_LONGER = 5.0  # times the longest earlier run; up to there, see studies/horizon.py
 _NEARLY = 0.9  # of the way to the target
 _PILOT_STEPS = 100
 
