@@ -2,6 +2,7 @@
 
 import pickle
 import random
+import re
 from collections.abc import Iterable, Iterator
 
 from resque.workflows.engine import ExperimentTask, Row
@@ -10,11 +11,13 @@ from resque.workflows.engine import ExperimentTask, Row
 class Disorderly:
     """Begins as many tasks as there is room for, and lets a random one of them end; some are lost for good.
 
+    It may be interrupted after a number of tasks.
+
     Tasks and rows are pickled on their way, as between processes.
     """
 
-    def __init__(self, room: int, seed: int = 0, loses: str = "nothing") -> None:
-        self.room, self.random, self.loses = room, random.Random(seed), loses
+    def __init__(self, room: int, seed: int = 0, loses: str = "nothing", ends_after: int = 99) -> None:
+        self.room, self.random, self.loses, self.left = room, random.Random(seed), loses, ends_after
         self.begun: list[str] = []
         self.most = 0
 
@@ -26,10 +29,13 @@ class Disorderly:
                 self.begun.append(task.key)
             if not running:
                 return
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
             self.most = max(self.most, len(running))
             key, sent = running.pop(self.random.randrange(len(running)))
-            if self.loses in key:
+            if re.fullmatch(self.loses, key):
                 yield key, {"error": "lost 4 times: WorkerCrashedError"}
                 continue
-            work, arguments = pickle.loads(sent)  # noqa: S301
-            yield key, pickle.loads(pickle.dumps(work(**arguments)))  # noqa: S301
+            work, arguments = pickle.loads(sent)
+            yield key, pickle.loads(pickle.dumps(work(**arguments)))
