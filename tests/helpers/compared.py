@@ -1,6 +1,8 @@
 """A comparison of tiny networks whose choices do not depend on times, for several test files."""
 
+import dataclasses
 import json
+import re
 
 import resque
 from resque.energy.meters import ClockMeter
@@ -53,14 +55,21 @@ def compare(folder, target: float, ledger: str, meter=None, **more) -> Compariso
 
 
 def told(made: Comparison) -> dict:
-    """What a comparison says, without its times, energies and ids."""
-    ids = {each.id: (each.model, each.name) for each in made.options}
+    """What a comparison says, without its times, energies, ids and folders."""
+    ids = {each.id: (without_folder(each.model), each.name) for each in made.options}
     rows = {
         ids[each.id]: (
-            each.chance, each.accuracy, each.how_known, each.estimates["steps"], each.note, each.original_accuracy,
-            json.dumps(dict(each.recipe)), each.trainable_share,
+            each.chance, each.accuracy, each.how_known, each.estimates["steps"], without_folder(each.note),
+            each.original_accuracy, json.dumps(dict(each.recipe), sort_keys=True), each.trainable_share,
         )
         for each in made.options
     }  # fmt: skip
-    rows, best = dict(sorted(rows.items())), ids.get(made.best or "")
-    return {"rows": rows, "best": best, "first": made.first_round, "notes": made.notes}
+    first = [
+        dataclasses.replace(each, model=without_folder(each.model), note=without_folder(each.note))
+        for each in made.first_round
+    ]
+    return {"rows": rows, "best": ids.get(made.best or ""), "first": first, "notes": made.notes}
+
+
+def without_folder(text: str) -> str:
+    return re.sub(r"/[^ ]*/net", "net", text)

@@ -1,6 +1,5 @@
 """``resque compare`` on an engine: what runs there, and that the result is that of one process."""
 
-import re
 from contextlib import nullcontext
 
 import pytest
@@ -11,6 +10,9 @@ from resque.energy.meters import ClockMeter
 from resque.errors import SettingError
 from resque.forecasting.comparison import BY_HISTORY
 from resque.ledger.store import Ledger
+from resque.training.job import RetrainingJob
+from resque.training.trainer import Trainer
+from resque.workflows.measured_tasks import pilot_elsewhere
 from several_at_once import Disorderly
 
 REACHED = 0.75
@@ -40,19 +42,15 @@ def here(tmp_path_factory):
         return compare(tmp_path_factory.mktemp("here"), REACHED, "here.db")
 
 
-def without_folder(made) -> str:
-    return re.sub(r"/[^ '\"]*/net\.py", "net.py", repr(told(made)))
-
-
 def scored(engine) -> list[str]:
     return sorted(each.rpartition(":")[2] for each in engine.begun if ":" in each)
 
 
-@pytest.mark.parametrize(("room", "seed"), [(1, 0), (2, 1), (9, 2)])
+@pytest.mark.parametrize(("room", "seed"), [(1, 0), (9, 2)])
 def test_result_does_not_depend_on_how_many_tasks_run_and_which_ends_first(on, here, tmp_path, room, seed):
     engine = Disorderly(room, seed)
     made = on(engine)
-    assert without_folder(made) == without_folder(here)
+    assert told(made) == told(here)
     assert [row.note != "" for row in made.first_round] == [False, False, True]
     assert scored(engine) == ["build", "wide"]
     assert engine.begun.count("probe") == 6
@@ -72,17 +70,16 @@ def test_result_does_not_depend_on_how_many_tasks_run_and_which_ends_first(on, h
     assert done.pilot_steps == next(each for each in stored if each.id == best.id).pilot.steps
 
 
-@pytest.mark.parametrize("done", [1, 11])
-def test_interrupted_comparison_goes_on_from_what_the_driver_has_kept(on, here, tmp_path, done):
+def test_interrupted_comparison_goes_on_from_what_the_driver_has_kept(on, here, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        on(Disorderly(2, ends_after=done))
+        on(Disorderly(2, ends_after=11))
     assert not Ledger(tmp_path / "there.db").forecasts()
     kept = {file.stem for file in (tmp_path / "there.db.comparisons").iterdir()}
-    assert len(kept) in ([1] if done == 1 else [2 + done - 8, 2 + done - 9])  # scores, then pilots in their turns
+    assert 4 <= len(kept) <= 5  # two models, and of three pilots those whose turn had come
     engine = Disorderly(2)
-    assert without_folder(on(engine)) == without_folder(here)
+    assert told(on(engine)) == told(here)
     assert not kept & set(engine.begun)
-    assert len(scored(engine)) == (1 if done == 1 else 0)
+    assert scored(engine) == []
 
 
 def test_model_whose_worker_is_lost_is_a_row_with_its_reason(on):
@@ -98,6 +95,30 @@ def test_lost_probe_or_pilot_is_one_line_and_what_is_known_is_kept(on, tmp_path,
         on(Disorderly(2, loses=f"{what}.*"))
     assert "\n" not in str(stop.value)
     assert len([*(tmp_path / "there.db.comparisons").iterdir()]) == 2
+
+
+def test_first_steps_of_a_process_are_not_measured(monkeypatch):
+    """A worker imports what the first step needs before its pilot, too."""
+    steps, at_windows = [], []
+    step, window = Trainer.step, ClockMeter.window
+
+    def counted(trainer):
+        steps.append(trainer)
+        return step(trainer)
+
+    def opened(meter):
+        at_windows.append(len(steps))
+        return window(meter)
+
+    job = RetrainingJob(resque.load_data("digits@train@100"), resque.load_data("digits@test@50"), 1.0)
+    monkeypatch.setattr(Trainer, "step", counted)
+    monkeypatch.setattr(ClockMeter, "window", opened)
+    given = {"recipe": job.recipe, "fingerprint": "", "step_cost": None}
+    before = (model := resque.load_model("resque.networks:small_cnn")).state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    row = pilot_elsewhere(model, job, given, 3, None, "cpu", ClockMeter())
+    assert (row["pilot"].steps, at_windows, len(steps)) == (3, [2], 5)
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
 
 
 def test_time_for_pilots_holds(on, monkeypatch):

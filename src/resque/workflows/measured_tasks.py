@@ -1,5 +1,6 @@
 """Measured work as tasks for other processes, each with a meter of its own machine."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,9 +12,10 @@ from resque.energy.meters import CodecarbonMeter, EnergyMeter, open_meter
 from resque.energy.reading import EnergyReading
 from resque.ledger.serialization import from_dict
 from resque.models.inference import device_of
+from resque.models.randomness import isolated_random_state
 from resque.training.job import RetrainingJob
 from resque.training.pilot import run_pilot
-from resque.training.probe import probe
+from resque.training.probe import probe, warm_up
 from resque.training.recipe import Recipe
 from resque.training.run import RunSettings
 from resque.workflows.engine import ExperimentTask, Row
@@ -72,8 +74,10 @@ def pilot_elsewhere(
     """
     network, own = network.to(device), dict(changes)
     parent, step_cost = str(own.pop("fingerprint")), own.pop("step_cost")
-    settings = RunSettings(meter or open_meter(device_of(network)), step_cost)
-    pilot, state = run_pilot(network, dataclasses.replace(job, **own), steps, parent, settings, begun)
+    job, settings = dataclasses.replace(job, **own), RunSettings(meter or open_meter(device_of(network)), step_cost)
+    with isolated_random_state(device_of(network)):  # its probe may have been in another process
+        warm_up(copy.deepcopy(network), job)
+    pilot, state = run_pilot(network, job, steps, parent, settings, begun)
     before = 0 if begun is None else len(begun["readings"])
     spent = [from_dict(EnergyReading, reading) for reading in state["readings"][before:]]
     return {"pilot": pilot, "state": _on_cpu(state), "spent": spent}
