@@ -1,5 +1,6 @@
 """``resque compare`` on an engine: what runs there, and that the result is that of one process."""
 
+import dataclasses
 from contextlib import nullcontext
 
 import pytest
@@ -11,8 +12,14 @@ from resque.errors import SettingError
 from resque.forecasting.comparison import BY_HISTORY
 from resque.ledger.store import Ledger
 from resque.training.job import RetrainingJob
+from resque.training.recipe import Recipe
 from resque.training.trainer import Trainer
+from resque.workflows.candidates import Candidate
+from resque.workflows.comparison_cache import ComparisonCache
+from resque.workflows.engine import LocalEngine
+from resque.workflows.first_round import first_round
 from resque.workflows.measured_tasks import pilot_elsewhere
+from resque.workflows.sources import Question
 from several_at_once import Disorderly
 
 REACHED = 0.75
@@ -95,6 +102,27 @@ def test_lost_probe_or_pilot_is_one_line_and_what_is_known_is_kept(on, tmp_path,
         on(Disorderly(2, loses=f"{what}.*"))
     assert "\n" not in str(stop.value)
     assert len([*(tmp_path / "there.db.comparisons").iterdir()]) == 2
+
+
+@pytest.mark.parametrize("change", ["shift", "new task", "extension"])
+@pytest.mark.parametrize("names", ["abcdefghij", "jihgfedcba", ""])
+def test_scores_of_named_classes_are_those_of_this_process(tmp_path, change, names):
+    """Names are numbered as each model does, by a driver that has its files."""
+    new, original = (
+        dataclasses.replace(resque.load_data(f"digits@train@{n}{shift}"), class_names=tuple("abcdefghij"))
+        for n, shift in ((150, "+contrast:5"), (120, ""))
+    )
+    models = [resque.load_model("resque.networks:small_cnn", seed=seed) for seed in (0, 1)]
+    for model in models:
+        del model.resque_spec
+        model.id2label = dict(enumerate(names))
+    asked = Question(new, new, 0.9, Recipe(), None if change == "new task" else original, None, change)
+    rows = [
+        first_round([Candidate(model) for model in models], asked, ComparisonCache(tmp_path / name), engine)
+        for name, engine in (("a", LocalEngine()), ("b", Disorderly(2)), ("b", Disorderly(2)))
+    ]
+    assert rows[0] == rows[1] == rows[2]
+    assert all((each.index is not None, each.note) == (True, "") for each in rows[0])
 
 
 def test_first_steps_of_a_process_are_not_measured(monkeypatch):
