@@ -21,7 +21,7 @@ from resque.ledger.store import Ledger
 from resque.models.loading import load_model
 from resque.models.networks import small_cnn
 from resque.models.weights import save_weights
-from resque.workflows import sources
+from resque.workflows import scoring, sources
 from resque.workflows.candidates import as_candidates, parse_candidate, read_candidates, with_license_prices
 from resque.workflows.compare import decide_comparison
 
@@ -154,7 +154,7 @@ def test_several_models_and_one_that_fails(compare, task, named):
 
 def test_an_untrained_model_is_not_preferred_for_its_index(compare, few_ways, task, named, folder, monkeypatch):
     """Random features that get the best index of all: to train them is to train from scratch, as it is for others."""
-    monkeypatch.setattr(sources, "resque_task", lambda rows, labels: dataclasses.replace(INDEX, value=0.0))
+    monkeypatch.setattr(scoring, "resque_task", lambda rows, labels: dataclasses.replace(INDEX, value=0.0))
     (folder / "net.py").write_text(NET)
     made = compare([named[0], "net.py:build"], *task, 0.6, new_task=True, max_minutes=0.0)
     untrained = [each for each in made.options if each.model == "net.py:build"]
@@ -189,7 +189,7 @@ def test_the_first_round_is_not_repeated(compare, few_ways, task, named, monkeyp
     def fail(*arguments):
         raise AssertionError("scored again")
 
-    monkeypatch.setattr(sources, "collect_outputs", fail)
+    monkeypatch.setattr(scoring, "collect_outputs", fail)
     again = compare(named, *task, 0.6, new_task=True, max_minutes=0.0)
     assert again.first_round == first.first_round
     with pytest.raises(AssertionError, match="again"):  # other data

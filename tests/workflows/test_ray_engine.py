@@ -11,6 +11,8 @@ import pytest
 import cluster_tasks
 from calibrated import run
 from cluster_tasks import DEADLINE_S, LethalMeter, die, endless, fail, meet, work_alone
+from compared import compare, fix_choices
+from compared import told as told_comparison
 from resque.energy.meters import ClockMeter
 from resque.errors import ModelError, SettingError
 from resque.ledger.store import Ledger
@@ -188,6 +190,25 @@ def test_calibration_that_loses_a_worker_too_often_keeps_the_other_runs(ray, mod
         run(model, plan, ledger, LethalMeter(str(tmp_path)), round_size=2, engine=RayEngine(retries=0))
     (kept,) = ledger.updates()
     assert told([kept]).items() <= told(alone.updates).items()
+
+
+def test_object_is_sent_once_for_all_runs_and_given_up_with_its_last_user(engine):
+    value = ExperimentTask("shared", dict)  # anything that can be referred to weakly
+    assert engine._send(value) == engine._send(value) != engine._send(ExperimentTask("other", dict))
+    assert len(engine._sent) == 1
+    engine._send({"plain": 1})
+    del value
+    assert not engine._sent
+
+
+def test_comparison_on_ray_is_that_of_this_machine_though_a_worker_is_killed(engine, tmp_path, monkeypatch):
+    fix_choices(monkeypatch)
+    there = compare(tmp_path, 0.75, "there.db", LethalMeter(str(tmp_path)), engine="ray")
+    assert (tmp_path / "killed").exists()  # by a probe or pilot: this process measures nothing
+    here = compare(tmp_path, 0.75, "here.db")
+    assert told_comparison(there) == told_comparison(here)
+    assert there.best is not None
+    assert len(Ledger(tmp_path / "there.db").forecasts()) == len(Ledger(tmp_path / "here.db").forecasts()) == 6
 
 
 @pytest.mark.parametrize(

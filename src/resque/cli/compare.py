@@ -64,6 +64,8 @@ def compare(
         list[str] | None, opt.option(opt.BUDGET, "Price of a model's license: MODEL=PRICE; may be repeated.")
     ] = None,
     currency: opt.Currency = "EUR",
+    engine: opt.Engine = "local",
+    address: opt.Address = None,
     country: opt.Country = None,
     intensity: opt.Intensity = None,
     pue: opt.Pue = 1.0,
@@ -111,7 +113,7 @@ def compare(
         ledger=ledger, recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, max_minutes=max_minutes,
         layer=layer, reduction=reduction, precision=precision, shift_type=shift_type, seed=seed, level=confidence,
         bundled_history=not no_bundled, country=country, intensity=intensity, pue=pue, tariff=tariff,
-        options=model_options(None, classes, device, limit, data_root, download),
+        options=model_options(None, classes, device, limit, data_root, download), engine=engine, address=address,
     )  # fmt: skip
     decision = workflow.decide_comparison(result, ledger, budget) if budget.is_given else None
     if as_json:

@@ -1,6 +1,7 @@
 """Measure the cost of one training step on this machine, on a copy of the model."""
 
 import copy
+import dataclasses
 import functools
 import math
 
@@ -17,11 +18,12 @@ from resque.ledger.records import StepCost
 from resque.models.inference import device_of
 from resque.models.randomness import isolated_random_state
 from resque.training.finetuning import STATISTICS
+from resque.training.job import RetrainingJob
 from resque.training.recipe import Recipe
 from resque.training.reestimation import Reestimation, open_trainer
 from resque.training.trainer import Trainer
 
-__all__ = ["WARM_UP_STEPS", "forecast_overhead", "probe"]
+__all__ = ["forecast_overhead", "probe", "warm_up"]
 
 WARM_UP_STEPS = 2
 """Steps before a measurement: the first ones in a process also pay for imports, allocation and thread start."""
@@ -76,6 +78,22 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
     energy_kwh = energy_share(window.reading, wall_s)
     per_step = None if energy_kwh is None else energy_kwh / steps
     return processes.first(lambda: StepCost(wall_s / steps, per_step, steps, window.reading, start_s, load))
+
+
+def warm_up(model: nn.Module, job: RetrainingJob) -> tuple[Trainer | Reestimation, LabeledDataset]:
+    """Take a few steps on a few samples, which change the model; return its trainer and these samples.
+
+    The first steps in a process also pay for imports and allocation, which are not a cost of an update.
+
+    Args:
+        model: Copy of the model of the job.
+        job: Job of the update.
+    """
+    recipe = dataclasses.replace(job.recipe, compile=False)  # an update that compiles pays for it
+    few = job.train.take(torch.arange(min(len(job.train), WARM_UP_STEPS * recipe.batch_size)))
+    trainer = open_trainer(model, few, recipe, job.seed)
+    _take_steps(trainer, WARM_UP_STEPS)
+    return trainer, few
 
 
 def forecast_overhead(passes_s: float, step_cost: StepCost, forecasts: int = 1) -> EnergyReading:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,7 +25,7 @@ from resque.training.cost_tracking import final_cost
 from resque.training.environment import describe_host
 from resque.training.evaluation import check_data_fits_model, evaluate_dataset
 from resque.training.job import RetrainingJob
-from resque.training.probe import WARM_UP_STEPS, probe
+from resque.training.probe import probe, warm_up
 from resque.training.recipe import recipe_to_dict
 from resque.training.reestimation import open_trainer
 from resque.training.run import ReviseForecast, Run, RunProgress, RunSettings, StopRun, run_to_end
@@ -187,7 +186,7 @@ class _Operations:
 def _train(model: nn.Module, job: RetrainingJob, parent: str, settings: RunSettings) -> tuple[Run, float, _Operations]:
     """Train to the end; return the run, the trainable share, and the floating point operations per sample."""
     with isolated_random_state(device_of(model)):
-        operations = _warm_up(copy.deepcopy(model), job)
+        operations = _operations(copy.deepcopy(model), job)
     with isolated_random_state(device_of(model), job.seed):
         trainer = open_trainer(model, job.trained_on, job.recipe, job.seed, len(job.train))
         try:
@@ -199,20 +198,13 @@ def _train(model: nn.Module, job: RetrainingJob, parent: str, settings: RunSetti
     return run, trainer.trainable_share, operations
 
 
-def _warm_up(model: nn.Module, job: RetrainingJob) -> _Operations:
-    """Take a few steps, on a copy of the model and a few samples, and return the floating point operations.
-
-    The first steps in a process also pay for imports and allocation, which are not a cost of the update.
-    """
-    recipe = dataclasses.replace(job.recipe, compile=False)  # an update that compiles pays for it
-    few = job.train.take(torch.arange(min(len(job.train), WARM_UP_STEPS * recipe.batch_size)))
-    trainer, passed = open_trainer(model, few, recipe, job.seed), 0.0
+def _operations(model: nn.Module, job: RetrainingJob) -> _Operations:
+    """Take the first steps on a copy of the model, and return the floating point operations."""
+    trainer, few, passed = *warm_up(model, job), 0.0
     if trainer.passes_once:
         with eval_mode(model), FlopCounterMode(display=False) as counter:
-            forward(model, next(few.batches(recipe.batch_size, device_of(model)))[0])
-        passed = counter.get_total_flops() / min(recipe.batch_size, len(few))
-    for _ in range(WARM_UP_STEPS):
-        trainer.step()
+            forward(model, next(few.batches(job.recipe.batch_size, device_of(model)))[0])
+        passed = counter.get_total_flops() / min(job.recipe.batch_size, len(few))
     with FlopCounterMode(display=False) as counter:
         n = trainer.rehearse()
     return _Operations(counter.get_total_flops() / n, passed)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from resque.energy.grid import Grid
-from resque.energy.meters import CodecarbonMeter, EnergyMeter, open_meter
+from resque.energy.meters import EnergyMeter, open_meter
 from resque.energy.reading import EnergyReading
 from resque.forecasting.landmarking import ForecastReviser
 from resque.indices.shift_features import shift_features
@@ -25,6 +25,7 @@ from resque.workflows.calibration_choice import HOPELESS
 from resque.workflows.calibration_limits import BY_LIMIT, CalibrationLimits, CalibrationPace
 from resque.workflows.calibration_plan import CalibrationPlan, PlannedShift
 from resque.workflows.engine import ExperimentTask, Row
+from resque.workflows.measured_tasks import measured_task
 
 __all__ = ["CalibrationRound", "task_for_shift", "train_for_shift"]
 
@@ -107,9 +108,8 @@ def task_for_shift(
         meter: Meter of the driver; one that reads hardware stands for that of the worker.
         device: Type of the device of the run.
     """
-    own = None if isinstance(meter, CodecarbonMeter) else meter
-    arguments = {"model": model, "planned": planned, "common": common, "meter": own, "device": device}
-    return ExperimentTask(planned.shift, _train_elsewhere, arguments, is_metered=bool(meter.methods))
+    arguments = {"model": model, "planned": planned, "common": common, "device": device}
+    return measured_task(planned.shift, _train_elsewhere, meter, **arguments)
 
 
 def _train_elsewhere(

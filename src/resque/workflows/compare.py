@@ -18,22 +18,25 @@ from torch import nn
 from resque.energy.grid import named_grid
 from resque.energy.meters import EnergyMeter
 from resque.energy.price import Tariff
-from resque.errors import ResqueError, SettingError
+from resque.errors import SettingError
 from resque.forecasting.budget import BEYOND, UNSURE, WITHIN, Budget, Decision, decide
 from resque.forecasting.comparison import BY_PILOT, Comparison
-from resque.forecasting.first_round import ScoredModel, models_to_try
+from resque.forecasting.first_round import models_to_try
 from resque.forecasting.intervals import check_level
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.store import Ledger
+from resque.models.inference import device_of
 from resque.training.new_task import EXTENSION, NEW_TASK
 from resque.training.recipe import Recipe
 from resque.workflows.asking import Asking
 from resque.workflows.candidates import Candidate, as_candidates
 from resque.workflows.comparing import Comparing
 from resque.workflows.comparison_cache import ComparisonCache
+from resque.workflows.first_round import first_round, with_names
 from resque.workflows.forecast import LEDGER, task_change
 from resque.workflows.inputs import ModelOptions, is_profile
 from resque.workflows.keeping import check_fields
+from resque.workflows.ray_engine import open_engine
 from resque.workflows.requested_job import load_recipe
 from resque.workflows.sampling import check_precision
 from resque.workflows.sources import OneNetwork, Question, Source
@@ -69,6 +72,8 @@ def compare(
     tariff: Tariff | None = None,
     meter: EnergyMeter | None = None,
     options: ModelOptions | None = None,
+    engine: str = "local",
+    address: str | None = None,
 ) -> Comparison:
     """Compare the ways to bring a model to a target accuracy on new data, and choose the cheapest that suffices.
 
@@ -108,6 +113,9 @@ def compare(
         tariff: Prices of energy, machine time and labels.
         meter: Energy meter; None opens the best one available.
         options: Loading of a specified model and of the data.
+        engine: ``"local"`` does one thing after the other in this process; ``"ray"`` passes candidates, probes and
+            pilots on a cluster. The result depends on it by the times alone, and by how many pilots fit into theirs.
+        address: Address of the Ray cluster; None starts Ray on this machine, and shuts it down.
 
     Returns:
         The ways beside each other, each with its costs, its chance, and how it is known.
@@ -141,12 +149,14 @@ def compare(
     )  # fmt: skip
     _check(asked, len(candidates))
     check_precision(precision, original, asked.is_new_task)
-    scored = [] if len(candidates) == 1 else _first_round(candidates, asked, ComparisonCache.of(history))
-    names = models_to_try(scored) if scored else [candidates[0].name]
-    sources = [Source(each, asked, name) for name in names for each, own in _named(candidates) if own == name]
     bundled = bundled_updates() if bundled_history else ()
-    asking = Asking(history, bundled, grid, level, tariff or Tariff(), OneNetwork(), is_one=not scored)
-    return Comparing(sources, asking, 60.0 * max_minutes, scored).run()
+    with open_engine(engine, address, gpus=int(_needs_gpu(candidates, options))) as opened:
+        asked = dataclasses.replace(asked, engine=opened)
+        scored = first_round(candidates, asked, ComparisonCache.of(history), opened) if len(candidates) > 1 else []
+        names = models_to_try(scored) if scored else [candidates[0].name]
+        sources = [Source(each, asked, name) for name in names for each, own in with_names(candidates) if own == name]
+        asking = Asking(history, bundled, grid, level, tariff or Tariff(), OneNetwork(), is_one=not scored)
+        return Comparing(sources, asking, 60.0 * max_minutes, scored, opened).run()
 
 
 def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budget: Budget) -> Decision:
@@ -182,23 +192,8 @@ def _check(asked: Question, models: int) -> None:
         raise SettingError("a profile is of one model: name the original data of several models, or leave them out")
 
 
-def _first_round(candidates: Sequence[Candidate], asked: Question, cache: ComparisonCache) -> list[ScoredModel]:
-    """Return what forward passes tell of each model, or why it failed; raise the last error if all fail."""
-    scored: list[ScoredModel] = []
-    for candidate, name in _named(candidates):
-        try:
-            scored.append(Source(candidate, asked, name).scored(cache))
-        except ResqueError as error:
-            scored.append(ScoredModel(name, license_price=candidate.license_price, note=str(error)))
-            if len(scored) == len(candidates) and not any(each.scores for each in scored):
-                raise
-    return scored
-
-
-def _named(candidates: Sequence[Candidate]) -> list[tuple[Candidate, str]]:
-    """Return each candidate with its name; equal names of objects are numbered."""
-    names = [each.name for each in candidates]
-    return [
-        (each, name if names.count(name) == 1 else f"{name} {names[: place + 1].count(name)}")
-        for place, (each, name) in enumerate(zip(candidates, names, strict=True))
-    ]
+def _needs_gpu(candidates: Sequence[Candidate], options: ModelOptions) -> bool:
+    """Return whether a model runs on a GPU, so that a task needs one."""
+    models = (each.model for each in candidates)
+    own = [device_of(model).type for model in models if isinstance(model, nn.Module) and options.device is None]
+    return any(device.startswith("cuda") for device in (*own, options.device or "cpu"))

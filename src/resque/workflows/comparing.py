@@ -3,17 +3,22 @@
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from resque.energy.reading import join_readings
+from resque.errors import SettingError
 from resque.forecasting.break_even import break_even_points
 from resque.forecasting.comparison import Comparison, Option, choose
 from resque.forecasting.first_round import ScoredModel
 from resque.forecasting.price import priced
 from resque.workflows.asking import Asking
-from resque.workflows.passes import KnownUpdate
+from resque.workflows.engine import Engine, ExperimentTask, LocalEngine, Row
+from resque.workflows.measured_tasks import measured_task, pilot_elsewhere
+from resque.workflows.passes import KnownUpdate, after_pilot
 from resque.workflows.pilots import keep_pilot, kept_pilot, read_pilot
+from resque.workflows.scoring import portable
 from resque.workflows.sources import Source
 from resque.workflows.trials import Asked, Trial
 
@@ -33,12 +38,14 @@ class Comparing:
         asking: Maker of their forecasts.
         pilots_s: Time for pilots.
         scored: Scores of the first round; empty for one model.
+        engine: Where pilots are made; the local one makes one after the other in this process.
     """
 
     sources: Sequence[Source]
     asking: Asking
     pilots_s: float
     scored: Sequence[ScoredModel] = ()
+    engine: Engine = field(default_factory=LocalEngine)
 
     def run(self) -> Comparison:
         """Try the ways, and choose."""
@@ -88,24 +95,73 @@ class Comparing:
         ends_at = time.monotonic() + self.pilots_s
         alive = [trial for trial in trials if not trial.is_stored]
         for steps in _ROUNDS:
-            for trial in sorted(alive, key=lambda trial: trial.rank(steps)):
-                max_steps = trial.job.max_steps
-                until = max_steps if max_steps * trial.step_s < _FREE_S else min(steps, max_steps)
-                if trial.has_ended or trial.steps >= until:
-                    continue
-                if reason := self._reason_against(trial, trial.seconds_for(until), trials, ends_at):
-                    trial.note = reason
-                else:
-                    self._go_on(trial, until)
+            self._round(sorted(alive, key=lambda trial: trial.rank(steps)), steps, trials, ends_at)
             if self._is_decided(trials):
                 return
             alive = self._survivors(alive)
 
-    def _reason_against(self, trial: Trial, pilot_s: float, trials: Sequence[Trial], ends_at: float) -> str:
+    def _round(self, alive: Sequence[Trial], steps: int, trials: Sequence[Trial], ends_at: float) -> None:
+        """Make the pilots of a round.
+
+        Several may be made at once. Each is taken in its turn, when all before it are, or left if there is a reason
+        against it by then: the result is that of one after the other.
+        """
+        at = _Round(trials, ends_at)
+        for trial in alive:
+            max_steps = trial.job.max_steps
+            until = max_steps if max_steps * trial.step_s < _FREE_S else min(steps, max_steps)
+            if not trial.has_ended and trial.steps < until:
+                at.waiting[trial.key] = trial, until
+        while at.waiting:
+            at.begun.clear()
+            for key, row in self._made(self._to_begin(at), at):
+                at.made[key] = row
+                self._take(at)
+            self._take(at)
+
+    def _to_begin(self, at: "_Round") -> Iterator[tuple[Trial, int]]:
+        """Yield the pilots against which there is no reason so far, each when it can begin."""
+        for key, (trial, until) in [*at.waiting.items()]:
+            if key in at.waiting and not self._reason_against(trial, until, at.trials, at.ends_at):
+                at.begun.add(key)
+                yield trial, until
+
+    def _made(self, pilots: Iterator[tuple[Trial, int]], at: "_Round") -> Iterator[tuple[str, Row]]:
+        """Yield the pilots as they end."""
+        if isinstance(self.engine, LocalEngine):
+            yield from ((trial.key, self._pilot(trial, until)) for trial, until in pilots)
+            return
+        with self.sources[0].loader.options.show_progress("pilots") as show:
+            tasks = (self._task(trial, until) for trial, until in pilots)
+            for done, (key, row) in enumerate(self.engine.run(tasks), start=1):
+                trial, _ = at.waiting[key]
+                name = self.asking.named(trial.way, trial.start.source)
+                if "error" in row:
+                    raise SettingError(f"the pilot of “{name}” was {row['error']}; start again, and the others go on")
+                show(done, len(at.begun), name)
+                yield key, row
+
+    def _take(self, at: "_Round") -> None:
+        """Take the pilots whose turn it is."""
+        for key, (trial, until) in [*at.waiting.items()]:
+            if key in at.begun and key not in at.made:
+                return  # it goes on
+            row = at.made.pop(key, None)
+            if reason := self._reason_against(trial, until, at.trials, at.ends_at if row is None else math.inf):
+                trial.note = reason
+                trial.unused += [] if row is None else row["spent"]
+            elif row is None:
+                return  # it begins next
+            else:
+                self._go_on(trial, row)
+            del at.waiting[key]
+
+    def _reason_against(self, trial: Trial, until: int, trials: Sequence[Trial], ends_at: float) -> str:
         """Return why a way gets no further pilot; empty if it does.
 
         A pilot of the best way is a part of its update. That of another one must not cost more than it may save.
         """
+        pilot_s = trial.seconds_for(until)
         if time.monotonic() + pilot_s > ends_at:
             return "no time for its pilot" if not trial.steps else f"no time beyond a pilot of {trial.steps} steps"
         chosen = self._choose(trials)[0]
@@ -117,17 +173,41 @@ class Comparing:
             return ""
         return f"no pilot: it would cost more than it may save over “{self.asking.named(best.way, best.start.source)}”"
 
-    def _go_on(self, trial: Trial, steps: int) -> None:
-        """Make or continue the pilot of a way."""
-        kept, start = kept_pilot(self.asking.history, trial.forecast), trial.start
-        begun = None if kept is None or trial.forecast is None else read_pilot(kept, trial.forecast)
+    def _pilot(self, trial: Trial, steps: int) -> Row:
+        """Make or continue the pilot of a way in this process."""
+        start, forecast = trial.start, trial.forecast
         network, _ = self.asking.in_use.of(start.source, trial.job)
-        known = KnownUpdate(
-            network, trial.job, trial.forecast.features, trial.forecast.step_cost, trial.forecast.overhead
+        known = KnownUpdate(network, trial.job, forecast.features, forecast.step_cost, forecast.overhead)
+        pilot, state = start.source.passes.pilot(known, forecast, steps, self._begun(trial))
+        return {"pilot": pilot, "state": state}
+
+    def _task(self, trial: Trial, steps: int) -> ExperimentTask:
+        """Return the pilot of a way as a task for another process; data and network are sent once for several ways."""
+        start, job = trial.start, trial.job
+        network, _ = self.asking.in_use.of(start.source, job)
+        changes = {"recipe": job.recipe, "from_scratch": job.from_scratch, "parent": job.parent}
+        return measured_task(
+            trial.key,
+            pilot_elsewhere,
+            start.source.passes.meter,
+            network=portable(network),
+            job=start.job,
+            changes={**changes, "fingerprint": trial.forecast.parent, "step_cost": trial.forecast.step_cost},
+            steps=steps,
+            begun=self._begun(trial),
+            device=start.source.loader.device.type,
         )
-        forecast, state = start.source.passes.pilot(known, trial.forecast, steps, start.updates, begun)
+
+    def _begun(self, trial: Trial) -> dict[str, Any] | None:
+        """Return the state of the pilot that a way has; None if it has none, or none is here."""
+        kept = kept_pilot(self.asking.history, trial.forecast)
+        return None if kept is None else read_pilot(kept, trial.forecast)
+
+    def _go_on(self, trial: Trial, row: Row) -> None:
+        """Take the pilot of a way into its forecast, and keep both."""
+        forecast = after_pilot(trial.forecast, row["pilot"], trial.job, trial.start.updates)
         trial.forecast = priced(forecast, self.asking.tariff)
-        keep_pilot(self.asking.history, trial.forecast, state)
+        keep_pilot(self.asking.history, trial.forecast, row["state"])
         self.asking.cache.write(trial.key, trial.forecast)
         trial.note = ""  # of an earlier round
 
@@ -155,6 +235,17 @@ class Comparing:
 
     def _choose(self, trials: Sequence[Trial]) -> tuple[str | None, tuple[str, ...], str | None, str]:
         return choose([trial.option(self.asking.tariff) for trial in trials], self.asking.level)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """Pilots of a round: all ways, when the time is up, and by key what waits for its turn, was begun, was made."""
+
+    trials: Sequence[Trial]
+    ends_at: float
+    waiting: dict[str, tuple[Trial, int]] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    made: dict[str, Row] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

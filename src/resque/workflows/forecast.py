@@ -33,7 +33,7 @@ from resque.training.new_task import EXTENSION, NEW_TASK
 from resque.training.recipe import Recipe
 from resque.workflows.inputs import InputLoader, ModelOptions
 from resque.workflows.keeping import check_fields
-from resque.workflows.passes import Passes
+from resque.workflows.passes import Passes, after_pilot
 from resque.workflows.picture_strip import keep_strip
 from resque.workflows.pilots import keep_pilot, parse_pilot
 from resque.workflows.requested_job import load_recipe
@@ -170,7 +170,8 @@ def forecast(
     is_tried = job.recipe.trains == STATISTICS and job.test.labeled  # one pass, nearly free
     steps = job.max_steps if is_tried else pilot_steps(job.max_steps)
     if steps and not starts_at_target(known.features, target_accuracy):
-        result, state = passes.pilot(known, result, steps, updates)
+        made, state = passes.pilot(known, result, steps)
+        result = after_pilot(result, made, job, updates)
     waited_s = time.perf_counter() - began_s - (result.pilot.reading.wall_s if result.pilot else 0.0)
     overhead = extend_reading(result.overhead, waited_s, "imports, loading, evaluations and fits")
     forgotten = expected_forgetting(updates, parent, result.recipe)

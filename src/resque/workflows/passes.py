@@ -1,8 +1,8 @@
 """What forward passes, a probe and a pilot tell of an update before it is done."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 from torch import nn
 
@@ -10,13 +10,14 @@ from resque.data.dataset import LabeledDataset
 from resque.data.random_access import IndexedDataset
 from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading, join_readings
+from resque.errors import SettingError
 from resque.forecasting.landmarking import ForecastReviser
 from resque.forecasting.pilot import forecast_after_pilot
 from resque.indices.profile import Profile
 from resque.indices.results import DistributionIndex, Sampling
 from resque.indices.sampled_dist import SamplingOptions
 from resque.indices.shift_features import shift_features
-from resque.ledger.records import Features, Forecast, StepCost, Update
+from resque.ledger.records import Features, Forecast, Pilot, StepCost, Update
 from resque.models.batchnorm import has_running_statistics
 from resque.training.evaluation import check_data_fits_model
 from resque.training.job import RetrainingJob
@@ -24,10 +25,13 @@ from resque.training.new_task import forgetting_risk, prepare_new_task
 from resque.training.pilot import run_pilot
 from resque.training.probe import forecast_overhead, probe
 from resque.training.run import RunProgress, RunSettings
+from resque.workflows.engine import Engine, LocalEngine
 from resque.workflows.inputs import InputLoader, is_profile
+from resque.workflows.measured_tasks import measured_task, probe_elsewhere
 from resque.workflows.sampling import sampled_index
+from resque.workflows.scoring import portable
 
-__all__ = ["KnownUpdate", "Passes"]
+__all__ = ["KnownUpdate", "Passes", "after_pilot"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class Passes:
     layer: str | None
     reduction: str | None
     precision: str | float | None = None
+    engine: Engine = field(default_factory=LocalEngine)
+    """Where probes run; the local one measures in this process."""
 
     def over_shift(self, job: RetrainingJob, original: Any, labels: str) -> KnownUpdate:
         """Compute the features of a shift."""
@@ -109,31 +115,48 @@ class Passes:
         known: KnownUpdate,
         forecast: Forecast,
         steps: int,
-        history: Sequence[Update],
         begun: Mapping[str, Any] | None = None,
-    ) -> tuple[Forecast, dict[str, Any]]:
-        """Train the first steps of the update; return the forecast after them, and the state to go on from.
+    ) -> tuple[Pilot, dict[str, Any]]:
+        """Train the first steps of the update; return the pilot, and the state to go on from.
 
         Args:
             known: Knowledge of the update from passes and probe.
             forecast: Forecast before its pilot.
             steps: Steps of the pilot.
-            history: The user's own finished updates.
             begun: State of a shorter pilot, which goes on.
         """
-        job = known.job
         with self.loader.options.show_progress(f"pilot of {steps:,} step{'s' * (steps != 1)}") as show:
 
             def on_progress(at: RunProgress) -> None:
                 show(at.step, steps, f"accuracy {at.accuracy:.4f}")
 
             settings = RunSettings(self.meter, known.step_cost, on_progress=on_progress)
-            pilot, state = run_pilot(known.network, job, steps, forecast.parent, settings, begun)
-        ended = pilot.stopped_by is not None
-        revision = None if ended else ForecastReviser.of_forecast(forecast, history, job)(pilot.curve)
-        return forecast_after_pilot(forecast, pilot, revision, job, history), state
+            return run_pilot(known.network, known.job, steps, forecast.parent, settings, begun)
 
     def probe(self, network: nn.Module, job: RetrainingJob) -> StepCost:
         """Measure the cost of a step of a job on a copy of its network."""
         with self.loader.options.show_progress("measuring a training step"):
-            return probe(network, job.trained_on, job.recipe, self.meter)
+            if isinstance(self.engine, LocalEngine):
+                return probe(network, job.trained_on, job.recipe, self.meter)
+            arguments = {"network": portable(network), "data": job.trained_on, "recipe": job.recipe}
+            task = measured_task("probe", probe_elsewhere, self.meter, **arguments, device=self.loader.device.type)
+            ((_, row),) = self.engine.run([task])
+        if "error" in row:
+            raise SettingError(
+                f"the probe of {self.loader.name} was {row['error']}; start again, and the others are kept"
+            )
+        return cast(StepCost, row["step_cost"])
+
+
+def after_pilot(forecast: Forecast, pilot: Pilot, job: RetrainingJob, history: Sequence[Update]) -> Forecast:
+    """Return a forecast as its pilot changes it.
+
+    Args:
+        forecast: Forecast before its pilot.
+        pilot: Its pilot.
+        job: Job of the update.
+        history: The user's own finished updates.
+    """
+    ended = pilot.stopped_by is not None
+    revision = None if ended else ForecastReviser.of_forecast(forecast, history, job)(pilot.curve)
+    return forecast_after_pilot(forecast, pilot, revision, job, history)

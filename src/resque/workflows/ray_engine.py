@@ -5,11 +5,13 @@ counter of their own, or one if only the node is metered, so that no two measure
 process or node is lost is run again. Workers return rows, and the driver alone writes them.
 """
 
+import contextlib
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -45,6 +47,7 @@ class RayEngine:
     gpus: int = 0
     threads: int = 1
     retries: int = _RETRIES
+    _sent: dict[int, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def demand(self, task: ExperimentTask) -> dict[str, float]:
         """Return what a task holds while it runs: resource → amount."""
@@ -58,12 +61,11 @@ class RayEngine:
             SettingError: The cluster has not what a task needs.
         """
         queue, running, most = iter(tasks), dict[Any, str](), 1
-        sent: dict[int, tuple[Any, Any]] = {}
         try:
             while True:
                 while len(running) < most and (task := next(queue, None)) is not None:
                     most = self._capacity(task)
-                    running[self._submit(task, sent)] = task.key
+                    running[self._submit(task)] = task.key
                 if not running:
                     return
                 for ended in _ray().wait([*running])[0]:
@@ -85,18 +87,25 @@ class RayEngine:
             )
         return min(most.values())
 
-    def _submit(self, task: ExperimentTask, sent: dict[int, tuple[Any, Any]]) -> Any:
-        """Start a task; each argument is sent once, whichever tasks share it."""
+    def _submit(self, task: ExperimentTask) -> Any:
+        """Start a task."""
         ray, amounts = _ray(), self.demand(task)
         options = {"num_cpus": amounts.pop("CPU"), "num_gpus": amounts.pop("GPU", 0.0), "resources": amounts}
         for module in [each for name, each in sys.modules.items() if name.startswith(USER_MODULE)]:
             ray.cloudpickle.register_pickle_by_value(module)  # of the user's files, which only the driver can import
-        for value in task.arguments.values():
-            if id(value) not in sent:
-                sent[id(value)] = value, ray.put(value)
         function = ray.remote(_work).options(**options, max_retries=self.retries, name=task.key)
-        arguments = {name: sent[id(value)][1] for name, value in task.arguments.items()}
+        arguments = {name: self._send(value) for name, value in task.arguments.items()}
         return function.remote(task.work, self.threads, **arguments)
+
+    def _send(self, value: Any) -> Any:
+        """Return the place of a value at Ray; an object is sent once for all tasks, and given up with its last user."""
+        key = id(value)
+        if key in self._sent:
+            return self._sent[key][1]
+        place = _ray().put(value)
+        with contextlib.suppress(TypeError):  # plain values, which nobody shares
+            self._sent[key] = weakref.ref(value, lambda _: self._sent.pop(key, None)), place
+        return place
 
     def _row(self, ended: Any) -> Row:
         """Return the row of a task that has ended, or raise its error."""

@@ -9,28 +9,24 @@ from torch import nn
 from resque.energy.meters import EnergyMeter, open_meter
 from resque.errors import ModelError
 from resque.forecasting.first_round import ScoredModel
-from resque.indices.baselines.model_outputs import collect_outputs
-from resque.indices.baselines.scores import baseline_scores
-from resque.indices.distribution import resque_dist
-from resque.indices.task import resque_task
 from resque.models.loading import fresh_model
 from resque.models.model_card import ModelCard, read_model_card
 from resque.models.weights import fingerprint
-from resque.training.evaluation import check_data_fits_model
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, prepare_new_task
 from resque.training.recipe import Recipe
 from resque.workflows.candidates import Candidate
 from resque.workflows.comparison_cache import ComparisonCache, content_key
+from resque.workflows.engine import Engine, LocalEngine
 from resque.workflows.inputs import InputLoader, ModelOptions, is_profile
 from resque.workflows.keeping import check_fields
 from resque.workflows.passes import KnownUpdate, Passes
+from resque.workflows.scoring import ToScore
 from resque.workflows.ways import REPLAY
 
 __all__ = ["OneNetwork", "Question", "Source"]
 
 _SAMPLES = 2000  # of the first round
-_SHOWN = "LogME", "shrunk H-score", "H-score", "k-NN accuracy", "LEEP"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +51,7 @@ class Question:
     meter: EnergyMeter | None = None
     options: ModelOptions = field(default_factory=ModelOptions)
     precision: str | float | None = None
+    engine: Engine = field(default_factory=LocalEngine)
 
     @property
     def is_new_task(self) -> bool:
@@ -87,6 +84,7 @@ class Source:
             question.layer,
             question.reduction,
             question.precision,
+            question.engine,
         )
 
     @property
@@ -142,6 +140,15 @@ class Source:
 
     def scored(self, cache: ComparisonCache) -> ScoredModel:
         """Return what forward passes tell of the model; from the cache for a model and data that are known there."""
+        key, subject = self.to_score()
+        if (known := cache.read(key, ScoredModel)) is not None:
+            return self.described(known)
+        with self.loader.options.show_progress(f"scoring {self.name}"):
+            scored = subject.score(self.name, self.loader)
+            return self.keep_scores(cache, key, scored, not self.is_untrained(subject.network))
+
+    def to_score(self) -> tuple[str, ToScore]:
+        """Load what is passed to score the model; return the key of its scores in the cache with it."""
         asked = self.question
         data = self.loader.data(asked.train).limited(_SAMPLES, asked.seed)
         network = self.loader.network(None if asked.is_new_task else data, asked.seed)
@@ -149,10 +156,15 @@ class Source:
         places = asked.layer, asked.reduction, asked.is_new_task, asked.seed
         sets = data.digest, data.preprocessing, original and original.digest
         key = "scores-" + content_key(fingerprint(network), *sets, *places)
-        scored = cache.read(key, ScoredModel)
-        if scored is None:
-            with self.loader.options.show_progress(f"scoring {self.name}"):
-                cache.write(key, scored := self._score(network, data, original))
+        return key, ToScore(network, data, original, asked.is_new_task, asked.layer, asked.reduction)
+
+    def keep_scores(self, cache: ComparisonCache, key: str, scored: ScoredModel, is_trained: bool) -> ScoredModel:
+        """Write new scores to the cache, and return them as a row."""
+        cache.write(key, scored := dataclasses.replace(scored, is_trained=is_trained))
+        return self.described(scored)
+
+    def described(self, scored: ScoredModel) -> ScoredModel:
+        """Return scores with the name of the model and what is stated of it."""
         card = self._card()
         return dataclasses.replace(
             scored,
@@ -160,29 +172,6 @@ class Source:
             license=card.license,
             limitations=card.limitations,
             license_price=self.candidate.license_price,
-        )
-
-    def _score(self, network: nn.Module, data: Any, original: Any) -> ScoredModel:
-        new_task, layer, reduction = self.question.is_new_task, self.question.layer, self.question.reduction
-        if not new_task:
-            check_data_fits_model(network, data)
-        outputs = collect_outputs(network, data)
-        scores = {name: score.value for name, score in baseline_scores(outputs).items() if name in _SHOWN}
-        index = None
-        if new_task:
-            index = resque_task(outputs.sample, outputs.sample_labels).value
-        elif original is not None:
-            before, after = (self.loader.profile(network, each, layer, reduction) for each in (original, data))
-            index = resque_dist(before, after, undefined="skip").value
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        return ScoredModel(
-            self.name,
-            scores,
-            index,
-            None if new_task else outputs.accuracy,
-            parameters,
-            float(parameters * len(data)),
-            is_trained=not self.is_untrained(network),
         )
 
     def _card(self) -> ModelCard:

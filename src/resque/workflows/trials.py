@@ -45,6 +45,8 @@ class Trial:
     forecast: Forecast
     is_stored: bool = False
     note: str = ""
+    unused: list[EnergyReading] = field(default_factory=list)
+    """Readings of pilots that were begun beside others, and were not needed after these."""
 
     @property
     def steps(self) -> int:
@@ -117,6 +119,7 @@ class Trial:
             yield self.forecast.overhead
             if self.forecast.pilot is not None:
                 yield self.forecast.pilot.reading
+        yield from self.unused
 
 
 @dataclass(eq=False)
