@@ -239,4 +239,4 @@ def test_success_of_an_update_harder_than_all_own_ones_is_doubted_until_its_pilo
     revision = revision_of(100, 300.0, 200.0, 500.0, 400.0, probability)
     reasons = forecast_after_pilot(forecast, pilot_of(accuracy=accuracy), revision, job, own).reliability_issues
     doubted = hardest_refit > 0.75 and (accuracy - 0.6) / (0.9 - 0.6) < 0.9 and probability > 0.5
-    assert ["of the way: a longer pilot decides" in reason for reason in reasons] == [True] * doubted
+    assert ["of the way: try a longer one" in reason for reason in reasons] == [True] * doubted

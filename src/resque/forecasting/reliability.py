@@ -69,12 +69,12 @@ def unreliability_reasons(
     if not own_rows:
         task = query.features.task_index is not None
         advice = "do a few updates for new tasks" if task else "run `resque calibrate`, or do a few updates"
-        return (f"the forecast rests on bundled updates only: {pilot} decides; or {advice} with this model",)
+        return (f"the forecast rests on bundled updates only: try {pilot}, or {advice} with this model",)
     rows = [row for row in own_rows if row.example.group == query.group]
     reasons = [*_too_few(rows)]
     beyond = _beyond_own_range(history, query) if rows else None
     if beyond is not None:
-        reasons.append(f"{_harder(beyond)}: {pilot} decides; or do similar ones first")
+        reasons.append(f"{_harder(beyond)}: try {pilot}, or do similar ones first")
     return tuple(reasons)
 
 
@@ -94,11 +94,11 @@ def harder_after_pilot(history: Sequence[Update], query: ForecastQuery, pilot: P
     way = (best - start) / (query.target_accuracy - start)
     if beyond is not None and way < _NEARLY:
         came = f"its pilot came {max(way, 0.0):.0%} of the way"
-        yield f"{_harder(beyond)}, and {came}: a longer pilot decides; or do similar ones first"
+        yield f"{_harder(beyond)}, and {came}: try a longer one, or do similar updates first"
 
 
 def _harder(measure: str) -> str:
-    return f"extrapolation: by {measure}, this update is harder than all own ones with this model and recipe"
+    return f"extrapolation: by {measure} it is harder than all own updates"
 
 
 def _beyond_own_range(history: Sequence[Update], query: ForecastQuery) -> str | None:

@@ -103,7 +103,7 @@ def _show_next_command(readiness: "Readiness", options: Mapping[str, Any]) -> No
         out.print(f"A forecast can be asked for now, at accuracy {targets}, of updates like {readiness.asked}:")
     else:
         given["pilot"] = 100
-        out.print("The first steps of the update itself decide without more runs:")
+        out.print("Without more runs, the first steps of the update itself may decide:")
     words = (part for name, value in given.items() if value is not None for part in (f"--{name}", str(value)))
     out.print(f"resque forecast {shlex.join(words)}", soft_wrap=True)
 
