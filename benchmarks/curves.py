@@ -30,6 +30,7 @@ def write_curves(cases: Iterable[Case], rows: Mapping[str, Row], path: Path) -> 
     """Write the figure as SVG, one panel for each case with a curve."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     panels = [(case.curve, rows[case.name]) for case in cases if case.curve and "processor" in rows.get(case.name, {})]
     if not panels:
@@ -44,6 +45,12 @@ def write_curves(cases: Iterable[Case], rows: Mapping[str, Row], path: Path) -> 
             axes.plot(x, milliseconds, marker="o", markersize=3, label=line)
             axes.fill_between(x, below, above, alpha=0.2)
         axes.set(xscale="log", yscale="log", xlabel=curve.axis, ylabel="processor time, ms")
+        axes.set_xticks(x, [f"{value:,.0f}" for value in x], fontsize=7)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        for axis in axes.xaxis, axes.yaxis:
+            axis.set_minor_locator(NullLocator())
+        axes.tick_params(labelsize=7)
         axes.set_title(curve.title, fontsize=9)
         axes.legend(fontsize=7, frameon=False)
     with matplotlib.rc_context({"svg.hashsalt": "resque", "svg.fonttype": "none"}):
