@@ -111,6 +111,8 @@ def test_what_lies_outside_the_history_goes_before_what_is_too_dear(gate, place)
     code, out, _, page = gate("--max-kwh 1e-12 --json", instead=place[1].replace("gaussian:4", "salt_pepper:9"))
     assert (code, json.loads(out)["gate"]["code"]) == (4, 4)
     assert re.search("extrapolation: .* harder than all own updates", page)
+    out = gate("--max-kwh 1e-12", instead=place[1].replace("gaussian:4", "salt_pepper:9"))[1]
+    assert " ".join(out.split()).count("harder than all own updates") == 1
 
 
 def test_too_little_history_is_in_the_summary_too(gate):

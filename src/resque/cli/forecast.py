@@ -161,6 +161,7 @@ def _show(
             then = "goes on from the pilot" if result.pilot.stopped_by is None else "keeps its result"
             console.out.print(f"`resque retrain --forecast {result.id} …` {then}")
         if decision is not None:
-            tables.show_decision(decision)
+            more_reasons = tuple(each for each in decision.reasons if each not in result.reliability_issues)
+            tables.show_decision(dataclasses.replace(decision, reasons=more_reasons))
     if decision is not None:
         append(page, markdown.decision_markdown(result, decision, price, tariff.currency, of_labels))
