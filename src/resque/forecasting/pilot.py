@@ -30,9 +30,9 @@ def forecast_after_pilot(
     """Return the forecast of an update whose first steps have been trained.
 
     With a revision, reasons not to rely on the forecast no longer apply: they are about the user's own history, and the
-    pilot is a run of the update itself. Two stay where success is forecast: the update is harder than all own ones, and
-    its pilot did not come close; and steps far beyond all earlier runs. Without a revision, the forecast from features
-    stands, with a note.
+    pilot is a run of the update itself. Two stay where success is forecast. One is an update harder than all own ones,
+    or of a part that no earlier one trained, whose pilot did not come close. The other is steps far beyond all earlier
+    runs. Without a revision, the forecast from features stands, with a note.
 
     Args:
         forecast: Forecast from features.
@@ -53,7 +53,8 @@ def forecast_after_pilot(
     else:
         return dataclasses.replace(forecast, pilot=pilot, notes=(*forecast.notes, _no_revision(pilot)))
     step_cost, measured_by = _step_cost(forecast, pilot, measured)
-    query, bundled = ForecastQuery.of_forecast(forecast), bundled_updates() if forecast.n_bundled else ()
+    query, trains = ForecastQuery.of_forecast(forecast), job.recipe.trains
+    bundled = bundled_updates() if forecast.n_bundled else ()
     drift = costs.step_time_drift(history, step_cost.steps, bundled)
     known = pilot.steps if measured_by == "pilot" else 0
     spread = drift if known and drift is not None else costs.step_time_spread(history, drift)
@@ -72,7 +73,7 @@ def forecast_after_pilot(
         probability_reached=probability,
         best_accuracy=forecast.best_accuracy if revision is None else revision.best_accuracy,
         reliability_issues=(
-            *(harder_after_pilot(history, query, pilot) if probability >= 0.5 and not reached else ()),
+            *(harder_after_pilot(history, bundled, query, pilot, trains) if probability >= 0.5 and not reached else ()),
             *beyond_earlier_runs(steps, probability, (*history, *bundled)),
         ),
     )

@@ -78,23 +78,31 @@ def unreliability_reasons(
     return tuple(reasons)
 
 
-def harder_after_pilot(history: Sequence[Update], query: ForecastQuery, pilot: Pilot) -> Iterator[str]:
-    """Yield a reason not to rely on the success of an update that is harder than all own ones.
+def harder_after_pilot(
+    history: Sequence[Update], bundled: Sequence[Update], query: ForecastQuery, pilot: Pilot, trains: str
+) -> Iterator[str]:
+    """Yield a reason not to rely on the success of an update that is unlike all that is known.
 
-    Easy updates tell little of how high a hard one gets. So its pilot must come nearly to the target: nine tenths of
-    the way from the accuracy before the update.
+    Easy updates tell little of how high a hard one gets, and updates of all layers little of a head or adapters. So
+    its pilot must come nearly to the target: nine tenths of the way from the accuracy before the update.
 
     Args:
         history: The user's own finished updates.
+        bundled: Updates from other models.
         query: Update that was forecast.
         pilot: Its first steps.
+        trains: What it trains, as in the recipe.
     """
-    beyond = _beyond_own_range(history, query)
     start, best = pilot.curve.accuracy[0], max(pilot.curve.accuracy)
     way = (best - start) / (query.target_accuracy - start)
-    if beyond is not None and way < _NEARLY:
-        came = f"its pilot came {max(way, 0.0):.0%} of the way"
-        yield f"{_harder(beyond)}, and {came}: try a longer one, or do similar updates first"
+    if way >= _NEARLY:
+        return
+    came = f"its pilot came {max(way, 0.0):.0%} of the way: try a longer one, or do similar updates first"
+    if (beyond := _beyond_own_range(history, query)) is not None:
+        yield f"{_harder(beyond)}, and {came}"
+    known = {update.recipe.get("trains", "all") for update in (*history, *bundled)}
+    if known and trains not in known:
+        yield f"extrapolation: no earlier update trains={trains}, and {came}"
 
 
 def _harder(measure: str) -> str:
