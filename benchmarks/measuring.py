@@ -60,7 +60,7 @@ class Case:
 
     Attributes:
         name: Name of the case, unique.
-        size: What is passed, in words.
+        size: Data that are passed, in words.
         prepare: Function that builds the variants from the scale of their sizes; 1 is the size of the table. An
             ImportError leaves the case out.
         rows: Rows of the table that come from it.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from analysis import markdown, successful_runs
 from bundled_history import shift_update
 from in_run import LEVEL, cells, histories, targets_of
-from presets import PRESETS
+from presets import PRESETS, ShiftStudy
 from publish import Rows, publish
 from resque.forecasting import curve_history, curve_shape, learning_curves
 from resque.forecasting.curve_history import UpdateCurve
@@ -154,6 +154,15 @@ def line(name: str, scores: Sequence[ScoredForecast]) -> tuple[str, ...]:
     return name, *cells(name, scores), score
 
 
+def studies_of_shifts(preset: str, rows: Rows) -> Iterator[tuple[ShiftStudy, list[Update], list[Update]]]:
+    """Yield each study of shifts with rows, its updates, and the bundled updates of other networks."""
+    bundled = [each for each in bundled_updates() if each.features.task_index is None and each.cost.steps]
+    for study in PRESETS[preset].shifts:
+        if not study.originals and rows.get(study.name):
+            updates = [shift_update(run) for run in successful_runs(rows[study.name])]
+            yield study, updates, [each for each in bundled if each.model != study.model]
+
+
 def level_line(level: float, scores: Sequence[ScoredForecast]) -> tuple[str, ...]:
     """Return the line of one nominal coverage."""
     *_, covered, width, all_runs = cells(level_name(level), scores)
@@ -163,12 +172,7 @@ def level_line(level: float, scores: Sequence[ScoredForecast]) -> tuple[str, ...
 def make(preset: str, rows: Rows) -> Mapping[str, str]:
     """Make the page."""
     parts = [f"# Ways to forecast before an update\n\n{NOTE}"]
-    for study in PRESETS[preset].shifts:
-        if study.originals or not rows.get(study.name):
-            continue
-        updates = [shift_update(run) for run in successful_runs(rows[study.name])]
-        shifts = [update for update in bundled_updates() if update.features.task_index is None]
-        others = [update for update in shifts if update.cost.steps and update.model != study.model]
+    for study, updates, others in studies_of_shifts(preset, rows):
         scores: dict[str, list[ScoredForecast]] = {}
         for kind in dict.fromkeys(str(update.shift_type) for update in updates):
             for runs, own, bundled in histories(updates, others, kind, with_own=True):

@@ -63,19 +63,28 @@ def decide(study: ShiftStudy, preset: str, shift: Shifted, below: float) -> Row:
     bundled = [u for u in bundled_updates() if not kinds_of(u) & left_out and u.model != study.model]
     original = f"{study.train}@original"
     with TemporaryDirectory() as folder, patch("resque.workflows.compare.bundled_updates", lambda: bundled):
-        began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        found = compare(
-            study.model, shift.train, shift.test, target, original=original, original_test=study.test,
-            ledger=f"{folder}/resque.db", recipe=RECIPE, shift_type=shift.shift_type, meter=ClockMeter(),
-            options=ModelOptions(weights=weights),
+        answer = ask(
+            f"{folder}/resque.db", study.model, shift.train, shift.test, target, original=original,
+            original_test=study.test, recipe=RECIPE, shift_type=shift.shift_type, options=ModelOptions(weights=weights),
         )  # fmt: skip
-        wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
-        pilots_s = pilot_seconds(f"{folder}/resque.db")
     job = RetrainingJob(
         load_data(shift.train), load_data(shift.test), target, named_recipe(RECIPE), SEED, replayed=load_data(original)
     )
     return {
         "study": study.name, "shift_type": shift.shift_type, "level": shift.level, "below": below, "target": target,
+        **answer,
+        "truth": {
+            way.name: outcome(study, model, way, job) for way in ways_to_update(model, job.recipe, with_original=True)
+        },
+    }  # fmt: skip
+
+
+def ask(ledger: str, *arguments: Any, **options: Any) -> Row:
+    """Compare the ways; return what the comparison said, and what it took."""
+    began_s, began_cpu_s = time.perf_counter(), time.process_time()
+    found = compare(*arguments, ledger=ledger, meter=ClockMeter(), **options)
+    wall_s, cpu_s, pilots_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s, pilot_seconds(ledger)
+    return {
         "best": found.best and found.option(found.best).name,
         "ties": [found.option(tie).name for tie in found.ties],
         "options": {
@@ -86,9 +95,6 @@ def decide(study: ShiftStudy, preset: str, shift: Shifted, below: float) -> Row:
             for option in found.options
         },
         "asking_cpu_s": cpu_s,
-        "truth": {
-            way.name: outcome(study, model, way, job) for way in ways_to_update(model, job.recipe, with_original=True)
-        },
     }  # fmt: skip
 
 

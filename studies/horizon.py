@@ -11,16 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from analysis import markdown, successful_runs
-from bundled_history import shift_update
+from analysis import markdown
+from before_training import studies_of_shifts
 from in_run import LEVEL, histories, targets_of
-from presets import PRESETS
 from publish import Rows, publish
 from resque.forecasting.curve_history import evaluations_until
 from resque.forecasting.evaluation.folds import TrainingFolds
 from resque.forecasting.history import ForecastQuery
 from resque.forecasting.landmarking import known_evaluations
-from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Update
 
 CUT, LANDMARKS, EVERY_NTH = 150, (0, 100), 3
@@ -76,12 +74,7 @@ def chances(
 def make(preset: str, rows: Rows) -> Mapping[str, str]:
     """Make the page."""
     lines = []
-    for study in PRESETS[preset].shifts:
-        if study.originals or not rows.get(study.name):
-            continue
-        updates = [shift_update(run) for run in successful_runs(rows[study.name])]
-        shifts = [update for update in bundled_updates() if update.features.task_index is None]
-        others = [update for update in shifts if update.cost.steps and update.model != study.model]
+    for study, updates, others in studies_of_shifts(preset, rows):
         found: dict[tuple[int, str], list[tuple[float, bool]]] = {}
         for kind in [*dict.fromkeys(str(update.shift_type) for update in updates)][::EVERY_NTH]:
             for runs, own, bundled in histories(updates, others, kind, with_own=True):

@@ -26,14 +26,13 @@ from torch import nn
 
 import photographs
 import which_model
-from decisions import PRETRAINED, pilot_seconds
+from decisions import PRETRAINED, ask
 from resque.energy.meters import ClockMeter
 from resque.models.loading import fresh_model
 from resque.training.job import RetrainingJob
 from resque.training.new_task import prepare_new_task
 from resque.training.recipe import named_recipe
 from resque.training.retrain import retrain
-from resque.workflows.compare import compare
 from resque.workflows.engine import ExperimentTask, Row, run_tasks
 from resque.workflows.inputs import InputLoader, ModelOptions
 from resque.workflows.ways import SCRATCH, ways_to_learn, ways_to_update
@@ -84,27 +83,13 @@ def decide(spec: str, weights: str, train: str, test: str, target: float) -> Row
     torch.set_num_threads(1)
     options = ModelOptions(weights=Path(weights) if weights else None)
     with TemporaryDirectory() as folder:
-        ledger, began_s, began_cpu_s = f"{folder}/resque.db", time.perf_counter(), time.process_time()
-        found = compare(
-            spec, train, test, target, new_task=True, ledger=ledger, recipe=RECIPE, meter=ClockMeter(), options=options
-        )
-        wall_s, cpu_s = time.perf_counter() - began_s, time.process_time() - began_cpu_s
-        pilots_s = pilot_seconds(ledger)
+        answer = ask(f"{folder}/resque.db", spec, train, test, target, new_task=True, recipe=RECIPE, options=options)
     loader = InputLoader(spec, options, "new task")
     job = RetrainingJob(loader.data(train), loader.data(test), target, named_recipe(RECIPE), SEED)
     truth = dict(outcomes(spec, loader.network(job.train), job))
     return {
         "study": PRETRAINED, "shift_type": "new task", "target": target,
-        "best": found.best and found.option(found.best).name,
-        "ties": [found.option(tie).name for tie in found.ties],
-        "options": {
-            option.name: {
-                "chance": option.chance, "steps": option.cost("steps"), "how_known": option.how_known,
-                "pilot_share": pilots_s.get(option.id, 0.0) / wall_s,
-            }
-            for option in found.options
-        },
-        "asking_cpu_s": cpu_s, "truth": truth,
+        **answer, "truth": truth,
     }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def predicted(study: TaskStudy, runs: Sequence[Run], cutoff: int) -> dict[str, d
 def judged(truth: Sequence[float], costs: Sequence[float]) -> tuple[float, float, float]:
     """Return weighted τ (NaN where costs or steps do not differ), regret of the first choice, and whether it is best.
 
-    Of models that share the first place one is taken at random: the mean of their regrets counts.
+    Models that share the first place share the choice: the mean of their regrets counts.
     """
     steps, values = np.array(truth), np.array(costs)
     differ = min(np.ptp(values), np.ptp(steps)) > 0.0

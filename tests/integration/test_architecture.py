@@ -157,17 +157,22 @@ HEAVIER = HEAVY | {"numpy", "matplotlib"}
 )
 def test_what_needs_no_model_imports_nothing_heavy(folder, line, heavy, said):
     Ledger(folder / "resque.db").add(synthetic_update("a", index=0.1, steps=10))
+    assert said in run_without(line, heavy)
+
+
+def run_without(line: str, modules: set[str]) -> str:
+    """Run a command in a process of its own that must not import some modules; return what it printed."""
     code = (
         f"import sys; sys.argv = ['resque', *{line.split()}]\n"
         "from resque.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: assert not stop.code\n"
-        f"heavy = set({sorted(heavy)}) & set(sys.modules)\n"
+        f"heavy = set({sorted(modules)}) & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert said in done.stdout
+    return done.stdout
 
 
 UNUSED = {"torch._dynamo", "sklearn", "pandas", "codecarbon", "matplotlib", "scipy.stats"}
@@ -189,13 +194,4 @@ def test_what_takes_no_step_imports_nothing_that_only_a_training_or_a_table_need
         "def build():\n    torch.manual_seed(0)\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(256, 8), nn.ReLU(), nn.Linear(8, 4))\n"
     )
-    code = (
-        f"import sys; sys.argv = ['resque', *{[command, *options.split()]}]\n"
-        "from resque.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as stop: assert not stop.code\n"
-        f"heavy = set({sorted(unused)}) & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_without(f"{command} {options}", unused)

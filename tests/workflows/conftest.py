@@ -61,3 +61,12 @@ def plan(trained) -> CalibrationPlan:
         train, test, profile(model, original.batches()), (0.7, TARGET), recipe, updates=5, model_name="net"
     )
     return plan_calibration(model, request, meter=ReplayMeter(), grid=Grid("given", 50.0, "test"))
+
+
+@pytest.fixture
+def few_bundled(monkeypatch) -> None:
+    """A part of the bundled history, whose fits take a second."""
+    every = bundled_updates()
+    some = (*every[::20], *[each for each in every if each.features.task_index is not None][::10])
+    for module in ("workflows.compare", "forecasting.landmarking"):
+        monkeypatch.setattr(f"resque.{module}.bundled_updates", lambda: some)

@@ -34,14 +34,8 @@ RECIPE = "retrain-adam,max_epochs=4,evaluate_every=4"
 
 
 @pytest.fixture
-def few(monkeypatch):
-    """A part of the bundled history, whose fits take a second, and short pilots."""
-    from resque.ledger.bundled import bundled_updates
-
-    every = bundled_updates()
-    some = (*every[::20], *[each for each in every if each.features.task_index is not None][::10])
-    for module in ("workflows.compare", "forecasting.landmarking"):
-        monkeypatch.setattr(f"resque.{module}.bundled_updates", lambda: some)
+def few(few_bundled, monkeypatch):
+    """A part of the bundled history, and short pilots."""
     monkeypatch.setattr("resque.workflows.comparing._ROUNDS", (10, 20))
 
 

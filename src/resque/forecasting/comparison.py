@@ -49,7 +49,7 @@ class Option(Serializable):
         how_known: ``"measured"``, ``"pilot"`` or ``"history"``.
         labels: Number of labeled training samples that it needs.
         original_accuracy: Accuracy on the original test data afterwards, or after the pilot; None if unknown.
-        original_known: How that is known: ``"measured"``, ``"pilot"`` or ``"history"``; None if it is not.
+        original_known: Source of that accuracy: ``"measured"``, ``"pilot"`` or ``"history"``; None if it is unknown.
         trainable_share: Share of the parameters that are trained; None if unknown.
         note: Further remark, such as the reason for which it was dropped; may be empty.
         license_price: Price of the license of its model, which the price holds.

@@ -91,7 +91,7 @@ def harder_after_pilot(
         bundled: Updates from other models.
         query: Update that was forecast.
         pilot: Its first steps.
-        trains: What it trains, as in the recipe.
+        trains: Trained part, as in the recipe.
     """
     start, best = pilot.curve.accuracy[0], max(pilot.curve.accuracy)
     way = (best - start) / (query.target_accuracy - start)

@@ -19,7 +19,7 @@ class PictureStrip:
 
     Attributes:
         content: PNG file.
-        description: What it shows.
+        description: Text for those who cannot see it.
         width: Width in pixels.
         height: Height in pixels.
     """

@@ -72,7 +72,7 @@ def train_for_shift(
     Args:
         model: Model to retrain; a copy is trained.
         planned: Shift of the run.
-        common: What the runs of its round share.
+        common: Arguments that the runs of its round share.
         meter: Energy meter.
         checkpoint: Settings of checkpoints; None writes none.
         on_progress: Callback after each evaluation.
@@ -104,7 +104,7 @@ def task_for_shift(
     Args:
         model: Model to retrain, on the CPU.
         planned: Shift of the run.
-        common: What the runs of its round share, see :meth:`CalibrationRound.shared`.
+        common: Arguments that the runs of its round share, see :meth:`CalibrationRound.shared`.
         meter: Meter of the driver; one that reads hardware stands for that of the worker.
         device: Type of the device of the run.
     """

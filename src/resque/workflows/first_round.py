@@ -20,7 +20,7 @@ def first_round(
 
     Args:
         candidates: The models.
-        asked: What the comparison asks of each.
+        asked: Question of the comparison, the same for each.
         cache: Scores that are known; it gets the others, each when it is there.
         engine: Where the passes run. Each task is one model, which is loaded here; the local engine passes here, too.
 

@@ -63,7 +63,7 @@ def pilot_elsewhere(
     Args:
         network: Model to be updated, on the CPU.
         job: Job of an update of the model, which several pilots share.
-        changes: What differs in the job of this pilot; beside it ``fingerprint`` of the model, and ``step_cost``.
+        changes: Differences of this pilot's job; beside it ``fingerprint`` of the model, and ``step_cost``.
         steps: Steps of the pilot.
         begun: State of a shorter pilot.
         device: Type of the device.
