@@ -11,5 +11,18 @@ for platform in manylinux_2_28 manylinux_2_27 manylinux_2_24 manylinux_2_17 many
 done
 "$python" -m pip download --quiet --no-deps --only-binary=:all: --implementation cp --python-version "$version" \
     "${platforms[@]}" --dest "$folder/wheels" --requirement "$here/gpu_wheels.txt"
+# pycountry's translations are 7 MB that nothing here reads.
+"$python" - "$folder"/wheels/pycountry-*.whl <<'PYTHON'
+import sys
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
+
+for path in map(Path, sys.argv[1:]):
+    with ZipFile(path) as whole:
+        kept = {name: whole.read(name) for name in whole.namelist() if "/locales/" not in name}
+    with ZipFile(path, "w", ZIP_DEFLATED) as trimmed:
+        for name, content in kept.items():
+            trimmed.writestr(name, content)
+PYTHON
 cp "$data"/*-ubyte.gz "$folder/fashion-mnist/"
 du -sh "$folder"/*

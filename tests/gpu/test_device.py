@@ -7,6 +7,8 @@ float32 here, so that tolerances can be small; one test has PyTorch's default, T
 import dataclasses
 import json
 import os
+import shlex
+import sys
 import warnings
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once; matrix products repeat bit for bit with it
@@ -16,7 +18,8 @@ import torch
 from torch import nn
 
 from doubles import shell
-from resque import Profile, load_data, profile, resque_dist, resque_task
+from resque import ModelOptions, Profile, explain, load_data, merge, profile, resque_dist, resque_task, sampled_dist
+from resque._processes import ALONE
 from resque.data.corruptions import IMAGE_CORRUPTIONS
 from resque.data.shifts import parse_shift
 from resque.energy.meters import ClockMeter
@@ -35,6 +38,7 @@ from resque.training.checkpoint import Checkpoint, save_checkpoint
 from resque.training.environment import describe_host
 from resque.training.evaluation import evaluate_dataset
 from resque.training.job import RetrainingJob
+from resque.training.parallel import share_gradients
 from resque.training.pilot import run_pilot
 from resque.training.probe import probe
 from resque.training.recipe import named_recipe
@@ -123,6 +127,52 @@ def test_tf32_changes_the_index_little(clean, shifted, trained, monkeypatch):
     model = small_cnn().to(DEVICE)
     model.load_state_dict(trained.state_dict())
     assert index_between(model.eval(), DEVICE, clean, shifted) == pytest.approx(expected, abs=1e-3)
+
+
+def of_both_devices(function, trained):
+    """Call a function with the trained network on the CPU and on the device."""
+    found = []
+    for device in (CPU, DEVICE):
+        model = small_cnn().to(device)
+        model.load_state_dict(trained.state_dict())
+        found.append(function(model.eval(), ModelOptions(device=str(device))))
+    return found
+
+
+def test_explanation_equals_that_of_the_cpu(clean, shifted, trained):
+    expected, found = of_both_devices(lambda model, options: explain(model, clean, shifted, options=options), trained)
+    assert [each.label for each in found.classes] == [each.label for each in expected.classes]
+    angles = [[each.angle_rad for each in report.classes] for report in (expected, found)]
+    assert angles[1] == pytest.approx(angles[0], abs=1e-4)
+
+
+def test_sampled_index_equals_that_of_the_cpu(trained):
+    """Both read the same samples, because their order depends on the seed and the labels alone."""
+    data = ["digits@16px@train", "digits@16px@train+gaussian:5"]
+    expected, found = of_both_devices(lambda model, options: sampled_dist(model, *data, 0.1, options=options), trained)
+    assert found.sampling.n_shifted_read == expected.sampling.n_shifted_read
+    assert found.value == pytest.approx(expected.value, abs=1e-4)
+
+
+def test_merged_shards_equal_the_pass_of_the_whole(clean, trained):
+    model = small_cnn().to(DEVICE)
+    model.load_state_dict(trained.state_dict())
+    shards = [profile(model, clean, classes=10, shard=(number, 3)) for number in (3, 1, 2)]
+    whole = profile(model, clean.batches(64, DEVICE), classes=10)
+    merged = merge(shards)
+    assert (merged.n, resque_dist(merged, whole).value) == (whole.n, pytest.approx(0.0, abs=1e-5))
+
+
+def test_comparison_pilots_every_way_on_the_device(cli):
+    code, out, _ = cli(
+        "compare --model resque.networks:small_cnn --original digits@16px@train@400 --shifted "
+        "digits@16px@train@400+motion_blur:5 --test digits@16px@test@200+motion_blur:5 --target-accuracy 0.9 "
+        f"--device {DEVICE} --max-minutes 1 --json"
+    )
+    options = json.loads(out)["options"]
+    assert code == 0
+    assert {"nothing", "norm", "head", "all"} <= {each["rung"] for each in options}
+    assert all(each["chance"] is not None for each in options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
@@ -457,6 +507,40 @@ def test_ledger_says_how_the_energy_was_obtained(cli):
     assert "gpu" in methods or not ON_GPU
 
 
+def test_gradients_of_a_group_over_nccl_are_those_of_the_model(clean, tmp_path):
+    """A group of one process, for which one GPU is enough."""
+    inputs, labels = next(iter(clean.batches(64, DEVICE)))
+    alone, shared = network(DEVICE), network(DEVICE)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = share_gradients(shared, (inputs, labels), ALONE)
+        for model in (alone, wrapped):
+            nn.functional.cross_entropy(model(inputs), labels).backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for expected, found in zip(alone.parameters(), shared.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_pass_of_two_processes_on_one_device_is_that_of_one(tmp_path):
+    """Only gradients travel over NCCL, which wants a GPU for each process; sums travel over the CPU."""
+    device = f"{DEVICE}:0" if ON_GPU else "cpu"
+    command = (
+        f"resque dist --model resque.networks:small_cnn --original digits@16px@train --shifted "
+        f"digits@16px@train+gaussian:5 --device {device} --json"
+    )
+    one, two = by_one_and_by_two(command, tmp_path)
+    assert two["value"] == pytest.approx(one["value"], abs=1e-6)
+
+
+@pytest.mark.skipif(not ON_GPU, reason="needs a GPU")
+def test_two_processes_on_one_gpu_exchange_no_gradients(tmp_path):
+    command = "resque task --model resque.networks:small_cnn --data digits@16px@train --warmup-steps 2"
+    ran = shell(started(2, f"{command} --device {DEVICE.type}:0"), tmp_path)
+    assert ran.returncode != 0
+    assert "2 processes have 1 GPU, and each needs one of its own" in ran.stderr
+
+
 PLAIN_NET = """
 from torch import nn
 def build():
@@ -467,8 +551,12 @@ def build():
 def by_one_and_by_two(command, folder):
     """What a command prints in one process and in two, whose gradients travel over NCCL."""
     (folder / "net.py").write_text(PLAIN_NET)
-    starts = [("1", f"python -m {command}"), ("2", f"python -m torch.distributed.run --nproc-per-node 2 -m {command}")]
-    return (json.loads(shell(start.format(count=count), folder).stdout) for count, start in starts)
+    return (json.loads(shell(started(count, command), folder).stdout) for count in (1, 2))
+
+
+def started(count, command):
+    launcher = f"torch.distributed.run --nproc-per-node {count} -m " if count > 1 else ""
+    return f"{shlex.quote(sys.executable)} -m {launcher}{command.format(count=count)}"
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")

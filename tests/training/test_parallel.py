@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import ranks
 from resque._processes import Processes
 from resque.errors import SettingError
-from resque.training.parallel import own_batch_size, own_rows, own_weight
+from resque.training.parallel import own_batch_size, own_rows, own_weight, require_own_gpus
 
 
 @given(n=st.integers(1, 60), batch_size=st.integers(1, 20), count=st.integers(1, 6))
@@ -74,3 +74,12 @@ def test_two_processes_learn_as_one_does_or_say_why_not(trained, number):
 
 def test_process_alone_has_nothing_to_say():
     assert not any(ranks.train(*case)["said"] for case in ranks.CASES)
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["cuda:0", "cuda:1"])), max_size=5))
+def test_no_two_processes_share_a_gpu(places):
+    if len(set(places)) == len(places):
+        require_own_gpus(places)
+    else:
+        with pytest.raises(SettingError, match="each needs one of its own"):
+            require_own_gpus(places)

@@ -5,6 +5,7 @@ weighted by the part's size. So the gradient is that of the whole batch, also wh
 """
 
 import functools
+import platform
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ from resque.models.inference import device_of, eval_mode, forward
 from resque.models.randomness import isolated_random_state
 
 __all__ = [
-    "differences", "own_batch_size", "own_rows", "own_weight", "share_buffers", "share_gradients", "step_of_all",
+    "differences", "own_batch_size", "own_rows", "own_weight", "require_own_gpus", "share_buffers", "share_gradients",
+    "step_of_all",
 ]  # fmt: skip
 
 _LOST = re.compile("gloo|NCCL|by peer")
@@ -94,12 +96,37 @@ def share_gradients(model: nn.Module, sample: Any, processes: Processes) -> nn.M
         model: Model; from here on it has the weights of the first process.
         sample: A pair of inputs and labels, to see which parameters they reach.
         processes: This process among all.
+
+    Raises:
+        SettingError: Two processes have the same GPU.
     """
     from torch.nn.parallel import DistributedDataParallel
 
     device = device_of(model)
+    if device.type == "cuda":
+        require_own_gpus(processes.combine((platform.node(), str(device)), list))
     group = _nccl(device) if device.type == "cuda" else None
     return DistributedDataParallel(model, process_group=group, find_unused_parameters=_has_unused(model, sample))
+
+
+def require_own_gpus(places: list[tuple[str, str]]) -> None:
+    """Refuse two processes with the same GPU, between which NCCL exchanges no gradients.
+
+    Args:
+        places: Name of the machine and of the device of each process.
+
+    Raises:
+        SettingError: Two processes have the same GPU.
+
+    Example:
+        >>> require_own_gpus([("a", "cuda:0"), ("b", "cuda:0"), ("b", "cuda:1")])
+    """
+    gpus = len(set(places))
+    if gpus < len(places):
+        raise SettingError(
+            f"{len(places)} processes have {gpus} GPU{'s' * (gpus > 1)}, and each needs one of its own to exchange "
+            "gradients: pass --device cuda, and start as many processes as there are GPUs"
+        )
 
 
 def share_buffers(model: nn.Module, processes: Processes) -> None:
