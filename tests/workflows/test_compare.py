@@ -1,5 +1,6 @@
 """``resque compare`` from model to ledger: which ways there are, how each is known, and what is kept of them."""
 
+import dataclasses
 import functools
 import json
 
@@ -11,12 +12,14 @@ import resque
 from doubles import ReplayMeter
 from resque.energy.price import Tariff
 from resque.forecasting.budget import Budget
-from resque.forecasting.comparison import BY_HISTORY
+from resque.forecasting.comparison import BY_HISTORY, BY_PILOT
 from resque.ledger.components import MEASURED
 from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
 from resque.workflows import passes
 from resque.workflows.compare import decide_comparison
+from resque.workflows.comparing import Comparing
+from resque.workflows.passes import after_pilot
 
 CLEAN, CLEAN_TEST = "digits@16px@train@300", "digits@16px@test"
 NEW, NEW_TEST = "digits@16px@train@300+blur:9", "digits@16px@test+blur:9"
@@ -163,6 +166,22 @@ def test_a_pilot_must_not_cost_more_than_it_may_save(compare, known, monkeypatch
     notes = [each.note for each in made.options if each.how_known == BY_HISTORY]
     assert notes
     assert all(note.startswith("no pilot: it would cost more than it may save over") for note in notes)
+
+
+def test_ways_spared_for_one_that_then_fails_get_their_pilots(compare, known, monkeypatch):
+    def revised(forecast, pilot, job, updates):
+        made, promises = after_pilot(forecast, pilot, job, updates), job.recipe.trains == "head" and pilot.steps <= 10
+        wall_s = dataclasses.replace(made.estimates["wall_s"], value=made.pilot.training_s + 1e-9)
+        estimates = made.estimates | ({"wall_s": wall_s} if promises else {})
+        return dataclasses.replace(made, estimates=estimates, probability_reached=0.9 if promises else 0.1)
+
+    monkeypatch.setattr("resque.workflows.comparing._FREE_S", 0.0)
+    monkeypatch.setattr("resque.workflows.comparing.after_pilot", revised)
+    monkeypatch.setattr(Comparing, "_is_decided", lambda self, trials: False)  # as if another way were as good
+    made = compare(known, NEW, NEW_TEST, 0.99)
+    assert made.best is None
+    assert not [each.note for each in made.options if each.note.startswith("no pilot")]
+    assert {each.how_known for each in made.options if each.recipe} <= {BY_PILOT, MEASURED}
 
 
 @pytest.mark.parametrize(("target", "budget", "code"), [("0.45", "--max-hours 1", 0), ("0.45", "--max-hours 0", 3)])

@@ -7,6 +7,7 @@ Its paths are reweighted to the milestones that forward passes tell, see :mod:`r
 
 import bisect
 import dataclasses
+import functools
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -44,6 +45,12 @@ _MOST_EVALUATIONS = 400  # most evaluations of a simulated path
 _SMALLEST_SHARE, _SMALLEST_INDEX, _SMALLEST_WEIGHT = 0.01, 0.01, 1e-300
 
 
+@functools.lru_cache(maxsize=2)
+def _fitted_curves(examples: tuple[CurveExample, ...]) -> CurveModel:
+    """Return the model of learning curves; forecasts of one comparison share it."""
+    return CurveModel(examples)
+
+
 class CurveHistory:
     """Learning curves of the runs that are comparable with an update.
 
@@ -63,7 +70,8 @@ class CurveHistory:
         self._updates = own + others
         self._model: CurveModel | None = None
         if len(self._updates) >= FEWEST_CURVES:
-            self._model = CurveModel([example for update in self._updates if (example := _example_of(update, query))])
+            examples = (_example_of(update, query) for update in self._updates)
+            self._model = _fitted_curves(tuple(example for example in examples if example is not None))
 
     def start(self, query: ForecastQuery) -> "UpdateCurve | None":
         """Return the curve of an update to be forecast; None with fewer than five curves.

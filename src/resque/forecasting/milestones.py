@@ -18,7 +18,7 @@ import numpy as np
 from scipy import special
 
 from resque.forecasting.learning_curves import CurvePrediction
-from resque.forecasting.mixed_model import Deviations, MixedModel, NormalPrediction, TrainingExample
+from resque.forecasting.mixed_model import Deviations, NormalPrediction, TrainingExample, fitted_model
 
 __all__ = ["EARLY_STEPS", "Milestone", "log_error"]
 
@@ -53,7 +53,7 @@ class Milestone:
     """
 
     def __init__(self, examples: Sequence[TrainingExample], query: TrainingExample) -> None:
-        self.expected: NormalPrediction = MixedModel(examples, _DEVIATIONS).predict(query)
+        self.expected: NormalPrediction = fitted_model(tuple(examples), _DEVIATIONS).predict(query)
 
     def log_weights(self, paths: CurvePrediction, step: float, before: CurvePrediction) -> np.ndarray:
         """Return the logs of the factors of the paths' weights, ``(paths,)``.

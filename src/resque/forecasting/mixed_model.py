@@ -24,6 +24,7 @@ This module is independent of the record types.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from scipy import linalg, special
 
 from resque._threads import one_blas_thread
 
-__all__ = ["COSTS", "INTERCEPTS", "Deviations", "MixedModel", "NormalPrediction", "TrainingExample"]
+__all__ = ["COSTS", "INTERCEPTS", "Deviations", "MixedModel", "NormalPrediction", "TrainingExample", "fitted_model"]
 
 INTERCEPTS = ("group", "shift_type", "shift type in group", "condition", "parent")
 """Factors of the random intercepts."""
@@ -41,6 +42,7 @@ _MEAN_VARIANCE = 25.0
 _ROUNDS, _DAMPING, _CLOSE = 20, 0.7, 1e-7
 _SMALLEST = 1e-9
 _LOG_2_PI = math.log(2.0 * math.pi)
+_KEPT = 18  # models: one for each predictor and milestone of a forecast
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,22 @@ class MixedModel:
             codes = _codes(factor)
             covariance += next(variances) * np.equal.outer(codes[: len(rows)], codes[len(rows) :])
         return covariance
+
+
+@functools.lru_cache(maxsize=_KEPT)
+def fitted_model(examples: tuple[TrainingExample, ...], deviations: Deviations = COSTS) -> MixedModel:
+    """Return the mixed model of the examples; the last few are kept, since forecasts of one comparison share them.
+
+    Args:
+        examples: Training data, at least two examples.
+        deviations: Standard deviations of the terms.
+
+    Example:
+        >>> rows = tuple(TrainingExample((x,), x) for x in (0.0, 1.0, 2.0))
+        >>> fitted_model(rows) is fitted_model(rows)
+        True
+    """
+    return MixedModel(examples, deviations)
 
 
 def _fit_bounds(

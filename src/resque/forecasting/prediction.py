@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from resque.errors import TooFewUpdatesError
 from resque.forecasting.history import ForecastQuery, has_shift_type, history_rows
 from resque.forecasting.intervals import PredictiveDistribution, predict
-from resque.forecasting.mixed_model import MixedModel
+from resque.forecasting.mixed_model import fitted_model
 from resque.ledger.records import Update
 
 __all__ = ["FEWEST_ROWS", "StepsModel"]
@@ -45,7 +45,7 @@ class StepsModel:
             named = ", ".join(predictors) or "none"
             raise TooFewUpdatesError(f"{len(self.rows)} updates have the predictor ({named}): do more updates")
         self._predictors = predictors
-        self._model = MixedModel([row.example for row in self.rows])
+        self._model = fitted_model(tuple(row.example for row in self.rows))
 
     def predict(self, query: ForecastQuery) -> PredictiveDistribution | None:
         """Predict the log steps of an update; None if a predictor is unknown for it."""

@@ -91,11 +91,17 @@ class Comparing:
         )
 
     def _pilots(self, trials: Sequence[Trial]) -> None:
-        """Make pilots in rounds, each for the better half of those before; the shortest come first."""
+        """Make pilots in rounds, each for the better half of those before; the shortest come first.
+
+        Ways that were spared for the best one get their first pilots when its own shows that it is not the best.
+        """
         ends_at = time.monotonic() + self.pilots_s
         alive = [trial for trial in trials if not trial.is_stored]
         for steps in _ROUNDS:
-            self._round(sorted(alive, key=lambda trial: trial.rank(steps)), steps, trials, ends_at)
+            self._round(alive, steps, trials, ends_at)
+            while spared := [trial for trial in trials if trial.spared_for not in (None, self._best(trials))]:
+                self._round(spared, _ROUNDS[0], trials, ends_at)
+                alive += [trial for trial in spared if trial not in alive]
             if self._is_decided(trials):
                 return
             alive = self._survivors(alive)
@@ -107,7 +113,8 @@ class Comparing:
         against it by then: the result is that of one after the other.
         """
         at = _Round(trials, ends_at)
-        for trial in alive:
+        for trial in sorted(alive, key=lambda trial: trial.rank(steps)):
+            trial.spared_for = None
             max_steps = trial.job.max_steps
             until = max_steps if max_steps * trial.step_s < _FREE_S else min(steps, max_steps)
             if not trial.has_ended and trial.steps < until:
@@ -149,6 +156,7 @@ class Comparing:
             row = at.made.pop(key, None)
             if reason := self._reason_against(trial, until, at.trials, at.ends_at if row is None else math.inf):
                 trial.note = reason
+                trial.spared_for = self._best(at.trials) if trial.steps == 0 else None
                 trial.unused += [] if row is None else row["spent"]
             elif row is None:
                 return  # it begins next
@@ -161,11 +169,9 @@ class Comparing:
 
         A pilot of the best way is a part of its update. That of another one must not cost more than it may save.
         """
-        pilot_s = trial.seconds_for(until)
-        if time.monotonic() + pilot_s > ends_at:
+        if time.monotonic() + trial.seconds_for(until) > ends_at:
             return "no time for its pilot" if not trial.steps else f"no time beyond a pilot of {trial.steps} steps"
-        chosen = self._choose(trials)[0]
-        best = next((each for each in trials if each.forecast.id == chosen), None)
+        best, pilot_s = self._best(trials), trial.expected_seconds_for(until)
         if best is None or best is trial or best.forecast.pilot is None:
             return ""
         rest_s = best.forecast.estimates["wall_s"].value - best.forecast.pilot.training_s
@@ -232,6 +238,10 @@ class Comparing:
     def _is_decided(self, trials: Sequence[Trial]) -> bool:
         best, ties, _, _ = self._choose(trials)
         return best is not None and not ties
+
+    def _best(self, trials: Sequence[Trial]) -> Trial | None:
+        chosen = self._choose(trials)[0]
+        return next((each for each in trials if each.forecast.id == chosen), None)
 
     def _choose(self, trials: Sequence[Trial]) -> tuple[str | None, tuple[str, ...], str | None, str]:
         return choose([trial.option(self.asking.tariff) for trial in trials], self.asking.level)

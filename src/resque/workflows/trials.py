@@ -1,5 +1,6 @@
 """The ways that a comparison tries: each is a forecast of an update, so far."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -47,6 +48,8 @@ class Trial:
     note: str = ""
     unused: list[EnergyReading] = field(default_factory=list)
     """Readings of pilots that were begun beside others, and were not needed after these."""
+    spared_for: "Trial | None" = None
+    """The best way at the time when this one got no pilot; None if it has one, or was not in a round yet."""
 
     @property
     def steps(self) -> int:
@@ -64,12 +67,16 @@ class Trial:
         return self.forecast.step_cost.wall_s
 
     def seconds_for(self, steps: int) -> float:
-        """Return about how long a pilot until so many steps will take."""
+        """Return about how long a pilot until so many steps takes at most."""
         return (steps - self.steps) * self.step_s + _EVALUATIONS * self.start.evaluation_s
+
+    def expected_seconds_for(self, steps: int) -> float:
+        """Return about how long a pilot until so many steps will take: it ends where the update would."""
+        return self.seconds_for(max(self.steps, min(steps, math.ceil(self.forecast.estimates["steps"].value))))
 
     def rank(self, steps: int) -> tuple[bool, float]:
         """Return what sorts the trials of a round: those without labels first, then the shortest pilots."""
-        return self.way.needs_labels, self.seconds_for(min(steps, self.job.max_steps))
+        return self.way.needs_labels, self.expected_seconds_for(min(steps, self.job.max_steps))
 
     @property
     def has_ended(self) -> bool:
