@@ -140,3 +140,12 @@ def test_another_target_is_answered_from_the_curve(run, place):
     priced = dataclasses.replace(update, tariff=Tariff(per_hour=3600.0)).price
     price = forecast_price(shown, Tariff(per_hour=3600.0)).value
     assert price <= priced or cost.steps == update.cost.steps
+
+
+@pytest.mark.parametrize(("now", "place", "kept"), [(0.9, -1, 0.7), (0.8, -1, None), (None, -1, None), (0.9, 1, None)])
+def test_accuracy_on_the_original_data_is_that_of_the_same_test_at_the_end(run, now, place, kept):
+    _, job, update = run
+    update = dataclasses.replace(update, original_accuracy_before=0.9, original_accuracy_after=0.7)
+    target = 0.99 if place == -1 else update.curve.accuracy[0]
+    shown = what_it_showed(update, dataclasses.replace(job, target_accuracy=target), 0.8, now)
+    assert shown.pilot.original_accuracy == kept
