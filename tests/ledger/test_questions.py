@@ -47,7 +47,8 @@ def test_other_questions_wait_beside_it(changed):
     assert waiting_forecasts([FORECAST, other], []) == [FORECAST, other]
 
 
-def test_the_list_shows_each_question_once_and_what_tells_ways_apart(cli, folder, monkeypatch):
+@pytest.mark.parametrize("models", [("m", "m"), ("net.py:build=first-of-two.safetensors", "net.py:wide=w.safetensors")])
+def test_the_list_shows_each_question_once_and_what_tells_ways_apart(cli, folder, monkeypatch, models):
     ledger = Ledger("resque.db")
     pairs = settled_pairs(2)
     asked = [(rate, target) for rate in (0.001, 0.01) for target in (0.9, 0.85)]
@@ -56,7 +57,7 @@ def test_the_list_shows_each_question_once_and_what_tells_ways_apart(cli, folder
             recipe = {"trains": "all", "learning_rate": rate, "batch_size": 32}
             ledger.add(dataclasses.replace(
                 FORECAST, id=f"{again}{rate}{target}", created_utc=at(9), recipe=recipe, target_accuracy=target,
-                train_data="npz:/data/of/a/long/name/new-camera.npz",
+                train_data="npz:/data/of/a/long/name/new-camera.npz", model=models[rate == 0.01],
             ))  # fmt: skip
     ledger.extend([each for pair in pairs for each in pair])
     monkeypatch.setattr("resque.reporting.console.out.width", 80)
@@ -66,7 +67,8 @@ def test_the_list_shows_each_question_once_and_what_tells_ways_apart(cli, folder
     assert "10 forecasts: 2 settled, 4 pending, 4 asked again" in out
     text = " ".join(out.split())
     assert "first" not in text
-    for rate, target in asked:
+    assert (" model " in text) == (models[0] != models[1])
+    for rate, target in asked if models[0] == models[1] else ():  # else the models tell them apart
         assert f"all, rate {rate:g} {str(target)[1:]} " in text
     assert "batch_size" not in text  # which all have in common
     assert len(json.loads(cli("ledger list --json")[1])["forecasts"]) == 10

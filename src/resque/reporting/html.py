@@ -35,8 +35,8 @@ class Opening:
 
     Attributes:
         title: Heading.
-        pending: Forecasts that no update has settled, oldest first; those of one question are a comparison. They are
-            shown until an update has reached their target in another way.
+        pending: Forecasts that no update has settled, oldest first, each asked last; those of one question are a
+            comparison. They are shown until an update has reached their target in another way.
         lives: Life of each model line, the newest last.
         strip: Inputs before and after the latest shift; None without any.
     """

@@ -293,7 +293,7 @@ def _pending_display(title: str, pending: Sequence[Forecast], width: int) -> Dis
         rows.append((
             each.id,
             *([names[each.model]] if model else []),
-            _cut_middle(shorten_data(each.train_data), width),
+            _cut_middle(shorten_data(each.train_data), max(width - 20, 10) if model else width),
             f"{way[-1]}{displays.differing_part(each, alike)}",
             f"{each.target_accuracy:g}".removeprefix("0"),
             format_cost("steps", steps.value),
