@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resque.energy.reading import EnergyReading
+from resque.forecasting.budget import Budget
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, Comparison, Option, choose
 from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate
 from resque.types import Interval
+from resque.workflows.compare import decide_comparison
 
 ASKING = EnergyReading(30.0, 1e-5, {}, {}, "replay")
 
@@ -67,6 +69,18 @@ def test_doing_nothing_is_recommended_at_the_target():
     made = comparison([nothing, option("all", 10.0, 0.95)])
     assert made.best == "nothing"
     assert made.recommendation.startswith("Do nothing: the model is at the target already")
+
+
+def test_a_way_that_was_done_before_is_said_and_leaves_nothing_to_be_spent():
+    done = option("head", 5.0, 1.0, how_known=MEASURED, update_id="u1")
+    made = comparison([done, option("all", 10.0, 0.95)])
+    assert "Update u1 did it already." in made.recommendation
+    assert decide_comparison(made, "none.db", Budget(max_hours=0.0)).code == 0
+    failed = dataclasses.replace(done, chance=0.0, accuracy=accuracy(0.871))
+    assert comparison([failed, option("all", 10.0, 0.95)]).best == "all"
+    text = comparison([failed]).recommendation
+    assert "0% likely to get there, and accuracy 0.87 was measured" in text
+    assert "already" not in text
 
 
 def accuracy(value):

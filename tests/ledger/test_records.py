@@ -100,3 +100,15 @@ def test_forecast_stored_before_bundled_updates_were_counted_has_none():
     stored = synthetic_forecast(synthetic_update("u", index=0.5, steps=100)).to_dict()
     del stored["n_bundled"]
     assert from_dict(Forecast, stored).n_bundled == 0
+
+
+STOPS = "max", "epochs", "diverged", "tolerance 0.01", "budget: kWh", "max hours", "max kWh", "the user", "target"
+
+
+@pytest.mark.parametrize("stopped_by", STOPS)
+@pytest.mark.parametrize("target", [0.7, 0.85, 0.86, 0.9, 0.95])
+def test_only_a_run_that_went_to_its_end_shows_that_a_target_is_out_of_reach(stopped_by, target):
+    """Its own target is 0.9, its curve ends at 0.85. The rule for a plateau depends on the target."""
+    update = dataclasses.replace(synthetic_update("u", index=0.1, steps=40, reached=False), stopped_by=stopped_by)
+    to_the_end = stopped_by in ("max", "epochs", "diverged") or (stopped_by == "tolerance 0.01" and target <= 0.9)
+    assert update.reaches(target) is (True if target <= 0.85 else False if to_the_end else None)

@@ -131,3 +131,30 @@ def test_without_an_open_decision_there_is_no_section_for_one(tmp_path):
     page = page_of(tmp_path, settled_pairs())
     assert "To be decided" not in page
     assert "Ways to accuracy" not in page
+
+
+@pytest.mark.parametrize(
+    ("stopped_by", "chance", "said"),
+    [
+        ("max", 0.95, "Next-cheapest: Update all layers, rate 0.01 (forecast fast)."),
+        (
+            "max",
+            0.4,
+            "No other way is at least 80% likely; nearest comes: Update all layers, rate 0.01 (forecast fast)",
+        ),
+        ("budget: kWh", 0.95, None),
+    ],
+)
+def test_a_way_that_was_tried_and_failed_is_said_where_the_question_is_open(tmp_path, stopped_by, chance, said):
+    update = synthetic_update("a", index=0.1, steps=100, reached=False, forecast_id="f-a")
+    update = dataclasses.replace(update, stopped_by=stopped_by)
+    head = dataclasses.replace(synthetic_forecast(update, 1.2, 0.985), recipe={"trains": "head"})
+    ways = [
+        dataclasses.replace(synthetic_forecast(update, factor, probability), id=name,
+                            recipe={"trains": "all", "learning_rate": rate})
+        for name, factor, probability, rate in (("slow", 2.0, 0.3, 0.001), ("fast", 1.5, chance, 0.01))
+    ]  # fmt: skip
+    page = page_of(tmp_path, [(head, update)], pending=ways)
+    tried = "Retrain the head was tried: 0.850 at best, below 0.9 (forecast f-a gave it 98%)."
+    assert (f"<strong>{tried} {said}" in page) == (said is not None)
+    assert (tried in page) == (said is not None)

@@ -79,6 +79,27 @@ def test_the_verdict_is_one_sentence_of_at_most_30_words():
     assert sentences.predictor_sentence(summary) == "The median error of the RESQUE index alone is a factor of 2.0."
 
 
+@pytest.mark.parametrize(
+    ("outcomes", "said"),
+    [
+        ([(0.98, "max"), (0.95, ""), (0.5, "max")], "1 of 2 forecasts that gave 90% or more missed the target."),
+        ([(0.9, "tolerance 0.01")], "1 of 1 forecast that gave 90% or more missed the target."),
+        ([(0.98, ""), (0.89, "max")], ""),
+        ([(0.98, "budget: kWh"), (0.98, "the user")], ""),
+    ],
+)
+def test_the_verdict_says_how_many_likely_forecasts_missed(outcomes, said):
+    """Outcomes are the chance that was given, and what stopped a run that missed."""
+    pairs = [
+        (dataclasses.replace(forecast, probability_reached=chance),
+         dataclasses.replace(update, reached=not stopped, stopped_by=stopped or "target"))
+        for (forecast, update), (chance, stopped) in zip(settled_pairs(len(outcomes)), outcomes, strict=True)
+    ]  # fmt: skip
+    summary = summarize_settlements(pairs)
+    assert sentences.missed_sentence(summary) == said
+    assert said in sentences.settlement_sentence(summary)
+
+
 def test_a_better_predictor_than_the_index_is_named():
     pairs = [
         (dataclasses.replace(forecast, alternatives={**forecast.alternatives, "LogME": update.cost.steps}), update)

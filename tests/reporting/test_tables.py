@@ -207,7 +207,7 @@ def test_the_ledger_lists_updates_and_pending_forecasts(shown):
     assert out.startswith("2 updates")
     assert "0.50→0.85*" in out
     assert "2 forecasts: 1 settled, 1 pending" in out
-    assert "f-u1 d+<type 1>:u1 all 120 50–200" in out
+    assert "f-u1 d+<type 1>:u1 all .9 120 50–200" in out
     counts = dict.fromkeys(counts, 0)
     assert shown(tables.show_ledger, [], [], [], counts)[0] == "0 updates 0 forecasts: 0 settled, 0 pending"
     tombstone = Void("abc", "update", "wrong test data", "2026-01-02T03:04:05Z")

@@ -30,8 +30,11 @@ def ledger_list(
 ) -> None:
     """List the updates, the forecasts that are pending, and the void entries.
 
+    Of a question that was asked again, the newest forecast is pending.
+
     Example: resque ledger list --ledger demo-run/resque.db
     """
+    from resque.ledger.questions import waiting_forecasts
     from resque.reporting import console, tables
 
     if last is not None and last < 1:
@@ -39,8 +42,9 @@ def ledger_list(
     history = open_existing_ledger(ledger)
     if not as_json:
         last = last or SHOWN
-        pending = history.forecasts(pending=True, last=last)
-        tables.show_ledger(history.updates(last=last), pending, history.voids(), history.count())
+        waiting, counts = waiting_forecasts(history.forecasts(), history.settled()), history.count()
+        counts["pending"] = len(waiting)
+        tables.show_ledger(history.updates(last=last), waiting[-last:], history.voids(), counts)
         return
     records = {
         "updates": [with_former_names(console.to_json(update)) for update in history.updates(last=last)],

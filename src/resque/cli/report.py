@@ -25,6 +25,7 @@ def report(
     from resque.forecasting.evaluation.settlement import summarize_settlements
     from resque.forecasting.life import lives
     from resque.ledger.identifiers import utc_now
+    from resque.ledger.questions import waiting_forecasts
     from resque.reporting import console, sentences, tables
     from resque.reporting.html import MOST_SHOWN, Opening, write_report
     from resque.reporting.pictures import kept_strip
@@ -32,7 +33,8 @@ def report(
     history = open_existing_ledger(ledger)
     updates, settled, n = history.updates(last=MOST_SHOWN), history.settled(), history.count()["updates"]
     summary = summarize_settlements(settled)
-    pending, every = history.forecasts(pending=True), history.forecasts()
+    every = history.forecasts()
+    pending = waiting_forecasts(every, settled)
     lines = lives(history.updates(), every, yearly_kwh=yearly_kwh, today_utc=utc_now())
     opening = Opening(pending=pending, lives=lines, strip=None if no_inputs else kept_strip(history, every))
     with console.progress("drawing the report") as show:

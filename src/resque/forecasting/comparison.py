@@ -38,7 +38,8 @@ class Option(Serializable):
     """One way to the target.
 
     Attributes:
-        id: Id of its forecast in the ledger, for ``resque retrain --forecast ID``; for what needs none, its rung.
+        id: Id of its forecast in the ledger, for ``resque retrain --forecast ID``, or of the update that did it before;
+            for what needs none, its rung.
         rung: Trained part of the model: ``"nothing"``, ``"norm"``, ``"head"``, ``"lora"``, ``"all"`` or ``"scratch"``.
         name: Description for people.
         model: Model that it starts from.
@@ -53,6 +54,7 @@ class Option(Serializable):
         trainable_share: Share of the parameters that are trained; None if unknown.
         note: Further remark, such as the reason for which it was dropped; may be empty.
         license_price: Price of the license of its model, which the price holds.
+        update_id: Id of the update that did it before, and measured it; None if there is none.
     """
 
     id: str
@@ -70,6 +72,7 @@ class Option(Serializable):
     note: str = ""
     license_price: float = 0.0
     original_known: str | None = None
+    update_id: str | None = None
 
     def cost(self, name: str) -> float | None:
         """Return the median of a cost; None if it is unknown."""
@@ -128,6 +131,7 @@ class Comparison(Displayable):
             model = self._named[best.model] if self.has_several_models else "the model"
             return f"Do nothing: {model} is at the target already ({_accuracy(best)})."
         sentences = [f"{self.name_of(best)}: {self._costs(best)}, {self._arrival(best)}."]
+        sentences += [f"Update {best.update_id} did it already."] if best.update_id else []
         names = [self.name_of(self.option(tie)) for tie in self.ties]
         if names:
             sentences.append(f"It is a tie with {format_list(names)}: they may cost as little.")
@@ -167,7 +171,8 @@ class Comparison(Displayable):
             return f"No way to accuracy {self.target_accuracy:g} was found."
         near = self.option(self.nearest)
         likely = f"{_chance(near)} likely to get there"
-        accuracy = "" if near.accuracy is None else f", and accuracy {near.accuracy.value:.2f} is expected of it"
+        how = "was measured" if near.how_known == MEASURED else "is expected of it"
+        accuracy = "" if near.accuracy is None else f", and accuracy {near.accuracy.value:.2f} {how}"
         return (
             f"Nothing is at least {self.level:.0%} likely to reach accuracy {self.target_accuracy:g}. "
             f"Nearest comes “{self.name_of(near)}”: {likely}{accuracy}."

@@ -42,6 +42,8 @@ WOULD_NOT_REACH = BY_BUDGET + "would not reach"
 """Value of :attr:`Update.stopped_by` for a run whose revised forecast gave up the target."""
 BY_USER = "the user"
 """Value of :attr:`Update.stopped_by` for a run that the user's own training loop ended."""
+_TO_THE_END = "max", "epochs", "diverged"
+_PLATEAU = "tolerance"
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,25 @@ class Update(Displayable):
     def ended_by_budget(self) -> bool:
         """Whether a budget ended the run, which is informative censoring."""
         return self.stopped_by.startswith(BY_BUDGET)
+
+    def reaches(self, target_accuracy: float) -> bool | None:
+        """Return whether its way reaches a target; None where the run does not tell, because it ended too early.
+
+        A run shows that the target is out of reach if it went on to its last epoch, or diverged. The rule that ends a
+        run close to its own target would end one to a lower target no later.
+
+        Example:
+            >>> from resque.ledger.bundled import bundled_updates
+            >>> update = dataclasses.replace(bundled_updates()[0], reached=False, stopped_by="max")
+            >>> update.reaches(0.79), update.reaches(0.99)
+            (True, False)
+            >>> dataclasses.replace(update, stopped_by="budget: kWh").reaches(0.99) is None
+            True
+        """
+        if self.curve.first_at(target_accuracy) is not None:
+            return True
+        is_plateau = self.stopped_by.startswith(_PLATEAU) and target_accuracy <= self.target_accuracy
+        return False if is_plateau or self.stopped_by in _TO_THE_END else None
 
     @property
     def saving(self) -> str | None:

@@ -37,7 +37,8 @@ def show(comparison: Comparison, decision: Decision | None = None, details: bool
     if details:
         console.show(_intervals(comparison))
         console.show(_needs(comparison))
-    if comparison.best is not None and comparison.option(comparison.best).recipe:
+    best = None if comparison.best is None else comparison.option(comparison.best)
+    if best is not None and best.recipe and not best.update_id:
         console.out.print(f"`resque retrain --forecast {comparison.best} …` does it")
     if decision is not None:
         tables.show_decision(decision)

@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from resque.forecasting.evaluation.settlement import Settlement
 
 __all__ = [
-    "MAIN_COSTS", "comparison_display", "energy_display", "newest_comparison", "overview_display",
-    "predictors_display", "revisions_display", "seeds_display", "settled_display", "still_open", "updates_display",
+    "MAIN_COSTS", "comparison_display", "differing_part", "energy_display", "newest_comparison", "overview_display",
+    "predictors_display", "revisions_display", "seeds_display", "settled_display", "still_open", "tried_sentences",
+    "updates_display",
 ]  # fmt: skip
 
 MAIN_COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
+_Question = tuple[str, str, str, float]
+_SHORT = {"learning_rate": "rate"}
 
 
 def overview_display(settled: Sequence[tuple[Forecast, Update]]) -> Display:
@@ -67,7 +70,7 @@ def still_open(pending: Sequence[Forecast], updates: Sequence[Update]) -> list[F
     return [each for each in pending if each.created_utc >= answered.get(_question(each), "")]
 
 
-def _question(record: Forecast | Update) -> tuple[str, str, str, float]:
+def _question(record: Forecast | Update) -> _Question:
     return record.model, record.train_data, record.test_data, record.target_accuracy
 
 
@@ -77,11 +80,52 @@ def newest_comparison(pending: Sequence[Forecast]) -> list[Forecast]:
     Args:
         pending: Pending forecasts, oldest first. Those of one model name, data and target are of one question.
     """
-    questions: dict[tuple[str, str, str, float], list[Forecast]] = {}
+    questions: dict[_Question, list[Forecast]] = {}
     for each in pending:
         questions[_question(each)] = [*questions.pop(_question(each), []), each]
     ways = next((ways for ways in reversed(questions.values()) if len(ways) > 1), [])
     return sorted(ways, key=lambda each: (-each.probability_reached, each.estimates["steps"].value))
+
+
+def tried_sentences(pending: Sequence[Forecast], settled: Sequence[tuple[Forecast, Update]]) -> list[str]:
+    """Return which ways to an open question were tried and ended below its target, and which one is next.
+
+    Args:
+        pending: Open forecasts, oldest first.
+        settled: Forecasts with the updates that settled them.
+    """
+    questions: dict[_Question, list[Forecast]] = {}
+    for each in pending:
+        questions.setdefault(_question(each), []).append(each)
+    found = []
+    for question, ways in reversed(questions.items()):
+        failed = [pair for pair in settled if _question(pair[0]) == question and pair[1].reaches(question[-1]) is False]
+        tried = [
+            f"{_action(forecast)} was tried: {update.peak_accuracy:.3f} at best, below {question[-1]:g} "
+            f"(forecast {forecast.id} gave it {forecast.chance})."
+            for forecast, update in failed
+        ]
+        done = [dict(forecast.recipe) for forecast, _ in failed]
+        found += [" ".join([*tried, _next([way for way in ways if dict(way.recipe) not in done])])] if tried else []
+    return [text.rstrip() for text in found]
+
+
+def _next(ways: Sequence[Forecast]) -> str:
+    """Return the cheapest of the ways that is likely enough, by energy, else by time; else the likeliest."""
+    enough = [way for way in ways if way.probability_reached >= way.level]
+    cost = next((name for name in ("energy_kwh", "wall_s") if all(name in way.estimates for way in enough)), "steps")
+    if enough:
+        return f"Next-cheapest: {_named(min(enough, key=lambda way: way.estimates[cost].value), ways)}."
+    if not ways:
+        return ""
+    likeliest = max(ways, key=lambda way: way.probability_reached)
+    how = f"No other way is at least {likeliest.level:.0%} likely; nearest comes"
+    return f"{how}: {_named(likeliest, ways)}, {likeliest.chance}."
+
+
+def _named(way: Forecast, ways: Sequence[Forecast]) -> str:
+    alike = [each for each in ways if _action(each) == _action(way)]
+    return f"{_action(way)}{differing_part(way, alike)} (forecast {way.id})"
 
 
 def comparison_display(ways: Sequence[Forecast]) -> Display:
@@ -95,7 +139,8 @@ def comparison_display(ways: Sequence[Forecast]) -> Display:
         accuracy = NOT_MEASURED if way.best_accuracy is None else f"{way.best_accuracy.value:.3f}"
         price = format_price(way.price.value, way.tariff.currency) if way.price and way.tariff else NOT_MEASURED
         doubt = "" if not way.reliability_issues else " *"
-        rows.append((f"{_action(way)}{_rate(way, ways)}{doubt}", accuracy,
+        alike = [each for each in ways if _action(each) == _action(way)]
+        rows.append((f"{_action(way)}{differing_part(way, alike)}{doubt}", accuracy,
                      way.chance, *took, price, way.id))  # fmt: skip
     first = ways[0]
     title = f"Ways to accuracy {first.target_accuracy:g} on {shorten_data(first.train_data)}"
@@ -108,10 +153,18 @@ def _action(way: Forecast) -> str:
     return action(way.recipe, way.from_scratch)
 
 
-def _rate(way: Forecast, ways: Sequence[Forecast]) -> str:
-    """Return the learning rate of a way, if others do the same at another rate."""
-    rates = {each.recipe.get("learning_rate") for each in ways if _action(each) == _action(way)}
-    return f", rate {way.recipe['learning_rate']:g}" if len(rates) > 1 and "learning_rate" in way.recipe else ""
+def differing_part(way: Forecast, alike: Sequence[Forecast]) -> str:
+    """Return the settings of a way's recipe in which others differ: ``, rate 0.01``; empty where there are none.
+
+    Args:
+        way: The way.
+        alike: Ways that have the same name, this one among them.
+    """
+    settings = {name for each in alike for name in each.recipe}
+    differing = [name for name in sorted(settings) if len({str(each.recipe.get(name)) for each in alike}) > 1]
+    shown = {name: way.recipe[name] for name in differing if name in way.recipe}
+    texts = (f"{value:g}" if isinstance(value, float) else str(value) for value in shown.values())
+    return "".join(f", {_SHORT.get(name, name)} {text}" for name, text in zip(shown, texts, strict=True))
 
 
 def settled_display(forecast: Forecast, update: Update) -> Display:

@@ -35,8 +35,8 @@ class Opening:
 
     Attributes:
         title: Heading.
-        pending: Forecasts that no update has settled, oldest first; those of one question are a comparison. They are
-            shown until an update has reached their target in another way.
+        pending: Forecasts that no update has settled, oldest first, each asked last; those of one question are a
+            comparison. They are shown until an update has reached their target in another way.
         lives: Life of each model line, the newest last.
         strip: Inputs before and after the latest shift; None without any.
     """
@@ -85,12 +85,13 @@ def write_report(
         title=opening.title,
         pending=[*compared, *(each for each in reversed(pending) if each not in compared)][:_MAX_PENDING],
         n_pending=len(pending),
+        tried=displays.tried_sentences(pending, settled),
         comparison=displays.comparison_display(compared) if compared else None,
         lives=[describe(life) for life in reversed(opening.lives)],
         strip=opening.strip,
         strip_data=None if opening.strip is None else base64.b64encode(opening.strip.content).decode(),
         version=__version__,
-        verdict=sentences.verdict_sentence(summary),
+        verdict=" ".join(filter(None, (sentences.verdict_sentence(summary), sentences.missed_sentence(summary)))),
         sentences=list(filter(None, (sentences.predictor_sentence(summary), sentences.overhead_sentence(summary)))),
         overview=displays.overview_display(settled[-_MAX_OVERVIEW:]),
         figures=_draw_figures(updates[-MOST_SHOWN:], settled[-MOST_SHOWN:], summary, on_progress),

@@ -8,7 +8,7 @@ from resque._format import NOT_MEASURED, format_cost, format_share
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
-from resque.forecasting.evaluation.settlement import FORECAST, Settlement, is_covered, relative_error
+from resque.forecasting.evaluation.settlement import FORECAST, LIKELY, Settlement, is_covered, relative_error
 from resque.ledger.records import Forecast, Update
 from resque.reporting.carbon_intensity import SoftwareCarbonIntensity, software_carbon_intensity
 
@@ -29,6 +29,7 @@ __all__ = [
     "format_methods",
     "format_shift",
     "grid_sentence",
+    "missed_sentence",
     "outcome_sentence",
     "overhead_sentence",
     "predictor_sentence",
@@ -159,8 +160,17 @@ def grid_sentence(grid: Grid | None) -> str:
 
 
 def settlement_sentence(summary: Settlement) -> str:
-    """Return the verdict on all settled forecasts, and how the RESQUE index alone compares."""
-    return f"{verdict_sentence(summary)} {predictor_sentence(summary)}".rstrip()
+    """Return the verdict on all settled forecasts, likely ones that missed, and how the RESQUE index alone compares."""
+    parts = verdict_sentence(summary), missed_sentence(summary), predictor_sentence(summary)
+    return " ".join(filter(None, parts))
+
+
+def missed_sentence(summary: Settlement) -> str:
+    """Return how many of the forecasts that were nearly sure missed their target; empty where none did."""
+    if not summary.likely_missed:
+        return ""
+    missed, n = summary.likely_missed, summary.likely
+    return f"{format_share(missed, n)} forecast{'s' * (n != 1)} that gave {LIKELY:.0%} or more missed the target."
 
 
 def verdict_sentence(summary: Settlement) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resque._display import Display, describe
-from resque._format import NOT_MEASURED, format_column, format_cost, format_interval, format_number
+from resque._format import NOT_MEASURED, format_column, format_cost, format_interval, format_number, shorten_names
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import EmbodiedEmissions
@@ -29,6 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 _LEDGER_WIDTH = 70  # of every column but the data
+_MODEL_WIDTH = 12
 _LESSER = re.compile(r"[\d,]+ of [\d,]+ updates |learned from ")
 """Beginning of the notes on a history, which change no decision."""
 _NEEDS_CARE = re.compile(r"the training data have none of |the accuracy before |the pilot of .* did not ")
@@ -244,7 +245,8 @@ def show_ledger(
         updates: Updates to show, the newest ones.
         pending: Pending forecasts to show, the newest ones.
         voids: Tombstones.
-        counts: Number of all ``updates``, ``forecasts`` and ``settled`` forecasts in the ledger.
+        counts: Number of all ``updates``, ``forecasts`` and ``settled`` forecasts in the ledger; and of ``pending``
+            ones, where some of the others were asked again.
     """
     tells_apart = any(trained_part(update.recipe, update.from_scratch) != "all" for update in updates)
     width = max(out.width - _LEDGER_WIDTH, 16 - 6 * tells_apart)
@@ -269,30 +271,40 @@ def show_ledger(
     if len(updates) < n:
         lines.append(f"the newest {len(updates):,} of {n:,}; more: --last {n}")
     show(Display(f"{n:,} update{'s' * (n != 1)}", columns, rows, lines if updates else (), 2 + tells_apart))
-    title = f"{forecasts:,} forecast{'s' * (forecasts != 1)}: {settled:,} settled, {forecasts - settled:,} pending"
-    waiting = [
-        (
-            each.id,
-            _cut_middle(shorten_data(each.train_data), width),
-            trained_part(each.recipe, each.from_scratch),
-            *_steps_cells(each),
-        )
-        for each in pending
-    ]
-    show(Display(title, ("pending", "data", "trains", "steps", "interval"), waiting, text_columns=3))
+    waiting = counts.get("pending", forecasts - settled)
+    again = f", {former:,} asked again" if (former := forecasts - settled - waiting) else ""
+    title = f"{forecasts:,} forecast{'s' * (forecasts != 1)}: {settled:,} settled, {waiting:,} pending{again}"
+    show(_pending_display(title, pending, width))
     if voids:
         gone = [(each.id, each.entry, each.created_utc[:10], each.why) for each in voids]
         title = f"{len(voids):,} void entr{'ies' if len(voids) > 1 else 'y'}, counted nowhere"
         show(Display(title, ("void", "entry", "since", "why"), gone, text_columns=4))
 
 
+def _pending_display(title: str, pending: Sequence[Forecast], width: int) -> Display:
+    """Describe pending forecasts: what is trained, with the settings that tell ways of the same data apart."""
+    names = shorten_names((each.model for each in pending), _MODEL_WIDTH)
+    model = ("model",) if len(names) > 1 else ()
+    ways = [(each.model, each.train_data, trained_part(each.recipe, each.from_scratch)) for each in pending]
+    rows = []
+    for each, way in zip(pending, ways, strict=True):
+        alike = [other for other, its in zip(pending, ways, strict=True) if its == way]
+        steps = each.estimates["steps"]
+        rows.append((
+            each.id,
+            *([names[each.model]] if model else []),
+            _cut_middle(shorten_data(each.train_data), max(width - 20, 10) if model else width),
+            f"{way[-1]}{displays.differing_part(each, alike)}",
+            f"{each.target_accuracy:g}".removeprefix("0"),
+            format_cost("steps", steps.value),
+            format_interval("steps", steps.value, steps.interval),
+        ))  # fmt: skip
+    columns = "pending", *model, "data", "trains", "to", "steps", "interval"
+    return Display(title, columns, rows, text_columns=3 + len(model))
+
+
 def _outcome_mark(update: Update) -> str:
     return "" if update.reached else "!" if update.ended_by_budget else "*"
-
-
-def _steps_cells(forecast: Forecast) -> tuple[str, str]:
-    steps = forecast.estimates["steps"]
-    return format_cost("steps", steps.value), format_interval("steps", steps.value, steps.interval)
 
 
 def _cut_middle(text: str, width: int) -> str:

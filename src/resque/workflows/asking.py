@@ -26,6 +26,7 @@ from resque.training.evaluation import evaluate_dataset
 from resque.training.recipe import Recipe
 from resque.types import Interval
 from resque.workflows.comparison_cache import ComparisonCache
+from resque.workflows.done_before import done_before, outcome_in_words, what_it_showed
 from resque.workflows.picture_strip import keep_strip
 from resque.workflows.sources import OneNetwork, Source
 from resque.workflows.trials import Asked, Start, Trial, pilot_key
@@ -176,7 +177,9 @@ class Asking:
         )
 
     def _begin(self, way: Way, start: Start, stored: Mapping[str, Forecast]) -> Trial:
-        """Forecast a way from features and history; one that has its pilot, in the ledger or unfinished, is taken so.
+        """Forecast a way from features and history; one that was done, or has its pilot, is taken so.
+
+        A pilot may be in the ledger, or unfinished.
 
         Args:
             way: The way.
@@ -189,6 +192,9 @@ class Asking:
         if from_scratch:
             features = self._from_scratch(start, network)
             job = dataclasses.replace(job, parent=parent if job.parent else "")
+        if (done := done_before(self.history, parent, job)) is not None:
+            shown = what_it_showed(done, job, self.level, start.original_accuracy)
+            return Trial(way, start, job, shown, is_stored=True, note=outcome_in_words(done, job), update_id=done.id)
         if (found := stored.get(run_identity(parent, job))) is not None:
             note = "from the ledger: `resque ledger void` asks anew"
             return Trial(way, start, job, found, is_stored=True, note=note)

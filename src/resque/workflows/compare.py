@@ -170,10 +170,10 @@ def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budge
     if comparison.best is None:
         unsure = all(option.how_known != BY_PILOT for option in comparison.options if option.recipe)
         return Decision(UNSURE if unsure else BEYOND, (comparison.recommendation,), ())
-    if not comparison.option(comparison.best).recipe:
+    best, tariff = comparison.option(comparison.best), budget.tariff or Tariff()
+    if not best.recipe or best.update_id:  # nothing is left to be spent
         return Decision(WITHIN, (), ())
     history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
-    best, tariff = comparison.option(comparison.best), budget.tariff or Tariff()
     fixed = best.license_price + (tariff.price_of_labels(best.labels) or 0.0)
     if budget.max_price is not None and fixed:
         if fixed > budget.max_price:

@@ -46,6 +46,8 @@ class Trial:
     forecast: Forecast
     is_stored: bool = False
     note: str = ""
+    update_id: str | None = None
+    """Update that did it before, which is what the forecast says then."""
     unused: list[EnergyReading] = field(default_factory=list)
     """Readings of pilots that were begun beside others, and were not needed after these."""
     spared_for: "Trial | None" = None
@@ -105,6 +107,7 @@ class Trial:
             trainable_share=None if pilot is None else pilot.trainable_share,
             note=self.note,
             license_price=fee,
+            update_id=self.update_id,
         )
 
     @property

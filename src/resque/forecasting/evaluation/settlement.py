@@ -18,7 +18,7 @@ from resque.ledger.records import BY_BUDGET, BY_USER, COSTS, Estimate, Forecast,
 from resque.types import Interval
 
 __all__ = [
-    "BUSY", "BUSY_SHARE", "FORECAST", "IDLE", "PRICE", "CostAccuracy", "PredictorScore", "ProbabilityScore",
+    "BUSY", "BUSY_SHARE", "FORECAST", "IDLE", "LIKELY", "PRICE", "CostAccuracy", "PredictorScore", "ProbabilityScore",
     "Settlement", "brier_scores", "comparable_cost", "comparable_estimate", "covers", "is_covered", "relative_error",
     "score_predictors", "settled_tariff", "summarize_settlements",
 ]  # fmt: skip
@@ -35,6 +35,8 @@ _TIMED = "wall_s", "energy_kwh"
 _OF_PROCESSES = *_TIMED, "carbon_kg", PRICE
 """Costs that depend on the number of processes that train; a forecast is made for one."""
 _NORMAL_95 = 1.644854
+LIKELY = 0.9
+"""Chance from which on a forecast is one that should hardly ever miss."""
 _INTERRUPTED = ("max hours", "max kWh", BY_USER, BY_BUDGET)
 
 
@@ -120,6 +122,8 @@ class Settlement(Displayable):
         training_kwh: Energy of the training; None if unknown.
         probability_score: Accuracy of the probabilities of reaching the target; None if all runs were interrupted.
         accuracy: Accuracy of the forecasts of each cost; of time and energy also on an idle and on a busy machine.
+        likely: Number of forecasts that gave the target a chance of :data:`LIKELY` or more.
+        likely_missed: Number of these whose run ended below the target, and was not interrupted.
     """
 
     n: int
@@ -132,6 +136,8 @@ class Settlement(Displayable):
     training_kwh: float | None
     probability_score: ProbabilityScore | None = None
     accuracy: tuple[CostAccuracy, ...] = ()
+    likely: int = 0
+    likely_missed: int = 0
 
     def _display(self) -> Display:
         lines = ["factor: median of the larger over the smaller of forecast and measured; ≤2×: share below 2",
@@ -172,6 +178,7 @@ def summarize_settlements(settled: Sequence[tuple[Forecast, Update]]) -> Settlem
     for load in (IDLE, BUSY):
         some = [pair for pair in pairs if _load(pair[0]) == load]
         accuracy += [_cost_accuracy(some, cost, load) for cost in _TIMED if some]
+    likely = [reached for probability, reached in _known_outcomes(pairs) if probability >= LIKELY]
     return Settlement(
         n=len(pairs),
         covered={each.cost: (each.covered, each.intervals) for each in accuracy if not each.load},
@@ -183,6 +190,8 @@ def summarize_settlements(settled: Sequence[tuple[Forecast, Update]]) -> Settlem
         training_kwh=_total([update.cost.energy_kwh for _, update in pairs]),
         probability_score=_probability_score(pairs),
         accuracy=tuple(accuracy),
+        likely=len(likely),
+        likely_missed=likely.count(False),
     )
 
 
@@ -316,13 +325,18 @@ def relative_error(forecast: Forecast, update: Update, cost: str) -> float | Non
     return (estimate.value - measured) / measured
 
 
-def _probability_score(settled: Sequence[tuple[Forecast, Update]]) -> ProbabilityScore | None:
-    """Score the probabilities of reaching the target; interrupted runs do not show whether they would have."""
-    known = [
+def _known_outcomes(settled: Sequence[tuple[Forecast, Update]]) -> list[tuple[float, bool]]:
+    """Return probability and outcome; interrupted runs do not show whether they would have reached their target."""
+    return [
         (forecast.probability_reached, update.reached)
         for forecast, update in settled
         if update.reached or not update.stopped_by.startswith(_INTERRUPTED)
     ]
+
+
+def _probability_score(settled: Sequence[tuple[Forecast, Update]]) -> ProbabilityScore | None:
+    """Score the probabilities of reaching the target."""
+    known = _known_outcomes(settled)
     if not known:
         return None
     probability, reached = np.array(known, dtype=float).T
