@@ -13,6 +13,7 @@ from torch import nn
 
 import resque
 from doubles import ReplayMeter
+from resque._display import describe
 from resque.energy.price import Tariff
 from resque.errors import ModelError, SettingError
 from resque.forecasting.budget import Budget
@@ -21,6 +22,7 @@ from resque.ledger.store import Ledger
 from resque.models.loading import load_model
 from resque.models.networks import small_cnn
 from resque.models.weights import save_weights
+from resque.training.evaluation import evaluate_dataset
 from resque.workflows import scoring, sources
 from resque.workflows.candidates import as_candidates, parse_candidate, read_candidates, with_license_prices
 from resque.workflows.compare import decide_comparison
@@ -252,6 +254,21 @@ def test_shifts_compare_models_too_and_each_may_be_left_as_it_is(compare, named)
     assert len({each.id for each in made.options}) == len(made.options)
     assert {each.rung for each in made.options if each.model == named[1]} >= {"norm", "head", "all", "nothing"}
     assert all(each.index > 0.0 and each.accuracy is not None for each in made.first_round)
+
+
+@pytest.mark.parametrize("target", [0.6, 0.999])
+def test_what_each_way_of_several_models_keeps_of_the_old_data(compare, few_ways, named, target):
+    """The accuracy before is that of the model that the first way starts from, whether one suffices or not."""
+    data = "digits@16px@train@300+blur:9", "digits@16px@test+blur:9"
+    made = compare(named[:2], *data, target, original="digits@16px@train@300", original_test="digits@16px@test")
+    old, first = resque.load_data("digits@16px@test"), made.option(made.best or made.nearest)
+    before = {name: evaluate_dataset(load_model(*name.split("=")), old)[0] for name in named[:2]}
+    assert made.original_accuracy == before[first.model]
+    for each in made.options:
+        assert (each.original_accuracy is None) == (each.how_known == BY_HISTORY)
+        if each.rung == "nothing":
+            assert each.original_accuracy == before[each.model]
+    assert "on old" in describe(made).columns
 
 
 def test_a_model_at_the_target_is_taken_as_it_is(compare, named):

@@ -92,7 +92,8 @@ class Comparison(Displayable):
         level: Smallest chance that suffices, and nominal coverage of the intervals.
         asking: Time and energy of the comparison itself.
         currency: Currency of the price.
-        original_accuracy: Accuracy on the original test data before anything is done; None if unknown.
+        original_accuracy: Accuracy on the original test data before anything is done, of several models that of the
+            best way's or else of the nearest's; None if unknown.
         notes: Remarks for the reader.
         first_round: Scores of each of several models from forward passes; empty for one.
         break_even: Prices at which another option becomes the cheapest.
@@ -196,7 +197,7 @@ class Comparison(Displayable):
         improved = max(free, key=lambda option: option.accuracy.value if option.accuracy else 0.0, default=None)
         if improved is None or improved.rung == "nothing" or improved.accuracy is None:
             return []
-        return [f"{improved.name} needs no labels and gives {improved.accuracy.value:.2f}."]
+        return [f"{self.name_of(improved)} needs no labels and gives {improved.accuracy.value:.2f}."]
 
     def _forgetting(self, best: Option) -> list[str]:
         """Say what the best way loses of the original accuracy, and which way keeps the most."""
@@ -205,7 +206,8 @@ class Comparison(Displayable):
             return []
         points = format_number(round(100.0 * (before - after)))
         lost = f"{_LOST[best.original_known or MEASURED]} {points} points on the original data"
-        mixed = [option for option in self.options if option.recipe.get("replay") and option.id != best.id]
+        own = [option for option in self.options if option.model == best.model and option.id != best.id]
+        mixed = [option for option in own if option.recipe.get("replay")]
         known = [option for option in mixed if (option.original_accuracy or 0.0) - after > FORGETTING]
         if known:
             keeping = max(known, key=lambda option: option.original_accuracy or 0.0)
