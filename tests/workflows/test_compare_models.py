@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gc
 import json
+import re
 import weakref
 
 import numpy as np
@@ -366,10 +367,82 @@ def test_the_command_names_models(few, few_ways, task, named, cli, folder, monke
     assert "| model | LogME |" in (folder / "page.md").read_text()
 
 
+@pytest.fixture
+def metered(monkeypatch):
+    for place in ("sources.open_meter", "update.open_meter_of_nodes"):
+        monkeypatch.setattr(f"resque.workflows.{place}", lambda device: ReplayMeter())
+
+
+SHIFT = "--shifted digits@16px@train+blur:9 --test digits@16px@test+blur:9 --original digits@16px@train "
+SHIFT += "--original-test digits@16px@test --limit 300 --seed 3 --country FRA --price-per-hour 2 --ledger c.db"
+
+
+def test_each_way_is_carried_out_by_the_command_that_is_printed(few, few_ways, metered, named, cli, folder):
+    """Model, weights, data, limit, target, seed, grid and prices are the forecast's, whatever the project says."""
+    line = f"compare --model {named[0]} --model {named[1]} {SHIFT} --target-accuracy 0.75 --recipe {RECIPE}"
+    code, out, err = cli(line)
+    assert code == 0, err
+    (command,) = re.findall(r"`resque (retrain --forecast \w+ --ledger c.db)` does it", " ".join(out.split()))
+    (folder / "resque.toml").write_text(
+        '[model]\nspec = "other.py:build"\nweights = "other.pt"\noriginal = "other.safetensors"\n'
+        '[data]\ntest = "npz:other.npz"\n[update]\ntarget_accuracy = 0.3\n'
+    )
+    ledger = Ledger("c.db")
+    best = command.split()[2]
+    scratch = next(each.id for each in ledger.forecasts() if each.from_scratch)
+    for forecast_id in (best, scratch):
+        forecast = ledger.forecast(forecast_id)
+        code, out, err = cli(f"{command.replace(best, forecast_id)} --json")
+        assert code == 0, err
+        update = json.loads(out)
+        for field in ("parent", "train_data", "test_data", "target_accuracy", "shift_type", "model", "from_scratch"):
+            assert update[field] == getattr(forecast, field)
+        assert (update["forecast_id"], update["seed"], update["grid"]["region"]) == (forecast_id, 3, "FRA")
+        assert update["original_accuracy_before"] is not None
+        assert update["price"] > 0.0
+    assert "scratch" in cli("ledger list --ledger c.db")[1]
+    (life,) = [
+        each for each in json.loads(cli("ledger life --ledger c.db --json")[1])["lives"] if each["reuse_kwh"]["of"]
+    ]
+    assert (life["parts"]["original training"]["n"], life["parts"]["updates"]["n"]) == (1, 1)
+
+
+def test_a_forecast_tells_what_it_lacks(few, few_ways, metered, named, cli, folder):
+    """One of an earlier version has the names of model and data, and not of the weights."""
+    line = f"compare --model {named[0]} {SHIFT} --target-accuracy 0.999 --recipe {RECIPE} --max-minutes 0"
+    assert cli(line)[0] == 0
+    forecast = next(each for each in Ledger("c.db").forecasts() if not each.from_scratch)
+    of_objects = {name: value for name, value in forecast.inputs.items() if name not in ("model", "train")}
+    for name, inputs in (("old", None), ("objects", of_objects)):
+        Ledger("d.db").add(dataclasses.replace(forecast, id=name, inputs=inputs))
+    for given, says in (
+        ("--forecast old", "name its weights, --weights"),
+        (
+            "--forecast old --target-accuracy 0.9",
+            "made for target accuracy 0.999, not 0.9: leave --target-accuracy out",
+        ),
+        ("--forecast objects", "add --model, --train"),
+    ):
+        code, _, err = cli(f"retrain {given} --ledger d.db")
+        assert code == 1
+        assert says in " ".join(err.split())
+    scratch = next(each.id for each in Ledger("c.db").forecasts() if each.from_scratch)
+    code, _, err = cli(f"retrain --forecast {scratch} --from-scratch --ledger c.db")
+    assert (code, "leave --from-scratch out" in err) == (1, True)
+    code, _, err = cli("retrain --train digits")
+    assert code == 2
+    assert "missing --model, --test, --target-accuracy; or name a forecast" in " ".join(err.replace("│", "").split())
+    code, out, err = cli("retrain --forecast old --ledger d.db --weights well.safetensors --seed 3 --json")
+    assert code == 0, err
+    assert json.loads(out)["forecast_id"] == "old"
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ("--task a --shifted b --model m:b", "name the new data"),
+        ("--task a --shifted b --model m:b", "--shifted and --task conflict"),
+        ("--extend --shifted b --model m:b", "--extend and --shifted conflict: name the new data by --task"),
         ("--model m:b", "name the new data"),
         ("--task a", "no model"),
         ("--task a --model m:b --model m:c --weights w.pt", "NAME=WEIGHTS"),

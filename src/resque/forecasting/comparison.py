@@ -188,14 +188,14 @@ class Comparison(Displayable):
         return f"{format_probability(option.chance)} likely to reach {self.target_accuracy:g}"
 
     def _free_ways(self, best: Option) -> list[str]:
-        """Say what is nearly free and does not suffice."""
+        """Say what is nearly free and does not suffice; the best way may be nearly free itself."""
         free = [
             option
             for option in self.options
             if option.how_known == MEASURED and option.id != best.id and option.labels == 0
         ]
         improved = max(free, key=lambda option: option.accuracy.value if option.accuracy else 0.0, default=None)
-        if improved is None or improved.rung == "nothing" or improved.accuracy is None:
+        if not best.labels or improved is None or improved.rung == "nothing" or improved.accuracy is None:
             return []
         return [f"{self.name_of(improved)} needs no labels and gives {improved.accuracy.value:.2f}."]
 

@@ -23,13 +23,14 @@ __all__ = ["show", "to_json", "to_markdown"]
 _COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
 
 
-def show(comparison: Comparison, decision: Decision | None = None, details: bool = False) -> None:
+def show(comparison: Comparison, decision: Decision | None = None, details: bool = False, command: str = "") -> None:
     """Print the recommendation, the ways beside each other, and how to carry the best one out.
 
     Args:
         comparison: The comparison.
         decision: Decision about its best way; None without a budget.
         details: Whether to print intervals, and what each way keeps and needs.
+        command: Command that carries the best way out; empty where there is none.
     """
     console.show(describe(comparison))
     if comparison.has_several_models:
@@ -37,8 +38,8 @@ def show(comparison: Comparison, decision: Decision | None = None, details: bool
     if details:
         console.show(_intervals(comparison))
         console.show(_needs(comparison))
-    if comparison.best is not None and comparison.option(comparison.best).recipe:
-        console.out.print(f"`resque retrain --forecast {comparison.best} …` does it")
+    if command:
+        console.out.print(f"`{command}` does it")
     if decision is not None:
         tables.show_decision(decision)
 
