@@ -219,7 +219,8 @@ class Comparison(Displayable):
         title = f"{self.recommendation}"
         model = ("model",) if self.has_several_models else ()
         kept = () if self.original_accuracy is None else ("on old",)
-        columns = ("way", *model, "accuracy", *kept, "chance", "steps", "time", "energy", "known by")
+        steps = () if model and kept else ("steps",)  # for which 80 columns have no room
+        columns = ("way", *model, "accuracy", *kept, "chance", *steps, "time", "energy", "known by")
         rows = [self._row(option) for option in self.options]
         lines = list(self._remarks())
         lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
@@ -241,9 +242,10 @@ class Comparison(Displayable):
 
     def _row(self, option: Option) -> tuple[str, ...]:
         mark = "→ " if option.id == self.best else "= " if option.id in self.ties else ""
-        costs = [format_cost(cost, option.cost(cost)) for cost in ("steps", "wall_s", "energy_kwh")]
         model = (self.short_names[option.model],) if self.has_several_models else ()
         kept = () if self.original_accuracy is None else (_kept(option),)
+        shown = (*(() if model and kept else ("steps",)), "wall_s", "energy_kwh")
+        costs = [format_cost(cost, option.cost(cost)) for cost in shown]
         known = _accuracy(option), *kept, _chance(option), *costs, option.how_known
         return mark + option.name, *model, *known
 
