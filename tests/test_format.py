@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from doubles import settled_pairs
 from resque._format import format_beside, format_probability, shorten_names
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, Comparison, Option
-from resque.forecasting.first_round import ScoredModel
+from resque.forecasting.scored_models import ScoredModel
 from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate
 from resque.reporting.comparisons import _first_round
@@ -80,17 +80,21 @@ def test_short_names_differ_and_short_ones_stay(names, width):
         assert all(len(text) <= width for text in short.values())
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_comparison_of_models_with_long_paths_fits_80_columns(count):
+@pytest.mark.parametrize(("count", "kept"), [(2, None), (4, None), (2, 0.9), (4, 0.9)])
+def test_comparison_of_models_with_long_paths_fits_80_columns(count, kept):
     names = [LONG.format(f"run-{i}") for i in range(count)]
     one = Estimate(1.0, Interval(1.0, 1.0, 0.8, ""), 1.0)
     options = tuple(
-        Option(f"{i}", "all", "All layers, 10 × rate", name, {"trains": "all"}, 0.5, {"wall_s": one}, None, BY_PILOT)
+        Option(
+            f"{i}", "all", "All layers, 10 × rate", name, {"trains": "all"}, 0.5, {"wall_s": one}, None, BY_PILOT,
+            original_accuracy=kept,
+        )
         for i, name in enumerate(names)
-    )
+    )  # fmt: skip
     scored = tuple(ScoredModel(name, {"LogME": 1.0}, is_kept=True, limitations="none") for name in names)
     reading = settled_pairs(1)[0][1].energy
-    made = Comparison("m", "d", 0.9, options, "0", ("1",), None, "wall_s", 0.8, reading, first_round=scored)
+    made = Comparison("m", "d", 0.9, options, "0", ("1",), None, "wall_s", 0.8, reading, first_round=scored,
+                      original_accuracy=kept)  # fmt: skip
     for text in (str(made), _first_round(made).to_text()):
         assert all(len(line) <= 80 for line in text.splitlines())
         assert all(f"run-{i}" in text.replace("\n", "") for i in range(count))

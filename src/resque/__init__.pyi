@@ -20,7 +20,7 @@ from .forecasting.break_even import BreakEven as BreakEven
 from .forecasting.comparison import Comparison as Comparison, Option as Option
 from .forecasting.budget import Budget as Budget, Decision as Decision, decide as decide
 from .forecasting.drift import Drift as Drift
-from .forecasting.first_round import ScoredModel as ScoredModel
+from .forecasting.scored_models import ScoredModel as ScoredModel
 from .forecasting.forecaster import forecast_from_features as forecast_from_features
 from .indices.class_report import ClassErrors as ClassErrors, ClassReport as ClassReport
 from .forecasting.plan import (

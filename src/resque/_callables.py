@@ -2,8 +2,10 @@
 
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,7 +14,7 @@ from typing import Any
 from resque._format import describe_error
 from resque.errors import ModelError
 
-__all__ = ["FORMER_MODULES", "USER_MODULE", "load_callable"]
+__all__ = ["FORMER_MODULES", "USER_MODULE", "describe_failure", "load_callable"]
 
 FORMER_MODULES = {"resque.networks": "resque.models.networks"}
 """Former name of a module → its name today; specifications in old ledgers stay valid for good."""
@@ -57,6 +59,47 @@ def load_callable(spec: str) -> Callable[..., Any]:
         offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         raise ModelError(f"no callable {name!r} in {place}; it offers: {', '.join(sorted(offered)) or 'none'}")
     return member
+
+
+def describe_failure(spec: str, function: Callable[..., Any], error: BaseException) -> str:
+    """Return why a call without arguments failed, and what to do.
+
+    Args:
+        spec: Specification of the callable.
+        function: The callable.
+        error: What it raised.
+
+    Example:
+        >>> describe_failure("math:isqrt", load_callable("math:isqrt"), TypeError("takes exactly one argument"))
+        'math:isqrt needs arguments (n): name a function that runs without any'
+        >>> describe_failure("net.py:build", lambda: None, ValueError("no such width"))
+        'net.py:build failed: ValueError: no such width'
+    """
+    if isinstance(error, TypeError) and (needed := _needed(function)):
+        place = getattr(function, "__module__", "")
+        own = [each for each in vars(sys.modules.get(place, sys)).values() if inspect.isfunction(each)]
+        own = [each for each in own if each.__module__ == place]
+        other = next((f", such as {each.__name__}" for each in own if not _needed(each)), "")
+        return f"{spec} needs arguments ({', '.join(needed)}): name a function that runs without any{other}"
+    own_lines = [
+        f" (line {line} of {os.path.basename(frame.f_code.co_filename)})"
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_globals.get("__name__") == getattr(function, "__module__", None)
+    ]
+    return f"{spec} failed: {describe_error(error)}{own_lines[-1] if own_lines else ''}"
+
+
+def _needed(function: Callable[..., Any]) -> list[str]:
+    """Return the parameters without which a callable cannot be called."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of a function in C
+        return []
+    return [
+        each.name
+        for each in parameters
+        if each.default is each.empty and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from resque.energy.reading import EnergyReading
 from resque.forecasting.budget import Budget
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, Comparison, Option, choose
+from resque.forecasting.scored_models import ScoredModel
 from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate
 from resque.types import Interval
@@ -91,6 +92,18 @@ def accuracy(value):
 def test_what_is_forgotten_is_said_beyond_two_points(after, says):
     made = comparison([option("Retrain all layers", 10.0, 0.9, original_accuracy=after)], original_accuracy=0.90)
     assert ("replay=0.2" in made.recommendation) is says
+
+
+@pytest.mark.parametrize(("own", "says"), [(0.88, "“mixed (m)” keeps 0.88"), (None, "replay=0.2")])
+def test_the_remedy_of_several_models_is_of_the_same_model(own, says):
+    """Another model that keeps more is another choice, and no remedy for this one."""
+    best = option("plain", 10.0, 0.9, original_accuracy=0.6, original_known=MEASURED)
+    mixed = option("mixed", 20.0, 0.7, original_accuracy=own)
+    ways = [best, *(dataclasses.replace(mixed, model=model, id=model, recipe={"replay": 0.2}) for model in "mn")]
+    ways[-1] = dataclasses.replace(ways[-1], original_accuracy=0.95)
+    made = comparison(ways, original_accuracy=0.9, first_round=(ScoredModel("m"), ScoredModel("n")))
+    assert f"It loses 30 points on the original data: {says}" in made.recommendation.replace("mix some in with ", "")
+    assert "on old" in str(made)
 
 
 def test_recommendation_names_cost_chance_ties_and_what_is_free():

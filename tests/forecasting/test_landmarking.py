@@ -261,3 +261,19 @@ def test_interrupted_run_keeps_its_revisions(forecast_in_ledger, cnn, small, tmp
     resumed = run(Checkpoint(tmp_path / "c", 0.0, True))
     assert resumed.resumed == 1
     assert resumed.revisions == whole.revisions
+
+
+@pytest.mark.parametrize("limit", ["max hours", "max kWh"])
+def test_run_that_a_limit_of_its_recipe_ended_might_have_gone_on(limit):
+    def expected(stopped_by):
+        updates = []
+        for place, each in enumerate(history(12)):
+            scores = {"adapted refit": max(each.curve.accuracy) - 0.01 * place}
+            end = stopped_by if place % 2 else "max"
+            features = dataclasses.replace(each.features, scores=scores)
+            updates.append(dataclasses.replace(each, features=features, reached=False, stopped_by=end))
+        asked = query(updates[0])
+        asked = dataclasses.replace(asked, features=dataclasses.replace(asked.features, scores={"adapted refit": 0.9}))
+        return CurveHistory(updates, asked).start(asked).predict([10, 100, 1000]).best_accuracy(0.5)
+
+    assert expected(limit) == expected("budget: hours") != expected("max")

@@ -94,7 +94,11 @@ def test_totals_are_the_sum_over_lines_and_parts_and_nothing_is_counted_twice(le
 
 @given(ledgers(), st.floats(0.0, 20.0))
 def test_an_unknown_energy_is_said_and_a_budget_has_at_most_its_rest(ledger, yearly_kwh):
-    for life in lives(*ledger, yearly_kwh=yearly_kwh):
+    """The budget is one for all lines, and each says its share."""
+    found = lives(*ledger, yearly_kwh=yearly_kwh)
+    spent = Total.joined(life.spent_kwh for life in found)
+    assert len({life.left_kwh for life in found}) <= 1
+    for life in found:
         for total in (life.total.energy_kwh, life.total.carbon_kg, *life.total.prices.values()):
             assert (total.value is None) is (total.known == 0)
             if not total.is_complete and total.known:
@@ -102,10 +106,12 @@ def test_an_unknown_energy_is_said_and_a_budget_has_at_most_its_rest(ledger, yea
         whole = (life.total.energy_kwh, life.total.carbon_kg, *life.total.prices.values())
         assert ("known)" in life.sentence) is any(total.known < total.of and total.known for total in whole)
         if life.left_kwh is not None:
-            assert life.left_kwh == pytest.approx(yearly_kwh - life.spent_kwh.value)
+            assert life.left_kwh == pytest.approx(yearly_kwh - spent.value)
             exceeded = life.left_kwh < 0.0
             assert ("is exceeded by" in life.sentence) is exceeded
-            assert ("at most" in life.sentence) is (not exceeded and not life.spent_kwh.is_complete)
+            assert ("at most" in life.sentence) is (not exceeded and not spent.is_complete)
+            assert ("by all model lines; " in life.sentence) is (len(found) > 1)
+            assert ("at least" in life.sentence) is (0 < life.spent_kwh.known < life.spent_kwh.of and len(found) > 1)
 
 
 def test_a_continued_pilot_is_training_and_an_abandoned_one_is_asking():
@@ -147,6 +153,32 @@ def test_original_training_and_a_comparison_from_scratch_are_of_the_line_and_reu
     (life,) = lives([update], [asked])  # a comparison's forecast of new weights
     assert life.scratch_kwh == pytest.approx(1.2e-5)
     assert "the mean of 1 forecast" in str(life)
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+@pytest.mark.parametrize("targets", [1, 2])
+def test_forecasts_of_new_weights_make_no_line_of_their_own(is_done, targets):
+    """Carried out, their training is no reuse."""
+    update = dataclasses.replace(synthetic_update("u", index=0.1, steps=10), parent="root", child="a")
+    asked = [
+        dataclasses.replace(synthetic_forecast(update), id=f"f{n}", parent="random", from_scratch=True)
+        for n in range(targets)
+    ]
+    done = dataclasses.replace(update, id="s", parent="random", child="z", from_scratch=True, forecast_id="f0")
+    (life,) = lives([update, *([done] if is_done else [])], asked)
+    assert (life.root, life.parts[ORIGINAL].n, life.parts[UPDATES].n) == ("root", is_done, 1)
+    assert life.parts[QUESTIONS].n == targets
+    assert life.reuse_kwh.of == 1
+
+
+def test_a_yearly_budget_is_shared_by_all_lines():
+    ups = [dataclasses.replace(synthetic_update(f"u{n}", index=0.1, steps=10), parent=f"p{n}") for n in range(2)]
+    ups = [dataclasses.replace(each, energy=reading(9.0, 5.0 * n + 5.0)) for n, each in enumerate(ups)]
+    first, second = lives(ups, [], yearly_kwh=20.0)
+    assert first.left_kwh == second.left_kwh == 5.0
+    shared = "Of the year's budget of 20 kWh, 5 kWh is left by all model lines; this one took"
+    assert f"{shared} 5 kWh (25%)." in one_line(first)
+    assert f"{shared} 10 kWh (50%)." in one_line(second)
 
 
 def test_an_original_training_that_is_not_in_the_ledger_is_unknown_and_not_free():

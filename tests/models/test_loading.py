@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+import resque
 from resque.data.preprocessing import ImagePreprocessing
-from resque.errors import ModelError
+from resque.errors import ModelError, ResqueError
 from resque.models.layers import representation_layer
 from resque.models.loading import load_model, move_to_device
 from resque.models.networks import small_cnn
@@ -62,6 +63,44 @@ def test_models_are_built_from_files_and_modules(folder):
     }.items():
         with pytest.raises(ModelError, match=message):
             load_model(spec)
+
+
+WRONG = """from torch import nn
+class Net(nn.Module):
+    def __init__(self, width, *, depth):
+        super().__init__()
+def sized(width):
+    return nn.Linear(width, 2)
+def build(width=2):
+    if width == 2:
+        raise ValueError("no data for 2 outputs")
+def wrong_call():
+    return sized()
+def ends():
+    raise SystemExit(3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Net", "needs arguments (width, depth): name a function that runs without any, such as build"),
+        ("sized", "needs arguments (width): name a function that runs without any, such as build"),
+        ("build", "failed: ValueError: no data for 2 outputs (line 9 of net.py)"),
+        (
+            "wrong_call",
+            "failed: TypeError: sized() missing 1 required positional argument: 'width' (line 11 of net.py)",
+        ),
+        ("ends", "failed: SystemExit: 3 (line 13 of net.py)"),
+    ],
+)
+def test_why_a_builder_or_a_reader_failed_is_said(folder, name, says):
+    """That it must run without arguments is said only where it needs some."""
+    (folder / "net.py").write_text(WRONG)
+    for use in (load_model, resque.load_data):
+        with pytest.raises(ResqueError) as caught:
+            use(f"net.py:{name}")
+        assert str(caught.value) == f"net.py:{name} {says}"
 
 
 def test_one_specification_and_seed_give_one_model():

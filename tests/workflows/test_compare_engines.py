@@ -20,6 +20,7 @@ from resque.workflows.engine import LocalEngine
 from resque.workflows.first_round import first_round
 from resque.workflows.measured_tasks import pilot_elsewhere
 from resque.workflows.sources import Question
+from resque.workflows.trials import Trial
 from several_at_once import Disorderly
 
 REACHED = 0.75
@@ -151,7 +152,7 @@ def test_first_steps_of_a_process_are_not_measured(monkeypatch):
 
 def test_time_for_pilots_holds(on, monkeypatch):
     engine = Disorderly(9)
-    monkeypatch.setattr("resque.workflows.trials._EVALUATIONS", 1e20)  # longer than there is time
+    monkeypatch.setattr(Trial, "seconds_for", lambda trial, steps: 1e20)  # longer than there is time
     made = on(engine)
     assert {(each.how_known, each.note) for each in made.options if each.recipe} == {
         (BY_HISTORY, "no time for its pilot")

@@ -215,3 +215,26 @@ def test_the_command_extends(few, files, cli, monkeypatch):
         assert made["original_accuracy"] > 0.8  # the project's data; its profile holds none to mix in
     code, _, err = cli(f"{line.replace('--task', '--shifted')}")
     assert (code, "--task (and --extend)" in err) == (1, True)
+
+
+@pytest.mark.parametrize("shift_type", ["", " --shift-type signs"])
+def test_each_way_to_extend_is_carried_out_by_its_id_with_the_original_data_of_the_comparison(
+    few, files, cli, monkeypatch, shift_type
+):
+    """They are named again or not; a way that mixes none in leaves them."""
+    for place in ("sources.open_meter", "update.open_meter_of_nodes"):
+        monkeypatch.setattr(f"resque.workflows.{place}", lambda device: ReplayMeter())
+    shared = "--original npz:old-train.npz --original-test npz:old-test.npz"
+    line = "compare --model net.py:build --weights w.safetensors --task npz:new-train.npz --test npz:new-test.npz "
+    line += f"--extend {shared} --target-accuracy 0.9999 --recipe {RECIPE} --max-minutes 0 --json{shift_type}"
+    code, out, err = cli(line)
+    assert code == 0, err
+    rows = {(each["rung"], each["recipe"]["replay"] > 0.0): each["id"] for each in json.loads(out)["options"]}
+    for rung, mixes, again in (("head", False, shared), ("all", True, ""), ("scratch", True, shared)):
+        code, out, err = cli(f"retrain --forecast {rows[rung, mixes]} {again} --json")
+        assert code == 0, err
+        update = json.loads(out)
+        assert update["shift_type"] == (shift_type.split()[-1] if shift_type else "extension")
+        assert update["replay_data"] == ("npz:old-train.npz" if mixes else None)
+        assert update["from_scratch"] == (rung == "scratch")
+        assert update["original_accuracy_before"] is not None

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import gc
 import json
+import re
 import weakref
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 
 import resque
 from doubles import ReplayMeter
+from resque._display import describe
 from resque.energy.price import Tariff
 from resque.errors import ModelError, SettingError
 from resque.forecasting.budget import Budget
@@ -21,6 +23,7 @@ from resque.ledger.store import Ledger
 from resque.models.loading import load_model
 from resque.models.networks import small_cnn
 from resque.models.weights import save_weights
+from resque.training.evaluation import evaluate_dataset
 from resque.workflows import scoring, sources
 from resque.workflows.candidates import as_candidates, parse_candidate, read_candidates, with_license_prices
 from resque.workflows.compare import decide_comparison
@@ -254,6 +257,21 @@ def test_shifts_compare_models_too_and_each_may_be_left_as_it_is(compare, named)
     assert all(each.index > 0.0 and each.accuracy is not None for each in made.first_round)
 
 
+@pytest.mark.parametrize("target", [0.6, 0.999])
+def test_what_each_way_of_several_models_keeps_of_the_old_data(compare, few_ways, named, target):
+    """The accuracy before is that of the model that the first way starts from, whether one suffices or not."""
+    data = "digits@16px@train@300+blur:9", "digits@16px@test+blur:9"
+    made = compare(named[:2], *data, target, original="digits@16px@train@300", original_test="digits@16px@test")
+    old, first = resque.load_data("digits@16px@test"), made.option(made.best or made.nearest)
+    before = {name: evaluate_dataset(load_model(*name.split("=")), old)[0] for name in named[:2]}
+    assert made.original_accuracy == before[first.model]
+    for each in made.options:
+        assert (each.original_accuracy is None) == (each.how_known == BY_HISTORY)
+        if each.rung == "nothing":
+            assert each.original_accuracy == before[each.model]
+    assert "on old" in describe(made).columns
+
+
 def test_a_model_at_the_target_is_taken_as_it_is(compare, named):
     made = compare(named[:2], "digits@16px@train@300", "digits@16px@test", 0.5, max_minutes=0.0)
     assert made.best == f"nothing {named[0]}"
@@ -349,10 +367,82 @@ def test_the_command_names_models(few, few_ways, task, named, cli, folder, monke
     assert "| model | LogME |" in (folder / "page.md").read_text()
 
 
+@pytest.fixture
+def metered(monkeypatch):
+    for place in ("sources.open_meter", "update.open_meter_of_nodes"):
+        monkeypatch.setattr(f"resque.workflows.{place}", lambda device: ReplayMeter())
+
+
+SHIFT = "--shifted digits@16px@train+blur:9 --test digits@16px@test+blur:9 --original digits@16px@train "
+SHIFT += "--original-test digits@16px@test --limit 300 --seed 3 --country FRA --price-per-hour 2 --ledger c.db"
+
+
+def test_each_way_is_carried_out_by_the_command_that_is_printed(few, few_ways, metered, named, cli, folder):
+    """Model, weights, data, limit, target, seed, grid and prices are the forecast's, whatever the project says."""
+    line = f"compare --model {named[0]} --model {named[1]} {SHIFT} --target-accuracy 0.75 --recipe {RECIPE}"
+    code, out, err = cli(line)
+    assert code == 0, err
+    (command,) = re.findall(r"`resque (retrain --forecast \w+ --ledger c.db)` does it", " ".join(out.split()))
+    (folder / "resque.toml").write_text(
+        '[model]\nspec = "other.py:build"\nweights = "other.pt"\noriginal = "other.safetensors"\n'
+        '[data]\ntest = "npz:other.npz"\n[update]\ntarget_accuracy = 0.3\n'
+    )
+    ledger = Ledger("c.db")
+    best = command.split()[2]
+    scratch = next(each.id for each in ledger.forecasts() if each.from_scratch)
+    for forecast_id in (best, scratch):
+        forecast = ledger.forecast(forecast_id)
+        code, out, err = cli(f"{command.replace(best, forecast_id)} --json")
+        assert code == 0, err
+        update = json.loads(out)
+        for field in ("parent", "train_data", "test_data", "target_accuracy", "shift_type", "model", "from_scratch"):
+            assert update[field] == getattr(forecast, field)
+        assert (update["forecast_id"], update["seed"], update["grid"]["region"]) == (forecast_id, 3, "FRA")
+        assert update["original_accuracy_before"] is not None
+        assert update["price"] > 0.0
+    assert "scratch" in cli("ledger list --ledger c.db")[1]
+    (life,) = [
+        each for each in json.loads(cli("ledger life --ledger c.db --json")[1])["lives"] if each["reuse_kwh"]["of"]
+    ]
+    assert (life["parts"]["original training"]["n"], life["parts"]["updates"]["n"]) == (1, 1)
+
+
+def test_a_forecast_tells_what_it_lacks(few, few_ways, metered, named, cli, folder):
+    """One of an earlier version has the names of model and data, and not of the weights."""
+    line = f"compare --model {named[0]} {SHIFT} --target-accuracy 0.999 --recipe {RECIPE} --max-minutes 0"
+    assert cli(line)[0] == 0
+    forecast = next(each for each in Ledger("c.db").forecasts() if not each.from_scratch)
+    of_objects = {name: value for name, value in forecast.inputs.items() if name not in ("model", "train")}
+    for name, inputs in (("old", None), ("objects", of_objects)):
+        Ledger("d.db").add(dataclasses.replace(forecast, id=name, inputs=inputs))
+    for given, says in (
+        ("--forecast old", "name its weights, --weights"),
+        (
+            "--forecast old --target-accuracy 0.9",
+            "made for target accuracy 0.999, not 0.9: leave --target-accuracy out",
+        ),
+        ("--forecast objects", "add --model, --train"),
+    ):
+        code, _, err = cli(f"retrain {given} --ledger d.db")
+        assert code == 1
+        assert says in " ".join(err.split())
+    scratch = next(each.id for each in Ledger("c.db").forecasts() if each.from_scratch)
+    code, _, err = cli(f"retrain --forecast {scratch} --from-scratch --ledger c.db")
+    assert (code, "leave --from-scratch out" in err) == (1, True)
+    code, _, err = cli("retrain --train digits")
+    assert code == 2
+    assert "missing --model, --test, --target-accuracy; or name a forecast" in " ".join(err.replace("│", "").split())
+    code, out, err = cli("retrain --forecast old --ledger d.db --weights well.safetensors --seed 3 --json")
+    assert code == 0, err
+    assert json.loads(out)["forecast_id"] == "old"
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ("--task a --shifted b --model m:b", "name the new data"),
+        ("--task a --shifted b --model m:b", "--shifted and --task conflict"),
+        ("--extend --shifted b --model m:b", "--extend and --shifted conflict: name the new data by --task"),
         ("--model m:b", "name the new data"),
         ("--task a", "no model"),
         ("--task a --model m:b --model m:c --weights w.pt", "NAME=WEIGHTS"),
@@ -379,7 +469,7 @@ def test_the_shortest_pilots_come_first(compare, few_ways, task, named, monkeypa
     monkeypatch.setattr(sources.Passes, "pilot", seen)
     monkeypatch.setattr("resque.workflows.comparing._ROUNDS", (10,))
     monkeypatch.setattr("resque.workflows.comparing._FREE_S", 0.0)
-    monkeypatch.setattr("resque.workflows.trials._EVALUATIONS", 0)
+    monkeypatch.setattr("resque.workflows.asking.evaluate_dataset", lambda *_: (0.0, 1.0))
     compare(named[:2], *task, 0.999, new_task=True)
     assert len(seconds) > 2
     assert seconds == sorted(seconds)

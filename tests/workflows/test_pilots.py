@@ -257,7 +257,7 @@ def test_the_table_names_the_command_that_goes_on(cli, folder):
     text = " ".join(out.split())
     assert code == 4
     assert "pilot of 2 steps in" in text
-    assert f"`resque retrain --forecast {forecast.id} …` goes on from the pilot" in text
+    assert f"`resque retrain --forecast {forecast.id}` goes on from the pilot" in text
     assert "it takes 8 steps or more" in " ".join(err.split())
     assert cli(f"ledger void {forecast.id} --why wrong")[0] == 0
     assert pilots(folder) == []

@@ -111,6 +111,22 @@ def test_batches_without_labels_have_an_estimate_that_is_marked(plan, known, mon
     assert forecast.missing_labels.total == (100 if newest == "bare" else 0)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "add --samples-per-window"),
+        ({"samples_per_window": 0}, "--samples-per-window is 0: expected"),
+        ({"samples_per_window": 9, "tariff": None}, "give --price-per-kwh"),
+        ({"samples_per_window": 9, "meter": resque.ClockMeter()}, "give --price-per-hour in its place"),
+    ],
+)
+def test_what_a_price_of_errors_needs_is_asked_for_before_any_pass(plan, known, months, monkeypatch, given, said):
+    monkeypatch.setattr("resque.workflows.plan._pass_windows", None)
+    given = {"tariff": resque.Tariff(per_kwh=1.0), **given}
+    with pytest.raises(resque.errors.SettingError, match=said):
+        plan(known, months, 0.85, price_per_error=0.01, **given)
+
+
 def test_batches_may_be_objects_and_the_index_is_left_out_without_original_data(plan, known, months):
     batches = [(date, resque.load_data(spec)) for date, spec in months.items()]
     made = plan(known, batches, 0.85, price_per_error=0.01, samples_per_window=100, tariff=resque.Tariff(per_hour=1.0))

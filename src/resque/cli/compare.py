@@ -6,9 +6,8 @@ from typing import Annotated
 import typer
 
 from resque.cli import options as opt
-from resque.cli.loading import candidates, model_options
+from resque.cli.loading import candidates, model_options, new_data, retrain_command
 from resque.cli.output import append
-from resque.errors import SettingError
 
 
 def compare(
@@ -99,8 +98,7 @@ def compare(
         original = None
     if task is not None and not extend and opt.is_from_project(context, "original_test"):
         original_test = None
-    if (task is None) == (shifted is None) or (extend and task is None):
-        raise SettingError("name the new data: --shifted, or --task (and --extend) for new classes")
+    train = new_data(shifted, task, extend)
     named = [] if models is not None and opt.is_from_project(context, "model") else model or []
     if opt.is_from_project(context, "weights") and (models is not None or len(named) > 1):
         weights = None
@@ -108,7 +106,7 @@ def compare(
     budget = Budget(max_kwh, max_kg, max_hours, None, max_price, tariff)
     append(summary, "")  # refused before anything costly is done
     result = workflow.compare(
-        candidates(named, models, weights, license_price or []), task or shifted, test, target_accuracy,
+        candidates(named, models, weights, license_price or []), train, test, target_accuracy,
         original=original, original_test=original_test, new_task=task is not None and not extend, extend=extend,
         ledger=ledger, recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, max_minutes=max_minutes,
         layer=layer, reduction=reduction, precision=precision, shift_type=shift_type, seed=seed, level=confidence,
@@ -119,6 +117,9 @@ def compare(
     if as_json:
         console.print_json(comparisons.to_json(result, decision))
     else:
-        comparisons.show(result, decision, details)
+        best = None if result.best is None else result.option(result.best)
+        is_to_do = best is not None and best.recipe and not best.update_id
+        command = retrain_command(context, str(result.best)) if is_to_do else ""
+        comparisons.show(result, decision, details, command)
     append(summary, comparisons.to_markdown(result, decision))
     raise typer.Exit(0 if decision is None else decision.code)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from resque.cli import options as opt
-from resque.cli.loading import model_options, with_former_names
+from resque.cli.loading import model_options, new_data, retrain_command, with_former_names
 from resque.cli.output import append
 from resque.errors import SettingError
 
@@ -106,8 +106,10 @@ def forecast(
 
     if task is not None and opt.is_from_project(context, "original"):
         original = None
-    if (task is None) == (shifted is None) or (task and original and not extend) or (extend and not task):
-        raise SettingError("name the new data: --shifted (with --original), or --task (and --extend) for new classes")
+    train = new_data(shifted, task, extend)
+    if task is not None and original is not None and not extend:
+        raise SettingError("--task and --original conflict, because a new task has no original data: leave --original "
+                           "out, add --extend, or name the new data by --shifted")  # fmt: skip
     tariff = Tariff(price_per_kwh, price_per_hour, currency, price_per_label)
     budget = Budget(max_kwh, max_kg, max_hours, max_epochs, max_price, tariff)
     page = summary if budget.is_given else None
@@ -115,7 +117,7 @@ def forecast(
     hardware = embodied_emissions({"device": device}, embodied_kg, life_years)
     try:
         result = workflow.forecast(
-            model, task or shifted, test, target_accuracy,
+            model, train, test, target_accuracy,
             original=original, new_task=task is not None and not extend, extend=extend, ledger=ledger,
             recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs, labels=labels,
             layer=layer, reduction=reduction, precision=precision, shift_type=shift_type, seed=seed,
@@ -127,7 +129,7 @@ def forecast(
         append(page, markdown.undecided_markdown(str(error)))
         raise
     decision = decide(result, budget) if budget.is_given else None
-    _show(result, decision, hardware, tariff, as_json, details, page)
+    _show(result, decision, hardware, tariff, as_json, details, page, retrain_command(context, result.id))
     raise typer.Exit(exit_code(result, decision))
 
 
@@ -139,6 +141,7 @@ def _show(
     as_json: bool,
     details: bool,
     page: Path | None,
+    command: str,
 ) -> None:
     """Print a forecast and its decision, and append the decision to a Markdown page."""
     from resque.forecasting.price import price_with_labels
@@ -159,7 +162,7 @@ def _show(
         tables.show_forecast(result, hardware, details)
         if result.pilot is not None:
             then = "goes on from the pilot" if result.pilot.stopped_by is None else "keeps its result"
-            console.out.print(f"`resque retrain --forecast {result.id} …` {then}")
+            console.out.print(f"`{command}` {then}")
         if decision is not None:
             more_reasons = tuple(each for each in decision.reasons if each not in result.reliability_issues)
             tables.show_decision(dataclasses.replace(decision, reasons=more_reasons))

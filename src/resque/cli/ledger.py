@@ -148,7 +148,9 @@ def ledger_settle(ledger: opt.LedgerFile = opt.LEDGER, project: opt.Project = No
 
 @app.command("life", cls=CheckedCommand)
 def ledger_life(
-    yearly_kwh: Annotated[float | None, opt.option(opt.BUDGET, "Energy budget of a year.", min=0.0)] = None,
+    yearly_kwh: Annotated[
+        float | None, opt.option(opt.BUDGET, "Energy budget of a year, for all model lines together.", min=0.0)
+    ] = None,
     price_per_kwh: opt.PricePerKwh = 0.0,
     price_per_hour: opt.PricePerHour = 0.0,
     currency: opt.Currency = "EUR",
@@ -158,7 +160,8 @@ def ledger_life(
 ) -> None:
     """Sum up the life of each model line: original training, updates, questions, and what is left of a year's budget.
 
-    A line is a root model and all its descendants. Prices are for entries that have none of their own.
+    A line is a root model and all its descendants. The budget is one for all lines. Prices are for entries that have
+    none of their own.
 
     Example: resque ledger life --yearly-kwh 2 --ledger demo-run/resque.db
     """

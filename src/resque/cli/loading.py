@@ -1,6 +1,7 @@
 """What commands do before they call a workflow: open the ledger, set up loading, name former keys of JSON."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,30 @@ def candidates(
         raise SettingError("no model: expected --model NAME or NAME=WEIGHTS, or --models FILE.toml")
     alone = found[0] if len(found) == 1 else found
     return with_license_prices(as_candidates(alone, weights), license_prices)
+
+
+def new_data(shifted: str | None, task: str | None, extend: bool) -> str:
+    """Return the new training data; raise SettingError unless one of two options names them."""
+    if shifted is not None and task is not None:
+        raise SettingError("--shifted and --task conflict: name the new data once, by --shifted if their classes are "
+                           "the model's, by --task if they are others")  # fmt: skip
+    if extend and shifted is not None:
+        raise SettingError("--extend and --shifted conflict: name the new data by --task (and --extend) if they have "
+                           "further classes, or leave --extend out")  # fmt: skip
+    if shifted is None and task is None:
+        raise SettingError("name the new data: --shifted, or --task (and --extend) for new classes")
+    return task or shifted or ""
+
+
+def retrain_command(context: "typer.Context", forecast_id: str) -> str:
+    """Return the command that carries a forecast out, with what was typed of the place where it runs."""
+    words = ["resque", "retrain", "--forecast", forecast_id]
+    for name in ("ledger", "device", "data_root", "download", "project"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            value = context.params[name]
+            words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return shlex.join(words)
 
 
 def open_existing_ledger(path: Path) -> "Ledger":

@@ -50,9 +50,8 @@ Project = Annotated[
 Json = Annotated[bool, option(OUTPUT, "Print one JSON object to stdout.", "--json")]
 LedgerFile = Annotated[Path, option(OUTPUT, "History file.", "--ledger", envvar="RESQUE_LEDGER")]
 
-Model = Annotated[
-    str, option(MODEL, "FILE.py:CALLABLE, package.module:CALLABLE, timm:NAME, torchvision:NAME or hf:PATH.")
-]
+MODELS = "FILE.py:CALLABLE, package.module:CALLABLE, timm:NAME, torchvision:NAME or hf:PATH"
+Model = Annotated[str, option(MODEL, f"{MODELS}.")]
 Weights = Annotated[Path | None, option(MODEL, "State dict: .safetensors, or .pt without pickled code.")]
 Classes = Annotated[int | None, option(MODEL, "Outputs of the model; default: the weights', else the data's.")]
 Download = Annotated[

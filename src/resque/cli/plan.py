@@ -6,11 +6,12 @@ from typing import Annotated
 import typer
 
 from resque.cli import options as opt
-from resque.cli.loading import model_options
+from resque.cli.loading import model_options, retrain_command
 from resque.errors import SettingError
 
 
 def plan(
+    context: typer.Context,
     model: opt.Model,
     target_accuracy: Annotated[float, opt.option(opt.RECIPE, "Accuracy that each update is to reach, e.g. 0.94.")],
     batch: Annotated[
@@ -92,5 +93,5 @@ def plan(
     if as_json:
         console.print_json(console.to_json(result))
     else:
-        plans.show(result)
+        plans.show(result, retrain_command(context, result.now.forecast_id))
     raise typer.Exit(0 if result.budget is None else result.budget.code)

@@ -9,7 +9,9 @@ from resque.cli.loading import open_existing_ledger
 
 def report(
     out: Annotated[Path, opt.option(opt.OUTPUT, "HTML file to write.")] = Path("report.html"),
-    yearly_kwh: Annotated[float | None, opt.option(opt.BUDGET, "Energy budget of a year.", min=0.0)] = None,
+    yearly_kwh: Annotated[
+        float | None, opt.option(opt.BUDGET, "Energy budget of a year, for all model lines together.", min=0.0)
+    ] = None,
     no_inputs: Annotated[bool, opt.option(opt.OUTPUT, "Leave out the pictures of inputs.", "--no-inputs")] = False,
     ledger: opt.LedgerFile = opt.LEDGER,
     project: opt.Project = None,

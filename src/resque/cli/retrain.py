@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 
 def retrain(
     context: typer.Context,
-    model: opt.Model,
-    train: Annotated[str, opt.option(opt.MODEL, "New training data.")],
-    test: opt.Test,
-    target_accuracy: opt.Target,
+    model: Annotated[str | None, opt.option(opt.MODEL, f"{opt.MODELS}; default: the forecast's.")] = None,
+    train: Annotated[str | None, opt.option(opt.MODEL, "New training data; default: the forecast's.")] = None,
+    test: Annotated[str | None, opt.option(opt.MODEL, "Held-out new data; default: the forecast's.")] = None,
+    target_accuracy: Annotated[
+        float | None, opt.option(opt.RECIPE, "Accuracy to reach on the test data; default: the forecast's.")
+    ] = None,
     weights: opt.Weights = None,
     original: Annotated[str | None, opt.option(opt.MODEL, "Profile or data before the shift, for the index.")] = None,
     original_test: Annotated[
@@ -79,7 +81,10 @@ def retrain(
     pue: opt.Pue = 1.0,
     embodied_kg: opt.EmbodiedKg = None,
     life_years: opt.LifeYears = None,
-    forecast: Annotated[str | None, opt.option(opt.OUTPUT, "Id of the forecast that this update settles.")] = None,
+    forecast: Annotated[
+        str | None,
+        opt.option(opt.OUTPUT, "Id of the forecast that this update settles; what is left out is taken from it."),
+    ] = None,
     out: Annotated[Path | None, opt.option(opt.OUTPUT, "New folder for the updated model and its profile.")] = None,
     resume: Annotated[bool, opt.option(opt.OUTPUT, "Continue this run where it was interrupted.", "--resume")] = False,
     checkpoint_every: Annotated[float, opt.option(opt.OUTPUT, "Seconds between checkpoints.", min=0.0)] = 30.0,
@@ -108,6 +113,11 @@ def retrain(
         (original,) = _given(context, original=original)
     if new_head:
         (original_test,) = _given(context, original_test=original_test)
+    named: dict[str, Any] = {
+        "model": model, "train": train, "test": test, "target_accuracy": target_accuracy, "weights": weights,
+        "original": original, "original_test": original_test, "layer": layer, "reduction": reduction,
+    }  # fmt: skip
+    named, defaults = _named(context, forecast, named)
     if forecast is not None:  # which has them
         recipe, evaluate_every = _given(context, recipe=recipe, evaluate_every=evaluate_every)
     limits = {"max_kwh": max_kwh, "max_kg": max_kg, "max_hours": max_hours, "max_price": max_price}
@@ -115,13 +125,11 @@ def retrain(
     tariff = Tariff(price_per_kwh, price_per_hour, currency) if price_per_kwh or price_per_hour else None
     hardware = embodied_emissions({"device": device}, embodied_kg, life_years)
     request = UpdateRequest(
-        model=model, train=train, test=test, target_accuracy=target_accuracy, forecast=forecast, original=original,
-        original_test=original_test, new_task=new_head, extend=extend, ledger=ledger, out=out, resume=resume,
+        forecast=forecast, new_task=new_head, extend=extend, ledger=ledger, out=out, resume=resume,
         checkpoint_every_s=checkpoint_every, recipe=recipe, evaluate_every=evaluate_every, max_epochs=max_epochs,
-        labels=labels, layer=layer, reduction=reduction, shift_type=shift_type, seed=seed, country=country,
-        intensity=intensity, pue=pue, tariff=tariff, budget=budget,
-        confidence=confidence,
-        options=model_options(weights, classes, device, limit, data_root, download),
+        labels=labels, shift_type=shift_type, seed=seed, country=country, intensity=intensity, pue=pue, tariff=tariff,
+        budget=budget, confidence=confidence, defaults=defaults,
+        options=model_options(named.pop("weights"), classes, device, limit, data_root, download), **named,
     )  # fmt: skip
     if from_scratch:
         begun = utc_now()
@@ -135,6 +143,22 @@ def retrain(
 def _given(context: typer.Context, **values: Any) -> list[Any]:
     """Return values of options; None for those that come from the project file."""
     return [None if opt.is_from_project(context, name) else value for name, value in values.items()]
+
+
+def _named(
+    context: typer.Context, forecast: str | None, values: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the values that are typed, and those of the project file, before which a forecast goes.
+
+    Raises:
+        BadParameter: There is no forecast, and an update needs what is not named.
+    """
+    if forecast is not None:
+        return dict(zip(values, _given(context, **values), strict=True)), values
+    needed = "model", "train", "test", "target_accuracy"
+    if lacking := [f"--{name.replace('_', '-')}" for name in needed if values[name] is None]:
+        raise typer.BadParameter(f"missing {', '.join(lacking)}; or name a forecast that has them, --forecast ID")
+    return values, {}
 
 
 def _budget(context: typer.Context, limits: dict[str, Any], from_scratch: bool) -> "Budget":

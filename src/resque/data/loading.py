@@ -88,8 +88,8 @@ def load_data(
         parts = [whole if limit is None else whole.limited(limit, seed)]
     if for_training and (unlabeled := [part.name for part in parts if not part.labeled]):
         raise DataError(
-            f"{unlabeled[0]} has no labels, and nothing can be trained or tested without; what needs none is "
-            "`resque dist` or `resque forecast`, each with --labels pseudo"
+            f"{unlabeled[0]} has no labels, and nothing can be trained or tested without: label them, and name the "
+            "labeled data; what needs no labels is `resque dist` or `resque forecast`, each with --labels pseudo"
         )
     parts = [number(part) for part in parts]
     dataset = parts[0] if len(parts) == 1 else mix(parts)

@@ -18,7 +18,7 @@ from resque._format import (
 from resque._plain import Serializable
 from resque.energy.reading import EnergyReading
 from resque.forecasting.break_even import BreakEven
-from resque.forecasting.first_round import ScoredModel
+from resque.forecasting.scored_models import ScoredModel
 from resque.ledger.components import MEASURED
 from resque.ledger.decision import FORGETTING
 from resque.ledger.records import Estimate
@@ -95,7 +95,8 @@ class Comparison(Displayable):
         level: Smallest chance that suffices, and nominal coverage of the intervals.
         asking: Time and energy of the comparison itself.
         currency: Currency of the price.
-        original_accuracy: Accuracy on the original test data before anything is done; None if unknown.
+        original_accuracy: Accuracy on the original test data before anything is done, of several models that of the
+            best way's or else of the nearest's; None if unknown.
         notes: Remarks for the reader.
         first_round: Scores of each of several models from forward passes; empty for one.
         break_even: Prices at which another option becomes the cheapest.
@@ -192,16 +193,16 @@ class Comparison(Displayable):
         return f"{format_probability(option.chance)} likely to reach {self.target_accuracy:g}"
 
     def _free_ways(self, best: Option) -> list[str]:
-        """Say what is nearly free and does not suffice."""
+        """Say what is nearly free and does not suffice; the best way may be nearly free itself."""
         free = [
             option
             for option in self.options
             if option.how_known == MEASURED and option.id != best.id and option.labels == 0
         ]
         improved = max(free, key=lambda option: option.accuracy.value if option.accuracy else 0.0, default=None)
-        if improved is None or improved.rung == "nothing" or improved.accuracy is None:
+        if not best.labels or improved is None or improved.rung == "nothing" or improved.accuracy is None:
             return []
-        return [f"{improved.name} needs no labels and gives {improved.accuracy.value:.2f}."]
+        return [f"{self.name_of(improved)} needs no labels and gives {improved.accuracy.value:.2f}."]
 
     def _forgetting(self, best: Option) -> list[str]:
         """Say what the best way loses of the original accuracy, and which way keeps the most."""
@@ -210,7 +211,8 @@ class Comparison(Displayable):
             return []
         points = format_number(round(100.0 * (before - after)))
         lost = f"{_LOST[best.original_known or MEASURED]} {points} points on the original data"
-        mixed = [option for option in self.options if option.recipe.get("replay") and option.id != best.id]
+        own = [option for option in self.options if option.model == best.model and option.id != best.id]
+        mixed = [option for option in own if option.recipe.get("replay")]
         known = [option for option in mixed if (option.original_accuracy or 0.0) - after > FORGETTING]
         if known:
             keeping = max(known, key=lambda option: option.original_accuracy or 0.0)
@@ -222,7 +224,8 @@ class Comparison(Displayable):
         title = f"{self.recommendation}"
         model = ("model",) if self.has_several_models else ()
         kept = () if self.original_accuracy is None else ("on old",)
-        columns = ("way", *model, "accuracy", *kept, "chance", "steps", "time", "energy", "known by")
+        steps = () if model and kept else ("steps",)  # for which 80 columns have no room
+        columns = ("way", *model, "accuracy", *kept, "chance", *steps, "time", "energy", "known by")
         rows = [self._row(option) for option in self.options]
         lines = list(self._remarks())
         lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
@@ -244,9 +247,10 @@ class Comparison(Displayable):
 
     def _row(self, option: Option) -> tuple[str, ...]:
         mark = "→ " if option.id == self.best else "= " if option.id in self.ties else ""
-        costs = [format_cost(cost, option.cost(cost)) for cost in ("steps", "wall_s", "energy_kwh")]
         model = (self.short_names[option.model],) if self.has_several_models else ()
         kept = () if self.original_accuracy is None else (_kept(option),)
+        shown = (*(() if model and kept else ("steps",)), "wall_s", "energy_kwh")
+        costs = [format_cost(cost, option.cost(cost)) for cost in shown]
         known = _accuracy(option), *kept, _chance(option), *costs, option.how_known
         return mark + option.name, *model, *known
 

@@ -38,7 +38,7 @@ EARLY_SCORES = "adapted accuracy", "warm-up accuracy"
 BEST_SCORES = ("adapted refit",)
 """Scores that tell the best accuracy. Neighbors do not: what they reach on training data need not generalize."""
 NEIGHBOR_SCORES = "adapted k-NN", "k-NN accuracy"
-_ENDED_BY_ITSELF = "tolerance", "max", "epochs"
+_PLATEAU, _LAST_EPOCH = "tolerance", ("max", "epochs")
 _LATEST_EARLY = 2.0  # times the early steps: the latest evaluation that still tells the early accuracy
 _EVALUATION_GROWTH = 0.05  # growth of the steps between evaluations that are unknown
 _MOST_EVALUATIONS = 400  # most evaluations of a simulated path
@@ -304,7 +304,8 @@ def _best_outcome(update: Update) -> tuple[float, bool]:
 
 def _ended_by_itself(update: Update) -> bool:
     """Return whether a run ended on a plateau or at its last epoch, not at its target or by a budget."""
-    return not update.reached and update.stopped_by.startswith(_ENDED_BY_ITSELF)
+    is_end = update.stopped_by.startswith(_PLATEAU) or update.stopped_by in _LAST_EPOCH
+    return is_end and not update.reached
 
 
 def _logit(share: float) -> float:

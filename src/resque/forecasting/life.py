@@ -4,6 +4,7 @@ Nothing is counted twice. A pilot that an update continued is a part of that upd
 part of its question. A total names how many of its entries are known, and is None where none is.
 """
 
+import dataclasses
 import datetime
 import math
 import statistics
@@ -52,6 +53,19 @@ class Total(Serializable):
         known = [value for value in every if value is not None]
         return cls(math.fsum(known) if known or not every else None, len(known), len(every))
 
+    @classmethod
+    def joined(cls, totals: Iterable["Total"]) -> "Total":
+        """Return the sum of sums.
+
+        Example:
+            >>> Total.joined([Total(3.5, 2, 3), Total(None, 0, 1)])
+            Total(value=3.5, known=2, of=4)
+        """
+        every = list(totals)
+        known, of = sum(total.known for total in every), sum(total.of for total in every)
+        value = math.fsum(total.value for total in every if total.value is not None)
+        return cls(value if known or not of else None, known, of)
+
     @property
     def is_complete(self) -> bool:
         """Whether every term is known."""
@@ -89,8 +103,9 @@ class Life(Displayable):
         reuse_kwh: Energy of the updates that reached their target.
         scratch_kwh: Energy of training from scratch as often instead; None where it is unknown.
         spent_kwh: Energy of the last 365 days.
-        yearly_kwh: Budget of a year; None without one.
+        yearly_kwh: Budget of a year, which all model lines of the ledger share; None without one.
         notes: Basis of the figures.
+        all_spent_kwh: Energy of the last 365 days of all lines; None if there is no other.
     """
 
     root: str
@@ -102,13 +117,13 @@ class Life(Displayable):
     spent_kwh: Total
     yearly_kwh: float | None = None
     notes: tuple[str, ...] = ()
+    all_spent_kwh: Total | None = None
 
     @property
     def left_kwh(self) -> float | None:
-        """What is left of the yearly budget at most; None without a budget or where nothing is known."""
-        if self.yearly_kwh is None or self.spent_kwh.value is None:
-            return None
-        return self.yearly_kwh - self.spent_kwh.value
+        """What all lines leave of the yearly budget at most; None without a budget or where nothing is known."""
+        spent = self.all_spent_kwh or self.spent_kwh
+        return None if self.yearly_kwh is None or spent.value is None else self.yearly_kwh - spent.value
 
     @property
     def sentence(self) -> str:
@@ -120,11 +135,22 @@ class Life(Displayable):
         left = self.left_kwh
         if left is None or self.yearly_kwh is None:
             return text
-        most = "" if self.spent_kwh.is_complete else "at most "
-        budget = format_cost("energy_kwh", self.yearly_kwh)
+        most = "" if (self.all_spent_kwh or self.spent_kwh).is_complete else "at most "
+        budget, share = format_cost("energy_kwh", self.yearly_kwh), self._share()
         if left < 0.0:
-            return f"{text} The year's budget of {budget} is exceeded by {format_cost('energy_kwh', -left)}."
-        return f"{text} Of the year's budget of {budget}, {most}{format_cost('energy_kwh', left)} is left."
+            return f"{text} The year's budget of {budget} is exceeded by {format_cost('energy_kwh', -left)}{share}."
+        return f"{text} Of the year's budget of {budget}, {most}{format_cost('energy_kwh', left)} is left{share}."
+
+    def _share(self) -> str:
+        """Return what this line took of a budget that several share; empty for one line."""
+        if self.all_spent_kwh is None:
+            return ""
+        spent, yearly = self.spent_kwh, self.yearly_kwh
+        if spent.value is None:
+            return " by all model lines; what this one took is unknown"
+        least = "" if spent.is_complete else "at least "
+        percent = f" ({spent.value / yearly:.0%})" if yearly else ""
+        return f" by all model lines; this one took {least}{format_cost('energy_kwh', spent.value)}{percent}"
 
     def _display(self) -> Display:
         named = [*self.parts.items(), ("all", self.total)]
@@ -192,7 +218,7 @@ def lives(
     Args:
         updates: All updates that are not void.
         forecasts: All forecasts that are not void.
-        yearly_kwh: Energy budget of a year; None for none.
+        yearly_kwh: Energy budget of a year for all lines together; None for none.
         tariff: Prices of entries that have none of their own.
         today_utc: End of the year that the budget is for, ISO 8601; empty takes the newest entry's.
 
@@ -206,29 +232,34 @@ def lives(
     dates = [*(update.created_utc for update in updates), *(forecast.created_utc for forecast in forecasts)]
     today = today_utc or max(dates, default="")
     settings = yearly_kwh, tariff, today
-    return [_life(root, line, settled, settings) for root, line in _lines(updates, forecasts).items()]
+    found = [_life(root, line, settled, settings) for root, line in _lines(updates, forecasts).items()]
+    spent = Total.joined(life.spent_kwh for life in found) if len(found) > 1 else None
+    return [dataclasses.replace(life, all_spent_kwh=spent) for life in found]
 
 
 def _lines(updates: Sequence[Update], forecasts: Sequence[Forecast]) -> dict[str, list[Update | Forecast]]:
     """Return root → its entries, oldest first; the line of the newest entry comes last.
 
     A training from new weights belongs to the model that it made, if that is in use. Else it is a comparison, as is a
-    forecast of one: it belongs to the line of the same model name and target, whose data it was compared on.
+    forecast of one: it belongs to the line of the same model name and target, whose data it was compared on. A forecast
+    that such a training settled goes with it.
     """
     parents = {u.child: u.parent for u in updates if u.child and u.parent and not u.from_scratch}
-    counts = Counter([*(update.parent for update in updates), *(forecast.parent for forecast in forecasts)])
+    made = {u.forecast_id: u.child for u in updates if u.from_scratch and u.forecast_id is not None}
+    every: list[Update | Forecast] = [*updates, *forecasts]
+    counts = Counter(each.parent for each in every if not each.from_scratch)
     in_use = {*counts, *parents}
     lines: dict[str, list[Update | Forecast]] = {}
     asked: dict[tuple[str, str, float], str] = {}
     strays: list[tuple[str, Update | Forecast]] = []
-    every: list[Update | Forecast] = [*updates, *forecasts]
     for entry in sorted(every, key=lambda each: each.created_utc):
-        start = entry.parent
-        if isinstance(entry, Update) and entry.from_scratch:
-            start = entry.child
+        child = made.get(entry.id) if isinstance(entry, Forecast) else entry.child if entry.from_scratch else None
+        start = entry.parent if child is None else child
+        if child is not None:
             is_stray = start not in in_use
         else:
-            is_stray = isinstance(entry, Forecast) and start not in parents and counts[start] == 1
+            others = counts[start] - (not entry.from_scratch)
+            is_stray = isinstance(entry, Forecast) and start not in parents and not others
         if is_stray:
             strays.append((start, entry))
             continue

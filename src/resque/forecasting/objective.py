@@ -58,13 +58,26 @@ class Objective:
             return
         if not 0.0 < self.price_per_error < math.inf:
             raise SettingError(f"price per error {self.price_per_error:g}: expected a number above 0")
-        if self.samples_per_window is None or self.samples_per_window < 1:
+        if self.samples_per_window is None:
             raise SettingError(
-                f"--price-per-error needs --samples-per-window, the number of predictions from one batch to the next; "
-                f"it is {self.samples_per_window}"
+                "--price-per-error needs the number of predictions from one batch to the next: add "
+                "--samples-per-window, e.g. --samples-per-window 10000, or decide by --floor"
             )
+        if self.samples_per_window < 1:
+            raise SettingError(f"--samples-per-window is {self.samples_per_window}: expected a number from 1 on")
         if not (self.tariff.per_kwh or self.tariff.per_hour or self.tariff.per_label):
             raise SettingError(
                 "--price-per-error needs the price of an update: give --price-per-kwh, --price-per-hour or "
                 "--price-per-label"
+            )
+
+    def check_measurable(self, measures_energy: bool) -> None:
+        """Raise SettingError if errors have a price, and the price of an update needs energy that no meter measures.
+
+        Args:
+            measures_energy: Whether the meter measures energy.
+        """
+        if self.price_per_error is not None and self.tariff.per_kwh and not measures_energy:
+            raise SettingError(
+                "--price-per-kwh needs energy, which no meter here measures: give --price-per-hour in its place"
             )

@@ -20,7 +20,7 @@ from resque.models.randomness import isolated_random_state
 from resque.models.registry import build_model
 from resque.models.weights import check_weights, fingerprint, load_state, read_weights
 
-__all__ = ["fresh_model", "load_model", "move_to_device", "usable_device"]
+__all__ = ["fresh_model", "is_untrained", "load_model", "move_to_device", "usable_device"]
 
 
 def load_model(
@@ -106,6 +106,25 @@ def fresh_model(spec: str, like: nn.Module, seed: int = 0) -> nn.Module:
     if shapes != expected:
         raise ModelError(f"{spec} builds another architecture than the model that is retrained")
     return model.eval()
+
+
+def is_untrained(spec: str, model: nn.Module, seed: int = 0) -> bool:
+    """Return whether a model has the random weights that its specification gives for a seed, as far as can be told.
+
+    Args:
+        spec: Specification of the model.
+        model: The model.
+        seed: Seed of the random weights.
+
+    Example:
+        >>> spec = "resque.networks:small_cnn"
+        >>> [is_untrained(spec, load_model(spec, seed=1), seed) for seed in (1, 2)]
+        [True, False]
+    """
+    try:
+        return fingerprint(fresh_model(spec, model, seed)) == fingerprint(model)
+    except ModelError:  # it always gives the same weights
+        return False
 
 
 def usable_device(name: str) -> torch.device:

@@ -21,8 +21,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from resque._callables import load_callable
-from resque._format import describe_error
+from resque._callables import describe_failure, load_callable
 from resque._optional import import_optional
 from resque._sizes import MOST_CLASSES, is_number_of_classes
 from resque.data.preprocessing import ImagePreprocessing, Preprocessing, Tokenization
@@ -174,7 +173,7 @@ def _build_from_callable(spec: str, function: Callable[..., Any], classes: int |
     except (KeyboardInterrupt, ResqueError):
         raise
     except BaseException as error:  # a user's own code may raise anything
-        raise ModelError(f"{spec} failed: {describe_error(error)}; it must run without arguments") from error
+        raise ModelError(describe_failure(spec, function, error)) from error
     if not isinstance(model, nn.Module):
         raise ModelError(f"{spec} returned {type(model).__name__}; expected a torch.nn.Module")
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):

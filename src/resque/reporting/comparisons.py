@@ -15,7 +15,7 @@ from resque._format import (
 )
 from resque.forecasting.budget import Decision
 from resque.forecasting.comparison import Comparison, Option
-from resque.forecasting.first_round import ScoredModel
+from resque.forecasting.scored_models import ScoredModel
 from resque.reporting import console, tables
 
 __all__ = ["show", "to_json", "to_markdown"]
@@ -23,13 +23,14 @@ __all__ = ["show", "to_json", "to_markdown"]
 _COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
 
 
-def show(comparison: Comparison, decision: Decision | None = None, details: bool = False) -> None:
+def show(comparison: Comparison, decision: Decision | None = None, details: bool = False, command: str = "") -> None:
     """Print the recommendation, the ways beside each other, and how to carry the best one out.
 
     Args:
         comparison: The comparison.
         decision: Decision about its best way; None without a budget.
         details: Whether to print intervals, and what each way keeps and needs.
+        command: Command that carries the best way out; empty where there is none.
     """
     console.show(describe(comparison))
     if comparison.has_several_models:
@@ -37,9 +38,8 @@ def show(comparison: Comparison, decision: Decision | None = None, details: bool
     if details:
         console.show(_intervals(comparison))
         console.show(_needs(comparison))
-    best = None if comparison.best is None else comparison.option(comparison.best)
-    if best is not None and best.recipe and not best.update_id:
-        console.out.print(f"`resque retrain --forecast {comparison.best} …` does it")
+    if command:
+        console.out.print(f"`{command}` does it")
     if decision is not None:
         tables.show_decision(decision)
 

@@ -1,7 +1,5 @@
 """A plan of updates in the terminal."""
 
-import shlex
-
 from resque._display import Display, describe
 from resque._format import NOT_MEASURED
 from resque.forecasting.plan import NOW, Plan
@@ -13,15 +11,19 @@ __all__ = ["show", "windows_display"]
 _NEWEST = 12
 
 
-def show(plan: Plan) -> None:
-    """Print the decision, a year at several cadences, the windows, the budget, and how to update now."""
+def show(plan: Plan, command: str) -> None:
+    """Print the decision, a year at several cadences, the windows, the budget, and how to update now.
+
+    Args:
+        plan: The plan.
+        command: Command that updates now.
+    """
     console.show(describe(plan))
     console.show(windows_display(plan))
     if plan.budget is not None:
         tables.show_decision(plan.budget)
     if plan.decision == NOW:
-        data = shlex.join(["--train", plan.now.train_data, "--test", plan.now.test_data])
-        console.out.print(f"`resque retrain --forecast {plan.now.forecast_id} {data} …` does it")
+        console.out.print(f"`{command}` does it")
 
 
 def windows_display(plan: Plan) -> Display:

@@ -217,6 +217,7 @@ class Asking:
             level=self.level,
             bundled=self.bundled,
         )
+        forecast = dataclasses.replace(forecast, inputs=source.inputs())
         if not from_scratch:
             lost = expected_forgetting(start.updates, parent, forecast.recipe)
             forecast = dataclasses.replace(forecast, expected_forgetting=lost)

@@ -21,8 +21,8 @@ from resque.energy.price import Tariff
 from resque.errors import SettingError
 from resque.forecasting.budget import BEYOND, UNSURE, WITHIN, Budget, Decision, decide
 from resque.forecasting.comparison import BY_PILOT, Comparison
-from resque.forecasting.first_round import models_to_try
 from resque.forecasting.intervals import check_level
+from resque.forecasting.scored_models import models_to_try
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.store import Ledger
 from resque.models.inference import device_of

@@ -11,8 +11,8 @@ from resque.energy.reading import join_readings
 from resque.errors import SettingError
 from resque.forecasting.break_even import break_even_points
 from resque.forecasting.comparison import Comparison, Option, choose
-from resque.forecasting.first_round import ScoredModel
 from resque.forecasting.price import priced
+from resque.forecasting.scored_models import ScoredModel
 from resque.workflows.asking import Asking
 from resque.workflows.engine import Engine, ExperimentTask, LocalEngine, Row
 from resque.workflows.measured_tasks import measured_task, pilot_elsewhere
@@ -69,7 +69,8 @@ class Comparing:
         readings = [left for each in asked for _, left in each.start.probed.values()]
         readings += [each for trial in trials for each in trial.readings()]
         flips = [] if chosen is None else break_even_points(chosen, enough, tariff.per_label or 0.0)
-        job, tried = asked[0].start.job, {each.start.source.name for each in asked}
+        job, kept = asked[0].start.job, {each.start.source.name: each.start.original_accuracy for each in asked}
+        first = next(iter(option for option in options if option.id in (best, nearest)), None)
         return Comparison(
             model=", ".join(source.name for source in self.sources),
             train_data=job.train.name,
@@ -82,10 +83,10 @@ class Comparing:
             level=level,
             asking=join_readings(readings),
             currency=tariff.currency,
-            original_accuracy=asked[0].start.original_accuracy if len(tried) == 1 else None,
+            original_accuracy=None if first is None else kept[first.model],
             notes=tuple(note for each in asked for note in each.notes),
             first_round=tuple(
-                dataclasses.replace(each, is_kept=each.model in tried, note=failed.get(each.model, each.note))
+                dataclasses.replace(each, is_kept=each.model in kept, note=failed.get(each.model, each.note))
                 for each in self.scored
             ),
             break_even=tuple(flips),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from resque.errors import ModelError, ResqueError
-from resque.forecasting.first_round import ScoredModel
+from resque.forecasting.scored_models import ScoredModel
 from resque.workflows.candidates import Candidate
 from resque.workflows.comparison_cache import ComparisonCache
 from resque.workflows.engine import Engine, ExperimentTask, LocalEngine

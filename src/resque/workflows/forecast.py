@@ -37,6 +37,7 @@ from resque.workflows.passes import Passes, after_pilot
 from resque.workflows.picture_strip import keep_strip
 from resque.workflows.pilots import keep_pilot, parse_pilot
 from resque.workflows.requested_job import load_recipe
+from resque.workflows.restoring import inputs_of
 from resque.workflows.sampling import check_precision
 
 __all__ = ["forecast", "task_change"]
@@ -175,7 +176,8 @@ def forecast(
     waited_s = time.perf_counter() - began_s - (result.pilot.reading.wall_s if result.pilot else 0.0)
     overhead = extend_reading(result.overhead, waited_s, "imports, loading, evaluations and fits")
     forgotten = expected_forgetting(updates, parent, result.recipe)
-    result = dataclasses.replace(result, overhead=overhead, expected_forgetting=forgotten)
+    inputs = inputs_of(loader, train=train, test=test, original=original, layer=layer, reduction=reduction, seed=seed)
+    result = dataclasses.replace(result, overhead=overhead, expected_forgetting=forgotten, inputs=inputs)
     history.add(result := result if budget is None else priced(result, budget.tariff))
     if state is not None:
         keep_pilot(history, result, state)

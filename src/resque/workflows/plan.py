@@ -9,7 +9,7 @@ from torch import nn
 
 from resque.data.dataset import LabeledDataset
 from resque.data.spec import mixture_parts
-from resque.energy.meters import EnergyMeter
+from resque.energy.meters import EnergyMeter, open_meter
 from resque.energy.price import Tariff
 from resque.errors import DataError
 from resque.forecasting.budget import Budget
@@ -127,6 +127,8 @@ def plan(
     used = load_recipe(recipe, evaluate_every, max_epochs)
     calendar = Calendar.of([date for date, _ in given])
     loader = InputLoader(model, options or ModelOptions(), labels="pseudo")
+    meter = meter or open_meter(loader.device)
+    objective.check_measurable(bool(meter.methods))
     windows, newest, profile = _pass_windows(loader, given, original, (layer, reduction), seed)
     train, test = _split(given[-1][1], newest)
     made = forecast(

@@ -61,7 +61,8 @@ class UpdateRunner:
 
     def _run(self, network: nn.Module, job: RetrainingJob, checkpoint: Checkpoint, ended: Update | None) -> Update:
         """Train, or restore a run that has ended but whose files may be missing, and keep the result."""
-        requested = job.seed == self.loaded.job.seed and not job.from_scratch
+        asked: RetrainingJob = self.loaded.job
+        requested = (job.seed, job.from_scratch) == (asked.seed, asked.from_scratch)
         forecast, is_first = self.loaded.forecast if requested else None, current_processes().rank == 0
         confidence, of_ledger = self.request.confidence, ForecastReviser.of_ledger
         with self.request.options.show_progress(
@@ -72,7 +73,7 @@ class UpdateRunner:
                 job,
                 meter=self.meter,
                 grid=self.grid,
-                features=None if job.from_scratch else self.features,
+                features=self.features if requested or not job.from_scratch else None,
                 model_name=self.loaded.loader.name,
                 forecast_id=None if forecast is None else forecast.id,
                 checkpoint=dataclasses.replace(checkpoint, pilot=self.pilot if requested else None),

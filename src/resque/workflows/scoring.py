@@ -8,7 +8,7 @@ from torch import nn
 
 from resque.data.dataset import LabeledDataset
 from resque.errors import ResqueError
-from resque.forecasting.first_round import ScoredModel
+from resque.forecasting.scored_models import ScoredModel
 from resque.indices.baselines.model_outputs import collect_outputs
 from resque.indices.baselines.scores import baseline_scores
 from resque.indices.distribution import resque_dist

@@ -7,9 +7,8 @@ from typing import Any
 from torch import nn
 
 from resque.energy.meters import EnergyMeter, open_meter
-from resque.errors import ModelError
-from resque.forecasting.first_round import ScoredModel
-from resque.models.loading import fresh_model
+from resque.forecasting.scored_models import ScoredModel
+from resque.models.loading import is_untrained
 from resque.models.model_card import ModelCard, read_model_card
 from resque.models.weights import fingerprint
 from resque.training.job import RetrainingJob
@@ -21,6 +20,7 @@ from resque.workflows.engine import Engine, LocalEngine
 from resque.workflows.inputs import InputLoader, ModelOptions, is_profile
 from resque.workflows.keeping import check_fields
 from resque.workflows.passes import KnownUpdate, Passes
+from resque.workflows.restoring import inputs_of
 from resque.workflows.scoring import ToScore
 from resque.workflows.ways import REPLAY
 
@@ -110,6 +110,11 @@ class Source:
             return self.passes.over_new_task(job, self.extends)
         return self.passes.over_shift(job, asked.original, "true")
 
+    def inputs(self) -> dict[str, Any]:
+        """Return the names by which an update of this model can be asked for."""
+        names = "train", "test", "original", "original_test", "layer", "reduction", "seed"
+        return inputs_of(self.loader, **{name: getattr(self.question, name) for name in names})
+
     def network(self, job: RetrainingJob) -> tuple[nn.Module, str]:
         """Return the network of a job, and the fingerprint of the model before it got a head for a new task.
 
@@ -130,13 +135,7 @@ class Source:
 
     def is_untrained(self, network: nn.Module) -> bool:
         """Return whether a model has the random weights that its specification gives, as far as can be told."""
-        if self.loader.spec is None:
-            return False
-        try:
-            fresh = fresh_model(self.loader.spec, network, self.question.seed)
-        except ModelError:  # it always gives the same weights
-            return False
-        return fingerprint(fresh) == fingerprint(network)
+        return self.loader.spec is not None and is_untrained(self.loader.spec, network, self.question.seed)
 
     def scored(self, cache: ComparisonCache) -> ScoredModel:
         """Return what forward passes tell of the model; from the cache for a model and data that are known there."""

@@ -17,8 +17,6 @@ from resque.workflows.ways import Way
 
 __all__ = ["Asked", "Start", "Trial", "pilot_key"]
 
-_EVALUATIONS = 10  # of a pilot, about
-
 
 @dataclass(frozen=True, eq=False)
 class Start:
@@ -70,7 +68,8 @@ class Trial:
 
     def seconds_for(self, steps: int) -> float:
         """Return about how long a pilot until so many steps takes at most."""
-        return (steps - self.steps) * self.step_s + _EVALUATIONS * self.start.evaluation_s
+        evaluations = sum(self.steps < step <= steps for step in self.job.evaluations)
+        return (steps - self.steps) * self.step_s + (evaluations + 1) * self.start.evaluation_s
 
     def expected_seconds_for(self, steps: int) -> float:
         """Return about how long a pilot until so many steps will take: it ends where the update would."""

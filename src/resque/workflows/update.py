@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from resque.ledger.records import Features, Forecast, Update
 from resque.ledger.store import Ledger
 from resque.models.inference import device_of
 from resque.models.layers import representation_layer
+from resque.models.loading import is_untrained
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import Checkpoint
 from resque.training.evaluation import check_data_fits_model
@@ -39,6 +41,7 @@ from resque.workflows.inputs import InputLoader, ModelOptions
 from resque.workflows.keeping import check_fields
 from resque.workflows.pilots import check_pilot, kept_pilot
 from resque.workflows.requested_job import load_recipe, requested_job
+from resque.workflows.restoring import change_of, restored
 from resque.workflows.resuming import RunIdentity
 from resque.workflows.running import UpdateRunner
 
@@ -49,10 +52,10 @@ CHECKPOINTS = UPDATES / "checkpoints"
 
 
 def update(
-    model: str | nn.Module,
-    train: Any,
-    test: Any,
-    target_accuracy: float,
+    model: str | nn.Module | None = None,
+    train: Any = None,
+    test: Any = None,
+    target_accuracy: float | None = None,
     *,
     forecast: Forecast | str | None = None,
     original: Any = None,
@@ -87,11 +90,12 @@ def update(
     as an object is trained in place, except for a new task, whose model with its new head is in the folder alone.
 
     Args:
-        model: Model or its specification.
+        model: Model or its specification. A forecast has this and the next three, so that they may be left out.
         train: New training data: specification, dataset, or arrays ``(x, y)``.
         test: New test data, held out.
         target_accuracy: Accuracy to reach on the test data, in (0, 1].
-        forecast: Forecast to settle, or its id; recipe, shift type and kind of task are taken from it.
+        forecast: Forecast to settle, or its id. What is left out is taken from it: model, data, target, recipe, kind of
+            task, seed, grid, tariff. Objects must be passed again.
         original: Original data of the model, or their profile, for the index and the lineage; ``replay`` needs data.
         original_test: Held-out original data, to measure forgetting.
         new_task: Whether the data are a new task: the model gets a new head.
@@ -146,13 +150,14 @@ class UpdateRequest:
     """An update to be done. The attributes are the arguments of :func:`update`; nothing is read before it runs.
 
     Attributes:
+        defaults: Values of what neither the request nor its forecast names, by argument.
         cwd: Folder that relative names of files are in, also if the user's model or data change the current one.
     """
 
-    model: str | nn.Module
-    train: Any
-    test: Any
-    target_accuracy: float
+    model: Any = None
+    train: Any = None
+    test: Any = None
+    target_accuracy: Any = None
     forecast: Forecast | str | None = None
     original: Any = None
     original_test: Any = None
@@ -178,6 +183,7 @@ class UpdateRequest:
     tariff: Tariff | None = None
     meter: EnergyMeter | None = None
     options: ModelOptions = field(default_factory=ModelOptions)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     cwd: Path = field(default_factory=Path.cwd)
 
     @property
@@ -187,7 +193,7 @@ class UpdateRequest:
 
     def run(self) -> Update:
         """Do the update, or continue it, and keep it."""
-        loaded, runner = self._load()
+        loaded, runner = self._restored()._load()
         return runner.run(loaded.network, loaded.job)
 
     def run_beside_scratch(self, seeds: int = 3, recipe: str | Recipe | None = None) -> ScratchComparison:
@@ -202,7 +208,7 @@ class UpdateRequest:
         if self.budget is not None and self.budget.is_given:
             raise SettingError("a run that its budget ends cannot be compared with scratch: leave the budget out")
         scratch = None if recipe is None else load_recipe(recipe, self.evaluate_every, self.max_epochs)
-        loaded, runner = self._load(with_scratch=True)
+        loaded, runner = self._restored()._load(with_scratch=True)
         build = loaded.loader.random_networks(loaded.network, loaded.job.seed)
         every_seed = range(loaded.job.seed, loaded.job.seed + seeds)
         return compare_with_scratch(loaded.network, build, loaded.job, every_seed, runner.run, scratch)
@@ -211,18 +217,29 @@ class UpdateRequest:
         """Return the folder that holds the files of an update."""
         return UPDATES / result.id if self.out is None else Path(self.out)
 
+    def _restored(self) -> "UpdateRequest":
+        """Return the request with what it leaves out and its forecast has."""
+        given, history = self.forecast, self.history
+        if isinstance(given, str):
+            return restored(self, current_processes().first(lambda: history.forecast(given)))
+        return restored(self, given)
+
     def _load(self, with_scratch: bool = False) -> "tuple[_Loaded, UpdateRunner]":
         """Load everything, and refuse what can be refused before anything is trained."""
         processes, history = current_processes(), self.history
         processes.first(history.check_writable)
         grid = named_grid(self.country, self.intensity, self.pue)
+        if grid is None and isinstance(self.forecast, Forecast):
+            grid = self.forecast.grid
         check_fields({"seed": self.seed, "shift_type": self.shift_type, "tariff": self.tariff})
         limits = RunLimits.of(self.budget, self.confidence, self.tariff, grid)
         if not 0.0 <= self.checkpoint_every_s < math.inf:
             raise SettingError(f"{self.checkpoint_every_s} s between checkpoints: expected 0 or more")
-        loaded = _Loaded.of(self, history)
+        loaded = _Loaded.of(self)
         parent = loaded.job.parent or fingerprint(loaded.network)
         check_fields(loaded.stored_fields)
+        if with_scratch and loaded.job.from_scratch:
+            raise SettingError("this forecast is of training from scratch: leave --from-scratch out, or the forecast")
         if with_scratch and loaded.job.parent:
             raise SettingError("a new head has no counterpart from scratch: leave --new-head and --extend out")
         pilot = kept_pilot(history, loaded.forecast) if processes.count == 1 else None
@@ -298,11 +315,10 @@ class _Loaded:
     original: Profile | None
 
     @classmethod
-    def of(cls, request: UpdateRequest, history: Ledger) -> "_Loaded":
+    def of(cls, request: UpdateRequest) -> "_Loaded":
         """Load what a request names."""
-        given, processes = request.forecast, current_processes()
-        forecast = processes.first(lambda: history.forecast(given)) if isinstance(given, str) else given
-        changed = None if forecast is None else forecast.shift_type
+        forecast = request.forecast if isinstance(request.forecast, Forecast) else None
+        changed = None if forecast is None else change_of(forecast)
         extend = request.extend or (changed == EXTENSION and not request.new_task)
         new_head = request.new_task or extend or changed == NEW_TASK
         if new_head and ((request.original is not None and not extend) or (request.new_task and request.extend)):
@@ -312,6 +328,9 @@ class _Loaded:
         loader = InputLoader(request.model, request.options, EXTENSION if extend else NEW_TASK if new_head else "shift")
         query = requested_job(request, loader, forecast)
         model = loader.network(None if new_head else query.train, query.seed)
+        if forecast is not None and forecast.from_scratch:
+            query = dataclasses.replace(query, from_scratch=True)
+            model = _new_weights(loader, model, query.seed)
         network, job = prepare_new_task(model, query, extend) if new_head else (model, query)
         if extend and (risk := forgetting_risk(model, query)):
             warnings.warn(risk, ResqueWarning, stacklevel=5)
@@ -343,3 +362,10 @@ class _Loaded:
         job = self.job
         names = {"train_data": job.train.name, "test_data": job.test.name}
         return {**names, "shift_type": job.effective_shift_type, "recipe": recipe_to_dict(job.recipe)}
+
+
+def _new_weights(loader: InputLoader, model: nn.Module, seed: int) -> nn.Module:
+    """Return a model with the random weights of a seed; one that has them already is returned as it is."""
+    if loader.spec is None or is_untrained(loader.spec, model, seed):
+        return model
+    return loader.random_networks(model, seed)(seed)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from resque._callables import load_callable
+from resque._callables import describe_failure, load_callable
 from resque._format import describe_error
 from resque._optional import import_optional
 from resque._sizes import check_memory
@@ -59,20 +59,24 @@ def read_callable(spec: str, options: ReadOptions) -> RawSamples:
         function = load_callable(spec)
     except ModelError as error:
         raise DataError(str(error)) from error
-    with _foreign_code(f"{spec} failed", "; it must run without arguments"):
+    try:
         dataset: Any = function()
+    except (KeyboardInterrupt, DataError):
+        raise
+    except BaseException as error:  # a user's own code may raise anything
+        raise DataError(describe_failure(spec, function, error)) from error
     return _read_pairs(options.track(_samples_of(dataset, spec, options), None), spec)
 
 
 @contextmanager
-def _foreign_code(what: str, advice: str = "") -> Iterator[None]:
+def _foreign_code(what: str) -> Iterator[None]:
     """Turn whatever the code of a user raises into a DataError; an interruption stays one."""
     try:
         yield
     except (KeyboardInterrupt, DataError):
         raise
     except BaseException as error:
-        raise DataError(f"{what}: {describe_error(error)}{advice}") from error
+        raise DataError(f"{what}: {describe_error(error)}") from error
 
 
 def _samples_of(dataset: Any, name: str, options: ReadOptions) -> Iterator[Any]:

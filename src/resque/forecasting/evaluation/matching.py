@@ -53,7 +53,8 @@ def check_settles(model: "nn.Module", job: "RetrainingJob", forecast: Forecast) 
     for what, (expected, given) in compared.items():
         if expected != given:
             made = f"forecast {forecast.id} was made for {what} {expected}"
-            raise SettingError(f"{made}, not {given}: make a new forecast")
+            remedy = "name its weights, --weights, or " if what == "model" else ""
+            raise SettingError(f"{made}, not {given}: {remedy}make a new forecast")
 
 
 def differing_settings(expected: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

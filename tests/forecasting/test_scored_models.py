@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from resque.forecasting.break_even import break_even_points
 from resque.forecasting.comparison import Option
-from resque.forecasting.first_round import MOST_KEPT, ScoredModel, models_to_try
+from resque.forecasting.scored_models import MOST_KEPT, ScoredModel, models_to_try
 from resque.ledger.records import Estimate
 from resque.types import Interval
 
