@@ -192,6 +192,22 @@ def test_ways_spared_for_one_that_then_fails_get_their_pilots(compare, known, mo
     assert {each.how_known for each in made.options if each.recipe} <= {BY_PILOT, MEASURED}
 
 
+@pytest.mark.parametrize(("dear_s", "first"), [(-1.0, 4), (1e9, 10)])
+def test_dear_pilots_come_after_a_first_look(compare, known, monkeypatch, dear_s, first):
+    steps, pilot = [], passes.Passes.pilot
+
+    def seen(self, known, forecast, until, *more):
+        steps.append(until)
+        return pilot(self, known, forecast, until, *more)
+
+    for name, value in {"_FREE_S": 0.0, "_FIRST_LOOK": 4, "_UNLIKELY": 0.0, "_DEAR_S": dear_s}.items():
+        monkeypatch.setattr(f"resque.workflows.comparing.{name}", value)
+    monkeypatch.setattr(passes.Passes, "pilot", seen)
+    compare(known, NEW, NEW_TEST, 0.99)
+    assert min(each for each in steps if each > 1) == first  # to re-estimate normalization takes one
+    assert sorted(steps[:5]) == [1, first, first, first, first]
+
+
 @pytest.mark.parametrize(("target", "budget", "code"), [("0.45", "--max-hours 1", 0), ("0.45", "--max-hours 0", 3)])
 def test_the_command_prints_json_and_is_a_gate(few, known, cli, folder, monkeypatch, target, budget, code):
     monkeypatch.setattr("resque.workflows.sources.open_meter", lambda device: ReplayMeter())

@@ -24,7 +24,8 @@ from resque.workflows.trials import Asked, Trial
 
 __all__ = ["Comparing"]
 
-_FIRST_LOOK = 10  # steps of the first pilots: they tell learning rates apart, and end what arrives at once
+_FIRST_LOOK = 10  # steps of the first pilots where those of a round are dear: some ways arrive at once
+_DEAR_S = 10.0  # a pilot of the first round that takes longer; to revise a forecast takes a part of a second
 _ROUNDS = 50, 200, 800  # steps of the pilots that decide
 _UNLIKELY, _HOPELESS = 0.25, 0.05  # chances: below, a way gets no first look; below, it is dropped after its pilot
 _FREE_S = 1.0  # a way that takes less is done, not forecast
@@ -95,7 +96,8 @@ class Comparing:
     def _pilots(self, trials: Sequence[Trial]) -> None:
         """Make pilots in rounds, each for the better half of those before; the shortest come first.
 
-        Before them, the ways that are not unlikely get a first look. It drops nothing, and decides only what arrives.
+        Before them, the dear ones that are not unlikely get a first look. It drops nothing, and decides only what
+        arrives.
         """
         ends_at = time.monotonic() + self.pilots_s
         alive = [trial for trial in trials if not trial.is_stored]
@@ -270,7 +272,7 @@ def _is_free(trial: Trial) -> bool:
 
 
 def _deserves_look(trial: Trial) -> bool:
-    return _is_free(trial) or trial.forecast.probability_reached >= _UNLIKELY
+    return trial.forecast.probability_reached >= _UNLIKELY and trial.seconds_for(_ROUNDS[0]) > _DEAR_S
 
 
 @dataclass(frozen=True)
