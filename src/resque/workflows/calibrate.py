@@ -28,7 +28,7 @@ from resque.workflows.calibration_defaults import (
 from resque.workflows.calibration_limits import CalibrationLimits, max_hours_of
 from resque.workflows.calibration_outcome import CalibrationResult, calibration_result
 from resque.workflows.calibration_plan import CalibrationPlan, plan_calibration
-from resque.workflows.calibration_request import UPDATES, CalibrationRequest, check_updates
+from resque.workflows.calibration_request import UPDATES, CalibrationRequest
 from resque.workflows.calibration_runs import CalibrationRunner
 from resque.workflows.engine import Engine, LocalEngine
 from resque.workflows.forecast import LEDGER
@@ -37,7 +37,7 @@ from resque.workflows.ray_engine import open_engine
 from resque.workflows.requested_job import load_recipe
 from resque.workflows.update import CHECKPOINTS
 
-__all__ = ["Calibration", "calibrate", "check_calibration"]
+__all__ = ["Calibration", "calibrate"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,7 +141,7 @@ class Calibration:
         self.limits.check(self.meter)
         if self.round_size < 1:
             raise SettingError(f"rounds of {self.round_size} runs: expected 1 or more")
-        check_calibration(self.updates, self.limits, isinstance(self.engine, LocalEngine))
+        self.limits.checked(self.updates, "local" if isinstance(self.engine, LocalEngine) else "ray")
 
     def run(self, network: nn.Module, plan: CalibrationPlan) -> CalibrationResult:
         """Do the runs of a plan, or continue them after an interruption, and try the forecasts that follow."""
@@ -153,22 +153,6 @@ class Calibration:
             ).run()  # fmt: skip
         with self.options.show_progress("trying a forecast"):
             return calibration_result(plan, runs, self.ledger)
-
-
-def check_calibration(updates: int, limits: CalibrationLimits, is_local: bool) -> None:
-    """Refuse a number of runs or a limit that no calibration can have, before a model is loaded or Ray is started.
-
-    Args:
-        updates: Number of runs.
-        limits: Limits of the calibration.
-        is_local: Whether one run is done after the other on this machine.
-
-    Raises:
-        SettingError: There are too few runs, or an energy limit for several machines.
-    """
-    check_updates(updates)
-    if limits.max_kwh is not None and not is_local:
-        raise SettingError("a limit in kWh cannot be held on several machines at once: limit the time, --max-hours")
 
 
 def calibrate(
@@ -240,8 +224,7 @@ def calibrate(
     Raises:
         SettingError: Not even one run fits into the limits, or too few shifts start below the target.
     """
-    limits = CalibrationLimits(max_hours_of(max_hours, max_minutes), max_kwh)
-    check_calibration(updates, limits, engine == "local")
+    limits = CalibrationLimits(max_hours_of(max_hours, max_minutes), max_kwh).checked(updates, engine)
     history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
     history.check_writable()
     options = options or ModelOptions()
