@@ -1,6 +1,6 @@
 """Measure peak memory and processor time of passes over streams of 10,000 to 1,000,000 synthetic samples.
 
-The samples are 32×32 color images of noise as PNG, 10,000 in a file; larger streams name the same file many times over.
+The samples are 32×32 color images of noise as PNG, 10,000 in a file; larger streams have more such files, links to one.
 The model is nearly free: one linear layer. Each run is a process of its own, whose peak and times the system counts.
 It is the page ``streaming``.
 """
@@ -132,7 +132,7 @@ def page(rounds: int | None, scale: float) -> Iterator[str]:
     yield (
         "Peak resident memory of one process, median and range over the runs, and its ratio to that for 10,000 "
         "samples; times are medians. Start-up with all imports is part of each run. Images are 32×32 PNG of noise; "
-        "larger streams name one file of 10,000 many times over."
+        "larger streams have more files of 10,000, which are links to one and are each read once."
     )
     yield ""
     yield f"Machine: {machine()}; one thread a run."

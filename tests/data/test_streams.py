@@ -14,7 +14,7 @@ import resque
 from resque.data import streams
 from resque.data.loading import load_data
 from resque.data.streams import open_stream
-from resque.errors import DataError, RepresentationError, ResqueError
+from resque.errors import DataError, RepresentationError, ResqueError, SettingError
 from resque.workflows.inputs import InputLoader
 
 datasets = pytest.importorskip("datasets")
@@ -194,6 +194,31 @@ def test_noise_is_refused_where_samples_have_no_number(specs, what):
     stream = open_stream(specs["parquet"] + "@16px+gaussian:3")
     with pytest.raises(DataError, match=r"noise depends on the number of a sample.*leave \+gaussian:3 out"):
         stream.shard(1, 2) if what == "shard" else next(stream.batches(8, buffer=9))
+
+
+@pytest.mark.parametrize("value", [-1, -20, 1.5, "9", None, True])
+@pytest.mark.parametrize("name", ["batch_size", "buffer"])
+def test_numbers_that_no_batch_can_have_are_refused_at_once(specs, name, value):
+    with pytest.raises(SettingError, match=f"{name}=.*: expected a whole number from [01] on"):
+        open_stream(specs["tar"]).batches(**{name: value})
+
+
+def test_a_batch_of_nothing_is_refused_and_a_number_of_another_library_is_taken(specs):
+    with pytest.raises(SettingError, match="batch_size=0 of stream:tar"):
+        open_stream(specs["tar"]).batches(0, buffer=20)
+    assert len(next(open_stream(specs["tar"]).batches(np.int64(8), buffer=np.int64(0)))[1]) == 8
+
+
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_files_without_samples_are_named_where_all_are_and_left_out_where_some_are(folder, form):
+    x, y = pixels_and_labels()
+    write = {"tar": write_tar, "parquet": write_parquet}[form]
+    feature = {} if form == "tar" else {"feature": datasets.ClassLabel(names=NAMES)}
+    write(folder / f"0.{form}", x[:0], [], **feature)
+    with pytest.raises(DataError, match=f"^stream:{form}:0.{form} holds no rows$"):
+        open_stream(f"stream:{form}:0.{form}")
+    write(folder / f"1.{form}", x, y.tolist(), **feature)
+    assert len(collected(open_stream(f"stream:{form}:*.{form}"))[1]) == N
 
 
 def test_a_limit_is_refused(specs):

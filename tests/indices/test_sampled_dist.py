@@ -171,6 +171,33 @@ def test_pseudo_labels_need_no_labels_and_true_ones_do():
         sampled(original, bare)
 
 
+@pytest.mark.parametrize("rare", [1, 4, 20])
+def test_pseudo_labels_cover_the_full_index_though_a_predicted_class_is_rare(rare):
+    """A sample without the rare class would give the mean over the other classes, far from that of all."""
+    generator, counts = np.random.default_rng(rare), (700, 700, 700, rare)
+    y = np.repeat(np.arange(CLASSES), counts)
+    directions = 6.0 * np.eye(WIDTH)[: 2 * CLASSES]
+    network = model()
+    with torch.no_grad():  # it predicts the class of either direction
+        weight = np.tile(np.eye(CLASSES), 2) @ directions
+        network[1].weight.copy_(torch.from_numpy(weight))
+        network[1].bias.zero_()
+    turned = directions[:CLASSES].copy()
+    turned[:3] += 0.1 * directions[CLASSES : 2 * CLASSES - 1]
+    turned[3] = directions[-1]
+    sets = [means[y] + 0.3 * generator.normal(size=(len(y), WIDTH)) for means in (directions[:CLASSES], turned)]
+    original, new = (load_data((torch.from_numpy(x).float(), y), name="drawn") for x in sets)
+    before, after = profile(network, original, layer="0"), profile(network, new, layer="0", labels="pseudo")
+    assert after.counts == dict(enumerate(counts))
+    truth, covered = resque_dist(before, after).value, 0
+    for seed in range(20):
+        options = SamplingOptions("0.5", labels="pseudo", undefined="skip", seed=seed)
+        index = sample_index(network, before, IndexedDataset.of(new), options)
+        covered += index.interval.low <= truth <= index.interval.high
+        assert index.skipped == 0
+    assert covered >= 18
+
+
 def test_broken_models_and_data_are_refused():
     original, shifted = drawn(9)
     shifted.inputs[5] = math.nan

@@ -61,9 +61,21 @@ def test_a_merge_that_fails_writes_nothing(cli, folder):
     assert not (folder / "merged.safetensors").exists()
 
 
+@pytest.mark.parametrize("out", ["part-1.safetensors", "./part-2.safetensors", "link.safetensors"])
+def test_a_merge_does_not_overwrite_its_shards(cli, folder, out):
+    for number in (1, 2):
+        assert cli(f"{PROFILE} --shard {number}/2 --out part-{number}.safetensors")[0] == 0
+    (folder / "link.safetensors").symlink_to(folder / "part-1.safetensors")
+    code, shown, err = cli(f"merge part-1.safetensors part-2.safetensors --out {out}")
+    assert (code, shown, err.count("\n")) == (1, "", 1)
+    assert "is one of the shards, which are kept: name another file" in err
+    assert [Profile.load(f"part-{number}.safetensors").shard.number for number in (1, 2)] == [1, 2]
+
+
 def test_a_shard_that_is_none_is_refused_before_anything_is_read(cli):
     code, out, err = cli(f"{PROFILE.replace('digits', 'npz:none')} --shard 0/3 --out part.safetensors")
-    assert (code, out, err) == (1, "", "resque: shard 0/3: expected i/n with i from 1 to n, as 1/8\n")
+    assert (code, out) == (2, "")  # wrong usage
+    assert "shard 0/3: expected i/n with i from 1 to n, as 1/8" in " ".join(err.replace("│", " ").split())
 
 
 @pytest.mark.parametrize("shard", ["1/2", "2/2", "1/1"])
@@ -78,4 +90,5 @@ def test_a_stream_is_not_cut(cli, tmp_path, shard):
     code, out, err = cli(f"profile {model} --data stream:parquet:{tmp_path}/a.parquet --shard {shard} --out p")
     assert (code, out) == (1, "")
     assert "is a stream" in err
+    assert "pass it in several processes with torchrun" in err
     assert err.count("\n") == 1

@@ -51,6 +51,64 @@ def test_index_of_several_processes_is_that_of_one(processes, cli, options):
     assert rounded(first.out) == rounded(alone)
 
 
+SIZES = (21, 5, 13), (30,), (1, 2), (8, 8)
+"""Samples of the files of streams: dealt out by file, by sample, and fewer than there are processes."""
+
+
+@pytest.fixture(scope="module")
+def streams(tmp_path_factory):
+    """Streams of images whose files have so many samples each, and one of them with a shift of its own."""
+    pytest.importorskip("datasets")
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    place, generator = tmp_path_factory.mktemp("streams"), np.random.default_rng(0)
+    for sizes in SIZES:
+        for number, size in enumerate(sizes):
+            images = generator.integers(0, 256, (size, 12, 12)).tolist()
+            rows = pa.table({"image": images, "label": [i % 2 for i in range(size)]})
+            parquet.write_table(rows, place / f"{len(sizes)}-{sum(sizes)}-{number}.parquet")
+    return {sizes: f"stream:parquet:{place}/{len(sizes)}-{sum(sizes)}-*.parquet" for sizes in SIZES}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "options"),
+    [
+        (SIZES[0], 3, ""),
+        (SIZES[0], 2, "--labels pseudo --undefined skip"),
+        (SIZES[1], 2, ""),
+        (SIZES[2], 4, "--undefined skip"),
+    ],
+)
+def test_index_of_a_stream_in_several_processes_is_that_of_one(processes, cli, streams, sizes, count, options):
+    line = f"dist {NET} --classes 2 --original {streams[8, 8]} --shifted {streams[sizes]} {options} --json"
+    _, alone, _ = cli(line)
+    first, *others = processes(*[line] * count)
+    assert_silent(others)
+    assert first.code == 0, first.err
+    one, several = json.loads(alone), json.loads(first.out)
+    assert several["value"] == pytest.approx(one["value"], rel=1e-5)
+    assert several["per_class"].keys() == one["per_class"].keys()
+    for angles in zip(several["per_class"].values(), one["per_class"].values(), strict=True):
+        assert angles == (None, None) or angles[0] == pytest.approx(angles[1], rel=1e-5)
+    same = "n_original", "n_shifted", "labels", "layer", "reduction", "skipped"
+    assert [several[name] for name in same] == [one[name] for name in same]
+
+
+def test_profile_of_a_stream_in_several_processes_is_whole(processes, cli, streams):
+    line = f"profile {NET} --classes 2 --data {streams[SIZES[0]]}"
+    assert cli(f"{line} --out whole.safetensors")[0] == 0
+    first, second = processes(*[f"{line} --out p.safetensors"] * 2)
+    whole, found = Profile.load("whole.safetensors"), Profile.load("p.safetensors")
+    assert (first.code, second.code, found.counts, found.shard) == (0, 0, whole.counts, None)
+    for label, total in whole.sums.items():
+        assert np.allclose(found.sums[label], total, rtol=1e-5)
+
+
+def test_shift_of_a_stream_needs_one_process(processes, streams):
+    first, second = processes(*[f"profile {NET} --data {streams[SIZES[0]]}+gaussian:3 --classes 2 --out p"] * 2)
+    (said,) = first.lines + second.lines
+    assert "leave +gaussian:3 out, or pass the whole in its order, in one process" in said
+
+
 SMOOTH = """
 from torch import nn
 def build():

@@ -114,6 +114,7 @@ def test_loss_of_a_process_ends_all_in_one_line_and_the_run_goes_on(processes, c
         assert len(lines) == 1, [each.err for each in ended]
         assert said[what] in lines[0]
     assert Ledger("resque.db").updates() == []
+    assert not (folder / "new").exists()
     if (what, rank) != ("SIGKILL", 0):
         return
     (folder / "trap").unlink()

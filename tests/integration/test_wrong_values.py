@@ -16,6 +16,7 @@ ROOT = typer.main.get_command(app)
 TEXTS = {
     "pilot": ["x", "-1", "1.5", "0%", "-5%", "101%", "200%", "nan%", "%"],
     "precision": ["x", "0", "-0.1", "nan", "2", "0.1,0.2"],
+    "shard": ["0/2", "3/2", "1/0", "a", "1.5/2", "-1/2", "1", "1/", "/2"],
     "labels": ["x", "TRUE"],
     "reduction": ["x"],
     "unit": ["deg"],
@@ -84,6 +85,7 @@ def test_wrong_value_is_wrong_usage(cli, command):
         "target_accuracy": [0.01, 1.0, "0.7:0.85"],
         "pilot": ["0", "100", "5%", "100%"],
         "precision": ["0.03", "0.002rad", "0.03,0.002rad"],
+        "shard": ["1/1", "2/8"],
         "max_hours": [0.0, 1e9],
         "seed": [-1, 0],
         "warmup_steps": [0],

@@ -82,7 +82,7 @@ def calibrate(
     from resque.workflows.calibration_limits import CalibrationLimits, max_hours_of
 
     max_hours = None if max_minutes is not None and opt.is_from_project(context, "max_hours") else max_hours
-    limits = CalibrationLimits(max_hours_of(max_hours, max_minutes), max_kwh, start)
+    limits = CalibrationLimits(max_hours_of(max_hours, max_minutes), max_kwh, start).checked(updates, engine)
     loader = input_loader(model, weights, classes, device, limit, data_root, download)
     history, grid = Ledger(ledger), named_grid(country, intensity, pue)
     history.check_writable()

@@ -1,5 +1,6 @@
 """``resque merge``: the profile of a dataset from those of its shards."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from resque.cli import options as opt
 from resque.cli.profile import show_profile
+from resque.errors import SettingError
 
 
 def merge(
@@ -20,6 +22,8 @@ def merge(
     """
     from resque.indices.merging import merge as merged
 
+    if os.path.exists(out) and any(os.path.exists(shard) and os.path.samefile(out, shard) for shard in shards):
+        raise SettingError(f"--out {out} is one of the shards, which are kept: name another file")
     result = merged(shards)
     result.save(out)
     show_profile(result, out, as_json)

@@ -88,6 +88,10 @@ def _parser(name: str) -> Callable[[Any], object] | None:
         from resque.indices.sampled_dist import Precision
 
         return Precision.parse
+    if name == "shard":
+        from resque.data.shards import parse_shard
+
+        return parse_shard
     if name == "target_accuracy":  # of a calibration: perhaps a range
         from resque.workflows.calibration_defaults import parse_targets
 

@@ -72,8 +72,8 @@ class Shard:
         """
         if isinstance(data, DataStream):
             raise SettingError(
-                f"{data.name} is a stream, whose samples have no numbers to cut it by: in Python, pass "
-                "stream.shard(i, n) in each process, and add the profiles"
+                f"{data.name} is a stream, and a merge could not tell whether each sample is in one part: pass it in "
+                "several processes with torchrun; in Python, profile stream.shard(i, n) in each, and add the profiles"
             )
         rows = shard_rows(len(data), number, of)
         return cls(number, of, rows.start, rows.stop, len(data), data.digest)

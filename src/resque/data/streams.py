@@ -7,8 +7,10 @@
 import dataclasses
 import glob
 import os
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -53,6 +55,7 @@ class DataStream:
         transform: Preprocessing of the model, applied to each batch.
         samples: Number of samples; None if the files do not tell it.
         model_names: Names of the labels 0, 1, … of a model that numbers the classes; empty leaves their own numbers.
+        is_part: Whether it is one of several parts of a stream, which may be empty.
 
     Example:
         >>> import tempfile
@@ -75,6 +78,7 @@ class DataStream:
     transform: Preprocessing = NO_PREPROCESSING
     samples: int | None = None
     model_names: tuple[str, ...] = ()
+    is_part: bool = False
 
     def __repr__(self) -> str:
         return f"DataStream({self.name!r})"
@@ -140,7 +144,8 @@ class DataStream:
             raise SettingError(f"shard {number}/{of} of {self.name}: expected i/n with i from 1 to n, as 1/8")
         self._check_order("a shard of it")
         split = import_optional("datasets.distributed", "data").split_dataset_by_node
-        return dataclasses.replace(self, source=split(self.source, rank=number - 1, world_size=of), samples=None)
+        part = split(self.source, rank=number - 1, world_size=of)
+        return dataclasses.replace(self, source=part, samples=None, is_part=True)
 
     def batches(
         self, batch_size: int = BATCH, device: torch.device | str = "cpu", buffer: int = 0, seed: int = 0
@@ -155,19 +160,32 @@ class DataStream:
 
         Raises:
             DataError: The samples cannot be used, or a stream with a shift is shuffled.
+            SettingError: A number is too small, or no whole one.
         """
-        source = self.source
+        self._check_number("batch_size", batch_size, 1)
+        self._check_number("buffer", buffer, 0)
         if buffer:
             self._check_order("a random order of it")
+        return self._batches(batch_size, device, buffer, seed)
+
+    def _batches(
+        self, batch_size: int, device: torch.device | str, buffer: int, seed: int
+    ) -> Iterator[tuple[Any, Tensor]]:
+        source = self.source
+        if buffer:
             source = source.shuffle(seed=seed, buffer_size=buffer, max_buffer_input_shards=1)
         for chunk in self._chunks(source, batch_size):
             yield from chunk.batches(batch_size, device)
+
+    def _check_number(self, name: str, value: Any, least: int) -> None:
+        if type(value) is bool or not isinstance(value, Integral) or int(value) < least:
+            raise SettingError(f"{name}={value!r} of {self.name}: expected a whole number from {least} on")
 
     def _check_order(self, what: str) -> None:
         if shifts := [step for step in self.steps if step.startswith("+")]:
             raise DataError(
                 f"{self.name}: noise depends on the number of a sample, which {what} does not tell: leave {shifts[0]} "
-                "out, or pass the whole in its order"
+                "out, or pass the whole in its order, in one process"
             )
 
     def _chunks(self, source: Any, size: int) -> Iterator[LabeledDataset]:
@@ -242,8 +260,10 @@ def open_stream(spec: str, limit: int | None = None, preprocessing: Preprocessin
     files = list(dict.fromkeys(files))
     datasets = import_optional("datasets", "data")
     with library_errors(whole), network(False):
-        for file in files if form == "tar" else ():
-            _check_end(file)
+        if form == "tar":
+            files = [file for file in files if _has_samples(file)]
+        if not files:
+            raise DataError(f"{whole} holds no rows")
         samples = sum(map(check_parquet, files)) if form == "parquet" else None
         rows = datasets.load_dataset(_BUILDERS[form], data_files=files, split="train", streaming=True)
         rows, columns = find_columns(rows, whole)
@@ -264,6 +284,13 @@ def _matching(pattern: str) -> list[str]:
     if not found:
         raise DataError(f"no such file: {pattern}; expected the files of a stream, or a pattern")
     return found
+
+
+def _has_samples(path: str) -> bool:
+    """Return whether a tar file holds anything; the reader cannot take one that does not."""
+    _check_end(path)
+    with tarfile.open(path) as tar:
+        return tar.next() is not None
 
 
 def _check_end(path: str) -> None:

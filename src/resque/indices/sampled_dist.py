@@ -6,7 +6,8 @@ has the level ``level^(1/K)``. So all intervals together hold with the nominal l
 are correlated (Šidák, Journal of the American Statistical Association 62, 1967), and with it the last one.
 
 With true labels each class is a stratum, and as many samples are read of each, because each counts alike in the index.
-With pseudo-labels, which only the pass tells, the order is simply random.
+With pseudo-labels, which only the pass tells, the order is simply random, and no pass ends before each class of the
+original data was predicted once: what a class that is rare adds to the index is not known before.
 
 The estimate is of the plain index that a full pass over the same data would give. It is made from the sample without
 the angle that the missing samples would otherwise add (:mod:`resque.indices.sampled_angles`).
@@ -316,6 +317,8 @@ class _Look:
             if after.labels == "true":
                 raise
             return None  # the next round may have samples of that class
+        if after.labels == "pseudo" and profiles[0].counts.keys() - profiles[1].counts.keys():
+            return None  # samples that are not read may have such a class, and its angle could be any
         labels = [label for label, angle in index.per_class.items() if angle is not None]
         sums = _group_sums(before, labels), after.group_sums(labels)
         found = estimate_sampled(*sums, level)

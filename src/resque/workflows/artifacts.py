@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,17 @@ from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
 from resque.workflows.keeping import keep_update
 
-__all__ = ["DIVERGED", "MODEL", "ORIGIN", "PROFILE", "Lineage", "check_new_folder", "create_folder", "save_update"]
+__all__ = [
+    "DIVERGED",
+    "MODEL",
+    "ORIGIN",
+    "PROFILE",
+    "Lineage",
+    "check_new_folder",
+    "create_folder",
+    "no_empty_folder",
+    "save_update",
+]
 
 MODEL, PROFILE, ORIGIN = "model.safetensors", "profile.safetensors", "origin.safetensors"
 DIVERGED = "diverged"
@@ -137,6 +147,19 @@ def create_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"cannot make folder {str(folder)!r}: {error.strerror}; name another with --out") from error
+
+
+@contextlib.contextmanager
+def no_empty_folder(folder: Path) -> Iterator[None]:
+    """Remove a folder for results if the block makes it, and fails before it has any."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with contextlib.suppress(OSError):  # it is not there, or holds something
+                folder.rmdir()
+        raise
 
 
 def check_new_folder(out: str | Path | None) -> None:

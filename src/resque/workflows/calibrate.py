@@ -141,8 +141,7 @@ class Calibration:
         self.limits.check(self.meter)
         if self.round_size < 1:
             raise SettingError(f"rounds of {self.round_size} runs: expected 1 or more")
-        if self.limits.max_kwh is not None and not isinstance(self.engine, LocalEngine):
-            raise SettingError("a limit in kWh cannot be held on several machines at once: limit the time, --max-hours")
+        self.limits.checked(self.updates, "local" if isinstance(self.engine, LocalEngine) else "ray")
 
     def run(self, network: nn.Module, plan: CalibrationPlan) -> CalibrationResult:
         """Do the runs of a plan, or continue them after an interruption, and try the forecasts that follow."""
@@ -225,7 +224,7 @@ def calibrate(
     Raises:
         SettingError: Not even one run fits into the limits, or too few shifts start below the target.
     """
-    limits = CalibrationLimits(max_hours_of(max_hours, max_minutes), max_kwh)
+    limits = CalibrationLimits(max_hours_of(max_hours, max_minutes), max_kwh).checked(updates, engine)
     history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
     history.check_writable()
     options = options or ModelOptions()

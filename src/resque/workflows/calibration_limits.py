@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from resque.energy.meters import EnergyMeter
 from resque.errors import SettingError
 from resque.ledger.records import LearningCurve, StepCost, Update
+from resque.workflows.calibration_request import check_updates
 
 __all__ = ["BY_LIMIT", "CalibrationLimits", "CalibrationPace", "max_hours_of"]
 
@@ -97,6 +98,21 @@ class CalibrationLimits:
             raise SettingError(
                 "a budget in kWh needs a meter that measures energy: install resque[energy], or use --max-hours"
             )
+
+    def checked(self, updates: int, engine: str) -> "CalibrationLimits":
+        """Return these limits, if a calibration can have them, before a model is loaded or Ray is started.
+
+        Args:
+            updates: Number of runs.
+            engine: Name of the engine of the runs.
+
+        Raises:
+            SettingError: There are too few runs, or an energy limit for several machines.
+        """
+        check_updates(updates)
+        if self.max_kwh is not None and engine != "local":
+            raise SettingError("a limit in kWh cannot be held on several machines at once: limit the time, --max-hours")
+        return self
 
     def plans_on(self) -> bool:
         """Return whether planning may go on: it takes a third of the time at most."""

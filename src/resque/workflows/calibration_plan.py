@@ -18,7 +18,6 @@ from resque.energy.meters import EnergyMeter
 from resque.energy.reading import EnergyReading
 from resque.errors import ModelError, SettingError
 from resque.forecasting.history import starts_at_target
-from resque.forecasting.reliability import FEWEST_UPDATES
 from resque.indices.shift_features import shift_features
 from resque.ledger.records import Features, StepCost, Update
 from resque.models.inference import device_of
@@ -37,7 +36,7 @@ from resque.workflows.calibration_candidates import (
 )
 from resque.workflows.calibration_defaults import accuracy_noise
 from resque.workflows.calibration_limits import CalibrationLimits
-from resque.workflows.calibration_request import SAMPLES, UPDATES, CalibrationRequest
+from resque.workflows.calibration_request import SAMPLES, CalibrationRequest, check_updates
 
 __all__ = ["CalibrationCost", "CalibrationPlan", "PlannedShift", "plan_calibration"]
 
@@ -197,8 +196,7 @@ def plan_calibration(
 
 
 def _check_request(model: nn.Module, request: CalibrationRequest) -> None:
-    if request.updates < FEWEST_UPDATES:
-        raise SettingError(f"{request.updates} updates: a forecast needs {FEWEST_UPDATES}; ask for --updates {UPDATES}")
+    check_updates(request.updates)
     for target in request.targets:
         RetrainingJob.check_target(target)
     applicable_shifts(request.test)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from resque.data.dataset import LabeledDataset
 from resque.data.shifts import parse_shift
+from resque.errors import SettingError
 from resque.forecasting.history import ForecastQuery
+from resque.forecasting.reliability import FEWEST_UPDATES
 from resque.indices.profile import Profile
 from resque.ledger.records import Features, Update
 from resque.training.job import RetrainingJob, is_update_of
@@ -15,12 +17,18 @@ from resque.training.recipe import Recipe
 from resque.workflows.calibration_candidates import applicable_shifts
 from resque.workflows.calibration_defaults import Targets, accuracy_noise
 
-__all__ = ["SAMPLES", "UPDATES", "CalibrationRequest"]
+__all__ = ["SAMPLES", "UPDATES", "CalibrationRequest", "check_updates"]
 
 UPDATES = 12
 """Default number of calibration runs."""
 SAMPLES = 1000
 """Most samples of each part that the features of a candidate are computed on, before it is run."""
+
+
+def check_updates(updates: int) -> None:
+    """Raise SettingError for fewer runs than a forecast needs."""
+    if updates < FEWEST_UPDATES:
+        raise SettingError(f"{updates} updates: a forecast needs {FEWEST_UPDATES}; ask for --updates {UPDATES}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,22 +15,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from resque._processes import current_processes
 from resque.data.class_names import number_as, warn_of_numbering
-from resque.data.dataset import BATCH, LabeledDataset
+from resque.data.dataset import LabeledDataset
 from resque.data.loading import check_classes, load_data
 from resque.data.preprocessing import NO_PREPROCESSING, ImagePreprocessing, Tokenization
-from resque.data.shards import Shard
 from resque.data.streams import DataStream, Passable, is_stream, open_stream
 from resque.energy.meters import EnergyMeter
 from resque.errors import DataError, ModelError, SettingError
-from resque.indices.compute_profile import default_reduction, profile
-from resque.indices.merging import merge
 from resque.indices.profile import Profile, check_whole
 from resque.indices.task_features import TaskIndexSettings, task_features
 from resque.models.class_names import class_names_of
 from resque.models.inference import device_of
-from resque.models.layers import representation_layer
 from resque.models.loading import fresh_model, load_model, move_to_device, usable_device
 from resque.models.registry import build_model, has_random_weights, preprocessing_for
 from resque.models.weights import fingerprint, read_class_names
@@ -39,6 +34,7 @@ from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK
 from resque.training.recipe import Recipe
 from resque.workflows.keeping import check_fields
+from resque.workflows.one_pass import OnePass
 
 if TYPE_CHECKING:
     from resque.energy.reading import EnergyReading
@@ -258,10 +254,6 @@ class InputLoader:
             labels: ``"true"``, or ``"pseudo"`` for the model's own predictions.
             shard: Number and count of shards, to pass one alone; None passes all samples, in all processes together.
         """
-        processes = current_processes()
-        if shard is None and processes.shard is not None:
-            own = self.profile(network, data, layer, reduction, labels, processes.shard)
-            return processes.combine(own, merge)
         if labels == "true" and not data.labeled:
             raise DataError(f"{data.name} has no labels: use the model's own predictions, --labels pseudo")
         if isinstance(data, DataStream):
@@ -269,23 +261,8 @@ class InputLoader:
             data = data.unlabeled() if labels == "pseudo" else data.numbered(names)
         elif labels == "true":
             data = self.numbered(data)
-        part = None if shard is None else Shard.cut(data, *shard)
-        passed = data if part is None or isinstance(data, DataStream) else data.take(part.rows)
-        samples = passed.samples if isinstance(passed, DataStream) else len(passed)
-        if isinstance(data, LabeledDataset):  # a shard may be empty
-            reduction = reduction or default_reduction(data.inputs, representation_layer(network, layer))
-        total = None if samples is None else -(-samples // BATCH)
-        with self.options.show_progress(f"passing {data.name}") as show:
-
-            def batches() -> Iterator[Any]:
-                for done, batch in enumerate(passed.batches(device=device_of(network))):
-                    show(done, total or done, "")
-                    yield batch
-
-            classes = (data.classes or self.options.classes) if labels == "true" else None
-            found = profile(network, batches(), layer, reduction, classes, labels, data.preprocessing, shard=part)
-        found.class_names = data.class_names if labels == "true" else ()
-        return found
+        one = OnePass(network, layer, reduction, labels, self.options.classes, self.options.show_progress)
+        return one.over_all(data) if shard is None else one.over(data, shard)
 
     def check_profile(self, network: nn.Module, data: LabeledDataset, layer: str | None, reduction: str | None) -> None:
         """Raise an error if no profile of this layer and reduction can be made, by the profile of two samples.

@@ -6,11 +6,10 @@ process or node is lost is run again. Workers return rows, and the driver alone 
 """
 
 import contextlib
-import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -21,12 +20,11 @@ from resque._optional import import_optional
 from resque._threads import limit_threads, threads_per_task
 from resque.errors import SettingError
 from resque.workflows.engine import Engine, ExperimentTask, LocalEngine, Row
+from resque.workflows.ray_connection import METER_RESOURCE, connected, lost_ray, ray_errors
 
 __all__ = ["ENGINES", "METER_RESOURCE", "RayEngine", "open_engine"]
 
 ENGINES = "local", "ray"
-METER_RESOURCE = "resque_meter"
-"""Resource of Ray that a measured run holds; a node has one unit for each device that is metered by itself."""
 _RETRIES = 3
 
 
@@ -59,24 +57,31 @@ class RayEngine:
 
         Raises:
             SettingError: The cluster has not what a task needs.
+            ResqueError: Ray ended.
         """
-        queue, running, most = iter(tasks), dict[Any, str](), 1
+        ray, queue, running, most = _ray(), iter(tasks), dict[Any, str](), 1
         try:
             while True:
                 while len(running) < most and (task := next(queue, None)) is not None:
-                    most = self._capacity(task)
-                    running[self._submit(task)] = task.key
+                    with ray_errors(ray):
+                        most = self._capacity(task)
+                        running[self._submit(task)] = task.key
                 if not running:
                     return
-                for ended in _ray().wait([*running])[0]:
+                with ray_errors(ray):
+                    done = ray.wait([*running])[0]
+                for ended in done:
                     yield running.pop(ended), self._row(ended)
         finally:
-            for left in running:
-                _ray().cancel(left, force=True)
+            with contextlib.suppress(ray.exceptions.RayError):
+                for left in running:
+                    ray.cancel(left, force=True)
 
     def _capacity(self, task: ExperimentTask) -> int:
         """Return how many such tasks the cluster can run at once."""
         offered, demand = _ray().cluster_resources(), self.demand(task)
+        if not offered:  # no node is left, not even that of this process
+            raise lost_ray()
         most = {name: int(offered.get(name, 0.0) / amount) for name, amount in demand.items()}
         for name in (name for name, count in most.items() if not count):
             advice = "set OMP_NUM_THREADS, threads per task, lower" if name == "CPU" else "use nodes with GPUs"
@@ -115,6 +120,9 @@ class RayEngine:
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
         except ray.exceptions.RayError as error:
+            with ray_errors(ray):
+                if not ray.cluster_resources():
+                    raise lost_ray() from error
             return {"error": f"lost {self.retries + 1} times: {describe_error(error)}"}
         return row
 
@@ -148,35 +156,12 @@ def open_engine(name: str = "local", address: str | None = None, workers: int = 
         yield LocalEngine(workers)
         return
     ray, engine = _ray(), RayEngine(gpus, threads_per_task())
-    if ray.is_initialized():
+    with nullcontext() if ray.is_initialized() else connected(ray, address, gpus):
         yield engine
-        return
-    try:
-        _connect(ray.init, address, gpus)
-        yield engine
-    finally:
-        ray.shutdown()
 
 
 def _ray() -> ModuleType:
     return import_optional("ray", "ray")
-
-
-def _connect(init: Callable[..., Any], address: str | None, gpus: int) -> None:
-    """Connect to a cluster, or start Ray here, where one run at a time is metered, or one on each GPU."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
-    units = 1
-    if gpus:
-        import torch  # a worker that needs no PyTorch must not wait for it
-
-        units = max(1, torch.cuda.device_count())
-    own = {METER_RESOURCE: float(units)}
-    where = {"address": address} if address else {"address": "local", "include_dashboard": False, "resources": own}
-    try:
-        init(**where, log_to_driver=False, configure_logging=False)
-    except Exception as error:  # Ray raises many types
-        what = f"no Ray cluster at {address}" if address else "Ray did not start here"
-        raise SettingError(f"{what} ({describe_error(error)}): check the address and `ray status`") from error
 
 
 def _work(_work: Callable[..., Row], _threads: int, /, **arguments: Any) -> Row:

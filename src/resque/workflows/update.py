@@ -33,7 +33,7 @@ from resque.training.from_scratch import ScratchComparison, compare_with_scratch
 from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, NEW_TASK, forgetting_risk, prepare_new_task
 from resque.training.recipe import Recipe, recipe_to_dict
-from resque.workflows.artifacts import check_new_folder, create_folder
+from resque.workflows.artifacts import check_new_folder, create_folder, no_empty_folder
 from resque.workflows.budgets import RunLimits, forecast_first
 from resque.workflows.forecast import LEDGER
 from resque.workflows.forecast import forecast as forecast_update
@@ -193,8 +193,9 @@ class UpdateRequest:
 
     def run(self) -> Update:
         """Do the update, or continue it, and keep it."""
-        loaded, runner = self._restored()._load()
-        return runner.run(loaded.network, loaded.job)
+        with no_empty_folder(self.cwd / (self.out or UPDATES)):
+            loaded, runner = self._restored()._load()
+            return runner.run(loaded.network, loaded.job)
 
     def run_beside_scratch(self, seeds: int = 3, recipe: str | Recipe | None = None) -> ScratchComparison:
         """Do the update, and train the same architecture from scratch to the same target, once for each seed.
