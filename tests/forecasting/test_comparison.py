@@ -94,6 +94,18 @@ def test_what_is_forgotten_is_said_beyond_two_points(after, says):
     assert ("replay=0.2" in made.recommendation) is says
 
 
+@pytest.mark.parametrize(
+    ("others", "best"), [([], "doubted"), ([0.7], "doubted"), ([0.8, 0.5], "0"), ([0.95, 0.9], "1")]
+)
+def test_a_doubted_option_is_the_best_only_if_no_other_suffices(others, best):
+    doubted = option("doubted", 1.0, 0.99, doubt="no earlier update trains=head")
+    made = [option(f"{place}", 60.0 - place, chance) for place, chance in enumerate(others)]
+    assert choose([doubted, *made], level=0.8)[0] == best
+    shown = comparison([doubted, *made])
+    assert ("Do not rely on it: no earlier update trains=head." in shown.recommendation) == (best == "doubted")
+    assert "99%?" in str(shown)
+
+
 @pytest.mark.parametrize(("own", "says"), [(0.88, "“mixed (m)” keeps 0.88"), (None, "replay=0.2")])
 def test_the_remedy_of_several_models_is_of_the_same_model(own, says):
     """Another model that keeps more is another choice, and no remedy for this one."""

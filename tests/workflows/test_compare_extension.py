@@ -165,7 +165,7 @@ def test_the_sentence_names_the_way_that_keeps_the_old_classes(compare):
         shown = dataclasses.replace(made, options=(lossy, keeping), best=lossy.id, original_accuracy=0.95)
         says = shown.recommendation
         assert "85 points on the original data" in says
-        assert (f"“{mixed.name}” keeps {kept:.2f}" in says) == (kept > 0.12)
+        assert (f"“{mixed.name}” keeps ~{kept:.2f} at the end of its pilot" in says) == (kept > 0.12)
         assert ("replay=0.2" in says) == (kept <= 0.12)
         assert all(len(line) <= 80 for line in str(shown).splitlines())
 

@@ -55,6 +55,8 @@ class Option(Serializable):
         note: Further remark, such as the reason for which it was dropped; may be empty.
         license_price: Price of the license of its model, which the price holds.
         update_id: Id of the update that did it before, and measured it; None if there is none.
+        doubt: Reason not to rely on its chance; empty if there is none. A doubted option is the best one only if no
+            other suffices.
     """
 
     id: str
@@ -73,6 +75,7 @@ class Option(Serializable):
     license_price: float = 0.0
     original_known: str | None = None
     update_id: str | None = None
+    doubt: str = ""
 
     def cost(self, name: str) -> float | None:
         """Return the median of a cost; None if it is unknown."""
@@ -133,6 +136,7 @@ class Comparison(Displayable):
             return f"Do nothing: {model} is at the target already ({_accuracy(best)})."
         sentences = [f"{self.name_of(best)}: {self._costs(best)}, {self._arrival(best)}."]
         sentences += [f"Update {best.update_id} did it already."] if best.update_id else []
+        sentences += [f"Do not rely on it: {best.doubt}."] if best.doubt else []
         names = [self.name_of(self.option(tie)) for tie in self.ties]
         if names:
             sentences.append(f"It is a tie with {format_list(names)}: they may cost as little.")
@@ -212,11 +216,13 @@ class Comparison(Displayable):
         points = format_number(round(100.0 * (before - after)))
         lost = f"{_LOST[best.original_known or MEASURED]} {points} points on the original data"
         own = [option for option in self.options if option.model == best.model and option.id != best.id]
-        mixed = [option for option in own if option.recipe.get("replay")]
+        mixed = [option for option in own if option.recipe.get("replay") and not option.doubt]
         known = [option for option in mixed if (option.original_accuracy or 0.0) - after > FORGETTING]
         if known:
             keeping = max(known, key=lambda option: option.original_accuracy or 0.0)
-            return [f"{lost}: “{self.name_of(keeping)}” keeps {_kept(keeping)}."]
+            keeps = "would keep" if keeping.original_known == BY_HISTORY else "keeps"
+            so_far = " at the end of its pilot" if keeping.original_known == BY_PILOT else ""
+            return [f"{lost}: “{self.name_of(keeping)}” {keeps} {_kept(keeping)}{so_far}."]
         more = "a larger share of replay mixes more in" if best.recipe.get("replay") else "mix some in with replay=0.2"
         return [f"{lost}: {more}."]
 
@@ -229,8 +235,9 @@ class Comparison(Displayable):
         rows = [self._row(option) for option in self.options]
         lines = list(self._remarks())
         lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
-        if any(option.original_known == BY_HISTORY for option in self.options):
-            lines.append("~ as earlier updates of the model lead to expect")
+        told = {option.original_known for option in self.options}
+        if self.original_accuracy is not None and told & {BY_HISTORY, BY_PILOT}:
+            lines.append("~ on the old data at the end of the pilot, or as earlier updates of the model lead to expect")
         asked = ", ".join(
             format_cost(c, v)
             for c, v in (("wall_s", self.asking.wall_s), ("energy_kwh", self.asking.energy_kwh))
@@ -241,8 +248,9 @@ class Comparison(Displayable):
 
     def _remarks(self) -> Iterator[str]:
         """Yield the remarks on options; one that many share is said once."""
-        for note in dict.fromkeys(option.note for option in self.options if option.note):
-            names = [self.name_of(option) for option in self.options if option.note == note]
+        said = {option.id: "; ".join(filter(None, (option.note, option.doubt))) for option in self.options}
+        for note in dict.fromkeys(filter(None, said.values())):
+            names = [self.name_of(option) for option in self.options if said[option.id] == note]
             yield f"{format_list(names) if len(names) <= _NAMED else f'{len(names)} of the ways'}: {note}"
 
     def _row(self, option: Option) -> tuple[str, ...]:
@@ -258,8 +266,9 @@ class Comparison(Displayable):
 def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[str, ...], str | None, str]:
     """Choose the cheapest option that suffices.
 
-    An option suffices if its chance is at least the level. The cost that decides is the first of price, energy and time
-    that all options know which suffice, and in which they differ; at the same cost the next one decides.
+    An option suffices if its chance is at least the level; one that is in doubt, only if no other does. The cost that
+    decides is the first of price, energy and time that all options know which suffice, and in which they differ; at the
+    same cost the next one decides.
 
     Args:
         options: The options.
@@ -276,7 +285,8 @@ def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[s
         >>> choose([option("a", 60.0, 0.9), option("b", 10.0, 0.5), option("c", 70.0, 0.95)], level=0.8)
         ('a', ('c',), None, 'wall_s')
     """
-    enough = [option for option in options if option.chance >= level]
+    likely = [option for option in options if option.chance >= level]
+    enough = [option for option in likely if not option.doubt] or likely
     compared = enough or options
     shared = [name for name in _COMPARED if all(name in option.estimates for option in compared)]
     differing = [name for name in shared if len({option.cost(name) for option in compared}) > 1]
@@ -306,11 +316,11 @@ def _may_be_equal(one: Option, other: Option, costs: Sequence[str]) -> bool:
 def _kept(option: Option) -> str:
     if option.original_accuracy is None:
         return NOT_MEASURED
-    return f"{'~' if option.original_known == BY_HISTORY else ''}{option.original_accuracy:.2f}"
+    return f"{'~' if option.original_known in (BY_HISTORY, BY_PILOT) else ''}{option.original_accuracy:.2f}"
 
 
 def _chance(option: Option) -> str:
-    return format_probability(option.chance, option.how_known == MEASURED)
+    return format_probability(option.chance, option.how_known == MEASURED) + ("?" if option.doubt else "")
 
 
 def _accuracy(option: Option) -> str:

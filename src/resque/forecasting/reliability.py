@@ -15,7 +15,7 @@ from resque.training.recipe import recipe_to_dict
 
 __all__ = [
     "FEWEST_REACHED", "FEWEST_UPDATES", "beyond_earlier_runs", "check_enough", "harder_after_pilot", "history_notes",
-    "pilot_option", "small_test_notes", "unreliability_reasons",
+    "pilot_option", "small_test_notes", "unlike_all_earlier", "unreliability_reasons",
 ]  # fmt: skip
 
 FEWEST_UPDATES = 5
@@ -100,9 +100,25 @@ def harder_after_pilot(
     came = f"its pilot came {max(way, 0.0):.0%} of the way: try a longer one, or do similar updates first"
     if (beyond := _beyond_own_range(history, query)) is not None:
         yield f"{_harder(beyond)}, and {came}"
-    known = {update.recipe.get("trains", "all") for update in (*history, *bundled)}
+    for reason in unlike_all_earlier((*history, *bundled), trains):
+        yield f"{reason}, and {came}"
+
+
+def unlike_all_earlier(updates: Iterable[Update], trains: str) -> Iterator[str]:
+    """Yield a reason not to rely on the success of an update that trains what no earlier one did.
+
+    Args:
+        updates: Earlier updates.
+        trains: Trained part, as in the recipe.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> list(unlike_all_earlier(bundled_updates(), "head")), list(unlike_all_earlier(bundled_updates(), "all"))
+        (['extrapolation: no earlier update trains=head'], [])
+    """
+    known = {update.recipe.get("trains", "all") for update in updates}
     if known and trains not in known:
-        yield f"extrapolation: no earlier update trains={trains}, and {came}"
+        yield f"extrapolation: no earlier update trains={trains}"
 
 
 def _harder(measure: str) -> str:

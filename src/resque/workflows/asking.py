@@ -15,6 +15,7 @@ from resque.forecasting.comparison import Option
 from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.forgetting import expected_forgetting
 from resque.forecasting.price import priced
+from resque.forecasting.reliability import unlike_all_earlier
 from resque.forecasting.selection import updates_to_learn_from
 from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate, Features, Forecast, Update
@@ -23,6 +24,7 @@ from resque.models.inference import device_of
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import run_identity
 from resque.training.evaluation import evaluate_dataset
+from resque.training.finetuning import STATISTICS
 from resque.training.recipe import Recipe
 from resque.types import Interval
 from resque.workflows.comparison_cache import ComparisonCache
@@ -221,7 +223,9 @@ class Asking:
         if not from_scratch:
             lost = expected_forgetting(start.updates, parent, forecast.recipe)
             forecast = dataclasses.replace(forecast, expected_forgetting=lost)
-        return Trial(way, start, job, priced(forecast, self.tariff))
+        earlier = (*start.updates, *self.bundled) if way.recipe.trains != STATISTICS else ()
+        unlike_all = next(unlike_all_earlier(earlier, way.recipe.trains), "")
+        return Trial(way, start, job, priced(forecast, self.tariff), unlike_all=unlike_all)
 
     def _from_scratch(self, start: Start, network: nn.Module) -> Features:
         """Return what is known of training new weights; an index of random features would say nothing."""

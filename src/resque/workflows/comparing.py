@@ -28,6 +28,7 @@ _FIRST_LOOK = 10  # steps of the first pilots where those of a round are dear: s
 _DEAR_S = 10.0  # a pilot of the first round that takes longer; to revise a forecast takes a part of a second
 _ROUNDS = 50, 200, 800  # steps of the pilots that decide
 _UNLIKELY, _HOPELESS = 0.25, 0.05  # chances: below, a way gets no first look; below, it is dropped after its pilot
+_DROPPED = "dropped"
 _FREE_S = 1.0  # a way that takes less is done, not forecast
 
 
@@ -63,6 +64,8 @@ class Comparing:
 
     def _comparison(self, asked: Sequence[Asked], trials: Sequence[Trial], failed: Mapping[str, str]) -> Comparison:
         level, tariff = self.asking.level, self.asking.tariff
+        if (leader := self._best(trials)) is not None and leader.note.startswith(_DROPPED):
+            leader.note = ""  # others promised more, and did not keep it
         options = [*(trial.option(tariff) for trial in trials), *(each for one in asked for each in one.nothing)]
         best, ties, nearest, by = choose(options, level)
         chosen = next((option for option in options if option.id == best), None)
@@ -197,7 +200,9 @@ class Comparing:
         rest_s = best.forecast.estimates["wall_s"].value - best.forecast.pilot.training_s
         if not best.has_ended and rest_s > pilot_s:
             return ""
-        return f"no pilot: it would cost more than it may save over “{self.asking.named(best.way, best.start.source)}”"
+        more = " further" if trial.steps else ""
+        better = self.asking.named(best.way, best.start.source)
+        return f"no{more} pilot: it would cost more than it may save over “{better}”"
 
     def _pilot(self, trial: Trial, steps: int) -> Row:
         """Make or continue the pilot of a way in this process."""
@@ -243,25 +248,25 @@ class Comparing:
         hopeful = [trial for trial in going if trial.forecast.probability_reached >= _HOPELESS]
         for trial in going:
             if trial not in hopeful:
-                trial.note = trial.note or f"dropped after a pilot of {trial.steps} steps: it would hardly arrive"
+                trial.note = trial.note or f"{_DROPPED} after a pilot of {trial.steps} steps: it would hardly arrive"
         ranked = sorted(hopeful, key=self._promise)
         kept = ranked[: math.ceil(len(ranked) / 2)]
         for trial in ranked[len(kept) :]:
-            trial.note = trial.note or f"dropped after a pilot of {trial.steps} steps: others promise more"
+            trial.note = trial.note or f"{_DROPPED} after a pilot of {trial.steps} steps: others promise more"
         return kept
 
     def _promise(self, trial: Trial) -> tuple[bool, float]:
         """Return what sorts the more promising ways first: likely enough, then cheap; else by their chance."""
-        likely = trial.forecast.probability_reached >= self.asking.level
+        likely = trial.forecast.probability_reached >= self.asking.level and not trial.doubt
         return not likely, trial.forecast.estimates["wall_s"].value if likely else -trial.forecast.probability_reached
 
     def _is_decided(self, trials: Sequence[Trial]) -> bool:
-        best, ties, _, _ = self._choose(trials)
-        return best is not None and not ties
+        return self._best(trials) is not None and not self._choose(trials)[1]
 
     def _best(self, trials: Sequence[Trial]) -> Trial | None:
+        """Return the way that would be taken now, unless it is in doubt."""
         chosen = self._choose(trials)[0]
-        return next((each for each in trials if each.forecast.id == chosen), None)
+        return next((each for each in trials if each.forecast.id == chosen and not each.doubt), None)
 
     def _choose(self, trials: Sequence[Trial]) -> tuple[str | None, tuple[str, ...], str | None, str]:
         return choose([trial.option(self.asking.tariff) for trial in trials], self.asking.level)
@@ -297,5 +302,5 @@ class _Place:
     def __call__(self, option: Option) -> tuple[int, bool, float, float]:
         """Return the key of an option."""
         rank = self.first.index(option.id) if option.id in self.first else len(self.first)
-        suffices = option.chance >= self.level
+        suffices = option.chance >= self.level and not option.doubt
         return rank, not suffices, (option.cost(self.by) or 0.0) if suffices else 0.0, -option.chance

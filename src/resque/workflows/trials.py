@@ -43,6 +43,8 @@ class Trial:
     job: RetrainingJob
     forecast: Forecast
     is_stored: bool = False
+    unlike_all: str = ""
+    """Reason to doubt that it arrives, before a pilot tells; empty if an earlier update trained the same part."""
     note: str = ""
     update_id: str | None = None
     """Update that did it before, which is what the forecast says then."""
@@ -105,9 +107,18 @@ class Trial:
             original_known=kept_known,
             trainable_share=None if pilot is None else pilot.trainable_share,
             note=self.note,
+            doubt=self.doubt,
             license_price=fee,
             update_id=self.update_id,
         )
+
+    @property
+    def doubt(self) -> str:
+        """Reason not to rely on its chance; after a pilot, what is left of those against its forecast."""
+        if self.has_ended:
+            return ""
+        reasons = (self.unlike_all,) if self.forecast.pilot is None else self.forecast.reliability_issues
+        return next(iter(reasons), "")
 
     @property
     def _how_known(self) -> str:
