@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import types
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from resque._display import describe
 from resque._format import format_column, format_cost, format_estimate
 from resque.energy.price import Tariff
 from resque.forecasting.forgetting import expected_forgetting
-from resque.ledger.decision import trained_part
+from resque.ledger.decision import loss_in_words, trained_part
 from resque.ledger.records import Estimate
 from resque.ledger.serialization import encode, from_dict_strict
 from resque.types import Interval
@@ -142,3 +143,11 @@ def test_forgetting_is_expected_from_like_updates_of_the_same_model_alone(losses
     assert (found is None) is (not losses)
     if expected is not None:
         assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("lost", [None, 0.0, 0.19])
+def test_what_a_pilot_measured_on_the_old_data_goes_before_what_earlier_updates_lost(lost):
+    pilot = types.SimpleNamespace(original_accuracy=0.434)
+    assert loss_in_words(lost, {}, pilot) == "On the old data its accuracy was 0.43 at the end of its pilot."
+    pilot.original_accuracy = None
+    assert loss_in_words(lost, {}, pilot) == loss_in_words(lost, {})

@@ -144,3 +144,9 @@ def test_forgetting_is_said_with_its_remedy(update, before, after, replay, expec
     assert update.forgetting == (expected and f"accuracy on the original data {expected}")
     for text in (str(update), settled_display(synthetic_forecast(update), update).to_text(400)):
         assert (str(expected) in " ".join(text.split())) == (expected is not None)
+
+
+def test_settled_forecasts_whose_steps_were_known_have_no_error():
+    pairs = [(dataclasses.replace(forecast, alternatives={}), update) for forecast, update in settled_pairs()]
+    sentence = sentences.verdict_sentence(summarize_settlements(pairs))
+    assert sentence == "No forecast has been settled yet whose steps had to be predicted."

@@ -74,8 +74,10 @@ def free_in_words(features: Features, recipe: Mapping[str, Any]) -> str:
     return f"Re-estimating normalization (trains=norm) is free and gives {accuracy:.2g}."
 
 
-def loss_in_words(lost: float | None, recipe: Mapping[str, Any]) -> str:
+def loss_in_words(lost: float | None, recipe: Mapping[str, Any], pilot: Pilot | None = None) -> str:
     """Return what it would lose on the original data, and the remedy; empty where that is unknown or little.
+
+    What a pilot has measured goes before what earlier updates lost.
 
     Example:
         >>> loss_in_words(0.19, {})
@@ -83,6 +85,8 @@ def loss_in_words(lost: float | None, recipe: Mapping[str, Any]) -> str:
         >>> loss_in_words(0.01, {}), loss_in_words(None, {})
         ('', '')
     """
+    if pilot is not None and pilot.original_accuracy is not None:
+        return f"On the old data its accuracy was {pilot.original_accuracy:.2f} at the end of its pilot."
     if lost is None or lost <= FORGETTING:
         return ""
     remedy = "a larger share of replay mixes more in" if recipe.get("replay") else "mix some in with replay=0.2"

@@ -134,7 +134,7 @@ class Forecast(Displayable):
         parts = [f"{decision.action(self.recipe, self.from_scratch)}: {costs}, {outcome}."]
         parts += ["Not reliable enough to decide."] if self.reliability_issues else []
         parts.append(decision.free_in_words(self.features, self.recipe))
-        parts.append(decision.loss_in_words(self.expected_forgetting, self.recipe))
+        parts.append(decision.loss_in_words(self.expected_forgetting, self.recipe, self.pilot))
         return " ".join(filter(None, parts))
 
     def _display(self, details: bool = False) -> Display:

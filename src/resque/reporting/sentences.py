@@ -175,7 +175,9 @@ def missed_sentence(summary: Settlement) -> str:
 
 def verdict_sentence(summary: Settlement) -> str:
     """Return the verdict on all settled forecasts, one sentence."""
-    if not summary.n or not summary.scores:
+    if not summary.n:
+        return "No forecast has been settled yet whose steps had to be predicted."
+    if not summary.scores:
         return "No forecast has been settled yet by an update that reached its target."
     scores = {score.predictor: score for score in summary.scores}
     own = scores.get(FORECAST, summary.scores[0])
