@@ -5,7 +5,7 @@ and other shift types. Then every way is run to its end. Costs are processor sec
 the machine does.
 
     python studies/decisions.py
-    python studies/decisions.py --anew
+    python studies/decisions.py --again
     python studies/decisions.py --existing
 """
 
@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -206,27 +206,41 @@ def page(rows: Sequence[Row]) -> str:
     )
 
 
-def asked_anew(planned: Sequence[ExperimentTask], rows: Path) -> list[ExperimentTask]:
-    """Put the rows aside, and return the decisions to be asked anew; what each way takes is kept."""
-    before = rows.with_suffix(".before.jsonl")
-    if not before.exists():  # else an earlier call was interrupted
-        rows.rename(before)
-    truths = {key: row["truth"] for key, row in read_rows(before).items() if "error" not in row}
+def asked_again(planned: Sequence[ExperimentTask], rows: Path) -> list[ExperimentTask]:
+    """Return the decisions with what each way takes, as it is known, to be asked again."""
+    truths = {key: row["truth"] for key, row in read_rows(rows).items() if "error" not in row}
     return [dataclasses.replace(task, arguments={**task.arguments, "truth": truths.get(task.key)}) for task in planned]
+
+
+def sentence_of_again(before: Mapping[str, Row], again: Sequence[Row]) -> str:
+    """Return how the choices of another version of the program differ; times of another day are not compared."""
+    rows = [row for row in again if row["key"] in before and "error" not in row]
+    if not rows:
+        return ""
+    same = sum(row["best"] == before[row["key"]]["best"] for row in rows)
+    chosen = [row for row in rows if row["best"] and row["best"] != "Do nothing"]
+    sufficed = [row for row in chosen if row["truth"][row["best"]]["reached"]]
+    cheapest = sum(cost_of(row, row["best"]) == 1.0 for row in sufficed)
+    return (
+        f"\nAsked again by a later version ({len(rows)} of the decisions): the same way in {same}. The chosen way "
+        f"sufficed in {len(sufficed)}/{len(chosen)}, and was the cheapest in {cheapest}.\n"
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--existing", action="store_true", help="use the rows that exist, and make none")
-    parser.add_argument("--anew", action="store_true", help="ask anew, and keep what each way takes")
+    parser.add_argument("--again", action="store_true", help="ask again; what each way takes is known")
     folder, planned, arguments = RESULTS / "decisions", [*tasks()], parser.parse_args()
-    if arguments.anew:
-        planned = asked_anew(planned, folder / "decisions.jsonl")
-    if arguments.existing:
+    if arguments.again:
+        run_tasks(asked_again(planned, folder / "decisions.jsonl"), folder / "again.jsonl")
+    if arguments.existing or arguments.again:
         found = [*read_rows(folder / "decisions.jsonl").values()]
     else:
         folder.mkdir(parents=True, exist_ok=True)
         show = track(range(len(planned)), "decisions")
         found = [*run_tasks(planned, folder / "decisions.jsonl", on_progress=lambda *_: next(show, None)).values()]
     found += read_rows(folder / "pretrained.jsonl").values()
-    print(write(page([row for row in found if "error" not in row]), Path(folder) / "decisions"))
+    known = {row["key"]: row for row in found if "error" not in row}
+    text = page([*known.values()]) + sentence_of_again(known, [*read_rows(folder / "again.jsonl").values()])
+    print(write(text, Path(folder) / "decisions"))

