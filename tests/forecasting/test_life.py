@@ -11,7 +11,8 @@ from doubles import synthetic_forecast, synthetic_update
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff, price_of
 from resque.energy.reading import EnergyReading
-from resque.forecasting.life import ORIGINAL, QUESTIONS, UPDATES, Total, lives
+from resque.forecasting.life import ORIGINAL, QUESTIONS, SCRATCH, UPDATES, Total, lives
+from resque.forecasting.model_lines import began_untrained
 from resque.ledger.records import LearningCurve, Pilot
 
 GRID = Grid("TST", 400.0, "a table")
@@ -87,8 +88,12 @@ def test_totals_are_the_sum_over_lines_and_parts_and_nothing_is_counted_twice(le
             assert math.fsum(total.value or 0.0 for total in own) == pytest.approx(
                 math.fsum(price for price in prices if price is not None)
             )
-    for name, n in ((ORIGINAL, sum(u.from_scratch for u in updates)), (QUESTIONS, len(forecasts))):
-        assert sum(life.parts[name].n for life in found) == n
+    untrained = began_untrained(*ledger)
+    assert untrained >= {update.id for update in updates if update.from_scratch}
+    assert sum(life.parts[name].n for life in found for name in (ORIGINAL, SCRATCH)) == len(untrained)
+    assert sum(life.parts[QUESTIONS].n for life in found) == len(forecasts)
+    made = {update.child for update in updates if update.id in untrained}
+    assert all(life.root in made for life in found if life.parts[ORIGINAL].n)
     assert len({life.root for life in found}) == len(found)
 
 
@@ -144,7 +149,7 @@ def test_original_training_and_a_comparison_from_scratch_are_of_the_line_and_reu
     scratch = dataclasses.replace(update, id="s", parent="random2", child="z", from_scratch=True)
     scratch = dataclasses.replace(scratch, energy=reading(9.0, 5e-5), cost=dataclasses.replace(scratch.cost))
     (life,) = lives([original, update, scratch], [])
-    assert (life.root, life.parts[ORIGINAL].n, life.parts[UPDATES].n) == ("root", 2, 1)
+    assert (life.root, *(life.parts[part].n for part in (ORIGINAL, UPDATES, SCRATCH))) == ("root", 1, 1, 1)
     assert life.scratch_kwh == pytest.approx((1e-5 + 5e-5) / 2)
     assert "reuse took 0.01 Wh for updates that arrived; as many trainings from scratch: 0.03 Wh (3 ×)" in " ".join(
         str(life).split()
@@ -166,9 +171,62 @@ def test_forecasts_of_new_weights_make_no_line_of_their_own(is_done, targets):
     ]
     done = dataclasses.replace(update, id="s", parent="random", child="z", from_scratch=True, forecast_id="f0")
     (life,) = lives([update, *([done] if is_done else [])], asked)
-    assert (life.root, life.parts[ORIGINAL].n, life.parts[UPDATES].n) == ("root", is_done, 1)
+    assert (life.root, *(life.parts[part].n for part in (ORIGINAL, UPDATES, SCRATCH))) == ("root", 0, 1, is_done)
     assert life.parts[QUESTIONS].n == targets
     assert life.reuse_kwh.of == 1
+
+
+FIRST = {"index_rad": None, "classes": 10}
+
+
+def starting(update, accuracy, **features):
+    curve = dataclasses.replace(update.curve, accuracy=(accuracy, *update.curve.accuracy[1:]))
+    return dataclasses.replace(update, curve=curve, features=dataclasses.replace(update.features, **FIRST | features))
+
+
+@pytest.mark.parametrize("known_by", ["accuracy", "weights"])
+@pytest.mark.parametrize("scratch", ["none", "beside", "a line of its own"])
+def test_the_training_that_made_the_root_is_the_original_one_whether_flagged_or_not(known_by, scratch):
+    """Another from scratch, also of the same weights, is no reuse and no original training of this line."""
+    accuracy = 0.12 if known_by == "accuracy" else 0.5
+    update = dataclasses.replace(synthetic_update("u", index=0.1, steps=10), parent="root", child="a", shift_type=None)
+    first = dataclasses.replace(starting(update, accuracy), id="o", parent="random", child="root", train_data="clean")
+    same = "random" if known_by == "weights" else "other"
+    asked = dataclasses.replace(synthetic_forecast(update), id="f", parent=same, from_scratch=True)
+    done = dataclasses.replace(update, id="s", parent=same, child="z", from_scratch=True, forecast_id="f")
+    later = dataclasses.replace(update, id="l", parent="z", child="y", train_data="later")
+    updates = [first, update, *([done] if scratch != "none" else []), *([later] if "line" in scratch else [])]
+    found = {
+        life.root: [life.parts[part].n for part in (ORIGINAL, UPDATES, SCRATCH)] for life in lives(updates, [asked])
+    }
+    assert found["root"] == [1, 1, scratch == "beside"]
+    assert found.get("z") == ([1, 1, 0] if "line" in scratch else None)
+    (life,) = (each for each in lives(updates, [asked]) if each.root == "root")
+    assert life.reuse_kwh.of == 1
+    assert "not in the ledger" not in str(life)
+
+
+@pytest.mark.parametrize("changed", [{"accuracy": 0.5}, {"index_rad": 0.3}, {"task_index": 0.4}, {"classes": None}])
+def test_an_update_of_a_trained_model_is_no_original_training(changed):
+    update = dataclasses.replace(synthetic_update("u", index=0.1, steps=10), parent="p", child="a", shift_type=None)
+    assert not began_untrained([starting(update, **{"accuracy": 0.12, **changed})], [])
+    guessing = starting(update, 0.12)
+    assert began_untrained([guessing], []) == {"u"}
+    assert not began_untrained([dataclasses.replace(guessing, shift_type="fog")], [])
+    for other in (
+        dataclasses.replace(update, id="v", child="b"),  # of the same parent
+        dataclasses.replace(update, id="v", parent="q", child="p"),  # which made the parent
+    ):
+        assert not began_untrained([guessing, other], [])
+
+
+def test_pilots_that_count_with_updates_are_named():
+    update = dataclasses.replace(synthetic_update("u", index=0.1, steps=10), pilot_steps=1, forecast_id="f-u")
+    forecast = dataclasses.replace(synthetic_forecast(update), id="f-u", pilot=PILOT)
+    (life,) = lives([update], [forecast])
+    assert "pilots that updates continued (1, 3 s) are counted with those updates, not as questions" in one_line(life)
+    (pending,) = lives([], [forecast])
+    assert "continued" not in str(pending)
 
 
 def test_a_yearly_budget_is_shared_by_all_lines():

@@ -1,6 +1,7 @@
 """Classes that carry the errors, and classes that exchanged names."""
 
 import copy
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -8,7 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix as expected_confusions
+from torch import nn
 
+from resque.data.dataset import LabeledDataset
+from resque.indices import class_report as module
 from resque.indices.class_report import class_report, confusion_matrix, exchanged_classes
 from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
@@ -72,3 +76,35 @@ def test_errors_are_those_of_the_model_and_of_the_adapted_one(cnn, small):
     left = [each.errors_left for each in report.classes]
     assert left == sorted(left, reverse=True)
     assert all(torch.equal(state[name], value) for name, value in cnn.state_dict().items())
+
+
+@given(st.lists(st.lists(st.integers(0, 20), min_size=4, max_size=4), min_size=6, max_size=6), st.randoms())
+def test_errors_left_and_advice_are_those_of_the_better_model(rows, random):
+    """Of the same samples, the one model or the other is right more often."""
+    before, after = np.array(rows[:3]) + 1, np.array(rows[3:]) + 1
+    after = after[:, random.sample(range(4), 4)]
+    before[:, 3] += np.maximum(after.sum(1) - before.sum(1), 0)  # as many samples of each class
+    after[:, 3] += np.maximum(before.sum(1) - after.sum(1), 0)
+    data = LabeledDataset("three", torch.zeros(3, 1), torch.arange(3), torch.arange(3))
+    index = Mock(value=0.1, per_class=dict.fromkeys(range(3), 0.1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "confusion_matrix", Mock(side_effect=[before, after]))
+        patch.setattr(module, "adapt_batchnorm", lambda *_: None)
+        patch.setattr(module, "has_running_statistics", lambda _: True)
+        report = class_report(nn.Linear(1, 3), data, index)
+    helps = np.trace(after) > np.trace(before)
+    better = after if helps else before
+    errors = better.sum(1) - np.diag(better)
+    assert {each.label: each.errors_left for each in report.classes} == dict(enumerate(errors.tolist()))
+    assert report.classes[0].label == int(errors.argmax())
+    for each in report.classes:
+        others = better[each.label].copy()
+        others[each.label] = -1
+        assert each.taken_for == str(others.argmax())
+        assert each.errors_adapted == after[each.label].sum() - after[each.label, each.label]
+    said = " ".join(report.findings)
+    assert report.accuracy_adapted == pytest.approx(np.trace(after) / after.sum())
+    assert ("Re-estimating normalization does not help" in said) is not helps
+    if not report.exchanged:
+        assert f"Of the {errors.sum():,} {'errors that are left' if helps else 'errors'}, " in said
+        assert f"are of class {int(errors.argmax())}, " in said

@@ -38,3 +38,18 @@ def test_the_life_of_a_model_with_its_budget_and_what_is_unknown(cli, filled, fo
     assert code == 0
     assert "(2 of 3 known)" in out
     assert "Of the year's budget of 2 kWh, at most 2 kWh is left." in " ".join(out.split())
+
+
+def test_the_first_training_of_a_builder_is_the_original_training(cli, folder):
+    model, rest = "--model resque.networks:small_cnn", "--target-accuracy 0.3 --recipe train-adam,max_epochs=2"
+    code, _, err = cli(f"retrain {model} --train digits@16px@train@200 --test digits@16px@test@100 {rest} --out first")
+    assert code == 0, err
+    data = "--train digits@16px@train@200+inversion:9 --test digits@16px@test@100+inversion:9"
+    code, _, err = cli(f"retrain {model} --weights first/model.safetensors {data} {rest}")
+    assert code == 0, err
+    (life,) = json.loads(cli("ledger life --json")[1])["lives"]
+    assert {name: part["n"] for name, part in life["parts"].items() if part["n"]} == {
+        "original training": 1,
+        "updates": 1,
+    }
+    assert "not in the ledger" not in cli("ledger life")[1]

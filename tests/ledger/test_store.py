@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -79,6 +80,16 @@ def test_path_that_cannot_be_written_is_refused(folder):
         Ledger(folder).check_writable()
     with pytest.raises(LedgerError, match="begin with 'x'"):
         Ledger(folder / "none.db").forecast("x")
+
+
+@pytest.mark.parametrize("name", ["file/x.db", "/proc/x.db", "/proc/new/x.db", f"{'x' * 300}.db", f"{'y' * 300}/x.db"])
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder that refuses all files")
+def test_a_ledger_that_could_not_be_created_is_refused_before_it_is_needed(folder, name):
+    (folder / "file").touch()
+    with pytest.raises(LedgerError, match="cannot be created in .*; name another file with --ledger"):
+        Ledger(folder / name).check_writable()
+    Ledger(folder / "a" / "b" / "x.db").check_writable()
+    assert [path.name for path in folder.iterdir()] == ["file"]
 
 
 def add_many(path: str, worker: int) -> None:

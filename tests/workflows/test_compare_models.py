@@ -404,7 +404,7 @@ def test_each_way_is_carried_out_by_the_command_that_is_printed(few, few_ways, m
     (life,) = [
         each for each in json.loads(cli("ledger life --ledger c.db --json")[1])["lives"] if each["reuse_kwh"]["of"]
     ]
-    assert (life["parts"]["original training"]["n"], life["parts"]["updates"]["n"]) == (1, 1)
+    assert [life["parts"][part]["n"] for part in ("original training", "updates", "from scratch")] == [0, 1, 1]
 
 
 def test_a_forecast_tells_what_it_lacks(few, few_ways, metered, named, cli, folder):

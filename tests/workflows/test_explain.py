@@ -45,6 +45,24 @@ def test_command_prints_the_report_and_draws_the_confusions(cli, trained, folder
     assert ".svg, .png, .pdf" in err
 
 
+def test_where_re_estimating_hurts_the_advice_is_of_the_model_as_it_is(cli, folder):
+    """Of few classes, the statistics are not those of all."""
+    test = resque.load_data("digits@16px@test")
+    kept = np.flatnonzero(test.labels.numpy() < 3)
+    np.savez(folder / "few.npz", x=(255 * test.images[kept, 0]).byte().numpy(), y=test.labels[kept].numpy())
+    model, train = "--model resque.networks:small_cnn", "digits@16px@train@400"
+    line = f"retrain {model} --train {train} --test digits@16px@test@200 --target-accuracy 0.8 --recipe train-adam"
+    code, _, err = cli(f"{line} --out new")
+    assert code == 0, err
+    line = f"explain {model} --weights new/model.safetensors --original {train} --shifted npz:few.npz"
+    code, shown, err = cli(line)
+    assert code == 0, err
+    report = json.loads(cli(f"{line} --json")[1])
+    assert report["accuracy_adapted"] < report["accuracy"]
+    assert "Re-estimating normalization does not help: it takes accuracy from" in " ".join(shown.split())
+    assert [each["errors_left"] for each in report["classes"]] == [each["errors"] for each in report["classes"]]
+
+
 def test_model_without_normalization_has_nothing_free():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(9, 16), nn.ReLU(), nn.Linear(16, 3)), torch.randn(90, 9)

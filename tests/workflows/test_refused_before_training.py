@@ -74,6 +74,26 @@ def test_a_file_whose_name_is_no_text_is_refused_before_training(untrained, name
             job(model, data, data, 0.9, meter=ClockMeter())
 
 
+NEW = "--model resque.networks:small_cnn --test digits@16px@test@60 --target-accuracy 0.9"
+
+
+@pytest.mark.parametrize("ledger", ["junk.db", "junk.db/x.db", f"{'x' * 300}.db"], ids=["junk", "no-folder", "name"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"compare {NEW} --shifted digits@100", f"forecast {NEW} --shifted digits@100 --pilot 5",
+        f"retrain {NEW} --train digits@100", "calibrate --model resque.networks:small_cnn --data digits@100",
+    ],
+    ids=lambda command: command.split()[0],
+)  # fmt: skip
+def test_a_ledger_that_cannot_be_used_is_refused_before_any_pass(cli, untrained, monkeypatch, command, ledger):
+    monkeypatch.setattr("resque.workflows.inputs.load_data", Mock(side_effect=AssertionError("passed")))
+    (untrained / "junk.db").write_bytes(b"no database at all, but long enough to look like one " * 20)
+    code, out, err = cli(f"{command} --ledger {ledger}")
+    assert (code, out, err.count("\n")) == (1, "", 1), err
+    assert "name another file with --ledger" in err
+
+
 OTHER = {
     "optimizer": ("adam", "sgd"), "learning_rate": (1e-4, 2e-4), "batch_size": (32, 16), "trains": ("all", "head"),
     "momentum": (0.9, 0.8), "max_epochs": (5, 6), "precision": ("float32", "bfloat16"), "max_hours": (None, 1.0),

@@ -8,7 +8,6 @@ import dataclasses
 import datetime
 import math
 import statistics
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,13 +16,15 @@ from resque._format import NOT_MEASURED, format_column, format_cost, format_numb
 from resque._plain import Serializable
 from resque.energy.grid import Grid
 from resque.energy.price import Spending, Tariff, price_of
+from resque.forecasting.model_lines import began_untrained, model_lines
 from resque.ledger.records import Forecast, Update
 
-__all__ = ["ORIGINAL", "QUESTIONS", "UPDATES", "Life", "Part", "Total", "lives"]
+__all__ = ["ORIGINAL", "QUESTIONS", "SCRATCH", "UPDATES", "Life", "Part", "Total", "lives"]
 
-ORIGINAL, UPDATES, QUESTIONS = "original training", "updates", "questions"
-"""Parts of a life: training from new weights, updates of a trained model, and forecasts with their pilots."""
-_PARTS = ORIGINAL, UPDATES, QUESTIONS
+ORIGINAL, UPDATES, SCRATCH, QUESTIONS = "original training", "updates", "from scratch", "questions"
+"""Parts of a life: the training that made the root, updates of a trained model, trainings from new weights beside
+them, and forecasts with their pilots."""
+_PARTS = ORIGINAL, UPDATES, SCRATCH, QUESTIONS
 _YEAR_DAYS = 365
 _NO_ORIGINAL = "the original training is not in the ledger, so not in these sums"
 
@@ -98,7 +99,8 @@ class Life(Displayable):
     Attributes:
         root: Fingerprint of the root model.
         model: Name of the model.
-        parts: Name of a part → what it took: original training, updates and questions.
+        parts: Name of a part → what it took: original training, updates, trainings from scratch beside
+            them, and questions.
         total: All of them together.
         reuse_kwh: Energy of the updates that reached their target.
         scratch_kwh: Energy of training from scratch as often instead; None where it is unknown.
@@ -160,7 +162,8 @@ class Life(Displayable):
             _cells("carbon_kg", [part.carbon_kg for _, part in named]),
             *(_cells("price", [part.prices[currency] for _, part in named]) for currency in self.total.prices),
         ]
-        rows = [(name, f"{part.n:,}", *cells) for (name, part), *cells in zip(named, *columns, strict=True)]
+        cells = zip(named, *columns, strict=True)
+        rows = [(name, f"{part.n:,}", *costs) for (name, part), *costs in cells if part.n or name != SCRATCH]
         return Display(
             f"{self.model}, from {self.root[:8] or 'an unknown model'}: {self.sentence}",
             ("part", "n", "time", "energy", "CO2e", *(f"price, {currency}" for currency in self.total.prices)),
@@ -226,84 +229,40 @@ def lives(
         >>> from resque.ledger.bundled import bundled_updates
         >>> (life,) = lives(bundled_updates()[:1], [])
         >>> {name: part.n for name, part in life.parts.items()}
-        {'original training': 0, 'updates': 1, 'questions': 0}
+        {'original training': 0, 'updates': 1, 'from scratch': 0, 'questions': 0}
     """
     settled = {update.forecast_id: update for update in reversed(updates) if update.forecast_id is not None}
     dates = [*(update.created_utc for update in updates), *(forecast.created_utc for forecast in forecasts)]
     today = today_utc or max(dates, default="")
-    settings = yearly_kwh, tariff, today
-    found = [_life(root, line, settled, settings) for root, line in _lines(updates, forecasts).items()]
+    settings, untrained = (yearly_kwh, tariff, today), began_untrained(updates, forecasts)
+    lines = model_lines(updates, forecasts, untrained)
+    found = [_life(root, line, settled, untrained, settings) for root, line in lines.items()]
     spent = Total.joined(life.spent_kwh for life in found) if len(found) > 1 else None
     return [dataclasses.replace(life, all_spent_kwh=spent) for life in found]
-
-
-def _lines(updates: Sequence[Update], forecasts: Sequence[Forecast]) -> dict[str, list[Update | Forecast]]:
-    """Return root → its entries, oldest first; the line of the newest entry comes last.
-
-    A training from new weights belongs to the model that it made, if that is in use. Else it is a comparison, as is a
-    forecast of one: it belongs to the line of the same model name and target, whose data it was compared on. A forecast
-    that such a training settled goes with it.
-    """
-    parents = {u.child: u.parent for u in updates if u.child and u.parent and not u.from_scratch}
-    made = {u.forecast_id: u.child for u in updates if u.from_scratch and u.forecast_id is not None}
-    every: list[Update | Forecast] = [*updates, *forecasts]
-    counts = Counter(each.parent for each in every if not each.from_scratch)
-    in_use = {*counts, *parents}
-    lines: dict[str, list[Update | Forecast]] = {}
-    asked: dict[tuple[str, str, float], str] = {}
-    strays: list[tuple[str, Update | Forecast]] = []
-    for entry in sorted(every, key=lambda each: each.created_utc):
-        child = made.get(entry.id) if isinstance(entry, Forecast) else entry.child if entry.from_scratch else None
-        start = entry.parent if child is None else child
-        if child is not None:
-            is_stray = start not in in_use
-        else:
-            others = counts[start] - (not entry.from_scratch)
-            is_stray = isinstance(entry, Forecast) and start not in parents and not others
-        if is_stray:
-            strays.append((start, entry))
-            continue
-        root = _root(start, parents)
-        lines.setdefault(root, []).append(entry)
-        asked[_asked(entry)] = root
-    for start, entry in strays:
-        lines.setdefault(asked.get(_asked(entry), start), []).append(entry)
-        asked.setdefault(_asked(entry), start)
-    for entries in lines.values():
-        entries.sort(key=lambda each: each.created_utc)
-    return dict(sorted(lines.items(), key=lambda line: line[1][-1].created_utc))
-
-
-def _asked(entry: Update | Forecast) -> tuple[str, str, float]:
-    return entry.model, entry.train_data, entry.target_accuracy
-
-
-def _root(start: str, parents: Mapping[str, str]) -> str:
-    """Return the root of a model; a line that leads back to itself ends where it is entered."""
-    seen = {start}
-    while start in parents and parents[start] not in seen:
-        start = parents[start]
-        seen.add(start)
-    return start
 
 
 def _life(
     root: str,
     line: Sequence[Update | Forecast],
     settled: Mapping[str, Update],
+    untrained: frozenset[str],
     settings: tuple[float | None, Tariff | None, str],
 ) -> Life:
     yearly_kwh, tariff, today = settings
     updates = [each for each in line if isinstance(each, Update)]
     forecasts = [each for each in line if isinstance(each, Forecast)]
-    entries = [*_of_updates(updates, tariff), *_of_forecasts(forecasts, settled, tariff)]
+    part_of = {
+        each.id: UPDATES if each.id not in untrained else ORIGINAL if each.child == root else SCRATCH
+        for each in updates
+    }  # fmt: skip
+    entries = [*_of_updates(updates, part_of, tariff), *_of_forecasts(forecasts, settled, tariff)]
     currencies = sorted({entry.tariff.currency for entry in entries if entry.tariff is not None})
-    arrived = [update for update in updates if update.reached and not update.from_scratch]
+    arrived = [update for update in updates if update.reached and update.id not in untrained]
     parts = {name: _sum([each for each in entries if each.part == name], currencies) for name in _PARTS}
     if not parts[ORIGINAL].n:  # it took something, but nobody knows what
         unknown = Total(None, 0, 0)
         parts[ORIGINAL] = Part(0, None, unknown, unknown, dict.fromkeys(currencies, unknown))
-    scratch_kwh, note = _from_scratch(updates, forecasts)
+    scratch_kwh, note = _from_scratch([each for each in updates if each.id in untrained], forecasts)
     return Life(
         root=root,
         model=next((each.model for each in reversed(line) if each.model), ""),
@@ -313,14 +272,14 @@ def _life(
         scratch_kwh=None if scratch_kwh is None else scratch_kwh * len(arrived),
         spent_kwh=_in_year(entries, today),
         yearly_kwh=yearly_kwh,
-        notes=tuple(filter(None, [note, "" if parts[ORIGINAL].n else _NO_ORIGINAL])),
+        notes=tuple(filter(None, [_continued(forecasts, settled), note, "" if parts[ORIGINAL].n else _NO_ORIGINAL])),
     )
 
 
-def _of_updates(updates: Sequence[Update], tariff: Tariff | None) -> Iterator[_Entry]:
+def _of_updates(updates: Sequence[Update], part_of: Mapping[str, str], tariff: Tariff | None) -> Iterator[_Entry]:
     for update in updates:
-        part, priced = ORIGINAL if update.from_scratch else UPDATES, update.tariff or tariff
-        yield _Entry(part, update.created_utc, update.spending, update.grid, priced)
+        priced = update.tariff or tariff
+        yield _Entry(part_of[update.id], update.created_utc, update.spending, update.grid, priced)
 
 
 def _of_forecasts(
@@ -332,6 +291,19 @@ def _of_forecasts(
         asking = forecast.asking(continued=update is not None and bool(update.pilot_steps))
         priced = forecast.tariff or (None if update is None else update.tariff) or tariff
         yield _Entry(QUESTIONS, forecast.created_utc, asking, forecast.grid, priced)
+
+
+def _continued(forecasts: Sequence[Forecast], settled: Mapping[str, Update]) -> str:
+    """Return how much of what asking took counts with updates; empty if nothing does."""
+    moved = [
+        (each.asking(continued=False), each.asking(continued=True))
+        for each in forecasts
+        if each.id in settled and settled[each.id].pilot_steps and each.pilot is not None
+    ]
+    if not moved:
+        return ""
+    wall_s = format_cost("wall_s", math.fsum(whole.wall_s - rest.wall_s for whole, rest in moved))
+    return f"pilots that updates continued ({len(moved)}, {wall_s}) are counted with those updates, not as questions"
 
 
 def _sum(entries: Sequence[_Entry], currencies: Sequence[str]) -> Part:
@@ -349,8 +321,13 @@ def _sum(entries: Sequence[_Entry], currencies: Sequence[str]) -> Part:
 
 
 def _from_scratch(updates: Sequence[Update], forecasts: Sequence[Forecast]) -> tuple[float | None, str]:
-    """Return the mean energy of a training from new weights, measured or else forecast, and how it is known."""
-    measured = [u.whole_energy_kwh for u in updates if u.from_scratch and u.reached]
+    """Return the mean energy of a training from new weights, and how it is known.
+
+    Args:
+        updates: Trainings from new weights.
+        forecasts: Forecasts, for where none of them arrived.
+    """
+    measured = [update.whole_energy_kwh for update in updates if update.reached]
     known = [kwh for kwh in measured if kwh is not None]
     if known:
         return statistics.fmean(known), f"from scratch: the mean of {len(known)} measured"

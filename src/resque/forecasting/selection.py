@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from resque.ledger.records import Update
 from resque.ledger.store import Ledger
 
-__all__ = ["MOST_UPDATES", "updates_to_learn_from"]
+__all__ = ["MOST_UPDATES", "starts_at_chance", "updates_to_learn_from"]
 
 MOST_UPDATES = 1000
 """Most updates that a forecast learns from."""
@@ -49,10 +49,17 @@ def _without_original_trainings(updates: Sequence[Update], parent: str) -> list[
     These are the model of the forecast, models that came out of an update, and models that once started above chance.
     """
     trained = {parent, *(update.child for update in updates)}
-    trained |= {update.parent for update in updates if not _starts_at_chance(update)}
+    trained |= {update.parent for update in updates if not starts_at_chance(update)}
     return [update for update in updates if update.parent in trained or update.features.task_index is not None]
 
 
-def _starts_at_chance(update: Update) -> bool:
+def starts_at_chance(update: Update) -> bool:
+    """Return whether a model is about as accurate as guessing before its update, as one of new weights is.
+
+    Example:
+        >>> from resque.ledger.bundled import bundled_updates
+        >>> starts_at_chance(bundled_updates()[0])
+        False
+    """
     classes = update.features.classes
     return classes is not None and update.curve.accuracy[0] * classes - 1.0 <= _ABOUT_CHANCE * (classes - 1.0)

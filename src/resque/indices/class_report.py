@@ -33,7 +33,8 @@ class ClassErrors(Serializable):
         angle_rad: Angle by which the shift turns the class sum, in radians; None if undefined.
         errors: Number of samples for which the model predicts another class.
         errors_adapted: The same after normalization is re-estimated on the shifted data; None without such layers.
-        taken_for: Name of the other class that is predicted most often at the end; empty without errors.
+        errors_left: Those after what is free: the adapted ones where re-estimating raises the accuracy of all classes.
+        taken_for: Name of the other class that is predicted most often in what is left; empty without errors.
     """
 
     label: int
@@ -42,12 +43,8 @@ class ClassErrors(Serializable):
     angle_rad: float | None
     errors: int
     errors_adapted: int | None
+    errors_left: int
     taken_for: str
-
-    @property
-    def errors_left(self) -> int:
-        """Number of errors after what is free."""
-        return self.errors if self.errors_adapted is None else self.errors_adapted
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,12 @@ class ClassReport(Displayable):
         """Accuracy after normalization is re-estimated; None without such layers."""
         if self.confusion_adapted is None:
             return None
-        return 1.0 - sum(each.errors_left for each in self.classes) / self._samples
+        return 1.0 - sum(each.errors_adapted or 0 for each in self.classes) / self._samples
+
+    @property
+    def is_helped(self) -> bool:
+        """Whether re-estimating normalization raises the accuracy."""
+        return self.accuracy_adapted is not None and self.accuracy_adapted > self.accuracy
 
     @property
     def accuracy_renamed(self) -> float:
@@ -101,9 +103,10 @@ class ClassReport(Displayable):
                 f"{self.accuracy:.3f}: check the labels before you retrain."
             )
         if self.accuracy_adapted is not None:
+            helps = "needs no labels and takes" if self.is_helped else "does not help: it takes"
             found.append(
-                "Re-estimating normalization needs no labels and takes accuracy from "
-                f"{self.accuracy:.3f} to {self.accuracy_adapted:.3f}; “left” are the errors after it."
+                f"Re-estimating normalization {helps} accuracy from {self.accuracy:.3f} to "
+                f"{self.accuracy_adapted:.3f}; “left” are the errors {'after' if self.is_helped else 'without'} it."
             )
         return (*found, *([] if self.exchanged else self._errors_left()), *self._largest_angle())
 
@@ -132,7 +135,7 @@ class ClassReport(Displayable):
             half += each.errors_left
             if 2 * half >= total:
                 break
-        left = "errors" if self.confusion_adapted is None else "errors that are left"
+        left = "errors that are left" if self.is_helped else "errors"
         others = "" if len(named) < 2 else f" {len(named)} of {len(self.classes)} classes make half of them."
         return [
             f"Of the {total:,} {left}, {worst.errors_left / total:.0%} are of class {worst.name}, most often taken for "
@@ -192,10 +195,11 @@ def class_report(model: nn.Module, data: LabeledDataset, index: DistributionInde
         adapted = adapt_batchnorm(model, data.batches(device=device_of(model)))
         after = confusion_matrix(adapted, data)
     labels = tuple(data.classes)
+    is_helped = after is not None and _right(after, labels) > _right(before, labels)
     names = dict(enumerate(data.class_names)) if data.class_names else {}
     rows = list[ClassErrors]()
     for place, label in enumerate(labels):
-        last = (before if after is None else after)[place].copy()
+        last = (after if after is not None and is_helped else before)[place].copy()
         errors_left = int(last.sum() - last[label])
         last[label] = -1
         rows.append(
@@ -205,7 +209,8 @@ def class_report(model: nn.Module, data: LabeledDataset, index: DistributionInde
                 samples=int(before[place].sum()),
                 angle_rad=index.per_class.get(label),
                 errors=int(before[place].sum() - before[place, label]),
-                errors_adapted=None if after is None else errors_left,
+                errors_adapted=None if after is None else int(after[place].sum() - after[place, label]),
+                errors_left=errors_left,
                 taken_for=names.get(int(last.argmax()), str(last.argmax())) if errors_left else "",
             )
         )
@@ -273,6 +278,11 @@ def exchanged_classes(confusion: np.ndarray, labels: tuple[int, ...]) -> tuple[t
             first = path.index(min(path))
             cycles.add((*path[first:], *path[:first]))
     return tuple(sorted(cycles))
+
+
+def _right(confusion: np.ndarray, labels: tuple[int, ...]) -> int:
+    """Return the number of samples that are predicted as their own class."""
+    return int(confusion[range(len(labels)), labels].sum())
 
 
 def _plain(counts: np.ndarray) -> tuple[tuple[int, ...], ...]:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from resque.errors import LedgerError, ResqueWarning
 
-__all__ = ["IS_NEW_TASK", "PARENT", "WITH_VOIDS", "is_busy", "open_database", "schema_version"]
+__all__ = ["IS_NEW_TASK", "PARENT", "WITH_VOIDS", "check_can_be_created", "is_busy", "open_database", "schema_version"]
 
 Result = TypeVar("Result")
 
@@ -97,6 +97,24 @@ def open_database(path: Path, write: bool) -> Iterator[sqlite3.Connection]:
         no_ledger = getattr(error, "sqlite_errorcode", 0) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB)
         advice = "name another file with --ledger" if no_ledger else "mend that and try again"
         raise LedgerError(f"ledger {path} cannot be used: {error}; {advice}") from error
+
+
+def check_can_be_created(path: Path) -> None:
+    """Check that a ledger file that does not exist, and the folders above it, could be created; none is left behind.
+
+    Raises:
+        LedgerError: They could not.
+    """
+    nearest = next(parent for parent in path.parents if os.path.exists(parent))
+    try:  # rights alone do not tell: nobody can create a file in /proc, and a name may be too long
+        with tempfile.TemporaryDirectory(prefix=".resque-", dir=nearest) as probe:
+            file = Path(probe, path.relative_to(nearest))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    except OSError as error:
+        raise LedgerError(
+            f"ledger {path} cannot be created in {nearest} ({error.strerror}); name another file with --ledger"
+        ) from error
 
 
 def is_busy(error: Exception) -> bool:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from resque.errors import LedgerError, SettingError
-from resque.ledger.database import IS_NEW_TASK, PARENT, WITH_VOIDS, open_database, schema_version
+from resque.ledger.database import IS_NEW_TASK, PARENT, WITH_VOIDS, check_can_be_created, open_database, schema_version
 from resque.ledger.identifiers import utc_now
 from resque.ledger.records import Forecast, Update, Void
 from resque.ledger.serialization import decode, encode
@@ -89,7 +89,7 @@ class Ledger:
             return [entry for entry in entries if self._insert_new(connection, entry)]
 
     def check_writable(self) -> None:
-        """Check that an entry could be written, before costly work begins; no file is created.
+        """Check that an entry could be written, before costly work begins; no file is left behind.
 
         Raises:
             LedgerError: The file or its folder cannot be written.
@@ -97,9 +97,7 @@ class Ledger:
         if os.path.exists(self.path):  # pathlib raises on names that are too long
             with open_database(self.path, write=True):
                 return
-        nearest = next(parent for parent in self.path.parents if os.path.exists(parent))
-        if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-            raise LedgerError(f"ledger {self.path} cannot be created: {nearest} is not a writable folder")
+        check_can_be_created(self.path)
 
     def updates(
         self,

@@ -24,7 +24,8 @@ def explain(
     """Explain which classes carry a shift and its errors, and what would help most.
 
     Forward passes over the shifted data tell the angle of each class, its errors, and those that are left after
-    normalization is re-estimated. Classes that exchanged names are recognized by their predictions.
+    normalization is re-estimated, if that raises the accuracy. Classes that exchanged names are recognized by their
+    predictions.
 
     Args:
         model: Model or its specification; it is left as it was.
