@@ -29,6 +29,14 @@ def test_no_line_is_longer_than_the_width(title, rows, lines):
         assert max((len(line) for line in display.to_text(width).splitlines()), default=0) <= width
 
 
+@given(st.integers(1, 6), st.lists(st.integers(1, 12), min_size=1, max_size=4))
+def test_texts_are_wrapped_before_a_number_is_broken(words, lengths):
+    cells = ["–".join(["7" * length] * 2) for length in lengths]
+    shown = Display("", ["way", *["cost"] * len(cells)], [[" ".join(["layers"] * words), *cells]])
+    narrowest = len("layers") + sum(max(len(cell), 4) + 2 for cell in cells)
+    assert all(cell in shown.to_text(narrowest) for cell in cells)
+
+
 @given(texts, texts, texts)
 def test_html_is_escaped_and_complete(title, cell, line):
     page = Display(title, ("<column>", ""), [(cell, "")], [line]).to_html()

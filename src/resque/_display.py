@@ -86,11 +86,14 @@ class Display:
         return [*self.rows[:max_rows], (more, *[""] * (len(self.columns) - 1))]
 
     def _table_lines(self, width: int, max_rows: int | None) -> Iterator[str]:
-        """Align the cells; in too wide a table, headers are wrapped first, then the widest columns."""
+        """Align the cells; in too wide a table, headers and texts are wrapped first, and numbers last."""
         rows = self._shown_rows(max_rows)
         columns = list(zip(self.columns, *rows, strict=True))
         widths = [max(map(len, cells)) for cells in columns]
-        unbroken = [max(len(word) for word in [*header.split(), *cells]) for header, *cells in columns]
+        unbroken = [
+            max(map(len, [*header.split(), *(" ".join(cells).split() if place < self.text_columns else cells)]))
+            for place, (header, *cells) in enumerate(columns)
+        ]
         gaps = 2 * (len(widths) - 1)
         while sum(widths) + gaps > width and max(widths) > 1:
             narrowed = [i for i in range(len(widths)) if widths[i] > unbroken[i]] or range(len(widths))

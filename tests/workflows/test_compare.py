@@ -155,7 +155,7 @@ def test_without_time_there_are_no_pilots(compare, known):
 def test_what_a_model_does_not_allow_is_left_out(compare, folder):
     torch.manual_seed(0)
     made = compare(nn.Sequential(nn.Flatten(), nn.Linear(256, 10)), NEW, NEW_TEST, 0.99, max_minutes=0.0)
-    assert {each.rung for each in made.options} == {"nothing", "head", "all"}  # no norm, no adapters, no old data
+    assert {each.rung for each in made.options} == {"nothing", "all"}  # no norm, no old data, and the head is all
 
 
 def test_new_weights_are_compared_where_a_specification_builds_them(compare, known, folder):
@@ -227,6 +227,6 @@ def test_the_command_prints_json_and_is_a_gate(few, known, cli, folder, monkeypa
     page = (folder / "page.md").read_text()
     assert made["recommendation"] in page
     assert "Budget: " in page
-    got, out, _ = cli(line.replace("--json", "--details"))
+    got, out, _ = cli(line.replace("--json", "--details --price-per-kwh 0.3 --country DEU"))
     assert "80% intervals" in out
     assert "What each keeps and needs" in out

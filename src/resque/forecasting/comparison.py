@@ -247,10 +247,10 @@ class Comparison(Displayable):
         return Display(title, columns, rows, lines, text_columns=1 + len(model))
 
     def _remarks(self) -> Iterator[str]:
-        """Yield the remarks on options; one that many share is said once."""
-        said = {option.id: "; ".join(filter(None, (option.note, option.doubt))) for option in self.options}
-        for note in dict.fromkeys(filter(None, said.values())):
-            names = [self.name_of(option) for option in self.options if said[option.id] == note]
+        """Yield the remarks on options, and the doubts; one that many share is said once."""
+        said = [(option.note, option) for option in self.options] + [(option.doubt, option) for option in self.options]
+        for note in dict.fromkeys(text for text, _ in said if text):
+            names = [self.name_of(option) for text, option in said if text == note]
             yield f"{format_list(names) if len(names) <= _NAMED else f'{len(names)} of the ways'}: {note}"
 
     def _row(self, option: Option) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from resque._display import Display, describe
@@ -20,8 +21,6 @@ from resque.reporting import console, tables
 
 __all__ = ["show", "to_json", "to_markdown"]
 
-_COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
-
 
 def show(comparison: Comparison, decision: Decision | None = None, details: bool = False, command: str = "") -> None:
     """Print the recommendation, the ways beside each other, and how to carry the best one out.
@@ -36,8 +35,8 @@ def show(comparison: Comparison, decision: Decision | None = None, details: bool
     if comparison.has_several_models:
         console.show(_first_round(comparison))
     if details:
-        console.show(_intervals(comparison))
-        console.show(_needs(comparison))
+        for display in (*_intervals(comparison), _needs(comparison)):
+            console.show(display)
     if command:
         console.out.print(f"`{command}` does it")
     if decision is not None:
@@ -96,25 +95,42 @@ def _scored_cells(scored: ScoredModel, comparison: Comparison) -> tuple[str, ...
     )
 
 
-def _intervals(comparison: Comparison) -> Display:
-    """Describe the interval of every cost."""
+def _intervals(comparison: Comparison) -> Iterator[Display]:
+    """Yield the intervals in two tables, since one has no room in 80 columns."""
     priced = any("price" in option.estimates for option in comparison.options)
-    columns = ("way", "accuracy", "steps", "time", "energy", "CO2e", *(["price"] if priced else []))
     rows = [
-        (comparison.name_of(option), *_interval_cells(option, priced, comparison.currency))
+        (
+            comparison.name_of(option),
+            _accuracy_interval(option),
+            *_interval_cells(comparison, option, ("steps", "wall_s")),
+        )
         for option in comparison.options
     ]
-    return Display(f"{comparison.level:.0%} intervals", columns, rows)
+    yield Display(f"{comparison.level:.0%} intervals", ("way", "accuracy", "steps", "time"), rows)
+    costs = ("energy_kwh", "carbon_kg", *(["price"] if priced else []))
+    columns = ("way", "energy", "CO2e", *(["price"] if priced else []))
+    rows = [(comparison.name_of(option), *_interval_cells(comparison, option, costs)) for option in comparison.options]
+    yield Display("", columns, rows)
 
 
-def _interval_cells(option: Option, priced: bool, currency: str) -> list[str]:
-    accuracy = option.accuracy
-    cells = [NOT_MEASURED if accuracy is None else f"{accuracy.interval.low:.2f}–{accuracy.interval.high or 1.0:.2f}"]
-    for cost in (*_COSTS, *(["price"] if priced else [])):
+def _accuracy_interval(option: Option) -> str:
+    if option.accuracy is None:
+        return NOT_MEASURED
+    interval = option.accuracy.interval
+    return f"{interval.low:.2f}–{interval.high or 1.0:.2f}"
+
+
+def _interval_cells(comparison: Comparison, option: Option, costs: Sequence[str]) -> Iterator[str]:
+    """Yield the interval of each cost; of a measured one its value."""
+    for cost in costs:
         estimate = option.estimates.get(cost)
-        cell = NOT_MEASURED if estimate is None else format_interval(cost, estimate.value, estimate.interval)
-        cells.append(f"{cell} {currency}" if cost == "price" and estimate is not None else cell)
-    return cells
+        unit = f" {comparison.currency}" if cost == "price" else ""
+        if estimate is None:
+            yield NOT_MEASURED
+        elif estimate.interval.low == estimate.interval.high:
+            yield format_price(estimate.value, comparison.currency) if unit else format_cost(cost, estimate.value)
+        else:
+            yield f"{format_interval(cost, estimate.value, estimate.interval)}{unit}"
 
 
 def _needs(comparison: Comparison) -> Display:

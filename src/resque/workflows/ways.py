@@ -118,8 +118,9 @@ def ways_to_extend(ways: Iterable[Way], share: float, share_of_all: float, is_pl
 
 
 def _has_head(model: nn.Module) -> bool:
+    """Return whether a model has a head, and other parameters beside it."""
     try:
-        head_name(model)
+        head = head_name(model)
     except ModelError:
         return False
-    return True
+    return any(not name.startswith(f"{head}.") for name, _ in model.named_parameters())
