@@ -76,7 +76,8 @@ def test_a_way_that_was_done_before_is_said_and_leaves_nothing_to_be_spent():
     done = option("head", 5.0, 1.0, how_known=MEASURED, update_id="u1")
     made = comparison([done, option("all", 10.0, 0.95)])
     assert "Update u1 did it already." in made.recommendation
-    assert decide_comparison(made, "none.db", Budget(max_hours=0.0)).code == 0
+    decision = decide_comparison(made, "none.db", Budget(max_hours=0.0))
+    assert (decision.code, decision.reasons) == (0, ("nothing is left to be spent: update u1 did it already",))
     failed = dataclasses.replace(done, chance=0.0, accuracy=accuracy(0.871))
     assert comparison([failed, option("all", 10.0, 0.95)]).best == "all"
     text = comparison([failed]).recommendation

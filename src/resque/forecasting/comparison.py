@@ -235,6 +235,8 @@ class Comparison(Displayable):
         rows = [self._row(option) for option in self.options]
         lines = list(self._remarks())
         lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
+        if {MEASURED} < {option.how_known for option in self.options if option.recipe}:
+            lines.append("accuracy: measured where a way ended; of the others the best, if it went on after the target")
         told = {option.original_known for option in self.options}
         if self.original_accuracy is not None and told & {BY_HISTORY, BY_PILOT}:
             lines.append("~ on the old data at the end of the pilot, or as earlier updates of the model lead to expect")

@@ -171,7 +171,9 @@ def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budge
         unsure = all(option.how_known != BY_PILOT for option in comparison.options if option.recipe)
         return Decision(UNSURE if unsure else BEYOND, (comparison.recommendation,), ())
     best, tariff = comparison.option(comparison.best), budget.tariff or Tariff()
-    if not best.recipe or best.update_id:  # nothing is left to be spent
+    if best.update_id:
+        return Decision(WITHIN, (f"nothing is left to be spent: update {best.update_id} did it already",), ())
+    if not best.recipe:
         return Decision(WITHIN, (), ())
     history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
     fixed = best.license_price + (tariff.price_of_labels(best.labels) or 0.0)
