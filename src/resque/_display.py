@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import html
 import itertools
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ __all__ = ["Display", "Displayable", "describe"]
 
 WIDTH = 80
 MAX_ROWS = 20
+_BREAKS = re.compile("(?<=[/=…])")  # behind these signs a long word is broken
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,10 @@ class Display:
         rows = self._shown_rows(max_rows)
         columns = list(zip(self.columns, *rows, strict=True))
         widths = [max(map(len, cells)) for cells in columns]
-        unbroken = [
-            max(map(len, [*header.split(), *(" ".join(cells).split() if place < self.text_columns else cells)]))
-            for place, (header, *cells) in enumerate(columns)
-        ]
+        is_text = [place < self.text_columns for place in range(len(columns))]
+        texts = [" ".join(cells).split() if text else cells for (_, *cells), text in zip(columns, is_text, strict=True)]
+        words = [[*header.split(), *cells] for header, cells in zip(self.columns, texts, strict=True)]
+        unbroken = [max(map(len, each), default=0) for each in words]
         gaps = 2 * (len(widths) - 1)
         while sum(widths) + gaps > width and max(widths) > 1:
             narrowed = [i for i in range(len(widths)) if widths[i] > unbroken[i]] or range(len(widths))
@@ -110,8 +112,21 @@ class Display:
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """Split a text into lines; a long word without spaces, such as a file name, is broken."""
-    return textwrap.wrap(text, max(width, 1), break_on_hyphens=False)  # a column may be empty
+    """Split a text into lines; a long word without spaces, such as a file name, is broken, if possible at a sign."""
+    width = max(width, 1)  # a column may be empty
+    words = (part for word in text.split(" ") for part in ([word] if len(word) <= width else _parts(word, width)))
+    return textwrap.wrap(" ".join(words), width, break_on_hyphens=False)
+
+
+def _parts(word: str, width: int) -> list[str]:
+    """Break a long word into parts of which no two fit into a line."""
+    parts = [""]
+    for piece in _BREAKS.split(word):
+        for part in textwrap.wrap(piece, width, break_on_hyphens=False):
+            if len(parts[-1]) + len(part) > width:
+                parts.append("")
+            parts[-1] += part
+    return parts
 
 
 def _html_row(cells: Sequence[str], tag: str) -> str:
