@@ -72,3 +72,17 @@ def test_the_list_shows_each_question_once_and_what_tells_ways_apart(cli, folder
         assert f"all, rate {rate:g} {str(target)[1:]} " in text
     assert "batch_size" not in text  # which all have in common
     assert len(json.loads(cli("ledger list --json")[1])["forecasts"]) == 10
+
+
+def test_listing_the_newest_reads_no_more_of_a_long_ledger(cli, tmp_path, monkeypatch):
+    ledger = Ledger(tmp_path / "long.db")
+    for number in range(60):
+        update = synthetic_update(f"u{number}", index=0.5, steps=10)
+        ledger.add(update)
+        ledger.add(dataclasses.replace(synthetic_forecast(update), id=f"f{number:011d}"))
+    read, decode = [], Ledger._decode
+    monkeypatch.setattr(Ledger, "_decode", lambda self, *given: read.append(1) or decode(self, *given))
+    code, out, _ = cli(f"ledger list --last 3 --ledger {tmp_path}/long.db")
+    assert code == 0
+    assert "60 forecasts" in out
+    assert 6 <= len(read) <= 21  # updates, and twice as many pending forecasts and settled pairs

@@ -42,8 +42,10 @@ def ledger_list(
     history = open_existing_ledger(ledger)
     if not as_json:
         last = last or SHOWN
-        waiting, counts = waiting_forecasts(history.forecasts(), history.settled()), history.count()
-        counts["pending"] = len(waiting)
+        recent, counts = 2 * last, history.count()  # a question is asked again soon, and a ledger may be long
+        pending = history.forecasts(pending=True, last=recent)
+        waiting = waiting_forecasts(pending, history.settled(last=recent))
+        counts["pending"] = counts["forecasts"] - counts["settled"] - (len(pending) - len(waiting))
         tables.show_ledger(history.updates(last=last), waiting[-last:], history.voids(), counts)
         return
     records = {

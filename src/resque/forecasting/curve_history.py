@@ -18,7 +18,7 @@ from resque.forecasting.curve_shape import CurveExample
 from resque.forecasting.history import ForecastQuery, group_for, is_same_change, training_example
 from resque.forecasting.learning_curves import CurveModel, CurvePrediction
 from resque.forecasting.milestones import EARLY_STEPS, Milestone, log_error
-from resque.ledger.records import Estimate, Features, LearningCurve, Update
+from resque.ledger.records import LAST_EPOCH, PLATEAU, Estimate, Features, LearningCurve, Update
 from resque.types import Interval
 
 __all__ = [
@@ -38,7 +38,6 @@ EARLY_SCORES = "adapted accuracy", "warm-up accuracy"
 BEST_SCORES = ("adapted refit",)
 """Scores that tell the best accuracy. Neighbors do not: what they reach on training data need not generalize."""
 NEIGHBOR_SCORES = "adapted k-NN", "k-NN accuracy"
-_PLATEAU, _LAST_EPOCH = "tolerance", ("max", "epochs")
 _LATEST_EARLY = 2.0  # times the early steps: the latest evaluation that still tells the early accuracy
 _EVALUATION_GROWTH = 0.05  # growth of the steps between evaluations that are unknown
 _MOST_EVALUATIONS = 400  # most evaluations of a simulated path
@@ -304,7 +303,7 @@ def _best_outcome(update: Update) -> tuple[float, bool]:
 
 def _ended_by_itself(update: Update) -> bool:
     """Return whether a run ended on a plateau or at its last epoch, not at its target or by a budget."""
-    is_end = update.stopped_by.startswith(_PLATEAU) or update.stopped_by in _LAST_EPOCH
+    is_end = update.stopped_by.startswith(PLATEAU) or update.stopped_by in LAST_EPOCH
     return is_end and not update.reached
 
 

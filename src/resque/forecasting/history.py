@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from resque.forecasting.mixed_model import TrainingExample
 from resque.forecasting.predictors import predictor_values
-from resque.ledger.records import Features, Forecast, Update
+from resque.ledger.records import PLATEAU, Features, Forecast, Update
 from resque.training.finetuning import STATISTICS
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
@@ -18,7 +18,6 @@ __all__ = [
     "target_for", "training_example", "update_group",
 ]  # fmt: skip
 
-_PLATEAU = "tolerance"
 _GROUP_SETTINGS = ("optimizer", "learning_rate", "batch_size", "trains")
 _NEAREST = 5
 
@@ -211,7 +210,7 @@ def steps_or_lower_bound(update: Update, target_accuracy: float, max_steps: int)
     if at is not None:
         return update.curve.steps[at], False
     steps: float = update.cost.steps
-    if steps and update.stopped_by.startswith(_PLATEAU):
+    if steps and update.stopped_by.startswith(PLATEAU):
         steps *= max(1.0, max_steps / steps)
     return steps, True
 

@@ -14,7 +14,7 @@ def waiting_forecasts(forecasts: Sequence[Forecast], settled: Iterable[tuple[For
     Forecasts are of one question if they are for one model, data, recipe and target.
 
     Args:
-        forecasts: All forecasts, oldest first.
+        forecasts: Forecasts, oldest first; settled ones may be among them.
         settled: Settled forecasts with their updates.
 
     Example:

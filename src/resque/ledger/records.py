@@ -32,8 +32,8 @@ from resque.ledger.decision import FORGETTING
 from resque.ledger.forecasts import Forecast
 
 __all__ = [
-    "BY_BUDGET", "BY_USER", "COSTS", "MEASURED", "WOULD_NOT_REACH", "Cost", "Estimate", "Features", "Forecast",
-    "ForecastRevision", "LearningCurve", "MissingLabels", "Pilot", "StepCost", "Update", "Void",
+    "BY_BUDGET", "BY_USER", "COSTS", "LAST_EPOCH", "MEASURED", "PLATEAU", "WOULD_NOT_REACH", "Cost", "Estimate",
+    "Features", "Forecast", "ForecastRevision", "LearningCurve", "MissingLabels", "Pilot", "StepCost", "Update", "Void",
 ]  # fmt: skip
 
 BY_BUDGET = "budget: "
@@ -42,8 +42,8 @@ WOULD_NOT_REACH = BY_BUDGET + "would not reach"
 """Value of :attr:`Update.stopped_by` for a run whose revised forecast gave up the target."""
 BY_USER = "the user"
 """Value of :attr:`Update.stopped_by` for a run that the user's own training loop ended."""
-_TO_THE_END = "max", "epochs", "diverged"
-_PLATEAU = "tolerance"
+PLATEAU, LAST_EPOCH = "tolerance", ("max", "epochs")
+"""Start of :attr:`Update.stopped_by` for a run on a plateau; its values for one that took all its epochs."""
 
 
 @dataclass(frozen=True)
@@ -198,8 +198,8 @@ class Update(Displayable):
         """
         if self.curve.first_at(target_accuracy) is not None:
             return True
-        is_plateau = self.stopped_by.startswith(_PLATEAU) and target_accuracy <= self.target_accuracy
-        return False if is_plateau or self.stopped_by in _TO_THE_END else None
+        is_plateau = self.stopped_by.startswith(PLATEAU) and target_accuracy <= self.target_accuracy
+        return False if is_plateau or self.stopped_by in (*LAST_EPOCH, "diverged") else None
 
     @property
     def saving(self) -> str | None:

@@ -218,12 +218,16 @@ class Ledger:
         forecasts = self._select(Forecast, ["id = ?"], [entry.forecast_id])
         return next(((forecast, entry) for forecast in forecasts if self.settlement(forecast) == entry), None)
 
-    def settled(self) -> list[tuple[Forecast, Update]]:
-        """Return each settled forecast with the first update that settled it; void ones do not count."""
+    def settled(self, last: int | None = None) -> list[tuple[Forecast, Update]]:
+        """Return each settled forecast with the first update that settled it; void ones do not count.
+
+        Args:
+            last: Only pairs among so many of the newest forecasts and of the newest updates; None for all.
+        """
         first: dict[str | None, Update] = {}
-        for update in self._select(Update, ["forecast_id IS NOT NULL"]):
+        for update in self._select(Update, ["forecast_id IS NOT NULL"], [], last):
             first.setdefault(update.forecast_id, update)
-        forecasts = self._select(Forecast, [_IS_SETTLED])
+        forecasts = self._select(Forecast, [_IS_SETTLED], [], last)
         return [(forecast, first[forecast.id]) for forecast in forecasts if forecast.id in first]
 
     def void(self, entry_id: str, why: str) -> Void:
