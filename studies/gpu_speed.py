@@ -33,6 +33,7 @@ from resque.errors import ResqueWarning
 from resque.indices.baselines.model_outputs import collect_outputs
 from resque.models.batchnorm import adapt_batchnorm
 from resque.models.networks import resnet18, small_cnn, vgg16, vit
+from resque.models.weights import check_weights, fingerprint
 from resque.training.evaluation import evaluate_dataset
 from resque.training.recipe import named_recipe
 from resque.training.trainer import Trainer
@@ -57,6 +58,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 CLASSES, SEED = 10, 0
 PASS_BATCH = 256
 BARE, AGAIN, DECLARED, PSEUDO = "bare pass", "bare pass, again", "index, classes declared", "index, pseudo-labels"
+WHOLE, SAMPLED = "index of all samples", "sampled index"
 PRECISIONS, BATCH_SIZES = ("float32", "bfloat16"), (32, 256)
 RESQUE, WORKERS = "resque", (0, 2, 4, 8, 16)
 CONTROL = "forward pass and one item() (control)"
@@ -104,7 +106,17 @@ def index_overhead(device: str, network: str, batch_size: int, counts: Sequence[
         {"batches": n, "seconds": interleaved(_passes(model, batches[:n]), torch.device(device), repeats)}
         for n, repeats in zip(counts, rounds, strict=True)
     ]
-    return {"device": describe_device(device), "network": network, "batch_size": batch_size, "passes": passes}
+    once = {
+        "hash of the weights": functools.partial(fingerprint, model),
+        "check of the weights": functools.partial(check_weights, model),
+    }
+    return {
+        "device": describe_device(device),
+        "network": network,
+        "batch_size": batch_size,
+        "passes": passes,
+        "once_s": interleaved(once, torch.device(device), rounds[0]),
+    }
 
 
 def _passes(model: nn.Module, batches: Sequence[Any]) -> dict[str, Callable[[], Any]]:
@@ -122,6 +134,43 @@ def _bare_pass(model: nn.Module, batches: Sequence[Any]) -> None:
     with torch.no_grad():
         for inputs, _ in batches:
             model(inputs)
+
+
+def sampling_speed(device: str, network: str, folder: str | None, shift: str, precision: str, rounds: int) -> Row:
+    """Time a sampled index beside the index of all data and a bare pass, with data in the memory of the host.
+
+    Args:
+        device: Device of PyTorch.
+        network: Name of a network; its random weights are those of the other measurements.
+        folder: Folder of Fashion-MNIST; None takes scikit-learn's digits.
+        shift: Specification of the shift.
+        precision: Half width of the interval that ends the sampling.
+        rounds: Number of rounds.
+    """
+    model, _ = _network(network, device)
+    place = torch.device(device)
+    if folder is None:
+        original, shifted = load_data("digits@16px"), load_data(f"digits@16px+{shift}")
+    else:
+        original = load_fashion_mnist(folder, "t10k", 10_000, "@rgb@32px")
+        shifted = load_fashion_mnist(folder, "train", 60_000, f"@rgb@32px+{shift}")
+    before = resque.profile(model, original.batches(PASS_BATCH, place), classes=CLASSES)
+    readings: list[Any] = []
+    passes = {
+        BARE: lambda: _bare_pass(model, shifted.batches(PASS_BATCH, place)),
+        WHOLE: lambda: resque.profile(model, shifted.batches(PASS_BATCH, place), classes=CLASSES),
+        SAMPLED: lambda: readings.append(resque.sampled_dist(model, before, shifted, precision)),
+    }
+    seconds = interleaved(passes, place, rounds)
+    return {
+        "device": describe_device(device),
+        "network": network,
+        "shift": shift,
+        "precision": precision,
+        "samples": len(shifted),
+        "read": readings[0].sampling.n_shifted_read,
+        "seconds": seconds,
+    }
 
 
 def step_speed(device: str, network: str, batch_sizes: Sequence[int], rounds: int, steps: int) -> Row:
@@ -351,6 +400,7 @@ def speed_tasks(device: str, tiny: bool = False) -> list[ExperimentTask]:
         steps = {"batch_sizes": (8, 16), "rounds": 2, "steps": 1}
         epoch = common | {"folder": None, "samples": 128, "workers": (0, 2), "rounds": 2}
         waits = common | {"batches": 2, "step_batches": 2}
+        sampling = common | {"folder": None, "shift": "contrast:3", "precision": "0.1", "rounds": 2}
     else:
         folder = os.environ.get("FASHION_MNIST", FASHION)
         index = common | {"batch_size": PASS_BATCH, "counts": (20, 80), "rounds": (9, 5)}
@@ -358,6 +408,7 @@ def speed_tasks(device: str, tiny: bool = False) -> list[ExperimentTask]:
         epoch = common | {"folder": folder, "samples": 3200, "workers": WORKERS, "rounds": 3}
         # Waits do not depend on the network, and the profiler is slow for a large one. A block has 16 batches.
         waits = {"device": device, "network": "small_cnn", "batches": 4, "step_batches": 16}
+        sampling = common | {"folder": folder, "shift": "contrast:3", "precision": "0.03", "rounds": 5}
     return [
         ExperimentTask("index", index_overhead, index),
         *(
@@ -366,12 +417,13 @@ def speed_tasks(device: str, tiny: bool = False) -> list[ExperimentTask]:
         ),
         ExperimentTask("waits", host_waits, waits),
         ExperimentTask("epoch", epoch_speed, epoch),
+        ExperimentTask("sampling", sampling_speed, sampling),
     ]
 
 
 def speed_table(rows: Iterable[Row]) -> str:
     """Format the rows of all tasks as Markdown."""
-    parts = {"index": _index_part, "epoch": _epoch_part, "waits": _waits_part}
+    parts = {"index": _index_part, "epoch": _epoch_part, "sampling": _sampling_part, "waits": _waits_part}
     found, step_rows, failed = [], [], []
     devices: dict[str, None] = {}
     for row in rows:
@@ -401,7 +453,20 @@ def _index_part(row: Row) -> str:
     ]
     table = markdown(("batches", "pass", "ms", "× bare pass"), cells)
     notes = [_fixed_part(row["passes"], name) for name in (DECLARED, PSEUDO)]
-    return "\n\n".join([f"Index pass, {row['network']}, batch {row['batch_size']}", table, *notes])
+    once = [f"{name}: {_spread([1e3 * s for s in values])} ms." for name, values in row.get("once_s", {}).items()]
+    return "\n\n".join([f"Index pass, {row['network']}, batch {row['batch_size']}", table, *notes, *once])
+
+
+def _sampling_part(row: Row) -> str:
+    cells = [
+        (name, _spread(values), _spread(_ratios(values, row["seconds"][BARE])))
+        for name, values in row["seconds"].items()
+    ]
+    title = (
+        f"Sampled index of {row['samples']:,} images in the memory of the host, {row['network']}, `{row['shift']}`, "
+        f"precision {row['precision']}: {row['read']:,} images read"
+    )
+    return f"{title}\n\n{markdown(('pass', 'seconds', '× bare pass'), cells)}"
 
 
 def _fixed_part(passes: Sequence[Row], name: str) -> str:

@@ -14,7 +14,7 @@ if ! [[ ${1:-} =~ ^[0-9]+$ ]]; then
 fi
 limit=$((10#$1))
 shift
-bundle=${BUNDLE:-.gpu} python=${PYTHON:-python3}
+bundle=$(realpath -m "${BUNDLE:-.gpu}") python=${PYTHON:-python3}
 export DEVICE=${DEVICE:-cuda} PYTHONUNBUFFERED=1 PYTHONPATH="$PWD/src:$PWD/tests/helpers:${PYTHONPATH:-}"
 if [ -d "$bundle/site" ]; then
     PYTHONPATH="$bundle/site:$PYTHONPATH"
