@@ -217,6 +217,21 @@ def test_the_ledger_lists_updates_and_pending_forecasts(shown):
     assert "abc update 2026-01-02 wrong test data" in out
 
 
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [((1e-4, 1e-3), ["all 1e-4", "all 1e-3"]), ((1e-3, 1e-3), None), ((None, 1e-3), ["all", "all 1e-3"])],
+)
+def test_the_ledger_tells_updates_apart_by_their_learning_rate(shown, rates, expected):
+    updates = [synthetic_update(name, index=0.1, steps=100) for name in ("a", "b")]
+    updates = [
+        dataclasses.replace(each, recipe={**each.recipe, "learning_rate": rate})
+        for each, rate in zip(updates, rates, strict=True)
+    ]
+    out, _ = shown(tables.show_ledger, updates, [], [], {"updates": 2, "forecasts": 0, "settled": 0})
+    assert all(part in out for part in expected or ())
+    assert ("trained" in out) == (expected is not None)
+
+
 def test_an_index_shows_its_interval_and_every_class(shown):
     index = DistributionIndex(
         0.5, "rad", dict.fromkeys(range(100), 0.5), "flatten", "fc", "true", 10, 20,

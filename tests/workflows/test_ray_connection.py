@@ -4,6 +4,8 @@ import os
 import signal
 import socket
 import sys
+import threading
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -43,9 +45,45 @@ def test_address_where_nothing_answers_is_refused_in_one_line(cli, closed_port, 
     assert "leave --address out for a Ray on this machine" in err
 
 
-def test_address_where_something_answers_is_tried():
+@contextmanager
+def answering(answer):
+    """The address of a server that answers the first connection so; None never answers."""
+
+    def serve(server):
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1)
+            if answer is not None:
+                connection.sendall(answer)
+                return
+            connection.recv(1000)  # the greeting
+            connection.recv(1)  # until the other side gives up
+
     with socket.create_server(("127.0.0.1", 0)) as server:
-        check_address(f"127.0.0.1:{server.getsockname()[1]}")
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+SETTINGS_OF_HTTP_2 = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0]) + bytes([0, 3, 0, 0, 0, 100])
+
+
+def test_address_where_a_server_of_ray_s_protocol_answers_is_tried():
+    with answering(SETTINGS_OF_HTTP_2) as address:
+        check_address(address)
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n", b"", b"\0\0"])
+def test_address_where_something_else_answers_is_refused(answer):
+    with answering(answer) as address, pytest.raises(SettingError, match=rf"(?s){address} .*check --address"):
+        check_address(address)
+
+
+def test_address_where_nothing_is_ever_said_is_refused(monkeypatch):
+    monkeypatch.setattr("resque.workflows.ray_connection._PATIENCE_S", 0.2)
+    with answering(None) as address, pytest.raises(SettingError, match=f"no Ray answers at {address} within 0.2 s"):
+        check_address(address)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def _action(way: Forecast) -> str:
     return action(way.recipe, way.from_scratch)
 
 
-def differing_part(way: Forecast, alike: Sequence[Forecast]) -> str:
+def differing_part(way: Forecast | Update, alike: Sequence[Forecast | Update]) -> str:
     """Return the settings of a way's recipe in which others differ: ``, rate 0.01``; empty where there are none.
 
     Args:

@@ -248,7 +248,8 @@ def show_ledger(
         counts: Number of all ``updates``, ``forecasts`` and ``settled`` forecasts in the ledger; and of ``pending``
             ones, where some of the others were asked again.
     """
-    tells_apart = any(trained_part(update.recipe, update.from_scratch) != "all" for update in updates)
+    parts = _trained_parts(updates)
+    tells_apart = any(part != "all" for part in parts)
     width = max(out.width - _LEDGER_WIDTH, 16 - 6 * tells_apart)
     rows = []
     costs, units = [], []
@@ -256,17 +257,16 @@ def show_ledger(
         cells = format_column(cost, [getattr(each.cost, cost) for each in updates])
         costs.append([cell.split(" ")[0] for cell in cells])
         units.append(next((f" [{unit}]" for cell in cells if (unit := cell.partition(" ")[2])), ""))
-    for update, *took in zip(updates, *costs, strict=True):
+    for update, part, *took in zip(updates, parts, *costs, strict=True):
         index = sentences.format_index(update).removesuffix(" rad")
         accuracies = sentences.format_accuracies(update, 2, "→") + _outcome_mark(update)
         data = _cut_middle(shorten_data(update.train_data), width)
-        part = (trained_part(update.recipe, update.from_scratch),) if tells_apart else ()
-        rows.append((update.id[:6], data, *part, index, accuracies, *took))
+        rows.append((update.id[:6], data, *([part] if tells_apart else []), index, accuracies, *took))
     names = (f"{name}{unit}" for name, unit in zip(("steps", "time", "energy", "CO2e"), units, strict=True))
     columns = "update", "data", *(("trained",) if tells_apart else ()), "index", "accuracy", *names
     budget = "; ! ended by its budget" if any(_outcome_mark(update) == "!" for update in updates) else ""
-    parts = "trained: all layers, a part, or from scratch; +old: with old data mixed in; " if tells_apart else ""
-    lines = [f"{parts}index in rad; accuracy before → after; * target not reached{budget}; full names: --json"]
+    trained = "trained: all layers, a part, or from scratch; +old: with old data mixed in; " if tells_apart else ""
+    lines = [f"{trained}index in rad; accuracy before → after; * target not reached{budget}; full names: --json"]
     n, forecasts, settled = counts["updates"], counts["forecasts"], counts["settled"]
     if len(updates) < n:
         lines.append(f"the newest {len(updates):,} of {n:,}; more: --last {n}")
@@ -279,6 +279,23 @@ def show_ledger(
         gone = [(each.id, each.entry, each.created_utc[:10], each.why) for each in voids]
         title = f"{len(voids):,} void entr{'ies' if len(voids) > 1 else 'y'}, counted nowhere"
         show(Display(title, ("void", "entry", "since", "why"), gone, text_columns=4))
+
+
+def _trained_parts(updates: Sequence[Update]) -> list[str]:
+    """Return what each update trained, with its learning rate where those of the same model and part differ."""
+    ways = [(each.model, trained_part(each.recipe, each.from_scratch)) for each in updates]
+    rates = [each.recipe.get("learning_rate") for each in updates]
+    several = {way for way in ways if len({rate for other, rate in zip(ways, rates, strict=True) if other == way}) > 1}
+    return [
+        f"{way[1]} {_short_rate(rate)}" if way in several and rate is not None else way[1]
+        for way, rate in zip(ways, rates, strict=True)
+    ]
+
+
+def _short_rate(rate: float) -> str:
+    """Return a learning rate in few characters, such as ``3e-4``."""
+    digits, exponent = f"{rate:e}".split("e")
+    return f"{float(digits):g}e{int(exponent)}"
 
 
 def _pending_display(title: str, pending: Sequence[Forecast], width: int) -> Display:

@@ -18,6 +18,8 @@ __all__ = ["METER_RESOURCE", "check_address", "connected", "lost_ray", "ray_erro
 METER_RESOURCE = "resque_meter"
 """Resource of Ray that a measured run holds; a node has one unit for each device that is metered by itself."""
 _PATIENCE_S = 5.0
+_FRAME_BYTES, _SETTINGS = 9, b"\x04"  # of HTTP/2: length of a frame's head, and its type in the fourth byte
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + _SETTINGS + bytes(5)
 _LOST = "Ray ended, or lost the node of this command: the ledger keeps what ended; run the same command again"
 
 
@@ -45,7 +47,10 @@ def connected(ray: ModuleType, address: str | None, gpus: int) -> Iterator[None]
 
 
 def check_address(address: str) -> None:
-    """Raise SettingError if nothing answers at an address with a port; Ray itself would wait for minutes.
+    """Raise SettingError if no Ray answers at an address with a port; Ray itself would wait for minutes.
+
+    Ray's servers speak HTTP/2, which begins with settings from either side. With Ray's own TLS only a connection is
+    made.
 
     Example:
         >>> check_address("auto")  # no address yet
@@ -53,13 +58,20 @@ def check_address(address: str) -> None:
     found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:([0-9]+)/?", address)
     if found is None:
         return
+    advice = "check --address and `ray status` there, or leave --address out for a Ray on this machine"
     try:
-        socket.create_connection((found[1], int(found[2])), timeout=_PATIENCE_S).close()
+        with socket.create_connection((found[1], int(found[2])), timeout=_PATIENCE_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+                return
+            connection.sendall(_GREETING)
+            with connection.makefile("rb") as answer:
+                frame = answer.read(_FRAME_BYTES)
+    except TimeoutError as error:
+        raise SettingError(f"no Ray answers at {address} within {_PATIENCE_S:g} s: {advice}") from error
     except (OSError, ValueError, OverflowError) as error:
-        raise SettingError(
-            f"nothing answers at {address} ({describe_error(error)}): check --address and `ray status` there, or leave "
-            "--address out for a Ray on this machine"
-        ) from error
+        raise SettingError(f"nothing answers at {address} ({describe_error(error)}): {advice}") from error
+    if frame[3:4] != _SETTINGS:
+        raise SettingError(f"what answers at {address} is not Ray: {advice}")
 
 
 def lost_ray() -> ResqueError:
