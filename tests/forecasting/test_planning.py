@@ -227,6 +227,14 @@ def test_the_plan_is_the_cheapest_of_all_cadences_and_its_parts_agree(end, drop,
     assert price is not None or due == sorted(due)
 
 
+@pytest.mark.parametrize("n", [1, 6])
+@pytest.mark.parametrize("chance", [0.0, 0.37, 0.79, 0.8, 1.0])
+def test_a_due_update_that_hardly_arrives_names_the_question_to_ask_first(chance, n):
+    made = planned(falling(0.75, 0.7, n), by_floor(0.78), chance=chance)
+    assert made.decision == NOW
+    assert made.recommendation.endswith("ask for other ways first: `resque compare`.") == (chance < 0.8)
+
+
 def test_without_a_price_updates_are_as_late_as_the_floor_allows():
     made = planned(falling(0.86, 0.82), by_floor(0.78))
     assert made.decision == LATER

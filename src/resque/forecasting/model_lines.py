@@ -1,7 +1,7 @@
 """The lines of models in a ledger: a root, and all that descends from it, with what was asked and compared."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from resque.forecasting.selection import starts_at_chance
 from resque.ledger.records import Forecast, Update
@@ -52,36 +52,66 @@ def model_lines(
         >>> [len(line) for line in model_lines(bundled_updates()[:1], [], frozenset()).values()]
         [1]
     """
-    parents = {u.child: u.parent for u in updates if u.child and u.parent and u.id not in untrained}
-    made = {u.forecast_id: u.child for u in updates if u.id in untrained and u.forecast_id is not None}
-    trained = {u.parent: u.child for u in updates if u.id in untrained and not u.from_scratch}
-    every: list[Update | Forecast] = [*updates, *forecasts]
-    own = [each for each in every if not each.from_scratch and each.id not in untrained]
-    counts = Counter(trained.get(each.parent, each.parent) for each in own)
-    in_use = {*counts, *parents}
+    known = _Descent(updates, forecasts, untrained)
     lines: dict[str, list[Update | Forecast]] = {}
-    asked: dict[tuple[str, str, float], str] = {}
-    strays: list[tuple[str, Update | Forecast]] = []
-    for entry in sorted(every, key=lambda each: each.created_utc):
-        child = made.get(entry.id) if isinstance(entry, Forecast) else entry.child if entry.id in untrained else None
-        start = trained.get(entry.parent, entry.parent) if child is None else child
-        if child is not None:
-            is_stray = start not in in_use
-        else:
-            others = counts[start] - (not entry.from_scratch)
-            is_stray = isinstance(entry, Forecast) and start not in parents and not others
-        if is_stray:
-            strays.append((start, entry))
+    line_of: dict[tuple[str, str, float], str] = {}  # model name, data and target → the newest line that asked for them
+    apart: list[Update | Forecast] = []
+    entries: list[Update | Forecast] = [*updates, *forecasts]
+    for entry in sorted(entries, key=lambda each: each.created_utc):
+        if known.stands_apart(entry):
+            apart.append(entry)
             continue
-        root = _root(start, parents)
+        root = known.root_of(known.model_of(entry))
         lines.setdefault(root, []).append(entry)
-        asked[_asked(entry)] = root
-    for start, entry in strays:
-        lines.setdefault(asked.get(_asked(entry), start), []).append(entry)
-        asked.setdefault(_asked(entry), start)
-    for entries in lines.values():
-        entries.sort(key=lambda each: each.created_utc)
-    return dict(sorted(lines.items(), key=lambda line: line[1][-1].created_utc))
+        line_of[_asked(entry)] = root
+    for entry in apart:
+        lines.setdefault(line_of.setdefault(_asked(entry), known.model_of(entry)), []).append(entry)
+    for line in lines.values():
+        line.sort(key=lambda each: each.created_utc)
+    return dict(sorted(lines.items(), key=lambda item: item[1][-1].created_utc))
+
+
+class _Descent:
+    """Which model came from which, and of which one an entry is.
+
+    Args:
+        updates: All updates.
+        forecasts: All forecasts.
+        untrained: Ids of the updates that trained new weights.
+    """
+
+    def __init__(self, updates: Sequence[Update], forecasts: Sequence[Forecast], untrained: frozenset[str]) -> None:
+        new = [update for update in updates if update.id in untrained]
+        self._parents = {u.child: u.parent for u in updates if u.child and u.parent and u.id not in untrained}
+        self._made = {update.id: update.child for update in new}
+        self._made |= {update.forecast_id: update.child for update in new if update.forecast_id is not None}
+        self._trained = {update.parent: update.child for update in new if not update.from_scratch}
+        entries: list[Update | Forecast] = [*updates, *forecasts]
+        of_trained = [each for each in entries if not each.from_scratch and each.id not in untrained]
+        self._entries = Counter(self._before(each) for each in of_trained)
+
+    def model_of(self, entry: Update | Forecast) -> str:
+        """Return the model of an entry: that before it, or the one that new weights have become."""
+        return self._made.get(entry.id, self._before(entry))
+
+    def _before(self, entry: Update | Forecast) -> str:
+        return self._trained.get(entry.parent, entry.parent)
+
+    def stands_apart(self, entry: Update | Forecast) -> bool:
+        """Return whether an entry is of new weights that are not in use, or the only question about its model."""
+        model = self.model_of(entry)
+        if entry.id in self._made:
+            return model not in self._entries and model not in self._parents
+        others = self._entries[model] - (not entry.from_scratch)
+        return isinstance(entry, Forecast) and model not in self._parents and not others
+
+    def root_of(self, model: str) -> str:
+        """Return the root of a model; a line that leads back to itself ends where it is entered."""
+        seen = {model}
+        while model in self._parents and self._parents[model] not in seen:
+            model = self._parents[model]
+            seen.add(model)
+        return model
 
 
 def _guesses(update: Update) -> bool:
@@ -93,12 +123,3 @@ def _guesses(update: Update) -> bool:
 
 def _asked(entry: Update | Forecast) -> tuple[str, str, float]:
     return entry.model, entry.train_data, entry.target_accuracy
-
-
-def _root(start: str, parents: Mapping[str, str]) -> str:
-    """Return the root of a model; a line that leads back to itself ends where it is entered."""
-    seen = {start}
-    while start in parents and parents[start] not in seen:
-        start = parents[start]
-        seen.add(start)
-    return start

@@ -10,7 +10,7 @@ from resque.forecasting.budget import UNSURE, WITHIN, Budget, Decision, decide
 from resque.forecasting.drift import FEWEST_WINDOWS, AccuracyPoint, Drift, fit_drift
 from resque.forecasting.history import starts_at_target
 from resque.forecasting.objective import Objective
-from resque.forecasting.plan import Plan, PlanWindow, UpdateNow
+from resque.forecasting.plan import NOW, Plan, PlanWindow, UpdateNow
 from resque.forecasting.planning import Year
 from resque.forecasting.price import price_with_labels
 from resque.forecasting.recommendation import Recommendation
@@ -66,7 +66,7 @@ def make_plan(
         model=forecast.model,
         target_accuracy=forecast.target_accuracy,
         decision=found.decision,
-        recommendation=found.sentence,
+        recommendation=f"{found.sentence}{_unlikely(found.decision, now, forecast.level)}",
         windows=tuple(windows),
         now=now,
         later=found.later,
@@ -100,6 +100,13 @@ def _update_now(forecast: Forecast, newest: PlanWindow, tariff: Tariff) -> Updat
         is_needed=is_needed,
         reliability_issues=forecast.reliability_issues,
     )
+
+
+def _unlikely(decision: str, now: UpdateNow, level: float) -> str:
+    """Return what to do first where an update is due that is less likely to arrive than its intervals are to hold."""
+    if decision != NOW or now.chance >= level:
+        return ""
+    return f" That is less than {level:.0%}, so ask for other ways first: `resque compare`."
 
 
 def _decide_budget(forecast: Forecast, yearly: Budget, updates: int | None, n_windows: int) -> Decision | None:
