@@ -1,11 +1,13 @@
 """Write the bundled history of the package, ``src/resque/ledger/bundled.jsonl``, from the rows of the studies.
 
 Each line is one update, as a ledger stores it, with the predictors that forecasts use. Updates that began above their
-target are left out, and so are other recipes on the same original models, because no other user's updates are in their
-groups. Curves are thinned to evaluations whose steps grow by a factor of 1.5, and the last, without losses. Numbers
-have four digits. Energy is kept as one sum; it was measured, and is never used for another machine.
+target are left out. Other ways to update the same original models, such as the head alone or another learning rate,
+tell how far such a way gets; so do trainings from scratch, which are used for their like alone.
 
-    python studies/bundled_history.py --presets cpu kinds
+Curves are thinned to evaluations whose steps grow by a factor of 1.5, and the last, without losses. Numbers have four
+digits. Energy is kept as one sum; it was measured, and is never used for another machine.
+
+    python studies/bundled_history.py --presets cpu kinds ways
 """
 
 import argparse
@@ -18,6 +20,7 @@ from pathlib import Path
 from analysis import TASK_INDEX, Run, successful_runs
 from presets import PRESETS, TaskStudy
 from publish import Rows
+from resque.forecasting.curve_history import from_scratch_features
 from resque.ledger.records import Update
 from resque.ledger.serialization import to_dict
 from resque.training.new_task import NEW_TASK
@@ -50,6 +53,24 @@ def shift_update(run: Run) -> Update:
     )
     names = {name: without_folders(getattr(run.update, name)) for name in ("train_data", "test_data")}
     return dataclasses.replace(run.update, features=features, **names)
+
+
+def scratch_update(run: Run, trained: Update) -> Update:
+    """Return a training from scratch with what a forecast of one knows of the data.
+
+    Args:
+        run: The training.
+        trained: Update of the trained model on the same data; it gives the target, too.
+    """
+    before = run.update.features
+    return dataclasses.replace(
+        run.update,
+        features=from_scratch_features(trained.features, before.accuracy or 0.0, before.loss or 0.0),
+        target_accuracy=trained.target_accuracy,
+        shift_type=trained.shift_type,
+        train_data=trained.train_data,
+        test_data=trained.test_data,
+    )
 
 
 def without_folders(data: str) -> str:
@@ -85,10 +106,17 @@ def task_update(study: TaskStudy, run: Run) -> Update:
 def lines(preset: str, rows: Rows) -> Iterator[str]:
     """Yield one line of JSON per update."""
     for study in PRESETS[preset].shifts:
-        if not study.originals:
-            yield from (line(shift_update(run)) for run in successful_runs(rows[study.name]) if run.update.cost.steps)
+        runs = successful_runs(rows[study.name])
+        yield from (line(shift_update(run)) for run in runs if run.update.cost.steps)
+        if study.scratch:
+            of_shift = {(run.seed, run.group): shift_update(run) for run in runs}
+            for run in successful_runs(rows[f"{study.originals or study.name}-scratch"]):
+                yield line(scratch_update(run, of_shift[run.seed, run.group]))
     for tasks in PRESETS[preset].tasks:
+        learned = {(run.seed, run.row["target"]): task_update(tasks, run) for run in successful_runs(rows[tasks.name])}
         yield from (line(task_update(tasks, run)) for run in successful_runs(rows[tasks.name]))
+        for run in successful_runs(rows[f"{tasks.name}-scratch"]):
+            yield line(scratch_update(run, learned[run.seed, run.row["target"]]))
 
 
 def thinned(update: Update) -> Update:
@@ -117,7 +145,7 @@ def line(update: Update) -> str:
 def main() -> None:
     """Write the bundled history."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", choices=PRESETS, nargs="+", default=("cpu", "kinds"))
+    parser.add_argument("--presets", choices=PRESETS, nargs="+", default=("cpu", "kinds", "ways"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=BUNDLED)
     options = parser.parse_args()

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from resque.data.shifts import SHIFT_TYPES
@@ -113,11 +113,13 @@ class Preset:
         tasks: Studies of tasks.
         block: Number of runs after which it is the next study's turn, so that a run that is cut off has about the same
             conditions of each study; 0 does one study after the other. Studies of tasks come last, whole.
+        originals: Preset whose original models are used; empty for models of its own.
     """
 
     shifts: tuple[ShiftStudy, ...] = ()
     tasks: tuple[TaskStudy, ...] = field(default=())
     block: int = 0
+    originals: str = ""
 
 
 def conditions_by_level(
@@ -261,6 +263,14 @@ mild shifts begin. The rows have other seeds.
 """
 
 
+WAY_SHIFTS = tuple(
+    condition
+    for place, name in enumerate(name for name in KINDS if name not in WRONG_LABELS)
+    for condition in conditions_by_level(*FASHION_SMALL, (name,), ((6,), (9,), ())[place % 3])
+)
+"""Two of three shift types, at the levels 6 and 9 in turn: mild shifts begin above the target."""
+
+
 def kinds_study(network: str) -> ShiftStudy:
     """Return a study of every shift type on Fashion-MNIST for one small network, with the candidate predictors.
 
@@ -284,6 +294,22 @@ def kinds_study(network: str) -> ShiftStudy:
         separate_scores=False,
         candidates=True,
     )
+
+
+def ways_studies(network: str) -> Iterator[ShiftStudy]:
+    """Yield studies of the other ways to update a network: its head alone, other learning rates, and from scratch.
+
+    They show how far a way gets beside all layers at the usual rate, on the same original model and shifts.
+    """
+    study = dataclasses.replace(
+        kinds_study(network), originals=network, shifts=WAY_SHIFTS, seeds=(1,), candidates=False
+    )
+    scratch = tuple((shift.shift_type, shift.level) for shift in WAY_SHIFTS[:12:3])
+    for way, change in (("head", "trains=head"), ("faster", "learning_rate=1e-3"), ("slower", "learning_rate=1e-5")):
+        recipe = f"{study.recipe},{change}"
+        yield dataclasses.replace(
+            study, name=f"{network}-{way}", recipe=recipe, scratch=scratch if way == "faster" else ()
+        )
 
 
 def photographs_study() -> ShiftStudy:
@@ -456,6 +482,11 @@ PRESETS = {
                 },
             ),
         ),
+    ),
+    # other ways to update the networks of "kinds" than all layers at the usual rate
+    "ways": Preset(
+        shifts=tuple(study for network in ("small_resnet", "plain_cnn") for study in ways_studies(network)),
+        originals="kinds",
     ),
     # every shift type, with and without batch norm, and what may predict the cost
     "kinds": Preset(shifts=tuple(map(kinds_study, ("small_resnet", "plain_cnn"))), block=len(KINDS)),

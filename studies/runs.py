@@ -57,7 +57,7 @@ def plan_shift_study(study: ShiftStudy, cache: Path) -> Plan:
         passes = [task(score_adapted_model, seed, shift, weights=weights[seed]) for seed, shift in conditions]
         yield f"{study.name}{PASSES}", passes
     chosen = [(seed, shift) for seed, shift in conditions if (shift.shift_type, shift.level) in study.scratch]
-    yield f"{study.name}-scratch", [task(train_from_scratch, seed, shift) for seed, shift in chosen]
+    yield f"{study.originals or study.name}-scratch", [task(train_from_scratch, seed, shift) for seed, shift in chosen]
 
 
 def plan_task_study(study: TaskStudy, cache: Path) -> Plan:
@@ -178,7 +178,7 @@ def make_rows(
         cut(Path(PHOTOGRAPHS))
     rows = defaultdict[str, list[Row]](list)
     with Progress(console=Console(stderr=True)) as progress:
-        for file, tasks in plan(preset, cache / name):
+        for file, tasks in plan(preset, cache / (preset.originals or name)):
             if not file.removeprefix(f"{ORIGINALS}-").startswith(only):
                 continue
             bar = progress.add_task(file, total=len(tasks))
@@ -244,6 +244,9 @@ def main() -> None:
     parser.add_argument("--pilot", action="store_true", help="other seeds than the published ones")
     parser.add_argument("--only", default="", help="the beginning of a study's name")
     options = parser.parse_args()
+    files = [file.removeprefix(f"{ORIGINALS}-") for file, _ in plan(PRESETS[options.preset], CACHE)]
+    if not any(file.startswith(options.only) for file in files):
+        parser.error(f"--only {options.only}: expected the beginning of {', '.join(dict.fromkeys(files))}")
     with engine_of(options) as engine:
         made = make_rows(options.preset, engine, pilot=options.pilot, only=options.only)
     for file, rows in made.items():

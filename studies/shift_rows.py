@@ -113,7 +113,8 @@ def train_from_scratch(study: ShiftStudy, seed: int, shift: Shifted) -> Row:
     train, test = load_data(shift.train), load_data(shift.test)
     model = on_device(load_model(study.model, seed=seed + 1000, classes=test.outputs))
     recipe = dataclasses.replace(named_recipe(study.recipe).from_scratch(), max_epochs=SCRATCH_EPOCHS)
-    job = RetrainingJob(train, test, study.targets[-1], recipe, seed, shift_type=shift.shift_type, from_scratch=True)
+    target = study.targets[-1] if study.targets[-1] > 0.0 else 1.0  # without a trained model, there is no difference
+    job = RetrainingJob(train, test, target, recipe, seed, shift_type=shift.shift_type, from_scratch=True)
     update = retrain(model, job, meter=meter(), model_name=study.model)
     return {**run_keys(study, seed, shift), "n": len(train), "update": update_row(update)}
 

@@ -99,11 +99,11 @@ def test_what_is_forgotten_is_said_beyond_two_points(after, says):
     ("others", "best"), [([], "doubted"), ([0.7], "doubted"), ([0.8, 0.5], "0"), ([0.95, 0.9], "1")]
 )
 def test_a_doubted_option_is_the_best_only_if_no_other_suffices(others, best):
-    doubted = option("doubted", 1.0, 0.99, doubt="no earlier update trains=head")
+    doubted = option("doubted", 1.0, 0.99, doubt="no own update trains=head")
     made = [option(f"{place}", 60.0 - place, chance) for place, chance in enumerate(others)]
     assert choose([doubted, *made], level=0.8)[0] == best
     shown = comparison([doubted, *made])
-    assert ("Do not rely on it: no earlier update trains=head." in shown.recommendation) == (best == "doubted")
+    assert ("Do not rely on it: no own update trains=head." in shown.recommendation) == (best == "doubted")
     assert "99%?" in str(shown)
 
 

@@ -220,10 +220,11 @@ def test_features_are_standardized_by_their_known_values():
 
 def test_prior_covariance_is_the_sum_of_its_parts():
     keys = [("a", "blur", 1), ("a", "blur", 2), ("a", "snow", 1), ("b", "blur", 1), ("b", None, None), ("a", None, 3)]
+    ways = [("all", 0.0), ("all", 1.0), ("head", 0.0), ("head", -1.0), ("scratch", 1.0), ("all", 0.5)]
     features = np.random.default_rng(0).normal(size=(len(keys), 2))
     examples = [
-        curve(20, features=tuple(row), seed=k, group=group, shift_type=shift_type, condition=condition)
-        for k, (row, (group, shift_type, condition)) in enumerate(zip(features, keys, strict=True))
+        curve(20, features=tuple(row), seed=k, group=group, shift_type=shift_type, condition=c, part=part, rate=rate)
+        for k, (row, (group, shift_type, c), (part, rate)) in enumerate(zip(features, keys, ways, strict=True))
     ]
     standard = (features - features.mean(0)) / features.std(0)
     model = CurveModel(examples)
@@ -231,7 +232,8 @@ def test_prior_covariance_is_the_sum_of_its_parts():
     def covariance(i, j):
         same = [float(i == j or (one is not None and one == two)) for one, two in zip(keys[i], keys[j], strict=True)]
         smooth = 3.0 * standard[i] @ standard[j] / 2 + math.exp(-((standard[i] - standard[j]) ** 2).mean() / 2)
-        return 4.0 + smooth + same[0] * (1.0 + 0.15 * same[2]) + 0.3 * same[1] * (0.3 + 0.7 * same[0])
+        way = 2.0 * (ways[i][0] == ways[j][0]) + ways[i][1] * ways[j][1]
+        return 2.0 + way + smooth + same[0] * (1.0 + 0.15 * same[2]) + 0.3 * same[1] * (0.3 + 0.7 * same[0])
 
     expected = [[covariance(i, j) for j in range(len(keys))] for i in range(len(keys))]
     found = model._kernel(examples, model._features, itself=True)

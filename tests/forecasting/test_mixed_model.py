@@ -16,12 +16,12 @@ from resque.forecasting.learning_curves import CurveModel
 from resque.forecasting.mixed_model import Deviations, MixedModel, TrainingExample
 from simulations import simulated
 
-DEVIATIONS = Deviations(0.8, 0.4, (1.0, 0.5, 0.3, 0.2, 0.1), 0.3)
+DEVIATIONS = Deviations(0.8, 0.4, (1.0, 0.5, 0.3, 0.2, 0.1, 0.6), 0.3)
 
 
 def test_covariance_is_the_sum_of_the_terms():
     """Against kernels written out term by term."""
-    rows = [dataclasses.replace(row, parent=f"p{i % 4}") for i, row in enumerate(simulated(3, 3))]
+    rows = [dataclasses.replace(row, parent=f"p{i % 4}", part=f"part {i % 3}") for i, row in enumerate(simulated(3, 3))]
     features = np.array([row.features for row in rows])
     standard = (features - features.mean(0)) / features.std(0)
 
@@ -32,7 +32,7 @@ def test_covariance_is_the_sum_of_the_terms():
     distances = np.array([[np.mean((one - other) ** 2) for other in standard] for one in standard])
     smooth = 0.8**2 * standard @ standard.T + 0.4**2 * np.exp(-distances / 2)
     factors = [same("group"), same("shift_type"), same("group", "shift_type")]
-    factors += [same("group", "shift_type", "condition"), same("group", "parent")]
+    factors += [same("group", "shift_type", "condition"), same("group", "parent"), same("part")]
     intercepts = sum(d**2 * each for d, each in zip(DEVIATIONS.intercepts, factors, strict=True))
     found = MixedModel(rows, DEVIATIONS)._covariance(rows, rows)
     assert found == pytest.approx(25.0 + smooth + intercepts, rel=1e-12)
@@ -151,7 +151,7 @@ def test_fit_uses_one_thread_and_restores_the_number(monkeypatch, model, part, r
 
 def test_unnamed_shift_types_share_nothing():
     rows = [TrainingExample((0.0,), 1.0 + (i % 2), False, "g", None, i) for i in range(10)]
-    by_type = Deviations(0.0, 0.0, (0.0, 1.0, 0.0, 0.0, 0.0), 0.3)
+    by_type = Deviations(0.0, 0.0, (0.0, 1.0, 0.0, 0.0, 0.0, 0.0), 0.3)
     assert MixedModel(rows, by_type)._covariance(rows, rows) == pytest.approx(25.0 + np.eye(10))
 
 

@@ -87,6 +87,14 @@ def test_the_table_has_median_and_range_of_both_clocks_and_says_what_is_left_out
     assert "no-such-thing" not in text
 
 
+@pytest.mark.parametrize(("aim", "shown"), [(0.99, "**0.99**"), (1.0, "1"), (1.5, "1.5"), (None, "")])
+def test_missed_aims_are_marked_and_explained(aim, shown):
+    one = Case("a", "3 rows", lambda scale: {}, (Comparison("x", "y", aim),))
+    lines = list(table([one], {"a": row([1.0, 2.0, 6.0], [2.0, 2.0, 2.0])}))
+    assert [line.split(" | ")[-1].removesuffix(" |") for line in lines if line.startswith("| a")] == [shown]
+    assert any("are missed" in line for line in lines) == ("**" in shown)
+
+
 def test_the_machine_is_described_without_its_name_or_places():
     assert socket.gethostname() not in machine()
     assert "/home" not in machine()

@@ -94,7 +94,10 @@ def test_a_limit_of_calibration_is_a_number(meter, name, limit):
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"engine": RayEngine(), "limits": CalibrationLimits(max_kwh=1.0)}, "several machines at once: limit the time"),
+        (
+            {"engine": RayEngine(), "limits": CalibrationLimits(max_kwh=1.0)},
+            "by the local engine alone: limit the time",
+        ),
         ({"round_size": 0}, "rounds of 0 runs: expected 1 or more"),
         ({"round_size": -3}, "rounds of -3 runs: expected 1 or more"),
     ],

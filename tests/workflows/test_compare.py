@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
 from resque.workflows import passes
 from resque.workflows.compare import decide_comparison
-from resque.workflows.comparing import Comparing
+from resque.workflows.comparing import Comparing, _is_free
 from resque.workflows.passes import after_pilot
 
 CLEAN, CLEAN_TEST = "digits@16px@train@300", "digits@16px@test"
@@ -147,7 +148,7 @@ def test_without_time_there_are_no_pilots(compare, known):
     assert {each.how_known for each in made.options if each.recipe} == {BY_HISTORY}
     assert {each.note for each in made.options if each.recipe} == {"no time for its pilot"}
     assert {each.rung: each.doubt for each in made.options if each.doubt} == {
-        "head": "extrapolation: no earlier update trains=head"
+        "head": "extrapolation: no own update trains=head"
     }
     assert made.option(made.best).rung != "head"
 
@@ -187,13 +188,27 @@ def test_ways_spared_for_one_that_then_fails_get_their_pilots(compare, known, mo
         estimates = made.estimates | ({"wall_s": wall_s} if promises else {})
         return dataclasses.replace(made, estimates=estimates, probability_reached=0.9 if promises else 0.1)
 
-    monkeypatch.setattr("resque.workflows.comparing._FREE_S", 0.0)
+    monkeypatch.setattr("resque.workflows.comparing._is_free", lambda *_: False)
     monkeypatch.setattr("resque.workflows.comparing.after_pilot", revised)
     monkeypatch.setattr(Comparing, "_is_decided", lambda self, trials: False)  # as if another way were as good
     made = compare(known, NEW, NEW_TEST, 0.99)
     assert made.best is None
     assert not [each.note for each in made.options if each.note.startswith("no pilot")]
     assert {each.how_known for each in made.options if each.recipe} <= {BY_PILOT, MEASURED}
+
+
+@pytest.mark.parametrize(
+    ("steps", "step_s", "usual_step_s", "expected"),
+    [(100, 0.009, 0.001, True), (100, 0.011, 0.001, False), (20_000, 0.0005, 0.3, True), (40_000, 0.0005, 0.3, False)],
+)
+def test_a_way_that_takes_less_than_a_pilot_of_all_layers_is_done(steps, step_s, usual_step_s, expected):
+    """A head over 250 epochs of features that are there takes less than fifty steps of the whole network."""
+    start, other = object(), object()
+    head, usual, elsewhere = (
+        SimpleNamespace(job=SimpleNamespace(max_steps=steps), step_s=each, start=of, way=SimpleNamespace(rung=rung))
+        for each, of, rung in ((step_s, start, "head"), (usual_step_s, start, "all"), (1e3, other, "all"))
+    )
+    assert _is_free(head, [head, usual, elsewhere]) == expected
 
 
 @pytest.mark.parametrize(("dear_s", "first"), [(-1.0, 4), (1e9, 10)])
@@ -204,7 +219,7 @@ def test_dear_pilots_come_after_a_first_look(compare, known, monkeypatch, dear_s
         steps.append(until)
         return pilot(self, known, forecast, until, *more)
 
-    for name, value in {"_FREE_S": 0.0, "_FIRST_LOOK": 4, "_UNLIKELY": 0.0, "_DEAR_S": dear_s}.items():
+    for name, value in {"_is_free": lambda *_: False, "_FIRST_LOOK": 4, "_UNLIKELY": 0.0, "_DEAR_S": dear_s}.items():
         monkeypatch.setattr(f"resque.workflows.comparing.{name}", value)
     monkeypatch.setattr(passes.Passes, "pilot", seen)
     compare(known, NEW, NEW_TEST, 0.99)

@@ -35,7 +35,7 @@ def closed_port():
         yield free.getsockname()[1]  # bound, and nobody listens
 
 
-@pytest.mark.parametrize("form", ["127.0.0.1:{}", "localhost:{}", "ray://127.0.0.1:{}", "[::ffff:127.0.0.1]:{}"])
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "localhost:{}", "[::ffff:127.0.0.1]:{}"])
 def test_address_where_nothing_answers_is_refused_in_one_line(cli, closed_port, form):
     pytest.importorskip("ray")
     address = form.format(closed_port)
@@ -87,10 +87,19 @@ def test_address_where_nothing_is_ever_said_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "address", [":6379", "localhost", "localhost:", "host:port", "ray://localhost:10001", "http://localhost:6379"]
+)
+def test_what_is_no_address_is_refused_in_one_line(cli, address):
+    pytest.importorskip("ray")
+    code, out, err = cli(f"{CALIBRATE} --address {address}")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"resque: --address {address}: expected HOST:PORT")
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--updates 4", "resque: 4 updates: a forecast needs 5"),
-        ("--max-kwh 1", "resque: a limit in kWh cannot be held on several machines"),
+        ("--max-kwh 1", "resque: a limit in kWh is held by the local engine alone"),
         ("--engine local --address auto", "resque: the local engine has no address"),
     ],
 )

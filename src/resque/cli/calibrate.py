@@ -36,7 +36,7 @@ def calibrate(
             opt.RECIPE, "Target, or lowest and highest (0.7:0.85), to ask for later; default: 3 % below the clean one."
         ),
     ] = None,
-    updates: Annotated[int, opt.option(opt.RECIPE, "Number of runs, at most.")] = 12,
+    updates: Annotated[int, opt.option(opt.RECIPE, "Number of runs, at most.", min=5)] = 12,
     recipe: opt.RecipeName = "retrain-adam",
     evaluate_every: opt.EvaluateEvery = None,
     max_epochs: Annotated[

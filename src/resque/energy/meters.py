@@ -153,7 +153,12 @@ class CodecarbonMeter:
         total = math.fsum(energies.values())
         soft = math.fsum(kwh for component, kwh in energies.items() if methods[component] != "measured")
         note = f"{soft / total:.0%} of the energy is modeled or assumed, not measured" if soft > total / 2 else ""
-        note += ", by processor time: good to compare runs on this machine" if by_processor_time else ""
+        if _lacks_counters(methods):
+            note += (
+                ", of the whole machine: what else runs on it counts, too"
+                if self._whole_node
+                else ", by processor time: good to compare runs on this machine"
+            )
         return EnergyReading(wall_s, total, energies, methods, self.name, note)
 
 

@@ -10,14 +10,15 @@ import dataclasses
 import functools
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from resque.forecasting.curve_shape import CurveExample
-from resque.forecasting.history import ForecastQuery, group_for, is_same_change, training_example
+from resque.forecasting.history import SCRATCH, ForecastQuery, is_same_change, relative_rate, training_example
 from resque.forecasting.learning_curves import CurveModel, CurvePrediction
 from resque.forecasting.milestones import EARLY_STEPS, Milestone, log_error
+from resque.forecasting.mixed_model import TrainingExample
 from resque.ledger.records import LAST_EPOCH, PLATEAU, Estimate, Features, LearningCurve, Update
 from resque.types import Interval
 
@@ -28,6 +29,7 @@ __all__ = [
     "best_accuracy",
     "central_share",
     "evaluations_until",
+    "from_scratch_features",
     "total_steps",
 ]
 
@@ -38,6 +40,7 @@ EARLY_SCORES = "adapted accuracy", "warm-up accuracy"
 BEST_SCORES = ("adapted refit",)
 """Scores that tell the best accuracy. Neighbors do not: what they reach on training data need not generalize."""
 NEIGHBOR_SCORES = "adapted k-NN", "k-NN accuracy"
+_SCORES_OF_DATA = *BEST_SCORES, *NEIGHBOR_SCORES
 _LATEST_EARLY = 2.0  # times the early steps: the latest evaluation that still tells the early accuracy
 _EVALUATION_GROWTH = 0.05  # growth of the steps between evaluations that are unknown
 _MOST_EVALUATIONS = 400  # most evaluations of a simulated path
@@ -113,7 +116,7 @@ class UpdateCurve:
             Simulated paths; None if the accuracy before the first step is unknown.
         """
         query = self._query
-        running = _example(query.features, curve, query.steps_per_epoch, query.group, query.shift_type, query.condition)
+        running = _example(query.features, curve, query.steps_per_epoch, query.example(()))
         if running is None:
             return None
         ahead = _some(evaluations)
@@ -206,6 +209,26 @@ def best_accuracy(prediction: CurvePrediction, level: float, guarantee: str) -> 
     return Estimate(value, Interval(low, high, level, guarantee))
 
 
+def from_scratch_features(features: Features, accuracy: float, loss: float) -> Features:
+    """Return what is known of training new weights, from what is known of updating a trained model.
+
+    How well its representations separate the classes tells how much the data do. Its index, and what it does in the
+    first steps, say nothing of new weights. That of a new task stays as the mark of one.
+
+    Args:
+        features: Features of the update of the trained model.
+        accuracy: Accuracy of the new weights.
+        loss: Their loss.
+
+    Example:
+        >>> known = Features(0.4, 0.5, 1.2, scores={"adapted refit": 0.8, "adapted accuracy": 0.7})
+        >>> dict(from_scratch_features(known, 0.1, 2.3).scores)
+        {'adapted refit': 0.8}
+    """
+    scores = {name: features.scores[name] for name in _SCORES_OF_DATA if name in features.scores}
+    return dataclasses.replace(features, index_rad=None, accuracy=accuracy, loss=loss, scores=scores)
+
+
 def _with_curves(updates: Iterable[Update], query: ForecastQuery) -> list[Update]:
     """Return the updates that are comparable with the query and have a learning curve."""
     return [u for u in updates if is_same_change(u, query) and (each := _example_of(u, query)) and each.steps]
@@ -213,34 +236,42 @@ def _with_curves(updates: Iterable[Update], query: ForecastQuery) -> list[Update
 
 def _example_of(update: Update, query: ForecastQuery) -> CurveExample | None:
     """Return the learning curve of an update; None if its accuracy before the first step is unknown."""
-    group, per_epoch = group_for(update, query), update.curve.steps_per_epoch
-    return _example(update.features, update.curve, per_epoch, group, update.shift_type, update.train_data)
+    place = training_example(update, query, (), math.nan)
+    return _example(update.features, update.curve, update.curve.steps_per_epoch, place)
 
 
 def _example(
     features: Features,
     curve: LearningCurve | None,
     steps_per_epoch: int | None,
-    group: tuple[object, ...],
-    shift_type: str | None,
-    condition: str,
+    place: TrainingExample,
 ) -> CurveExample | None:
+    """Return a learning curve with what was known before; None if its first accuracy is unknown.
+
+    Args:
+        features: Features of the update.
+        curve: Its curve so far; None before the first step.
+        steps_per_epoch: Steps in an epoch; None if unknown.
+        place: Group, shift type, condition and part of the update.
+    """
     points = [] if curve is None else list(zip(curve.steps, curve.accuracy, strict=True))
     start = points[0][1] if points and points[0][0] == 0 else features.accuracy
     if start is None:
         return None
     later = [(step, accuracy) for step, accuracy in points if step > 0]
     steps, accuracy = zip(*later, strict=True) if later else ((), ())
-    known = _curve_features(features, start, steps_per_epoch)
-    is_task = features.task_index is not None  # whose shift type is not one
-    return CurveExample(steps, accuracy, start, known, group, None if is_task else shift_type, condition)
+    known, rate = _curve_features(features, start, steps_per_epoch, place.part), relative_rate(place.group)
+    shift_type = None if features.task_index is not None else place.shift_type  # that of a task is not one
+    return CurveExample(steps, accuracy, start, known, place.group, shift_type, place.condition, place.part, rate)
 
 
-def _curve_features(features: Features, start: float, steps_per_epoch: int | None) -> tuple[float, ...]:
+def _curve_features(features: Features, start: float, steps_per_epoch: int | None, part: Hashable) -> tuple[float, ...]:
     """Return what shapes a learning curve whatever the target; NaN where it is unknown."""
     scores = features.scores
     adapted, neighbors = (_first_known(scores, names) for names in (EARLY_SCORES, NEIGHBOR_SCORES))
     index = features.task_index if features.index_rad is None else features.index_rad
+    if part == SCRATCH:
+        index = None
     return (
         _logit(start),
         *(

@@ -45,6 +45,8 @@ class CurveExample:
         group: Model and recipe.
         shift_type: Shift type; None counts as a type of its own.
         condition: Training data; repeats with other seeds share it.
+        part: Trained part; its effect is one of all models.
+        rate: Decimal log of the learning rate over the usual one; so is its effect.
     """
 
     steps: tuple[int, ...]
@@ -54,6 +56,8 @@ class CurveExample:
     group: Hashable = ""
     shift_type: Hashable = None
     condition: Hashable = ""
+    part: Hashable = ""
+    rate: float = 0.0
 
 
 class FittedCurves:

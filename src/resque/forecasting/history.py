@@ -10,14 +10,16 @@ from resque.forecasting.predictors import predictor_values
 from resque.ledger.records import PLATEAU, Features, Forecast, Update
 from resque.training.finetuning import STATISTICS
 from resque.training.job import RetrainingJob
-from resque.training.recipe import recipe_to_dict
+from resque.training.recipe import RECIPES, recipe_to_dict
 
 __all__ = [
-    "ForecastQuery", "HistoryRow", "evaluation_lag", "group_for", "has_shift_type",
-    "history_rows", "index_definition", "is_comparable", "is_same_change", "starts_at_target", "steps_or_lower_bound",
-    "target_for", "training_example", "update_group",
+    "SCRATCH", "ForecastQuery", "HistoryRow", "evaluation_lag", "group_for", "has_shift_type",
+    "history_rows", "index_definition", "is_comparable", "is_same_change", "relative_rate", "starts_at_target",
+    "steps_or_lower_bound", "target_for", "training_example", "update_group",
 ]  # fmt: skip
 
+SCRATCH = "scratch"
+"""Trained part of an update from scratch."""
 _GROUP_SETTINGS = ("optimizer", "learning_rate", "batch_size", "trains")
 _NEAREST = 5
 
@@ -50,6 +52,7 @@ class ForecastQuery:
         condition: Name of the training data.
         max_steps: Step budget of the recipe.
         steps_per_epoch: Steps in an epoch; None if unknown.
+        from_scratch: Whether new weights are trained.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates
@@ -66,13 +69,20 @@ class ForecastQuery:
     condition: str
     max_steps: int
     steps_per_epoch: int | None = None
+    from_scratch: bool = False
+
+    @property
+    def part(self) -> object:
+        """Trained part."""
+        return _part(self.group, self.from_scratch)
 
     @classmethod
     def of(cls, job: RetrainingJob, features: Features, parent: str, model_name: str) -> "ForecastQuery":
         """Return the query for a retraining job."""
         group, shift_type = _group(model_name, recipe_to_dict(job.recipe)), job.effective_shift_type
         name, steps = job.train.name, job.steps_per_epoch
-        return cls(features, job.target_accuracy, group, shift_type, parent, name, job.max_steps, steps)
+        target = job.target_accuracy
+        return cls(features, target, group, shift_type, parent, name, job.max_steps, steps, job.from_scratch)
 
     @classmethod
     def of_forecast(cls, forecast: Forecast) -> "ForecastQuery":
@@ -87,6 +97,7 @@ class ForecastQuery:
             forecast.train_data,
             forecast.max_steps,
             forecast.max_steps // epochs if epochs else None,
+            forecast.from_scratch,
         )
 
     @classmethod
@@ -101,8 +112,8 @@ class ForecastQuery:
         per_epoch = update.curve.steps_per_epoch
         epochs = _epochs(update.recipe)
         budget = per_epoch * epochs if per_epoch and epochs else max_steps
-        group, data = update_group(update), update.train_data
-        return cls(update.features, target_accuracy, group, update.shift_type, update.parent, data, budget, per_epoch)
+        group, data, part = update_group(update), update.train_data, (per_epoch, update.from_scratch)
+        return cls(update.features, target_accuracy, group, update.shift_type, update.parent, data, budget, *part)
 
     def values(self, predictors: Sequence[str]) -> tuple[float, ...] | None:
         """Compute predictors of the update; return None if one of them is unknown."""
@@ -110,7 +121,8 @@ class ForecastQuery:
 
     def example(self, features: tuple[float, ...]) -> TrainingExample:
         """Return the queried update as input of the cost model, with these predictor values and an unknown cost."""
-        return TrainingExample(features, math.nan, False, self.group, self.shift_type, self.condition, self.parent)
+        where = self.group, self.shift_type, self.condition, self.parent, self.part
+        return TrainingExample(features, math.nan, False, *where)
 
 
 def history_rows(
@@ -120,8 +132,8 @@ def history_rows(
 
     The steps are read off the learning curve at the query's target accuracy. Bundled updates are read at their own
     targets, because accuracies on different datasets are not comparable. Updates are left out if they started at the
-    target or from scratch, lack a predictor, or define the index differently. A query for a shift uses no new tasks,
-    and the reverse.
+    target, lack a predictor, or define the index differently. A query for a shift uses no new tasks, and the reverse;
+    trainings from scratch are used by their like alone.
 
     Args:
         history: The user's own finished updates.
@@ -161,8 +173,9 @@ def training_example(
     update: Update, query: ForecastQuery, features: tuple[float, ...], value: float, censored: bool = False
 ) -> TrainingExample:
     """Return a finished update as training example of a mixed model."""
-    group, shift_type = group_for(update, query), update.shift_type
-    return TrainingExample(features, value, censored, group, shift_type, update.train_data, update.parent)
+    group = group_for(update, query)
+    where = group, update.shift_type, update.train_data, update.parent, _part(group, update.from_scratch)
+    return TrainingExample(features, value, censored, *where)
 
 
 def group_for(update: Update, query: ForecastQuery) -> tuple[object, ...]:
@@ -176,15 +189,18 @@ def target_for(update: Update, query: ForecastQuery, own: bool) -> float:
 
 
 def is_comparable(update: Update, query: ForecastQuery, target_accuracy: float) -> bool:
-    """Return whether an update started below the target, not from scratch, and both are shifts or both new tasks."""
+    """Return whether an update started below the target, and tells of the query; see :func:`is_same_change`."""
     return is_same_change(update, query) and not starts_at_target(update.features, target_accuracy)
 
 
 def is_same_change(update: Update, query: ForecastQuery) -> bool:
-    """Return whether an update took gradient steps, not from scratch, and both are shifts or both new tasks."""
-    if update.recipe.get("trains") == STATISTICS:
+    """Return whether an update took gradient steps, and both are shifts or both new tasks.
+
+    A training from scratch tells only of others.
+    """
+    if update.recipe.get("trains") == STATISTICS or update.from_scratch > query.from_scratch:
         return False
-    return (update.features.task_index is None) == (query.features.task_index is None) and not update.from_scratch
+    return (update.features.task_index is None) == (query.features.task_index is None)
 
 
 def steps_or_lower_bound(update: Update, target_accuracy: float, max_steps: int) -> tuple[float, bool]:
@@ -264,6 +280,24 @@ def _epochs(recipe: Mapping[str, object]) -> int | None:
         return 1
     epochs = recipe.get("fixed_epochs") or recipe.get("max_epochs")
     return int(str(epochs)) if epochs else None
+
+
+def relative_rate(group: object) -> float:
+    """Return the decimal log of the learning rate over that of the optimizer's own recipe; 0 if one is unknown.
+
+    Example:
+        >>> round(relative_rate(("net", "adam", 1e-3, 32, "all")), 3)
+        1.0
+    """
+    settings = dict(zip(_GROUP_SETTINGS, group[1:], strict=False)) if isinstance(group, tuple) else {}
+    usual = RECIPES.get(f"retrain-{str(settings.get('optimizer')).removesuffix('w')}")
+    rate = settings.get("learning_rate")
+    return 0.0 if usual is None or not rate else math.log10(float(str(rate)) / usual.learning_rate)
+
+
+def _part(group: tuple[object, ...], from_scratch: bool) -> object:
+    """Return the trained part of an update in a group."""
+    return SCRATCH if from_scratch else group[-1]
 
 
 def _group(model_name: object, recipe: Mapping[str, object]) -> tuple[object, ...]:

@@ -12,8 +12,9 @@ The accuracy of run i after t steps, from a_i before the first step, is::
 
 The first term is the Hill function (MMF in Domhan et al., 2015). The parameters θ_i of a run, the logit of
 (c - a) / (1 - a), log τ, log β and log g, have a matrix-normal prior. Their means are a Gaussian process over features,
-model, shift type and condition, and they share one covariance. It is estimated by EM, with Laplace's approximation for
-each run. A run that stopped at its target needs no correction: what was not seen depends on what was.
+model, shift type, condition, trained part and learning rate, and they share one covariance. It is estimated by EM, with
+Laplace's approximation for each run. A run that stopped at its target needs no correction: what was not seen depends on
+what was.
 
 The shape has more than one mode, so curves are fitted from several starts.
 
@@ -50,7 +51,8 @@ __all__ = ["CurveModel", "CurvePrediction"]
 _START = np.array([0.0, 2.8, 0.3, -3.1])  # of θ, for the first fit of each curve
 _START_DEVIATIONS = np.array([1.5, 1.6, 0.6, 0.8])
 _PRIOR_DIFFERENCES = 20.0  # second differences of the noise NOISE, before any is measured
-_MEAN, _LINEAR, _NONLINEAR, _GROUP, _SHIFT_TYPE, _CONDITION = 4.0, 3.0, 1.0, 1.0, 0.3, 0.15  # times the covariance
+_MEAN, _LINEAR, _NONLINEAR, _GROUP, _SHIFT_TYPE, _CONDITION = 2.0, 3.0, 1.0, 1.0, 0.3, 0.15  # times the covariance
+_PART, _RATE = 2.0, 1.0  # so, too: of the trained part, and of a learning rate ten times the usual one
 _OTHER_GROUP = 0.3  # share of a shift type's effect that models have in common
 _PRIOR_FOLDS = 4.0  # with half of the first deviations, in the estimate of the covariance
 _EM_ROUNDS = 4
@@ -215,7 +217,9 @@ class CurveModel:
 
         group, smooth = same("group"), _LINEAR * features @ others.T / width + _NONLINEAR * np.exp(-0.5 * distances)
         by_type = _SHIFT_TYPE * same("shift_type") * (_OTHER_GROUP + (1.0 - _OTHER_GROUP) * group)
-        return np.asarray(_MEAN + smooth + group * (_GROUP + _CONDITION * same("condition")) + by_type)
+        rates = (np.array([each.rate for each in side]) for side in (rows, columns))
+        by_part = _PART * same("part") + _RATE * np.outer(*rates)
+        return np.asarray(_MEAN + smooth + group * (_GROUP + _CONDITION * same("condition")) + by_type + by_part)
 
     def _standardize(self, features: np.ndarray) -> np.ndarray:
         """Return features with mean 0 and deviation 1; an unknown one is at the mean."""

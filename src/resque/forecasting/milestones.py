@@ -24,7 +24,9 @@ __all__ = ["EARLY_STEPS", "Milestone", "log_error"]
 
 EARLY_STEPS = 10
 """Step of the early accuracy."""
-_DEVIATIONS = Deviations(0.14, 0.14, (0.3, 0.05, 0.05, 0.03, 0.05), 0.037)  # two networks cannot tell the third: wide
+_DEVIATIONS = Deviations(
+    0.14, 0.14, (0.3, 0.05, 0.05, 0.03, 0.05, 0.3), 0.037
+)  # two networks cannot tell the third: wide
 _DEGREES_OF_FREEDOM = 6
 _SMALLEST_ERROR = 0.002
 _MISLEADING = 0.1  # share of the updates whose scores say nothing, and so the least weight of a path

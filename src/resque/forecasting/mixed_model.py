@@ -2,7 +2,7 @@
 
 For update i with features x_i (standardized on the training data) and centered value y_i, e.g. a log cost::
 
-    y_i = m + x_i · b + f(x_i) + u_group + u_type + u_type-in-group + u_condition + u_parent + e_i
+    y_i = m + x_i · b + f(x_i) + u_group + u_type + u_type-in-group + u_condition + u_parent + u_part + e_i
 
     m    ~ N(0, 25)                        mean
     b_j  ~ N(0, s_j²)                      slope of feature j
@@ -36,7 +36,7 @@ from resque._threads import one_blas_thread
 
 __all__ = ["COSTS", "INTERCEPTS", "Deviations", "MixedModel", "NormalPrediction", "TrainingExample", "fitted_model"]
 
-INTERCEPTS = ("group", "shift_type", "shift type in group", "condition", "parent")
+INTERCEPTS = ("group", "shift_type", "shift type in group", "condition", "parent", "part")
 """Factors of the random intercepts."""
 _MEAN_VARIANCE = 25.0
 _ROUNDS, _DAMPING, _CLOSE = 20, 0.7, 1e-7
@@ -58,7 +58,7 @@ class Deviations:
 
     slope: float
     nonlinear: float
-    intercepts: tuple[float, float, float, float, float]
+    intercepts: tuple[float, float, float, float, float, float]
     noise: float
 
     def variances(self, features: int) -> np.ndarray:
@@ -67,7 +67,7 @@ class Deviations:
         return np.array([*smooth, *self.intercepts, self.noise]) ** 2
 
 
-COSTS = Deviations(0.5, 0.5, (1.0, 0.37, 0.37, 0.22, 0.22), 0.37)
+COSTS = Deviations(0.5, 0.5, (1.0, 0.37, 0.37, 0.22, 0.22, 0.5), 0.37)
 """Deviations for log costs."""
 
 
@@ -83,6 +83,7 @@ class TrainingExample:
         shift_type: Shift type; None counts as a type of its own.
         condition: Training data of the update; repeats with other seeds share it.
         parent: Fingerprint of the retrained model.
+        part: Trained part; its effect is one of all models.
     """
 
     features: tuple[float, ...]
@@ -92,6 +93,7 @@ class TrainingExample:
     shift_type: Hashable = None
     condition: Hashable = ""
     parent: Hashable = ""
+    part: Hashable = ""
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,8 @@ def _feature_matrix(examples: Sequence[TrainingExample]) -> np.ndarray:
 def _factor_levels(example: TrainingExample) -> tuple[Hashable, ...]:
     """Return the random-effect groups of an update, in the order of INTERCEPTS; an unnamed shift type is its own."""
     group, shift_type = example.group, example.condition if example.shift_type is None else example.shift_type
-    return group, shift_type, (group, shift_type), (group, shift_type, example.condition), (group, example.parent)
+    within = (group, shift_type), (group, shift_type, example.condition), (group, example.parent)
+    return group, shift_type, *within, example.part
 
 
 def _codes(values: Sequence[Hashable]) -> np.ndarray:

@@ -73,7 +73,7 @@ def forecast_after_pilot(
         probability_reached=probability,
         best_accuracy=forecast.best_accuracy if revision is None else revision.best_accuracy,
         reliability_issues=(
-            *(harder_after_pilot(history, bundled, query, pilot, trains) if probability >= 0.5 and not reached else ()),
+            *(harder_after_pilot(history, query, pilot, trains) if probability >= 0.5 and not reached else ()),
             *beyond_earlier_runs(steps, probability, (*history, *bundled)),
         ),
     )

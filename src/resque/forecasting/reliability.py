@@ -15,7 +15,7 @@ from resque.training.recipe import recipe_to_dict
 
 __all__ = [
     "FEWEST_REACHED", "FEWEST_UPDATES", "beyond_earlier_runs", "check_enough", "harder_after_pilot", "history_notes",
-    "pilot_option", "small_test_notes", "unlike_all_earlier", "unreliability_reasons",
+    "pilot_option", "small_test_notes", "unlike_all_own", "unreliability_reasons",
 ]  # fmt: skip
 
 FEWEST_UPDATES = 5
@@ -78,9 +78,7 @@ def unreliability_reasons(
     return tuple(reasons)
 
 
-def harder_after_pilot(
-    history: Sequence[Update], bundled: Sequence[Update], query: ForecastQuery, pilot: Pilot, trains: str
-) -> Iterator[str]:
+def harder_after_pilot(history: Sequence[Update], query: ForecastQuery, pilot: Pilot, trains: str) -> Iterator[str]:
     """Yield a reason not to rely on the success of an update that is unlike all that is known.
 
     Easy updates tell little of how high a hard one gets, and updates of all layers little of a head or adapters. So
@@ -88,7 +86,6 @@ def harder_after_pilot(
 
     Args:
         history: The user's own finished updates.
-        bundled: Updates from other models.
         query: Update that was forecast.
         pilot: Its first steps.
         trains: Trained part, as in the recipe.
@@ -100,25 +97,25 @@ def harder_after_pilot(
     came = f"its pilot came {max(way, 0.0):.0%} of the way: try a longer one, or do similar updates first"
     if (beyond := _beyond_own_range(history, query)) is not None:
         yield f"{_harder(beyond)}, and {came}"
-    for reason in unlike_all_earlier((*history, *bundled), trains):
+    for reason in unlike_all_own(history, trains):
         yield f"{reason}, and {came}"
 
 
-def unlike_all_earlier(updates: Iterable[Update], trains: str) -> Iterator[str]:
-    """Yield a reason not to rely on the success of an update that trains what no earlier one did.
+def unlike_all_own(history: Iterable[Update], trains: str) -> Iterator[str]:
+    """Yield a reason not to rely on the success of an update of a part that no own update trained.
+
+    How far a head or adapters get differs more between models than how far all layers do: bundled updates do not tell.
 
     Args:
-        updates: Earlier updates.
+        history: The user's own finished updates.
         trains: Trained part, as in the recipe.
 
     Example:
-        >>> from resque.ledger.bundled import bundled_updates
-        >>> list(unlike_all_earlier(bundled_updates(), "head")), list(unlike_all_earlier(bundled_updates(), "all"))
-        (['extrapolation: no earlier update trains=head'], [])
+        >>> list(unlike_all_own([], "head")), list(unlike_all_own([], "all"))
+        (['extrapolation: no own update trains=head'], [])
     """
-    known = {update.recipe.get("trains", "all") for update in updates}
-    if known and trains not in known:
-        yield f"extrapolation: no earlier update trains={trains}"
+    if trains != "all" and all(update.recipe.get("trains") != trains for update in history):
+        yield f"extrapolation: no own update trains={trains}"
 
 
 def _harder(measure: str) -> str:

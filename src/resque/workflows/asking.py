@@ -12,13 +12,14 @@ from resque.energy.price import Tariff
 from resque.energy.reading import nothing_more
 from resque.errors import ResqueError, TooFewUpdatesError
 from resque.forecasting.comparison import Option
+from resque.forecasting.curve_history import from_scratch_features
 from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.forgetting import expected_forgetting
 from resque.forecasting.price import priced
-from resque.forecasting.reliability import unlike_all_earlier
+from resque.forecasting.reliability import unlike_all_own
 from resque.forecasting.selection import updates_to_learn_from
 from resque.ledger.components import MEASURED
-from resque.ledger.records import Estimate, Features, Forecast, Update
+from resque.ledger.records import Estimate, Forecast, Update
 from resque.ledger.store import Ledger
 from resque.models.inference import device_of
 from resque.models.weights import fingerprint
@@ -192,7 +193,7 @@ class Asking:
         job, features = dataclasses.replace(start.job, recipe=way.recipe, from_scratch=from_scratch), start.features
         network, parent = self.in_use.of(source, job)
         if from_scratch:
-            features = self._from_scratch(start, network)
+            features = from_scratch_features(features, *evaluate_dataset(network, job.test))
             job = dataclasses.replace(job, parent=parent if job.parent else "")
         if (done := done_before(self.history, parent, job)) is not None:
             shown = what_it_showed(done, job, self.level, start.original_accuracy)
@@ -223,18 +224,8 @@ class Asking:
         if not from_scratch:
             lost = expected_forgetting(start.updates, parent, forecast.recipe)
             forecast = dataclasses.replace(forecast, expected_forgetting=lost)
-        earlier = (*start.updates, *self.bundled) if way.recipe.trains != STATISTICS else ()
-        unlike_all = next(unlike_all_earlier(earlier, way.recipe.trains), "")
-        return Trial(way, start, job, priced(forecast, self.tariff), unlike_all=unlike_all)
-
-    def _from_scratch(self, start: Start, network: nn.Module) -> Features:
-        """Return what is known of training new weights; an index of random features would say nothing."""
-        accuracy, loss = evaluate_dataset(network, start.job.test)
-        return Features(
-            index_rad=None, accuracy=accuracy, loss=loss,
-            samples=start.features.samples, classes=start.features.classes, parameters=start.features.parameters,
-            evaluation_s=start.features.evaluation_s,
-        )  # fmt: skip
+        unlike = () if way.recipe.trains == STATISTICS else unlike_all_own(start.updates, way.recipe.trains)
+        return Trial(way, start, job, priced(forecast, self.tariff), unlike_own=next(iter(unlike), ""))
 
     def _measured(self, value: float) -> Estimate:
         return Estimate(value, Interval(value, value, self.level, "measured"), value)

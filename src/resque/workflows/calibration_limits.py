@@ -111,7 +111,7 @@ class CalibrationLimits:
         """
         check_updates(updates)
         if self.max_kwh is not None and engine != "local":
-            raise SettingError("a limit in kWh cannot be held on several machines at once: limit the time, --max-hours")
+            raise SettingError("a limit in kWh is held by the local engine alone: limit the time, --max-hours")
         return self
 
     def plans_on(self) -> bool:

@@ -21,6 +21,7 @@ from resque.workflows.pilots import keep_pilot, kept_pilot, read_pilot
 from resque.workflows.scoring import portable
 from resque.workflows.sources import Source
 from resque.workflows.trials import Asked, Trial
+from resque.workflows.ways import ALL
 
 __all__ = ["Comparing"]
 
@@ -29,7 +30,7 @@ _DEAR_S = 10.0  # a pilot of the first round that takes longer; to revise a fore
 _ROUNDS = 50, 200, 800  # steps of the pilots that decide
 _UNLIKELY, _HOPELESS = 0.25, 0.05  # chances: below, a way gets no first look; below, it is dropped after its pilot
 _DROPPED = "dropped"
-_FREE_S = 1.0  # a way that takes less is done, not forecast
+_FREE_S = 1.0  # a way that takes less is done, not forecast, and so is one that takes less than a pilot
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +140,7 @@ class Comparing:
         for trial in sorted(alive, key=lambda trial: trial.rank(steps)):
             trial.spared_for = None
             max_steps = trial.job.max_steps
-            until = max_steps if _is_free(trial) else min(steps, max_steps)
+            until = max_steps if _is_free(trial, trials) else min(steps, max_steps)
             if not trial.has_ended and trial.steps < until:
                 at.waiting[trial.key] = trial, until
         while at.waiting:
@@ -272,8 +273,13 @@ class Comparing:
         return choose([trial.option(self.asking.tariff) for trial in trials], self.asking.level)
 
 
-def _is_free(trial: Trial) -> bool:
-    return trial.job.max_steps * trial.step_s < _FREE_S
+def _is_free(trial: Trial, trials: Sequence[Trial]) -> bool:
+    """Return whether a way takes less than a second, or than the first pilot of a way of all layers.
+
+    The head is one: its features are computed once, and its steps are small.
+    """
+    pilots_s = [_ROUNDS[0] * each.step_s for each in trials if each.way.rung == ALL and each.start is trial.start]
+    return trial.job.max_steps * trial.step_s < max([_FREE_S, *pilots_s])
 
 
 def _deserves_look(trial: Trial) -> bool:

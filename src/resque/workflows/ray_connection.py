@@ -47,17 +47,22 @@ def connected(ray: ModuleType, address: str | None, gpus: int) -> Iterator[None]
 
 
 def check_address(address: str) -> None:
-    """Raise SettingError if no Ray answers at an address with a port; Ray itself would wait for minutes.
+    """Raise SettingError if no Ray answers at an address; Ray itself would wait for minutes.
 
     Ray's servers speak HTTP/2, which begins with settings from either side. With Ray's own TLS only a connection is
     made.
 
+    Args:
+        address: ``HOST:PORT`` of the head of a cluster, or ``"auto"`` for the one that runs on this machine.
+
     Example:
         >>> check_address("auto")  # no address yet
     """
-    found = re.fullmatch(r"(?:ray://)?\[?([^/\[\]]+)\]?:([0-9]+)/?", address)
-    if found is None:
+    if address == "auto":
         return
+    found = re.fullmatch(r"\[?([^/\[\]]+)\]?:([0-9]+)", address)
+    if found is None:
+        raise SettingError(f"--address {address}: expected HOST:PORT, as `ray start --head` names it, or auto")
     advice = "check --address and `ray status` there, or leave --address out for a Ray on this machine"
     try:
         with socket.create_connection((found[1], int(found[2])), timeout=_PATIENCE_S) as connection:

@@ -43,8 +43,8 @@ class Trial:
     job: RetrainingJob
     forecast: Forecast
     is_stored: bool = False
-    unlike_all: str = ""
-    """Reason to doubt that it arrives, before a pilot tells; empty if an earlier update trained the same part."""
+    unlike_own: str = ""
+    """Reason to doubt that it arrives, before a pilot tells; empty if an own update trained the same part."""
     note: str = ""
     update_id: str | None = None
     """Update that did it before, which is what the forecast says then."""
@@ -117,7 +117,7 @@ class Trial:
         """Reason not to rely on its chance; after a pilot, what is left of those against its forecast."""
         if self.has_ended:
             return ""
-        reasons = (self.unlike_all,) if self.forecast.pilot is None else self.forecast.reliability_issues
+        reasons = (self.unlike_own,) if self.forecast.pilot is None else self.forecast.reliability_issues
         return next(iter(reasons), "")
 
     @property

@@ -13,7 +13,7 @@ from resque.models.layers import dense_names, head_name
 from resque.training.finetuning import STATISTICS
 from resque.training.recipe import RECIPES, Recipe
 
-__all__ = ["NOTHING", "REPLAY", "SCRATCH", "Way", "ways_to_extend", "ways_to_learn", "ways_to_update"]
+__all__ = ["ALL", "NOTHING", "REPLAY", "SCRATCH", "Way", "ways_to_extend", "ways_to_learn", "ways_to_update"]
 
 NOTHING, HEAD, LORA, ALL, SCRATCH = "nothing", "head", "lora", "all", "scratch"
 """Rungs: the trained part of a model; beside them the statistics of normalization."""
