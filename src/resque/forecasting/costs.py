@@ -16,7 +16,7 @@ import numpy as np
 from scipy import special
 
 from resque.energy.grid import Grid
-from resque.forecasting.history import ForecastQuery, is_same_change, update_group
+from resque.forecasting.history import ForecastQuery, is_same_change, telling, update_group
 from resque.ledger.records import Estimate, LearningCurve, StepCost, Update
 from resque.types import Interval
 
@@ -151,7 +151,7 @@ def cost_that_grows(
     Returns:
         The forecast; None if fewer than three comparable runs have the cost.
     """
-    own, others = ([*_grown_curves(cost, updates, query)] for updates in (history, bundled))
+    own, others = ([*_grown_curves(cost, updates, query)] for updates in (history, telling(bundled, query)))
     curves = own if len(own) >= _FEWEST_CURVES else own + others
     if len(curves) < _FEWEST_CURVES:
         return None

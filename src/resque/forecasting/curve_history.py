@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 import numpy as np
 
 from resque.forecasting.curve_shape import CurveExample
-from resque.forecasting.history import SCRATCH, ForecastQuery, is_same_change, relative_rate, training_example
+from resque.forecasting.history import SCRATCH, ForecastQuery, is_same_change, relative_rate, telling, training_example
 from resque.forecasting.learning_curves import CurveModel, CurvePrediction
 from resque.forecasting.milestones import EARLY_STEPS, Milestone, log_error
 from resque.forecasting.mixed_model import TrainingExample
@@ -67,7 +67,7 @@ class CurveHistory:
     """
 
     def __init__(self, history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update] = ()) -> None:
-        own, others = (_with_curves(updates, query) for updates in (history, bundled))
+        own, others = (_with_curves(updates, query) for updates in (history, telling(bundled, query)))
         self.n_own, self.n_bundled = len(own), len(others)
         self._updates = own + others
         self._model: CurveModel | None = None

@@ -15,13 +15,14 @@ from resque.training.recipe import RECIPES, recipe_to_dict
 __all__ = [
     "SCRATCH", "ForecastQuery", "HistoryRow", "evaluation_lag", "group_for", "has_shift_type",
     "history_rows", "index_definition", "is_comparable", "is_same_change", "relative_rate", "starts_at_target",
-    "steps_or_lower_bound", "target_for", "training_example", "update_group",
+    "steps_or_lower_bound", "target_for", "telling", "training_example", "update_group",
 ]  # fmt: skip
 
 SCRATCH = "scratch"
 """Trained part of an update from scratch."""
 _GROUP_SETTINGS = ("optimizer", "learning_rate", "batch_size", "trains")
 _NEAREST = 5
+_SAME_RATE = 0.1  # decimal log of learning rates that are told apart
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def history_rows(
         >>> len(rows), round(math.exp(rows[0].example.value)), rows[0].example.censored
         (9, 11, False)
     """
-    updates = [(update, True) for update in history] + [(update, False) for update in bundled]
+    updates = [(update, True) for update in history] + [(update, False) for update in telling(bundled, query)]
     rows = (_history_row(update, query, predictors, own) for update, own in updates)
     return [row for row in rows if row is not None]
 
@@ -167,6 +168,28 @@ def _history_row(update: Update, query: ForecastQuery, predictors: Sequence[str]
     before = max((step for step in update.curve.steps if step < spent), default=0)
     example = training_example(update, query, features, math.log(steps), censored)
     return HistoryRow(example, own, 1.0 - before / spent)
+
+
+def telling(bundled: Sequence[Update], query: ForecastQuery) -> list[Update]:
+    """Return the bundled updates that tell of a query: those of all layers and of its part.
+
+    If its learning rate is the usual one, so is theirs. Those of other ways would mislead: with all of them, 80 %
+    intervals for all layers of one network covered 72 % of its runs, without them 85 %.
+
+    Args:
+        bundled: Updates from other models.
+        query: Update to forecast.
+    """
+    parts, is_any_rate = ("all", query.part), not _is_usual_rate(query.group)
+    return [
+        each
+        for each in bundled
+        if _part(group := update_group(each), each.from_scratch) in parts and (is_any_rate or _is_usual_rate(group))
+    ]
+
+
+def _is_usual_rate(group: tuple[object, ...]) -> bool:
+    return abs(relative_rate(group)) < _SAME_RATE
 
 
 def training_example(
