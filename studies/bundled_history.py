@@ -28,6 +28,8 @@ from runs import RESULTS, existing_rows
 from shift_rows import round_floats
 
 BUNDLED = Path("src/resque/ledger/bundled.jsonl")
+USED = "cpu", "kinds", "ways"
+"""Presets whose rows are bundled."""
 STEP_RATIO = 1.5
 DIGITS = 4
 BASELINES_USED = ("k-NN accuracy", "shrunk H-score", "LogME")  # by predictors of forecasts
@@ -145,7 +147,7 @@ def line(update: Update) -> str:
 def main() -> None:
     """Write the bundled history."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--presets", choices=PRESETS, nargs="+", default=("cpu", "kinds", "ways"))
+    parser.add_argument("--presets", choices=PRESETS, nargs="+", default=USED)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=BUNDLED)
     options = parser.parse_args()
