@@ -4,8 +4,9 @@ Each line is one update, as a ledger stores it, with the predictors that forecas
 target are left out. Other ways to update the same original models, such as the head alone or another learning rate,
 tell how far such a way gets; so do trainings from scratch, which are used for their like alone.
 
-Curves are thinned to evaluations whose steps grow by a factor of 1.5, and the last, without losses. Numbers have four
-digits. Energy is kept as one sum; it was measured, and is never used for another machine.
+Their times are left out: the machine was busy with others of them. Curves are thinned to evaluations whose steps grow
+by a factor of 1.5, and the last, without losses. Numbers have four digits. Energy is kept as one sum; it was measured,
+and is never used for another machine.
 
     python studies/bundled_history.py --presets cpu kinds ways
 """
@@ -109,16 +110,17 @@ def lines(preset: str, rows: Rows) -> Iterator[str]:
     """Yield one line of JSON per update."""
     for study in PRESETS[preset].shifts:
         runs = successful_runs(rows[study.name])
-        yield from (line(shift_update(run)) for run in runs if run.update.cost.steps)
+        of_way = without_times if study.originals else line
+        yield from (of_way(shift_update(run)) for run in runs if run.update.cost.steps)
         if study.scratch:
             of_shift = {(run.seed, run.group): shift_update(run) for run in runs}
             for run in successful_runs(rows[f"{study.originals or study.name}-scratch"]):
-                yield line(scratch_update(run, of_shift[run.seed, run.group]))
+                yield without_times(scratch_update(run, of_shift[run.seed, run.group]))
     for tasks in PRESETS[preset].tasks:
         learned = {(run.seed, run.row["target"]): task_update(tasks, run) for run in successful_runs(rows[tasks.name])}
         yield from (line(task_update(tasks, run)) for run in successful_runs(rows[tasks.name]))
         for run in successful_runs(rows[f"{tasks.name}-scratch"]):
-            yield line(scratch_update(run, learned[run.seed, run.row["target"]]))
+            yield without_times(scratch_update(run, learned[run.seed, run.row["target"]]))
 
 
 def thinned(update: Update) -> Update:
@@ -142,6 +144,12 @@ def line(update: Update) -> str:
     energy = dataclasses.replace(update.energy, components_kwh={}, note="")
     short = dataclasses.replace(thinned(update), energy=energy)
     return json.dumps(round_floats(to_dict(short), DIGITS), separators=(",", ":"))
+
+
+def without_times(update: Update) -> str:
+    """Return the line of an update whose times tell nothing."""
+    curve = dataclasses.replace(update.curve, wall_s=(0.0,) * len(update.curve.steps))
+    return line(dataclasses.replace(update, curve=curve, cost=dataclasses.replace(update.cost, wall_s=0.0)))
 
 
 def main() -> None:

@@ -83,7 +83,7 @@ def window(seconds, *watts):
 def test_no_task_fails(energy, speed):
     assert [row for row in (*energy.values(), *speed.values()) if "error" in row] == []
     assert list(energy) == ["idle", "counter", "window 0.1", "window 0.2", "training"]
-    assert list(speed) == ["index", "steps small_cnn", "waits", "epoch"]
+    assert list(speed) == ["index", "steps small_cnn", "waits", "epoch", "sampling"]
 
 
 def test_a_cpu_has_no_watts_of_a_card_but_those_of_its_components(energy):

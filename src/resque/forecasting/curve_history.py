@@ -10,12 +10,19 @@ import dataclasses
 import functools
 import math
 import statistics
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from resque.forecasting.curve_shape import CurveExample
-from resque.forecasting.history import SCRATCH, ForecastQuery, is_same_change, relative_rate, telling, training_example
+from resque.forecasting.history import (
+    ForecastQuery,
+    is_new_task,
+    is_same_change,
+    relative_rate,
+    telling,
+    training_example,
+)
 from resque.forecasting.learning_curves import CurveModel, CurvePrediction
 from resque.forecasting.milestones import EARLY_STEPS, Milestone, log_error
 from resque.forecasting.mixed_model import TrainingExample
@@ -213,7 +220,7 @@ def from_scratch_features(features: Features, accuracy: float, loss: float) -> F
     """Return what is known of training new weights, from what is known of updating a trained model.
 
     How well its representations separate the classes tells how much the data do. Its index, and what it does in the
-    first steps, say nothing of new weights. That of a new task stays as the mark of one.
+    first steps, say nothing of new weights.
 
     Args:
         features: Features of the update of the trained model.
@@ -226,7 +233,8 @@ def from_scratch_features(features: Features, accuracy: float, loss: float) -> F
         {'adapted refit': 0.8}
     """
     scores = {name: features.scores[name] for name in _SCORES_OF_DATA if name in features.scores}
-    return dataclasses.replace(features, index_rad=None, accuracy=accuracy, loss=loss, scores=scores)
+    known = dataclasses.replace(features, accuracy=accuracy, loss=loss, scores=scores)
+    return dataclasses.replace(known, index_rad=None, task_index=None, floor_rad=None)
 
 
 def _with_curves(updates: Iterable[Update], query: ForecastQuery) -> list[Update]:
@@ -260,18 +268,16 @@ def _example(
         return None
     later = [(step, accuracy) for step, accuracy in points if step > 0]
     steps, accuracy = zip(*later, strict=True) if later else ((), ())
-    known, rate = _curve_features(features, start, steps_per_epoch, place.part), relative_rate(place.group)
-    shift_type = None if features.task_index is not None else place.shift_type  # that of a task is not one
+    known, rate = _curve_features(features, start, steps_per_epoch), relative_rate(place.group)
+    shift_type = None if is_new_task(features, place.shift_type) else place.shift_type  # that of a task is not one
     return CurveExample(steps, accuracy, start, known, place.group, shift_type, place.condition, place.part, rate)
 
 
-def _curve_features(features: Features, start: float, steps_per_epoch: int | None, part: Hashable) -> tuple[float, ...]:
+def _curve_features(features: Features, start: float, steps_per_epoch: int | None) -> tuple[float, ...]:
     """Return what shapes a learning curve whatever the target; NaN where it is unknown."""
     scores = features.scores
     adapted, neighbors = (_first_known(scores, names) for names in (EARLY_SCORES, NEIGHBOR_SCORES))
     index = features.task_index if features.index_rad is None else features.index_rad
-    if part == SCRATCH:
-        index = None
     return (
         _logit(start),
         *(

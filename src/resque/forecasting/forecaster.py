@@ -19,7 +19,14 @@ from resque.energy.reading import EnergyReading
 from resque.errors import TooFewUpdatesError
 from resque.forecasting import costs
 from resque.forecasting.curve_history import FEWEST_CURVES, CurveHistory, best_accuracy, central_share, total_steps
-from resque.forecasting.history import ForecastQuery, HistoryRow, evaluation_lag, history_rows, starts_at_target
+from resque.forecasting.history import (
+    ForecastQuery,
+    HistoryRow,
+    evaluation_lag,
+    history_rows,
+    starts_at_target,
+    telling,
+)
 from resque.forecasting.intervals import LEVEL, check_level
 from resque.forecasting.prediction import StepsModel
 from resque.forecasting.predictors import PREDICTORS
@@ -138,7 +145,7 @@ def forecast_from_features(
         reliability_issues=(
             *unreliability_reasons(own, history, query, pilot_option(job.max_steps, step_cost.wall_s, missing.total)),
             *unclear_start(features, job.target_accuracy, level),
-            *beyond_earlier_runs(steps, probability, (*history, *bundled)),
+            *beyond_earlier_runs(steps, probability, (*history, *telling(bundled, query))),
         ),
     )
 

@@ -10,12 +10,13 @@ from resque.forecasting.predictors import predictor_values
 from resque.ledger.records import PLATEAU, Features, Forecast, Update
 from resque.training.finetuning import STATISTICS
 from resque.training.job import RetrainingJob
+from resque.training.new_task import NEW_TASK
 from resque.training.recipe import RECIPES, recipe_to_dict
 
 __all__ = [
     "SCRATCH", "ForecastQuery", "HistoryRow", "evaluation_lag", "group_for", "has_shift_type",
-    "history_rows", "index_definition", "is_comparable", "is_same_change", "relative_rate", "starts_at_target",
-    "steps_or_lower_bound", "target_for", "telling", "training_example", "update_group",
+    "history_rows", "index_definition", "is_comparable", "is_new_task", "is_same_change", "relative_rate",
+    "starts_at_target", "steps_or_lower_bound", "target_for", "telling", "training_example", "update_group",
 ]  # fmt: skip
 
 SCRATCH = "scratch"
@@ -76,6 +77,11 @@ class ForecastQuery:
     def part(self) -> object:
         """Trained part."""
         return _part(self.group, self.from_scratch)
+
+    @property
+    def is_new_task(self) -> bool:
+        """Whether the update is to a new task."""
+        return is_new_task(self.features, self.shift_type)
 
     @classmethod
     def of(cls, job: RetrainingJob, features: Features, parent: str, model_name: str) -> "ForecastQuery":
@@ -223,7 +229,12 @@ def is_same_change(update: Update, query: ForecastQuery) -> bool:
     """
     if update.recipe.get("trains") == STATISTICS or update.from_scratch > query.from_scratch:
         return False
-    return (update.features.task_index is None) == (query.features.task_index is None)
+    return is_new_task(update.features, update.shift_type) == query.is_new_task
+
+
+def is_new_task(features: Features, shift_type: object) -> bool:
+    """Return whether an update is to a new task; from scratch it has no task index, and its shift type tells."""
+    return features.task_index is not None or shift_type == NEW_TASK
 
 
 def steps_or_lower_bound(update: Update, target_accuracy: float, max_steps: int) -> tuple[float, bool]:

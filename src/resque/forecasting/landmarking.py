@@ -142,7 +142,7 @@ class ForecastReviser:
         cls, forecast: Forecast, ledger: Ledger, job: RetrainingJob | None = None, confidence: float | None = None
     ) -> "ForecastReviser":
         """Return the reviser of a stored forecast, with the updates of a ledger that the forecast learns from."""
-        updates = updates_to_learn_from(ledger, forecast.parent, forecast.features.task_index is not None)
+        updates = updates_to_learn_from(ledger, forecast.parent, ForecastQuery.of_forecast(forecast).is_new_task)
         return cls.of_forecast(forecast, updates, job, confidence)
 
     def __call__(self, curve: LearningCurve) -> ForecastRevision | None:

@@ -53,7 +53,7 @@ class TrainingFolds:
         """Return the forecast curve of an update; None with too few learning curves."""
         key = _update_key(query)
         if key not in self._started:
-            known = query.features.task_index is not None, query.group, query.parent
+            known = query.is_new_task, query.from_scratch, query.group, query.parent
             if known not in self._curves:
                 self._curves[known] = CurveHistory(self.rest, query, self.bundled)
             self._started[key] = self._curves[known].start(query)
@@ -94,9 +94,16 @@ class TrainingFolds:
 
 def _training_key(query: ForecastQuery) -> tuple[Hashable, ...]:
     """Return what of a query determines the training rows."""
-    is_task = query.features.task_index is not None
     definition = index_definition(query.features)
-    return is_task, definition, query.group, query.parent, query.target_accuracy, query.max_steps
+    return (
+        query.is_new_task,
+        query.from_scratch,
+        definition,
+        query.group,
+        query.parent,
+        query.target_accuracy,
+        query.max_steps,
+    )
 
 
 def _update_key(query: ForecastQuery) -> tuple[Hashable, ...]:
