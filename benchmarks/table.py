@@ -69,7 +69,7 @@ def table(cases: Iterable[Case], rows: Mapping[str, Row], scale: float = 1.0) ->
     if scale != 1.0:
         yield f"Sizes are {scale:g} times those named here."
     if loads:
-        yield f"Load average of the machine after each case, the case itself included: {Spread(loads)}."
+        yield f"Load average of the machine after each case (the benchmark alone makes 1): {Spread(loads)}."
     yield from ("", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}")
     for case in known:
         row = rows[case.name]
