@@ -232,7 +232,7 @@ def test_the_plan_is_the_cheapest_of_all_cadences_and_its_parts_agree(end, drop,
 def test_a_due_update_that_hardly_arrives_names_the_question_to_ask_first(chance, n):
     made = planned(falling(0.75, 0.7, n), by_floor(0.78), chance=chance)
     assert made.decision == NOW
-    assert made.recommendation.endswith("ask for other ways first: `resque compare`.") == (chance < 0.8)
+    assert made.recommendation.endswith("ask for other ways first, by `resque compare`.") == (chance < 0.8)
 
 
 def test_without_a_price_updates_are_as_late_as_the_floor_allows():

@@ -116,15 +116,20 @@ def test_an_open_forecast_alone_is_worth_a_report(tmp_path):
 
 
 @pytest.mark.parametrize("reached", [True, False])
-@pytest.mark.parametrize("asked", ["before", "after"])
+@pytest.mark.parametrize("asked", ["before", "after", "after, of other data of the name", "after, of another model"])
 @pytest.mark.parametrize("changed", [{}, {"train_data": "other"}, {"target_accuracy": 0.99}, {"model": "other"}])
 def test_a_question_that_another_way_has_answered_is_no_longer_open(tmp_path, reached, asked, changed):
     update = synthetic_update("a", index=0.1, steps=10, reached=reached)
     when = f"{'2000' if asked == 'before' else '2100'}-01-01T00:00:00.000+00:00"
     alike = {"id": "other way", "test_data": update.test_data, "created_utc": when}
     forecast = dataclasses.replace(synthetic_forecast(update), **{**alike, **changed})
-    page = page_of(tmp_path, [], [update], pending=[forecast])
-    assert ("To be decided" not in page) == (reached and asked == "before" and not changed)
+    if "data" in asked:
+        forecast = dataclasses.replace(forecast, features=dataclasses.replace(forecast.features, accuracy=0.123))
+    if "model" in asked:
+        forecast = dataclasses.replace(forecast, parent="another")
+    scratch = dataclasses.replace(forecast, id="from scratch", parent="new weights", from_scratch=True)
+    page = page_of(tmp_path, [], [update], pending=[forecast, scratch])
+    assert ("To be decided" not in page) == (reached and asked in ("before", "after") and not changed)
 
 
 def test_without_an_open_decision_there_is_no_section_for_one(tmp_path):

@@ -116,7 +116,8 @@ def forecast_from_features(
     if starts_at_target(features, job.target_accuracy):
         return _forecast_nothing(record, (*_GROWING, "epochs", *per_step), small_test_notes(features, job, level))
     if job.recipe.trains == STATISTICS:
-        return _forecast_pass(record, job, features, step_cost)
+        spread = costs.step_time_spread(history, costs.step_time_drift(history, step_cost.steps, bundled))
+        return _forecast_pass(record, job, features, step_cost, spread)
     query = ForecastQuery.of(job, features, parent, model_name)
     own, others = ([*history_rows(updates, query, ())] for updates in (history, bundled))
     check_enough(own, others, query)
@@ -201,12 +202,16 @@ def _alternatives(
 
 
 def _forecast_pass(
-    record: "functools.partial[Forecast]", job: RetrainingJob, features: Features, step_cost: StepCost
+    record: "functools.partial[Forecast]",
+    job: RetrainingJob,
+    features: Features,
+    step_cost: StepCost,
+    spread: costs.StepTimeSpread | None,
 ) -> Forecast:
     """Return the forecast of an update that is a single pass: its cost as probed; whether it arrives is a score."""
     grid, level = record.keywords["grid"], record.keywords["level"]
     one = Estimate(1.0, Interval(1.0, 1.0, level, "the update is one pass over the data"), 1.0)
-    known = {"steps": one, "epochs": one, **costs.estimates_by_step(one, step_cost, grid, None)}
+    known = {"steps": one, "epochs": one, **costs.estimates_by_step(one, step_cost, grid, spread)}
     adapted = features.scores.get("adapted accuracy")
     return record(
         predictor="adapted accuracy",

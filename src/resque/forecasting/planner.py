@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-from resque._format import COST_NAMES, format_cost, format_interval
+from resque._format import COST_NAMES, format_cost, format_interval, format_probability
 from resque.energy.price import Tariff
 from resque.errors import SettingError
 from resque.forecasting.budget import UNSURE, WITHIN, Budget, Decision, decide
@@ -106,7 +106,8 @@ def _unlikely(decision: str, now: UpdateNow, level: float) -> str:
     """Return what to do first where an update is due that is less likely to arrive than its intervals are to hold."""
     if decision != NOW or now.chance >= level:
         return ""
-    return f" That is less than {level:.0%}, so ask for other ways first: `resque compare`."
+    chance = format_probability(now.chance)
+    return f" A chance of {chance} is less than {level:.0%}: ask for other ways first, by `resque compare`."
 
 
 def _decide_budget(forecast: Forecast, yearly: Budget, updates: int | None, n_windows: int) -> Decision | None:

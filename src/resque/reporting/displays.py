@@ -60,14 +60,22 @@ def overview_display(settled: Sequence[tuple[Forecast, Update]]) -> Display:
 
 
 def still_open(pending: Sequence[Forecast], updates: Sequence[Update]) -> list[Forecast]:
-    """Return the pending forecasts whose question no later update has answered, by another way.
+    """Return the pending forecasts whose question no update has answered, by another way.
 
     Args:
         pending: Pending forecasts.
-        updates: Updates; one that reached its target answers all questions of its model, data and target before it.
+        updates: Updates; one that reached its target answers all questions of its model, data and target before it,
+            and later ones where the same model had the same accuracy before: the data have not changed.
     """
-    answered = {_question(update): update.created_utc for update in updates if update.reached}
-    return [each for each in pending if each.created_utc >= answered.get(_question(each), "")]
+    reached = [update for update in updates if update.reached]
+    answered = {_question(update): update.created_utc for update in reached}
+    starts = {(_question(each), each.parent, each.features.accuracy) for each in reached}
+    again = {_question(each) for each in pending if (_question(each), each.parent, each.features.accuracy) in starts}
+    return [
+        each
+        for each in pending
+        if _question(each) not in again and each.created_utc >= answered.get(_question(each), "")
+    ]
 
 
 def _question(record: Forecast | Update) -> _Question:

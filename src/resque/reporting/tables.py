@@ -274,7 +274,7 @@ def show_ledger(
     waiting = counts.get("pending", forecasts - settled)
     again = f", {former:,} asked again" if (former := forecasts - settled - waiting) else ""
     title = f"{forecasts:,} forecast{'s' * (forecasts != 1)}: {settled:,} settled, {waiting:,} pending{again}"
-    show(_pending_display(title, pending, width))
+    show(_pending_display(title, pending, updates, width))
     if voids:
         gone = [(each.id, each.entry, each.created_utc[:10], each.why) for each in voids]
         title = f"{len(voids):,} void entr{'ies' if len(voids) > 1 else 'y'}, counted nowhere"
@@ -298,14 +298,18 @@ def _short_rate(rate: float) -> str:
     return f"{float(digits):g}e{int(exponent)}"
 
 
-def _pending_display(title: str, pending: Sequence[Forecast], width: int) -> Display:
-    """Describe pending forecasts: what is trained, with the settings that tell ways of the same data apart."""
+def _pending_display(title: str, pending: Sequence[Forecast], updates: Sequence[Update], width: int) -> Display:
+    """Describe pending forecasts: what is trained, with the settings that tell ways of the same data apart.
+
+    The ways that were carried out are told apart from them, too.
+    """
+    entries: list[Forecast | Update] = [*pending, *updates]
     names = shorten_names((each.model for each in pending), _MODEL_WIDTH)
     model = ("model",) if len(names) > 1 else ()
-    ways = [(each.model, each.train_data, trained_part(each.recipe, each.from_scratch)) for each in pending]
+    ways = [(each.model, each.train_data, trained_part(each.recipe, each.from_scratch)) for each in entries]
     rows = []
-    for each, way in zip(pending, ways, strict=True):
-        alike = [other for other, its in zip(pending, ways, strict=True) if its == way]
+    for each, way in zip(pending, ways, strict=False):
+        alike = [other for other, its in zip(entries, ways, strict=True) if its == way]
         steps = each.estimates["steps"]
         rows.append((
             each.id,
