@@ -108,6 +108,16 @@ def test_pending_forecasts_of_one_question_are_a_comparison_and_others_are_not()
     assert newest_comparison(pending[1:]) == newest_comparison([]) == []
 
 
+def test_decisions_of_one_question_are_told_apart(tmp_path):
+    forecast = synthetic_forecast(synthetic_update("a", index=0.1, steps=10))
+    pending = [
+        dataclasses.replace(forecast, id=f"r{rate}", recipe={"trains": "all", "learning_rate": rate})
+        for rate in (0.01, 0.001)
+    ]
+    page = page_of(tmp_path, [], pending=pending)
+    assert all(f"<strong>Update all layers, rate {rate}: " in page for rate in (0.01, 0.001))
+
+
 def test_an_open_forecast_alone_is_worth_a_report(tmp_path):
     forecast = synthetic_forecast(synthetic_update("a", index=0.1, steps=10))
     page = page_of(tmp_path, [], pending=[forecast])

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from resque.forecasting.evaluation.settlement import Settlement
 
 __all__ = [
-    "MAIN_COSTS", "comparison_display", "differing_part", "energy_display", "newest_comparison", "overview_display",
-    "predictors_display", "revisions_display", "seeds_display", "settled_display", "still_open", "tried_sentences",
-    "updates_display",
+    "MAIN_COSTS", "comparison_display", "decision_among", "differing_part", "energy_display", "newest_comparison",
+    "overview_display", "predictors_display", "revisions_display", "seeds_display", "settled_display", "still_open",
+    "tried_sentences", "updates_display",
 ]  # fmt: skip
 
 MAIN_COSTS = "steps", "wall_s", "energy_kwh", "carbon_kg"
@@ -131,9 +131,17 @@ def _next(ways: Sequence[Forecast]) -> str:
     return f"{how}: {_named(likeliest, ways)}, {likeliest.chance}."
 
 
+def decision_among(way: Forecast, ways: Sequence[Forecast]) -> str:
+    """Return the decision of a way, with the settings that tell it from others of the same action."""
+    return way.decision.replace(f"{_action(way)}:", f"{_action_among(way, ways)}:", 1)
+
+
+def _action_among(way: Forecast, ways: Sequence[Forecast]) -> str:
+    return f"{_action(way)}{differing_part(way, [each for each in ways if _action(each) == _action(way)])}"
+
+
 def _named(way: Forecast, ways: Sequence[Forecast]) -> str:
-    alike = [each for each in ways if _action(each) == _action(way)]
-    return f"{_action(way)}{differing_part(way, alike)} (forecast {way.id})"
+    return f"{_action_among(way, ways)} (forecast {way.id})"
 
 
 def comparison_display(ways: Sequence[Forecast]) -> Display:
@@ -147,9 +155,7 @@ def comparison_display(ways: Sequence[Forecast]) -> Display:
         accuracy = NOT_MEASURED if way.best_accuracy is None else f"{way.best_accuracy.value:.3f}"
         price = format_price(way.price.value, way.tariff.currency) if way.price and way.tariff else NOT_MEASURED
         doubt = "" if not way.reliability_issues else " *"
-        alike = [each for each in ways if _action(each) == _action(way)]
-        rows.append((f"{_action(way)}{differing_part(way, alike)}{doubt}", accuracy,
-                     way.chance, *took, price, way.id))  # fmt: skip
+        rows.append((f"{_action_among(way, ways)}{doubt}", accuracy, way.chance, *took, price, way.id))
     first = ways[0]
     title = f"Ways to accuracy {first.target_accuracy:g} on {shorten_data(first.train_data)}"
     columns = "way", "best accuracy", "chance", "steps", "time", "energy", "price", "forecast"

@@ -84,6 +84,9 @@ def write_report(
     page = environment.get_template("report.html.j2").render(
         title=opening.title,
         pending=[*compared, *(each for each in reversed(pending) if each not in compared)][:_MAX_PENDING],
+        decisions={
+            each.id: displays.decision_among(each, compared) if each in compared else each.decision for each in pending
+        },
         n_pending=len(pending),
         tried=displays.tried_sentences(pending, settled),
         comparison=displays.comparison_display(compared) if compared else None,
