@@ -236,7 +236,7 @@ class Comparison(Displayable):
         lines = list(self._remarks())
         lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
         if {MEASURED} < {option.how_known for option in self.options if option.recipe}:
-            lines.append("accuracy: as measured where a way has ended; else the best it is expected to reach in all its steps")
+            lines.append("accuracy: measured where a way has ended; else the best that is expected in all its steps")
         told = {option.original_known for option in self.options}
         if self.original_accuracy is not None and told & {BY_HISTORY, BY_PILOT}:
             lines.append("~ on the old data at the end of the pilot, or as earlier updates of the model lead to expect")
