@@ -31,7 +31,7 @@ def forecast_after_pilot(
 
     With a revision, reasons not to rely on the forecast no longer apply: they are about the user's own history, and the
     pilot is a run of the update itself. Two stay where success is forecast. One is an update harder than all own ones,
-    or of a part that no earlier one trained, whose pilot did not come close. The other is steps far beyond all earlier
+    or of a part that no own one trained, whose pilot did not come close. The other is steps far beyond all earlier
     runs. Without a revision, the forecast from features stands, with a note.
 
     Args:
