@@ -117,8 +117,10 @@ def lines(preset: str, rows: Rows) -> Iterator[str]:
             for run in successful_runs(rows[f"{study.originals or study.name}-scratch"]):
                 yield without_times(scratch_update(run, of_shift[run.seed, run.group]))
     for tasks in PRESETS[preset].tasks:
-        learned = {(run.seed, run.row["target"]): task_update(tasks, run) for run in successful_runs(rows[tasks.name])}
-        yield from (line(task_update(tasks, run)) for run in successful_runs(rows[tasks.name]))
+        runs = successful_runs(rows[tasks.name])
+        updates = [task_update(tasks, run) for run in runs]
+        yield from map(line, updates)
+        learned = {(run.seed, run.row["target"]): update for run, update in zip(runs, updates, strict=True)}
         for run in successful_runs(rows[f"{tasks.name}-scratch"]):
             yield without_times(scratch_update(run, learned[run.seed, run.row["target"]]))
 

@@ -11,7 +11,7 @@ from resque.forecasting.evaluation.settlement import summarize_settlements
 from resque.forecasting.life import lives
 from resque.ledger.records import Features
 from resque.reporting import html
-from resque.reporting.displays import newest_comparison
+from resque.reporting.displays import differing_part, newest_comparison
 from resque.reporting.html import Opening, write_report
 from resque.reporting.sentences import verdict_sentence
 
@@ -106,6 +106,16 @@ def test_pending_forecasts_of_one_question_are_a_comparison_and_others_are_not()
     ]
     assert [each.id for each in newest_comparison(pending)] == ["0", "3"]
     assert newest_comparison(pending[1:]) == newest_comparison([]) == []
+
+
+def test_settings_that_an_earlier_version_did_not_have_tell_nothing_apart():
+    forecast = synthetic_forecast(synthetic_update("a", index=0.1, steps=10))
+    now, before, other = (
+        dataclasses.replace(forecast, recipe={"learning_rate": rate, **more})
+        for rate, more in ((0.01, {"compile": False}), (0.01, {}), (0.1, {"compile": False}))
+    )
+    assert differing_part(now, [now, before]) == ""
+    assert differing_part(now, [now, before, other]) == ", rate 0.01"
 
 
 def test_decisions_of_one_question_are_told_apart(tmp_path):

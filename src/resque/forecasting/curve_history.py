@@ -52,9 +52,10 @@ _LATEST_EARLY = 2.0  # times the early steps: the latest evaluation that still t
 _EVALUATION_GROWTH = 0.05  # growth of the steps between evaluations that are unknown
 _MOST_EVALUATIONS = 400  # most evaluations of a simulated path
 _SMALLEST_SHARE, _SMALLEST_INDEX, _SMALLEST_WEIGHT = 0.01, 0.01, 1e-300
+_KEPT = 6  # models: ways of another part or rate learn from another history
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=_KEPT)
 def _fitted_curves(examples: tuple[CurveExample, ...]) -> CurveModel:
     """Return the model of learning curves; forecasts of one comparison share it."""
     return CurveModel(examples)

@@ -14,13 +14,11 @@ from resque.training.new_task import NEW_TASK
 from resque.training.recipe import RECIPES, recipe_to_dict
 
 __all__ = [
-    "SCRATCH", "ForecastQuery", "HistoryRow", "evaluation_lag", "group_for", "has_shift_type",
+    "ForecastQuery", "HistoryRow", "evaluation_lag", "has_shift_type",
     "history_rows", "index_definition", "is_comparable", "is_new_task", "is_same_change", "relative_rate",
     "starts_at_target", "steps_or_lower_bound", "target_for", "telling", "training_example", "update_group",
 ]  # fmt: skip
 
-SCRATCH = "scratch"
-"""Trained part of an update from scratch."""
 _GROUP_SETTINGS = ("optimizer", "learning_rate", "batch_size", "trains")
 _NEAREST = 5
 _SAME_RATE = 0.1  # decimal log of learning rates that are told apart
@@ -202,12 +200,12 @@ def training_example(
     update: Update, query: ForecastQuery, features: tuple[float, ...], value: float, censored: bool = False
 ) -> TrainingExample:
     """Return a finished update as training example of a mixed model."""
-    group = group_for(update, query)
+    group = _group_for(update, query)
     where = group, update.shift_type, update.train_data, update.parent, _part(group, update.from_scratch)
     return TrainingExample(features, value, censored, *where)
 
 
-def group_for(update: Update, query: ForecastQuery) -> tuple[object, ...]:
+def _group_for(update: Update, query: ForecastQuery) -> tuple[object, ...]:
     """Return model name and recipe settings of an update; the query's model may have had another name then."""
     return _group(query.group[0] if update.parent == query.parent else update.model, update.recipe)
 
@@ -331,7 +329,7 @@ def relative_rate(group: object) -> float:
 
 def _part(group: tuple[object, ...], from_scratch: bool) -> object:
     """Return the trained part of an update in a group."""
-    return SCRATCH if from_scratch else group[-1]
+    return "scratch" if from_scratch else group[-1]
 
 
 def _group(model_name: object, recipe: Mapping[str, object]) -> tuple[object, ...]:

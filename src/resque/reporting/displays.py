@@ -175,7 +175,8 @@ def differing_part(way: Forecast | Update, alike: Sequence[Forecast | Update]) -
         alike: Ways that have the same name, this one among them.
     """
     settings = {name for each in alike for name in each.recipe}
-    differing = [name for name in sorted(settings) if len({str(each.recipe.get(name)) for each in alike}) > 1]
+    values = {name: {str(each.recipe[name]) for each in alike if name in each.recipe} for name in sorted(settings)}
+    differing = [name for name, found in values.items() if len(found) > 1]  # an earlier version had fewer settings
     shown = {name: way.recipe[name] for name in differing if name in way.recipe}
     texts = (f"{value:g}" if isinstance(value, float) else str(value) for value in shown.values())
     return "".join(f", {_SHORT.get(name, name)} {text}" for name, text in zip(shown, texts, strict=True))
