@@ -221,6 +221,16 @@ def format_share(part: int, whole: int) -> str:
     return f"{part} of {whole}"
 
 
+def format_count(n: int, noun: str) -> str:
+    """Return a count of something, in the plural where it is not one.
+
+    Example:
+        >>> format_count(1, "step"), format_count(1200, "step")
+        ('1 step', '1,200 steps')
+    """
+    return f"{n:,} {noun}{'s' * (n != 1)}"
+
+
 def format_price(amount: float | None, currency: str) -> str:
     """Return a price with its currency, ``0.0123 EUR``; a dash where it is unknown."""
     return NOT_MEASURED if amount is None else f"{format_number(amount)} {currency}"

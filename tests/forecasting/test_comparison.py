@@ -99,12 +99,20 @@ def test_what_is_forgotten_is_said_beyond_two_points(after, says):
     ("others", "best"), [([], "doubted"), ([0.7], "doubted"), ([0.8, 0.5], "0"), ([0.95, 0.9], "1")]
 )
 def test_a_doubted_option_is_the_best_only_if_no_other_suffices(others, best):
-    doubted = option("doubted", 1.0, 0.99, doubt="no own update trains=head")
+    doubted = option("doubted", 1.0, 0.99, doubt="extrapolation: no own update trains=head")
     made = [option(f"{place}", 60.0 - place, chance) for place, chance in enumerate(others)]
     assert choose([doubted, *made], level=0.8)[0] == best
     shown = comparison([doubted, *made])
-    assert ("Do not rely on it: no own update trains=head." in shown.recommendation) == (best == "doubted")
+    assert (f"Do not rely on it: {doubted.doubt}." in shown.recommendation) == (best == "doubted")
     assert "99%?" in str(shown)
+
+
+@given(doubts=st.lists(st.sampled_from(["", "bundled updates only", "extrapolation: harder"]), min_size=1, max_size=4))
+def test_of_likely_options_the_best_known_kind_is_taken_and_of_these_the_cheapest(doubts):
+    made = [option(f"{place}", 10.0 + place, 0.9, doubt=doubt) for place, doubt in enumerate(doubts)]
+    best = choose(made, level=0.8)[0]
+    order = ["", "bundled updates only", "extrapolation: harder"]
+    assert best == f"{doubts.index(min(doubts, key=order.index))}"
 
 
 @pytest.mark.parametrize(("own", "says"), [(0.88, "“mixed (m)” keeps 0.88"), (None, "replay=0.2")])

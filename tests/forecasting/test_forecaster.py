@@ -324,4 +324,4 @@ def test_success_far_beyond_all_earlier_runs_is_a_reason(job, epochs, far):
     """A forecast of 93 % within 250 epochs, learned from runs of 40, ended below its target."""
     long = dataclasses.replace(job, recipe=dataclasses.replace(job.recipe, max_epochs=epochs))
     reasons = forecast_for(runs(30), long, scores={"adapted refit": 0.903}).reliability_issues
-    assert ["the longest earlier run had 1,000" in reason for reason in reasons] == [True] * far
+    assert ["the longest earlier run of its like had 1,000" in reason for reason in reasons] == [True] * far

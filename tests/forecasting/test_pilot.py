@@ -214,7 +214,7 @@ def test_success_far_beyond_all_earlier_runs_stays_a_reason(asked, longest, fact
     revision = revision_of(100, min(300.0, high), 20.0, high, high, probability)
     reasons = forecast_after_pilot(forecast, pilot_of(), revision, job, runs).reliability_issues
     far = factor > 5 and probability > 0.5
-    assert [f"the longest earlier run had {longest:,}" in reason for reason in reasons] == [True] * far
+    assert [f"the longest earlier run of its like had {longest:,}" in reason for reason in reasons] == [True] * far
 
 
 @pytest.mark.parametrize("hardest_refit", [0.7, 0.95])

@@ -41,7 +41,7 @@ def fix_choices(patch) -> None:
     patch.setattr(trials.Trial, "rank", lambda trial, steps: (trial.way.needs_labels, float(len(trial.way.name))))
     patch.setattr(trials.Trial, "expected_seconds_for", lambda trial, steps: 1e9)
     patch.setattr(comparing, "_ROUNDS", (10, 20))
-    patch.setattr(comparing, "_FREE_S", 0.0)
+    patch.setattr(comparing, "_is_free", lambda trial, trials: not trial.way.needs_labels)
 
 
 def compare(folder, target: float, ledger: str, meter=None, **more) -> Comparison:

@@ -118,7 +118,7 @@ def test_without_outcomes_there_is_no_verdict():
 def test_overhead_is_summed_up():
     summary = summarize_settlements(settled_pairs())
     assert sentences.overhead_sentence(summary) == (
-        "The forecasts took 4 s and 0.004 Wh; the updates took 5 s and 0.5 Wh."
+        "These forecasts took 4 s and 0.004 Wh; training the updates, evaluation left out, took 5 s and 0.5 Wh."
     )
     cheap = [(forecast, dataclasses.replace(update, cost=dataclasses.replace(update.cost, wall_s=0.1)))
              for forecast, update in settled_pairs()]  # fmt: skip

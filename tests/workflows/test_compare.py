@@ -147,10 +147,12 @@ def test_without_time_there_are_no_pilots(compare, known):
     made = compare(known, NEW, NEW_TEST, 0.6, max_minutes=0.0)
     assert {each.how_known for each in made.options if each.recipe} == {BY_HISTORY}
     assert {each.note for each in made.options if each.recipe} == {"no time for its pilot"}
-    assert {each.rung: each.doubt for each in made.options if each.doubt} == {
-        "head": "extrapolation: no own update trains=head"
+    assert {(each.rung, each.doubt) for each in made.options if each.doubt} == {
+        ("head", "extrapolation: no own update trains=head"),
+        ("all", "the forecast rests on bundled updates only"),
     }
-    assert made.option(made.best).rung != "head"
+    assert made.option(made.best).rung == "norm"  # measured by a pass
+    assert "Do not rely on it" not in made.recommendation
 
 
 def test_what_a_model_does_not_allow_is_left_out(compare, folder):

@@ -170,7 +170,7 @@ def test_progress_shows_accuracy_and_the_revised_steps():
     steps = resque.Estimate(50.0, resque.Interval(20.0, 100.0, 0.8, ""))
     revision = resque.ForecastRevision(10, 0.5, steps, 0.9, 5)
     assert progress_text(resque.RunProgress(10, 100, 0.5)) == "accuracy 0.5000"
-    assert progress_text(resque.RunProgress(10, 100, 0.5, revision)) == "accuracy 0.5000, of 50 (20–100) steps"
+    assert progress_text(resque.RunProgress(10, 100, 0.5, revision)) == "accuracy 0.5000, 20–100 steps in all"
 
 
 def test_an_interrupted_update_is_resumed(known, folder, meter, monkeypatch):

@@ -26,10 +26,10 @@ def compare(
     extend: opt.Extend = False,
     original: Annotated[
         str | None,
-        opt.option(opt.MODEL, "Data before the shift, to be mixed in; or their profile (.safetensors)."),
+        opt.option(opt.MODEL, "Original data, to be mixed in, or their profile (.safetensors); not for a new task."),
     ] = None,
     original_test: Annotated[
-        str | None, opt.option(opt.MODEL, "Held-out original data: what each way forgets.")
+        str | None, opt.option(opt.MODEL, "Held-out original data: what each way forgets; not for a new task.")
     ] = None,
     shift_type: opt.ShiftType = None,
     weights: opt.Weights = None,

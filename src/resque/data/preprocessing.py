@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from resque._format import format_count
 from resque.errors import DataError
 
 __all__ = [
@@ -72,7 +73,7 @@ class ImagePreprocessing:
         if self.fixed and self.side:
             words.append(f"resized to {self.side} × {self.side}")
         if self.channels:
-            words.append(f"{self.channels} channel{'s' * (self.channels > 1)}")
+            words.append(format_count(self.channels, "channel"))
         if self.mean:
             words.append(f"minus {self.mean} over {self.std}")
         return ", ".join(words)

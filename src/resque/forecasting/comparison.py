@@ -20,7 +20,7 @@ from resque.energy.reading import EnergyReading
 from resque.forecasting.break_even import BreakEven
 from resque.forecasting.scored_models import ScoredModel
 from resque.ledger.components import MEASURED
-from resque.ledger.decision import FORGETTING
+from resque.ledger.decision import EXTRAPOLATION, FORGETTING
 from resque.ledger.records import Estimate
 
 __all__ = ["BY_HISTORY", "BY_PILOT", "Comparison", "Option", "choose"]
@@ -46,7 +46,8 @@ class Option(Serializable):
         recipe: Settings of the recipe; empty where nothing is trained.
         chance: Probability of reaching the target.
         estimates: Name of a cost → its forecast, or what was measured. The price is there with a tariff.
-        accuracy: Best accuracy on the new test data within the step budget; None if unknown.
+        accuracy: Accuracy on the new test data when it ends, which is at the target or at the step budget; None if
+            unknown.
         how_known: ``"measured"``, ``"pilot"`` or ``"history"``.
         labels: Number of labeled training samples that it needs.
         original_accuracy: Accuracy on the original test data afterwards, or after the pilot; None if unknown.
@@ -76,6 +77,11 @@ class Option(Serializable):
     original_known: str | None = None
     update_id: str | None = None
     doubt: str = ""
+
+    @property
+    def is_extrapolated(self) -> bool:
+        """Whether its chance is of a kind of update that its history does not hold."""
+        return self.doubt.startswith(EXTRAPOLATION)
 
     def cost(self, name: str) -> float | None:
         """Return the median of a cost; None if it is unknown."""
@@ -236,7 +242,7 @@ class Comparison(Displayable):
         lines = list(self._remarks())
         lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
         if {MEASURED} < {option.how_known for option in self.options if option.recipe}:
-            lines.append("accuracy: measured where a way has ended; else the best that is expected in all its steps")
+            lines.append("accuracy: at the end, which is the target where it is reached; measured, or expected")
         told = {option.original_known for option in self.options}
         if self.original_accuracy is not None and told & {BY_HISTORY, BY_PILOT}:
             lines.append("~ on the old data at the end of the pilot, or as earlier updates of the model lead to expect")
@@ -268,9 +274,9 @@ class Comparison(Displayable):
 def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[str, ...], str | None, str]:
     """Choose the cheapest option that suffices.
 
-    An option suffices if its chance is at least the level; one that is in doubt, only if no other does. The cost that
-    decides is the first of price, energy and time that all options know which suffice, and in which they differ; at the
-    same cost the next one decides.
+    An option suffices if its chance is at least the level; one that is in doubt, only if no other does, and an
+    extrapolated one last. The cost that decides is the first of price, energy and time that all options know which
+    suffice, and in which they differ; at the same cost the next one decides.
 
     Args:
         options: The options.
@@ -288,7 +294,8 @@ def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[s
         ('a', ('c',), None, 'wall_s')
     """
     likely = [option for option in options if option.chance >= level]
-    enough = [option for option in likely if not option.doubt] or likely
+    certain = [option for option in likely if not option.doubt]
+    enough = certain or [option for option in likely if not option.is_extrapolated] or likely
     compared = enough or options
     shared = [name for name in _COMPARED if all(name in option.estimates for option in compared)]
     differing = [name for name in shared if len({option.cost(name) for option in compared}) > 1]

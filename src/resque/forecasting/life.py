@@ -177,7 +177,10 @@ class Life(Displayable):
             return []
         factor = format_number(self.scratch_kwh / self.reuse_kwh.value)
         reuse, scratch = (format_cost("energy_kwh", kwh) for kwh in (self.reuse_kwh.value, self.scratch_kwh))
-        return [f"reuse took {reuse} for updates that arrived; as many trainings from scratch: {scratch} ({factor} ×)"]
+        return [
+            f"reuse took {reuse} for updates that arrived; as many trainings from scratch would take {scratch}, "
+            f"{factor} times as much"
+        ]
 
 
 def _cells(cost: str, totals: Sequence[Total], unit: str = "") -> list[str]:

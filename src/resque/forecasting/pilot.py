@@ -8,6 +8,7 @@ included.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from resque._format import format_count
 from resque.energy.reading import energy_share
 from resque.forecasting import costs
 from resque.forecasting.history import ForecastQuery, telling
@@ -137,4 +138,4 @@ def _no_revision(pilot: Pilot) -> str:
     why = "there are too few learning curves of comparable updates: do more updates"
     if pilot.steps < FIRST_LANDMARK:
         why = f"it takes {FIRST_LANDMARK} steps or more, such as 100"
-    return f"the pilot of {pilot.steps} steps did not make the forecast sharper: {why}"
+    return f"the pilot of {format_count(pilot.steps, 'step')} did not make the forecast sharper: {why}"

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
-from resque._format import COST_NAMES, format_cost, format_interval, format_probability
+from resque._format import COST_NAMES, format_cost, format_count, format_interval, format_probability
 from resque.energy.price import Tariff
 from resque.errors import SettingError
 from resque.forecasting.budget import UNSURE, WITHIN, Budget, Decision, decide
@@ -115,7 +115,7 @@ def _decide_budget(forecast: Forecast, yearly: Budget, updates: int | None, n_wi
     if not yearly.is_given:
         return None
     if updates is None:
-        known = f"{n_windows} window{'s' * (n_windows != 1)}"
+        known = format_count(n_windows, "window")
         reason = (
             f"how many updates a year needs cannot be told from {known}; {FEWEST_WINDOWS} are needed, below the target"
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Self
 
-from resque._format import format_cost, format_price, format_probability
+from resque._format import format_cost, format_count, format_price, format_probability
 from resque.forecasting.drift import FEWEST_WINDOWS
 from resque.forecasting.objective import Objective
 from resque.forecasting.plan import LATER, NEVER, NOW, UNDECIDED, Cadence, PlanWindow, UpdateLater, UpdateNow
@@ -70,7 +70,7 @@ class Recommendation:
             n_windows: Number of windows.
         """
         accuracy = _accuracy(window)
-        unknown = f"from {n_windows} window{'s' * (n_windows != 1)} ({FEWEST_WINDOWS} are needed)"
+        unknown = f"from {format_count(n_windows, 'window')} ({FEWEST_WINDOWS} are needed)"
         if not now.is_needed:
             known = "" if n_windows >= FEWEST_WINDOWS else f"; how fast it will fall is not known {unknown}"
             return cls(LATER, f"Not now: accuracy {accuracy} is at the target already, nothing is to be gained{known}.")
@@ -145,7 +145,7 @@ class _Why:
         if not n:
             price = format_price(self.of_now.estimates["price"].value, self.objective.tariff.currency)
             return f"errors cost {idle} without any, and an update would save less than the {price} it costs"
-        return f"errors and {n} update{'s' * (n > 1)} cost {costs} in a year, errors without any {idle}"
+        return f"errors and {format_count(n, 'update')} cost {costs} in a year, errors without any {idle}"
 
 
 def _costs(now: UpdateNow, objective: Objective) -> str:

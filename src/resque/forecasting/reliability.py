@@ -5,17 +5,18 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from scipy import special
 
-from resque._format import format_cost
+from resque._format import format_cost, format_count
 from resque.errors import TooFewUpdatesError
 from resque.forecasting.history import ForecastQuery, HistoryRow, history_rows
 from resque.forecasting.predictors import HARDNESS
+from resque.ledger.decision import EXTRAPOLATION
 from resque.ledger.records import Estimate, Features, Pilot, Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
 __all__ = [
     "FEWEST_REACHED", "FEWEST_UPDATES", "beyond_earlier_runs", "check_enough", "harder_after_pilot", "history_notes",
-    "pilot_option", "small_test_notes", "unlike_all_own", "unreliability_reasons",
+    "pilot_option", "small_test_notes", "unlike_all_own", "unreliability_reasons", "without_advice",
 ]  # fmt: skip
 
 FEWEST_UPDATES = 5
@@ -115,11 +116,24 @@ def unlike_all_own(history: Iterable[Update], trains: str) -> Iterator[str]:
         (['extrapolation: no own update trains=head'], [])
     """
     if trains != "all" and all(update.recipe.get("trains") != trains for update in history):
-        yield f"extrapolation: no own update trains={trains}"
+        yield f"{EXTRAPOLATION}: no own update trains={trains}"
+
+
+def without_advice(reason: str) -> str:
+    """Return a reason without what to do about it, which stands last, after a colon.
+
+    Args:
+        reason: Reason against the reliability of a forecast.
+
+    Example:
+        >>> without_advice("extrapolation: by index it is harder than all own updates: try `--pilot 100`")
+        'extrapolation: by index it is harder than all own updates'
+    """
+    return reason.rpartition(": ")[0] or reason
 
 
 def _harder(measure: str) -> str:
-    return f"extrapolation: by {measure} it is harder than all own updates"
+    return f"{EXTRAPOLATION}: by {measure} it is harder than all own updates"
 
 
 def _beyond_own_range(history: Sequence[Update], query: ForecastQuery) -> str | None:
@@ -143,7 +157,7 @@ def _too_few(rows: Sequence[HistoryRow]) -> Iterator[str]:
     """Yield at most one reason: too few updates, successes or conditions of this model and recipe."""
     reached = sum(not row.example.censored for row in rows)
     if len(rows) < FEWEST_UPDATES:
-        count = f"{len(rows)} own update{'s' * (len(rows) != 1)} with this model and recipe"
+        count = f"{format_count(len(rows), 'own update')} with this model and recipe"
         yield f"{count}, and {FEWEST_UPDATES} are needed: do more updates"
     elif reached < FEWEST_REACHED:
         yield (
@@ -190,8 +204,8 @@ def beyond_earlier_runs(steps: Estimate, probability: float, earlier: Iterable[U
     high = steps.interval.high
     if probability >= 0.5 and longest and high is not None and high > _LONGER * longest:
         yield (
-            f"extrapolation: the update may take {high:,.0f} steps, and the longest earlier run had {longest:,}: allow "
-            f"{_LONGER * longest:,.0f} steps at most by `--max-epochs`, or do a longer update first"
+            f"{EXTRAPOLATION}: it may take {high:,.0f} steps, and the longest earlier run of its like had {longest:,}: "
+            f"allow {_LONGER * longest:,.0f} steps at most by `--max-epochs`, or do a longer update first"
         )
 
 

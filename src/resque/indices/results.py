@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resque._display import Display, Displayable
-from resque._format import NOT_MEASURED
+from resque._format import NOT_MEASURED, format_count
 from resque.energy.reading import EnergyReading
 from resque.types import Interval
 
@@ -45,7 +45,7 @@ class Sampling:
         """What was read, beside a full pass."""
         return (
             f"sampled to ±{self.precision}: read {self.n_read:,} of {self.n_full:,} samples "
-            f"({self.n_read / self.n_full:.1%}) in {self.rounds} round{'s' * (self.rounds != 1)}, {self.pass_s:.2f} s; "
+            f"({self.n_read / self.n_full:.1%}) in {format_count(self.rounds, 'round')}, {self.pass_s:.2f} s; "
             f"a full pass would take about {self.full_pass_s:.2f} s"
         )
 

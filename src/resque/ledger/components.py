@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from resque._format import format_cost
+from resque._format import format_cost, format_count
 from resque._plain import Serializable
 from resque.energy.reading import EnergyReading
 from resque.types import Interval, StoredFloat
@@ -338,4 +338,4 @@ class Pilot(Serializable):
         """Steps, time and accuracy for people: ``pilot of 100 steps in 4.0 s: test accuracy 0.612 to 0.731``."""
         took = format_cost("wall_s", self.reading.wall_s)
         accuracy = f"test accuracy {self.curve.accuracy[0]:.3f} to {self.accuracy:.3f}"
-        return f"pilot of {self.steps:,} steps in {took}: {accuracy}"
+        return f"pilot of {format_count(self.steps, 'step')} in {took}: {accuracy}"

@@ -8,9 +8,12 @@ from resque.energy.price import Tariff
 from resque.ledger.components import Estimate, Features, Pilot
 
 __all__ = [
-    "FORGETTING", "action", "costs_in_words", "free_in_words", "loss_in_words", "outcome_in_words", "trained_part",
+    "EXTRAPOLATION", "FORGETTING", "action", "costs_in_words", "free_in_words", "loss_in_words", "outcome_in_words",
+    "trained_part",
 ]  # fmt: skip
 
+EXTRAPOLATION = "extrapolation"
+"""Beginning of a reason not to rely on a forecast: the history holds nothing like the update."""
 FORGETTING = 0.02 + 1e-9
 """Loss of accuracy on the original data that is worth a word: two points, whatever the rounding."""
 _ACTIONS = {

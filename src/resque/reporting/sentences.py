@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from resque._format import NOT_MEASURED, format_cost, format_share
+from resque._format import NOT_MEASURED, format_cost, format_count, format_share
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.reading import EnergyReading
@@ -183,7 +183,7 @@ def verdict_sentence(summary: Settlement) -> str:
     own = scores.get(FORECAST, summary.scores[0])
     reached = "" if own.n == summary.n else f" ({own.n} reached the target)"
     return (
-        f"The median error of {summary.n} forecast{'s' * (summary.n != 1)} is a factor of {own.median_factor:.1f} in "
+        f"The median error of {format_count(summary.n, 'forecast')} is a factor of {own.median_factor:.1f} in "
         f"training steps{reached}; {format_share(*summary.covered['steps'])} intervals covered the measured steps."
     )
 
@@ -207,8 +207,8 @@ def predictor_sentence(summary: Settlement) -> str:
 
 
 def overhead_sentence(summary: Settlement) -> str:
-    """Return what the forecasts took and what the updates took."""
+    """Return what the settled forecasts took, and what their updates took until they ended."""
     updates = f"{format_cost('wall_s', summary.training_s)} and {format_cost('energy_kwh', summary.training_kwh)}"
     forecasts = f"{format_cost('wall_s', summary.overhead_s)} and {format_cost('energy_kwh', summary.overhead_kwh)}"
     less = ", less than the forecasts" if summary.training_s < summary.overhead_s else ""
-    return f"The forecasts took {forecasts}; the updates took {updates}{less}."
+    return f"These forecasts took {forecasts}; training the updates, evaluation left out, took {updates}{less}."

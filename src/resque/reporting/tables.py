@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resque._display import Display, describe
-from resque._format import NOT_MEASURED, format_column, format_cost, format_interval, format_number, shorten_names
+from resque._format import (
+    NOT_MEASURED,
+    format_column,
+    format_cost,
+    format_count,
+    format_interval,
+    format_number,
+    shorten_names,
+)
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import EmbodiedEmissions
@@ -142,7 +150,7 @@ def _labels_sentence(missing: MissingLabels) -> str:
 
 def _basis_lines(forecast: Forecast) -> list[str]:
     """Return the updates and predictors that a forecast is based on, and the guarantees of its intervals."""
-    updates = f"{forecast.n_history} update{'s' * (forecast.n_history != 1)}"
+    updates = format_count(forecast.n_history, "update")
     types = f" ({', '.join(forecast.shift_types_history)})" if forecast.shift_types_history else ""
     bundled = f" and {forecast.n_bundled} bundled updates" if forecast.n_bundled else ""
     lines = [
@@ -183,7 +191,7 @@ def show_update(update: Update, carbon: SoftwareCarbonIntensity | None = None) -
     if update.processes > 1:
         lines.append(f"trained by {update.processes} processes together; the energy is that of all")
     if update.resumed:
-        lines.append(f"interrupted and resumed: {update.resumed} time{'s' * (update.resumed > 1)}")
+        lines.append(f"interrupted and resumed: {format_count(update.resumed, 'time')}")
     forgetting = "accuracy on the original data", sentences.format_forgetting(update)
     show(describe(update).extended([forgetting], lines))
     if update.energy.note:
@@ -270,10 +278,10 @@ def show_ledger(
     n, forecasts, settled = counts["updates"], counts["forecasts"], counts["settled"]
     if len(updates) < n:
         lines.append(f"the newest {len(updates):,} of {n:,}; more: --last {n}")
-    show(Display(f"{n:,} update{'s' * (n != 1)}", columns, rows, lines if updates else (), 2 + tells_apart))
+    show(Display(format_count(n, "update"), columns, rows, lines if updates else (), 2 + tells_apart))
     waiting = counts.get("pending", forecasts - settled)
     again = f", {former:,} asked again" if (former := forecasts - settled - waiting) else ""
-    title = f"{forecasts:,} forecast{'s' * (forecasts != 1)}: {settled:,} settled, {waiting:,} pending{again}"
+    title = f"{format_count(forecasts, 'forecast')}: {settled:,} settled, {waiting:,} pending{again}"
     show(_pending_display(title, pending, updates, width))
     if voids:
         gone = [(each.id, each.entry, each.created_utc[:10], each.why) for each in voids]

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from resque._format import format_cost, format_interval
+from resque._format import format_interval
 from resque._processes import current_processes
 from resque.energy.clock import now
 from resque.energy.meters import EnergyMeter, unfailing_window
@@ -51,6 +51,11 @@ class RunProgress:
     accuracy: float
     revision: ForecastRevision | None = None
 
+    @property
+    def expected_steps(self) -> int:
+        """Steps of the whole run by the latest in-run forecast, at least those so far; the step budget without one."""
+        return self.max_steps if self.revision is None else max(self.step, round(self.revision.steps.value))
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -74,13 +79,11 @@ class RunSettings:
 
 
 def progress_text(progress: RunProgress) -> str:
-    """Describe where a run stands: its accuracy and, where there is one, the revised forecast of its steps."""
+    """Describe where a run stands: its accuracy and, where there is one, the interval of the steps of the whole run."""
     text, revision = f"accuracy {progress.accuracy:.4f}", progress.revision
     if revision is None:
         return text
-    steps = revision.steps
-    within = format_interval("steps", steps.value, steps.interval)
-    return f"{text}, of {format_cost('steps', steps.value)} ({within}) steps"
+    return f"{text}, {format_interval('steps', revision.steps.value, revision.steps.interval)} steps in all"
 
 
 class Run:

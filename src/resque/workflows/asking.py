@@ -208,18 +208,19 @@ class Asking:
             start.probed[settings] = step_cost, step_cost.reading
         step_cost, overhead = start.probed[settings]
         start.probed[settings] = step_cost, nothing_more(overhead)  # counted once
-        forecast = forecast_from_features(
-            start.updates,
-            job,
-            features,
-            step_cost=step_cost,
-            overhead=overhead,
-            parent=parent,
-            grid=self.grid,
-            model_name=source.loader.name,
-            level=self.level,
-            bundled=self.bundled,
-        )
+        with source.loader.options.show_progress(f"{self.named(way, source)}: forecasting"):
+            forecast = forecast_from_features(
+                start.updates,
+                job,
+                features,
+                step_cost=step_cost,
+                overhead=overhead,
+                parent=parent,
+                grid=self.grid,
+                model_name=source.loader.name,
+                level=self.level,
+                bundled=self.bundled,
+            )
         forecast = dataclasses.replace(forecast, inputs=source.inputs())
         if not from_scratch:
             lost = expected_forgetting(start.updates, parent, forecast.recipe)

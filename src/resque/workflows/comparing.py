@@ -65,7 +65,8 @@ class Comparing:
 
     def _comparison(self, asked: Sequence[Asked], trials: Sequence[Trial], failed: Mapping[str, str]) -> Comparison:
         level, tariff = self.asking.level, self.asking.tariff
-        if (leader := self._best(trials)) is not None and leader.note.startswith(_DROPPED):
+        leader = next((trial for trial in trials if trial.forecast.id == self._choose(trials)[0]), None)
+        if leader is not None and leader.note.startswith(_DROPPED):
             leader.note = ""  # others promised more, and did not keep it
         options = [*(trial.option(tariff) for trial in trials), *(each for one in asked for each in one.nothing)]
         best, ties, nearest, by = choose(options, level)
@@ -194,7 +195,7 @@ class Comparing:
         A pilot of the best way is a part of its update. That of another one must not cost more than it may save.
         """
         if time.monotonic() + trial.seconds_for(until) > ends_at:
-            return "no time for its pilot" if not trial.steps else f"no time beyond a pilot of {trial.steps} steps"
+            return f"no time beyond {trial.tried}" if trial.steps else "no time for its pilot"
         best, pilot_s = self._best(trials), trial.expected_seconds_for(until)
         if best is None or best is trial or best.forecast.pilot is None:
             return ""
@@ -210,7 +211,8 @@ class Comparing:
         start, forecast = trial.start, trial.forecast
         network, _ = self.asking.in_use.of(start.source, trial.job)
         known = KnownUpdate(network, trial.job, forecast.features, forecast.step_cost, forecast.overhead)
-        pilot, state = start.source.passes.pilot(known, forecast, steps, self._begun(trial))
+        name = self.asking.named(trial.way, start.source)
+        pilot, state = start.source.passes.pilot(known, forecast, steps, self._begun(trial), name)
         return {"pilot": pilot, "state": state}
 
     def _task(self, trial: Trial, steps: int) -> ExperimentTask:
@@ -237,7 +239,9 @@ class Comparing:
 
     def _go_on(self, trial: Trial, row: Row) -> None:
         """Take the pilot of a way into its forecast, and keep both."""
-        forecast = after_pilot(trial.forecast, row["pilot"], trial.job, trial.start.updates)
+        name = self.asking.named(trial.way, trial.start.source)
+        with trial.start.source.loader.options.show_progress(f"{name}: forecasting"):
+            forecast = after_pilot(trial.forecast, row["pilot"], trial.job, trial.start.updates)
         trial.forecast = priced(forecast, self.asking.tariff)
         keep_pilot(self.asking.history, trial.forecast, row["state"])
         self.asking.cache.write(trial.key, trial.forecast)
@@ -249,11 +253,11 @@ class Comparing:
         hopeful = [trial for trial in going if trial.forecast.probability_reached >= _HOPELESS]
         for trial in going:
             if trial not in hopeful:
-                trial.note = trial.note or f"{_DROPPED} after a pilot of {trial.steps} steps: it would hardly arrive"
+                trial.note = trial.note or f"{_DROPPED} after {trial.tried}: it would hardly arrive"
         ranked = sorted(hopeful, key=self._promise)
         kept = ranked[: math.ceil(len(ranked) / 2)]
         for trial in ranked[len(kept) :]:
-            trial.note = trial.note or f"{_DROPPED} after a pilot of {trial.steps} steps: others promise more"
+            trial.note = trial.note or f"{_DROPPED} after {trial.tried}: others promise more"
         return kept
 
     def _promise(self, trial: Trial) -> tuple[bool, float]:

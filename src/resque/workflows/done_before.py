@@ -105,7 +105,7 @@ def outcome_in_words(update: Update, job: RetrainingJob) -> str:
     """Return what came of an update, for the row of its way."""
     target, again = job.target_accuracy, "`resque ledger void` asks anew"
     if update.reaches(target):
-        return f"done already, as update {update.id}: {again}"
+        return f"done already: {again}"  # one line for several ways; the table of details has their ids
     return (
         f"tried already, as update {update.id}: it ended at {update.accuracy:.3f}, below {target:g}, stopped by "
         f"{update.stopped_by}; {again}"

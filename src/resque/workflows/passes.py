@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from resque._format import format_count
 from resque.data.dataset import LabeledDataset
 from resque.data.random_access import IndexedDataset
 from resque.energy.meters import EnergyMeter
@@ -116,6 +117,7 @@ class Passes:
         forecast: Forecast,
         steps: int,
         begun: Mapping[str, Any] | None = None,
+        of: str = "",
     ) -> tuple[Pilot, dict[str, Any]]:
         """Train the first steps of the update; return the pilot, and the state to go on from.
 
@@ -124,8 +126,10 @@ class Passes:
             forecast: Forecast before its pilot.
             steps: Steps of the pilot.
             begun: State of a shorter pilot, which goes on.
+            of: Name of the way that is tried, for its progress; empty where there is one alone.
         """
-        with self.loader.options.show_progress(f"pilot of {steps:,} step{'s' * (steps != 1)}") as show:
+        name = f"{of}: first" if of else "pilot of"
+        with self.loader.options.show_progress(f"{name} {format_count(steps, 'step')}") as show:
 
             def on_progress(at: RunProgress) -> None:
                 show(at.step, steps, f"accuracy {at.accuracy:.4f}")

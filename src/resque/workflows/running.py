@@ -78,7 +78,7 @@ class UpdateRunner:
                 forecast_id=None if forecast is None else forecast.id,
                 checkpoint=dataclasses.replace(checkpoint, pilot=self.pilot if requested else None),
                 tariff=self.request.tariff,
-                on_progress=lambda at: show(at.step, at.max_steps, progress_text(at)),
+                on_progress=lambda at: show(at.step, at.expected_steps, progress_text(at)),
                 revise=of_ledger(forecast, self.history, job, confidence) if forecast and is_first else None,
                 stop=self.stop,
             ).asked_by(forecast)

@@ -1,15 +1,18 @@
 """The ways that a comparison tries: each is a forecast of an update, so far."""
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from resque._format import format_count
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, Option
 from resque.forecasting.price import price_with_fees
+from resque.forecasting.reliability import without_advice
 from resque.ledger.components import MEASURED
-from resque.ledger.records import Features, Forecast, StepCost, Update
+from resque.ledger.records import Estimate, Features, Forecast, StepCost, Update
 from resque.training.checkpoint import run_identity
 from resque.training.job import RetrainingJob
 from resque.workflows.sources import Source
@@ -59,6 +62,11 @@ class Trial:
         return 0 if self.forecast.pilot is None else self.forecast.pilot.steps
 
     @property
+    def tried(self) -> str:
+        """How much of it was tried, in words."""
+        return f"a pilot of {format_count(self.steps, 'step')}"
+
+    @property
     def key(self) -> str:
         """Name of its unfinished pilot in the cache."""
         return pilot_key(self.forecast.parent, self.job)
@@ -100,7 +108,7 @@ class Trial:
             recipe=dict(forecast.recipe),
             chance=forecast.probability_reached,
             estimates={**forecast.estimates, **({} if price is None else {"price": price})},
-            accuracy=forecast.best_accuracy,
+            accuracy=self._accuracy_at_end(),
             how_known=self._how_known,
             labels=labels,
             original_accuracy=kept,
@@ -114,24 +122,38 @@ class Trial:
 
     @property
     def doubt(self) -> str:
-        """Reason not to rely on its chance; after a pilot, what is left of those against its forecast."""
-        if self.has_ended:
-            return ""
-        reasons = (self.unlike_own,) if self.forecast.pilot is None else self.forecast.reliability_issues
-        return next(iter(reasons), "")
+        """Reason not to rely on its chance: the first that its forecast has; without a pilot, no advice to make one."""
+        first = next(iter(self.forecast.reliability_issues), "")
+        return first if self.forecast.pilot is not None else self.unlike_own or without_advice(first)
 
     @property
     def _how_known(self) -> str:
         return BY_HISTORY if self.forecast.pilot is None else MEASURED if self.has_ended else BY_PILOT
 
+    def _accuracy_at_end(self) -> Estimate | None:
+        """Return the accuracy at the end of the training: the target, where it is reached and ends it."""
+        best, target = self.forecast.best_accuracy, self.forecast.target_accuracy
+        if best is None or self.has_ended or self.job.recipe.fixed_epochs is not None:
+            return best
+        bounds = best.interval.low, best.interval.high
+        low, high = (target if bound is None else min(bound, target) for bound in bounds)
+        return Estimate(min(best.value, target), dataclasses.replace(best.interval, low=low, high=high))
+
     def _kept(self) -> tuple[float | None, str | None]:
-        """Return the accuracy on the original test data, and how it is known."""
+        """Return the accuracy on the original test data, and how it is known.
+
+        That after a pilot is an upper bound: what is forgotten later comes on top.
+        """
         before, forecast = self.start.original_accuracy, self.forecast
-        if forecast.pilot is not None and forecast.pilot.original_accuracy is not None:
-            return forecast.pilot.original_accuracy, self._how_known
-        if before is None or forecast.expected_forgetting is None:
-            return None, None
-        return min(1.0, max(0.0, before - forecast.expected_forgetting)), BY_HISTORY
+        piloted = None if forecast.pilot is None else forecast.pilot.original_accuracy
+        if piloted is not None and self.has_ended:
+            return piloted, MEASURED
+        expected = None
+        if before is not None and forecast.expected_forgetting is not None:
+            expected = min(1.0, max(0.0, before - forecast.expected_forgetting))
+        if piloted is not None and piloted <= (1.0 if expected is None else expected):
+            return piloted, BY_PILOT
+        return expected, None if expected is None else BY_HISTORY
 
     def readings(self) -> Iterator[EnergyReading]:
         """Yield the readings of what it took to know it; nothing for one that was in the ledger."""

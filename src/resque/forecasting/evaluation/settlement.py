@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from resque._display import Display, Displayable
-from resque._format import COST_NAMES, NOT_MEASURED, format_probability, format_share
+from resque._format import COST_NAMES, NOT_MEASURED, format_count, format_probability, format_share
 from resque.energy.price import Spending, Tariff
 from resque.forecasting.price import forecast_price
 from resque.ledger.records import BY_BUDGET, BY_USER, COSTS, Estimate, Forecast, Update
@@ -151,7 +151,7 @@ class Settlement(Displayable):
                 f"average, reached {format_share(score.reached, score.n)} (Brier score {score.brier:.3f}; of the base "
                 f"rate, that share itself, {score.base_rate_brier:.3f})"
             )
-        title = f"Forecast accuracy over {self.n} settled update{'s' * (self.n != 1)}"
+        title = f"Forecast accuracy over {format_count(self.n, 'settled update')}"
         columns = "cost", "n", "factor", "error", "≤2×", "covered", "90% interval"
         return Display(title, columns, [_accuracy_row(each) for each in self.accuracy], lines)
 
