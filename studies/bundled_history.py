@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from analysis import TASK_INDEX, Run, successful_runs
-from presets import PRESETS, TaskStudy
+from presets import PRESETS, TASK_STUDY, TaskStudy
 from publish import Rows
 from resque.forecasting.curve_history import from_scratch_features
 from resque.ledger.records import Update
@@ -83,8 +83,11 @@ def without_folders(data: str) -> str:
 
 
 def task_update(study: TaskStudy, run: Run) -> Update:
-    """Return a new task as an update to its middle cutoff; its parent is the model before it got its head."""
-    target = study.cutoffs[run.row["target"]][1]
+    """Return a new task as an update to its middle cutoff.
+
+    Its parent is the model before it got its head, which several ways start from.
+    """
+    target, network = study.cutoffs[run.row["target"]][1], study.model.rpartition(":")[2]
     features = dataclasses.replace(
         run.update.features,
         samples=run.row["n"],
@@ -100,7 +103,7 @@ def task_update(study: TaskStudy, run: Run) -> Update:
         target_accuracy=target,
         reached=run.update.curve.first_at(target) is not None,
         shift_type=NEW_TASK,
-        parent=f"{run.row['source'] or 'none'} {run.seed}",
+        parent=f"{run.row['source'] or 'none'} {run.seed}{'' if study.model == TASK_STUDY.model else f' {network}'}",
         train_data=without_folders(run.update.train_data),
         test_data=without_folders(run.update.test_data),
     )
@@ -119,9 +122,9 @@ def lines(preset: str, rows: Rows) -> Iterator[str]:
     for tasks in PRESETS[preset].tasks:
         runs = successful_runs(rows[tasks.name])
         updates = [task_update(tasks, run) for run in runs]
-        yield from map(line, updates)
+        yield from map(without_times if tasks.way else line, updates)
         learned = {(run.seed, run.row["target"]): update for run, update in zip(runs, updates, strict=True)}
-        for run in successful_runs(rows[f"{tasks.name}-scratch"]):
+        for run in successful_runs([] if tasks.way else rows[f"{tasks.name}-scratch"]):
             yield without_times(scratch_update(run, learned[run.seed, run.row["target"]]))
 
 

@@ -92,6 +92,10 @@ class TaskStudy:
         sources: Tasks to start from; ``""`` is a model with random weights, trained by the same recipe.
         cutoffs: Task → target accuracies, early to late; tasks without any are only sources.
         seeds: Seeds of the original model and of its retrainings.
+        way: Settings of the recipe by which tasks are learned another way than all layers at the usual rate; its rows
+            have only what the bundled history needs. The epoch before it is by the recipe, as in a comparison.
+        originals: Name of the study whose original models are used; empty for models of its own.
+        per_task: Number of sources of each task; None for all.
     """
 
     name: str
@@ -102,6 +106,16 @@ class TaskStudy:
     sources: tuple[str, ...]
     cutoffs: Mapping[str, tuple[float, float, float]]
     seeds: tuple[int, ...] = (0, 1, 2)
+    way: str = ""
+    originals: str = ""
+    per_task: int | None = None
+
+    def sources_of(self, target: str) -> tuple[str, ...]:
+        """Return the sources of a task; of a number per task, those that follow it in the list."""
+        if self.per_task is None:
+            return tuple(source for source in self.sources if source != target)
+        at = self.sources.index(target) + 1
+        return (*self.sources[at:], *self.sources[: at - 1])[: self.per_task]
 
 
 @dataclass(frozen=True)
@@ -339,6 +353,59 @@ TASKS = {
 }
 
 
+TASK_STUDY = TaskStudy(
+    name="tasks",
+    model=f"{NETWORKS}:small_resnet",
+    tasks=TASKS,
+    clean_recipe="train-adam,fixed_epochs=8",
+    recipe="retrain-adam,evaluate_every=4,evaluate_growth=0.2,fixed_epochs=12",
+    sources=("", *TASKS),
+    cutoffs={
+        "fashion": (0.6, 0.7, 0.76),
+        "digits": (0.7, 0.85, 0.95),
+        "upper": (0.4, 0.6, 0.8),
+        "lower": (0.5, 0.65, 0.8),
+        "numerals": (0.7, 0.85, 0.93),
+        "greek": (0.4, 0.6, 0.8),
+        "cyrillic": (0.3, 0.45, 0.6),
+    },
+)
+TASK_WAYS = {
+    "head": "trains=head,fixed_epochs=40",
+    "lora": "trains=lora,fixed_epochs=24",
+    "faster": "learning_rate=1e-3",
+    "slower": "learning_rate=1e-5",
+}
+"""Another way to learn a task → its settings; a step of a head or an adapter gets less far than one of all layers."""
+TASK_CLEAN = {"small_vit": "train-adam,fixed_epochs=20"}
+"""Network → recipe of its original trainings, where the usual one leaves it untrained."""
+
+
+def task_ways(network: str, settings: str, ways: Mapping[str, int | None]) -> Iterator[TaskStudy]:
+    """Yield studies of the other ways to learn the tasks by one network, all from the original models of the first.
+
+    Args:
+        network: Name of the network.
+        settings: Steps that each data specification gets, such as ``"@16px"``.
+        ways: Name of a way → number of sources of each task; None for all.
+    """
+    tasks = {name: (train + settings, test + settings) for name, (train, test) in TASKS.items()}
+    first = next(iter(ways))
+    for way, per_task in ways.items():
+        yield dataclasses.replace(
+            TASK_STUDY,
+            name=f"tasks-{network}-{way}",
+            model=f"{NETWORKS}:{network}",
+            tasks=tasks,
+            clean_recipe=TASK_CLEAN.get(network, TASK_STUDY.clean_recipe),
+            sources=tuple(TASKS),
+            seeds=(0,),
+            way=TASK_WAYS[way],
+            originals="" if way == first else f"tasks-{network}-{first}",
+            per_task=per_task,
+        )
+
+
 def full_size(name: str, network: str, train: str, test: str, targets: tuple[float, float, float]) -> ShiftStudy:
     """Return a study of one of the paper's networks under its three noises at ten levels, by its recipes."""
     optimizer = "sgd" if network == "vit" else "adam"
@@ -463,29 +530,16 @@ PRESETS = {
                 originals="digits",
             ),
         ),
-        tasks=(
-            TaskStudy(
-                name="tasks",
-                model=f"{NETWORKS}:small_resnet",
-                tasks=TASKS,
-                clean_recipe="train-adam,fixed_epochs=8",
-                recipe="retrain-adam,evaluate_every=4,evaluate_growth=0.2,fixed_epochs=12",
-                sources=("", *TASKS),
-                cutoffs={
-                    "fashion": (0.6, 0.7, 0.76),
-                    "digits": (0.7, 0.85, 0.95),
-                    "upper": (0.4, 0.6, 0.8),
-                    "lower": (0.5, 0.65, 0.8),
-                    "numerals": (0.7, 0.85, 0.93),
-                    "greek": (0.4, 0.6, 0.8),
-                    "cyrillic": (0.3, 0.45, 0.6),
-                },
-            ),
-        ),
+        tasks=(TASK_STUDY,),
     ),
     # other ways to update the networks of "kinds" than all layers at the usual rate
     "ways": Preset(
         shifts=tuple(study for network in ("small_resnet", "plain_cnn") for study in ways_studies(network)),
+        tasks=(
+            *task_ways("small_resnet", "", {"head": None, "faster": 1, "slower": 1}),
+            *task_ways("small_vit", "@16px", {"head": 3, "lora": 2}),
+            *task_ways("plain_cnn", "", {"head": 3, "faster": 1, "slower": 1}),
+        ),
         originals="kinds",
     ),
     # every shift type, with and without batch norm, and what may predict the cost

@@ -62,8 +62,9 @@ def plan_shift_study(study: ShiftStudy, cache: Path) -> Plan:
 
 def plan_task_study(study: TaskStudy, cache: Path) -> Plan:
     """Yield ``(file of rows, tasks)`` of a study of tasks, in the order in which they must be done."""
+    originals = study.originals or study.name
     weights = {
-        (source, seed): str(cache / f"{study.name}-{source or 'none'}-{seed}.safetensors")
+        (source, seed): str(cache / f"{originals}-{source or 'none'}-{seed}.safetensors")
         for source in study.sources
         for seed in study.seeds
     }
@@ -72,18 +73,19 @@ def plan_task_study(study: TaskStudy, cache: Path) -> Plan:
         title = " > ".join(name or "none" for name in names)
         return ExperimentTask(f"{study.name} {seed} {title}", work, {"study": study, "seed": seed, **arguments}, True)
 
-    yield (
-        f"{ORIGINALS}-{study.name}",
-        [task(train_source, seed, source, source=source, weights=path) for (source, seed), path in weights.items()],
-    )
+    if not study.originals:
+        trained = [task(train_source, seed, of, source=of, weights=path) for (of, seed), path in weights.items()]
+        yield f"{ORIGINALS}-{study.name}", trained
     yield (
         study.name,
         [
             task(learn_task, seed, source, target, source=source, target=target, weights=weights[source, seed])
-            for seed, target, source in itertools.product(study.seeds, study.cutoffs, study.sources)
-            if source != target
+            for seed, target in itertools.product(study.seeds, study.cutoffs)
+            for source in study.sources_of(target)
         ],
     )
+    if study.way:
+        return
     pairs = itertools.product(study.seeds, study.cutoffs)
     yield f"{study.name}-scratch", [task(learn_from_scratch, seed, target, target=target) for seed, target in pairs]
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from analysis import TASK_INDEX
 from presets import TaskStudy
 from resque.data.dataset import LabeledDataset
 from resque.data.loading import load_data
@@ -46,7 +47,10 @@ def train_source(study: TaskStudy, source: str, seed: int, weights: str) -> Row:
 
 
 def learn_task(study: TaskStudy, source: str, target: str, seed: int, weights: str) -> Row:
-    """Compute the index and the baselines of a new task after one epoch, and measure learning it."""
+    """Compute the index and the baselines of a new task after one epoch, and measure learning it.
+
+    Another way has an index in one form, and no baselines.
+    """
     set_threads()
     train, test = (load_data(spec) for spec in study.tasks[target])
     model = load_model(study.model, Path(weights))
@@ -54,12 +58,13 @@ def learn_task(study: TaskStudy, source: str, target: str, seed: int, weights: s
         torch.manual_seed(seed)
         learner, task = with_new_head(model, train)
     learner, recipe = on_device(learner), named_recipe(study.recipe)
-    before = baseline_scores(collect_outputs(learner, task, by_class=True))
+    before = {} if study.way else baseline_scores(collect_outputs(learner, task, by_class=True))
     warmed = copy.deepcopy(learner)
     epoch = dataclasses.replace(recipe, fixed_epochs=1)
     warm_up = retrain(warmed, RetrainingJob(task, test, 1.0, epoch, seed), meter=meter(), model_name=study.model)
-    after = baseline_scores(collect_outputs(warmed, task, by_class=True))
-    update = retrain(learner, RetrainingJob(task, test, 1.0, recipe, seed), meter=meter(), model_name=study.model)
+    after = {} if study.way else baseline_scores(collect_outputs(warmed, task, by_class=True))
+    by_way = named_recipe(f"{study.recipe},{study.way}") if study.way else recipe
+    update = retrain(learner, RetrainingJob(task, test, 1.0, by_way, seed), meter=meter(), model_name=study.model)
     return {
         "study": study.name,
         "seed": seed,
@@ -68,7 +73,7 @@ def learn_task(study: TaskStudy, source: str, target: str, seed: int, weights: s
         "n": len(train),
         "classes": len(train.classes),
         "parameters": sum(p.numel() for p in learner.parameters()),
-        "indices": round_floats(task_indices(warmed, task, seed)),
+        "indices": round_floats(index_of_features(warmed, task) if study.way else task_indices(warmed, task, seed)),
         "accuracy_after_one_epoch": round_floats(warm_up.accuracy),
         "baselines_before": baselines_row(before),
         "baselines_after": baselines_row(after),
@@ -103,6 +108,11 @@ def task_indices(model: nn.Module, task: LabeledDataset, seed: int) -> Row:
     except ResqueError as error:  # fewer samples than classes
         return values | {"starts": str(error)}
     return values | {"starts": dict(by_init.by_init), "agreement": dict(by_init.agreement)}
+
+
+def index_of_features(model: nn.Module, task: LabeledDataset) -> Row:
+    """Compute RESQUE_task in the form that forecasts use."""
+    return {TASK_INDEX: resque_task(representations(model, task, None, "flatten"), task.labels).value}
 
 
 def representations(model: nn.Module, data: LabeledDataset, layer: str | None, reduction: str) -> Tensor:
