@@ -245,7 +245,7 @@ class Comparison(Displayable):
             lines.append("accuracy: at the end, which is the target where it is reached; measured, or expected")
         told = {option.original_known for option in self.options}
         if self.original_accuracy is not None and told & {BY_HISTORY, BY_PILOT}:
-            lines.append("~ on the old data at the end of the pilot, or as earlier updates of the model lead to expect")
+            lines.append("~ on the old data after the pilot, or as earlier updates lead to expect, the lower of both")
         asked = ", ".join(
             format_cost(c, v)
             for c, v in (("wall_s", self.asking.wall_s), ("energy_kwh", self.asking.energy_kwh))
