@@ -12,6 +12,7 @@ from resque.forecasting.history import ForecastQuery, history_rows, is_same_chan
 from resque.forecasting.learning_curves import CurveModel
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Features
+from resque.training.new_task import NEW_TASK
 
 STEPS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 WAYS = (("all", 0.1), ("all", 1.0), ("head", 1.0), ("lora", 1.0), ("all", 10.0))
@@ -55,6 +56,19 @@ def test_bundled_updates_of_other_ways_change_no_forecast_of_all_layers_at_the_u
     assert np.array_equal(one.best, both.best)
     assert np.array_equal(one.weights, both.weights)
     assert history_rows([], query, (), usual) == history_rows([], query, (), usual + others)
+
+
+@pytest.mark.parametrize("part", ["head", "lora"])
+def test_parts_get_less_far_on_new_tasks_than_all_layers(part):
+    """What the bundled history shows, for a network that it does not hold."""
+    tasks = [each for each in bundled_updates() if each.shift_type == NEW_TASK and way_of(each) == ("all", 0.0)]
+    for task in tasks[::29]:
+        chances = []
+        for each in (part, "all"):
+            query = dataclasses.replace(asked((each, 1.0, False), task), target_accuracy=task.target_accuracy)
+            curve = CurveHistory([], query, bundled_updates()).start(query)
+            chances.append(curve.predict([*evaluations_until(700)]).probability_reached(query.target_accuracy))
+        assert chances[0] < chances[1]
 
 
 def rising(level, pace, **more):

@@ -168,13 +168,14 @@ def test_update_that_continues_a_pilot_is_the_whole_update(model, small, recipe,
     assert (update.pilot_steps, update.resumed, pilot.steps) == (length, 0, length)
 
 
-@pytest.mark.parametrize("length", [1, 7, 8, 30, 61, 100])
+@pytest.mark.parametrize("length", [1, 7, 8, 30, 50, 51, 100])
 @pytest.mark.parametrize("schedule", [{}, {"evaluate_every": 4}, {"evaluate_every": 1, "evaluate_growth": 0.25}])
-def test_pilot_is_evaluated_at_four_steps_and_as_its_recipe_says(small, meter, length, schedule):
+def test_pilot_is_evaluated_a_few_times_and_as_its_recipe_says(small, meter, length, schedule):
     job = RetrainingJob(*small, 1.0, named_recipe("train-adam,batch_size=32"))
     job = dataclasses.replace(job, recipe=with_settings(job.recipe, learning_rate=1e-9, **schedule))
     pilot, _ = run_pilot(nn.Sequential(nn.Flatten(), nn.Linear(256, 10)), job, length, "", RunSettings(meter))
-    additional = {-(-length * percent // 100) for percent in (10, 30, 60, 100)}
+    percents = (10, 30, 60, 100) if length <= 50 else (5, 10, 20, 30, 40, 50, 60, 70, 85, 100)
+    additional = {-(-length * percent // 100) for percent in percents}
     own = {step for step in evaluation_steps(length, job.steps_per_epoch, job.recipe) if step <= length}
     assert set(pilot.curve.steps) == additional | own | {0}
 

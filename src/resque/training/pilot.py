@@ -19,7 +19,8 @@ from resque.training.run import Run, RunSettings, measure
 
 __all__ = ["pilot_evaluations", "run_pilot"]
 
-_EVALUATED_PERCENT = (10, 30, 60, 100)  # ten told no more: studies/pilot_evaluations.py
+_SHORT = 50  # steps; up to there ten evaluations tell no more than four: studies/pilot_evaluations.py
+_PERCENT_SHORT, _PERCENT = (10, 30, 60, 100), (5, 10, 20, 30, 40, 50, 60, 70, 85, 100)
 
 
 def run_pilot(
@@ -86,7 +87,7 @@ def pilot_evaluations(steps: int) -> list[int]:
     """Return the steps at which a pilot is evaluated, beside the evaluations of its recipe.
 
     Example:
-        >>> pilot_evaluations(100), pilot_evaluations(3)
-        ([10, 30, 60, 100], [1, 2, 3])
+        >>> pilot_evaluations(100), pilot_evaluations(50), pilot_evaluations(3)
+        ([5, 10, 20, 30, 40, 50, 60, 70, 85, 100], [5, 15, 30, 50], [1, 2, 3])
     """
-    return sorted({-(-steps * percent // 100) for percent in _EVALUATED_PERCENT})
+    return sorted({-(-steps * percent // 100) for percent in (_PERCENT_SHORT if steps <= _SHORT else _PERCENT)})
