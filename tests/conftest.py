@@ -24,6 +24,11 @@ torch.set_num_threads(1)  # small networks; two busy cores make threads wait for
 settings.register_profile("resque", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("resque")
 
+LONGEST = ("test_ray_engine.py", "test_demo.py", "test_readme.py", "test_torchrun.py", "test_calibration_outcome.py")
+LONGEST += ("test_torchrun_retrain.py", "test_gpu_visit.py", "test_compare_models.py", "test_calibration_runs.py")
+LONGEST += ("test_pilots.py", "test_compare.py", "test_cross_validation.py", "test_device.py", "test_html.py")
+"""Files that take longest, the longest first."""
+
 
 @pytest.fixture(autouse=True)
 def unhurried(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,6 +90,12 @@ def warm_shell(tmp_path_factory: pytest.TempPathFactory):
         yield functools.partial(shell, resque=resque)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """pytest-xdist would begin with the files of most tests, whatever their order here."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The two files that take longest come first, so that no core is left alone with one of them at the end."""
-    items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_demo.py"))
+    """The files that take longest come first, so that no core is left alone with one of them at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
