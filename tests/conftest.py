@@ -10,6 +10,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import torch
+import typer.main
 from hypothesis import settings
 from torch import nn
 
@@ -20,6 +21,7 @@ from resque.data.loading import load_data
 from resque.models.networks import small_cnn
 from warm import possible, served
 
+commands_of = functools.cache(typer.main.get_command)  # which typer makes anew for each command line, in 0.05 s
 torch.set_num_threads(1)  # small networks; two busy cores make threads wait for each other
 settings.register_profile("resque", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("resque")
@@ -68,6 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def cli(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """A command line, run in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(typer.main, "get_command", commands_of)
 
     def call(line: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["resque", *line.split()])
