@@ -120,18 +120,13 @@ class CurvePrediction:
 
     def _ends(self, target: float) -> np.ndarray:
         """Return the number of the evaluation at which each path ends; small integers are sorted fastest."""
-        last = len(self.steps) - 1
-        before = (self._by_evaluation < target).sum(0, dtype=np.int16 if last < _SMALL else np.int64)
+        last, by_evaluation = len(self.steps) - 1, self.best.T
+        before = (by_evaluation < target).sum(0, dtype=np.int16 if last < _SMALL else np.int64)
         return np.asarray(np.minimum(before, last))
 
     @functools.cached_property
     def _medians(self) -> dict[int, float]:
         return {}
-
-    @functools.cached_property
-    def _by_evaluation(self) -> np.ndarray:
-        """Best accuracies with the paths of an evaluation side by side, which are compared and counted fastest."""
-        return np.ascontiguousarray(self.best.T)
 
 
 class CurveModel:
@@ -179,7 +174,8 @@ class CurveModel:
         walk = offset[:, None] + deviation * random.standard_normal(len(offset))[:, None]
         walk = walk + np.cumsum(drift * random.standard_normal(shape), axis=1)
         paths = accuracy_at(parameters, steps, query.start) + walk + noise * random.standard_normal(shape)
-        return CurvePrediction(steps, np.maximum.accumulate(paths, axis=1), weights)
+        best = np.maximum.accumulate(np.ascontiguousarray(paths.T)).T  # an evaluation's paths are compared at once
+        return CurvePrediction(steps, best, weights)
 
     def _fit(self) -> None:
         """Estimate the population by EM: the curves given the population, then the population given the curves."""
