@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 COUNTRY ?= DEU
 PRESET ?= quick
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Without bytecode on the disk, each of the processes that tests start would compile resque again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test coverage torture mutants bench studies gpu-bundle pictures lint clean
 

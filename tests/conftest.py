@@ -10,6 +10,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import pytest
 import torch
+import typer.main
 from hypothesis import settings
 from torch import nn
 
@@ -20,9 +21,15 @@ from resque.data.loading import load_data
 from resque.models.networks import small_cnn
 from warm import possible, served
 
+commands_of = functools.cache(typer.main.get_command)  # which typer makes anew for each command line, in 0.05 s
 torch.set_num_threads(1)  # small networks; two busy cores make threads wait for each other
 settings.register_profile("resque", deadline=None, max_examples=40, derandomize=True)
 settings.load_profile("resque")
+
+LONGEST = ("test_ray_engine.py", "test_demo.py", "test_readme.py", "test_torchrun.py", "test_calibration_outcome.py")
+LONGEST += ("test_torchrun_retrain.py", "test_gpu_visit.py", "test_compare_models.py", "test_calibration_runs.py")
+LONGEST += ("test_pilots.py", "test_compare.py", "test_cross_validation.py", "test_device.py", "test_html.py")
+"""Files that take longest, the longest first."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def cli(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """A command line, run in this process: exit code, stdout, stderr."""
+    monkeypatch.setattr(typer.main, "get_command", commands_of)
 
     def call(line: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["resque", *line.split()])
@@ -85,6 +93,12 @@ def warm_shell(tmp_path_factory: pytest.TempPathFactory):
         yield functools.partial(shell, resque=resque)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """pytest-xdist would begin with the files of most tests, whatever their order here."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The two files that take longest come first, so that no core is left alone with one of them at the end."""
-    items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_demo.py"))
+    """The files that take longest come first, so that no core is left alone with one of them at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))

@@ -51,14 +51,26 @@ def history(types=4, levels=4, seeds=2, spread=0.2, useful=True):
     return found
 
 
+@pytest.fixture(scope="module")
+def plain():
+    """The usual history, cross-validated once."""
+    return cross_validate(history(), 0.9)
+
+
+@pytest.fixture(scope="module")
+def useless():
+    """So too a history whose index tells nothing."""
+    return cross_validate(history(useful=False), 0.9)
+
+
 @pytest.mark.parametrize("by", list(BY)[:3])
-def test_every_update_is_predicted_once(by):
+def test_every_update_is_predicted_once(plain, by):
     if by == "seed":
         with pytest.raises(TooFewUpdatesError, match="2 different seeds"):
             cross_validate(history(), 0.9, by)
         found = cross_validate(history(seeds=3), 0.9, by)
     else:
-        found = cross_validate(history(), 0.9, by)
+        found = plain if by == "shift-type" else cross_validate(history(), 0.9, by)
     reports = {each.predictor: each for each in found.reports}
     assert {FORECAST, "index", NO_PREDICTOR, CONSTANT, STEP_BUDGET} <= set(reports)
     assert {each.n for each in reports.values()} == {found.updates}
@@ -99,12 +111,12 @@ def test_mixtures_of_a_left_out_shift_type_are_left_out():
     assert len(slow) == 8
 
 
-def test_every_predictor_gets_the_bundled_updates_that_the_forecast_gets():
+def test_every_predictor_gets_the_bundled_updates_that_the_forecast_gets(plain):
     slower = [
         dataclasses.replace(update, shift_type=f"other {update.shift_type}", model="other")
         for update in history(seeds=3)
     ]
-    bare, shaped = cross_validate(history(), 0.9), cross_validate(history(), 0.9, bundled=slower)
+    bare, shaped = plain, cross_validate(history(), 0.9, bundled=slower)
     assert [each.predictor for each in shaped.reports][:2] == [FORECAST, OWN_ONLY]
     assert dataclasses.replace(shaped.reports[1], predictor=FORECAST) == bare.reports[0]
     named = {report.predictor: report for report in shaped.reports[2:]}
@@ -130,10 +142,9 @@ def test_each_model_is_fitted_once_for_a_fold(monkeypatch, types, seeds):
     assert few["CurveHistory"] == types * seeds  # each seed is a model of its own
 
 
-def test_constant_median_is_the_median_of_the_training_folds():
+def test_constant_median_is_the_median_of_the_training_folds(plain):
     """It is the same for every held-out update of one fold."""
-    found = cross_validate(history(), 0.9)
-    (constant,) = (each for each in found.reports if each.predictor == CONSTANT)
+    (constant,) = (each for each in plain.reports if each.predictor == CONSTANT)
     assert constant.log_width is constant.brier is None
     rest = TrainingFolds(history(types=3), (), 0.8)
     held_out = [update for update in history() if update.shift_type == "k3"]
@@ -157,13 +168,13 @@ def test_level_outside_0_and_1_is_refused():
         cross_validate(history(), 0.9, level=80)
 
 
-def test_useless_index_does_not_help():
-    assert cross_validate(history(useful=False), 0.9).index_helps is False
+def test_useless_index_does_not_help(useless):
+    assert useless.index_helps is False
 
 
 @pytest.mark.parametrize(("error", "score", "helps"), [(0.2, 1.0, False), (0.2, 9.0, True), (0.9, 1.0, True)])
-def test_misleading_bundled_updates_do_not_help(error, score, helps):
-    alone = cross_validate(history(), 0.9)
+def test_misleading_bundled_updates_do_not_help(plain, error, score, helps):
+    alone = plain
     assert alone.bundled_helps is None
     whole = dataclasses.replace(alone.reports[0], median_error=0.5, interval_score=3.0)
     own = dataclasses.replace(whole, predictor=OWN_ONLY, median_error=error, interval_score=score)
@@ -172,8 +183,8 @@ def test_misleading_bundled_updates_do_not_help(error, score, helps):
     assert any("--no-bundled-history" in sentence for sentence in found.advice) is not helps
 
 
-def test_bundled_updates_are_evaluated_on_the_same_updates_only():
-    alone = cross_validate(history(), 0.9)
+def test_bundled_updates_are_evaluated_on_the_same_updates_only(plain):
+    alone = plain
     whole = dataclasses.replace(alone.reports[0], median_error=0.5, interval_score=3.0)
     for own, helps in (
         (dataclasses.replace(whole, predictor=OWN_ONLY), True),
@@ -185,8 +196,8 @@ def test_bundled_updates_are_evaluated_on_the_same_updates_only():
     assert dataclasses.replace(alone, reports=(never, own)).bundled_helps is None
 
 
-def test_advice_is_printed(capsys):
-    found = cross_validate(history(useful=False), 0.9)
+def test_advice_is_printed(useless, capsys):
+    found = useless
     whole = dataclasses.replace(found.reports[0], median_error=0.5, interval_score=3.0)
     own = dataclasses.replace(whole, predictor=OWN_ONLY, median_error=0.0, interval_score=1.0)
     show_validation(dataclasses.replace(found, reports=(whole, own)))

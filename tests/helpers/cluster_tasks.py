@@ -1,14 +1,10 @@
-"""Tasks that a worker of a cluster does, in a module that it can import."""
+"""Tasks that a worker of a cluster does, in a module that it can import: at once, since nothing here needs PyTorch."""
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from resque.energy.meters import ClockMeter, Window
 
 DEADLINE_S = 60.0
 
@@ -58,20 +54,3 @@ def endless(folder: str, name: str) -> dict:
         file.write("begun")
     threading.Event().wait()
     return {}
-
-
-class LethalMeter(ClockMeter):
-    """A clock that kills the first process that measures with it, at the end of its first window."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder = folder
-
-    @contextmanager
-    def window(self) -> Iterator[Window]:
-        with super().window() as window:
-            yield window
-        try:
-            (Path(self.folder) / "killed").touch(exist_ok=False)
-        except FileExistsError:
-            return
-        os.kill(os.getpid(), signal.SIGKILL)

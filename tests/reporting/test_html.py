@@ -28,8 +28,13 @@ def page_of(tmp_path, settled, history=(), pending=()):
     return (tmp_path / "report.html").read_text()
 
 
-def test_the_page_is_self_contained_escaped_and_small(tmp_path):
-    page = page_of(tmp_path, settled_pairs())
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The page of some settled forecasts."""
+    return page_of(tmp_path_factory.mktemp("page"), settled_pairs())
+
+
+def test_the_page_is_self_contained_escaped_and_small(page):
     assert not re.search(r'(?:src|href)="(?!#|data:image/png;base64,)|<script|@import|url\((?!#)', page)
     assert "Costs of &lt;this&gt; model" in page
     assert "<type" not in page
@@ -54,8 +59,7 @@ def test_the_open_decision_comes_first_then_the_life_then_the_verdict_and_the_fi
         assert f"<dt>{term}</dt>" in page
 
 
-def test_every_panel_has_labeled_axes_with_units(tmp_path):
-    page = page_of(tmp_path, settled_pairs())
+def test_every_panel_has_labeled_axes_with_units(page):
     drawings = re.findall(r"<svg.*?</svg>", page, re.S)
     assert len(drawings) == 5
     for drawing in drawings:
@@ -152,8 +156,7 @@ def test_a_question_that_another_way_has_answered_is_no_longer_open(tmp_path, re
     assert ("To be decided" not in page) == (reached and asked in ("before", "after") and not changed)
 
 
-def test_without_an_open_decision_there_is_no_section_for_one(tmp_path):
-    page = page_of(tmp_path, settled_pairs())
+def test_without_an_open_decision_there_is_no_section_for_one(page):
     assert "To be decided" not in page
     assert "Ways to accuracy" not in page
 

@@ -10,9 +10,10 @@ import pytest
 
 import cluster_tasks
 from calibrated import run
-from cluster_tasks import DEADLINE_S, LethalMeter, die, endless, fail, meet, work_alone
+from cluster_tasks import DEADLINE_S, die, endless, fail, meet, work_alone
 from compared import compare, fix_choices
 from compared import told as told_comparison
+from lethal import LethalMeter
 from resque.energy.meters import ClockMeter
 from resque.errors import ModelError, SettingError
 from resque.ledger.store import Ledger

@@ -27,6 +27,7 @@ References:
     prediction with Bayesian neural networks", ICLR 2017.
 """
 
+import functools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ _PROPOSAL_SCALE = 1.1
 _PATHS, _SEED = 1000, 0
 _LARGEST_DEVIATE = 3.0  # of a whitened residual in the importance weights
 _TARGET_GRID = 0.01
+_SMALL = 2**15 - 1  # numbers of evaluations below it are small integers
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class CurvePrediction:
 
     def quantile(self, target: float, share: float) -> float:
         """Return a quantile of the steps at which a run ends: at the target, or else at its last evaluation."""
-        return _weighted_quantile(self._ends(target), self.weights, share)
+        return float(self.steps[int(_weighted_quantile(self._ends(target), self.weights, share))])
 
     def median_if_reached(self, target: float) -> float:
         """Return the median steps of the paths that reach the target; the last evaluation if none does.
@@ -96,7 +98,7 @@ class CurvePrediction:
         lowest = float(self.best[:, 0].min())
         first = math.floor(max(lowest, target - 1.0) / _TARGET_GRID)
         below = math.floor(target / _TARGET_GRID)
-        medians = np.maximum.accumulate([self._median(k * _TARGET_GRID) for k in range(min(first, below), below + 2)])
+        medians = np.maximum.accumulate([self._median(k) for k in range(min(first, below), below + 2)])
         share = target / _TARGET_GRID - below
         return float((1.0 - share) * medians[-2] + share * medians[-1])
 
@@ -104,16 +106,27 @@ class CurvePrediction:
         """Return a quantile of the highest accuracy of a run that goes on after its target."""
         return min(max(_weighted_quantile(self.best[:, -1], self.weights, share), 0.0), 1.0)
 
-    def _median(self, target: float) -> float:
-        reached = self.best[:, -1] >= target
-        if self.weights[reached].sum() <= 0.0:
-            return float(self.steps[-1])
-        return _weighted_quantile(self._ends(target)[reached], self.weights[reached], 0.5)
+    def _median(self, place: int) -> float:
+        """Return the median steps of the paths that reach this target of the grid; all targets share the grid."""
+        if place not in self._medians:
+            target = place * _TARGET_GRID
+            reached = self.best[:, -1] >= target
+            if self.weights[reached].sum() <= 0.0:
+                self._medians[place] = float(self.steps[-1])
+            else:
+                ends, weights = self._ends(target)[reached], self.weights[reached]
+                self._medians[place] = float(self.steps[int(_weighted_quantile(ends, weights, 0.5))])
+        return self._medians[place]
 
     def _ends(self, target: float) -> np.ndarray:
-        """Return the step at which each path ends."""
-        ends: np.ndarray = self.steps[np.minimum((self.best < target).sum(1), len(self.steps) - 1)]
-        return ends
+        """Return the number of the evaluation at which each path ends; small integers are sorted fastest."""
+        last, by_evaluation = len(self.steps) - 1, self.best.T
+        before = (by_evaluation < target).sum(0, dtype=np.int16 if last < _SMALL else np.int64)
+        return np.asarray(np.minimum(before, last))
+
+    @functools.cached_property
+    def _medians(self) -> dict[int, float]:
+        return {}
 
 
 class CurveModel:
@@ -161,7 +174,8 @@ class CurveModel:
         walk = offset[:, None] + deviation * random.standard_normal(len(offset))[:, None]
         walk = walk + np.cumsum(drift * random.standard_normal(shape), axis=1)
         paths = accuracy_at(parameters, steps, query.start) + walk + noise * random.standard_normal(shape)
-        return CurvePrediction(steps, np.maximum.accumulate(paths, axis=1), weights)
+        best = np.maximum.accumulate(np.ascontiguousarray(paths.T)).T  # an evaluation's paths are compared at once
+        return CurvePrediction(steps, best, weights)
 
     def _fit(self) -> None:
         """Estimate the population by EM: the curves given the population, then the population given the curves."""
