@@ -8,6 +8,7 @@ from typing import Any
 from resque._display import Display, Displayable
 from resque._format import (
     NOT_MEASURED,
+    format_column,
     format_cost,
     format_list,
     format_number,
@@ -238,7 +239,9 @@ class Comparison(Displayable):
         kept = () if self.original_accuracy is None else ("on old",)
         steps = () if model and kept else ("steps",)  # for which 80 columns have no room
         columns = ("way", *model, "accuracy", *kept, "chance", *steps, "time", "energy", "known by")
-        rows = [self._row(option) for option in self.options]
+        shown = (*steps, "wall_s", "energy_kwh")
+        costs = zip(*(format_column(c, [option.cost(c) for option in self.options]) for c in shown), strict=True)
+        rows = [self._row(*each) for each in zip(self.options, costs, strict=True)]
         lines = list(self._remarks())
         lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
         if {MEASURED} < {option.how_known for option in self.options if option.recipe}:
@@ -261,12 +264,10 @@ class Comparison(Displayable):
             names = [self.name_of(option) for text, option in said if text == note]
             yield f"{format_list(names) if len(names) <= _NAMED else f'{len(names)} of the ways'}: {note}"
 
-    def _row(self, option: Option) -> tuple[str, ...]:
+    def _row(self, option: Option, costs: Sequence[str]) -> tuple[str, ...]:
         mark = "→ " if option.id == self.best else "= " if option.id in self.ties else ""
         model = (self.short_names[option.model],) if self.has_several_models else ()
         kept = () if self.original_accuracy is None else (_kept(option),)
-        shown = (*(() if model and kept else ("steps",)), "wall_s", "energy_kwh")
-        costs = [format_cost(cost, option.cost(cost)) for cost in shown]
         known = _accuracy(option), *kept, _chance(option), *costs, option.how_known
         return mark + option.name, *model, *known
 

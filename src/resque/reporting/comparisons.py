@@ -8,6 +8,7 @@ from typing import Any
 from resque._display import Display, describe
 from resque._format import (
     NOT_MEASURED,
+    format_column,
     format_cost,
     format_interval,
     format_price,
@@ -135,6 +136,7 @@ def _interval_cells(comparison: Comparison, option: Option, costs: Sequence[str]
 
 def _needs(comparison: Comparison) -> Display:
     """Describe what each way keeps of the original accuracy, what it needs, and its forecast."""
+    carbon = format_column("carbon_kg", [option.cost("carbon_kg") for option in comparison.options])
     rows = [
         (
             comparison.name_of(option),
@@ -142,10 +144,10 @@ def _needs(comparison: Comparison) -> Display:
             NOT_MEASURED if (share := option.trainable_share) is None else format_probability(share, is_measured=True),
             f"{option.labels:,}",
             format_price(option.cost("price"), comparison.currency),
-            format_cost("carbon_kg", option.cost("carbon_kg")),
+            carbon_kg,
             option.id,
         )
-        for option in comparison.options
+        for option, carbon_kg in zip(comparison.options, carbon, strict=True)
     ]
     columns = ("way", "on old data", "trained", "labels", "price", "CO2e", "forecast")
     return Display("What each keeps and needs", columns, rows)
