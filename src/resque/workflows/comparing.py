@@ -65,11 +65,12 @@ class Comparing:
 
     def _comparison(self, asked: Sequence[Asked], trials: Sequence[Trial], failed: Mapping[str, str]) -> Comparison:
         level, tariff = self.asking.level, self.asking.tariff
-        leader = next((trial for trial in trials if trial.forecast.id == self._choose(trials)[0]), None)
-        if leader is not None and leader.note.startswith(_DROPPED):
-            leader.note = ""  # others promised more, and did not keep it
         options = [*(trial.option(tariff) for trial in trials), *(each for one in asked for each in one.nothing)]
         best, ties, nearest, by = choose(options, level)
+        options = [  # others promised more than the best one, and did not keep it
+            dataclasses.replace(each, note="") if each.id == best and each.note.startswith(_DROPPED) else each
+            for each in options
+        ]
         chosen = next((option for option in options if option.id == best), None)
         enough = [option for option in options if option.chance >= level and option is not chosen]
         readings = [left for each in asked for _, left in each.start.probed.values()]
@@ -262,19 +263,23 @@ class Comparing:
 
     def _promise(self, trial: Trial) -> tuple[bool, float]:
         """Return what sorts the more promising ways first: likely enough, then cheap; else by their chance."""
-        likely = trial.forecast.probability_reached >= self.asking.level and not trial.doubt
+        likely = trial.forecast.probability_reached >= self.asking.level and not trial.is_extrapolated
         return not likely, trial.forecast.estimates["wall_s"].value if likely else -trial.forecast.probability_reached
 
     def _is_decided(self, trials: Sequence[Trial]) -> bool:
         return self._best(trials) is not None and not self._choose(trials)[1]
 
     def _best(self, trials: Sequence[Trial]) -> Trial | None:
-        """Return the way that would be taken now, unless it is in doubt."""
+        """Return the way that would be taken now, unless its chance is extrapolated."""
         chosen = self._choose(trials)[0]
-        return next((each for each in trials if each.forecast.id == chosen and not each.doubt), None)
+        return next((each for each in trials if each.forecast.id == chosen and not each.is_extrapolated), None)
 
     def _choose(self, trials: Sequence[Trial]) -> tuple[str | None, tuple[str, ...], str | None, str]:
-        return choose([trial.option(self.asking.tariff) for trial in trials], self.asking.level)
+        options = ((trial, trial.option(self.asking.tariff)) for trial in trials)
+        return choose(
+            [option if trial.is_extrapolated else dataclasses.replace(option, doubt="") for trial, option in options],
+            self.asking.level,
+        )
 
 
 def _is_free(trial: Trial, trials: Sequence[Trial]) -> bool:

@@ -127,6 +127,14 @@ class Trial:
         return first if self.forecast.pilot is not None else self.unlike_own or without_advice(first)
 
     @property
+    def is_extrapolated(self) -> bool:
+        """Whether its chance is of a kind that no history shows. Only this decides which pilots are made.
+
+        If a thin history did, too, the way that looks cheapest by it would stay untried.
+        """
+        return bool(self.unlike_own if self.forecast.pilot is None else self.forecast.reliability_issues)
+
+    @property
     def _how_known(self) -> str:
         return BY_HISTORY if self.forecast.pilot is None else MEASURED if self.has_ended else BY_PILOT
 
