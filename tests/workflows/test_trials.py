@@ -72,5 +72,7 @@ def test_chance_is_doubted_where_the_forecast_is_not_reliable(unlike_own, issues
     found = made.option(Tariff()).doubt
     if is_piloted:
         assert found == next(iter(issues), "")
+        assert made.is_extrapolated == bool(issues)
     else:
+        assert made.is_extrapolated == bool(unlike_own)  # thin evidence does not decide which pilots are made
         assert found == (unlike_own or ("bundled updates only" if issues else ""))
