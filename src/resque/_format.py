@@ -13,6 +13,7 @@ __all__ = [
     "format_probability", "format_share", "printable", "scale_and_unit", "shorten_names",
 ]  # fmt: skip
 
+_COARSE = 0.01  # smallest part of a unit that reads well
 _SCALES = {
     "energy_kwh": ((1.0, "kWh"), (1e-3, "Wh")),
     "carbon_kg": ((1.0, "kg"), (1e-3, "g")),
@@ -144,13 +145,16 @@ def format_about(cost: str, value: float) -> str:
 def format_column(cost: str, values: Sequence[float | None]) -> list[str]:
     """Return costs that stand in one column or row of a table, in the unit that suits their median.
 
+    Where a hundredth of that unit is too coarse for the smallest, it is the unit that suits this one.
+
     Example:
-        >>> format_column("wall_s", [30.0, 90.0, None, 240.0])
-        ['0.5 min', '1.5 min', '–', '4 min']
+        >>> format_column("wall_s", [30.0, 90.0, None, 240.0]), format_column("wall_s", [0.3, 90.0, 240.0])
+        (['0.5 min', '1.5 min', '–', '4 min'], ['0.3 s', '90 s', '240 s'])
     """
     known = sorted(abs(value) for value in values if value)
     middle = known[len(known) // 2] if known else 0.0
-    return [format_like(cost, value, middle) for value in values]
+    is_coarse = known and known[0] < _COARSE * scale_and_unit(cost, middle)[0]
+    return [format_like(cost, value, known[0] if is_coarse else middle) for value in values]
 
 
 def format_like(cost: str, value: float | None, reference: float) -> str:

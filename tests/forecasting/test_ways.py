@@ -58,6 +58,18 @@ def test_bundled_updates_of_other_ways_change_no_forecast_of_all_layers_at_the_u
     assert history_rows([], query, (), usual) == history_rows([], query, (), usual + others)
 
 
+@pytest.mark.parametrize("other", ["head", "lora", "norm-scales"])
+def test_own_updates_of_another_part_change_no_forecast_of_all_layers(other):
+    """A head that did not arrive says nothing of how far all layers get."""
+    first, *more = bundled_updates()[:12]
+    failed = dataclasses.replace(first, recipe={**first.recipe, "trains": other}, model="new", parent="new")
+    query, evaluations = asked(("all", 1.0, False), first), [*evaluations_until(700)]
+    paths = [CurveHistory(own, query, more).start(query).predict(evaluations) for own in ([], [failed])]
+    assert np.array_equal(paths[0].best, paths[1].best)
+    assert history_rows([failed], query, ()) == []
+    assert len(history_rows([failed], asked((other, 1.0, False), first), ())) == 1
+
+
 @pytest.mark.parametrize("part", ["head", "lora"])
 def test_parts_get_less_far_on_new_tasks_than_all_layers(part):
     """What the bundled history shows, for a network that it does not hold."""

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from doubles import settled_pairs, synthetic_update
+from doubles import settled_pairs, synthetic_forecast, synthetic_update
 from resque._format import format_cost
 from resque.data.loading import load_data
 from resque.energy.grid import Grid
@@ -24,6 +24,7 @@ from resque.ledger.records import Estimate, Features, MissingLabels, Pilot, Void
 from resque.models.networks import small_cnn
 from resque.reporting import calibration, console, tables
 from resque.reporting.carbon_intensity import software_carbon_intensity
+from resque.reporting.displays import still_open
 from resque.training.from_scratch import ScratchComparison
 from resque.training.job import RetrainingJob
 from resque.training.new_task import forgetting_risk
@@ -286,3 +287,17 @@ def test_a_run_too_short_for_the_meter_has_the_energy_that_its_carbon_intensity_
     assert f"E {kwh}" in " ".join(out.split())
     unknown = dataclasses.replace(update, cost=dataclasses.replace(update.cost, energy_kwh=None))
     assert "evaluation included: – (too short;" in " ".join(shown(tables.show_update, unknown)[0].split())
+
+
+@pytest.mark.parametrize(("target", "is_open"), [(0.5, False), (0.9, False), (0.95, True)])
+@pytest.mark.parametrize("is_later", [False, True])
+def test_update_answers_questions_of_its_target_and_of_lower_ones(target, is_open, is_later):
+    """Before it, and after it of the model that it started from."""
+    done = dataclasses.replace(
+        synthetic_update("u", index=0.3, steps=100), model="m", test_data="t", parent="p", created_utc="2026-01-02"
+    )
+    created = "2026-01-03" if is_later else "2026-01-01"
+    asked = dataclasses.replace(synthetic_forecast(done), target_accuracy=target, created_utc=created)
+    assert still_open([asked], [done]) == ([asked] if is_open else [])
+    other = dataclasses.replace(asked, train_data="others")
+    assert still_open([other], [done]) == [other]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 from types import SimpleNamespace
 
@@ -91,11 +92,22 @@ def test_ways_whose_steps_are_alike_share_a_probe(compare, known, monkeypatch):
     forecasts = [Ledger("c.db").forecast(each.id) for each in made.options if each.rung == "all"]
     assert len(forecasts) == 4
     assert all(forecast.step_cost == forecasts[0].step_cost for forecast in forecasts)
-    took = [forecast.overhead.wall_s for forecast in forecasts]
-    assert sorted(seconds > 0.0 for seconds in took) == [False, False, False, True]
-    assert max(took) > forecasts[0].step_cost.reading.wall_s  # with the passes
-    asked = [Ledger("c.db").forecast(each.id).overhead.wall_s for each in made.options if each.recipe]
-    assert made.asking.wall_s == pytest.approx(sum(asked))  # nothing twice, nothing lost
+    asked = [Ledger("c.db").forecast(each.id).overhead for each in made.options if each.recipe]
+    assert all(each == asked[0] for each in asked)  # what served all speaks for none of them
+    assert made.asking.wall_s == pytest.approx(len(asked) * asked[0].wall_s)  # nothing twice, nothing lost
+    assert made.asking.wall_s > forecasts[0].step_cost.reading.wall_s  # with the passes
+
+
+def test_ways_of_the_same_cost_have_the_same_price(compare, known, folder):
+    """What passes and probes took is spent already, whichever way had the first probe."""
+    tariff = Tariff(per_kwh=0.4, per_hour=1.0)
+    made = compare(known, NEW, NEW_TEST, 0.99, original=CLEAN, max_minutes=0.0, tariff=tariff)
+    costs = [{name: each.cost(name) for name in ("wall_s", "energy_kwh", "price")} for each in made.options]
+    for one, other in itertools.combinations(costs, 2):
+        if (one["wall_s"], one["energy_kwh"]) == (other["wall_s"], other["energy_kwh"]):
+            assert one["price"] == pytest.approx(other["price"])
+        elif one["wall_s"] < other["wall_s"] and one["energy_kwh"] < other["energy_kwh"]:
+            assert one["price"] < other["price"]
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.3])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from resque._plain import Serializable
 from resque.types import StoredFloat
 
-__all__ = ["EnergyReading", "energy_share", "extend_reading", "join_readings", "nothing_more"]
+__all__ = ["EnergyReading", "energy_share", "extend_reading", "join_readings", "nothing_more", "split_reading"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,21 @@ def nothing_more(reading: EnergyReading) -> EnergyReading:
     energy_kwh = None if reading.energy_kwh is None else 0.0
     nothing = dict.fromkeys(reading.components_kwh, 0.0)
     return dataclasses.replace(reading, wall_s=0.0, energy_kwh=energy_kwh, components_kwh=nothing)
+
+
+def split_reading(reading: EnergyReading, parts: int) -> EnergyReading:
+    """Return one of several equal parts of a reading.
+
+    Example:
+        >>> split_reading(EnergyReading(2.0, 4.0, {"cpu": 4.0}, {"cpu": "measured"}, "m"), 4).energy_kwh
+        1.0
+    """
+    return dataclasses.replace(
+        reading,
+        wall_s=reading.wall_s / parts,
+        energy_kwh=energy_share(reading, reading.wall_s / parts),
+        components_kwh={device: kwh / parts for device, kwh in reading.components_kwh.items()},
+    )
 
 
 def join_readings(readings: Sequence[EnergyReading]) -> EnergyReading:

@@ -30,6 +30,7 @@ BY_PILOT, BY_HISTORY = "pilot", "history"
 """How an option is known that was not measured to its end: by its first steps, or by earlier updates."""
 _LOST = {MEASURED: "It loses", BY_PILOT: "By the end of its pilot it has lost", BY_HISTORY: "It would lose about"}
 _NAME_WIDTH = 48  # of a model in a sentence
+_EVEN = 0.5  # chance from which a way that keeps more is worth a word
 _NAMED = 3  # ways with one remark in common
 _COMPARED = "price", "energy_kwh", "wall_s"
 
@@ -143,7 +144,8 @@ class Comparison(Displayable):
             return f"Do nothing: {model} is at the target already ({_accuracy(best)})."
         sentences = [f"{self.name_of(best)}: {self._costs(best)}, {self._arrival(best)}."]
         sentences += [f"Update {best.update_id} did it already."] if best.update_id else []
-        sentences += [f"Do not rely on it: {best.doubt}."] if best.doubt else []
+        pilot = ": allow a pilot by `--max-minutes`" if best.how_known == BY_HISTORY else ""
+        sentences += [f"Do not rely on it: {best.doubt}{pilot}."] if best.doubt else []
         names = [self.name_of(self.option(tie)) for tie in self.ties]
         if names:
             sentences.append(f"It is a tie with {format_list(names)}: they may cost as little.")
@@ -223,13 +225,15 @@ class Comparison(Displayable):
         points = format_number(round(100.0 * (before - after)))
         lost = f"{_LOST[best.original_known or MEASURED]} {points} points on the original data"
         own = [option for option in self.options if option.model == best.model and option.id != best.id]
-        mixed = [option for option in own if option.recipe.get("replay") and not option.doubt]
+        mixed = [option for option in own if option.recipe.get("replay") and option.chance >= _EVEN]
         known = [option for option in mixed if (option.original_accuracy or 0.0) - after > FORGETTING]
         if known:
             keeping = max(known, key=lambda option: option.original_accuracy or 0.0)
             keeps = "would keep" if keeping.original_known == BY_HISTORY else "keeps"
             so_far = " at the end of its pilot" if keeping.original_known == BY_PILOT else ""
             return [f"{lost}: “{self.name_of(keeping)}” {keeps} {_kept(keeping)}{so_far}."]
+        if best.rung == "norm":
+            return [f"{lost}: use it on the new data alone."]
         more = "a larger share of replay mixes more in" if best.recipe.get("replay") else "mix some in with replay=0.2"
         return [f"{lost}: {more}."]
 
@@ -254,7 +258,7 @@ class Comparison(Displayable):
             for c, v in (("wall_s", self.asking.wall_s), ("energy_kwh", self.asking.energy_kwh))
             if v is not None
         )
-        lines += [*self.notes, f"asking took {asked}"]
+        lines += [*self.notes, f"passes, probes and pilots took {asked}"]
         return Display(title, columns, rows, lines, text_columns=1 + len(model))
 
     def _remarks(self) -> Iterator[str]:

@@ -19,6 +19,7 @@ from resque.forecasting.history import (
     ForecastQuery,
     is_new_task,
     is_same_change,
+    of_like_part,
     relative_rate,
     telling,
     training_example,
@@ -75,7 +76,8 @@ class CurveHistory:
     """
 
     def __init__(self, history: Sequence[Update], query: ForecastQuery, bundled: Sequence[Update] = ()) -> None:
-        own, others = (_with_curves(updates, query) for updates in (history, telling(bundled, query)))
+        told = of_like_part(history, query), telling(bundled, query)
+        own, others = (_with_curves(updates, query) for updates in told)
         self.n_own, self.n_bundled = len(own), len(others)
         self._updates = own + others
         self._model: CurveModel | None = None

@@ -24,6 +24,7 @@ from resque.forecasting.history import (
     HistoryRow,
     evaluation_lag,
     history_rows,
+    of_like_part,
     starts_at_target,
     telling,
 )
@@ -36,6 +37,7 @@ from resque.forecasting.reliability import (
     history_notes,
     pilot_option,
     small_test_notes,
+    unlike_all_own,
     unreliability_reasons,
 )
 from resque.forecasting.unknown_start import predict_from_start, unclear_start
@@ -130,6 +132,7 @@ def forecast_from_features(
             "do more updates"
         )
     probability = paths.probability_reached(job.target_accuracy)
+    pilot = pilot_option(job.max_steps, step_cost.wall_s, missing.total)
     steps = total_steps(paths, job.target_accuracy, evaluations, level, NO_GUARANTEE, central_share(level))
     if job.recipe.fixed_epochs is not None:
         steps = Estimate(at := float(job.max_steps), Interval(at, at, level, "the recipe's epochs are fixed"), at)
@@ -144,9 +147,12 @@ def forecast_from_features(
         alternatives=_alternatives(history, query, job, bundled, own or others),
         notes=(*history_notes(history, own, job, parent), *small_test_notes(features, job, level)),
         reliability_issues=(
-            *unreliability_reasons(own, history, query, pilot_option(job.max_steps, step_cost.wall_s, missing.total)),
+            *unreliability_reasons(own, history, query, pilot),
             *unclear_start(features, job.target_accuracy, level),
-            *beyond_earlier_runs(steps, probability, (*history, *telling(bundled, query))),
+            *(f"{reason}: try {pilot}" for reason in unlike_all_own(history, job.recipe.trains)),
+            *beyond_earlier_runs(
+                steps, probability, (*of_like_part(history, query), *telling(bundled, query)), job.steps_per_epoch
+            ),
         ),
     )
 
@@ -217,6 +223,7 @@ def _forecast_pass(
         predictor="adapted accuracy",
         estimates={name: known[name] for name in COSTS if name in known},
         probability_reached=float(adapted is not None and adapted >= job.target_accuracy),
+        best_accuracy=None if adapted is None else Estimate(adapted, Interval(adapted, adapted, level, "of a pass")),
         n_history=0,
         shift_types_history=(),
         reliability_issues=() if adapted is not None else ("the accuracy of the adapted model is unknown",),

@@ -15,8 +15,9 @@ from resque.training.recipe import RECIPES, recipe_to_dict
 
 __all__ = [
     "ForecastQuery", "HistoryRow", "evaluation_lag", "has_shift_type",
-    "history_rows", "index_definition", "is_comparable", "is_new_task", "is_same_change", "relative_rate",
-    "starts_at_target", "steps_or_lower_bound", "target_for", "telling", "training_example", "update_group",
+    "history_rows", "index_definition", "is_comparable", "is_new_task", "is_same_change", "of_like_part",
+    "relative_rate", "starts_at_target", "steps_or_lower_bound", "target_for", "telling", "training_example",
+    "update_group",
 ]  # fmt: skip
 
 _GROUP_SETTINGS = ("optimizer", "learning_rate", "batch_size", "trains")
@@ -136,9 +137,9 @@ def history_rows(
     """Return the training rows for the steps: own updates first, then bundled ones.
 
     The steps are read off the learning curve at the query's target accuracy. Bundled updates are read at their own
-    targets, because accuracies on different datasets are not comparable. Updates are left out if they started at the
-    target, lack a predictor, or define the index differently. A query for a shift uses no new tasks, and the reverse;
-    trainings from scratch are used by their like alone.
+    targets, because accuracies on different datasets are not comparable. Updates are left out if they trained another
+    part than the query, all layers excepted, started at the target, lack a predictor, or define the index differently.
+    A query for a shift uses no new tasks, and the reverse; trainings from scratch are used by their like alone.
 
     Args:
         history: The user's own finished updates.
@@ -153,7 +154,8 @@ def history_rows(
         >>> len(rows), round(math.exp(rows[0].example.value)), rows[0].example.censored
         (9, 11, False)
     """
-    updates = [(update, True) for update in history] + [(update, False) for update in telling(bundled, query)]
+    own, others = of_like_part(history, query), telling(bundled, query)
+    updates = [(update, True) for update in own] + [(update, False) for update in others]
     rows = (_history_row(update, query, predictors, own) for update, own in updates)
     return [row for row in rows if row is not None]
 
@@ -184,12 +186,19 @@ def telling(bundled: Sequence[Update], query: ForecastQuery) -> list[Update]:
         bundled: Updates from other models.
         query: Update to forecast.
     """
-    parts, is_any_rate = ("all", query.part), not _is_usual_rate(query.group)
-    return [
-        each
-        for each in bundled
-        if _part(group := update_group(each), each.from_scratch) in parts and (is_any_rate or _is_usual_rate(group))
-    ]
+    like = of_like_part(bundled, query)
+    return [each for each in like if _is_usual_rate(update_group(each))] if _is_usual_rate(query.group) else like
+
+
+def of_like_part(updates: Iterable[Update], query: ForecastQuery) -> list[Update]:
+    """Return the updates of all layers and of the query's part: how far a head gets tells nothing of all layers.
+
+    Args:
+        updates: The updates.
+        query: Update to forecast.
+    """
+    parts = "all", query.part
+    return [each for each in updates if _part(update_group(each), each.from_scratch) in parts]
 
 
 def _is_usual_rate(group: tuple[object, ...]) -> bool:

@@ -182,7 +182,9 @@ def _tolerance(values: Sequence[float]) -> float:
     return min(_LARGEST, max(_TOLERANCE * (max(values) - min(values)), _SMALLEST))
 
 
-def beyond_earlier_runs(steps: Estimate, probability: float, earlier: Iterable[Update]) -> Iterator[str]:
+def beyond_earlier_runs(
+    steps: Estimate, probability: float, earlier: Iterable[Update], steps_per_epoch: int
+) -> Iterator[str]:
     """Yield a reason not to rely on a forecast if the update may reach its target far beyond all earlier runs.
 
     Far is five times the steps of the longest. No run has shown how an accuracy grows so late: the shape of the
@@ -192,20 +194,22 @@ def beyond_earlier_runs(steps: Estimate, probability: float, earlier: Iterable[U
         steps: Forecast of the steps.
         probability: Probability of reaching the target.
         earlier: Updates that the forecast was learned from.
+        steps_per_epoch: Steps in an epoch.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates
         >>> from resque.types import Interval
         >>> steps = Estimate(3000.0, Interval(1000.0, 9999.0, 0.8, ""))
-        >>> [*beyond_earlier_runs(steps, 0.9, bundled_updates()[:100])][0].partition(": ")[0]
-        'extrapolation'
+        >>> [*beyond_earlier_runs(steps, 0.9, bundled_updates()[:100], 10)][0].rpartition(": ")[2]
+        'set `--max-epochs 630` or fewer, or do a longer update first'
     """
     longest = max((update.cost.steps for update in earlier), default=0)
     high = steps.interval.high
     if probability >= 0.5 and longest and high is not None and high > _LONGER * longest:
+        epochs = max(1, int(_LONGER * longest) // steps_per_epoch)
         yield (
             f"{EXTRAPOLATION}: it may take {high:,.0f} steps, and the longest earlier run of its like had {longest:,}: "
-            f"allow {_LONGER * longest:,.0f} steps at most by `--max-epochs`, or do a longer update first"
+            f"set `--max-epochs {epochs}` or fewer, or do a longer update first"
         )
 
 

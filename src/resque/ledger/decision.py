@@ -93,4 +93,5 @@ def loss_in_words(lost: float | None, recipe: Mapping[str, Any], pilot: Pilot | 
     if lost is None or lost <= FORGETTING:
         return ""
     remedy = "a larger share of replay mixes more in" if recipe.get("replay") else "mix some in with replay=0.2"
+    remedy = "use it on the new data alone" if recipe.get("trains") == "norm" else remedy
     return f"It would lose about {100.0 * lost:.2g} points on the old data: {remedy}."

@@ -64,17 +64,26 @@ def still_open(pending: Sequence[Forecast], updates: Sequence[Update]) -> list[F
 
     Args:
         pending: Pending forecasts.
-        updates: Updates; one that reached its target answers all questions of its model, data and target before it,
-            and later ones where the same model had the same accuracy before: the data have not changed.
+        updates: Updates; one that reached its target answers all questions of its model, data and that target or a
+            lower one before it, and later ones where the same model had the same accuracy before: the data have not
+            changed.
     """
-    reached = [update for update in updates if update.reached]
-    answered = {_question(update): update.created_utc for update in reached}
-    starts = {(_question(each), each.parent, each.features.accuracy) for each in reached}
-    again = {_question(each) for each in pending if (_question(each), each.parent, each.features.accuracy) in starts}
+    reached: dict[tuple[object, ...], list[Update]] = {}
+    for update in (update for update in updates if update.reached):
+        reached.setdefault(_question(update)[:-1], []).append(update)
+    answering = [
+        (each, [u for u in reached.get(_question(each)[:-1], ()) if u.target_accuracy >= each.target_accuracy])
+        for each in pending
+    ]
+    again = {
+        _question(each)
+        for each, enough in answering
+        if any((u.parent, u.features.accuracy) == (each.parent, each.features.accuracy) for u in enough)
+    }
     return [
         each
-        for each in pending
-        if _question(each) not in again and each.created_utc >= answered.get(_question(each), "")
+        for each, enough in answering
+        if _question(each) not in again and all(each.created_utc >= update.created_utc for update in enough)
     ]
 
 

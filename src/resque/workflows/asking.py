@@ -9,14 +9,13 @@ from torch import nn
 from resque.energy.clock import now
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
-from resque.energy.reading import nothing_more
+from resque.energy.reading import join_readings, nothing_more, split_reading
 from resque.errors import ResqueError, TooFewUpdatesError
 from resque.forecasting.comparison import Option
 from resque.forecasting.curve_history import from_scratch_features
 from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.forgetting import expected_forgetting
 from resque.forecasting.price import priced
-from resque.forecasting.reliability import unlike_all_own
 from resque.forecasting.selection import updates_to_learn_from
 from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate, Forecast, Update
@@ -25,7 +24,6 @@ from resque.models.inference import device_of
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import run_identity
 from resque.training.evaluation import evaluate_dataset
-from resque.training.finetuning import STATISTICS
 from resque.training.recipe import Recipe
 from resque.types import Interval
 from resque.workflows.comparison_cache import ComparisonCache
@@ -135,7 +133,17 @@ class Asking:
                 asked.trials.append(trial)
             else:
                 asked.notes.append(f"{self.named(way, source)}: the same as of {same.start.source.name}")
+        self._share_overhead(asked.trials)
         return asked
+
+    def _share_overhead(self, trials: Sequence[Trial]) -> None:
+        """Share what passes and probes took among the ways that they served, so that it speaks for none of them."""
+        new = [trial for trial in trials if not trial.is_stored and trial.forecast.pilot is None]
+        if not new:
+            return
+        part = split_reading(join_readings([trial.forecast.overhead for trial in new]), len(new))
+        for trial in new:
+            trial.forecast = priced(dataclasses.replace(trial.forecast, overhead=part), self.tariff)
 
     def _ways(self, start: Start, network: nn.Module, notes: list[str]) -> Iterator[Way]:
         """Return the ways to update a model; what is left out without a word elsewhere gets a note."""
@@ -225,8 +233,7 @@ class Asking:
         if not from_scratch:
             lost = expected_forgetting(start.updates, parent, forecast.recipe)
             forecast = dataclasses.replace(forecast, expected_forgetting=lost)
-        unlike = () if way.recipe.trains == STATISTICS else unlike_all_own(start.updates, way.recipe.trains)
-        return Trial(way, start, job, priced(forecast, self.tariff), unlike_own=next(iter(unlike), ""))
+        return Trial(way, start, job, priced(forecast, self.tariff))
 
     def _measured(self, value: float) -> Estimate:
         return Estimate(value, Interval(value, value, self.level, "measured"), value)

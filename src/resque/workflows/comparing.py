@@ -72,7 +72,7 @@ class Comparing:
             for each in options
         ]
         chosen = next((option for option in options if option.id == best), None)
-        enough = [option for option in options if option.chance >= level and option is not chosen]
+        enough = [each for each in options if each.chance >= level and each is not chosen and not each.doubt]
         readings = [left for each in asked for _, left in each.start.probed.values()]
         readings += [each for trial in trials for each in trial.readings()]
         flips = [] if chosen is None else break_even_points(chosen, enough, tariff.per_label or 0.0)

@@ -12,9 +12,11 @@ from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, Option
 from resque.forecasting.price import price_with_fees
 from resque.forecasting.reliability import without_advice
 from resque.ledger.components import MEASURED
+from resque.ledger.decision import EXTRAPOLATION
 from resque.ledger.records import Estimate, Features, Forecast, StepCost, Update
 from resque.training.checkpoint import run_identity
 from resque.training.job import RetrainingJob
+from resque.types import Interval
 from resque.workflows.sources import Source
 from resque.workflows.ways import Way
 
@@ -46,8 +48,6 @@ class Trial:
     job: RetrainingJob
     forecast: Forecast
     is_stored: bool = False
-    unlike_own: str = ""
-    """Reason to doubt that it arrives, before a pilot tells; empty if an own update trained the same part."""
     note: str = ""
     update_id: str | None = None
     """Update that did it before, which is what the forecast says then."""
@@ -122,9 +122,10 @@ class Trial:
 
     @property
     def doubt(self) -> str:
-        """Reason not to rely on its chance: the first that its forecast has; without a pilot, no advice to make one."""
-        first = next(iter(self.forecast.reliability_issues), "")
-        return first if self.forecast.pilot is not None else self.unlike_own or without_advice(first)
+        """Reason not to rely on its chance, of those of its forecast; without a pilot, no advice to make one."""
+        issues = sorted(self.forecast.reliability_issues, key=lambda issue: not issue.startswith(EXTRAPOLATION))
+        first = next(iter(issues), "")
+        return first if self.forecast.pilot is not None else without_advice(first)
 
     @property
     def is_extrapolated(self) -> bool:
@@ -132,7 +133,7 @@ class Trial:
 
         If a thin history did, too, the way that looks cheapest by it would stay untried.
         """
-        return bool(self.unlike_own if self.forecast.pilot is None else self.forecast.reliability_issues)
+        return self.doubt.startswith(EXTRAPOLATION)
 
     @property
     def _how_known(self) -> str:
@@ -140,8 +141,11 @@ class Trial:
 
     def _accuracy_at_end(self) -> Estimate | None:
         """Return the accuracy at the end of the training: the target, where it is reached and ends it."""
-        best, target = self.forecast.best_accuracy, self.forecast.target_accuracy
-        if best is None or self.has_ended or self.job.recipe.fixed_epochs is not None:
+        best, target, pilot = self.forecast.best_accuracy, self.forecast.target_accuracy, self.forecast.pilot
+        if pilot is not None and self.has_ended:
+            at_end, level = pilot.curve.accuracy[-1], self.forecast.level
+            return Estimate(at_end, Interval(at_end, at_end, level, "measured"))
+        if best is None or self.job.recipe.fixed_epochs is not None:
             return best
         bounds = best.interval.low, best.interval.high
         low, high = (target if bound is None else min(bound, target) for bound in bounds)
