@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resque._format import format_about
 from resque.reporting import console
 from resque.reporting.progress import PlainProgress, current, lines_of, watched
 
@@ -27,6 +28,17 @@ def test_it_is_never_silent_for_long_and_says_what_is_left(lasts_s, done, more):
         assert line.startswith("training: ")
         assert (" left" in line) is (done > 0)
         assert (f"{done:,} of {done + more:,}" in line) is (done + more > 0)
+
+
+@given(loading_s=st.integers(0, 100), pace_s=st.integers(1, 10), done=st.integers(1, 9))
+def test_remaining_time_goes_by_the_pace_of_the_parts_and_not_by_what_came_before(loading_s, pace_s, done):
+    progress = PlainProgress("training", 0.0)
+    assert progress.line(loading_s, loading_s) is None
+    progress.report(0, 10)
+    progress.line(loading_s, loading_s)
+    progress.report(done, 10)
+    left = format_about("wall_s", pace_s * (10 - done))
+    assert f"about {left} left" in progress.line(loading_s + done * pace_s, -1e9)
 
 
 def test_lines_are_of_the_innermost_progress_and_a_bar_needs_none():

@@ -27,6 +27,7 @@ class PlainProgress:
         done: Number of finished parts.
         total: Number of all parts; zero while it is unknown.
         detail: Present part of the work.
+        first: Number of finished parts when there were some to see, and its time: the pace counts from there.
 
     Example:
         >>> progress = PlainProgress("training", began_s=0.0)
@@ -40,6 +41,7 @@ class PlainProgress:
     done: int = 0
     total: int = 0
     detail: str = ""
+    first: tuple[int, float] | None = None
 
     def report(self, done: int, total: int, detail: str = "") -> None:
         """Take note of how far it is."""
@@ -53,13 +55,21 @@ class PlainProgress:
             quiet_since_s: Time of the last line, of this or of another progress.
         """
         elapsed_s = now_s - self.began_s
+        if self.total:
+            self.first = self.first or (self.done, now_s)
         if now_s - quiet_since_s < max(_SILENT_S, _GROWTH * elapsed_s):
             return None
-        left_s = elapsed_s * (self.total - self.done) / self.done if 0 < self.done <= self.total else None
+        left_s = self._seconds_per_part(now_s) * (self.total - self.done) if 0 < self.done <= self.total else None
         parts = [f"{self.done:,} of {self.total:,}"] if self.total else []
         parts.append(format_about("wall_s", elapsed_s))
         parts += [] if left_s is None else [f"about {format_about('wall_s', left_s)} left"]
         return f"{self.description}: {', '.join([*parts, *filter(None, [self.detail])])}"
+
+    def _seconds_per_part(self, now_s: float) -> float:
+        done, at_s = self.first or (0, self.began_s)
+        if self.done > done:
+            return (now_s - at_s) / (self.done - done)
+        return (now_s - self.began_s) / self.done
 
 
 _shown: list[PlainProgress | None] = []
