@@ -158,7 +158,7 @@ def test_a_comparison_that_is_asked_again_takes_what_is_stored(compare, known, m
 def test_without_time_there_are_no_pilots(compare, known):
     made = compare(known, NEW, NEW_TEST, 0.6, max_minutes=0.0)
     assert {each.how_known for each in made.options if each.recipe} == {BY_HISTORY}
-    assert {each.note for each in made.options if each.recipe} == {"no time for its pilot"}
+    assert {each.note for each in made.options if each.recipe} == {"no time for a pilot"}
     assert {(each.rung, each.doubt) for each in made.options if each.doubt} == {
         ("head", "extrapolation: no own update trains=head"),
         ("all", "the forecast rests on bundled updates only"),

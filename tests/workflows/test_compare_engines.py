@@ -155,7 +155,7 @@ def test_time_for_pilots_holds(on, monkeypatch):
     monkeypatch.setattr(Trial, "seconds_for", lambda trial, steps: 1e20)  # longer than there is time
     made = on(engine)
     assert {(each.how_known, each.note) for each in made.options if each.recipe} == {
-        (BY_HISTORY, "no time for its pilot")
+        (BY_HISTORY, "no time for a pilot")
     }
     assert not any(each.startswith("pilot-") for each in engine.begun)
 

@@ -30,7 +30,7 @@ BY_PILOT, BY_HISTORY = "pilot", "history"
 """How an option is known that was not measured to its end: by its first steps, or by earlier updates."""
 _LOST = {MEASURED: "It loses", BY_PILOT: "By the end of its pilot it has lost", BY_HISTORY: "It would lose about"}
 _NAME_WIDTH = 48  # of a model in a sentence
-_EVEN = 0.5  # chance from which a way that keeps more is worth a word
+_EVEN = 0.5  # chance from which a way in doubt that keeps more is worth a word
 _NAMED = 3  # ways with one remark in common
 _COMPARED = "price", "energy_kwh", "wall_s"
 
@@ -184,7 +184,7 @@ class Comparison(Displayable):
         if self.nearest is None:
             return f"No way to accuracy {self.target_accuracy:g} was found."
         near = self.option(self.nearest)
-        likely = f"{_chance(near)} likely to get there"
+        likely = f"{_probability(near)} likely to get there{' (in doubt)' if near.doubt else ''}"
         how = "was measured" if near.how_known == MEASURED else "is expected of it"
         accuracy = "" if near.accuracy is None else f", and accuracy {near.accuracy.value:.2f} {how}"
         return (
@@ -225,7 +225,7 @@ class Comparison(Displayable):
         points = format_number(round(100.0 * (before - after)))
         lost = f"{_LOST[best.original_known or MEASURED]} {points} points on the original data"
         own = [option for option in self.options if option.model == best.model and option.id != best.id]
-        mixed = [option for option in own if option.recipe.get("replay") and option.chance >= _EVEN]
+        mixed = [each for each in own if each.recipe.get("replay") and (not each.doubt or each.chance >= _EVEN)]
         known = [option for option in mixed if (option.original_accuracy or 0.0) - after > FORGETTING]
         if known:
             keeping = max(known, key=lambda option: option.original_accuracy or 0.0)
@@ -334,7 +334,11 @@ def _kept(option: Option) -> str:
 
 
 def _chance(option: Option) -> str:
-    return format_probability(option.chance, option.how_known == MEASURED) + ("?" if option.doubt else "")
+    return f"{_probability(option)}{'?' if option.doubt else ''}"
+
+
+def _probability(option: Option) -> str:
+    return format_probability(option.chance, option.how_known == MEASURED)
 
 
 def _accuracy(option: Option) -> str:

@@ -72,7 +72,8 @@ class Comparing:
             for each in options
         ]
         chosen = next((option for option in options if option.id == best), None)
-        enough = [each for each in options if each.chance >= level and each is not chosen and not each.doubt]
+        is_doubted = chosen is not None and bool(chosen.doubt)
+        enough = [o for o in options if o.chance >= level and o is not chosen and (is_doubted or not o.doubt)]
         readings = [left for each in asked for _, left in each.start.probed.values()]
         readings += [each for trial in trials for each in trial.readings()]
         flips = [] if chosen is None else break_even_points(chosen, enough, tariff.per_label or 0.0)
@@ -196,7 +197,7 @@ class Comparing:
         A pilot of the best way is a part of its update. That of another one must not cost more than it may save.
         """
         if time.monotonic() + trial.seconds_for(until) > ends_at:
-            return f"no time beyond {trial.tried}" if trial.steps else "no time for its pilot"
+            return f"no time beyond {trial.tried}" if trial.steps else "no time for a pilot"
         best, pilot_s = self._best(trials), trial.expected_seconds_for(until)
         if best is None or best is trial or best.forecast.pilot is None:
             return ""
