@@ -26,6 +26,7 @@ ORIGINAL, UPDATES, SCRATCH, QUESTIONS = "original training", "updates", "from sc
 them, and forecasts with their pilots."""
 _PARTS = ORIGINAL, UPDATES, SCRATCH, QUESTIONS
 _YEAR_DAYS = 365
+_WHOLE = "evaluation is in these sums; `resque ledger list` has the training alone"
 _NO_ORIGINAL = "the original training is not in the ledger, so not in these sums"
 
 
@@ -168,7 +169,7 @@ class Life(Displayable):
             f"{self.model}, from {self.root[:8] or 'an unknown model'}: {self.sentence}",
             ("part", "n", "time", "energy", "CO2e", *(f"price, {currency}" for currency in self.total.prices)),
             rows,
-            [*self._reuse(), *self.notes],
+            [*self._reuse(), *self.notes, *([_WHOLE] if self.parts[UPDATES].n else [])],
         )
 
     def _reuse(self) -> list[str]:
