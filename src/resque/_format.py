@@ -263,6 +263,4 @@ def _format_bound(value: float) -> str:
 def scale_and_unit(cost: str, value: float) -> tuple[float, str]:
     """Return the largest unit that is no larger than the value, with its size in the stored unit."""
     scales = _SCALES.get(cost, ((1.0, ""),))
-    if value == 0:
-        return next((scale, unit) for scale, unit in scales if scale == 1.0)
     return next(((scale, unit) for scale, unit in scales if abs(value) >= scale), scales[-1])

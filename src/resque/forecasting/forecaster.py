@@ -24,9 +24,8 @@ from resque.forecasting.history import (
     HistoryRow,
     evaluation_lag,
     history_rows,
-    of_like_part,
     starts_at_target,
-    telling,
+    teachers,
 )
 from resque.forecasting.intervals import LEVEL, check_level
 from resque.forecasting.prediction import StepsModel
@@ -37,7 +36,6 @@ from resque.forecasting.reliability import (
     history_notes,
     pilot_option,
     small_test_notes,
-    unlike_all_own,
     unreliability_reasons,
 )
 from resque.forecasting.unknown_start import predict_from_start, unclear_start
@@ -132,7 +130,6 @@ def forecast_from_features(
             "do more updates"
         )
     probability = paths.probability_reached(job.target_accuracy)
-    pilot = pilot_option(job.max_steps, step_cost.wall_s, missing.total)
     steps = total_steps(paths, job.target_accuracy, evaluations, level, NO_GUARANTEE, central_share(level))
     if job.recipe.fixed_epochs is not None:
         steps = Estimate(at := float(job.max_steps), Interval(at, at, level, "the recipe's epochs are fixed"), at)
@@ -147,12 +144,9 @@ def forecast_from_features(
         alternatives=_alternatives(history, query, job, bundled, own or others),
         notes=(*history_notes(history, own, job, parent), *small_test_notes(features, job, level)),
         reliability_issues=(
-            *unreliability_reasons(own, history, query, pilot),
+            *unreliability_reasons(own, history, query, pilot_option(job.max_steps, step_cost.wall_s, missing.total)),
             *unclear_start(features, job.target_accuracy, level),
-            *(f"{reason}: try {pilot}" for reason in unlike_all_own(history, job.recipe.trains)),
-            *beyond_earlier_runs(
-                steps, probability, (*of_like_part(history, query), *telling(bundled, query)), job.steps_per_epoch
-            ),
+            *beyond_earlier_runs(steps, probability, teachers(history, bundled, query), job.steps_per_epoch),
         ),
     )
 

@@ -16,8 +16,8 @@ from resque.training.recipe import RECIPES, recipe_to_dict
 __all__ = [
     "ForecastQuery", "HistoryRow", "evaluation_lag", "has_shift_type",
     "history_rows", "index_definition", "is_comparable", "is_new_task", "is_same_change", "of_like_part",
-    "relative_rate", "starts_at_target", "steps_or_lower_bound", "target_for", "telling", "training_example",
-    "update_group",
+    "relative_rate", "starts_at_target", "steps_or_lower_bound", "target_for", "teachers", "telling",
+    "training_example", "update_group",
 ]  # fmt: skip
 
 _GROUP_SETTINGS = ("optimizer", "learning_rate", "batch_size", "trains")
@@ -199,6 +199,17 @@ def of_like_part(updates: Iterable[Update], query: ForecastQuery) -> list[Update
     """
     parts = "all", query.part
     return [each for each in updates if _part(update_group(each), each.from_scratch) in parts]
+
+
+def teachers(history: Iterable[Update], bundled: Sequence[Update], query: ForecastQuery) -> list[Update]:
+    """Return the updates that tell of a query: the user's own of its part and of all layers, and the bundled ones.
+
+    Args:
+        history: The user's own finished updates.
+        bundled: Updates from other models.
+        query: Update to forecast.
+    """
+    return [*of_like_part(history, query), *telling(bundled, query)]
 
 
 def _is_usual_rate(group: tuple[object, ...]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from resque._format import format_count
 from resque.energy.reading import energy_share
 from resque.forecasting import costs
-from resque.forecasting.history import ForecastQuery, of_like_part, telling
+from resque.forecasting.history import ForecastQuery, teachers
 from resque.forecasting.landmarking import FIRST_LANDMARK
 from resque.forecasting.reliability import beyond_earlier_runs, harder_after_pilot
 from resque.ledger.bundled import bundled_updates
@@ -75,9 +75,7 @@ def forecast_after_pilot(
         best_accuracy=forecast.best_accuracy if revision is None else revision.best_accuracy,
         reliability_issues=(
             *(harder_after_pilot(history, query, pilot, trains) if probability >= 0.5 and not reached else ()),
-            *beyond_earlier_runs(
-                steps, probability, (*of_like_part(history, query), *telling(bundled, query)), job.steps_per_epoch
-            ),
+            *beyond_earlier_runs(steps, probability, teachers(history, bundled, query), job.steps_per_epoch),
         ),
     )
 

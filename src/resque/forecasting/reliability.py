@@ -67,16 +67,17 @@ def unreliability_reasons(
         query: Update that was forecast.
         pilot: Option of a pilot, see :func:`pilot_option`.
     """
+    unlike = [f"{reason}: try {pilot}" for reason in unlike_all_own(history, str(query.group[-1]))]
     if not own_rows:
         task = query.features.task_index is not None
         advice = "do a few updates for new tasks" if task else "run `resque calibrate`, or do a few updates"
-        return (f"the forecast rests on bundled updates only: try {pilot}, or {advice} with this model",)
+        return f"the forecast rests on bundled updates only: try {pilot}, or {advice} with this model", *unlike
     rows = [row for row in own_rows if row.example.group == query.group]
     reasons = [*_too_few(rows)]
     beyond = _beyond_own_range(history, query) if rows else None
     if beyond is not None:
         reasons.append(f"{_harder(beyond)}: try {pilot}, or do similar ones first")
-    return tuple(reasons)
+    return *reasons, *unlike
 
 
 def harder_after_pilot(history: Sequence[Update], query: ForecastQuery, pilot: Pilot, trains: str) -> Iterator[str]:
