@@ -123,7 +123,9 @@ def _decide_budget(forecast: Forecast, yearly: Budget, updates: int | None, n_wi
     if not updates:
         return Decision(UNSURE if forecast.reliability_issues else WITHIN, forecast.reliability_issues, ())
     found = decide(forecast, yearly, updates)
-    return dataclasses.replace(found, reasons=tuple(reason.replace("--max-", "--yearly-") for reason in found.reasons))
+    reasons = [reason.replace("--max-", "--yearly-") for reason in found.reasons]
+    counted = [f"these costs are of {format_count(updates, 'update')} in a year"] if reasons else []
+    return dataclasses.replace(found, reasons=(*reasons, *counted))
 
 
 def _notes(

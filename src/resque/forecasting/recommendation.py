@@ -55,7 +55,8 @@ class Recommendation:
         sentence = {NOW: why.now, LATER: why.later, NEVER: why.never}[decision]()
         if planned.holds_floor is False:
             lowest = planned.lowest_accuracy.value
-            cause = "within the budget" if len(unlimited) > len(best) else "even so"
+            limit = f"within the budget, which allows {most} by upper bounds"
+            cause = limit if len(unlimited) > len(best) else "even so"
             sentence += f" The floor does not hold {cause}: accuracy falls to {lowest:.2f} in some window."
         return cls(decision, sentence, later, (planned, *year.cadences()), len(needed))
 
