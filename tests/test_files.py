@@ -163,8 +163,11 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_write(folder, target):
     users = [name for name in users if name != target]
     for name in users:
         (folder / name).write_text(name)
-    (folder / f"{stem}{middle[:-2]}zz.part").symlink_to("b.part")
-    (folder / f"{stem}{middle[:-2]}yy.part").mkdir()
+    taken = {path.name for path in folder.iterdir()}  # which end in what chance made of them
+    free = (f"{stem}{middle[:-1]}{last}.part" for last in "wxyz")
+    link, inside = [name for name in free if name not in taken][:2]
+    (folder / link).symlink_to("b.part")
+    (folder / inside).mkdir()
     other = killed_writer("b", folder)
     with write_atomically(target) as living:
         living.write_text("lives")
@@ -177,7 +180,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_write(folder, target):
         assert living.read_text() == "lives"
     assert (folder / target).read_text() == "lives"
     kept = {path.name for path in folder.iterdir()}
-    assert kept == {*users, target, other.name, f"{stem}{middle[:-2]}zz.part", f"{stem}{middle[:-2]}yy.part"}
+    assert kept == {*users, target, other.name, link, inside}
     assert all((folder / name).read_text() == name for name in users)
 
 

@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -110,8 +110,10 @@ def _destination(path: str | Path) -> Path:
     return target
 
 
-def read_lines(path: str | Path, expected: str = "a text", newline: str | None = None) -> Iterator[str]:
+def read_lines(path: str | Path, expected: str = "a text", newline: str | None = None) -> Generator[str, None, None]:
     """Yield the lines of a text with their ends, one after the other; its size takes no memory.
+
+    The file is closed at its end, or with the generator: who may stop before uses :func:`contextlib.closing`.
 
     Args:
         path: File in UTF-8.

@@ -7,6 +7,7 @@ completely before anything is imported, so that an invalid line cannot leave hal
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -175,16 +176,17 @@ def read_json_lines(path: Path) -> list[Update | Forecast | Void]:
         line 1: update: it has no 'id'; nothing was imported: correct or remove the line
     """
     entries: dict[tuple[type, str], Update | Forecast | Void] = {}
-    for number, line in enumerate(read_lines(path, "JSON Lines of `resque ledger export`"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = _parse_line(line)
-            if entries.setdefault((type(entry), entry.id), entry) != entry:
-                raise ValueError(f"the id {entry.id} is on an earlier line with another content")
-        except (ValueError, RecursionError) as error:
-            message = f"{path}, line {number}: {error}; nothing was imported: correct or remove the line"
-            raise DataError(message) from error
+    with closing(read_lines(path, "JSON Lines of `resque ledger export`")) as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                entry = _parse_line(line)
+                if entries.setdefault((type(entry), entry.id), entry) != entry:
+                    raise ValueError(f"the id {entry.id} is on an earlier line with another content")
+            except (ValueError, RecursionError) as error:
+                message = f"{path}, line {number}: {error}; nothing was imported: correct or remove the line"
+                raise DataError(message) from error
     return list(entries.values())
 
 

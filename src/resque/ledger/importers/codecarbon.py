@@ -8,6 +8,7 @@ import csv
 import datetime
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,19 +64,20 @@ def read_emissions(path: Path) -> list[EmissionsRow]:
         DataError: The file cannot be read, or is not codecarbon's.
     """
     runs: dict[object, EmissionsRow] = {}
-    rows = csv.DictReader(read_lines(path, f"codecarbon's {FILE}", newline=""))
-    try:
-        missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
-        if missing:
-            raise DataError(f"{path} has no column {missing[0]!r}: expected codecarbon's {FILE}")
-        for row in rows:
-            try:
-                runs[row.get("run_id") or rows.line_num] = _parse_row(row)
-            except (ValueError, OverflowError) as error:
-                expected = "expected codecarbon's numbers, 0 or more, and its time"
-                raise DataError(f"{path}, line {rows.line_num}: {error}; {expected}") from error
-    except csv.Error as error:
-        raise DataError(f"cannot read {path}: {error}; expected codecarbon's {FILE}") from error
+    with closing(read_lines(path, f"codecarbon's {FILE}", newline="")) as lines:
+        rows = csv.DictReader(lines)
+        try:
+            missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
+            if missing:
+                raise DataError(f"{path} has no column {missing[0]!r}: expected codecarbon's {FILE}")
+            for row in rows:
+                try:
+                    runs[row.get("run_id") or rows.line_num] = _parse_row(row)
+                except (ValueError, OverflowError) as error:
+                    expected = "expected codecarbon's numbers, 0 or more, and its time"
+                    raise DataError(f"{path}, line {rows.line_num}: {error}; {expected}") from error
+        except csv.Error as error:
+            raise DataError(f"cannot read {path}: {error}; expected codecarbon's {FILE}") from error
     return list(runs.values())
 
 

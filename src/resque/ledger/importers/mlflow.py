@@ -162,23 +162,25 @@ def _names(folder: Path) -> Iterator[str]:
 def _text(file: Path) -> str:
     """Return the content of a file of MLflow that holds one value, or one run's description."""
     lines, size = [], 0
-    for line in read_lines(file, _WRITTEN):
-        lines.append(line)
-        if (size := size + len(line)) > _LONGEST_TEXT:
-            raise DataError(f"{file} has more than {_LONGEST_TEXT:,} characters; expected {_WRITTEN}")
+    with closing(read_lines(file, _WRITTEN)) as text:
+        for line in text:
+            lines.append(line)
+            if (size := size + len(line)) > _LONGEST_TEXT:
+                raise DataError(f"{file} has more than {_LONGEST_TEXT:,} characters; expected {_WRITTEN}")
     return "".join(lines)
 
 
 def _file_points(folder: Path, name: str) -> list[MetricPoint]:
     points = []
-    for number, line in enumerate(read_lines(folder / name, _WRITTEN), start=1):
-        try:
-            timestamp, value, step = line.split()[:3]
-            points.append(MetricPoint(_int64(timestamp), float(value), _int64(step)))
-        except ValueError as error:
-            raise DataError(
-                f"{folder / name}, line {number}: {line.strip()!r:.60}, expected `time value step`"
-            ) from error
+    with closing(read_lines(folder / name, _WRITTEN)) as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                timestamp, value, step = line.split()[:3]
+                points.append(MetricPoint(_int64(timestamp), float(value), _int64(step)))
+            except ValueError as error:
+                raise DataError(
+                    f"{folder / name}, line {number}: {line.strip()!r:.60}, expected `time value step`"
+                ) from error
     return _in_order(points)
 
 
