@@ -36,15 +36,19 @@ def piloted(kept=None, stopped_by=None):
     return Pilot(50, 0, "", UPDATE.curve, UPDATE.energy, 0.1, stopped_by, kept, 1.0)
 
 
-@given(bounds=st.lists(SHARES, min_size=3, max_size=3).map(sorted), ends=st.booleans(), fixed=st.booleans())
-def test_accuracy_of_a_way_is_that_at_its_end(bounds, ends, fixed):
-    """At most the target, unless it was measured or the recipe goes on."""
+@given(
+    bounds=st.lists(SHARES, min_size=3, max_size=3).map(sorted),
+    ends=st.booleans(),
+    settings=st.sampled_from([{}, {"fixed_epochs": 3}, {"trains": "norm"}]),
+)
+def test_accuracy_of_a_way_is_that_at_its_end(bounds, ends, settings):
+    """At most the target, unless it was measured, the recipe goes on, or it is a single pass."""
     low, value, high = bounds
     best = Estimate(value, Interval(low, high, 0.8, ""))
     pilot = piloted(stopped_by="target") if ends else None
-    recipe = Recipe(fixed_epochs=3) if fixed else Recipe()
+    recipe = Recipe(**settings)
     found = trial(pilot=pilot, recipe=recipe, best_accuracy=best).option(Tariff()).accuracy
-    at_most = 1.0 if fixed else 0.9
+    at_most = 1.0 if settings else 0.9
     expected = 3 * (pilot.curve.accuracy[-1],) if ends else tuple(min(each, at_most) for each in bounds)
     assert (found.interval.low, found.value, found.interval.high) == expected
 

@@ -137,7 +137,7 @@ class Asking:
         return asked
 
     def _share_overhead(self, trials: Sequence[Trial]) -> None:
-        """Share what passes and probes took among the ways that they served, so that it speaks for none of them."""
+        """Share what passes and probes took among the ways that they served, so that none looks dearer; price them."""
         new = [trial for trial in trials if not trial.is_stored and trial.forecast.pilot is None]
         if not new:
             return
@@ -233,7 +233,7 @@ class Asking:
         if not from_scratch:
             lost = expected_forgetting(start.updates, parent, forecast.recipe)
             forecast = dataclasses.replace(forecast, expected_forgetting=lost)
-        return Trial(way, start, job, priced(forecast, self.tariff))
+        return Trial(way, start, job, forecast)
 
     def _measured(self, value: float) -> Estimate:
         return Estimate(value, Interval(value, value, self.level, "measured"), value)

@@ -276,9 +276,9 @@ class Comparing:
         return next((each for each in trials if each.forecast.id == chosen and not each.is_extrapolated), None)
 
     def _choose(self, trials: Sequence[Trial]) -> tuple[str | None, tuple[str, ...], str | None, str]:
-        options = ((trial, trial.option(self.asking.tariff)) for trial in trials)
+        options = (trial.option(self.asking.tariff) for trial in trials)
         return choose(
-            [option if trial.is_extrapolated else dataclasses.replace(option, doubt="") for trial, option in options],
+            [each if each.is_extrapolated else dataclasses.replace(each, doubt="") for each in options],
             self.asking.level,
         )
 

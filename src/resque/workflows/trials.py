@@ -15,6 +15,7 @@ from resque.ledger.components import MEASURED
 from resque.ledger.decision import EXTRAPOLATION
 from resque.ledger.records import Estimate, Features, Forecast, StepCost, Update
 from resque.training.checkpoint import run_identity
+from resque.training.finetuning import STATISTICS
 from resque.training.job import RetrainingJob
 from resque.types import Interval
 from resque.workflows.sources import Source
@@ -145,8 +146,8 @@ class Trial:
         if pilot is not None and self.has_ended:
             at_end, level = pilot.curve.accuracy[-1], self.forecast.level
             return Estimate(at_end, Interval(at_end, at_end, level, "measured"))
-        if best is None or self.job.recipe.fixed_epochs is not None:
-            return best
+        if best is None or self.job.recipe.fixed_epochs is not None or self.job.recipe.trains == STATISTICS:
+            return best  # a pass does not stop at the target
         bounds = best.interval.low, best.interval.high
         low, high = (target if bound is None else min(bound, target) for bound in bounds)
         return Estimate(min(best.value, target), dataclasses.replace(best.interval, low=low, high=high))
@@ -154,7 +155,7 @@ class Trial:
     def _kept(self) -> tuple[float | None, str | None]:
         """Return the accuracy on the original test data, and how it is known.
 
-        That after a pilot is an upper bound: what is forgotten later comes on top.
+        The lower of that after a pilot and that which earlier updates lead to expect: more is mostly forgotten later.
         """
         before, forecast = self.start.original_accuracy, self.forecast
         piloted = None if forecast.pilot is None else forecast.pilot.original_accuracy
