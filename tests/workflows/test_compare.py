@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 
 import resque
 from doubles import ReplayMeter
+from resque.energy.meters import ClockMeter
 from resque.energy.price import Tariff
 from resque.forecasting.budget import Budget
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT
@@ -96,6 +98,20 @@ def test_ways_whose_steps_are_alike_share_a_probe(compare, known, monkeypatch):
     assert all(each == asked[0] for each in asked)  # what served all speaks for none of them
     assert made.asking.wall_s == pytest.approx(len(asked) * asked[0].wall_s)  # nothing twice, nothing lost
     assert made.asking.wall_s > forecasts[0].step_cost.reading.wall_s  # with the passes
+
+
+@pytest.mark.parametrize("max_minutes", [0.0, 0.02])
+def test_asking_is_all_that_the_user_waited_for(compare, known, max_minutes):
+    """Also evaluations and fits, which no window of a meter holds; the new forecasts share them."""
+    began_s = time.perf_counter()
+    made = compare(known, NEW, NEW_TEST, 0.99, original=CLEAN, max_minutes=max_minutes, meter=ClockMeter())
+    waited_s = time.perf_counter() - began_s
+    assert 0.5 * waited_s < made.asking.wall_s <= waited_s  # what is stored at the end comes on top
+    stored = Ledger("c.db").forecasts()
+    assert made.asking.wall_s == pytest.approx(sum(each.asking(continued=False).wall_s for each in stored))
+    again_s = time.perf_counter()
+    asked = compare(known, NEW, NEW_TEST, 0.99, original=CLEAN, max_minutes=0.0, meter=ClockMeter()).asking
+    assert asked.wall_s <= time.perf_counter() - again_s  # what was there is not counted again
 
 
 def test_ways_of_the_same_cost_have_the_same_price(compare, known, folder):

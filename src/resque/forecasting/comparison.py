@@ -258,7 +258,7 @@ class Comparison(Displayable):
             for c, v in (("wall_s", self.asking.wall_s), ("energy_kwh", self.asking.energy_kwh))
             if v is not None
         )
-        lines += [*self.notes, f"passes, probes and pilots took {asked}"]
+        lines += [*self.notes, f"asking took {asked}, pilots included"]
         return Display(title, columns, rows, lines, text_columns=1 + len(model))
 
     def _remarks(self) -> Iterator[str]:

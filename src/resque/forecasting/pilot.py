@@ -31,9 +31,10 @@ def forecast_after_pilot(
     """Return the forecast of an update whose first steps have been trained.
 
     With a revision, reasons not to rely on the forecast no longer apply: they are about the user's own history, and the
-    pilot is a run of the update itself. Two stay where success is forecast. One is an update harder than all own ones,
-    or of a part that no own one trained, whose pilot did not come close. The other is steps far beyond all earlier
-    runs. Without a revision, the forecast from features stands, with a note.
+    pilot is a run of the update itself. Three may stay. Two are of a forecast of success: the update is harder than all
+    own ones and its pilot did not come close, or its steps are far beyond all earlier runs. The third is of a part that
+    no own update trained: its pilot did not come close, and failure is not sure. Without a revision, the forecast from
+    features stands, with a note.
 
     Args:
         forecast: Forecast from features.
@@ -74,7 +75,7 @@ def forecast_after_pilot(
         probability_reached=probability,
         best_accuracy=forecast.best_accuracy if revision is None else revision.best_accuracy,
         reliability_issues=(
-            *(harder_after_pilot(history, query, pilot, trains) if probability >= 0.5 and not reached else ()),
+            *(() if reached else harder_after_pilot(history, query, pilot, trains, probability, forecast.level)),
             *beyond_earlier_runs(steps, probability, teachers(history, bundled, query), job.steps_per_epoch),
         ),
     )

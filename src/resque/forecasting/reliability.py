@@ -28,6 +28,7 @@ _FAR = math.log(2.0)
 _LONGER = 5.0  # times the longest earlier run; up to there, see studies/horizon.py
 _NEARLY = 0.9  # of the way to the target
 _PILOT_STEPS = 100
+_EVEN = 0.5  # chance from which success is forecast
 
 
 def check_enough(own_rows: Sequence[HistoryRow], bundled_rows: Sequence[HistoryRow], query: ForecastQuery) -> None:
@@ -80,27 +81,32 @@ def unreliability_reasons(
     return *reasons, *unlike
 
 
-def harder_after_pilot(history: Sequence[Update], query: ForecastQuery, pilot: Pilot, trains: str) -> Iterator[str]:
-    """Yield a reason not to rely on the success of an update that is unlike all that is known.
+def harder_after_pilot(
+    history: Sequence[Update], query: ForecastQuery, pilot: Pilot, trains: str, probability: float, level: float
+) -> Iterator[str]:
+    """Yield a reason not to rely on the forecast of an update that is unlike all that is known.
 
     Easy updates tell little of how high a hard one gets, and updates of all layers little of a head or adapters. So
-    its pilot must come nearly to the target: nine tenths of the way from the accuracy before the update.
+    its pilot must come nearly to the target: nine tenths of the way from the accuracy before the update. Forecasts of
+    failure are doubted for another part alone, and where they are not sure.
 
     Args:
         history: The user's own finished updates.
         query: Update that was forecast.
         pilot: Its first steps.
         trains: Trained part, as in the recipe.
+        probability: Probability of reaching the target.
+        level: Confidence; at or below its rest, failure is sure.
     """
     start, best = pilot.curve.accuracy[0], max(pilot.curve.accuracy)
     way = (best - start) / (query.target_accuracy - start)
     if way >= _NEARLY:
         return
     came = f"its pilot came {max(way, 0.0):.0%} of the way: try a longer one, or do similar updates first"
-    if (beyond := _beyond_own_range(history, query)) is not None:
+    if probability >= _EVEN and (beyond := _beyond_own_range(history, query)) is not None:
         yield f"{_harder(beyond)}, and {came}"
-    for reason in unlike_all_own(history, trains):
-        yield f"{reason}, and {came}"
+    if probability > 1.0 - level:
+        yield from (f"{reason}, and {came}" for reason in unlike_all_own(history, trains))
 
 
 def unlike_all_own(history: Iterable[Update], trains: str) -> Iterator[str]:
@@ -206,7 +212,7 @@ def beyond_earlier_runs(
     """
     longest = max((update.cost.steps for update in earlier), default=0)
     high = steps.interval.high
-    if probability >= 0.5 and longest and high is not None and high > _LONGER * longest:
+    if probability >= _EVEN and longest and high is not None and high > _LONGER * longest:
         epochs = max(1, int(_LONGER * longest) // steps_per_epoch)
         yield (
             f"{EXTRAPOLATION}: it may take {high:,.0f} steps, and the longest earlier run of its like had {longest:,}: "

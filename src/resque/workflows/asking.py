@@ -210,7 +210,7 @@ class Asking:
             note = "from the ledger: `resque ledger void` asks anew"
             return Trial(way, start, job, found, is_stored=True, note=note)
         if (begun := self.cache.read(pilot_key(parent, job), Forecast)) is not None:
-            return Trial(way, start, job, begun)
+            return Trial(way, start, job, begun, earlier_s=begun.asking(continued=False).wall_s)
         if (settings := _settings_of_a_step(way.recipe)) not in start.probed:
             step_cost = source.passes.probe(network, job)
             start.probed[settings] = step_cost, step_cost.reading

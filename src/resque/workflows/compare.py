@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from resque._waiting import waiting_since
 from resque.energy.grid import named_grid
 from resque.energy.meters import EnergyMeter
 from resque.energy.price import Tariff
@@ -134,6 +135,7 @@ def compare(
         >>> result.options[0].id == result.best, result.option("nothing").chance
         (True, 0.0)
     """
+    began_s = waiting_since()
     history, grid = ledger if isinstance(ledger, Ledger) else Ledger(ledger), named_grid(country, intensity, pue)
     history.check_writable()
     check_level(level)
@@ -156,7 +158,7 @@ def compare(
         names = models_to_try(scored) if scored else [candidates[0].name]
         sources = [Source(each, asked, name) for name in names for each, own in with_names(candidates) if own == name]
         asking = Asking(history, bundled, grid, level, tariff or Tariff(), OneNetwork(), is_one=not scored)
-        return Comparing(sources, asking, 60.0 * max_minutes, scored, opened).run()
+        return Comparing(sources, asking, 60.0 * max_minutes, scored, opened, began_s).run()
 
 
 def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budget: Budget) -> Decision:

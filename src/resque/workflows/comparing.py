@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from resque.energy.reading import join_readings
+from resque._waiting import waiting_since
+from resque.energy.reading import EnergyReading, extend_reading, join_readings
 from resque.errors import SettingError
 from resque.forecasting.break_even import break_even_points
 from resque.forecasting.comparison import Comparison, Option, choose
@@ -16,7 +17,7 @@ from resque.forecasting.scored_models import ScoredModel
 from resque.workflows.asking import Asking
 from resque.workflows.engine import Engine, ExperimentTask, LocalEngine, Row
 from resque.workflows.measured_tasks import measured_task, pilot_elsewhere
-from resque.workflows.passes import KnownUpdate, after_pilot
+from resque.workflows.passes import WAITING, KnownUpdate, after_pilot
 from resque.workflows.pilots import keep_pilot, kept_pilot, read_pilot
 from resque.workflows.scoring import portable
 from resque.workflows.sources import Source
@@ -43,6 +44,7 @@ class Comparing:
         pilots_s: Time for pilots.
         scored: Scores of the first round; empty for one model.
         engine: Where pilots are made; the local one makes one after the other in this process.
+        began_s: Moment from which the user has waited, see :func:`resque._waiting.waiting_since`.
     """
 
     sources: Sequence[Source]
@@ -50,6 +52,7 @@ class Comparing:
     pilots_s: float
     scored: Sequence[ScoredModel] = ()
     engine: Engine = field(default_factory=LocalEngine)
+    began_s: float = field(default_factory=waiting_since)
 
     def run(self) -> Comparison:
         """Try the ways, and choose."""
@@ -57,13 +60,33 @@ class Comparing:
         at_target = any(option.chance >= 1.0 for each in asked for option in each.nothing)
         trials = [] if at_target else [trial for each in asked for trial in each.trials]
         self._pilots(trials)
+        reading = self._whole_asking(asked, trials)
         for trial in trials:
             if not trial.is_stored:
                 self.asking.history.add(trial.forecast)
                 self.asking.cache.remove(trial.key)
-        return self._comparison(asked, trials, failed)
+        return self._comparison(asked, trials, failed, reading)
 
-    def _comparison(self, asked: Sequence[Asked], trials: Sequence[Trial], failed: Mapping[str, str]) -> Comparison:
+    def _whole_asking(self, asked: Sequence[Asked], trials: Sequence[Trial]) -> EnergyReading:
+        """Return what the question took in all.
+
+        What is not in the readings of passes, probes and pilots is shared among the new ways, whose price it changes.
+        """
+        readings = [left for each in asked for _, left in each.start.probed.values()]
+        readings += [each for trial in trials for each in trial.readings()]
+        known = join_readings(readings)
+        waited_s = time.perf_counter() - self.began_s + math.fsum(trial.earlier_s for trial in trials)
+        new = [trial for trial in trials if not trial.is_stored]
+        for trial in new:
+            overhead = trial.forecast.overhead
+            share_s = max(0.0, waited_s - known.wall_s) / len(new)
+            overhead = extend_reading(overhead, overhead.wall_s + share_s, WAITING)
+            trial.forecast = priced(dataclasses.replace(trial.forecast, overhead=overhead), self.asking.tariff)
+        return extend_reading(known, waited_s, WAITING)
+
+    def _comparison(
+        self, asked: Sequence[Asked], trials: Sequence[Trial], failed: Mapping[str, str], reading: EnergyReading
+    ) -> Comparison:
         level, tariff = self.asking.level, self.asking.tariff
         options = [*(trial.option(tariff) for trial in trials), *(each for one in asked for each in one.nothing)]
         best, ties, nearest, by = choose(options, level)
@@ -74,8 +97,6 @@ class Comparing:
         chosen = next((option for option in options if option.id == best), None)
         is_doubted = chosen is not None and bool(chosen.doubt)
         enough = [o for o in options if o.chance >= level and o is not chosen and (is_doubted or not o.doubt)]
-        readings = [left for each in asked for _, left in each.start.probed.values()]
-        readings += [each for trial in trials for each in trial.readings()]
         flips = [] if chosen is None else break_even_points(chosen, enough, tariff.per_label or 0.0)
         job, kept = asked[0].start.job, {each.start.source.name: each.start.original_accuracy for each in asked}
         first = next(iter(option for option in options if option.id in (best, nearest)), None)
@@ -89,7 +110,7 @@ class Comparing:
             nearest=nearest,
             by=by,
             level=level,
-            asking=join_readings(readings),
+            asking=reading,
             currency=tariff.currency,
             original_accuracy=None if first is None else kept[first.model],
             notes=tuple(note for each in asked for note in each.notes),

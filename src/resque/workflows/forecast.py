@@ -33,7 +33,7 @@ from resque.training.new_task import EXTENSION, NEW_TASK
 from resque.training.recipe import Recipe
 from resque.workflows.inputs import InputLoader, ModelOptions
 from resque.workflows.keeping import check_fields
-from resque.workflows.passes import Passes, after_pilot
+from resque.workflows.passes import WAITING, Passes, after_pilot
 from resque.workflows.picture_strip import keep_strip
 from resque.workflows.pilots import keep_pilot, parse_pilot
 from resque.workflows.requested_job import load_recipe
@@ -174,7 +174,7 @@ def forecast(
         made, state = passes.pilot(known, result, steps)
         result = after_pilot(result, made, job, updates)
     waited_s = time.perf_counter() - began_s - (result.pilot.reading.wall_s if result.pilot else 0.0)
-    overhead = extend_reading(result.overhead, waited_s, "imports, loading, evaluations and fits")
+    overhead = extend_reading(result.overhead, waited_s, WAITING)
     forgotten = expected_forgetting(updates, parent, result.recipe)
     inputs = inputs_of(loader, train=train, test=test, original=original, layer=layer, reduction=reduction, seed=seed)
     result = dataclasses.replace(result, overhead=overhead, expected_forgetting=forgotten, inputs=inputs)

@@ -32,7 +32,10 @@ from resque.workflows.measured_tasks import measured_task, probe_elsewhere
 from resque.workflows.sampling import sampled_index
 from resque.workflows.scoring import portable
 
-__all__ = ["KnownUpdate", "Passes", "after_pilot"]
+__all__ = ["WAITING", "KnownUpdate", "Passes", "after_pilot"]
+
+WAITING = "imports, loading, evaluations and fits"
+"""What a question takes beside its measured windows."""
 
 
 @dataclass(frozen=True)

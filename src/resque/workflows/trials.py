@@ -54,6 +54,8 @@ class Trial:
     """Update that did it before, which is what the forecast says then."""
     unused: list[EnergyReading] = field(default_factory=list)
     """Readings of pilots that were begun beside others, and were not needed after these."""
+    earlier_s: float = 0.0
+    """Seconds that it had taken before the comparison was interrupted."""
     spared_for: "Trial | None" = None
     """The best way at the time when this one got no pilot; None if it has one, or was not in a round yet."""
 
