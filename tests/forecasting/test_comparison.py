@@ -119,12 +119,47 @@ def test_of_likely_options_the_best_known_kind_is_taken_and_of_these_the_cheapes
 def test_the_remedy_of_several_models_is_of_the_same_model(own, says):
     """Another model that keeps more is another choice, and no remedy for this one."""
     best = option("plain", 10.0, 0.9, original_accuracy=0.6, original_known=MEASURED)
-    mixed = option("mixed", 20.0, 0.7, original_accuracy=own)
+    mixed = option("mixed", 20.0, 0.85, original_accuracy=own)
     ways = [best, *(dataclasses.replace(mixed, model=model, id=model, recipe={"replay": 0.2}) for model in "mn")]
     ways[-1] = dataclasses.replace(ways[-1], original_accuracy=0.95)
     made = comparison(ways, original_accuracy=0.9, first_round=(ScoredModel("m"), ScoredModel("n")))
     assert f"It loses 30 points on the original data: {says}" in made.recommendation.replace("mix some in with ", "")
     assert "on old" in str(made)
+
+
+@pytest.mark.parametrize("doubt", ["", "extrapolation: harder"])
+@given(chances=st.lists(st.floats(0.0, 1.0), min_size=1, max_size=4))
+def test_the_remedy_is_a_way_that_suffices(doubt, chances):
+    """One that keeps more after its first steps, and will hardly arrive, is none."""
+    best = option("plain", 10.0, 0.9, original_accuracy=0.6, original_known=MEASURED)
+    known = {"recipe": {"replay": 0.2}, "doubt": doubt, "original_known": BY_PILOT}
+    mixed = [
+        dataclasses.replace(option(f"mixed {n}", 50.0, chance, original_accuracy=0.85 - n / 100), **known)
+        for n, chance in enumerate(chances)
+    ]
+    remedy = next((each.name for each in mixed if each.chance >= 0.8), None)
+    said = comparison([best, *mixed], original_accuracy=0.9).recommendation
+    assert (f"“{remedy}” keeps ~0.8" if remedy else "mix some in with replay=0.2") in said
+
+
+@given(chance=st.floats(0.0, 0.004), hopeless=st.lists(st.floats(0.3, 0.85), min_size=1, max_size=5))
+def test_of_hopeless_ways_the_most_accurate_comes_nearest(chance, hopeless):
+    """Chances that all are printed as “<1%” do not order them."""
+    ways = [option(f"{n}", 10.0, chance / (n + 1), accuracy=accuracy(at)) for n, at in enumerate(hopeless)]
+    assert comparison(ways).nearest == f"{hopeless.index(max(hopeless))}"
+
+
+@pytest.mark.parametrize("cost", ["price", "energy_kwh", "wall_s"])
+def test_the_cost_that_decides_is_a_column_of_the_table(cost):
+    def known(name, amount):
+        some = option(name, 10.0, 0.9)
+        return dataclasses.replace(some, estimates={**some.estimates, cost: Estimate(amount, Interval(1, 9, 0.8, ""))})
+
+    made = comparison([known("a", 3.0), known("b", 7.0)], currency="CHF")
+    assert made.by == cost
+    heading, rows = made._display().columns, made._display().rows
+    column = heading.index({"price": "CHF", "energy_kwh": "energy", "wall_s": "time"}[cost])
+    assert [row[column].split()[0] for row in rows] == ["3", "7"]
 
 
 def test_recommendation_names_cost_chance_ties_and_what_is_free():

@@ -151,8 +151,15 @@ def test_original_training_and_a_comparison_from_scratch_are_of_the_line_and_reu
     (life,) = lives([original, update, scratch], [])
     assert (life.root, *(life.parts[part].n for part in (ORIGINAL, UPDATES, SCRATCH))) == ("root", 1, 1, 1)
     assert life.scratch_kwh == pytest.approx((1e-5 + 5e-5) / 2)
-    told = "reuse took 0.01 Wh for updates that arrived; as many trainings from scratch would take 0.03 Wh, 3 times"
+    told = "reuse took 0.01 Wh, for 1 update (1 arrived) and all questions; 1 training from scratch would take 0.03 Wh"
     assert told in " ".join(str(life).split())
+    missed = dataclasses.replace(update, id="m", child="b", reached=False, created_utc="2025-01-01T00:00:00+00:00")
+    question = dataclasses.replace(synthetic_forecast(update), id="q")
+    (life,) = lives([original, update, missed, scratch], [question])
+    asked_kwh = question.asking(continued=False).energy_kwh
+    assert life.reuse_kwh.value == pytest.approx(2e-5 + asked_kwh)  # what did not arrive was spent, too
+    assert life.scratch_kwh == pytest.approx((1e-5 + 5e-5) / 2)
+    assert "for 2 updates (1 arrived) and all questions" in " ".join(str(life).split())
     asked = dataclasses.replace(synthetic_forecast(update), id="f-s", parent="random3", from_scratch=True)
     (life,) = lives([update], [asked])  # a comparison's forecast of new weights
     assert life.scratch_kwh == pytest.approx(1.2e-5)
@@ -172,7 +179,7 @@ def test_forecasts_of_new_weights_make_no_line_of_their_own(is_done, targets):
     (life,) = lives([update, *([done] if is_done else [])], asked)
     assert (life.root, *(life.parts[part].n for part in (ORIGINAL, UPDATES, SCRATCH))) == ("root", 0, 1, is_done)
     assert life.parts[QUESTIONS].n == targets
-    assert life.reuse_kwh.of == 1
+    assert (life.arrived, life.reuse_kwh.of) == (1, 1 + targets)
 
 
 FIRST = {"index_rad": None, "classes": 10}
@@ -201,7 +208,7 @@ def test_the_training_that_made_the_root_is_the_original_one_whether_flagged_or_
     assert found["root"] == [1, 1, scratch == "beside"]
     assert found.get("z") == ([1, 1, 0] if "line" in scratch else None)
     (life,) = (each for each in lives(updates, [asked]) if each.root == "root")
-    assert life.reuse_kwh.of == 1
+    assert (life.arrived, life.reuse_kwh.of) == (1, 1 + life.parts[QUESTIONS].n)
     assert "not in the ledger" not in str(life)
 
 

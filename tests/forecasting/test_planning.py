@@ -203,6 +203,39 @@ def by_price(price, samples=1000, floor=None):
     return Objective(floor, price, samples, TARIFF, Budget())
 
 
+KWH = planned(falling(0.85, 0.75), by_floor(0.7)).now.estimates["energy_kwh"].upper
+
+
+def check_order(made):
+    due = [each or "9999" for each in (made.later.earliest, made.later.window, made.later.latest)]
+    assert due == sorted(due)
+
+
+@given(st.floats(0.5, 0.85), st.floats(0.0, 0.2), st.floats(0.4, 0.85), st.integers(0, 13), st.booleans())
+def test_within_a_small_budget_dates_are_in_order_and_reasons_are_true(end, drop, floor, most, is_priced):
+    price = (1e-3, 1000, TARIFF) if is_priced else (None, None, Tariff())
+    yearly = Budget(max_kwh=(most + 0.5) * KWH)
+    made = planned(falling(end + drop * 0.5, end), Objective(floor, *price, yearly))
+    check_order(made)
+    best, never = made.cadences[0], made.cadences[-1]
+    assert len(best.updates) <= most
+    said = made.recommendation
+    if "an update would save less" in said:
+        assert all(each.total.value >= never.total.value for each in made.cadences)
+    if "the budget allows none" in said:
+        assert most == 0
+    if made.decision == LATER and made.windows[-1].accuracy < floor:
+        assert f"the budget allows {len(best.updates)} update" in said
+    assert ("(in doubt)" in said) is False
+
+
+@pytest.mark.parametrize("issues", [(), ("few", "fewer")])
+@pytest.mark.parametrize("n", [1, 6])
+def test_a_chance_in_doubt_is_said_to_be(issues, n):
+    made = planned(falling(0.75, 0.7, n), by_floor(0.78), issues=issues)
+    assert ("95% likely to reach 0.90 (in doubt)" in made.recommendation) is bool(issues)
+
+
 @given(st.floats(0.5, 0.85), st.floats(0.0, 0.2), st.floats(0.4, 0.85), st.none() | st.floats(1e-6, 10.0))
 def test_the_plan_is_the_cheapest_of_all_cadences_and_its_parts_agree(end, drop, floor, price):
     made = planned(falling(end + drop * 0.5, end), by_floor(floor) if price is None else by_price(price, floor=floor))
@@ -223,8 +256,7 @@ def test_the_plan_is_the_cheapest_of_all_cadences_and_its_parts_agree(end, drop,
     for each in made.cadences:
         for value in (each.errors, each.total, each.mean_accuracy, each.lowest_accuracy, *each.costs.values()):
             assert value is None or value.value in value.interval
-    due = [each or "9999" for each in (made.later.earliest, made.later.window, made.later.latest)]
-    assert price is not None or due == sorted(due)
+    check_order(made)
 
 
 @pytest.mark.parametrize("n", [1, 6])
@@ -253,6 +285,12 @@ def test_without_a_price_updates_are_as_late_as_the_floor_allows():
         (falling(0.80, 0.80), by_floor(0.7), NEVER, "accuracy is expected to be 0.80 at least, and the floor is 0.70"),
         (falling(0.80, 0.70), by_price(1.0), NOW, "errors and 12 updates cost"),
         (falling(0.80, 0.78), by_price(1e-9), NEVER, "an update would save less than"),
+        (
+            falling(0.80, 0.70),
+            dataclasses.replace(by_price(1.0), yearly=Budget(max_kwh=KWH / 2)),
+            NEVER,
+            "the budget allows none, though errors and 12 updates cost",
+        ),
         (falling(0.97, 0.95), by_price(1.0), LATER, "is at the target already"),
         (falling(0.5, 0.1), by_floor(0.9), NOW, "The floor does not hold even so: accuracy falls to 0."),
         ([0.8], by_floor(0.75), LATER, "accuracy 0.80 holds the floor of 0.75; when it will fall below is not known"),
@@ -287,9 +325,6 @@ def test_a_dear_error_calls_for_more_updates_and_a_dear_update_for_fewer():
     counts = [len(planned(falling(0.85, 0.75), by_price(1e-5), seconds=s).cadences[0].updates) for s in (1, 100, 1e4)]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > counts[-1]
-
-
-KWH = planned(falling(0.85, 0.75), by_floor(0.7)).now.estimates["energy_kwh"].upper
 
 
 @pytest.mark.parametrize(

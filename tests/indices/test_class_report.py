@@ -44,6 +44,21 @@ def test_exchanged_names_are_recognized_and_nothing_else(order, samples, accurac
     assert all(following[label] == to for cycle in found for label, to in zip(cycle, cycle[1:], strict=False))
 
 
+@pytest.mark.parametrize("seen", ["as it is", "re-estimated", "both"])
+def test_an_exchange_is_recognized_also_where_only_re_estimated_normalization_shows_it(cnn, small, monkeypatch, seen):
+    plain = 40 * np.eye(10, dtype=int)
+    swapped = plain[[6, *range(1, 6), 0, *range(7, 10)]]
+    weak = plain.copy()
+    weak[6] = 4  # nothing is recognized
+    found = {"as it is": [swapped, plain], "re-estimated": [weak, swapped], "both": [swapped, swapped]}[seen]
+    monkeypatch.setattr(module, "confusion_matrix", Mock(side_effect=found))
+    original = profile(cnn, small[0].batches())
+    made = class_report(cnn, small[0], resque_dist(original, original))
+    assert made.exchanged == ((0, 6),)
+    assert "100% of 6 are predicted as 0" in made.findings[0]
+    assert ("after normalization is re-estimated" in made.findings[0]) is (seen == "re-estimated")
+
+
 @pytest.mark.parametrize("row", [[50, 50], [45, 55], [0, 3], [100, 0]])
 def test_a_majority_within_chance_is_no_exchange(row):
     assert exchanged_classes(np.array([row, row[::-1]]), (0, 1)) == ()

@@ -125,6 +125,15 @@ def test_overhead_is_summed_up():
     assert sentences.overhead_sentence(summarize_settlements(cheap)).endswith("less than the forecasts.")
 
 
+@pytest.mark.parametrize("before", [0.1, 0.9])
+@pytest.mark.parametrize(("replay", "mixed"), [(0.0, ""), (0.6210918114143921, " with replay=0.62")])
+def test_a_training_from_scratch_has_forgotten_nothing(update, before, replay, mixed):
+    """Before it are random weights, over which nothing rose or fell."""
+    known = {"original_accuracy_before": before, "original_accuracy_after": 0.85}
+    update = dataclasses.replace(update, **known, recipe={**update.recipe, "replay": replay}, from_scratch=True)
+    assert update.forgetting == f"accuracy on the original data is 0.850, from scratch{mixed}"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "replay", "expected"),
     [

@@ -161,7 +161,7 @@ def test_the_sentence_names_the_way_that_keeps_the_old_classes(compare):
     mixed = next(each for each in made.options if each.rung == "all" and each.recipe["replay"])
     for kept, by in itertools.product((0.0, 0.5, 0.9), (MEASURED, BY_PILOT, BY_HISTORY)):
         lossy = dataclasses.replace(plain, original_accuracy=0.1, original_known=by, chance=1.0)
-        keeping = dataclasses.replace(mixed, original_accuracy=kept, original_known=BY_PILOT)
+        keeping = dataclasses.replace(mixed, original_accuracy=kept, original_known=BY_PILOT, chance=0.9)
         shown = dataclasses.replace(made, options=(lossy, keeping), best=lossy.id, original_accuracy=0.95)
         says = shown.recommendation
         assert "85 points on the original data" in says

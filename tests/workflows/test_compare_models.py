@@ -406,10 +406,12 @@ def test_each_way_is_carried_out_by_the_command_that_is_printed(few, few_ways, m
         assert update["original_accuracy_before"] is not None
         assert update["price"] > 0.0
     assert "scratch" in cli("ledger list --ledger c.db")[1]
-    (life,) = [
-        each for each in json.loads(cli("ledger life --ledger c.db --json")[1])["lives"] if each["reuse_kwh"]["of"]
-    ]
+    lives = json.loads(cli("ledger life --ledger c.db --json")[1])["lives"]
+    (life,) = [each for each in lives if each["parts"]["updates"]["n"]]
     assert [life["parts"][part]["n"] for part in ("original training", "updates", "from scratch")] == [0, 1, 1]
+    (folder / "resque.toml").unlink()
+    (again,) = [way for way in json.loads(cli(f"{line} --json")[1])["options"] if way["update_id"] == update["id"]]
+    assert (again["rung"], again["original_accuracy"]) == ("scratch", update["original_accuracy_after"])
 
 
 def test_a_forecast_tells_what_it_lacks(few, few_ways, metered, named, cli, folder):

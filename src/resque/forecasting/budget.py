@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from resque._display import Display, Displayable
-from resque._format import COST_NAMES, format_cost, format_probability
+from resque._format import COST_NAMES, format_cost, format_count, format_probability
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.errors import SettingError
@@ -166,8 +166,9 @@ def decide(forecast: Forecast, budget: Budget, updates: int = 1) -> Decision:
     ]
     if forecast.probability_reached < forecast.level:
         reasons.append(
-            f"the probability of reaching accuracy {forecast.target_accuracy:g} within {forecast.max_steps:,} steps is "
-            f"{format_probability(forecast.probability_reached)}, below {forecast.level:.0%}"
+            f"the probability of reaching accuracy {forecast.target_accuracy:g} within "
+            f"{format_count(forecast.max_steps, 'step')} is {format_probability(forecast.probability_reached)}, below "
+            f"{forecast.level:.0%}"
         )
     is_open = likely_held and forecast.probability_reached > 1.0 - forecast.level
     if reasons and is_open and forecast.pilot is None:

@@ -30,7 +30,6 @@ BY_PILOT, BY_HISTORY = "pilot", "history"
 """How an option is known that was not measured to its end: by its first steps, or by earlier updates."""
 _LOST = {MEASURED: "It loses", BY_PILOT: "By the end of its pilot it has lost", BY_HISTORY: "It would lose about"}
 _NAME_WIDTH = 48  # of a model in a sentence
-_EVEN = 0.5  # chance from which a way in doubt that keeps more is worth a word
 _NAMED = 3  # ways with one remark in common
 _COMPARED = "price", "energy_kwh", "wall_s"
 
@@ -84,6 +83,17 @@ class Option(Serializable):
     def is_extrapolated(self) -> bool:
         """Whether its chance is of a kind of update that its history does not hold."""
         return self.doubt.startswith(EXTRAPOLATION)
+
+    @property
+    def nearness(self) -> tuple[float, float]:
+        """How near it comes to the target: its chance in whole percent, then its accuracy."""
+        return round(self.chance, 2), -1.0 if self.accuracy is None else self.accuracy.value
+
+    def kept(self, digits: int = 2) -> str:
+        """Return the accuracy on the original data in words; ``~`` where it is not measured at the end."""
+        if self.original_accuracy is None:
+            return NOT_MEASURED
+        return f"{'~' if self.original_known in (BY_HISTORY, BY_PILOT) else ''}{self.original_accuracy:.{digits}f}"
 
     def cost(self, name: str) -> float | None:
         """Return the median of a cost; None if it is unknown."""
@@ -225,13 +235,13 @@ class Comparison(Displayable):
         points = format_number(round(100.0 * (before - after)))
         lost = f"{_LOST[best.original_known or MEASURED]} {points} points on the original data"
         own = [option for option in self.options if option.model == best.model and option.id != best.id]
-        mixed = [each for each in own if each.recipe.get("replay") and (not each.doubt or each.chance >= _EVEN)]
+        mixed = [each for each in own if each.recipe.get("replay") and each.chance >= self.level]
         known = [option for option in mixed if (option.original_accuracy or 0.0) - after > FORGETTING]
         if known:
             keeping = max(known, key=lambda option: option.original_accuracy or 0.0)
             keeps = "would keep" if keeping.original_known == BY_HISTORY else "keeps"
             so_far = " at the end of its pilot" if keeping.original_known == BY_PILOT else ""
-            return [f"{lost}: “{self.name_of(keeping)}” {keeps} {_kept(keeping)}{so_far}."]
+            return [f"{lost}: “{self.name_of(keeping)}” {keeps} {keeping.kept()}{so_far}."]
         if best.rung == "norm":
             return [f"{lost}: use it on the new data alone."]
         more = "a larger share of replay mixes more in" if best.recipe.get("replay") else "mix some in with replay=0.2"
@@ -242,8 +252,10 @@ class Comparison(Displayable):
         model = ("model",) if self.has_several_models else ()
         kept = () if self.original_accuracy is None else ("on old",)
         steps = () if model and kept else ("steps",)  # for which 80 columns have no room
-        columns = ("way", *model, "accuracy", *kept, "chance", *steps, "time", "energy", "known by")
-        shown = (*steps, "wall_s", "energy_kwh")
+        by_price = self.by == "price"
+        last = self.currency if by_price else "energy"
+        columns = ("way", *model, "accuracy", *kept, "chance", *steps, "time", last, "known by")
+        shown = (*steps, "wall_s", self.by if by_price else "energy_kwh")
         costs = zip(*(format_column(c, [option.cost(c) for option in self.options]) for c in shown), strict=True)
         rows = [self._row(*each) for each in zip(self.options, costs, strict=True)]
         lines = list(self._remarks())
@@ -271,7 +283,7 @@ class Comparison(Displayable):
     def _row(self, option: Option, costs: Sequence[str]) -> tuple[str, ...]:
         mark = "→ " if option.id == self.best else "= " if option.id in self.ties else ""
         model = (self.short_names[option.model],) if self.has_several_models else ()
-        kept = () if self.original_accuracy is None else (_kept(option),)
+        kept = () if self.original_accuracy is None else (option.kept(),)
         known = _accuracy(option), *kept, _chance(option), *costs, option.how_known
         return mark + option.name, *model, *known
 
@@ -306,7 +318,7 @@ def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[s
     differing = [name for name in shared if len({option.cost(name) for option in compared}) > 1]
     by = next(iter([*differing, *shared]), _COMPARED[-1])
     if not enough:
-        nearest = max(options, key=_nearness, default=None)
+        nearest = max(options, key=lambda option: option.nearness, default=None)
         return None, (), None if nearest is None else nearest.id, by
     known = [option for option in enough if by in option.estimates]
     deciding = _COMPARED[_COMPARED.index(by) :]
@@ -315,22 +327,12 @@ def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[s
     return best.id, ties, None, by
 
 
-def _nearness(option: Option) -> tuple[float, float]:
-    return option.chance, -1.0 if option.accuracy is None else option.accuracy.value
-
-
 def _may_be_equal(one: Option, other: Option, costs: Sequence[str]) -> bool:
     """Return whether the interval of each cost holds the median of the other, in the first cost that differs."""
     shared = [name for name in costs if name in one.estimates and name in other.estimates]
     by = next((name for name in shared if one.cost(name) != other.cost(name)), shared[0])
     first, second = one.estimates[by], other.estimates[by]
     return first.value in second.interval and second.value in first.interval
-
-
-def _kept(option: Option) -> str:
-    if option.original_accuracy is None:
-        return NOT_MEASURED
-    return f"{'~' if option.original_known in (BY_HISTORY, BY_PILOT) else ''}{option.original_accuracy:.2f}"
 
 
 def _chance(option: Option) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from resque._display import Display, Displayable
-from resque._format import NOT_MEASURED, format_column, format_cost, format_number
+from resque._format import NOT_MEASURED, format_column, format_cost, format_count, format_number
 from resque._plain import Serializable
 from resque.energy.grid import Grid
 from resque.energy.price import Spending, Tariff, price_of
@@ -103,8 +103,8 @@ class Life(Displayable):
         parts: Name of a part → what it took: original training, updates, trainings from scratch beside
             them, and questions.
         total: All of them together.
-        reuse_kwh: Energy of the updates that reached their target.
-        scratch_kwh: Energy of training from scratch as often instead; None where it is unknown.
+        reuse_kwh: Energy of all updates of a trained model, those that missed their target too, and of all questions.
+        scratch_kwh: Energy of a training from scratch for each update that arrived; None where it is unknown.
         spent_kwh: Energy of the last 365 days.
         yearly_kwh: Budget of a year, which all model lines of the ledger share; None without one.
         notes: Basis of the figures.
@@ -121,6 +121,8 @@ class Life(Displayable):
     yearly_kwh: float | None = None
     notes: tuple[str, ...] = ()
     all_spent_kwh: Total | None = None
+    arrived: int = 0
+    """Number of updates that reached their target."""
 
     @property
     def left_kwh(self) -> float | None:
@@ -174,13 +176,14 @@ class Life(Displayable):
 
     def _reuse(self) -> list[str]:
         """Return the comparison of reuse with training from scratch, where both are known."""
-        if self.scratch_kwh is None or not self.reuse_kwh.value:
+        if not self.scratch_kwh or not self.reuse_kwh.value:
             return []
-        factor = format_number(self.scratch_kwh / self.reuse_kwh.value)
-        reuse, scratch = (format_cost("energy_kwh", kwh) for kwh in (self.reuse_kwh.value, self.scratch_kwh))
+        n, factor = self.parts[UPDATES].n, format_number(self.scratch_kwh / self.reuse_kwh.value)
+        (reuse,), scratch = _cells("energy_kwh", [self.reuse_kwh]), format_cost("energy_kwh", self.scratch_kwh)
+        updates, trainings = format_count(n, "update"), format_count(self.arrived, "training")
         return [
-            f"reuse took {reuse} for updates that arrived; as many trainings from scratch would take {scratch}, "
-            f"{factor} times as much"
+            f"reuse took {reuse}, for {updates} ({self.arrived} arrived) and all questions; {trainings} from scratch "
+            f"would take {scratch}, {factor} times as much"
         ]
 
 
@@ -261,7 +264,7 @@ def _life(
     }  # fmt: skip
     entries = [*_of_updates(updates, part_of, tariff), *_of_forecasts(forecasts, settled, tariff)]
     currencies = sorted({entry.tariff.currency for entry in entries if entry.tariff is not None})
-    arrived = [update for update in updates if update.reached and update.id not in untrained]
+    arrived = sum(update.reached for update in updates if update.id not in untrained)
     parts = {name: _sum([each for each in entries if each.part == name], currencies) for name in _PARTS}
     if not parts[ORIGINAL].n:  # it took something, but nobody knows what
         unknown = Total(None, 0, 0)
@@ -272,8 +275,9 @@ def _life(
         model=next((each.model for each in reversed(line) if each.model), ""),
         parts=parts,
         total=_sum(entries, currencies),
-        reuse_kwh=Total.of_values(update.whole_energy_kwh for update in arrived),
-        scratch_kwh=None if scratch_kwh is None else scratch_kwh * len(arrived),
+        reuse_kwh=Total.joined(parts[name].energy_kwh for name in (UPDATES, QUESTIONS)),
+        scratch_kwh=None if scratch_kwh is None else scratch_kwh * arrived,
+        arrived=arrived,
         spent_kwh=_in_year(entries, today),
         yearly_kwh=yearly_kwh,
         notes=tuple(filter(None, [_continued(forecasts, settled), note, "" if parts[ORIGINAL].n else _NO_ORIGINAL])),
@@ -334,7 +338,7 @@ def _from_scratch(updates: Sequence[Update], forecasts: Sequence[Forecast]) -> t
     measured = [update.whole_energy_kwh for update in updates if update.reached]
     known = [kwh for kwh in measured if kwh is not None]
     if known:
-        return statistics.fmean(known), f"from scratch: the mean of {len(known)} measured"
+        return statistics.fmean(known), f"from scratch: the mean of {len(known)} measured, of any data and target"
     asked = [
         each.estimates["energy_kwh"].value for each in forecasts if each.from_scratch and "energy_kwh" in each.estimates
     ]

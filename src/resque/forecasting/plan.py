@@ -172,9 +172,8 @@ class Plan(Displayable):
             cells += [_mark(each.holds_floor)] if self.floor is not None else []
             rows.append([*cells, _mark(each.within_budget)] if self.budget is not None else cells)
         means = "updates alone" if self.price_per_error is None else "errors and updates"
-        shown = [
-            f"a year: every 3 is an update every three windows; {self.currency} of {means}; mean and lowest accuracy"
-        ]
+        shown = ["a year: every 3 is an update every three windows; mean and lowest accuracy"]
+        shown += [f"{self.currency} of {means}, each update with its evaluation and one question"] if priced else []
         return Display(self.recommendation, columns, rows, [*(shown if rows else []), *self.notes])
 
 

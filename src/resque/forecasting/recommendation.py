@@ -1,5 +1,7 @@
 """When to update a model, and why, in a sentence or two."""
 
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -46,8 +48,7 @@ class Recommendation:
         best, soon, late = (year.schedule(bound, most) for bound in (0, -1, 1))
         planned, unlimited = year.cadence("planned", best), year.schedule()
         needed = best if planned.holds_floor is not False else unlimited
-        dates = [year.calendar.name(found[0]) if found else None for found in (best, soon, late)]
-        later = UpdateLater(*dates)
+        later = UpdateLater(*_dates(year, best, soon, late))
         is_now = bool(best) and best[0] == 1 and now.is_needed
         decision = NOW if is_now else LATER if best else NEVER
         without = year.cadence("never", ())
@@ -117,19 +118,26 @@ class _Why:
         due = self.due
         dates = f"{_date(due.earliest)} to {_date(due.latest)}"
         between = "" if due.earliest == due.latest else f" ({self.year.drift.level:.0%}: {dates})"
-        return f"Update before {due.window}{between}: {self._reason()}."
+        updates = format_count(len(self.planned.updates), "update")
+        waits = f", and the budget allows {updates}, of most use from then on" if self._is_below_floor else ""
+        return f"Update before {due.window}{between}: {self._reason()}{waits}."
 
     def never(self) -> str:
         """Return why no update is due within a year."""
         sooner = self.due.earliest
-        if self.year.most_updates == 0 and self.year.schedule():
-            return f"No update within a year: the budget allows none. {self._reason().capitalize()}."
+        if self.year.most_updates == 0 and (unlimited := self.year.schedule()):
+            without_limit = dataclasses.replace(self, planned=self.year.cadence("unlimited", unlimited))
+            return f"No update within a year: the budget allows none, though {without_limit._reason()}."
         before = "" if sooner is None else f" By the lower bounds one is due before {sooner}."
         return f"No update within a year: {self._reason()}.{before}"
 
+    @property
+    def _is_below_floor(self) -> bool:
+        return self.objective.floor is not None and self.window.accuracy < self.objective.floor
+
     def _reason(self) -> str:
         floor, accuracy = self.objective.floor, _accuracy(self.window)
-        if floor is not None and self.window.accuracy < floor:
+        if floor is not None and self._is_below_floor:
             return f"accuracy {accuracy} is below the floor of {floor:.2f}"
         if self.objective.price_of_errors is not None and self.planned.total and self.without.total:
             return self._by_price(self.planned.total.value, self.without.total.value)
@@ -149,6 +157,16 @@ class _Why:
         return f"errors and {format_count(n, 'update')} cost {costs} in a year, errors without any {idle}"
 
 
+def _dates(year: Year, best: Sequence[int], *others: Sequence[int]) -> Iterator[str | None]:
+    """Yield the dates of the first updates of schedules: of the best one, the earliest and the latest; None is never.
+
+    With few updates for a year, worse bounds may call for a later one.
+    """
+    firsts = [next(iter(found), year.windows + 1) for found in (best, *others)]
+    for at in (firsts[0], min(firsts), max(firsts)):
+        yield year.calendar.name(at) if at <= year.windows else None
+
+
 def _costs(now: UpdateNow, objective: Objective) -> str:
     """Return what an update costs, and how likely it reaches the target."""
     shown = [
@@ -158,7 +176,8 @@ def _costs(now: UpdateNow, objective: Objective) -> str:
         for cost in ("wall_s", "energy_kwh", "price")
         if cost in now.estimates
     ]
-    likely = f"{format_probability(now.chance)} likely to reach {now.target_accuracy:.2f}"
+    doubt = " (in doubt)" if now.reliability_issues else ""
+    likely = f"{format_probability(now.chance)} likely to reach {now.target_accuracy:.2f}{doubt}"
     return f"about {', '.join(shown)}, {likely}"
 
 

@@ -58,7 +58,8 @@ class ClassReport(Displayable):
         labels: Label of each row of the confusion matrices.
         confusion: Number of samples by true class (row) and predicted class (column).
         confusion_adapted: The same after normalization is re-estimated; None without such layers.
-        exchanged: Cycles of labels; most samples of each label are predicted as the next one.
+        exchanged: Cycles of labels; most samples of each label are predicted as the next one, by the model as it is or
+            after normalization is re-estimated.
     """
 
     data: str
@@ -117,13 +118,16 @@ class ClassReport(Displayable):
     def _exchange(self, cycle: tuple[int, ...]) -> str:
         names = {each.label: each.name for each in self.classes}
         after = (*cycle[1:], cycle[0])
+        as_it_is = cycle in exchanged_classes(np.array(self.confusion), self.labels)
+        confusion = self.confusion if as_it_is else self.confusion_adapted or ()
         shares = [
             f"{row[to] / sum(row):.0%} of {names[label]} are predicted as {names[to]}"
             for label, to in zip(cycle, after, strict=True)
-            for row in [self.confusion[self.labels.index(label)]]
+            for row in [confusion[self.labels.index(label)]]
         ]
         listed = format_list([names[label] for label in cycle])
-        return f"Classes {listed} seem to have exchanged names: {format_list(shares)}."
+        when = "" if as_it_is else " after normalization is re-estimated"
+        return f"Classes {listed} seem to have exchanged names: {format_list(shares)}{when}."
 
     def _errors_left(self) -> list[str]:
         total, worst = sum(each.errors_left for each in self.classes), self.classes[0]
@@ -196,6 +200,7 @@ def class_report(model: nn.Module, data: LabeledDataset, index: DistributionInde
         after = confusion_matrix(adapted, data)
     labels = tuple(data.classes)
     is_helped = after is not None and _right(after, labels) > _right(before, labels)
+    cycles = [exchanged_classes(each, labels) for each in (before, after) if each is not None]
     names = dict(enumerate(data.class_names)) if data.class_names else {}
     rows = list[ClassErrors]()
     for place, label in enumerate(labels):
@@ -221,7 +226,7 @@ def class_report(model: nn.Module, data: LabeledDataset, index: DistributionInde
         labels=labels,
         confusion=_plain(before),
         confusion_adapted=None if after is None else _plain(after),
-        exchanged=exchanged_classes(before, labels),
+        exchanged=max(cycles, key=lambda found: sum(map(len, found))),
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resque._display import Display, Displayable
-from resque._format import COST_NAMES, format_estimate, format_probability
+from resque._format import COST_NAMES, format_count, format_estimate, format_probability
 from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.price import Spending, Tariff
@@ -147,7 +147,7 @@ class Forecast(Displayable):
             rows.append((f"price, {self.tariff.currency}", *cells))
         lines = [
             f"forecast {self.id}: {shorten_data(self.train_data)} to accuracy {self.target_accuracy:g}",
-            f"probability of reaching the target within {self.max_steps:,} steps: {self.chance}",
+            f"probability of reaching the target within {format_count(self.max_steps, 'step')}: {self.chance}",
         ]
         lines += [self.pilot.summary] if self.pilot else []
         lines += ["not reliable enough for a decision:"] if self.reliability_issues else []

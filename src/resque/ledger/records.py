@@ -223,6 +223,8 @@ class Update(Displayable):
     def forgetting(self) -> str | None:
         """What the update forgot, and what helps; None where that is unknown, or two points at most without replay.
 
+        A network that was trained from scratch had nothing to forget: its accuracy is said alone.
+
         Example:
             >>> from resque.ledger.bundled import bundled_updates
             >>> known = {"original_accuracy_before": 0.95, "original_accuracy_after": 0.9}
@@ -230,10 +232,13 @@ class Update(Displayable):
             'accuracy on the original data fell by 5.0 points: replay=0.2 in the recipe mixes original data in'
         """
         before, after, replay = self.original_accuracy_before, self.original_accuracy_after, self.recipe.get("replay")
-        if before is None or after is None or not (replay or before - after > FORGETTING):
+        if before is None or after is None or not (replay or self.from_scratch or before - after > FORGETTING):
             return None
+        mixed = f" with replay={replay:.2g}" if replay else ""
+        if self.from_scratch:
+            return f"accuracy on the original data is {after:.3f}, from scratch{mixed}"
         change = f"{'fell' if after < before else 'rose'} by {100 * abs(before - after):.1f} points"
-        fact = f"accuracy on the original data {change}{f' with replay={replay}' if replay else ''}"
+        fact = f"accuracy on the original data {change}{mixed}"
         if not before - after > FORGETTING:
             return fact
         more = "a larger share mixes more of them in" if replay else "replay=0.2 in the recipe mixes original data in"

@@ -70,7 +70,7 @@ def _markdown_table(display: Display) -> str:
 
 def _first_round(comparison: Comparison) -> Display:
     """Describe what forward passes told of each model, those first that were compared."""
-    columns = ("model", "LogME", "k-NN", "H-score", "index", "size", "license", "price")
+    columns = ("model", "LogME", "k-NN", "shrunk H-score", "index", "size", "license", "price")
     rows = sorted(comparison.first_round, key=lambda each: (not each.is_kept, -each.scores.get("LogME", -math.inf)))
     lines = [
         f"{comparison.short_names[each.model]}: stated limitations: {each.limitations}"
@@ -140,7 +140,7 @@ def _needs(comparison: Comparison) -> Display:
     rows = [
         (
             comparison.name_of(option),
-            NOT_MEASURED if option.original_accuracy is None else f"{option.original_accuracy:.3f}",
+            option.kept(digits=3),
             NOT_MEASURED if (share := option.trainable_share) is None else format_probability(share, is_measured=True),
             f"{option.labels:,}",
             format_price(option.cost("price"), comparison.currency),

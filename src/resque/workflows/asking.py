@@ -204,7 +204,10 @@ class Asking:
             features = from_scratch_features(features, *evaluate_dataset(network, job.test))
             job = dataclasses.replace(job, parent=parent if job.parent else "")
         if (done := done_before(self.history, parent, job)) is not None:
-            shown = what_it_showed(done, job, self.level, start.original_accuracy)
+            kept = start.original_accuracy
+            if from_scratch and job.original_test is not None:
+                kept = evaluate_dataset(network, job.original_test)[0]
+            shown = what_it_showed(done, job, self.level, kept)
             return Trial(way, start, job, shown, is_stored=True, note=outcome_in_words(done, job), update_id=done.id)
         if (found := stored.get(run_identity(parent, job))) is not None:
             note = "from the ledger: `resque ledger void` asks anew"

@@ -336,8 +336,9 @@ class _Place:
     by: str
     level: float
 
-    def __call__(self, option: Option) -> tuple[int, bool, float, float]:
+    def __call__(self, option: Option) -> tuple[float | bool, ...]:
         """Return the key of an option."""
         rank = self.first.index(option.id) if option.id in self.first else len(self.first)
         suffices = option.chance >= self.level and not option.doubt
-        return rank, not suffices, (option.cost(self.by) or 0.0) if suffices else 0.0, -option.chance
+        cost = (option.cost(self.by) or 0.0) if suffices else 0.0
+        return rank, not suffices, cost, *(-near for near in option.nearness)

@@ -47,7 +47,8 @@ def what_it_showed(
         update: Result of :func:`done_before`.
         job: The job; the costs are those until its target.
         level: Nominal coverage of the intervals.
-        original_accuracy: Accuracy on the original test data now; by it, those of the update are the same ones.
+        original_accuracy: Accuracy on the original test data before the job; by it, those of the update are the same
+            ones.
     """
     reached = bool(update.reaches(job.target_accuracy))
     cost = _cost(update, job)

@@ -19,7 +19,7 @@ from resque.training.finetuning import STATISTICS
 from resque.training.job import RetrainingJob
 from resque.types import Interval
 from resque.workflows.sources import Source
-from resque.workflows.ways import Way
+from resque.workflows.ways import SCRATCH, Way
 
 __all__ = ["Asked", "Start", "Trial", "pilot_key"]
 
@@ -100,7 +100,8 @@ class Trial:
     def option(self, tariff: Tariff) -> Option:
         """Return it as a row of the comparison."""
         forecast, pilot, way = self.forecast, self.forecast.pilot, self.way
-        labels, fee = len(self.job.train) if way.needs_labels else 0, self.start.source.candidate.license_price
+        labels = len(self.job.train) if way.needs_labels else 0
+        fee = 0.0 if way.rung == SCRATCH else self.start.source.candidate.license_price  # of its weights
         kept, kept_known = self._kept()
         price = price_with_fees(forecast, tariff, fee + (tariff.price_of_labels(labels) or 0.0) or None)
         return Option(
