@@ -10,6 +10,7 @@ from resque.errors import ModelError
 from resque.models.weights import fingerprint
 from resque.training.finetuning import FineTuningScope
 from resque.training.job import RetrainingJob
+from resque.training.probe import probe
 from resque.training.recipe import RECIPES, named_recipe
 from resque.training.retrain import retrain
 
@@ -44,6 +45,20 @@ def test_adapters_are_merged_at_the_end(small, meter):
     assert torch.linalg.matrix_rank(model[1].weight.detach() - before, tol=1e-5) == 2
     assert 0 < update.trainable_share < 0.2
     assert update.child == fingerprint(model)
+
+
+@pytest.mark.parametrize("rank", [1, 8, 32])
+@pytest.mark.parametrize("trains", ["all", "head", "lora"])
+def test_the_trained_share_is_one_at_most_and_a_probe_tells_it(small, meter, trains, rank):
+    """Adapters may have more parameters than the layers that they adapt."""
+    pytest.importorskip("peft")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+    size, adapters = sum(p.numel() for p in model.parameters()), rank * (256 + 3 * 32)
+    expected = {"all": 1.0, "head": 330 / size, "lora": (330 + adapters) / (size + adapters)}[trains]
+    assert FineTuningScope(model, trains, rank).trainable_share == pytest.approx(expected)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(256, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 10))
+    recipe = named_recipe(f"train-adam,trains={trains},rank={rank}")
+    assert probe(model, small[0], recipe, meter).trainable_share == pytest.approx(expected)
 
 
 def test_adapters_need_a_dense_layer_besides_the_head(cnn):

@@ -93,6 +93,9 @@ def test_ways_whose_steps_are_alike_share_a_probe(compare, known, monkeypatch):
     assert sorted(probed) == ["all", "head", "norm"]
     forecasts = [Ledger("c.db").forecast(each.id) for each in made.options if each.rung == "all"]
     assert len(forecasts) == 4
+    shares = {each.rung: each.trainable_share for each in made.options}
+    assert (shares["nothing"], shares["norm"], shares["all"]) == (0.0, 0.0, 1.0)  # also without a pilot
+    assert 0.0 < shares["head"] < 1.0
     assert all(forecast.step_cost == forecasts[0].step_cost for forecast in forecasts)
     asked = [Ledger("c.db").forecast(each.id).overhead for each in made.options if each.recipe]
     assert all(each == asked[0] for each in asked)  # what served all speaks for none of them

@@ -269,6 +269,8 @@ class StepCost(Serializable):
             the steps. Zero for other runs.
         others_busy_share: Share of the machine's processor time that other processes used during the probe; None where
             it was not measured.
+        trainable_share: Share of the parameters that are trained, adapters included; None for probes of earlier
+            versions.
 
     Example:
         >>> cost = StepCost(0.5, 0.01, 10, EnergyReading(5.0, 0.1, {}, {}, "meter"), start_s=2.0)
@@ -282,6 +284,7 @@ class StepCost(Serializable):
     reading: EnergyReading
     start_s: float = 0.0
     others_busy_share: float | None = None
+    trainable_share: float | None = None
 
     def energy_after(self, steps: int) -> float | None:
         """Return the energy of a run of so many steps; None if unknown."""

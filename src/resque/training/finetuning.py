@@ -47,7 +47,6 @@ class FineTuningScope:
         self._required_grad = {name: p.requires_grad for name, p in model.named_parameters()}
         self._adapted: Any = None
         self._parts: list[nn.Module] | None = None
-        size = sum(p.numel() for p in model.parameters())
         if trains != "all":
             self._parts = _normalization(model) if trains == SCALES else [head(model)]
             model.requires_grad_(False)
@@ -55,6 +54,7 @@ class FineTuningScope:
                 self._adapted = _add_adapters(model, rank)
             for part in self._parts:
                 part.requires_grad_(True)
+        size = sum(p.numel() for p in model.parameters())  # with adapters, of which there may be more than of the rest
         self.trainable_share = sum(p.numel() for p in model.parameters() if p.requires_grad) / size if size else 0.0
 
     def train(self) -> None:

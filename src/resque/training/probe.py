@@ -77,7 +77,8 @@ def probe(model: nn.Module, data: LabeledDataset, recipe: Recipe, meter: EnergyM
         load = others_busy_share(before, processor_times()) if processes.count == 1 else None
     energy_kwh = energy_share(window.reading, wall_s)
     per_step = None if energy_kwh is None else energy_kwh / steps
-    return processes.first(lambda: StepCost(wall_s / steps, per_step, steps, window.reading, start_s, load))
+    share = trainer.trainable_share
+    return processes.first(lambda: StepCost(wall_s / steps, per_step, steps, window.reading, start_s, load, share))
 
 
 def warm_up(model: nn.Module, job: RetrainingJob) -> tuple[Trainer | Reestimation, LabeledDataset]:

@@ -117,7 +117,7 @@ class Trial:
             labels=labels,
             original_accuracy=kept,
             original_known=kept_known,
-            trainable_share=None if pilot is None else pilot.trainable_share,
+            trainable_share=forecast.step_cost.trainable_share if pilot is None else pilot.trainable_share,
             note=self.note,
             doubt=self.doubt,
             license_price=fee,
