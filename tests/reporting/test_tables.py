@@ -24,7 +24,7 @@ from resque.ledger.records import Estimate, Features, MissingLabels, Pilot, Void
 from resque.models.networks import small_cnn
 from resque.reporting import calibration, console, tables
 from resque.reporting.carbon_intensity import software_carbon_intensity
-from resque.reporting.displays import still_open
+from resque.reporting.decisions import still_open
 from resque.training.from_scratch import ScratchComparison
 from resque.training.job import RetrainingJob
 from resque.training.new_task import forgetting_risk

@@ -9,7 +9,7 @@ from resque.ledger.components import Estimate, Features, Pilot
 
 __all__ = [
     "EXTRAPOLATION", "FORGETTING", "action", "costs_in_words", "free_in_words", "loss_in_words", "outcome_in_words",
-    "remedy_in_words", "trained_part",
+    "remedy_in_words", "trained_part", "without_advice",
 ]  # fmt: skip
 
 EXTRAPOLATION = "extrapolation"
@@ -103,3 +103,16 @@ def remedy_in_words(recipe: Mapping[str, Any]) -> str:
     if recipe.get("trains") == "norm":
         return "use it on the new data alone"
     return "a larger share of replay mixes more in" if recipe.get("replay") else "mix some in with replay=0.2"
+
+
+def without_advice(reason: str) -> str:
+    """Return a reason without what to do about it, which stands last, after a colon.
+
+    Args:
+        reason: Reason against the reliability of a forecast.
+
+    Example:
+        >>> without_advice("extrapolation: by index it is harder than all own updates: try `--pilot 100`")
+        'extrapolation: by index it is harder than all own updates'
+    """
+    return reason.rpartition(": ")[0] or reason
