@@ -5,28 +5,35 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
-from doubles import synthetic_update
+from doubles import synthetic_forecast, synthetic_update
 from power_law import GRID, forecast_for, history
 from resque.energy.grid import Grid
+from resque.energy.price import Tariff
 from resque.errors import LedgerError, SettingError
 from resque.forecasting.evaluation.matching import check_settles
 from resque.forecasting.evaluation.settlement import (
     BUSY,
     FORECAST,
     IDLE,
+    PRICE,
     ProbabilityScore,
+    comparable_estimate,
     is_covered,
     score_predictors,
     summarize_settlements,
 )
 from resque.forecasting.forecaster import CONSTANT
+from resque.ledger.records import Estimate
 from resque.ledger.store import Ledger
 from resque.reporting.displays import settled_display
 from resque.reporting.html import write_report
 from resque.reporting.sentences import settlement_sentence
 from resque.training.recipe import Recipe
+from resque.types import Interval
 
 
 def test_forecast_is_settled_by_the_first_update_that_names_it(folder, job):
@@ -183,3 +190,32 @@ def test_carbon_of_another_grid_is_not_compared(job):
     assert is_covered(forecast, priced, "carbon_kg") is not None
     for other in (Grid("OTH", 5.0, "test"), dataclasses.replace(GRID, pue=1.2)):
         assert is_covered(forecast, dataclasses.replace(priced, grid=other), "carbon_kg") is None
+
+
+@pytest.mark.parametrize("cost", ["steps", "wall_s", "energy_kwh", PRICE])
+@pytest.mark.parametrize("factor", [1.0, 1.0 + 1e-12, 1.7])
+def test_a_cost_that_had_been_measured_is_no_evidence_of_coverage(cost, factor):
+    """Whatever measuring it again gives: nothing was forecast."""
+    update = dataclasses.replace(synthetic_update("a", index=0.5, steps=100), tariff=Tariff(per_hour=1.0))
+    forecast = synthetic_forecast(update, 1.0)
+    known = {
+        name: Estimate(each.value * factor, Interval(each.value * factor, each.value * factor, 0.8, "measured: by a"))
+        for name, each in forecast.estimates.items()
+    }
+    features = dataclasses.replace(forecast.features, evaluation_s=1.0)
+    before = dataclasses.replace(forecast, estimates=known, features=features)
+    assert comparable_estimate(before, update, cost) is not None
+    assert is_covered(before, update, cost) is None
+    assert summarize_settlements([(before, update)]).covered[cost] == (0, 0)
+    shown = {row[0]: row[-1] for row in settled_display(before, update).rows}
+    assert {*shown.values()} == {"–"}
+
+
+@given(st.floats(1e-9, 1e9), st.floats(-4e-16, 4e-16), st.booleans())
+def test_an_interval_covers_a_cost_that_equals_its_end_up_to_rounding(value, rounding, is_low):
+    update = synthetic_update("a", index=0.5, steps=100)
+    update = dataclasses.replace(update, cost=dataclasses.replace(update.cost, wall_s=value * (1.0 + rounding)))
+    forecast = synthetic_forecast(update)
+    ends = (value, 2 * value) if is_low else (value / 2, value)
+    estimates = {**forecast.estimates, "wall_s": Estimate(value, Interval(*ends, 0.8, "jackknife+"))}
+    assert is_covered(dataclasses.replace(forecast, estimates=estimates), update, "wall_s")

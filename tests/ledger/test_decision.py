@@ -20,8 +20,8 @@ from resque.ledger.serialization import encode, from_dict_strict
 from resque.types import Interval
 
 RECIPES = {
-    "all": ({}, "Update all layers", "all"),
-    "replay": ({"replay": 0.2}, "Update all layers with old data mixed in", "all+old"),
+    "all": ({}, "Retrain all layers", "all"),
+    "replay": ({"replay": 0.2}, "Retrain all layers, with old data", "all+old"),
     "head": ({"trains": "head"}, "Retrain the head", "head"),
     "lora": ({"trains": "lora"}, "Train adapters (LoRA)", "LoRA"),
     "norm": ({"trains": "norm"}, "Re-estimate normalization", "norm"),

@@ -69,7 +69,7 @@ def test_the_list_shows_each_question_once_and_what_tells_ways_apart(cli, folder
     assert "first" not in text
     assert (" model " in text) == (models[0] != models[1])
     for rate, target in asked if models[0] == models[1] else ():  # else the models tell them apart
-        assert f"all, rate {rate:g} {str(target)[1:]} " in text
+        assert f"all {rate:.0e} {str(target)[1:]} ".replace("e-0", "e-") in text
     assert "batch_size" not in text  # which all have in common
     assert len(json.loads(cli("ledger list --json")[1])["forecasts"]) == 10
 

@@ -9,11 +9,14 @@ from doubles import settled_pairs, synthetic_forecast, synthetic_update
 from resque.errors import DataError
 from resque.forecasting.evaluation.settlement import summarize_settlements
 from resque.forecasting.life import lives
-from resque.ledger.records import Features
+from resque.ledger.decision import remedy_in_words
+from resque.ledger.records import Estimate, Features, ForecastRevision, LearningCurve, Pilot
 from resque.reporting import html
-from resque.reporting.displays import differing_part, newest_comparison
+from resque.reporting.decisions import open_questions
 from resque.reporting.html import Opening, write_report
 from resque.reporting.sentences import verdict_sentence
+from resque.reporting.ways import name_ways
+from resque.types import Interval
 
 
 def page_of(tmp_path, settled, history=(), pending=()):
@@ -50,7 +53,7 @@ def test_the_open_decision_comes_first_then_the_life_then_the_verdict_and_the_fi
     ]
     page = page_of(tmp_path, settled, pending=pending)
     verdict = verdict_sentence(summarize_settlements(settled))
-    texts = "To be decided", "Retrain the head: about", "Ways to accuracy", "Energy and money so far", verdict, "<svg"
+    texts = "To be decided", "Retrain all layers: about", "known by", "Energy and money so far", verdict, "<svg"
     places = [page.index(text) for text in texts]
     assert places == sorted(places)
     first_row = page[page.index(verdict) :].split("<tbody>")[1].split("</tr>")[1]
@@ -103,33 +106,107 @@ def test_a_long_history_is_shown_in_part_and_counted_whole(folder, monkeypatch):
 
 def test_pending_forecasts_of_one_question_are_a_comparison_and_others_are_not():
     forecast = synthetic_forecast(synthetic_update("a", index=0.1, steps=10))
-    asked = [("x", 0.9), ("y", 0.9), ("y", 0.8), ("x", 0.9), ("z", 0.9)]
+    asked = [("x", 0.9, "all"), ("y", 0.9, "all"), ("y", 0.8, "all"), ("x", 0.9, "head"), ("z", 0.9, "all")]
     pending = [
-        dataclasses.replace(forecast, id=str(n), train_data=data, target_accuracy=target)
-        for n, (data, target) in enumerate(asked)
+        dataclasses.replace(forecast, id=str(n), train_data=data, target_accuracy=target, recipe={"trains": trains})
+        for n, (data, target, trains) in enumerate(asked)
     ]
-    assert [each.id for each in newest_comparison(pending)] == ["0", "3"]
-    assert newest_comparison(pending[1:]) == newest_comparison([]) == []
+    found = [*open_questions(pending, [], name_ways(pending))]
+    assert [question.table is not None for question in found] == [False, True, False, False]
+    assert [row[-1] for row in found[1].table.rows] == ["0", "3", "–"]
+    assert not [*open_questions([], [], {})]
 
 
-def test_settings_that_an_earlier_version_did_not_have_tell_nothing_apart():
+WAYS = {
+    "Re-estimate normalization": {"trains": "norm", "learning_rate": 1e-3},
+    "Retrain the head": {"trains": "head", "learning_rate": 1e-3},
+    "Train adapters (LoRA)": {"trains": "lora", "learning_rate": 1e-3},
+    "Retrain all layers, with old data": {"trains": "all", "learning_rate": 1e-3, "replay": 0.2},
+    **{f"Retrain all layers, rate 1e-{n}": {"trains": "all", "learning_rate": 10.0**-n} for n in (2, 3, 4)},
+}
+
+
+def compared(count=None, **changed):
+    """Ways to one target, with ids of their places."""
+    forecast = synthetic_forecast(synthetic_update("a", index=0.1, steps=100))
+    best = Estimate(0.95, Interval(0.92, 0.97, 0.8, ""))
+    return [
+        dataclasses.replace(forecast, id=f"w{n}", recipe=recipe, best_accuracy=best, train_data="npz:n.npz", **changed)
+        for n, recipe in enumerate([*WAYS.values()][:count])
+    ]
+
+
+def carried_out(ways, **changed):
+    """The ways with updates that carried them out."""
+    updates = [synthetic_update(f"u{way.id}", index=0.1, steps=90, forecast_id=way.id) for way in ways]
+    return [
+        (way, dataclasses.replace(u, recipe=way.recipe, train_data=way.train_data, test_data=way.test_data, **changed))
+        for way, u in zip(ways, updates, strict=True)
+    ]
+
+
+def test_a_way_has_one_name_in_each_table_and_figure_of_the_page(tmp_path):
+    revision = ForecastRevision(10, 0.7, Estimate(90, Interval(0.0, None, 0.8, "none"), None), 0.8, 5)
+    settled = carried_out(compared(), shift_type=None, revisions=(revision,))
+    page = page_of(tmp_path, settled)
+    assert [*name_ways([update for _, update in settled]).values()] == [*WAYS]
+    tables = [part for part in page.split("<tbody>")[1:] if "npz:n.npz" in part or "Retrain" in part]
+    for name in WAYS:
+        assert f"<summary>Forecast and measured: npz:n.npz, {name}</summary>" in page
+        assert sum(name in part.split("</tbody>")[0] for part in tables) == 4  # decided, overview, updates, energy
+        assert page.count(f">{name}</text>") >= 4  # legend, in-run forecasts, index, learning curves
+
+
+def test_ways_that_differ_in_nothing_have_one_name():
     forecast = synthetic_forecast(synthetic_update("a", index=0.1, steps=10))
-    now, before, other = (
-        dataclasses.replace(forecast, recipe={"learning_rate": rate, **more})
-        for rate, more in ((0.01, {"compile": False}), (0.01, {}), (0.1, {"compile": False}))
+    now, before = (
+        dataclasses.replace(forecast, id=str(len(more)), recipe={"learning_rate": 0.01, **more})
+        for more in ({"compile": False}, {})  # an earlier version had fewer settings
     )
-    assert differing_part(now, [now, before]) == ""
-    assert differing_part(now, [now, before, other]) == ", rate 0.01"
+    assert {*name_ways([now, before]).values()} == {"Retrain all layers"}
+    assert {*name_ways([now, before], is_short=True).values()} == {"all"}
 
 
-def test_decisions_of_one_question_are_told_apart(tmp_path):
-    forecast = synthetic_forecast(synthetic_update("a", index=0.1, steps=10))
-    pending = [
-        dataclasses.replace(forecast, id=f"r{rate}", recipe={"trains": "all", "learning_rate": rate})
-        for rate in (0.01, 0.001)
-    ]
-    page = page_of(tmp_path, [], pending=pending)
-    assert all(f"<strong>Update all layers, rate {rate}: " in page for rate in (0.01, 0.001))
+@pytest.mark.parametrize("doubt", [(), ("too few updates: do more",)])
+def test_an_open_comparison_is_a_sentence_and_a_table_of_its_ways(tmp_path, doubt):
+    ways = compared()
+    ways = [dataclasses.replace(way, reliability_issues=doubt if way.id == "w1" else ()) for way in ways]
+    page = page_of(tmp_path, [], pending=ways)
+    assert page.count('<p class="decision">') == 1
+    section = page[page.index("To be decided: accuracy 0.9 on npz:n.npz") : page.index("Energy and money")]
+    for name in (*WAYS, "Do nothing", "known by", "likely to reach 0.9.", "0.900"):
+        assert name in section
+    assert "0.950" in section  # of normalization alone, which does not stop at the target
+    assert section.count("?</td>") == len(doubt)
+    assert "carries it out" in section
+    for heading in ("RESQUE index", "Learning curves", "Sources", "How good past forecasts were"):
+        assert f"<h2>{heading}" not in page
+
+
+def test_what_the_best_way_keeps_is_said_with_its_remedy_where_the_accuracy_before_is_unknown(tmp_path):
+    none = (None, None)
+    curve = LearningCurve((0, 9), (0.5, 0.7), none, (0.0, 1.5), none, none, none, 20)
+    pilot = Pilot(9, 0, "", curve, compared(1)[0].overhead, 0.5, original_accuracy=0.66)
+    for way in compared():
+        others = [other for other in compared() if other.id != way.id]
+        costs = {name: each.map(lambda value: value / 9) for name, each in way.estimates.items()}
+        page = page_of(tmp_path, [], pending=[*others, dataclasses.replace(way, pilot=pilot, estimates=costs)])
+        kept = "On the old data its accuracy was 0.66 at the end of its pilot; if that is too low, "
+        assert f"{kept}{remedy_in_words(way.recipe)}." in page
+        assert ">~0.66</td>" in page
+
+
+@pytest.mark.parametrize("done", [1, 2, len(WAYS)])
+def test_the_comparison_that_was_decided_last_stays_with_what_came_of_it(tmp_path, done):
+    ways = compared(created_utc="2025-01-01")
+    settled = carried_out(ways[:done])
+    page = page_of(tmp_path, settled, pending=ways[done:])
+    assert "To be decided" not in page
+    section = page[page.index("Decided last: accuracy 0.9 on npz:n.npz") : page.index("Energy and money")]
+    assert f"{done} of {len(WAYS)} ways were carried out." in section
+    assert "Said before: " in section
+    assert section.count(">reached</td>") == done
+    assert all(name in section for name in WAYS)
 
 
 def test_an_open_forecast_alone_is_worth_a_report(tmp_path):
@@ -158,17 +235,17 @@ def test_a_question_that_another_way_has_answered_is_no_longer_open(tmp_path, re
 
 def test_without_an_open_decision_there_is_no_section_for_one(page):
     assert "To be decided" not in page
-    assert "Ways to accuracy" not in page
+    assert "Decided last" not in page
 
 
 @pytest.mark.parametrize(
     ("stopped_by", "chance", "said"),
     [
-        ("max", 0.95, "Next-cheapest: Update all layers, rate 0.01 (forecast fast)."),
+        ("max", 0.95, "Retrain all layers, rate 1e-2: about "),
         (
             "max",
             0.4,
-            "No other way is at least 80% likely; nearest comes: Update all layers, rate 0.01 (forecast fast)",
+            "Nothing is at least 80% likely to reach accuracy 0.9. Nearest comes “Retrain all layers, rate 1e-2”",
         ),
         ("budget: kWh", 0.95, None),
     ],

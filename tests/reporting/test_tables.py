@@ -24,7 +24,7 @@ from resque.ledger.records import Estimate, Features, MissingLabels, Pilot, Void
 from resque.models.networks import small_cnn
 from resque.reporting import calibration, console, tables
 from resque.reporting.carbon_intensity import software_carbon_intensity
-from resque.reporting.displays import still_open
+from resque.reporting.decisions import still_open
 from resque.training.from_scratch import ScratchComparison
 from resque.training.job import RetrainingJob
 from resque.training.new_task import forgetting_risk
@@ -58,7 +58,7 @@ def test_a_forecast_shows_costs_basis_overhead_and_embodied_emissions(shown, pai
     price = Estimate(2.0, Interval(1.0, 3.0, 0.8, ""), None)
     forecast = dataclasses.replace(forecast, price=price, tariff=Tariff(per_hour=2.0))
     out, err = shown(tables.show_forecast, forecast, CPU_EMISSIONS, True)
-    assert out.startswith("Update all layers: about 0.6 s, 0.06 Wh, 2 EUR, 90% likely to reach 0.9.")
+    assert out.startswith("Retrain all layers: about 0.6 s, 0.06 Wh, 2 EUR, 90% likely to reach 0.9.")
     assert "steps 60 25–100 100" in out
     assert "price, EUR 2 1–3 –" in out
     assert "not reliable enough for a decision: - too few updates" in out

@@ -9,7 +9,7 @@ from resque._format import format_cost, format_count
 from resque.errors import TooFewUpdatesError
 from resque.forecasting.history import ForecastQuery, HistoryRow, history_rows
 from resque.forecasting.predictors import HARDNESS
-from resque.ledger.decision import EXTRAPOLATION
+from resque.ledger.decision import EXTRAPOLATION, without_advice
 from resque.ledger.records import Estimate, Features, Pilot, Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
@@ -124,19 +124,6 @@ def unlike_all_own(history: Iterable[Update], trains: str) -> Iterator[str]:
     """
     if trains != "all" and all(update.recipe.get("trains") != trains for update in history):
         yield f"{EXTRAPOLATION}: no own update trains={trains}"
-
-
-def without_advice(reason: str) -> str:
-    """Return a reason without what to do about it, which stands last, after a colon.
-
-    Args:
-        reason: Reason against the reliability of a forecast.
-
-    Example:
-        >>> without_advice("extrapolation: by index it is harder than all own updates: try `--pilot 100`")
-        'extrapolation: by index it is harder than all own updates'
-    """
-    return reason.rpartition(": ")[0] or reason
 
 
 def _harder(measure: str) -> str:

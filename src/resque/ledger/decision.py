@@ -9,7 +9,7 @@ from resque.ledger.components import Estimate, Features, Pilot
 
 __all__ = [
     "EXTRAPOLATION", "FORGETTING", "action", "costs_in_words", "free_in_words", "loss_in_words", "outcome_in_words",
-    "trained_part",
+    "remedy_in_words", "trained_part", "without_advice",
 ]  # fmt: skip
 
 EXTRAPOLATION = "extrapolation"
@@ -17,7 +17,7 @@ EXTRAPOLATION = "extrapolation"
 FORGETTING = 0.02 + 1e-9
 """Loss of accuracy on the original data that is worth a word: two points, whatever the rounding."""
 _ACTIONS = {
-    "all": "Update all layers",
+    "all": "Retrain all layers",
     "head": "Retrain the head",
     "lora": "Train adapters (LoRA)",
     "norm": "Re-estimate normalization",
@@ -39,19 +39,17 @@ def trained_part(recipe: Mapping[str, Any], from_scratch: bool = False) -> str:
 
 
 def action(recipe: Mapping[str, Any], from_scratch: bool = False) -> str:
-    """Return what a recipe does, as a request.
+    """Return the name of the way that a recipe is, as a request, in the words of a comparison.
 
     Example:
         >>> action({}, from_scratch=True)
         'Train from scratch'
         >>> action({"trains": "head"}), action({"replay": 0.2})
-        ('Retrain the head', 'Update all layers with old data mixed in')
+        ('Retrain the head', 'Retrain all layers, with old data')
     """
-    if from_scratch:
-        return "Train from scratch"
     trains = str(recipe.get("trains", "all"))
-    replay = " with old data mixed in" if recipe.get("replay") else ""
-    return f"{_ACTIONS.get(trains, f'Train {trains}')}{replay}"
+    name = "Train from scratch" if from_scratch else _ACTIONS.get(trains, f"Train {trains}")
+    return f"{name}, with old data" if recipe.get("replay") else name
 
 
 def costs_in_words(estimates: Mapping[str, Estimate], price: Estimate | None, tariff: Tariff | None) -> str:
@@ -92,6 +90,29 @@ def loss_in_words(lost: float | None, recipe: Mapping[str, Any], pilot: Pilot | 
         return f"On the old data its accuracy was {pilot.original_accuracy:.2f} at the end of its pilot."
     if lost is None or lost <= FORGETTING:
         return ""
-    remedy = "a larger share of replay mixes more in" if recipe.get("replay") else "mix some in with replay=0.2"
-    remedy = "use it on the new data alone" if recipe.get("trains") == "norm" else remedy
-    return f"It would lose about {100.0 * lost:.2g} points on the old data: {remedy}."
+    return f"It would lose about {100.0 * lost:.2g} points on the old data: {remedy_in_words(recipe)}."
+
+
+def remedy_in_words(recipe: Mapping[str, Any]) -> str:
+    """Return what helps a way that loses accuracy on the old data.
+
+    Example:
+        >>> remedy_in_words({"trains": "head"}), remedy_in_words({"trains": "norm"})
+        ('mix some in with replay=0.2', 'use it on the new data alone')
+    """
+    if recipe.get("trains") == "norm":
+        return "use it on the new data alone"
+    return "a larger share of replay mixes more in" if recipe.get("replay") else "mix some in with replay=0.2"
+
+
+def without_advice(reason: str) -> str:
+    """Return a reason without what to do about it, which stands last, after a colon.
+
+    Args:
+        reason: Reason against the reliability of a forecast.
+
+    Example:
+        >>> without_advice("extrapolation: by index it is harder than all own updates: try `--pilot 100`")
+        'extrapolation: by index it is harder than all own updates'
+    """
+    return reason.rpartition(": ")[0] or reason

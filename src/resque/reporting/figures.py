@@ -3,7 +3,7 @@
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from resque._format import COST_NAMES, printable, scale_and_unit
 from resque.forecasting.evaluation.settlement import is_covered, relative_error
 from resque.ledger.records import COSTS, Estimate, Forecast, Update
-from resque.reporting import sentences
 
 __all__ = [
     "FEWEST_SETTLED", "MAX_REVISED", "MAX_SHIFT_TYPES", "STYLE", "draw_forecast_against_measured",
-    "draw_index_against_costs", "draw_learning_curves", "draw_revisions", "draw_running_accuracy", "to_svg",
+    "draw_index_against_costs", "draw_learning_curves", "draw_revisions", "draw_running_accuracy", "group_updates",
+    "to_svg",
 ]  # fmt: skip
 
 MAX_REVISED = 9
@@ -41,6 +41,7 @@ _COLORS = ("#2f86c9", "#d1495b", "#2e9b5f", "#9168c9", "#c9820a", "#808890", "#0
 _INK = "#000000"
 _PAGE_COLORS = {_INK: "currentColor", "#e6e6e6": "var(--line)"}
 _COLUMNS = 3
+_WIDE = 300.0  # range of an axis that has room for powers of ten alone
 _UNKNOWN = "unknown shift type"
 
 
@@ -59,12 +60,23 @@ def _round_numbers(attribute: re.Match[str]) -> str:
     return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", attribute[0])
 
 
-def draw_index_against_costs(updates: Sequence[Update]) -> Figure:
-    """Draw RESQUE_dist against each measured cost."""
-    shown = [update for update in updates if update.features.index_rad is not None]
+def group_updates(updates: Sequence[Update], names: Mapping[str, str]) -> dict[str, str]:
+    """Return the id of each update with its group, which has a color: its shift type; its way if all share one type.
+
+    Args:
+        updates: Updates.
+        names: Id of each update → name of its way.
+    """
+    types = {update.id: update.shift_type or _UNKNOWN for update in updates}
+    ways = {update.id: names[update.id] for update in updates}
+    return ways if len({*types.values()}) == 1 < len({*ways.values()}) else types
+
+
+def draw_index_against_costs(shown: Sequence[Update], groups: Mapping[str, str]) -> Figure:
+    """Draw RESQUE_dist against each measured cost, of updates with an index."""
     costs = [cost for cost in COSTS if any(getattr(update.cost, cost) for update in shown)] or ["steps"]
     figure, axes = _panels(len(costs))
-    colors = _colors_of_shift_types(updates)
+    colors = _colors_of(groups[update.id] for update in shown)
     for axis, cost in zip(axes, costs, strict=True):
         label, scale = _label_and_scale(cost, [getattr(update.cost, cost) for update in shown])
         for marker, forecast in (("o", False), ("D", True)):
@@ -72,7 +84,7 @@ def draw_index_against_costs(updates: Sequence[Update]) -> Figure:
                 (update.features.index_rad, value / scale, color, color if update.reached else "none")
                 for update in shown
                 if (value := getattr(update.cost, cost)) and (update.forecast_id is not None) == forecast
-                for color in [colors[update.shift_type or _UNKNOWN]]
+                for color in [colors[groups[update.id]]]
             ]
             if points:
                 indices, values, edges, faces = zip(*points, strict=True)
@@ -83,14 +95,14 @@ def draw_index_against_costs(updates: Sequence[Update]) -> Figure:
     return figure
 
 
-def draw_learning_curves(updates: Sequence[Update]) -> Figure:
-    """Draw the learning curves, one panel for each of the most frequent shift types."""
-    counts = Counter(update.shift_type or _UNKNOWN for update in updates)
+def draw_learning_curves(updates: Sequence[Update], groups: Mapping[str, str]) -> Figure:
+    """Draw the learning curves, one panel for each of the largest groups."""
+    counts = Counter(groups[update.id] for update in updates)
     types = sorted(name for name, _ in counts.most_common(MAX_SHIFT_TYPES))
-    colors = _colors_of_shift_types(updates)
+    colors = _colors_of(counts)
     figure, axes = _panels(len(types))
     for axis, name in zip(axes, types, strict=True):
-        members = [update for update in updates if (update.shift_type or _UNKNOWN) == name]
+        members = [update for update in updates if groups[update.id] == name]
         for update in members:
             axis.plot(update.curve.steps, update.curve.accuracy, color=colors[name], lw=1, alpha=0.8)
         for target in {update.target_accuracy for update in members}:
@@ -102,16 +114,16 @@ def draw_learning_curves(updates: Sequence[Update]) -> Figure:
     return figure
 
 
-def draw_forecast_against_measured(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
+def draw_forecast_against_measured(settled: Sequence[tuple[Forecast, Update]], groups: Mapping[str, str]) -> Figure:
     """Draw forecasts with their intervals against the measured costs."""
     costs = [cost for cost in COSTS if any(_pair(forecast, update, cost) for forecast, update in settled)] or ["steps"]
     figure, axes = _panels(len(costs))
-    colors = _colors_of_shift_types([update for _, update in settled])
+    colors = _colors_of(groups[update.id] for _, update in settled)
     for axis, cost in zip(axes, costs, strict=True):
         pairs = [(forecast, update, *both) for forecast, update in settled if (both := _pair(forecast, update, cost))]
         label, scale = _label_and_scale(cost, [measured for *_, measured in pairs])
         for forecast, update, value, measured in pairs:
-            color, at = colors[update.shift_type or _UNKNOWN], measured / scale
+            color, at = colors[groups[update.id]], measured / scale
             low, high = _drawable_bounds(forecast.estimates[cost])
             axis.plot([at] * 2, [low / scale, high / scale], color=color, lw=2, alpha=0.4)
             axis.plot([at], [value / scale], "o", ms=5, mec=color, mfc=color if update.reached else "none")
@@ -125,8 +137,8 @@ def draw_forecast_against_measured(settled: Sequence[tuple[Forecast, Update]]) -
     return figure
 
 
-def draw_revisions(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
-    """Draw how forecasts of the total steps changed during their updates."""
+def draw_revisions(settled: Sequence[tuple[Forecast, Update]], labels: Mapping[str, str]) -> Figure:
+    """Draw how forecasts of the total steps changed during their updates; a label may have two lines."""
     figure, axes = _panels(len(settled))
     for axis, (forecast, update) in zip(axes, settled, strict=True):
         steps = [(1, forecast.estimates["steps"]), *((revision.step, revision.steps) for revision in update.revisions)]
@@ -137,7 +149,7 @@ def draw_revisions(settled: Sequence[tuple[Forecast, Update]]) -> Figure:
         axis.plot(at[:1], center[:1], "o", ms=4, color=_COLORS[0])
         axis.plot(at[1:], center[1:], ".-", ms=4, lw=0.8, color=_COLORS[0])
         axis.axhline(update.cost.steps, color=_INK, lw=0.8, ls="--" if update.reached else ":")
-        title = _literal(sentences.format_shift(update))
+        title = "\n".join(map(_literal, labels[update.id].split("\n")))
         axis.set(title=title, xlabel="optimizer steps taken", ylabel="forecast total steps")
         _make_logarithmic(axis, "x", "y")
     return figure
@@ -182,9 +194,8 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     return figure, [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
 
 
-def _colors_of_shift_types(updates: Sequence[Update]) -> dict[str, str]:
-    names = sorted({update.shift_type or _UNKNOWN for update in updates})
-    return {name: _COLORS[i % len(_COLORS)] for i, name in enumerate(names)}
+def _colors_of(groups: Iterable[str]) -> dict[str, str]:
+    return {name: _COLORS[i % len(_COLORS)] for i, name in enumerate(sorted({*groups}))}
 
 
 def _pair(forecast: Forecast, update: Update, cost: str) -> tuple[float, float] | None:
@@ -212,14 +223,15 @@ def _add_legend(figure: Figure, colors: Mapping[str, str]) -> None:
 
 
 def _make_logarithmic(axes: Axes, *names: str) -> None:
-    """Make axes logarithmic, with few ticks (0.3, 1, 3) that never overlap."""
+    """Make axes logarithmic, with few ticks (0.3, 1, 3, or powers of ten alone) that never overlap."""
     for name in names:
         axis = getattr(axes, f"{name}axis")
         low, high = axis.get_data_interval()
         if 0.0 < low == high:  # matplotlib rounds one value to an empty range if it is nearly a power of ten
             axes.set(**{f"{name}lim": (low / 10.0, high * 10.0)})
         axes.set(**{f"{name}scale": "log"})
-        axis.set_major_locator(LogLocator(base=10, subs=(1.0, 3.0), numticks=5))
+        is_wide = low > 0.0 and high > _WIDE * low
+        axis.set_major_locator(LogLocator(base=10, subs=(1.0,) if is_wide else (1.0, 3.0), numticks=5))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_locator(NullLocator())
 

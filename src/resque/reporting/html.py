@@ -1,13 +1,16 @@
 """The report: one self-contained HTML file with figures as inline SVG, without scripts or external resources."""
 
 import base64
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import matplotlib
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from resque import __version__
@@ -18,13 +21,14 @@ from resque.errors import DataError
 from resque.forecasting.evaluation.settlement import Settlement
 from resque.forecasting.life import Life
 from resque.ledger.records import Forecast, Update
-from resque.reporting import displays, figures, sentences
+from resque.reporting import decisions, displays, figures, sentences
 from resque.reporting.pictures import PictureStrip
+from resque.reporting.ways import label_updates, name_ways
 
 __all__ = ["MOST_SHOWN", "Opening", "write_report"]
 
 _MAX_OVERVIEW = 12
-_MAX_PENDING = 4
+_MAX_QUESTIONS = 4
 MOST_SHOWN = 500
 """Most updates and settled forecasts in tables and figures."""
 
@@ -79,28 +83,30 @@ def write_report(
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: printable(value) if type(value) is str else value,  # a drawing is markup
     )
-    pending = displays.still_open(opening.pending, updates)
-    compared = displays.newest_comparison(pending)
+    environment.filters["commands"] = _with_commands
+    pending = decisions.still_open(opening.pending, updates)
+    shown, known = updates[-MOST_SHOWN:], settled[-MOST_SHOWN:]
+    every = [*updates, *(update for _, update in settled)]
+    names = name_ways([*every, *(forecast for forecast, _ in settled), *opening.pending])
+    labels = label_updates(every, names)
+    questions = list(decisions.open_questions(pending, settled, names))
     page = environment.get_template("report.html.j2").render(
         title=opening.title,
-        pending=[*compared, *(each for each in reversed(pending) if each not in compared)][:_MAX_PENDING],
-        decisions={
-            each.id: displays.decision_among(each, compared) if each in compared else each.decision for each in pending
-        },
-        n_pending=len(pending),
-        tried=displays.tried_sentences(pending, settled),
-        comparison=displays.comparison_display(compared) if compared else None,
+        questions=questions[:_MAX_QUESTIONS],
+        n_questions=len(questions),
+        decided=decisions.decided_last(opening.pending, settled, names),
         lives=[describe(life) for life in reversed(opening.lives)],
         strip=opening.strip,
         strip_data=None if opening.strip is None else base64.b64encode(opening.strip.content).decode(),
         version=__version__,
         verdict=" ".join(filter(None, (sentences.verdict_sentence(summary), sentences.missed_sentence(summary)))),
         sentences=list(filter(None, (sentences.predictor_sentence(summary), sentences.overhead_sentence(summary)))),
-        overview=displays.overview_display(settled[-_MAX_OVERVIEW:]),
-        figures=_draw_figures(updates[-MOST_SHOWN:], settled[-MOST_SHOWN:], summary, on_progress),
+        has_updates=bool(updates),
+        overview=displays.overview_display(settled[-_MAX_OVERVIEW:], labels),
+        figures=_draw_figures(shown, known, summary, names, on_progress),
         accuracy=[describe(summary), displays.predictors_display(summary)] if settled else [],
-        details=[displays.settled_display(*pair) for pair in settled[-MOST_SHOWN:]],
-        every=[draw(updates[-MOST_SHOWN:]) for draw in (displays.updates_display, displays.energy_display) if updates],
+        details=[displays.settled_display(*pair, labels[pair[1].id]) for pair in known],
+        every=[draw(shown, names) for draw in (displays.updates_display, displays.energy_display) if updates],
         sources=_limits(n_updates or len(updates), len(settled)) + _sources(updates),
     )
     with write_atomically(path, may_replace=_is_html) as scratch:
@@ -111,16 +117,20 @@ def _draw_figures(
     updates: Sequence[Update],
     settled: Sequence[tuple[Forecast, Update]],
     summary: Settlement,
+    names: Mapping[str, str],
     on_progress: Callable[[int, int, str], None],
 ) -> dict[str, str]:
     """Draw the figures for which there are data."""
+    groups = figures.group_updates([*updates, *(update for _, update in settled)], names)
+    labels = label_updates([update for _, update in settled], names, "\n")
+    indexed = [update for update in updates if update.features.index_rad is not None]
     revised = [(forecast, update) for forecast, update in settled if update.revisions][-figures.MAX_REVISED :]
     planned: dict[str, tuple[Callable[[Any], Figure], Sequence[Any]]] = {
-        "settled": (figures.draw_forecast_against_measured, settled),
-        "revised": (figures.draw_revisions, revised),
+        "settled": (partial(figures.draw_forecast_against_measured, groups=groups), settled),
+        "revised": (partial(figures.draw_revisions, labels=labels), revised),
         "running": (figures.draw_running_accuracy, settled if summary.n >= figures.FEWEST_SETTLED else ()),
-        "costs": (figures.draw_index_against_costs, updates),
-        "curves": (figures.draw_learning_curves, updates),
+        "costs": (partial(figures.draw_index_against_costs, groups=groups), indexed),
+        "curves": (partial(figures.draw_learning_curves, groups=groups), updates),
     }
     drawings = {}
     with matplotlib.rc_context(figures.STYLE):  # type: ignore[arg-type]
@@ -129,6 +139,11 @@ def _draw_figures(
             if data:
                 drawings[name] = figures.to_svg(draw(data))
     return drawings
+
+
+def _with_commands(text: str) -> Markup:
+    """Return a sentence as markup, what is between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(printable(text)))))
 
 
 def _is_html(path: Path) -> bool:

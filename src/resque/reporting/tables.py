@@ -19,11 +19,11 @@ from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import EmbodiedEmissions
 from resque.indices.results import DistributionIndex, TaskIndex
-from resque.ledger.decision import trained_part
 from resque.ledger.records import Features, Forecast, MissingLabels, Update, Void
 from resque.reporting import displays, sentences
 from resque.reporting.carbon_intensity import SoftwareCarbonIntensity
 from resque.reporting.console import note, out, show, warn
+from resque.reporting.ways import label_updates, name_ways
 
 if TYPE_CHECKING:
     from resque.forecasting.budget import Decision
@@ -205,8 +205,10 @@ def show_comparison(comparison: "ScratchComparison") -> None:
 
 def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
     """Print forecast, interval, measured cost and error of every cost; of a single update its in-run forecasts, too."""
+    updates = [update for _, update in settled]
+    labels = label_updates(updates, name_ways(updates))
     for forecast, update in settled:
-        show(displays.settled_display(forecast, update))
+        show(displays.settled_display(forecast, update, labels[update.id]))
     if len(settled) == 1 and settled[0][1].revisions:
         show(displays.revisions_display(settled[0][1]))
 
@@ -256,8 +258,8 @@ def show_ledger(
         counts: Number of all ``updates``, ``forecasts`` and ``settled`` forecasts in the ledger; and of ``pending``
             ones, where some of the others were asked again.
     """
-    parts = _trained_parts(updates)
-    tells_apart = any(part != "all" for part in parts)
+    ways = name_ways([*pending, *updates], is_short=True)
+    tells_apart = any(ways[update.id] != "all" for update in updates)
     width = max(out.width - _LEDGER_WIDTH, 16 - 6 * tells_apart)
     rows = []
     costs, units = [], []
@@ -265,11 +267,11 @@ def show_ledger(
         cells = format_column(cost, [getattr(each.cost, cost) for each in updates])
         costs.append([cell.split(" ")[0] for cell in cells])
         units.append(next((f" [{unit}]" for cell in cells if (unit := cell.partition(" ")[2])), ""))
-    for update, part, *took in zip(updates, parts, *costs, strict=True):
+    for update, *took in zip(updates, *costs, strict=True):
         index = sentences.format_index(update).removesuffix(" rad")
         accuracies = sentences.format_accuracies(update, 2, "→") + _outcome_mark(update)
         data = _cut_middle(shorten_data(update.train_data), width)
-        rows.append((update.id[:6], data, *([part] if tells_apart else []), index, accuracies, *took))
+        rows.append((update.id[:6], data, *([ways[update.id]] if tells_apart else []), index, accuracies, *took))
     names = (f"{name}{unit}" for name, unit in zip(("steps", "time", "energy", "CO2e"), units, strict=True))
     columns = "update", "data", *(("trained",) if tells_apart else ()), "index", "accuracy", *names
     budget = "; ! ended by its budget" if any(_outcome_mark(update) == "!" for update in updates) else ""
@@ -282,53 +284,30 @@ def show_ledger(
     waiting = counts.get("pending", forecasts - settled)
     again = f", {former:,} asked again" if (former := forecasts - settled - waiting) else ""
     title = f"{format_count(forecasts, 'forecast')}: {settled:,} settled, {waiting:,} pending{again}"
-    show(_pending_display(title, pending, updates, width))
+    show(_pending_display(title, pending, ways, width))
     if voids:
         gone = [(each.id, each.entry, each.created_utc[:10], each.why) for each in voids]
         title = f"{len(voids):,} void entr{'ies' if len(voids) > 1 else 'y'}, counted nowhere"
         show(Display(title, ("void", "entry", "since", "why"), gone, text_columns=4))
 
 
-def _trained_parts(updates: Sequence[Update]) -> list[str]:
-    """Return what each update trained, with its learning rate where those of the same model and part differ."""
-    ways = [(each.model, trained_part(each.recipe, each.from_scratch)) for each in updates]
-    rates = [each.recipe.get("learning_rate") for each in updates]
-    several = {way for way in ways if len({rate for other, rate in zip(ways, rates, strict=True) if other == way}) > 1}
-    return [
-        f"{way[1]} {_short_rate(rate)}" if way in several and rate is not None else way[1]
-        for way, rate in zip(ways, rates, strict=True)
-    ]
-
-
-def _short_rate(rate: float) -> str:
-    """Return a learning rate in few characters, such as ``3e-4``."""
-    digits, exponent = f"{rate:e}".split("e")
-    return f"{float(digits):g}e{int(exponent)}"
-
-
-def _pending_display(title: str, pending: Sequence[Forecast], updates: Sequence[Update], width: int) -> Display:
-    """Describe pending forecasts: what is trained, with the settings that tell ways of the same data apart.
-
-    The ways that were carried out are told apart from them, too.
-    """
-    entries: list[Forecast | Update] = [*pending, *updates]
+def _pending_display(title: str, pending: Sequence[Forecast], ways: Mapping[str, str], width: int) -> Display:
+    """Describe pending forecasts by their ways, and by their models where there are several."""
     names = shorten_names((each.model for each in pending), _MODEL_WIDTH)
     model = ("model",) if len(names) > 1 else ()
-    ways = [(each.model, each.train_data, trained_part(each.recipe, each.from_scratch)) for each in entries]
     rows = []
-    for each, way in zip(pending, ways, strict=False):
-        alike = [other for other, its in zip(entries, ways, strict=True) if its == way]
+    for each in pending:
         steps = each.estimates["steps"]
         rows.append((
             each.id,
             *([names[each.model]] if model else []),
             _cut_middle(shorten_data(each.train_data), max(width - 20, 10) if model else width),
-            f"{way[-1]}{displays.differing_part(each, alike)}",
+            ways[each.id],
             f"{each.target_accuracy:g}".removeprefix("0"),
             format_cost("steps", steps.value),
             format_interval("steps", steps.value, steps.interval),
         ))  # fmt: skip
-    columns = "pending", *model, "data", "trains", "to", "steps", "interval"
+    columns = "pending", *model, "data", "trained", "to", "steps", "interval"
     return Display(title, columns, rows, text_columns=3 + len(model))
 
 

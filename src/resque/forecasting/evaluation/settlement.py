@@ -14,7 +14,7 @@ from resque._display import Display, Displayable
 from resque._format import COST_NAMES, NOT_MEASURED, format_count, format_probability, format_share
 from resque.energy.price import Spending, Tariff
 from resque.forecasting.price import forecast_price
-from resque.ledger.records import BY_BUDGET, BY_USER, COSTS, Estimate, Forecast, Update
+from resque.ledger.records import BY_BUDGET, BY_USER, COSTS, MEASURED, Estimate, Forecast, Update
 from resque.types import Interval
 
 __all__ = [
@@ -35,6 +35,7 @@ _TIMED = "wall_s", "energy_kwh"
 _OF_PROCESSES = *_TIMED, "carbon_kg", PRICE
 """Costs that depend on the number of processes that train; a forecast is made for one."""
 _NORMAL_95 = 1.644854
+_ROUNDING = 1e-9  # relative difference of equal costs
 LIKELY = 0.9
 """Chance from which on a forecast is one that should hardly ever miss."""
 _INTERRUPTED = ("max hours", "max kWh", BY_USER, BY_BUDGET)
@@ -257,15 +258,22 @@ def score_predictors(settled: Sequence[tuple[Forecast, Update]]) -> list[Predict
 def is_covered(forecast: Forecast, update: Update, cost: str) -> bool | None:
     """Return whether the forecast interval covers the measured cost; None if one of the two is missing.
 
+    A cost that had been measured before was not forecast, so it is no evidence either. Ends of an interval are compared
+    up to rounding.
+
     A run that its budget ended because it looked bad is no evidence for the interval. It counts only as not covered,
     once its cost is above the interval.
     """
     estimate, measured = comparable_estimate(forecast, update, cost), comparable_cost(forecast, update, cost)
-    if estimate is None or measured is None:
+    if estimate is None or measured is None or _is_known(estimate):
         return None
-    low, high = estimate.interval.low, estimate.interval.high
-    covered = covers(low, math.inf if high is None else high, measured, update.reached)
+    low, high = estimate.interval.low, math.inf if estimate.interval.high is None else estimate.interval.high
+    covered = covers(low * (1.0 - _ROUNDING), high * (1.0 + _ROUNDING), measured, update.reached)
     return None if covered and update.ended_by_budget and not update.reached else covered
+
+
+def _is_known(estimate: Estimate) -> bool:
+    return estimate.interval.low == estimate.interval.high and estimate.interval.guarantee.startswith(MEASURED)
 
 
 def covers(lower: float, upper: float, cost: float, reached: bool) -> bool:
