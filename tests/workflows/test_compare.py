@@ -17,6 +17,7 @@ from resque.energy.meters import ClockMeter
 from resque.energy.price import Tariff
 from resque.forecasting.budget import Budget
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT
+from resque.forecasting.options import stored_comparison
 from resque.ledger.components import MEASURED
 from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
@@ -72,6 +73,12 @@ def test_ways_beside_each_other_and_the_best_is_carried_out(compare, known):
     stored = {forecast.id: forecast for forecast in ledger.forecasts(pending=True)}
     assert {each.id for each in made.options if each.recipe} == set(stored)
     assert {each.recipe.get("replay") for each in made.options if each.recipe} >= {0.0, 0.2}
+    names = {each.id: each.name for each in made.options}
+    again = stored_comparison([*reversed(ledger.forecasts(pending=True))], names)
+    assert again.recommendation == made.recommendation  # of what is stored, as a report shows it
+    assert [(each.name, each.kept(), each.chance, each.accuracy) for each in again.options] == [
+        (each.name, each.kept(), each.chance, each.accuracy) for each in made.options
+    ]
     best = made.option(made.best or made.nearest)
     done = resque.update(known, NEW, NEW_TEST, 0.6, forecast=best.id, original=CLEAN, ledger="c.db", out="new",
                          meter=ReplayMeter())  # fmt: skip

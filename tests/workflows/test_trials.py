@@ -12,7 +12,7 @@ from resque.energy.price import Tariff
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT
 from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate, Pilot
-from resque.training.recipe import Recipe
+from resque.training.recipe import Recipe, recipe_to_dict
 from resque.types import Interval
 from resque.workflows.trials import Trial
 from resque.workflows.ways import ALL, Way
@@ -27,7 +27,7 @@ def trial(*, pilot=None, before=None, recipe=None, **forecast):
     source = SimpleNamespace(candidate=SimpleNamespace(license_price=0.0), name="m")
     start = SimpleNamespace(source=source, original_accuracy=before)
     job = SimpleNamespace(recipe=recipe, train=range(10))
-    made = dataclasses.replace(synthetic_forecast(UPDATE), pilot=pilot, **forecast)
+    made = dataclasses.replace(synthetic_forecast(UPDATE), recipe=recipe_to_dict(recipe), pilot=pilot, **forecast)
     return Trial(Way(ALL, "all", recipe), start, job, made)
 
 

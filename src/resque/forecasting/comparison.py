@@ -24,7 +24,10 @@ from resque.ledger.components import MEASURED
 from resque.ledger.decision import EXTRAPOLATION, FORGETTING
 from resque.ledger.records import Estimate
 
-__all__ = ["BY_HISTORY", "BY_PILOT", "Comparison", "Option", "choose"]
+__all__ = ["BY_HISTORY", "BY_PILOT", "NOTHING", "SCRATCH", "Comparison", "Option", "choose"]
+
+NOTHING, SCRATCH = "nothing", "scratch"
+"""Rungs of an option that trains nothing, and of one that trains new weights."""
 
 BY_PILOT, BY_HISTORY = "pilot", "history"
 """How an option is known that was not measured to its end: by its first steps, or by earlier updates."""
@@ -149,7 +152,7 @@ class Comparison(Displayable):
         if self.best is None:
             return self._nothing_suffices()
         best = self.option(self.best)
-        if best.rung == "nothing":
+        if best.rung == NOTHING:
             model = self._named[best.model] if self.has_several_models else "the model"
             return f"Do nothing: {model} is at the target already ({_accuracy(best)})."
         sentences = [f"{self.name_of(best)}: {self._costs(best)}, {self._arrival(best)}."]
@@ -223,7 +226,7 @@ class Comparison(Displayable):
             if option.how_known == MEASURED and option.id != best.id and option.labels == 0
         ]
         improved = max(free, key=lambda option: option.accuracy.value if option.accuracy else 0.0, default=None)
-        if not best.labels or improved is None or improved.rung == "nothing" or improved.accuracy is None:
+        if not best.labels or improved is None or improved.rung == NOTHING or improved.accuracy is None:
             return []
         return [f"{self.name_of(improved)} needs no labels and gives {improved.accuracy.value:.2f}."]
 

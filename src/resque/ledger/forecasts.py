@@ -61,6 +61,7 @@ class Forecast(Displayable):
         expected_forgetting: Accuracy on the original data that earlier updates of this model lost which trained the
             same parts, their median; None if it was not measured.
         from_scratch: Whether the training starts from new random weights.
+        original_accuracy: Accuracy on the original test data before the update; None if not measured.
         inputs: Names by which model and data were loaded, and how: argument of :func:`resque.update` → value. Objects
             have no name. None in records of versions that did not keep them.
     """
@@ -98,6 +99,7 @@ class Forecast(Displayable):
     expected_forgetting: float | None = None
     from_scratch: bool = False
     inputs: Mapping[str, Any] | None = None
+    original_accuracy: float | None = None
 
     def asking(self, continued: bool) -> Spending:
         """Return time and energy of computing the forecast.

@@ -21,9 +21,8 @@ __all__ = ["check_record"]
 _SHARE, _ANGLE, _ANY = (0.0, 1.0), (0.0, math.pi + 1e-9), (-math.inf, math.inf)
 _BOUNDS = {
     **dict.fromkeys(("accuracy", "target_accuracy", "probability_reached", "trainable_share", "level"), _SHARE),
-    **dict.fromkeys(
-        ("original_accuracy_before", "original_accuracy_after", "others_busy_share", "free_accuracy"), _SHARE
-    ),
+    **dict.fromkeys(("original_accuracy", "original_accuracy_before", "original_accuracy_after"), _SHARE),
+    **dict.fromkeys(("others_busy_share", "free_accuracy"), _SHARE),
     "expected_forgetting": (-1.0, 1.0),
     **dict.fromkeys(("index_rad", "floor_rad", "angle_to_parent_rad", "angle_to_root_rad"), _ANGLE),
     "task_index": (0.0, 1.5),  # one minus an adjusted Rand index, which is -0.5 at least

@@ -9,7 +9,7 @@ from resque._format import NOT_MEASURED, format_column, format_number, format_pr
 from resque.data.spec import shorten_data
 from resque.forecasting.comparison import Comparison
 from resque.forecasting.evaluation.settlement import PRICE, comparable_cost
-from resque.forecasting.stored_comparison import stored_comparison
+from resque.forecasting.options import stored_comparison
 from resque.ledger.components import MEASURED
 from resque.ledger.decision import remedy_in_words
 from resque.ledger.records import Forecast, Update

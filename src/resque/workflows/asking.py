@@ -11,27 +11,26 @@ from resque.energy.grid import Grid
 from resque.energy.price import Tariff
 from resque.energy.reading import join_readings, nothing_more, split_reading
 from resque.errors import ResqueError, TooFewUpdatesError
-from resque.forecasting.comparison import Option
+from resque.forecasting.comparison import NOTHING, SCRATCH, Option
 from resque.forecasting.curve_history import from_scratch_features
 from resque.forecasting.forecaster import forecast_from_features
 from resque.forecasting.forgetting import expected_forgetting
+from resque.forecasting.options import do_nothing
 from resque.forecasting.price import priced
 from resque.forecasting.selection import updates_to_learn_from
-from resque.ledger.components import MEASURED
-from resque.ledger.records import Estimate, Forecast, Update
+from resque.ledger.records import Forecast, Update
 from resque.ledger.store import Ledger
 from resque.models.inference import device_of
 from resque.models.weights import fingerprint
 from resque.training.checkpoint import run_identity
 from resque.training.evaluation import evaluate_dataset
 from resque.training.recipe import Recipe
-from resque.types import Interval
 from resque.workflows.comparison_cache import ComparisonCache
 from resque.workflows.done_before import done_before, outcome_in_words, what_it_showed
 from resque.workflows.picture_strip import keep_strip
 from resque.workflows.sources import OneNetwork, Source
 from resque.workflows.trials import Asked, Start, Trial, pilot_key
-from resque.workflows.ways import NOTHING, SCRATCH, Way, ways_to_extend, ways_to_learn, ways_to_update
+from resque.workflows.ways import Way, ways_to_extend, ways_to_learn, ways_to_update
 
 __all__ = ["Asking"]
 
@@ -164,26 +163,16 @@ class Asking:
 
     def _nothing(self, start: Start) -> Option:
         """Return what it is to do nothing."""
-        job, accuracy, source = start.job, start.features.accuracy or 0.0, start.source
-        costs = dict.fromkeys(("steps", "wall_s", "energy_kwh"), self._measured(0.0))
-        if self.grid is not None:
-            costs["carbon_kg"] = self._measured(0.0)
-        fee = source.candidate.license_price
-        if fee or self.tariff.per_kwh or self.tariff.per_hour:
-            costs["price"] = self._measured(fee)
-        return Option(
+        job, source, fee = start.job, start.source, start.source.candidate.license_price
+        costs = ["steps", "wall_s", "energy_kwh", *([] if self.grid is None else ["carbon_kg"])]
+        return do_nothing(
+            source.name,
+            start.features.accuracy or 0.0,
+            job.target_accuracy,
+            [*costs, *(["price"] if fee or self.tariff.per_kwh or self.tariff.per_hour else [])],
+            level=self.level,
             id=NOTHING if self.is_one else f"{NOTHING} {source.name}",
-            rung=NOTHING,
-            name="Do nothing",
-            model=source.name,
-            recipe={},
-            chance=float(accuracy >= job.target_accuracy),
-            estimates=costs,
-            accuracy=self._measured(accuracy),
-            how_known=MEASURED,
             original_accuracy=start.original_accuracy,
-            original_known=None if start.original_accuracy is None else MEASURED,
-            trainable_share=0.0,
             license_price=fee,
         )
 
@@ -232,14 +221,10 @@ class Asking:
                 level=self.level,
                 bundled=self.bundled,
             )
-        forecast = dataclasses.replace(forecast, inputs=source.inputs())
-        if not from_scratch:
-            lost = expected_forgetting(start.updates, parent, forecast.recipe)
-            forecast = dataclasses.replace(forecast, expected_forgetting=lost)
+        lost = None if from_scratch else expected_forgetting(start.updates, parent, forecast.recipe)
+        kept, inputs = start.original_accuracy, source.inputs()
+        forecast = dataclasses.replace(forecast, inputs=inputs, original_accuracy=kept, expected_forgetting=lost)
         return Trial(way, start, job, forecast)
-
-    def _measured(self, value: float) -> Estimate:
-        return Estimate(value, Interval(value, value, self.level, "measured"), value)
 
 
 def _settings_of_a_step(recipe: Recipe) -> tuple[object, ...]:

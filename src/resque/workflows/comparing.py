@@ -10,8 +10,8 @@ from typing import Any
 from resque._waiting import waiting_since
 from resque.energy.reading import EnergyReading, extend_reading, join_readings
 from resque.errors import SettingError
-from resque.forecasting.break_even import break_even_points
-from resque.forecasting.comparison import Comparison, Option, choose
+from resque.forecasting.comparison import Comparison, choose
+from resque.forecasting.options import compare_options
 from resque.forecasting.price import priced
 from resque.forecasting.scored_models import ScoredModel
 from resque.workflows.asking import Asking
@@ -87,38 +87,31 @@ class Comparing:
     def _comparison(
         self, asked: Sequence[Asked], trials: Sequence[Trial], failed: Mapping[str, str], reading: EnergyReading
     ) -> Comparison:
-        level, tariff = self.asking.level, self.asking.tariff
+        tariff = self.asking.tariff
         options = [*(trial.option(tariff) for trial in trials), *(each for one in asked for each in one.nothing)]
-        best, ties, nearest, by = choose(options, level)
-        options = [  # others promised more than the best one, and did not keep it
-            dataclasses.replace(each, note="") if each.id == best and each.note.startswith(_DROPPED) else each
-            for each in options
-        ]
-        chosen = next((option for option in options if option.id == best), None)
-        is_doubted = chosen is not None and bool(chosen.doubt)
-        enough = [o for o in options if o.chance >= level and o is not chosen and (is_doubted or not o.doubt)]
-        flips = [] if chosen is None else break_even_points(chosen, enough, tariff.per_label or 0.0)
         job, kept = asked[0].start.job, {each.start.source.name: each.start.original_accuracy for each in asked}
-        first = next(iter(option for option in options if option.id in (best, nearest)), None)
-        return Comparison(
+        made = compare_options(
+            options,
+            self.asking.level,
+            tariff,
             model=", ".join(source.name for source in self.sources),
             train_data=job.train.name,
             target_accuracy=job.target_accuracy,
-            options=tuple(sorted(options, key=_Place((best, *ties, nearest), by, level))),
-            best=best,
-            ties=ties,
-            nearest=nearest,
-            by=by,
-            level=level,
             asking=reading,
-            currency=tariff.currency,
-            original_accuracy=None if first is None else kept[first.model],
             notes=tuple(note for each in asked for note in each.notes),
             first_round=tuple(
                 dataclasses.replace(each, is_kept=each.model in kept, note=failed.get(each.model, each.note))
                 for each in self.scored
             ),
-            break_even=tuple(flips),
+        )
+        first = next(iter(option for option in options if option.id in (made.best, made.nearest)), None)
+        return dataclasses.replace(
+            made,
+            original_accuracy=None if first is None else kept[first.model],
+            options=tuple(  # others promised more than the best one, and did not keep it
+                dataclasses.replace(each, note="") if each.id == made.best and each.note.startswith(_DROPPED) else each
+                for each in made.options
+            ),
         )
 
     def _pilots(self, trials: Sequence[Trial]) -> None:
@@ -326,19 +319,3 @@ class _Round:
     waiting: dict[str, tuple[Trial, int]] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
     made: dict[str, Row] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Sorts options: the first ones, then those that suffice by their cost, then the others by their chance."""
-
-    first: tuple[str | None, ...]
-    by: str
-    level: float
-
-    def __call__(self, option: Option) -> tuple[float | bool, ...]:
-        """Return the key of an option."""
-        rank = self.first.index(option.id) if option.id in self.first else len(self.first)
-        suffices = option.chance >= self.level and not option.doubt
-        cost = (option.cost(self.by) or 0.0) if suffices else 0.0
-        return rank, not suffices, cost, *(-near for near in option.nearness)

@@ -1,6 +1,5 @@
 """The ways that a comparison tries: each is a forecast of an update, so far."""
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,18 +7,14 @@ from dataclasses import dataclass, field
 from resque._format import format_count
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
-from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, Option
-from resque.forecasting.price import price_with_fees
-from resque.forecasting.reliability import without_advice
-from resque.ledger.components import MEASURED
+from resque.forecasting.comparison import SCRATCH, Option
+from resque.forecasting.options import doubt_of, option_of
 from resque.ledger.decision import EXTRAPOLATION
-from resque.ledger.records import Estimate, Features, Forecast, StepCost, Update
+from resque.ledger.records import Features, Forecast, StepCost, Update
 from resque.training.checkpoint import run_identity
-from resque.training.finetuning import STATISTICS
 from resque.training.job import RetrainingJob
-from resque.types import Interval
 from resque.workflows.sources import Source
-from resque.workflows.ways import SCRATCH, Way
+from resque.workflows.ways import Way
 
 __all__ = ["Asked", "Start", "Trial", "pilot_key"]
 
@@ -99,37 +94,18 @@ class Trial:
 
     def option(self, tariff: Tariff) -> Option:
         """Return it as a row of the comparison."""
-        forecast, pilot, way = self.forecast, self.forecast.pilot, self.way
-        labels = len(self.job.train) if way.needs_labels else 0
-        fee = 0.0 if way.rung == SCRATCH else self.start.source.candidate.license_price  # of its weights
-        kept, kept_known = self._kept()
-        price = price_with_fees(forecast, tariff, fee + (tariff.price_of_labels(labels) or 0.0) or None)
-        return Option(
-            id=forecast.id,
-            rung=way.rung,
-            name=way.name,
-            model=self.start.source.name,
-            recipe=dict(forecast.recipe),
-            chance=forecast.probability_reached,
-            estimates={**forecast.estimates, **({} if price is None else {"price": price})},
-            accuracy=self._accuracy_at_end(),
-            how_known=self._how_known,
-            labels=labels,
-            original_accuracy=kept,
-            original_known=kept_known,
-            trainable_share=forecast.step_cost.trainable_share if pilot is None else pilot.trainable_share,
+        way, source = self.way, self.start.source
+        return option_of(
+            self.forecast,
+            way.name,
+            tariff,
+            self.start.original_accuracy,
+            model=source.name,
+            labels=len(self.job.train) if way.needs_labels else 0,
             note=self.note,
-            doubt=self.doubt,
-            license_price=fee,
+            license_price=0.0 if way.rung == SCRATCH else source.candidate.license_price,  # of its weights
             update_id=self.update_id,
         )
-
-    @property
-    def doubt(self) -> str:
-        """Reason not to rely on its chance, of those of its forecast; without a pilot, no advice to make one."""
-        issues = sorted(self.forecast.reliability_issues, key=lambda issue: not issue.startswith(EXTRAPOLATION))
-        first = next(iter(issues), "")
-        return first if self.forecast.pilot is not None else without_advice(first)
 
     @property
     def is_extrapolated(self) -> bool:
@@ -137,39 +113,7 @@ class Trial:
 
         If a thin history did, too, the way that looks cheapest by it would stay untried.
         """
-        return self.doubt.startswith(EXTRAPOLATION)
-
-    @property
-    def _how_known(self) -> str:
-        return BY_HISTORY if self.forecast.pilot is None else MEASURED if self.has_ended else BY_PILOT
-
-    def _accuracy_at_end(self) -> Estimate | None:
-        """Return the accuracy at the end of the training: the target, where it is reached and ends it."""
-        best, target, pilot = self.forecast.best_accuracy, self.forecast.target_accuracy, self.forecast.pilot
-        if pilot is not None and self.has_ended:
-            at_end, level = pilot.curve.accuracy[-1], self.forecast.level
-            return Estimate(at_end, Interval(at_end, at_end, level, "measured"))
-        if best is None or self.job.recipe.fixed_epochs is not None or self.job.recipe.trains == STATISTICS:
-            return best  # a pass does not stop at the target
-        bounds = best.interval.low, best.interval.high
-        low, high = (target if bound is None else min(bound, target) for bound in bounds)
-        return Estimate(min(best.value, target), dataclasses.replace(best.interval, low=low, high=high))
-
-    def _kept(self) -> tuple[float | None, str | None]:
-        """Return the accuracy on the original test data, and how it is known.
-
-        The lower of that after a pilot and that which earlier updates lead to expect: more is mostly forgotten later.
-        """
-        before, forecast = self.start.original_accuracy, self.forecast
-        piloted = None if forecast.pilot is None else forecast.pilot.original_accuracy
-        if piloted is not None and self.has_ended:
-            return piloted, MEASURED
-        expected = None
-        if before is not None and forecast.expected_forgetting is not None:
-            expected = min(1.0, max(0.0, before - forecast.expected_forgetting))
-        if piloted is not None and piloted <= (1.0 if expected is None else expected):
-            return piloted, BY_PILOT
-        return expected, None if expected is None else BY_HISTORY
+        return doubt_of(self.forecast).startswith(EXTRAPOLATION)
 
     def readings(self) -> Iterator[EnergyReading]:
         """Yield the readings of what it took to know it; nothing for one that was in the ledger."""

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from torch import nn
 
 from resque.errors import ModelError
+from resque.forecasting.comparison import SCRATCH
 from resque.models.batchnorm import has_running_statistics
 from resque.models.layers import dense_names, head_name
 from resque.training.finetuning import STATISTICS
 from resque.training.recipe import RECIPES, Recipe
 
-__all__ = ["ALL", "NOTHING", "REPLAY", "SCRATCH", "Way", "ways_to_extend", "ways_to_learn", "ways_to_update"]
+__all__ = ["ALL", "REPLAY", "SCRATCH", "Way", "ways_to_extend", "ways_to_learn", "ways_to_update"]
 
-NOTHING, HEAD, LORA, ALL, SCRATCH = "nothing", "head", "lora", "all", "scratch"
+HEAD, LORA, ALL = "head", "lora", "all"
 """Rungs: the trained part of a model; beside them the statistics of normalization."""
 REPLAY = 0.2
 """Share of old data where the recipe names none."""
