@@ -134,7 +134,7 @@ class Life(Displayable):
     def sentence(self) -> str:
         """The life in a sentence or two."""
         total = self.total
-        costs = [*_cells("energy_kwh", [total.energy_kwh]), *_cells("carbon_kg", [total.carbon_kg])]
+        costs = [*_cells("energy_kwh", [total.energy_kwh]), *_cells("carbon_kg", [total.carbon_kg], "CO2e")]
         costs += [_cells("price", [price], currency)[0] for currency, price in total.prices.items()]
         text = f"So far {', '.join(cost for cost in costs if not cost.startswith(NOT_MEASURED)) or 'unknown costs'}."
         left = self.left_kwh
