@@ -12,6 +12,7 @@ import pytest
 
 from doubles import ReplayMeter
 from resque.data.shifts import parse_shift
+from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Update
 from resque.ledger.serialization import decode
 from resque.training.recipe import named_recipe
@@ -212,3 +213,13 @@ def test_a_ranking_is_judged_by_what_each_run_took(studies, costs, tau, regret, 
         assert 0.4 < found[0] < 1.0
     else:
         assert found[0] == pytest.approx(tau, nan_ok=True)
+
+
+def test_a_run_is_ranked_by_its_steps_and_not_by_its_evaluations(studies):
+    """The position of an evaluation was once taken for steps, beside real steps of runs without success."""
+    update = bundled_updates()[0]
+    columns = dict.fromkeys(("loss", "gradient_norm", "gradient_norm_last_batch", "parameter_change"), (None,) * 3)
+    curve = dataclasses.replace(update.curve, steps=(0, 40, 90), accuracy=(0.1, 0.5, 0.7), wall_s=(0, 1, 2), **columns)
+    run = dataclasses.replace(update, curve=curve, cost=dataclasses.replace(update.cost, steps=90))
+    steps_to = studies("ranking").steps_to
+    assert [steps_to(run, target) for target in (0.5, 0.6, 0.9)] == [40, 90, 90]
