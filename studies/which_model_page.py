@@ -30,8 +30,9 @@ study: no interval is given, because the tasks are too few for one.
   at the kWh per second of the other runs of its task.
 * **Steps** of a head are over stored features and cost nearly nothing; those of a large network cost more than those of
   a small one. So steps and energy disagree here.
-* **Forecast**: of each candidate alone, on the first day, from bundled updates, without pilots. Ways that are at least
-  80 % likely go by their energy, those that resque calls extrapolated after the others; then the rest by their chance.
+* **Forecast**: of each candidate alone, on the first day, from bundled updates, without pilots; of the ways that were
+  run, the one that comes first. Ways that are at least 80 % likely go by their energy, those that resque calls
+  extrapolated after the others; then the rest by their chance.
 * **Weighted Kendall's τ**: 1 is the true order, 0 chance; the cheapest places weigh most. **Regret** of the first
   choice: what it took over what the best one took, less one. Models that share the first place share the choice."""
 HEAD = (
@@ -94,15 +95,21 @@ def place(way: Row, level: float) -> tuple[int, float]:
     return int(way["doubt"].startswith(EXTRAPOLATION)), way["kwh"]
 
 
-def first_way(row: Row) -> Row:
-    """Return the way that the forecast of a candidate puts first."""
-    way: Row = min(row["ways"], key=lambda way: place(way, row["level"]))
-    return way
+def first_ways(forecasts: Sequence[Row], runs: Sequence[Row]) -> dict[str, Row]:
+    """Return by candidate the way that its forecast puts first, of those that were run."""
+    known = {(run["model"], run["way"]) for run in runs}
+    return {
+        row["model"]: min(
+            (way for way in row["ways"] if (row["model"], OF_WAY.get(way["way"])) in known),
+            key=lambda way: place(way, row["level"]),
+        )
+        for row in forecasts
+    }
 
 
-def predicted(asked: Row, forecasts: Mapping[str, Row]) -> dict[str, dict[str, float]]:
+def predicted(asked: Row, ways: Mapping[str, Row], level: float) -> dict[str, dict[str, float]]:
     """Return by the name of a score what it predicts of each candidate; the smallest is its first choice."""
-    places = {name: place(first_way(row), row["level"]) for name, row in forecasts.items()}
+    places = {name: place(way, level) for name, way in ways.items()}
     order = sorted({*places.values()})
     scores: Mapping[str, Row] = asked["scores"]
     return {
@@ -129,10 +136,10 @@ def rankings(costs: Mapping[str, Mapping[str, float]], truth: Mapping[str, Truth
         )  # fmt: skip
 
 
-def lines(asked: Row, forecasts: Mapping[str, Row], truth: Mapping[str, Truth]) -> Iterator[tuple[str, ...]]:
+def lines(asked: Row, ways: Mapping[str, Row], truth: Mapping[str, Truth]) -> Iterator[tuple[str, ...]]:
     """Yield a line for each candidate, the cheapest first."""
     for name, true in sorted(truth.items(), key=lambda item: (not item[1].way, item[1].kwh, -item[1].best)):
-        score, way = asked["scores"][name], first_way(forecasts[name])
+        score, way = asked["scores"][name], ways[name]
         cost = (true.way, f"{true.steps:.0f}", number(1000.0 * true.kwh)) if true.way else (f"no, {true.best:.3f}",) * 3
         yield (
             name, *(f"{score[each]:.2f}" for each in (*SCORES, "index")), f"{score['parameters']:,}",
@@ -163,17 +170,19 @@ def section(task: str, rows: Sequence[Row]) -> str:
     """Return the section of one task."""
     known = [row for row in rows if "error" not in row]
     asked = next(row for row in known if row["is"] == "asked")
-    forecasts = {row["model"]: row for row in known if row["is"] == "forecast"}
-    runs = [row for row in known if row["is"] == "run"]
-    truth = truths(runs)
+    forecasts, runs = ([row for row in known if row["is"] == kind] for kind in ("forecast", "run"))
+    truth, ways = truths(runs), first_ways(forecasts, runs)
     settings = (
         f"Target {asked['target']:g}, {asked['samples']:,} samples, at most {asked['epochs']} epochs; {len(truth)} "
         f"candidates, of which {sum(bool(each.way) for each in truth.values())} have a way that arrives. "
         f"{len(rows) - len(known)} rows failed."
     )
-    parts = [f"## {task}", settings, markdown(CANDIDATES, lines(asked, forecasts, truth))]
+    parts = [f"## {task}", settings, markdown(CANDIDATES, lines(asked, ways, truth))]
     if any(each.way for each in truth.values()):
-        parts += [markdown(HEAD, rankings(predicted(asked, forecasts), truth)), sentence(asked, runs, truth)]
+        parts += [
+            markdown(HEAD, rankings(predicted(asked, ways, forecasts[0]["level"]), truth)),
+            sentence(asked, runs, truth),
+        ]
     return "\n\n".join(parts)
 
 
