@@ -27,7 +27,9 @@ from rich.progress import track
 import resque
 from analysis import markdown, number
 from publish import write
+from resque._format import format_probability
 from resque.forecasting.comparison import Option
+from resque.ledger.components import MEASURED
 from resque.workflows.engine import ExperimentTask, Row, read_rows, run_tasks
 from runs import RESULTS
 
@@ -172,9 +174,10 @@ def lines(asked: Row, runs: dict[str, Row]) -> Iterator[tuple[str, ...]]:
         run = runs.get(option["way"])
         truth = ("–",) * 3 if run is None else ("yes" if run["reached"] else "no", f"{run['steps']}", wh(run["kwh"]))
         ends = option if run is None else run
+        chance = format_probability(option["chance"], option["how_known"] == MEASURED)
         yield (
             f"**{option['way']}**" if option["way"] == asked["best"] else option["way"],
-            f"{option['chance']:.0%}{'?' if option['doubt'] else ''}", option["how_known"],
+            f"{chance}{'?' if option['doubt'] else ''}", option["how_known"],
             with_interval(option["steps"]), with_interval(option["kwh"], 1000.0), *truth,
             f"{ends['accuracy']:.3f}", "–" if ends["on_old"] is None else f"{ends['on_old']:.3f}",
         )  # fmt: skip

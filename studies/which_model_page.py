@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from analysis import markdown, number
 from ranking import CHANCE, FORECAST, SIZE, TASK_INDEX, judged
+from resque._format import format_probability
 from resque.ledger.decision import EXTRAPOLATION
 from resque.workflows.engine import Row
 
@@ -140,11 +141,10 @@ def lines(asked: Row, ways: Mapping[str, Row], truth: Mapping[str, Truth]) -> It
     """Yield a line for each candidate, the cheapest first."""
     for name, true in sorted(truth.items(), key=lambda item: (not item[1].way, item[1].kwh, -item[1].best)):
         score, way = asked["scores"][name], ways[name]
-        cost = (true.way, f"{true.steps:.0f}", number(1000.0 * true.kwh)) if true.way else (f"no, {true.best:.3f}",) * 3
+        cost = (true.way, f"{true.steps:.0f}", wh(true.kwh)) if true.way else (f"no, {true.best:.3f}", "–", "–")
         yield (
             name, *(f"{score[each]:.2f}" for each in (*SCORES, "index")), f"{score['parameters']:,}",
-            "yes" if score["is_kept"] else "no", way["way"], f"{way['chance']:.0%}", number(1000.0 * way["kwh"]),
-            *(cost if true.way else (cost[0], "–", "–")),
+            "yes" if score["is_kept"] else "no", way["way"], format_probability(way["chance"]), wh(way["kwh"]), *cost,
         )  # fmt: skip
 
 
@@ -153,7 +153,8 @@ def sentence(asked: Row, runs: Sequence[Row], truth: Mapping[str, Truth]) -> str
     best, took = asked["best"], f"Asked with pilots, in {asked['asking_s']:.0f} s,"
     if best is None:
         return f"{took} the comparison of the kept candidates named no way."
-    said = f"{took} the comparison named “{best['way']}” of {best['model']} ({best['chance']:.0%} likely)."
+    likely = format_probability(best["chance"])
+    said = f"{took} the comparison named “{best['way']}” of {best['model']} ({likely} likely)."
     kwh, cheapest = energies(runs), min(each.kwh for each in truth.values())
     run = next((r for r in runs if (r["model"], r["way"]) == (best["model"], OF_WAY.get(best["way"]))), None)
     if run is None:
@@ -164,6 +165,11 @@ def sentence(asked: Row, runs: Sequence[Row], truth: Mapping[str, Truth]) -> str
     return (
         f"{said} It arrived in {run['steps']} steps, {number(1000.0 * kwh[run['key']])} Wh: a regret of {regret:.2f}."
     )
+
+
+def wh(kwh: float) -> str:
+    """Return an energy in watt-hours."""
+    return number(1000.0 * kwh)
 
 
 def section(task: str, rows: Sequence[Row]) -> str:
