@@ -172,24 +172,39 @@ def wh(kwh: float) -> str:
     return number(1000.0 * kwh)
 
 
-def section(task: str, rows: Sequence[Row]) -> str:
-    """Return the section of one task."""
+def judged_rows(rows: Sequence[Row]) -> tuple[Row, list[Row], dict[str, Row], dict[str, Truth], list[tuple[str, ...]]]:
+    """Return of one task: the comparison, its runs, first ways, truth, and the lines that judge the rankings."""
     known = [row for row in rows if "error" not in row]
     asked = next(row for row in known if row["is"] == "asked")
     forecasts, runs = ([row for row in known if row["is"] == kind] for kind in ("forecast", "run"))
     truth, ways = truths(runs), first_ways(forecasts, runs)
+    costs = predicted(asked, ways, forecasts[0]["level"])
+    return asked, runs, ways, truth, [*rankings(costs, truth)] if any(each.way for each in truth.values()) else []
+
+
+def section(task: str, rows: Sequence[Row]) -> str:
+    """Return the section of one task."""
+    asked, runs, ways, truth, ranked = judged_rows(rows)
     settings = (
         f"Target {asked['target']:g}, {asked['samples']:,} samples, at most {asked['epochs']} epochs; {len(truth)} "
         f"candidates, of which {sum(bool(each.way) for each in truth.values())} have a way that arrives. "
-        f"{len(rows) - len(known)} rows failed."
+        f"{sum('error' in row for row in rows)} rows failed."
     )
     parts = [f"## {task}", settings, markdown(CANDIDATES, lines(asked, ways, truth))]
-    if any(each.way for each in truth.values()):
-        parts += [
-            markdown(HEAD, rankings(predicted(asked, ways, forecasts[0]["level"]), truth)),
-            sentence(asked, runs, truth),
-        ]
+    parts += [markdown(HEAD, ranked), sentence(asked, runs, truth)] if ranked else []
     return "\n\n".join(parts)
+
+
+def summary(found: Mapping[str, Sequence[Row]]) -> str:
+    """Return the tasks beside each other, each cell with one value per task."""
+    of_task = {task: ranked for task, rows in found.items() if (ranked := judged_rows(rows)[-1])}
+    shown = [place for place, title in enumerate(HEAD) if title != "first choice"]
+    table = [
+        (of_score[0][0], *(" / ".join(line[place] for line in of_score) for place in shown[1:]))
+        for of_score in zip(*of_task.values(), strict=True)
+    ]
+    head = [HEAD[place] for place in shown]
+    return f"## All tasks\n\nEach cell: {' / '.join(of_task)}.\n\n{markdown(head, table)}"
 
 
 def page(found: Mapping[str, Sequence[Row]]) -> str:
@@ -201,4 +216,4 @@ def page(found: Mapping[str, Sequence[Row]]) -> str:
         if row.get("is") == "run"
     }
     head = f"# Ranking pre-trained networks for a new task\n\n{NOTE.format(methods='; '.join(sorted(methods)))}"
-    return "\n\n".join([head, *(section(task, rows) for task, rows in found.items())]) + "\n"
+    return "\n\n".join([head, summary(found), *(section(task, rows) for task, rows in found.items())]) + "\n"
