@@ -16,7 +16,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -160,12 +160,17 @@ def carry_out(folder: Path, network: str, forecast: str, way: str) -> Row:
     }  # fmt: skip
 
 
-def with_interval(values: Sequence[float] | None, scale: float = 1.0) -> str:
+def with_interval(values: Sequence[float] | None, show: Callable[[float | None], str]) -> str:
     """Return a cost with its interval, without one where both ends are the value."""
     if values is None:
         return "–"
-    middle, low, high = (None if each is None else scale * each for each in values)
-    return number(middle) if low == high else f"{number(middle)} [{number(low)}, {number(high)}]"
+    middle, low, high = map(show, values)
+    return middle if values[1] == values[2] else f"{middle} [{low}, {high}]"
+
+
+def whole(steps: float | None) -> str:
+    """Return a number of steps."""
+    return "–" if steps is None else f"{steps:.0f}"
 
 
 def lines(asked: Row, runs: dict[str, Row]) -> Iterator[tuple[str, ...]]:
@@ -178,7 +183,7 @@ def lines(asked: Row, runs: dict[str, Row]) -> Iterator[tuple[str, ...]]:
         yield (
             f"**{option['way']}**" if option["way"] == asked["best"] else option["way"],
             f"{chance}{'?' if option['doubt'] else ''}", option["how_known"],
-            with_interval(option["steps"]), with_interval(option["kwh"], 1000.0), *truth,
+            with_interval(option["steps"], whole), with_interval(option["kwh"], wh), *truth,
             f"{ends['accuracy']:.3f}", "–" if ends["on_old"] is None else f"{ends['on_old']:.3f}",
         )  # fmt: skip
 
