@@ -16,6 +16,7 @@ from presets import PRESETS, TaskStudy
 from publish import Rows, publish
 from resque.forecasting.evaluation.folds import TrainingFolds
 from resque.forecasting.history import ForecastQuery, starts_at_target
+from resque.ledger.records import Update
 
 LEVEL, DRAWS = 0.8, 2000
 FORECAST, TASK_INDEX, SIZE, CHANCE = "forecast", "task index", "parameters × samples", "any model"
@@ -25,8 +26,9 @@ forecast is made with the whole task left out of the history; scores need no his
 the cutoff is forecast to last to its end.
 
 * Weighted Kendall's τ: 1 is the true order, 0 chance; the cheapest places weigh most (hyperbolic weights).
-* Regret of the first choice: its steps over those of the best model, less one; the mean, and the median. A run that did
-  not reach the cutoff counts all its steps. All models are one network, so steps, time and energy have the same regret.
+* Regret of the first choice: its optimizer steps over those of the best model, less one; the mean, and the median. A
+  run that did not reach the cutoff counts all its steps. All models are one network, so steps, time and energy have the
+  same regret.
 * Best chosen: how often the first choice was the best model. Models that share the first place share the choice."""
 HEAD = (
     "cutoff",
@@ -79,6 +81,11 @@ def judged(truth: Sequence[float], costs: Sequence[float]) -> tuple[float, float
     return tau, float(first.mean() - 1.0), float((first == 1.0).mean())
 
 
+def steps_to(update: Update, target: float) -> float:
+    """Return the optimizer steps of a run to a target; all its steps if it did not reach the target."""
+    return float((update.cost_at(target) or update.cost).steps)
+
+
 def interval(values: Mapping[str, Sequence[float]]) -> str:
     """Return the mean with a 90 % interval from a bootstrap of whole tasks."""
     groups = [known for each in values.values() if (known := np.array(each)[~np.isnan(each)]).size]
@@ -103,12 +110,9 @@ def lines(study: TaskStudy, runs: Sequence[Run], cutoff: int) -> Iterator[tuple[
             target = study.cutoffs[task][cutoff]
             some = [run for run in runs if (run.row["target"], run.seed) == (task, seed)]
             some = [run for run in some if not starts_at_target(run.update.features, target)]
-            steps = [run.update.curve.first_at(target) for run in some]
-            if all(step is None for step in steps):
+            if all(run.update.cost_at(target) is None for run in some):
                 continue
-            truth = [
-                float(run.update.cost.steps if step is None else step) for run, step in zip(some, steps, strict=True)
-            ]
+            truth = [steps_to(run.update, target) for run in some]
             tau, regret, chosen = judged(truth, [costs[run.update.id] for run in some])
             taus.setdefault(task, []).append(tau)
             regrets.setdefault(task, []).append(regret)

@@ -8,10 +8,12 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from doubles import ReplayMeter
 from resque.data.shifts import parse_shift
+from resque.ledger.bundled import bundled_updates
 from resque.ledger.records import Update
 from resque.ledger.serialization import decode
 from resque.training.recipe import named_recipe
@@ -212,3 +214,67 @@ def test_a_ranking_is_judged_by_what_each_run_took(studies, costs, tau, regret, 
         assert 0.4 < found[0] < 1.0
     else:
         assert found[0] == pytest.approx(tau, nan_ok=True)
+
+
+def test_a_run_is_ranked_by_its_steps_and_not_by_its_evaluations(studies):
+    """The position of an evaluation was once taken for steps, beside real steps of runs without success."""
+    update = bundled_updates()[0]
+    columns = dict.fromkeys(("loss", "gradient_norm", "gradient_norm_last_batch", "parameter_change"), (None,) * 3)
+    curve = dataclasses.replace(update.curve, steps=(0, 40, 90), accuracy=(0.1, 0.5, 0.7), wall_s=(0, 1, 2), **columns)
+    run = dataclasses.replace(update, curve=curve, cost=dataclasses.replace(update.cost, steps=90))
+    steps_to = studies("ranking").steps_to
+    assert [steps_to(run, target) for target in (0.5, 0.6, 0.9)] == [40, 90, 90]
+
+
+def test_a_candidate_costs_what_its_cheapest_way_that_arrived_took(studies):
+    def run(model, way, reached, steps, seconds, kwh):
+        row = {"model": model, "way": way, "reached": reached, "steps": steps, "processor_s": seconds, "kwh": kwh}
+        return {**row, "key": f"{model}: {way}", "best": 0.9 if reached else 0.5}
+
+    found = studies("which_model_page").truths(
+        [
+            run("large", "head", False, 384, 1.0, None),
+            run("large", "10 × rate", True, 100, 30.0, 3e-4),
+            run("small", "head", True, 200, 0.1, None),
+            run("small", "all layers", True, 50, 5.0, 5e-5),
+            run("never", "all layers", False, 384, 6.0, 6e-5),
+        ]
+    )
+    # a run too short for the meter counts its processor seconds; the cheapest way is that by energy, not by steps
+    assert (found["small"].way, found["small"].steps, found["small"].kwh) == ("head", 200, pytest.approx(1e-6))
+    assert (found["large"].way, found["large"].kwh) == ("10 × rate", 3e-4)
+    # what never arrived counts as the dearest, although its runs were cheap
+    assert (found["never"].way, found["never"].steps, found["never"].kwh) == ("", 384, 3e-4)
+
+
+def test_a_forecast_ranks_candidates_as_a_comparison_ranks_ways(studies):
+    page = studies("which_model_page")
+    likely, dear = ({"chance": 0.9, "doubt": "", "kwh": kwh} for kwh in (1e-5, 1e-4))
+    unlike = {"chance": 0.99, "doubt": f"{page.EXTRAPOLATION}: no own update trains=head", "kwh": 1e-7}
+    hopeless = {"chance": 0.1, "doubt": "", "kwh": 1e-8}
+    ways = [hopeless, unlike, dear, likely]
+    assert sorted(ways, key=lambda way: page.place(way, 0.8)) == [likely, dear, unlike, hopeless]
+
+
+def test_the_new_camera_turns_blurs_and_darkens(studies):
+    images = np.zeros((2, 28, 28))
+    images[:, 13:15, 4:24] = 1.0
+    seen = studies("camera").photographed(images, np.random.default_rng(0))
+    assert seen.shape == images.shape
+    assert 0.2 < seen.max() < 0.7
+    assert 0.2 < seen.sum() / images.sum() < 0.7
+    for each in seen:  # the long side lay flat
+        axis = np.linalg.eigh(np.cov(np.nonzero(each > 0.1)))[1][:, 1]
+        assert 10.0 < np.degrees(np.arctan(abs(axis[0] / axis[1]))) < 45.0
+
+
+@pytest.mark.parametrize("script", ["which_model", "camera"])
+def test_pages_of_examples_are_those_of_their_rows(studies, script, monkeypatch):
+    """Made by ``--existing`` from the committed rows, they are what is in the repository."""
+    module, written = studies(script), {}
+    monkeypatch.setattr(sys, "argv", [script, "--existing"])
+    monkeypatch.setattr(module, "write", lambda text, path: written.setdefault(path.with_suffix(".md"), text))
+    module.main()
+    assert written
+    for path, text in written.items():
+        assert path.read_text(encoding="utf-8") == text
