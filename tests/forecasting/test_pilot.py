@@ -242,6 +242,21 @@ def test_success_of_an_update_harder_than_all_own_ones_is_doubted_until_its_pilo
     assert ["of the way: try a longer one" in reason for reason in reasons] == [True] * doubted
 
 
+@pytest.mark.parametrize("own", [0, 1])
+@pytest.mark.parametrize("accuracy", [0.7, 0.88])
+@pytest.mark.parametrize("probability", [0.1, 0.4, 0.9])
+def test_a_first_new_task_is_doubted_until_its_pilot_comes_close_or_failure_is_sure(asked, own, accuracy, probability):
+    """A comparison said over 99 % for a task of photographs, learned from letters; the run ended far below."""
+    forecast, job = asked
+    features = dataclasses.replace(forecast.features, task_index=0.5)
+    forecast = dataclasses.replace(forecast, features=features, shift_type="new task")
+    history = [synthetic_update(f"u{n}", index=0.1, steps=900) for n in range(own)]
+    revision = revision_of(100, 300.0, 200.0, 500.0, 400.0, probability)
+    reasons = forecast_after_pilot(forecast, pilot_of(accuracy=accuracy), revision, job, history).reliability_issues
+    doubted = not own and accuracy < 0.87 and probability > 0.2
+    assert ["no own update of a new task" in reason for reason in reasons] == [True] * doubted
+
+
 @pytest.mark.parametrize("trains", ["all", "head", "lora"])
 @pytest.mark.parametrize("known", ["all", "head"])
 @pytest.mark.parametrize("accuracy", [0.7, 0.88])

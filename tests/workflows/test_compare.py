@@ -76,9 +76,11 @@ def test_ways_beside_each_other_and_the_best_is_carried_out(compare, known):
     names = {each.id: each.name for each in made.options}
     again = stored_comparison([*reversed(ledger.forecasts(pending=True))], names)
     assert again.recommendation == made.recommendation  # of what is stored, as a report shows it
-    assert [(each.name, each.kept(), each.chance, each.accuracy) for each in again.options] == [
-        (each.name, each.kept(), each.chance, each.accuracy) for each in made.options
-    ]
+    rows, of_report = (
+        {each.name: (each.kept(), each.chance, each.accuracy, each.how_known) for each in found.options}
+        for found in (made, again)
+    )
+    assert of_report == rows
     best = made.option(made.best or made.nearest)
     done = resque.update(known, NEW, NEW_TEST, 0.6, forecast=best.id, original=CLEAN, ledger="c.db", out="new",
                          meter=ReplayMeter())  # fmt: skip

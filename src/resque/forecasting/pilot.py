@@ -33,8 +33,8 @@ def forecast_after_pilot(
     With a revision, reasons not to rely on the forecast no longer apply: they are about the user's own history, and the
     pilot is a run of the update itself. Three may stay. Two are of a forecast of success: the update is harder than all
     own ones and its pilot did not come close, or its steps are far beyond all earlier runs. The third is of a part that
-    no own update trained: its pilot did not come close, and failure is not sure. Without a revision, the forecast from
-    features stands, with a note.
+    no own update trained, or of a first new task: its pilot did not come close, and failure is not sure. Without a
+    revision, the forecast from features stands, with a note.
 
     Args:
         forecast: Forecast from features.

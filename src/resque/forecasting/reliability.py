@@ -68,7 +68,7 @@ def unreliability_reasons(
         query: Update that was forecast.
         pilot: Option of a pilot, see :func:`pilot_option`.
     """
-    unlike = [f"{reason}: try {pilot}" for reason in unlike_all_own(history, str(query.group[-1]))]
+    unlike = [f"{reason}: try {pilot}" for reason in unlike_all_own(history, str(query.group[-1]), query.is_new_task)]
     if not own_rows:
         task = query.features.task_index is not None
         advice = "do a few updates for new tasks" if task else "run `resque calibrate`, or do a few updates"
@@ -86,9 +86,9 @@ def harder_after_pilot(
 ) -> Iterator[str]:
     """Yield a reason not to rely on the forecast of an update that is unlike all that is known.
 
-    Easy updates tell little of how high a hard one gets, and updates of all layers little of a head or adapters. So
-    its pilot must come nearly to the target: nine tenths of the way from the accuracy before the update. Forecasts of
-    failure are doubted for another part alone, and where they are not sure.
+    Easy updates tell little of how high a hard one gets, updates of all layers little of a head or adapters, and
+    bundled tasks little of another one. So its pilot must come nearly to the target: nine tenths of the way from the
+    accuracy before the update. Forecasts of failure are doubted for a new part or task alone, where they are not sure.
 
     Args:
         history: The user's own finished updates.
@@ -106,23 +106,31 @@ def harder_after_pilot(
     if probability >= _EVEN and (beyond := _beyond_own_range(history, query)) is not None:
         yield f"{_harder(beyond)}, and {came}"
     if probability > 1.0 - level:
-        yield from (f"{reason}, and {came}" for reason in unlike_all_own(history, trains))
+        yield from (f"{reason}, and {came}" for reason in unlike_all_own(history, trains, query.is_new_task))
 
 
-def unlike_all_own(history: Iterable[Update], trains: str) -> Iterator[str]:
-    """Yield a reason not to rely on the success of an update of a part that no own update trained.
+def unlike_all_own(history: Iterable[Update], trains: str, new_task: bool = False) -> Iterator[str]:
+    """Yield a reason not to rely on the forecast of a kind of update that is new to the user.
 
-    How far a head or adapters get differs more between models than how far all layers do: bundled updates do not tell.
+    How far a head or adapters get differs more between models than how far all layers do. New tasks differ more than
+    shifts, and the bundled ones are easy. So bundled updates do not tell.
 
     Args:
-        history: The user's own finished updates.
+        history: The user's own finished updates: of new tasks for a new task, of shifts for a shift.
         trains: Trained part, as in the recipe.
+        new_task: Whether it is a new task.
 
     Example:
         >>> list(unlike_all_own([], "head")), list(unlike_all_own([], "all"))
         (['extrapolation: no own update trains=head'], [])
+        >>> list(unlike_all_own([], "all", new_task=True))
+        ['extrapolation: no own update of a new task']
     """
-    if trains != "all" and all(update.recipe.get("trains") != trains for update in history):
+    own = list(history)
+    if new_task and not own:
+        yield f"{EXTRAPOLATION}: no own update of a new task"
+        return
+    if trains != "all" and all(update.recipe.get("trains") != trains for update in own):
         yield f"{EXTRAPOLATION}: no own update trains={trains}"
 
 

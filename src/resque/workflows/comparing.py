@@ -126,11 +126,12 @@ class Comparing:
         best = self._best(trials)
         if best is not None and best.has_ended and self._is_decided(trials):
             return
+        resting: list[Trial] = []
         for steps in _ROUNDS:
             alive += self._round_and_spared(alive, steps, trials, ends_at)
             if self._is_decided(trials):
                 return
-            alive = self._survivors(alive)
+            alive, resting = self._survivors(alive, resting)
 
     def _round_and_spared(
         self, alive: Sequence[Trial], steps: int, trials: Sequence[Trial], ends_at: float
@@ -263,18 +264,22 @@ class Comparing:
         self.asking.cache.write(trial.key, trial.forecast)
         trial.note = ""  # of an earlier round
 
-    def _survivors(self, alive: Sequence[Trial]) -> list[Trial]:
-        """Return the better half of those that may arrive; the others get a note."""
+    def _survivors(self, alive: Sequence[Trial], resting: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
+        """Return the better half of those that may arrive, and those that rest; others get a note.
+
+        One that rested takes the place of one that has fallen behind it.
+        """
         going = [trial for trial in alive if not trial.has_ended]
         hopeful = [trial for trial in going if trial.forecast.probability_reached >= _HOPELESS]
         for trial in going:
             if trial not in hopeful:
                 trial.note = trial.note or f"{_DROPPED} after {trial.tried}: it would hardly arrive"
-        ranked = sorted(hopeful, key=self._promise)
-        kept = ranked[: math.ceil(len(ranked) / 2)]
-        for trial in ranked[len(kept) :]:
+        waiting = [trial for trial in resting if trial not in alive]
+        ranked = sorted([*hopeful, *waiting], key=self._promise)
+        n = math.ceil(max(1, len(hopeful)) / 2)
+        for trial in ranked[n:]:
             trial.note = trial.note or f"{_DROPPED} after {trial.tried}: others promise more"
-        return kept
+        return ranked[:n], ranked[n:]
 
     def _promise(self, trial: Trial) -> tuple[bool, float]:
         """Return what sorts the more promising ways first: likely enough, then cheap; else by their chance."""
