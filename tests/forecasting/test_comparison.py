@@ -107,12 +107,16 @@ def test_a_doubted_option_is_the_best_only_if_no_other_suffices(others, best):
     assert "99%?" in str(shown)
 
 
-@given(doubts=st.lists(st.sampled_from(["", "bundled updates only", "extrapolation: harder"]), min_size=1, max_size=4))
+DOUBTS = [(doubt, by) for doubt in ("", "bundled updates only") for by in (BY_PILOT, BY_HISTORY)]
+DOUBTS += [("extrapolation: harder", by) for by in (BY_PILOT, BY_HISTORY)]
+
+
+@given(doubts=st.lists(st.sampled_from(DOUBTS), min_size=1, max_size=4))
 def test_of_likely_options_the_best_known_kind_is_taken_and_of_these_the_cheapest(doubts):
-    made = [option(f"{place}", 10.0 + place, 0.9, doubt=doubt) for place, doubt in enumerate(doubts)]
-    best = choose(made, level=0.8)[0]
-    order = ["", "bundled updates only", "extrapolation: harder"]
-    assert best == f"{doubts.index(min(doubts, key=order.index))}"
+    made = [option(f"{n}", 10.0 + n, 0.9, doubt=doubt, how_known=by) for n, (doubt, by) in enumerate(doubts)]
+    kinds = [(doubt, by if doubt.startswith("extrapolation") else "") for doubt, by in doubts]
+    order = [("", ""), ("bundled updates only", ""), *DOUBTS[-2:]]
+    assert choose(made, level=0.8)[0] == f"{kinds.index(min(kinds, key=order.index))}"
 
 
 @pytest.mark.parametrize(("own", "says"), [(0.88, "“mixed (m)” keeps 0.88"), (None, "replay=0.2")])

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import gc
+import itertools
 import json
 import re
 import weakref
@@ -466,7 +467,14 @@ def test_options_that_contradict_each_other(cli, given, says):
 def test_the_shortest_pilots_come_first(compare, few_ways, task, named, monkeypatch):
     """A large model must not take the time of small ones."""
     seconds = []
-    pilot = sources.Passes.pilot
+    pilot, probe, step_s = (
+        sources.Passes.pilot,
+        sources.Passes.probe,
+        itertools.count(90, -1),
+    )  # the last is the fastest
+
+    def probed(passes, network, job):
+        return dataclasses.replace(probe(passes, network, job), wall_s=1e-3 * next(step_s))
 
     def seen(passes, known, forecast, steps, *more):
         if forecast.pilot is None:
@@ -474,6 +482,7 @@ def test_the_shortest_pilots_come_first(compare, few_ways, task, named, monkeypa
         return pilot(passes, known, forecast, steps, *more)
 
     monkeypatch.setattr(sources.Passes, "pilot", seen)
+    monkeypatch.setattr(sources.Passes, "probe", probed)
     monkeypatch.setattr("resque.workflows.comparing._ROUNDS", (10,))
     monkeypatch.setattr("resque.workflows.comparing._FREE_S", 0.0)
     monkeypatch.setattr("resque.workflows.asking.evaluate_dataset", lambda *_: (0.0, 1.0))

@@ -295,8 +295,8 @@ def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[s
     """Choose the cheapest option that suffices.
 
     An option suffices if its chance is at least the level; one that is in doubt, only if no other does, and an
-    extrapolated one last. The cost that decides is the first of price, energy and time that all options know which
-    suffice, and in which they differ; at the same cost the next one decides.
+    extrapolated one after those, the last one without a pilot. The cost that decides is the first of price, energy and
+    time that all options know which suffice, and in which they differ; at the same cost the next one decides.
 
     Args:
         options: The options.
@@ -314,8 +314,9 @@ def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[s
         ('a', ('c',), None, 'wall_s')
     """
     likely = [option for option in options if option.chance >= level]
-    certain = [option for option in likely if not option.doubt]
-    enough = certain or [option for option in likely if not option.is_extrapolated] or likely
+    known = [option for option in likely if not option.is_extrapolated]
+    tried = [option for option in likely if option.how_known != BY_HISTORY]
+    enough = [option for option in known if not option.doubt] or known or tried or likely
     compared = enough or options
     shared = [name for name in _COMPARED if all(name in option.estimates for option in compared)]
     differing = [name for name in shared if len({option.cost(name) for option in compared}) > 1]
@@ -323,10 +324,10 @@ def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[s
     if not enough:
         nearest = max(options, key=lambda option: option.nearness, default=None)
         return None, (), None if nearest is None else nearest.id, by
-    known = [option for option in enough if by in option.estimates]
+    priced = [option for option in enough if by in option.estimates]
     deciding = _COMPARED[_COMPARED.index(by) :]
-    best = min(known or enough, key=lambda option: (*(option.cost(name) or 0.0 for name in deciding), -option.chance))
-    ties = tuple(option.id for option in known if option is not best and _may_be_equal(option, best, deciding))
+    best = min(priced or enough, key=lambda option: (*(option.cost(name) or 0.0 for name in deciding), -option.chance))
+    ties = tuple(option.id for option in priced if option is not best and _may_be_equal(option, best, deciding))
     return best.id, ties, None, by
 
 

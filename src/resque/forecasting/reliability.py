@@ -129,7 +129,6 @@ def unlike_all_own(history: Iterable[Update], trains: str, new_task: bool = Fals
     own = list(history)
     if new_task and not own:
         yield f"{EXTRAPOLATION}: no own update of a new task"
-        return
     if trains != "all" and all(update.recipe.get("trains") != trains for update in own):
         yield f"{EXTRAPOLATION}: no own update trains={trains}"
 
