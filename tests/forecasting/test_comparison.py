@@ -203,3 +203,10 @@ def test_a_remark_that_many_share_is_said_once(notes):
         named = [f"w{i}" for i, each in enumerate(notes) if each == note]
         line = text.partition(f": {note}")[0]
         assert line.endswith(named[-1] if len(named) <= 3 else f"{len(named)} of the ways")
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("All layers, 10 × rate", "b"), ("All layers, with old data",)])
+def test_names_with_a_comma_are_told_apart_in_a_remark(names):
+    text = " ".join(str(comparison([option(name, 10.0, 0.9, note="no time") for name in names])).split())
+    quoted = [f"“{name}”" if "," in "".join(names) else name for name in names]
+    assert f"{' and '.join(quoted)}: no time" in text

@@ -281,6 +281,7 @@ class Comparison(Displayable):
         said = [(option.note, option) for option in self.options] + [(option.doubt, option) for option in self.options]
         for note in dict.fromkeys(text for text, _ in said if text):
             names = [self.name_of(option) for text, option in said if text == note]
+            names = [f"“{name}”" for name in names] if any("," in name for name in names) else names
             yield f"{format_list(names) if len(names) <= _NAMED else f'{len(names)} of the ways'}: {note}"
 
     def _row(self, option: Option, costs: Sequence[str]) -> tuple[str, ...]:
