@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
 from resque.forecasting.budget import Budget
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, Comparison, Option, choose
+from resque.forecasting.options import compare_options
 from resque.forecasting.scored_models import ScoredModel
 from resque.ledger.components import MEASURED
 from resque.ledger.records import Estimate
@@ -179,6 +181,22 @@ def test_where_nothing_suffices_the_nearest_is_named():
     made = comparison(ways)
     assert (made.best, made.nearest) == (None, "b")
     assert "Nothing is at least 80% likely to reach accuracy 0.9. Nearest comes “b”: 50% likely" in made.recommendation
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 99)), min_size=2, max_size=6))
+def test_what_asking_took_decides_nothing(ways):
+    """A way that was asked for first bears the dearer question, which is spent whichever way is taken."""
+
+    def priced(name, amount, asking):
+        price = Estimate(amount + asking, Interval(amount + asking, amount + asking, 0.8, ""), amount + asking)
+        return dataclasses.replace(option(name, 10.0, 0.9), estimates={"price": price}, asking_price=asking)
+
+    found = [priced(f"{n}", *way) for n, way in enumerate(ways)]
+    assert choose(found, level=0.8) == choose([priced(f"{n}", way[0], 0) for n, way in enumerate(ways)], level=0.8)
+    assert ways[int(choose(found, level=0.8)[0])][0] == min(amount for amount, _ in ways)
+    made = compare_options(found, 0.8, Tariff(), model="m", train_data="d", target_accuracy=0.9, asking=ASKING)
+    order = [ways[int(each.id)][0] for each in made.options if each.id not in made.ties]
+    assert order == sorted(order)
 
 
 @given(WAYS)

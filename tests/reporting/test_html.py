@@ -2,15 +2,19 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
 from doubles import settled_pairs, synthetic_forecast, synthetic_update
+from resque.energy.price import Tariff
 from resque.errors import DataError
 from resque.forecasting.evaluation.settlement import summarize_settlements
 from resque.forecasting.life import lives
+from resque.forecasting.price import priced
 from resque.ledger.decision import remedy_in_words
 from resque.ledger.records import Estimate, Features, ForecastRevision, LearningCurve, Pilot
+from resque.ledger.store import Ledger
 from resque.reporting import html
 from resque.reporting.decisions import open_questions
 from resque.reporting.html import Opening, write_report
@@ -111,10 +115,10 @@ def test_pending_forecasts_of_one_question_are_a_comparison_and_others_are_not()
         dataclasses.replace(forecast, id=str(n), train_data=data, target_accuracy=target, recipe={"trains": trains})
         for n, (data, target, trains) in enumerate(asked)
     ]
-    found = [*open_questions(pending, [], name_ways(pending))]
+    found = [*open_questions(pending, [], name_ways(pending), str)]
     assert [question.table is not None for question in found] == [False, True, False, False]
     assert [row[-1] for row in found[1].table.rows] == ["0", "3", "–"]
-    assert not [*open_questions([], [], {})]
+    assert not [*open_questions([], [], {}, str)]
 
 
 WAYS = {
@@ -181,6 +185,36 @@ def test_an_open_comparison_is_a_sentence_and_a_table_of_its_ways(tmp_path, doub
     assert "carries it out" in section
     for heading in ("RESQUE index", "Learning curves", "Sources", "How good past forecasts were"):
         assert f"<h2>{heading}" not in page
+
+
+@pytest.mark.parametrize("is_priced", [False, True])
+def test_a_price_that_decides_is_one_column_of_the_open_comparison(tmp_path, is_priced):
+    tariff = Tariff(per_hour=2.0)
+    timed = dataclasses.replace(compared(1)[0].features, evaluation_s=0.1)
+    ways = [priced(way, tariff) if is_priced else way for way in compared(features=timed)]
+    page = page_of(tmp_path, [], pending=ways)
+    section = page[page.index("To be decided") : page.index("Energy and money")]
+    assert len(re.findall(r"<th[^>]*>(?:EUR|price)</th>", section)) == is_priced
+
+
+def test_the_command_of_an_open_question_names_the_ledger(cli, folder):
+    ledger = Ledger("other.db")
+    for way in compared():
+        ledger.add(way)
+    assert cli("report --ledger other.db --out r.html")[0] == 0
+    assert "retrain --forecast" in (page := Path("r.html").read_text())
+    assert page.count("--ledger other.db</code> carries it out") == page.count("carries it out") == 1
+
+
+def test_a_way_that_was_measured_while_asking_keeps_its_accuracy_once_another_was_done(tmp_path):
+    none = (None, None)
+    curve = LearningCurve((0, 9), (0.5, 0.712), none, (0.0, 1.5), none, none, none, 20)
+    pilot = Pilot(9, 0, "", curve, compared(1)[0].overhead, 0.5, stopped_by="max epochs", original_accuracy=0.66)
+    first, second, *others = compared(created_utc="2025-01-01")
+    measured = dataclasses.replace(second, pilot=pilot, probability_reached=0.0)
+    page = page_of(tmp_path, carried_out([first]), pending=[measured, *others])
+    section = page[page.index("Decided last") : page.index("Energy and money")]
+    assert (section.count(">missed</td>"), ">0.712</td>" in section, ">0.66</td>" in section) == (1, True, True)
 
 
 def test_what_the_best_way_keeps_is_said_with_its_remedy_where_the_accuracy_before_is_unknown(tmp_path):

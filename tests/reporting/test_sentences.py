@@ -123,6 +123,7 @@ def test_overhead_is_summed_up():
     cheap = [(forecast, dataclasses.replace(update, cost=dataclasses.replace(update.cost, wall_s=0.1)))
              for forecast, update in settled_pairs()]  # fmt: skip
     assert sentences.overhead_sentence(summarize_settlements(cheap)).endswith("less than the forecasts.")
+    assert sentences.overhead_sentence(summarize_settlements([])) == ""
 
 
 @pytest.mark.parametrize("before", [0.1, 0.9])

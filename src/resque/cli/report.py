@@ -1,13 +1,17 @@
 """``resque report``: the ledger as one HTML file."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from resque.cli import options as opt
-from resque.cli.loading import open_existing_ledger
+from resque.cli.loading import open_existing_ledger, retrain_command
 
 
 def report(
+    context: typer.Context,
     out: Annotated[Path, opt.option(opt.OUTPUT, "HTML file to write.")] = Path("report.html"),
     yearly_kwh: Annotated[
         float | None, opt.option(opt.BUDGET, "Energy budget of a year, for all model lines together.", min=0.0)
@@ -38,7 +42,8 @@ def report(
     every = history.forecasts()
     pending = waiting_forecasts(every, settled)
     lines = lives(history.updates(), every, yearly_kwh=yearly_kwh, today_utc=utc_now())
-    opening = Opening(pending=pending, lives=lines, strip=None if no_inputs else kept_strip(history, every))
+    strip, carry_out = None if no_inputs else kept_strip(history, every), partial(retrain_command, context)
+    opening = Opening(pending=pending, lives=lines, strip=strip, carry_out=carry_out)
     with console.progress("drawing the report") as show:
         write_report(out, updates, settled, summary, opening, n_updates=n, on_progress=show)
     facts = {"report": str(out), "updates": n, "settled": len(settled), "pending": len(pending)}

@@ -1,10 +1,11 @@
 """Find the prices of labels and licenses at which another way to the target becomes the cheapest."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from resque._plain import Serializable
+from resque.ledger.components import Estimate
 
 __all__ = ["BreakEven", "break_even_points"]
 
@@ -20,7 +21,9 @@ class Priced(Protocol):
     def labels(self) -> int: ...
     @property
     def license_price(self) -> float: ...
-    def cost(self, name: str) -> float | None: ...
+    @property
+    def estimates(self) -> Mapping[str, Estimate]: ...
+    def ahead(self, name: str) -> Estimate: ...
 
 
 @dataclass(frozen=True)
@@ -85,5 +88,6 @@ def _of_licenses(best: Priced, others: Sequence[Priced]) -> Iterator[BreakEven]:
 
 def _difference(best: Priced, other: Priced) -> float | None:
     """Return how much cheaper the best option is; None if a price is unknown."""
-    price, cheapest = other.cost("price"), best.cost("price")
-    return None if price is None or cheapest is None else max(price - cheapest, 0.0)
+    if "price" not in other.estimates or "price" not in best.estimates:
+        return None
+    return max(other.ahead("price").value - best.ahead("price").value, 0.0)

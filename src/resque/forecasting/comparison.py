@@ -62,6 +62,7 @@ class Option(Serializable):
         update_id: Id of the update that did it before, and measured it; None if there is none.
         doubt: Reason not to rely on its chance; empty if there is none. A doubted option is the best one only if no
             other suffices.
+        asking_price: Part of its price that asking took. It is spent whichever way is taken, and decides nothing.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Option(Serializable):
     original_known: str | None = None
     update_id: str | None = None
     doubt: str = ""
+    asking_price: float = 0.0
 
     @property
     def is_extrapolated(self) -> bool:
@@ -101,6 +103,11 @@ class Option(Serializable):
     def cost(self, name: str) -> float | None:
         """Return the median of a cost; None if it is unknown."""
         return self.estimates[name].value if name in self.estimates else None
+
+    def ahead(self, name: str) -> Estimate:
+        """Return what is still to come of a known cost, by which ways are compared: the price without asking."""
+        estimate = self.estimates[name]
+        return estimate.map(lambda amount: amount - self.asking_price) if name == "price" else estimate
 
 
 @dataclass(frozen=True)
@@ -297,7 +304,8 @@ def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[s
 
     An option suffices if its chance is at least the level; one that is in doubt, only if no other does, and an
     extrapolated one after those, the last one without a pilot. The cost that decides is the first of price, energy and
-    time that all options know which suffice, and in which they differ; at the same cost the next one decides.
+    time that all options know which suffice, and in which they differ; at the same cost the next one decides. What
+    asking took is left out of the price: options that were asked for at different times have different shares of it.
 
     Args:
         options: The options.
@@ -320,14 +328,18 @@ def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[s
     enough = [option for option in known if not option.doubt] or known or tried or likely
     compared = enough or options
     shared = [name for name in _COMPARED if all(name in option.estimates for option in compared)]
-    differing = [name for name in shared if len({option.cost(name) for option in compared}) > 1]
+    differing = [name for name in shared if len({option.ahead(name).value for option in compared}) > 1]
     by = next(iter([*differing, *shared]), _COMPARED[-1])
     if not enough:
         nearest = max(options, key=lambda option: option.nearness, default=None)
         return None, (), None if nearest is None else nearest.id, by
     priced = [option for option in enough if by in option.estimates]
     deciding = _COMPARED[_COMPARED.index(by) :]
-    best = min(priced or enough, key=lambda option: (*(option.cost(name) or 0.0 for name in deciding), -option.chance))
+
+    def rank(option: Option) -> tuple[float, ...]:
+        return *(option.ahead(name).value if name in option.estimates else 0.0 for name in deciding), -option.chance
+
+    best = min(priced or enough, key=rank)
     ties = tuple(option.id for option in priced if option is not best and _may_be_equal(option, best, deciding))
     return best.id, ties, None, by
 
@@ -335,8 +347,8 @@ def choose(options: Sequence[Option], level: float) -> tuple[str | None, tuple[s
 def _may_be_equal(one: Option, other: Option, costs: Sequence[str]) -> bool:
     """Return whether the interval of each cost holds the median of the other, in the first cost that differs."""
     shared = [name for name in costs if name in one.estimates and name in other.estimates]
-    by = next((name for name in shared if one.cost(name) != other.cost(name)), shared[0])
-    first, second = one.estimates[by], other.estimates[by]
+    by = next((name for name in shared if one.ahead(name).value != other.ahead(name).value), shared[0])
+    first, second = one.ahead(by), other.ahead(by)
     return first.value in second.interval and second.value in first.interval
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from resque.energy.price import Tariff
+from resque.energy.price import Tariff, price_of
 from resque.energy.reading import join_readings
 from resque.forecasting.break_even import break_even_points
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, NOTHING, SCRATCH, Comparison, Option, choose
@@ -60,6 +60,7 @@ def option_of(
         "original_known": kept_known,
         "trainable_share": (pilot or forecast.step_cost).trainable_share,
         "doubt": doubt_of(forecast),
+        "asking_price": price_of(tariff, [forecast.asking(continued=True)]) or 0.0,
     }
     return Option(**{**given, **known})
 
@@ -111,7 +112,7 @@ def compare_options(options: Sequence[Option], level: float, tariff: Tariff, **f
     def place(option: Option) -> tuple[float | bool, ...]:
         rank = first.index(option.id) if option.id in first else len(first)
         suffices = option.chance >= level and not option.doubt
-        cost = (option.cost(by) or 0.0) if suffices else 0.0
+        cost = option.ahead(by).value if suffices and by in option.estimates else 0.0
         return rank, not suffices, cost, *(-near for near in option.nearness)
 
     return Comparison(

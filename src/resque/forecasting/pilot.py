@@ -104,10 +104,8 @@ def _step_cost(forecast: Forecast, pilot: Pilot, measured: Mapping[str, float]) 
         return dataclasses.replace(probe, start_s=2.0 * probe.start_s), "probe"
     energy_kwh = measured.get("energy_kwh")
     per_step = None if energy_kwh is None else energy_kwh * (steps_s / pilot.training_s) / pilot.steps
-    wall_s, again_s = steps_s / pilot.steps, max(0.0, again_s)
-    return StepCost(
-        wall_s, per_step, pilot.steps, pilot.reading, again_s, trainable_share=pilot.trainable_share
-    ), "pilot"
+    cost = StepCost(steps_s / pilot.steps, per_step, pilot.steps, pilot.reading, max(0.0, again_s))
+    return dataclasses.replace(cost, trainable_share=pilot.trainable_share), "pilot"
 
 
 def _at_least(estimate: Estimate, measured: float) -> Estimate:

@@ -9,14 +9,14 @@ from resque._format import format_cost, format_count
 from resque.errors import TooFewUpdatesError
 from resque.forecasting.history import ForecastQuery, HistoryRow, history_rows
 from resque.forecasting.predictors import HARDNESS
-from resque.ledger.decision import EXTRAPOLATION, without_advice
+from resque.ledger.decision import EXTRAPOLATION
 from resque.ledger.records import Estimate, Features, Pilot, Update
 from resque.training.job import RetrainingJob
 from resque.training.recipe import recipe_to_dict
 
 __all__ = [
     "FEWEST_REACHED", "FEWEST_UPDATES", "beyond_earlier_runs", "check_enough", "harder_after_pilot", "history_notes",
-    "pilot_option", "small_test_notes", "unlike_all_own", "unreliability_reasons", "without_advice",
+    "pilot_option", "small_test_notes", "unlike_all_own", "unreliability_reasons",
 ]  # fmt: skip
 
 FEWEST_UPDATES = 5

@@ -1,13 +1,13 @@
 """Questions of a report: the open ones with the ways to their target, and the one that was decided last."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from resque._display import Display, describe
 from resque._format import NOT_MEASURED, format_column, format_number, format_price
 from resque.data.spec import shorten_data
-from resque.forecasting.comparison import Comparison
+from resque.forecasting.comparison import Comparison, Option
 from resque.forecasting.evaluation.settlement import PRICE, comparable_cost
 from resque.forecasting.options import stored_comparison
 from resque.ledger.components import MEASURED
@@ -65,13 +65,16 @@ def still_open(pending: Sequence[Forecast], updates: Sequence[Update]) -> list[F
     ]
 
 
-def open_questions(pending: Sequence[Forecast], settled: _Pairs, names: Mapping[str, str]) -> Iterator[Question]:
+def open_questions(
+    pending: Sequence[Forecast], settled: _Pairs, names: Mapping[str, str], carry_out: Callable[[str], str]
+) -> Iterator[Question]:
     """Yield the open questions, the newest first.
 
     Args:
         pending: Open forecasts, oldest first.
         settled: Forecasts with the updates that settled them.
         names: Id of each forecast → name of its way.
+        carry_out: Function from the id of a forecast to the command that carries it out.
     """
     questions: dict[_Key, list[Forecast]] = {}
     for each in pending:
@@ -86,20 +89,24 @@ def open_questions(pending: Sequence[Forecast], settled: _Pairs, names: Mapping[
         ]
         done = {_way(forecast) for forecast, _ in failed}
         ways = [each for way, each in _by_way(asked).items() if way not in done]
-        yield _open_question(ways or asked[-1:], tried, of_question, names)
+        yield _open_question(ways or asked[-1:], tried, of_question, names, carry_out)
 
 
 def _open_question(
-    ways: Sequence[Forecast], tried: Sequence[str], settled: _Pairs, names: Mapping[str, str]
+    ways: Sequence[Forecast],
+    tried: Sequence[str],
+    settled: _Pairs,
+    names: Mapping[str, str],
+    carry_out: Callable[[str], str],
 ) -> Question:
-    last, command = ways[-1], "`resque retrain --forecast {}` carries it out."
+    last = ways[-1]
     of_model = f"model {last.model}"
     if len(ways) == 1:
-        notes = [of_model, *last.reliability_issues, command.format(last.id)]
+        notes = [of_model, *last.reliability_issues, f"`{carry_out(last.id)}` carries it out."]
         return Question(_title(last), " ".join([*tried, last.decision]), notes, None)
     comparison = stored_comparison(ways, names, _accuracy_before(ways, [update for _, update in settled]))
-    is_way = comparison.best in {way.id for way in ways}
-    notes = [of_model, *([command.format(comparison.best)] if is_way else [])]
+    best = next((way.id for way in ways if way.id == comparison.best), None)
+    notes = [of_model, *([] if best is None else [f"`{carry_out(best)}` carries it out."])]
     sentence = " ".join([*tried, comparison.recommendation, *_kept_in_words(comparison)])
     return Question(_title(last), sentence, notes, _ways_display(comparison))
 
@@ -124,9 +131,9 @@ def _ways_display(comparison: Comparison) -> Display:
     if "on old" not in columns and any(option.original_accuracy is not None for option in options):
         at = columns.index("chance")
         columns.insert(at, "on old")
-        cells.insert(at, [_kept(option.original_accuracy, option.original_known == MEASURED) for option in options])
+        cells.insert(at, [option.kept() for option in options])
         lines.append("~ on the old data after the pilot")
-    if any("price" in option.estimates for option in options):
+    if comparison.by != "price" and any("price" in option.estimates for option in options):
         at = columns.index("known by")
         columns.insert(at, "price")
         cells.insert(at, [format_price(option.cost("price"), comparison.currency) for option in options])
@@ -136,10 +143,6 @@ def _ways_display(comparison: Comparison) -> Display:
     legend = [text for mark, text in marks if any(name.startswith(mark) for name in cells[0])]
     legend += ["? the chance is not reliable enough for a decision"] if any(each.doubt for each in options) else []
     return Display("", columns, list(zip(*cells, strict=True)), ["; ".join(legend), *lines] if legend else lines)
-
-
-def _kept(accuracy: float | None, is_measured: bool) -> str:
-    return NOT_MEASURED if accuracy is None else f"{'' if is_measured else '~'}{accuracy:.2f}"
 
 
 def decided_last(pending: Sequence[Forecast], settled: _Pairs, names: Mapping[str, str]) -> Question | None:
@@ -187,9 +190,7 @@ def _outcomes_display(comparison: Comparison, ways: Sequence[Forecast], came: Ma
         [
             option.name,
             f"{of_id[option.id].chance}{'?' if option.doubt else ''}",
-            NOT_MEASURED if update is None else "reached" if update.reached else "missed",
-            NOT_MEASURED if update is None else f"{update.accuracy:.3f}",
-            _kept(None if update is None else update.original_accuracy_after, is_measured=True),
+            *_outcome(option, update),
         ]
         for option, update in zip(options, done, strict=True)
     ]
@@ -209,7 +210,18 @@ def _outcomes_display(comparison: Comparison, ways: Sequence[Forecast], came: Ma
             row += pair
     doubted = any(option.doubt for option in options)
     lines = ["? the chance was not reliable enough for a decision"] if doubted else []
-    return Display("", columns, rows, [*lines, "accuracy, and on old data: measured after the update"])
+    return Display("", columns, rows, [*lines, "accuracy, and on old data: measured after the update, or while asking"])
+
+
+def _outcome(option: Option, update: Update | None) -> tuple[str, str, str]:
+    """Return whether a way reached its target, its accuracy, and that on old data, where they were measured."""
+    if update is not None:
+        after = update.original_accuracy_after
+        kept = NOT_MEASURED if after is None else f"{after:.2f}"
+        return "reached" if update.reached else "missed", f"{update.accuracy:.3f}", kept
+    if option.how_known != MEASURED or option.accuracy is None:
+        return NOT_MEASURED, NOT_MEASURED, NOT_MEASURED
+    return "reached" if option.chance >= 1.0 else "missed", f"{option.accuracy.value:.3f}", option.kept()
 
 
 def _title(forecast: Forecast) -> str:

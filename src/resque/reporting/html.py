@@ -43,12 +43,14 @@ class Opening:
             comparison. They are shown until an update has reached their target in another way.
         lives: Life of each model line, the newest last.
         strip: Inputs before and after the latest shift; None without any.
+        carry_out: Function from the id of a forecast to the command that carries it out.
     """
 
     title: str = "What updating this model costs"
     pending: Sequence[Forecast] = ()
     lives: Sequence[Life] = ()
     strip: PictureStrip | None = None
+    carry_out: Callable[[str], str] = "resque retrain --forecast {}".format
 
 
 def write_report(
@@ -89,7 +91,7 @@ def write_report(
     every = [*updates, *(update for _, update in settled)]
     names = name_ways([*every, *(forecast for forecast, _ in settled), *opening.pending])
     labels = label_updates(every, names)
-    questions = list(decisions.open_questions(pending, settled, names))
+    questions = list(decisions.open_questions(pending, settled, names, opening.carry_out))
     page = environment.get_template("report.html.j2").render(
         title=opening.title,
         questions=questions[:_MAX_QUESTIONS],

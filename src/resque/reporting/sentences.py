@@ -207,7 +207,9 @@ def predictor_sentence(summary: Settlement) -> str:
 
 
 def overhead_sentence(summary: Settlement) -> str:
-    """Return what the settled forecasts took, and what their updates took until they ended."""
+    """Return what the settled forecasts took, and what their updates took until they ended; empty without any."""
+    if not summary.n:
+        return ""
     updates = f"{format_cost('wall_s', summary.training_s)} and {format_cost('energy_kwh', summary.training_kwh)}"
     forecasts = f"{format_cost('wall_s', summary.overhead_s)} and {format_cost('energy_kwh', summary.overhead_kwh)}"
     less = ", less than the forecasts" if summary.training_s < summary.overhead_s else ""

@@ -215,7 +215,7 @@ def show_settled(settled: Sequence[tuple[Forecast, Update]]) -> None:
 
 def show_settlement(summary: "Settlement") -> None:
     """Print coverage and error of every cost, and the error of each predictor alone."""
-    show(describe(summary).extended(lines=[sentences.overhead_sentence(summary)]))
+    show(describe(summary).extended(lines=[*filter(None, [sentences.overhead_sentence(summary)])]))
     show(displays.predictors_display(summary))
 
 

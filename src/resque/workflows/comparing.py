@@ -77,9 +77,9 @@ class Comparing:
         known = join_readings(readings)
         waited_s = time.perf_counter() - self.began_s + math.fsum(trial.earlier_s for trial in trials)
         new = [trial for trial in trials if not trial.is_stored]
+        share_s = max(0.0, waited_s - known.wall_s) / max(1, len(new))
         for trial in new:
             overhead = trial.forecast.overhead
-            share_s = max(0.0, waited_s - known.wall_s) / len(new)
             overhead = extend_reading(overhead, overhead.wall_s + share_s, WAITING)
             trial.forecast = priced(dataclasses.replace(trial.forecast, overhead=overhead), self.asking.tariff)
         return extend_reading(known, waited_s, WAITING)
