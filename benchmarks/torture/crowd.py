@@ -36,7 +36,7 @@ def writers(place: Path, times: int, seed: int) -> Row:
         names = [[f"w{number:02d}-{entry}" for entry in range(each)] for number in range(WRITERS)]
         for name in itertools.chain(*names):
             entry = dataclasses.replace(bundled_updates()[0], id=name)
-            (folder / f"{name}.jsonl").write_text("".join(json_lines([], [entry])))
+            (folder / f"{name}.jsonl").write_text("".join(json_lines([entry])))
         lines = [[f"ledger import {name}.jsonl" for name in mine] for mine in names]
         crowd = [fork("writer", folder, lambda mine=mine: _calls(mine)) for mine in lines]
         crowd += [fork("reader", folder, lambda: _reads(3 * each)) for _ in range(READERS)]

@@ -69,7 +69,7 @@ def prepared_place() -> Iterator[Path]:
         shutil.rmtree(folder / "first")
         ledger = Ledger(folder / LEDGER)
         ledger.extend(bundled_updates()[:HELD])
-        (folder / MORE).write_text("".join(json_lines([], bundled_updates()[HELD:])))
+        (folder / MORE).write_text("".join(json_lines(bundled_updates()[HELD:])))
         (folder / "mine.part").write_text("a file of the user")
         assert run(COMMANDS["report"], folder).code == 0
         assert run(COMMANDS["export"], folder).code == 0

@@ -55,6 +55,7 @@ from .ledger.records import (
     LearningCurve as LearningCurve,
     MissingLabels as MissingLabels,
     Pilot as Pilot,
+    Question as Question,
     StepCost as StepCost,
     Update as Update,
     Void as Void,

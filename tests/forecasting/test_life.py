@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from doubles import synthetic_forecast, synthetic_update
 from resque.energy.grid import Grid
-from resque.energy.price import Tariff, price_of
+from resque.energy.price import Spending, Tariff, price_of
 from resque.energy.reading import EnergyReading
 from resque.forecasting.life import ORIGINAL, QUESTIONS, SCRATCH, UPDATES, Total, lives
 from resque.forecasting.model_lines import began_untrained
-from resque.ledger.records import LearningCurve, Pilot
+from resque.ledger.records import LearningCurve, Pilot, Question
 
 GRID = Grid("TST", 400.0, "a table")
 MODELS = st.sampled_from(["p0", "p1", "p2", "p3"])
@@ -51,7 +51,13 @@ def ledgers(draw):
                 continued = forecast.pilot is not None and draw(st.booleans())
                 update = dataclasses.replace(update, forecast_id=forecast.id, pilot_steps=int(continued))
         updates.append(update)
-    return updates, forecasts
+    dates = [f"2026-01-{draw(st.integers(1, 28)):02}T00:00:00Z" for _ in range(draw(st.integers(0, 3)))]
+    questions = [
+        Question(f"q{n}", date, draw(st.sampled_from(["net", "other"])), draw(MODELS), "npz:new.npz", 0.9,
+                 Spending(draw(st.floats(1.0, 9.0)), draw(KWH)), GRID, draw(st.sampled_from(TARIFFS)))
+        for n, date in enumerate(dates)
+    ]  # fmt: skip
+    return updates, forecasts, questions
 
 
 TARIFFS = [None, Tariff(0.3, 2.0), Tariff(0.1, 1.0, "USD")]
@@ -61,7 +67,7 @@ PILOT = Pilot(
 )
 
 
-def expected_terms(updates, forecasts):
+def expected_terms(updates, forecasts, questions):
     """What each entry took, one by one: ``(spending, tariff)``."""
     for update in updates:
         yield update.spending, update.tariff
@@ -69,14 +75,15 @@ def expected_terms(updates, forecasts):
         settling = next((update for update in updates if update.forecast_id == forecast.id), None)
         continued = settling is not None and bool(settling.pilot_steps)
         yield forecast.asking(continued), forecast.tariff or (settling.tariff if settling else None)
+    for question in questions:
+        yield question.spending, question.tariff
 
 
 @given(ledgers())
 def test_totals_are_the_sum_over_lines_and_parts_and_nothing_is_counted_twice(ledger):
-    updates, forecasts = ledger
-    found, terms = lives(*ledger), list(expected_terms(*ledger))
+    (updates, forecasts, questions), found, terms = ledger, lives(*ledger), list(expected_terms(*ledger))
     for partition in ([life.total for life in found], [part for life in found for part in life.parts.values()]):
-        assert sum(part.n for part in partition) == len(updates) + len(forecasts)
+        assert sum(part.n for part in partition) == sum(map(len, ledger))
         assert math.fsum(part.wall_s or 0.0 for part in partition) == pytest.approx(sum(s.wall_s for s, _ in terms))
         known = [s.energy_kwh for s, _ in terms if s.energy_kwh is not None]
         assert sum(part.energy_kwh.known for part in partition) == len(known)
@@ -88,10 +95,10 @@ def test_totals_are_the_sum_over_lines_and_parts_and_nothing_is_counted_twice(le
             assert math.fsum(total.value or 0.0 for total in own) == pytest.approx(
                 math.fsum(price for price in prices if price is not None)
             )
-    untrained = began_untrained(*ledger)
+    untrained = began_untrained(updates, forecasts)
     assert untrained >= {update.id for update in updates if update.from_scratch}
     assert sum(life.parts[name].n for life in found for name in (ORIGINAL, SCRATCH)) == len(untrained)
-    assert sum(life.parts[QUESTIONS].n for life in found) == len(forecasts)
+    assert sum(life.parts[QUESTIONS].n for life in found) == len(forecasts) + len(questions)
     made = {update.child for update in updates if update.id in untrained}
     assert all(life.root in made for life in found if life.parts[ORIGINAL].n)
     assert len({life.root for life in found}) == len(found)

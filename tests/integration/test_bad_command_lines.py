@@ -198,7 +198,7 @@ def asked(monkeypatch) -> list[object]:
 
 @pytest.mark.parametrize("command", sorted(GOOD))
 def test_command_asks_no_network(cli, files, asked, command):
-    (files / "more.jsonl").write_text("".join(json_lines([], [synthetic_update("new", index=0.2, steps=9)])))
+    (files / "more.jsonl").write_text("".join(json_lines([synthetic_update("new", index=0.2, steps=9)])))
     cli(f"profile --model={NET} --data=npz:ok.npz --shard=1/1 --out=shard.safetensors")
     code, _, err = cli(GOOD[command])
     assert code in (0, 1, 4) if command == "calibrate" else code in (0, 4), err

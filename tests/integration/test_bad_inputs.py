@@ -41,7 +41,7 @@ from resque.training.job import RetrainingJob
 from resque.training.recipe import Recipe, named_recipe
 from resque.workflows.project import KEYS, read_project
 
-LINES = [json.loads(line) for line in json_lines([], bundled_updates()[:3])]
+LINES = [json.loads(line) for line in json_lines(bundled_updates()[:3])]
 LARGE_SIDE = re.compile(r"@0*[1-9]\d\d+px")  # such pictures are tested for memory elsewhere
 
 

@@ -123,7 +123,7 @@ def test_an_id_with_another_content_is_refused_and_nothing_is_written(history, f
         history.extend([new, changed])
     assert history.updates() == before
     assert history.extend([new, before[0]]) == [new]
-    (folder / "twice.jsonl").write_text("".join(json_lines([], [new, synthetic_update("c", index=0.2, steps=40)])))
+    (folder / "twice.jsonl").write_text("".join(json_lines([new, synthetic_update("c", index=0.2, steps=40)])))
     with pytest.raises(DataError, match="line 2: the id c is on an earlier line"):
         read_json_lines(folder / "twice.jsonl")
 
@@ -140,7 +140,7 @@ def test_an_id_with_another_content_is_refused_and_nothing_is_written(history, f
     ],
 )
 def test_an_invalid_line_is_named_and_nothing_is_written(cli, folder, line, message):
-    good = next(json_lines([], [synthetic_update("a", index=0.1, steps=40)]))
+    good = next(json_lines([synthetic_update("a", index=0.1, steps=40)]))
     (folder / "history.jsonl").write_text(good + line)
     code, out, err = cli("ledger import history.jsonl")
     assert (code, out, err.count("\n")) == (1, "", 1)

@@ -121,7 +121,7 @@ def test_writing_migrates_the_schema_and_keeps_every_entry(old_ledger):
     old_ledger.add(new)
     assert (old_ledger.updates(), old_ledger.forecasts()) == ([*updates, new], forecasts)
     version, columns = version_and_columns(old_ledger.path)
-    assert version == 3
+    assert version == 4
     assert all("shift_type" in names and "kind" not in names for names in columns)
     with closing(sqlite3.connect(old_ledger.path)) as connection:
         shift_types = dict(connection.execute("SELECT id, shift_type FROM updates"))
@@ -141,7 +141,7 @@ def test_an_old_export_is_imported_once_and_exported_with_the_new_names(old_ledg
         again = import_updates(ledger, FORMAT_1 / "ledger.jsonl")
         assert (again.updates, again.forecasts, again.held) == ((), (), 38)
     old_lines = (FORMAT_1 / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
-    new_lines = json_lines(new.forecasts(), new.updates())
+    new_lines = json_lines([*new.forecasts(), *new.updates()])
     assert [json.loads(line) for line in new_lines] == [renamed(json.loads(line)) for line in old_lines]
 
 

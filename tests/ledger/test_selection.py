@@ -73,13 +73,14 @@ def test_ledger_of_an_older_version_is_selected_from_without_being_changed(tmp_p
         for name in ("updates_by_forecast", "updates_by_parent", "updates_by_change"):
             connection.execute(f"DROP INDEX {name}")
         connection.execute("DROP TABLE voids")
+        connection.execute("DROP TABLE questions")
         connection.execute("PRAGMA user_version = 2")
         connection.commit()
     before = path.read_bytes()
     ledger = Ledger(path)
     assert [update.id for update in ledger.updates(parent="m1")] == ["u1", "u3", "u5"]
     assert ledger.count() == {"updates": 6, "forecasts": 0, "settled": 0, "void": 0}
-    assert ledger.voids() == []
+    assert ledger.voids() == ledger.questions() == []
     assert path.read_bytes() == before
     ledger.void("u1", "wrong")
     assert [update.id for update in ledger.updates(parent="m1")] == ["u3", "u5"]

@@ -334,7 +334,7 @@ def test_entry_that_could_not_be_read_back_is_not_written(ledger):
 def test_a_ledger_that_is_no_file_is_refused_in_one_line(cli, folder, path, line):
     os.mkfifo(folder / "fifo")
     (folder / "folder").mkdir()
-    (folder / "more.jsonl").write_text("".join(json_lines([], [synthetic_update("u", index=0.1, steps=5)])))
+    (folder / "more.jsonl").write_text("".join(json_lines([synthetic_update("u", index=0.1, steps=5)])))
     code, out, err = cli(f"{line} --ledger {path}")
     assert (code, out) == (1, "")
     assert path in err

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from doubles import synthetic_forecast, synthetic_update
 from resque.energy.grid import Grid
-from resque.energy.price import Tariff
+from resque.energy.price import Spending, Tariff
 from resque.errors import DataError, LedgerError
 from resque.ledger.bundled import bundled_updates
 from resque.ledger.export import json_lines, read_json_lines
 from resque.ledger.importers.importer import ImportOptions, import_updates
 from resque.ledger.migration import modernize
-from resque.ledger.records import Estimate, ForecastRevision, Update, Void
+from resque.ledger.records import Estimate, ForecastRevision, Question, Update, Void
 from resque.ledger.serialization import from_dict
 from resque.ledger.store import Ledger
 from resque.ledger.validation import check_record
@@ -48,9 +48,16 @@ def whole_update():
     )  # fmt: skip
 
 
+def whole_question():
+    """A question without a forecast, with every field."""
+    named = "q1", "2026-03-02T00:00:00+00:00", "net", "m1", "npz:new.npz", 0.9
+    return Question(*named, Spending(3.0, 1e-5), Grid("FRA", 44.0, "given"), Tariff(0.2, 1.0))
+
+
 PLAIN = {
-    "update": json.loads(next(json_lines([], [whole_update()])))["update"],
-    "forecast": json.loads(next(json_lines([synthetic_forecast(whole_update())], [])))["forecast"],
+    "update": json.loads(next(json_lines([whole_update()])))["update"],
+    "forecast": json.loads(next(json_lines([synthetic_forecast(whole_update())])))["forecast"],
+    "question": json.loads(next(json_lines([whole_question()])))["question"],
 }
 
 
@@ -88,7 +95,7 @@ def check_refused(folder, name, plain, word):
     ledger, file = Ledger(folder / "resque.db"), folder / "h.jsonl"
     good = synthetic_update("good", index=0.2, steps=30)
     text = json.dumps({name: plain}).replace('"<infinity>"', "1e999").replace('"<huge>"', "9" * 4000)
-    file.write_text("".join(json_lines([], [good])) + text + "\n")
+    file.write_text("".join(json_lines([good])) + text + "\n")
     with pytest.raises(DataError, match=re.escape(word)) as error:
         import_updates(ledger, file)
     message = str(error.value)
@@ -110,7 +117,7 @@ def test_number_out_of_its_range_is_refused_by_line_and_field(tmp_path_factory, 
     bad += [st.floats(1.0, exclude_min=True, allow_infinity=False)] if field in SHARES else []
     bad += [st.floats(3.15, 1e9)] if field.endswith("_rad") else []
     value = data.draw(st.one_of(bad))
-    check_refused(tmp_path_factory.getbasetemp(), name, put(name, path, value), field)
+    check_refused(tmp_path_factory.getbasetemp(), name, put(name, path, value), "per" if "tariff" in path else field)
 
 
 @given(st.data())
@@ -119,6 +126,7 @@ def test_lone_surrogates_are_refused(tmp_path_factory, data):
     path = data.draw(st.sampled_from(TEXTS[name]))
     text = data.draw(st.text(max_size=5)) + data.draw(st.characters(min_codepoint=0xD800, max_codepoint=0xDFFF))
     check_refused(tmp_path_factory.getbasetemp(), name, put(name, path, text), path[-1])
+    name = data.draw(st.sampled_from(["update", "forecast"]))
     plain = copy.deepcopy(PLAIN[name])
     plain["recipe"][text] = 1
     check_refused(tmp_path_factory.getbasetemp(), name, plain, "recipe")
@@ -172,7 +180,7 @@ def test_what_the_program_made_is_imported(tmp_path):
     assert len(read_json_lines(DATA / "format-1" / "ledger.jsonl")) == 38
     ledger, file = Ledger(tmp_path / "h.db"), tmp_path / "h.jsonl"
     updates = [*bundled_updates(), whole_update(), synthetic_update("b", index=0.1, steps=9, reached=False)]
-    file.write_text("".join(json_lines([synthetic_forecast(updates[-1])], updates)))
+    file.write_text("".join(json_lines([synthetic_forecast(updates[-1]), *updates])))
     assert len(import_updates(ledger, file).updates) == len(updates)
     assert ledger.updates() == updates
 
@@ -293,7 +301,7 @@ def test_options_that_contradict_a_row_are_refused(tmp_path):
 def test_error_of_the_ledger_stays_its_own(tmp_path):
     ledger, file = Ledger(tmp_path / "h.db"), tmp_path / "h.jsonl"
     ledger.add(whole_update())
-    file.write_text("".join(json_lines([], [dataclasses.replace(whole_update(), model="other")])))
+    file.write_text("".join(json_lines([dataclasses.replace(whole_update(), model="other")])))
     with pytest.raises(LedgerError, match="another content"):
         import_updates(ledger, file)
 

@@ -8,9 +8,11 @@ import json
 import pytest
 
 from doubles import settled_pairs, synthetic_update
+from resque.energy.price import Spending
 from resque.errors import LedgerError, SettingError
 from resque.ledger.export import csv_lines, export, read_json_lines
 from resque.ledger.importers.importer import import_updates
+from resque.ledger.records import Question
 from resque.ledger.store import Ledger
 
 
@@ -120,14 +122,17 @@ def test_descendants_behind_void_updates_are_named(cli, folder, void_before):
     assert json.loads(cli("ledger void a --why wrong --json")[1])["descendants"] == left
 
 
-def test_export_and_import_keep_void_entries_with_their_reason(ledger, pairs, folder):
+def test_export_and_import_keep_void_entries_with_their_reason_and_questions(ledger, pairs, folder):
     ledger.void(pairs[0][1].id, "wrong test data")
     ledger.void(pairs[2][0].id, "mistake")
+    asked = Question("q1", "2026-03-02T00:00:00+00:00", "net", "m1", "npz:new.npz", 0.9, Spending(3.0, None))
+    ledger.add(asked)
     path = folder / "history.jsonl"
     list(export(ledger, "jsonl", path))
     copy = Ledger(folder / "copy.db")
     found = import_updates(copy, path)
     assert (len(found.updates), len(found.forecasts), len(found.voids), found.held) == (4, 4, 2, 0)
+    assert (found.questions, copy.questions()) == (("q1",), [asked])
     assert copy.voids() == ledger.voids()
     assert (copy.updates(), copy.forecasts(), copy.settled()) == (
         ledger.updates(),
@@ -135,7 +140,9 @@ def test_export_and_import_keep_void_entries_with_their_reason(ledger, pairs, fo
         ledger.settled(),
     )
     again = import_updates(copy, path)
-    assert (again.updates, again.voids, again.held) == ((), (), 10)
+    assert (again.updates, again.voids, again.questions, again.held) == ((), (), (), 11)
+    with pytest.raises(LedgerError, match="another content"):
+        copy.extend([dataclasses.replace(asked, spending=Spending(4.0, None))])
     assert read_json_lines(path)[-1] == ledger.voids()[-1]
 
 

@@ -5,6 +5,8 @@ import functools
 import itertools
 import json
 import time
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,8 +19,11 @@ from resque.energy.meters import ClockMeter
 from resque.energy.price import Tariff
 from resque.forecasting.budget import Budget
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT
+from resque.forecasting.life import lives
 from resque.forecasting.options import stored_comparison
 from resque.ledger.components import MEASURED
+from resque.ledger.records import Forecast
+from resque.ledger.serialization import decode
 from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
 from resque.workflows import passes
@@ -124,6 +129,48 @@ def test_asking_is_all_that_the_user_waited_for(compare, known, max_minutes):
     again_s = time.perf_counter()
     asked = compare(known, NEW, NEW_TEST, 0.99, original=CLEAN, max_minutes=0.0, meter=ClockMeter()).asking
     assert asked.wall_s <= time.perf_counter() - again_s  # what was there is not counted again
+
+
+@pytest.mark.parametrize(
+    ("target", "pilots_before", "endings"),
+    [
+        pytest.param(0.99, (2, 1, None), "iia", id="interrupted twice, then answered"),
+        pytest.param(0.99, (None, None), "aq", id="asked again without anything new to store"),
+        pytest.param(0.99, (0, None, 0, None), "iaqq", id="asked again without time for the pilots that are left"),
+        pytest.param(0.05, (None,), "q", id="nothing has to be done"),
+    ],
+)
+def test_no_second_of_any_question_is_lost_or_counted_twice(
+    compare, known, monkeypatch, target, pilots_before, endings
+):
+    """What all comparisons of a ledger took is what all waited for, however each has ended."""
+    ledger, pilot, waited_s = Ledger("c.db"), passes.Passes.pilot, 0.0
+    for allowed, ending in zip(pilots_before, endings, strict=True):
+        left = [allowed]
+
+        def limited(self, known, forecast, *more, left=left):
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] = None if left[0] is None else left[0] - 1
+            return pilot(self, known, forecast, *more)
+
+        monkeypatch.setattr(passes.Passes, "pilot", limited)
+        before, began_s = (len(ledger.forecasts()), len(ledger.questions())), time.perf_counter()
+        with pytest.raises(KeyboardInterrupt) if ending == "i" else nullcontext():
+            compare(known, NEW, NEW_TEST, target, original=CLEAN, max_minutes=0.0 if ending == "q" else 5.0)
+        waited_s += time.perf_counter() - began_s
+        more = len(ledger.forecasts()) - before[0], len(ledger.questions()) - before[1]
+        assert (more[0] > 0, more[1]) == (ending == "a", int(ending in "iq"))
+        kept = [file.read_text() for file in Path("c.db.comparisons").glob("pilot-*")]
+        asking = [
+            each.asking(continued=False) for each in (*ledger.forecasts(), *(decode(Forecast, text) for text in kept))
+        ]
+        counted_s = sum(each.wall_s for each in (*asking, *(each.spending for each in ledger.questions())))
+        assert 0.8 * waited_s < counted_s <= waited_s
+        if not kept:
+            (life,) = lives([], ledger.forecasts(), ledger.questions())
+            assert life.parts["questions"].wall_s == pytest.approx(counted_s)
+            assert life.total.energy_kwh.is_complete
 
 
 def test_ways_of_the_same_cost_have_the_same_price(compare, known, folder):

@@ -140,7 +140,7 @@ def main() -> None:
         end(str(error), error.exit_code)
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            _print_error("interrupted; the ledger keeps what ended: run it again, a retraining with --resume")
+            _print_error("interrupted; what ended is kept: run it again, a retraining with --resume")
         raise
     except Exception as error:
         if os.environ.get("RESQUE_DEBUG"):

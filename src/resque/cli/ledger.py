@@ -53,8 +53,8 @@ def ledger_list(
         "forecasts": [with_former_names(console.to_json(forecast)) for forecast in history.forecasts(last=last)],
     }
     pairs = [{"forecast": forecast_id, "update": update_id} for forecast_id, update_id in history.settled_ids()]
-    voids = [console.to_json(tombstone) for tombstone in history.voids()]
-    console.print_json({**records, "settled": pairs, "void": voids})
+    questions, voids = ([console.to_json(each) for each in found] for found in (history.questions(), history.voids()))
+    console.print_json({**records, "settled": pairs, "questions": questions, "void": voids})
 
 
 @app.command("show", cls=CheckedCommand)
@@ -177,6 +177,7 @@ def ledger_life(
     found = lives(
         history.updates(),
         history.forecasts(),
+        history.questions(),
         yearly_kwh=yearly_kwh,
         tariff=tariff if tariff.is_given else None,
         today_utc=utc_now(),
@@ -305,6 +306,7 @@ def ledger_import(
         console.print_json({**console.to_json(found), "ledger": str(ledger)})
         return
     counts = {"new updates": len(found.updates), "new forecasts": len(found.forecasts), "known already": found.held}
+    counts |= {"new questions": len(found.questions)} if found.questions else {}
     counts |= {"void now": len(found.voids)} if found.voids else {}
     tables.show_facts({"format": found.source, "ledger": str(ledger), **counts})
     for name, reason in found.skipped.items():

@@ -41,7 +41,7 @@ def report(
     summary = summarize_settlements(settled)
     every = history.forecasts()
     pending = waiting_forecasts(every, settled)
-    lines = lives(history.updates(), every, yearly_kwh=yearly_kwh, today_utc=utc_now())
+    lines = lives(history.updates(), every, history.questions(), yearly_kwh=yearly_kwh, today_utc=utc_now())
     strip, carry_out = None if no_inputs else kept_strip(history, every), partial(retrain_command, context)
     opening = Opening(pending=pending, lives=lines, strip=strip, carry_out=carry_out)
     with console.progress("drawing the report") as show:

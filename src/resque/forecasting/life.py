@@ -16,14 +16,14 @@ from resque._format import NOT_MEASURED, format_column, format_cost, format_coun
 from resque._plain import Serializable
 from resque.energy.grid import Grid
 from resque.energy.price import Spending, Tariff, price_of
-from resque.forecasting.model_lines import began_untrained, model_lines
-from resque.ledger.records import Forecast, Update
+from resque.forecasting.model_lines import Entry, began_untrained, model_lines
+from resque.ledger.records import Forecast, Question, Update
 
 __all__ = ["ORIGINAL", "QUESTIONS", "SCRATCH", "UPDATES", "Life", "Part", "Total", "lives"]
 
 ORIGINAL, UPDATES, SCRATCH, QUESTIONS = "original training", "updates", "from scratch", "questions"
 """Parts of a life: the training that made the root, updates of a trained model, trainings from new weights beside
-them, and forecasts with their pilots."""
+them, and forecasts with their pilots and what comparisons took beside them."""
 _PARTS = ORIGINAL, UPDATES, SCRATCH, QUESTIONS
 _YEAR_DAYS = 365
 _WHOLE = "evaluation is in these sums; `resque ledger list` has the training alone"
@@ -218,6 +218,7 @@ class _Entry:
 def lives(
     updates: Sequence[Update],
     forecasts: Sequence[Forecast],
+    questions: Sequence[Question] = (),
     *,
     yearly_kwh: float | None = None,
     tariff: Tariff | None = None,
@@ -228,6 +229,7 @@ def lives(
     Args:
         updates: All updates that are not void.
         forecasts: All forecasts that are not void.
+        questions: What comparisons took beside their forecasts.
         yearly_kwh: Energy budget of a year for all lines together; None for none.
         tariff: Prices of entries that have none of their own.
         today_utc: End of the year that the budget is for, ISO 8601; empty takes the newest entry's.
@@ -239,10 +241,10 @@ def lives(
         {'original training': 0, 'updates': 1, 'from scratch': 0, 'questions': 0}
     """
     settled = {update.forecast_id: update for update in reversed(updates) if update.forecast_id is not None}
-    dates = [*(update.created_utc for update in updates), *(forecast.created_utc for forecast in forecasts)]
-    today = today_utc or max(dates, default="")
+    every: list[Entry] = [*updates, *forecasts, *questions]
+    today = today_utc or max((entry.created_utc for entry in every), default="")
     settings, untrained = (yearly_kwh, tariff, today), began_untrained(updates, forecasts)
-    lines = model_lines(updates, forecasts, untrained)
+    lines = model_lines(updates, forecasts, untrained, questions)
     found = [_life(root, line, settled, untrained, settings) for root, line in lines.items()]
     spent = Total.joined(life.spent_kwh for life in found) if len(found) > 1 else None
     return [dataclasses.replace(life, all_spent_kwh=spent) for life in found]
@@ -250,7 +252,7 @@ def lives(
 
 def _life(
     root: str,
-    line: Sequence[Update | Forecast],
+    line: Sequence[Entry],
     settled: Mapping[str, Update],
     untrained: frozenset[str],
     settings: tuple[float | None, Tariff | None, str],
@@ -262,7 +264,8 @@ def _life(
         each.id: UPDATES if each.id not in untrained else ORIGINAL if each.child == root else SCRATCH
         for each in updates
     }  # fmt: skip
-    entries = [*_of_updates(updates, part_of, tariff), *_of_forecasts(forecasts, settled, tariff)]
+    asked = [each for each in line if not isinstance(each, Update)]
+    entries = [*_of_updates(updates, part_of, tariff), *_of_questions(asked, settled, tariff)]
     currencies = sorted({entry.tariff.currency for entry in entries if entry.tariff is not None})
     arrived = sum(update.reached for update in updates if update.id not in untrained)
     parts = {name: _sum([each for each in entries if each.part == name], currencies) for name in _PARTS}
@@ -290,15 +293,16 @@ def _of_updates(updates: Sequence[Update], part_of: Mapping[str, str], tariff: T
         yield _Entry(part_of[update.id], update.created_utc, update.spending, update.grid, priced)
 
 
-def _of_forecasts(
-    forecasts: Sequence[Forecast], settled: Mapping[str, Update], tariff: Tariff | None
+def _of_questions(
+    asked: Sequence[Forecast | Question], settled: Mapping[str, Update], tariff: Tariff | None
 ) -> Iterator[_Entry]:
     """Yield what each question took; a pilot that an update continued is a part of that update."""
-    for forecast in forecasts:
-        update = settled.get(forecast.id)
-        asking = forecast.asking(continued=update is not None and bool(update.pilot_steps))
-        priced = forecast.tariff or (None if update is None else update.tariff) or tariff
-        yield _Entry(QUESTIONS, forecast.created_utc, asking, forecast.grid, priced)
+    for each in asked:
+        update = settled.get(each.id)
+        continued = update is not None and bool(update.pilot_steps)
+        spending = each.spending if isinstance(each, Question) else each.asking(continued=continued)
+        priced = each.tariff or (None if update is None else update.tariff) or tariff
+        yield _Entry(QUESTIONS, each.created_utc, spending, each.grid, priced)
 
 
 def _continued(forecasts: Sequence[Forecast], settled: Mapping[str, Update]) -> str:

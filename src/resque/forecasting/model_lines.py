@@ -4,9 +4,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from resque.forecasting.selection import starts_at_chance
-from resque.ledger.records import Forecast, Update
+from resque.ledger.records import Forecast, Question, Update
 
-__all__ = ["began_untrained", "model_lines"]
+__all__ = ["Entry", "began_untrained", "model_lines"]
+
+Entry = Update | Forecast | Question
 
 
 def began_untrained(updates: Sequence[Update], forecasts: Sequence[Forecast]) -> frozenset[str]:
@@ -34,8 +36,11 @@ def began_untrained(updates: Sequence[Update], forecasts: Sequence[Forecast]) ->
 
 
 def model_lines(
-    updates: Sequence[Update], forecasts: Sequence[Forecast], untrained: frozenset[str]
-) -> dict[str, list[Update | Forecast]]:
+    updates: Sequence[Update],
+    forecasts: Sequence[Forecast],
+    untrained: frozenset[str],
+    questions: Sequence[Question] = (),
+) -> dict[str, list[Entry]]:
     """Return root → its entries, oldest first; the line of the newest entry comes last.
 
     A training from new weights belongs to the model that it made, if that is in use. Else it is a comparison, as is a
@@ -46,6 +51,7 @@ def model_lines(
         updates: All updates.
         forecasts: All forecasts.
         untrained: Ids of the updates that trained new weights.
+        questions: What comparisons took beside their forecasts.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates
@@ -53,10 +59,10 @@ def model_lines(
         [1]
     """
     known = _Descent(updates, forecasts, untrained)
-    lines: dict[str, list[Update | Forecast]] = {}
+    lines: dict[str, list[Entry]] = {}
     line_of: dict[tuple[str, str, float], str] = {}  # model name, data and target → the newest line that asked for them
-    apart: list[Update | Forecast] = []
-    entries: list[Update | Forecast] = [*updates, *forecasts]
+    apart: list[Entry] = []
+    entries: list[Entry] = [*updates, *forecasts, *questions]
     for entry in sorted(entries, key=lambda each: each.created_utc):
         if known.stands_apart(entry):
             apart.append(entry)
@@ -90,20 +96,20 @@ class _Descent:
         of_trained = [each for each in entries if not each.from_scratch and each.id not in untrained]
         self._entries = Counter(self._before(each) for each in of_trained)
 
-    def model_of(self, entry: Update | Forecast) -> str:
+    def model_of(self, entry: Entry) -> str:
         """Return the model of an entry: that before it, or the one that new weights have become."""
         return self._made.get(entry.id, self._before(entry))
 
-    def _before(self, entry: Update | Forecast) -> str:
+    def _before(self, entry: Entry) -> str:
         return self._trained.get(entry.parent, entry.parent)
 
-    def stands_apart(self, entry: Update | Forecast) -> bool:
+    def stands_apart(self, entry: Entry) -> bool:
         """Return whether an entry is of new weights that are not in use, or the only question about its model."""
         model = self.model_of(entry)
         if entry.id in self._made:
             return model not in self._entries and model not in self._parents
-        others = self._entries[model] - (not entry.from_scratch)
-        return isinstance(entry, Forecast) and model not in self._parents and not others
+        others = self._entries[model] - (not isinstance(entry, Question) and not entry.from_scratch)
+        return not isinstance(entry, Update) and model not in self._parents and not others
 
     def root_of(self, model: str) -> str:
         """Return the root of a model; a line that leads back to itself ends where it is entered."""
@@ -121,5 +127,5 @@ def _guesses(update: Update) -> bool:
     return not is_change and starts_at_chance(update)
 
 
-def _asked(entry: Update | Forecast) -> tuple[str, str, float]:
+def _asked(entry: Entry) -> tuple[str, str, float]:
     return entry.model, entry.train_data, entry.target_accuracy

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from resque.errors import LedgerError, ResqueWarning
 
-__all__ = ["IS_NEW_TASK", "PARENT", "WITH_VOIDS", "check_can_be_created", "is_busy", "open_database", "schema_version"]
+__all__ = ["IS_NEW_TASK", "PARENT", "can_be_read", "check_can_be_created", "is_busy", "open_database"]
 
 Result = TypeVar("Result")
 
@@ -63,10 +63,14 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         f"CREATE INDEX updates_by_parent ON updates ({PARENT})",
         f"CREATE INDEX updates_by_change ON updates ({IS_NEW_TASK})",
     ),
+    (
+        "CREATE TABLE questions (id TEXT PRIMARY KEY, created_utc TEXT NOT NULL, record TEXT NOT NULL) STRICT",
+        *_append_only("questions"),
+    ),
 )
 """Statements that lead from each schema version to the next; their number is the current version."""
-WITH_VOIDS = 3
-"""First schema version that has tombstones."""
+_FIRST_VERSIONS = {"voids": 3, "questions": 4}
+"""Table that came later → first schema version that has it."""
 
 
 @contextmanager
@@ -127,7 +131,20 @@ def is_busy(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def schema_version(connection: sqlite3.Connection, path: Path) -> int:
+def can_be_read(connection: sqlite3.Connection, path: Path) -> bool:
+    """Return whether a ledger file holds something; the tables that an earlier version lacks are empty then.
+
+    Raises:
+        LedgerError: The file is another program's, or a newer version of resque wrote it.
+    """
+    version = _schema_version(connection, path)
+    for table, first in _FIRST_VERSIONS.items():
+        if 0 < version < first:
+            connection.execute(f"CREATE TEMP TABLE {table} (id TEXT, record TEXT)")  # of this connection alone
+    return version > 0
+
+
+def _schema_version(connection: sqlite3.Connection, path: Path) -> int:
     """Return the schema version of a ledger file; 0 if it is still empty.
 
     Raises:
@@ -231,14 +248,14 @@ def _wait_for(path: Path, step: Callable[[], Result]) -> Result:
 
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Bring the schema up to date, in one transaction."""
-    if _wait_for(path, lambda: schema_version(connection, path)) == len(_MIGRATIONS):
+    if _wait_for(path, lambda: _schema_version(connection, path)) == len(_MIGRATIONS):
         return
     _wait_for(path, lambda: connection.execute("PRAGMA journal_mode = WAL"))
     _wait_for(path, lambda: connection.execute("BEGIN IMMEDIATE"))
     with connection:
         # The version is read again: another process may have been faster.
         for number, statements in enumerate(_MIGRATIONS, start=1):
-            if number > schema_version(connection, path):
+            if number > _schema_version(connection, path):
                 for statement in statements:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number}")

@@ -1,7 +1,7 @@
 """Export of a ledger: JSON Lines, which can be imported again without loss, and CSV for spreadsheets.
 
-A line of JSON Lines is one entry, ``{"forecast": {...}}``, ``{"update": {...}}`` or ``{"void": {...}}``. A file is read
-completely before anything is imported, so that an invalid line cannot leave half a history behind.
+A line of JSON Lines is one entry, such as ``{"update": {...}}``; the others are forecasts, questions and tombstones. A
+file is read completely before anything is imported, so that an invalid line cannot leave half a history behind.
 """
 
 import csv
@@ -14,17 +14,14 @@ from typing import Any
 from resque._files import read_lines, write_atomically
 from resque.errors import DataError, SettingError
 from resque.ledger.migration import modernize
-from resque.ledger.records import Forecast, Update, Void
+from resque.ledger.records import Forecast, Question, Update, Void
 from resque.ledger.serialization import encode, from_dict_strict
 from resque.ledger.store import Ledger
 
 __all__ = ["csv_lines", "export", "json_lines", "read_json_lines"]
 
-_TYPES: Mapping[str, type[Update] | type[Forecast] | type[Void]] = {
-    "forecast": Forecast,
-    "update": Update,
-    "void": Void,
-}
+Entry = Update | Forecast | Question | Void
+_TYPES: Mapping[str, type[Entry]] = {"forecast": Forecast, "update": Update, "question": Question, "void": Void}
 _FIRST_BYTES = {"jsonl": b'{"', "csv": b"id,"}
 _FORMULA = "=", "+", "-", "@"
 _LINE_END = "\r\n"  # of the CSV writer, which then quotes cells with either character
@@ -94,7 +91,8 @@ def export(ledger: Ledger, file_format: str, out: Path | None = None) -> Iterato
     if file_format == "csv":
         lines = csv_lines(ledger.updates(), {update.id: forecast for forecast, update in ledger.settled()})
     else:
-        lines = json_lines(ledger.forecasts(void=True), ledger.updates(void=True), ledger.voids())
+        entries = ledger.forecasts(void=True), ledger.updates(void=True), ledger.questions(), ledger.voids()
+        lines = json_lines(entry for several in entries for entry in several)
     if out is None:
         return lines
 
@@ -108,17 +106,16 @@ def export(ledger: Ledger, file_format: str, out: Path | None = None) -> Iterato
     return iter(())
 
 
-def json_lines(forecasts: Iterable[Forecast], updates: Iterable[Update], voids: Iterable[Void] = ()) -> Iterator[str]:
-    """Yield one line of JSON for each entry: forecasts, updates, and the tombstones of those that are void.
+def json_lines(entries: Iterable[Entry]) -> Iterator[str]:
+    """Yield one line of JSON for each entry; a tombstone comes after the entry that is void.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates
-        >>> next(json_lines([], bundled_updates()))[:35]
+        >>> next(json_lines(bundled_updates()))[:35]
         '{"update": {"id": "1a548d221954", "'
     """
-    for name, entries in (("forecast", forecasts), ("update", updates), ("void", voids)):
-        for entry in entries:
-            yield f'{{"{name}": {encode(entry)}}}\n'
+    for entry in entries:
+        yield f'{{"{type(entry).__name__.lower()}": {encode(entry)}}}\n'
 
 
 def csv_lines(updates: Iterable[Update], forecasts: Mapping[str, Forecast] = {}) -> Iterator[str]:
@@ -158,7 +155,7 @@ def _cell(value: Any, path: str) -> Any:
     return f"'{value}" if is_formula else value  # the apostrophe keeps a spreadsheet from executing it
 
 
-def read_json_lines(path: Path) -> list[Update | Forecast | Void]:
+def read_json_lines(path: Path) -> list[Entry]:
     """Return the entries of a file that :func:`json_lines` wrote, in this or an earlier version.
 
     Raises:
@@ -175,7 +172,7 @@ def read_json_lines(path: Path) -> list[Update | Forecast | Void]:
         ...         print(str(error).split("history.jsonl, ")[1])
         line 1: update: it has no 'id'; nothing was imported: correct or remove the line
     """
-    entries: dict[tuple[type, str], Update | Forecast | Void] = {}
+    entries: dict[tuple[type, str], Entry] = {}
     with closing(read_lines(path, "JSON Lines of `resque ledger export`")) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
@@ -190,13 +187,13 @@ def read_json_lines(path: Path) -> list[Update | Forecast | Void]:
     return list(entries.values())
 
 
-def _parse_line(line: str) -> Update | Forecast | Void:
+def _parse_line(line: str) -> Entry:
     try:
         document = json.loads(line, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON ({error.msg} at column {error.colno})") from error
     if not (isinstance(document, dict) and len(document) == 1 and set(document) <= set(_TYPES)):
-        raise ValueError('expected {"update": {…}}, {"forecast": {…}} or {"void": {…}}')
+        raise ValueError('expected {"update": {…}}, {"forecast": {…}}, {"question": {…}} or {"void": {…}}')
     ((name, content),) = document.items()
     try:
         entry = from_dict_strict(_TYPES[name], modernize(content))

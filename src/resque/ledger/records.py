@@ -33,7 +33,8 @@ from resque.ledger.forecasts import Forecast
 
 __all__ = [
     "BY_BUDGET", "BY_USER", "COSTS", "LAST_EPOCH", "MEASURED", "PLATEAU", "WOULD_NOT_REACH", "Cost", "Estimate",
-    "Features", "Forecast", "ForecastRevision", "LearningCurve", "MissingLabels", "Pilot", "StepCost", "Update", "Void",
+    "Features", "Forecast", "ForecastRevision", "LearningCurve", "MissingLabels", "Pilot", "Question", "StepCost",
+    "Update", "Void",
 ]  # fmt: skip
 
 BY_BUDGET = "budget: "
@@ -286,6 +287,33 @@ class Update(Displayable):
         line = f"test accuracy {self.accuracy:.4f}; target {self.target_accuracy:g} {outcome}"
         lines = list(filter(None, (line, self.saving, self.forgetting)))
         return Display(f"Update {self.id}: {shorten_data(self.train_data)}", ("cost", "measured"), rows, lines)
+
+
+@dataclass(frozen=True)
+class Question(Serializable):
+    """What a comparison took beside the forecasts that it stored: it was interrupted, or had nothing new to store.
+
+    Attributes:
+        id: Unique id in the ledger.
+        created_utc: Time of its end, ISO 8601.
+        model: Specification or name of the model; of several models, of the first.
+        parent: Fingerprint of that model.
+        train_data: Specification of the new training data.
+        target_accuracy: Target accuracy on the test data.
+        spending: Time and energy that are in no forecast.
+        grid: Grid whose carbon intensity the emissions use; None if not specified.
+        tariff: Tariff that the price uses; None if not specified.
+    """
+
+    id: str
+    created_utc: str
+    model: str
+    parent: str
+    train_data: str
+    target_accuracy: float
+    spending: Spending
+    grid: Grid | None = None
+    tariff: Tariff | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The ledger: an append-only history of updates and forecasts in an SQLite file.
+"""The ledger: an append-only history of updates, forecasts and questions in an SQLite file.
 
 Each entry is one row, written in one transaction, so it is stored completely or not at all. Triggers refuse changes
 and deletions. The first update that names a forecast settles it; nothing is rewritten. A wrong entry is withdrawn by a
@@ -8,23 +8,23 @@ tombstone: it counts nowhere, and stays in the file with the reason.
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
 from resque.errors import LedgerError, SettingError
-from resque.ledger.database import IS_NEW_TASK, PARENT, WITH_VOIDS, check_can_be_created, open_database, schema_version
+from resque.ledger.database import IS_NEW_TASK, PARENT, can_be_read, check_can_be_created, open_database
 from resque.ledger.identifiers import utc_now
-from resque.ledger.records import Forecast, Update, Void
+from resque.ledger.records import Forecast, Question, Update, Void
 from resque.ledger.serialization import decode, encode
 
 __all__ = ["Ledger"]
 
 Entry = TypeVar("Entry", bound=Update | Forecast)
-AnyEntry = TypeVar("AnyEntry", bound=Update | Forecast | Void)
-Stored = TypeVar("Stored", bound=Update | Forecast | Void)
+AnyEntry = TypeVar("AnyEntry", bound=Update | Forecast | Question | Void)
+_TABLES: Mapping[type, str] = {kind: f"{kind.__name__.lower()}s" for kind in (Update, Forecast, Question, Void)}
 _IS_VALID = "{0}.id NOT IN (SELECT id FROM voids)"
 _IS_SETTLED = (
     f"EXISTS (SELECT 1 FROM updates AS settling WHERE forecast_id = entry.id AND {_IS_VALID.format('settling')})"
@@ -64,8 +64,8 @@ class Ledger:
     def __repr__(self) -> str:
         return f"Ledger({str(self.path)!r})"
 
-    def add(self, entry: Update | Forecast) -> None:
-        """Append an update or a forecast.
+    def add(self, entry: Update | Forecast | Question) -> None:
+        """Append an update, a forecast or a question without one.
 
         Raises:
             LedgerError: The ledger holds an entry of the same id, or cannot be written.
@@ -77,7 +77,7 @@ class Ledger:
         """Append all of these entries or none; those that the ledger holds with the same content are skipped.
 
         Args:
-            entries: Updates, forecasts, and tombstones of entries that come before them or are held.
+            entries: Updates, forecasts, questions, and tombstones of entries that come before them or are held.
 
         Returns:
             New entries, in their order.
@@ -135,11 +135,11 @@ class Ledger:
 
     def voids(self) -> list[Void]:
         """Return the tombstones of withdrawn entries, oldest first."""
-        with self._reading() as connection:
-            if connection is None:
-                return []
-            rows = connection.execute("SELECT id, record FROM voids ORDER BY rowid").fetchall()
-        return [self._decode(Void, entry_id, record) for entry_id, record in rows]
+        return self._all(Void)
+
+    def questions(self) -> list[Question]:
+        """Return what comparisons took beside the forecasts that they stored, oldest first."""
+        return self._all(Question)
 
     def count(self) -> dict[str, int]:
         """Return the number of updates, forecasts and settled forecasts, without void ones, and of void entries."""
@@ -294,10 +294,13 @@ class Ledger:
             yield None
             return
         with open_database(self.path, write=False) as connection:
-            version = schema_version(connection, self.path)
-            if 0 < version < WITH_VOIDS:
-                connection.execute("CREATE TEMP TABLE voids (id TEXT, record TEXT)")  # of this connection alone
-            yield connection if version else None
+            yield connection if can_be_read(connection, self.path) else None
+
+    def _all(self, entry_type: type[AnyEntry]) -> list[AnyEntry]:
+        with self._reading() as connection:
+            query = f"SELECT id, record FROM {_TABLES[entry_type]} ORDER BY rowid"
+            rows = [] if connection is None else connection.execute(query).fetchall()
+        return [self._decode(entry_type, entry_id, record) for entry_id, record in rows]
 
     def _select(
         self,
@@ -311,7 +314,7 @@ class Ledger:
             if connection is None:
                 return []
             conditions = " AND ".join(["TRUE" if void else _IS_VALID.format("entry"), *where])
-            query = f"SELECT id, record FROM {entry_type.__name__.lower()}s AS entry WHERE {conditions} ORDER BY rowid"
+            query = f"SELECT id, record FROM {_TABLES[entry_type]} AS entry WHERE {conditions} ORDER BY rowid"
             if last is not None:
                 query += " DESC LIMIT ?"
             rows = connection.execute(query, [*values, *([] if last is None else [last])]).fetchall()
@@ -322,7 +325,7 @@ class Ledger:
         rows: list[tuple[type[Update] | type[Forecast], str, str]] = []
         with self._reading() as connection:
             for entry_type in types if connection is not None and entry_id else ():
-                query = f"SELECT id, record FROM {entry_type.__name__.lower()}s WHERE substr(id, 1, ?) = ?"
+                query = f"SELECT id, record FROM {_TABLES[entry_type]} WHERE substr(id, 1, ?) = ?"
                 assert connection is not None
                 found = connection.execute(query, [len(entry_id), entry_id])
                 rows += [(entry_type, full_id, record) for full_id, record in found]
@@ -333,33 +336,28 @@ class Ledger:
         ((entry_type, full_id, record),) = rows
         return self._decode(entry_type, full_id, record)
 
-    def _insert(self, connection: sqlite3.Connection, entry: Update | Forecast) -> None:
+    def _insert(self, connection: sqlite3.Connection, entry: Update | Forecast | Question) -> None:
         record = encode(entry)
         try:
             decode(type(entry), record)  # an append-only file must not hold what cannot be read back; takes 10 µs
         except ValueError as error:
             raise LedgerError(f"{_name(entry)} has a value of a wrong type: {error}; nothing written") from error
-        values: dict[str, object] = {
-            "id": entry.id,
-            "created_utc": entry.created_utc,
-            "model": entry.model,
-            "shift_type": entry.shift_type,
-            "target_accuracy": entry.target_accuracy,
-            "record": record,
-        }
+        values: dict[str, object] = {"id": entry.id, "created_utc": entry.created_utc, "record": record}
+        if not isinstance(entry, Question):
+            values |= {name: getattr(entry, name) for name in ("model", "shift_type", "target_accuracy")}
         if isinstance(entry, Update):
             values |= {"reached": int(entry.reached), "forecast_id": entry.forecast_id}
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         try:
-            connection.execute(f"INSERT INTO {_table(entry)} ({names}) VALUES ({marks})", list(values.values()))
+            connection.execute(f"INSERT INTO {_TABLES[type(entry)]} ({names}) VALUES ({marks})", list(values.values()))
         except sqlite3.IntegrityError as error:
             raise LedgerError(f"{self.path} already holds {_name(entry)}: nothing written") from error
 
-    def _insert_new(self, connection: sqlite3.Connection, entry: Update | Forecast | Void) -> bool:
+    def _insert_new(self, connection: sqlite3.Connection, entry: Update | Forecast | Question | Void) -> bool:
         """Insert an entry unless the ledger holds it; return whether it is new."""
         if isinstance(entry, Void):
             return self._insert_void(connection, entry)
-        row = connection.execute(f"SELECT record FROM {_table(entry)} WHERE id = ?", [entry.id]).fetchone()
+        row = connection.execute(f"SELECT record FROM {_TABLES[type(entry)]} WHERE id = ?", [entry.id]).fetchone()
         if row is None:
             self._insert(connection, entry)
         elif self._decode(type(entry), entry.id, row[0]) != entry:
@@ -381,7 +379,7 @@ class Ledger:
             raise LedgerError(f"{void.entry} {void.id} is void since {known.created_utc}: {known.why}; nothing written")
         return row is None
 
-    def _decode(self, entry_type: type[Stored], entry_id: str, record: str) -> Stored:
+    def _decode(self, entry_type: type[AnyEntry], entry_id: str, record: str) -> AnyEntry:
         try:
             return decode(entry_type, record)
         except (ValueError, RecursionError) as error:
@@ -390,9 +388,5 @@ class Ledger:
             ) from error
 
 
-def _table(entry: Update | Forecast) -> str:
-    return "updates" if isinstance(entry, Update) else "forecasts"
-
-
-def _name(entry: Update | Forecast) -> str:
-    return f"{_table(entry)[:-1]} {entry.id}"
+def _name(entry: Update | Forecast | Question) -> str:
+    return f"{type(entry).__name__.lower()} {entry.id}"

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -56,6 +56,8 @@ class Asking:
     tariff: Tariff
     in_use: OneNetwork
     is_one: bool
+    begun: list[Asked] = field(default_factory=list)
+    """What is known of each model so far; an interrupted comparison has taken that much."""
 
     def of_all(self, sources: Sequence[Source]) -> tuple[list[Asked], dict[str, str]]:
         """Return what is known of each model, and why others failed.
@@ -112,6 +114,7 @@ class Asking:
             kept = evaluate_dataset(network, job.original_test)[0]
         start = Start(source, job, known.features, parent, updates, evaluation_s, probed, kept)
         asked = Asked(start, [] if is_new_task else [self._nothing(start)])
+        self.begun.append(asked)
         asked.notes += [] if known.risk is None else [known.risk]
         if known.sampling is not None:
             asked.notes.append(f"index of {source.name} {known.sampling.sentence}")

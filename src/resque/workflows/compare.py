@@ -40,7 +40,7 @@ from resque.workflows.keeping import check_fields
 from resque.workflows.ray_engine import open_engine
 from resque.workflows.requested_job import load_recipe
 from resque.workflows.sampling import check_precision
-from resque.workflows.sources import OneNetwork, Question, Source
+from resque.workflows.sources import ComparisonRequest, OneNetwork, Source
 
 __all__ = ["compare", "decide_comparison"]
 
@@ -145,7 +145,7 @@ def compare(
     options = options or ModelOptions()
     candidates = as_candidates(model, options.weights)
     used = load_recipe(recipe, evaluate_every, max_epochs)
-    asked = Question(
+    asked = ComparisonRequest(
         train, test, target_accuracy, used, original, original_test, task_change(new_task, extend), shift_type, seed,
         layer, reduction, meter, options, precision,
     )  # fmt: skip
@@ -186,7 +186,7 @@ def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budge
     return decide(history.forecast(comparison.best), budget)
 
 
-def _check(asked: Question, models: int) -> None:
+def _check(asked: ComparisonRequest, models: int) -> None:
     """Refuse what contradicts each other, before anything is loaded."""
     if asked.change == NEW_TASK and not asked.original is asked.original_test is None:
         raise SettingError("a new task has no original data to compare with: leave --original and --original-test out")

@@ -4,16 +4,20 @@ import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from resque._waiting import waiting_since
-from resque.energy.reading import EnergyReading, extend_reading, join_readings
-from resque.errors import SettingError
+from resque.energy.price import Spending
+from resque.energy.reading import EnergyReading, energy_share, extend_reading, join_readings
+from resque.errors import ResqueError, SettingError
 from resque.forecasting.comparison import Comparison, choose
 from resque.forecasting.options import compare_options
 from resque.forecasting.price import priced
 from resque.forecasting.scored_models import ScoredModel
+from resque.ledger.identifiers import new_id, utc_now
+from resque.ledger.records import Question
 from resque.workflows.asking import Asking
 from resque.workflows.engine import Engine, ExperimentTask, LocalEngine, Row
 from resque.workflows.measured_tasks import measured_task, pilot_elsewhere
@@ -55,34 +59,63 @@ class Comparing:
     began_s: float = field(default_factory=waiting_since)
 
     def run(self) -> Comparison:
-        """Try the ways, and choose."""
-        asked, failed = self.asking.of_all(self.sources)
-        at_target = any(option.chance >= 1.0 for each in asked for option in each.nothing)
-        trials = [] if at_target else [trial for each in asked for trial in each.trials]
-        self._pilots(trials)
-        reading = self._whole_asking(asked, trials)
-        for trial in trials:
-            if not trial.is_stored:
-                self.asking.history.add(trial.forecast)
-                self.asking.cache.remove(trial.key)
+        """Try the ways, and choose.
+
+        What it took is in the ledger whatever happens: with the forecasts that it stores, or as a question without one.
+        """
+        try:
+            asked, failed = self.asking.of_all(self.sources)
+            at_target = any(option.chance >= 1.0 for each in asked for option in each.nothing)
+            trials = [] if at_target else [trial for each in asked for trial in each.trials]
+            self._pilots(trials)
+        except BaseException:
+            with suppress(ResqueError):  # the reason of the interruption is what is told
+                if self.asking.begun:  # else no model is known that it was about
+                    self._keep_question(self._reading())
+            raise
+        reading, new = self._reading(), [trial for trial in trials if not trial.is_stored]
+        if new:
+            self._share_rest(new, reading)
+        else:
+            self._keep_question(reading)
+        for trial in new:
+            self.asking.history.add(trial.forecast)
+            self.asking.cache.remove(trial.key)
         return self._comparison(asked, trials, failed, reading)
 
-    def _whole_asking(self, asked: Sequence[Asked], trials: Sequence[Trial]) -> EnergyReading:
-        """Return what the question took in all.
+    def _reading(self) -> EnergyReading:
+        """Return what the question took so far, with what it had taken before it was interrupted.
 
-        What is not in the readings of passes, probes and pilots is shared among the new ways, whose price it changes.
+        Beside the readings of passes, probes and pilots it is all that the user waited for.
         """
+        asked = self.asking.begun
+        trials = [trial for each in asked for trial in each.trials]
         readings = [left for each in asked for _, left in each.start.probed.values()]
-        readings += [each for trial in trials for each in trial.readings()]
-        known = join_readings(readings)
+        known = join_readings([*readings, *(each for trial in trials for each in trial.readings())])
         waited_s = time.perf_counter() - self.began_s + math.fsum(trial.earlier_s for trial in trials)
-        new = [trial for trial in trials if not trial.is_stored]
-        share_s = max(0.0, waited_s - known.wall_s) / max(1, len(new))
+        return extend_reading(known, waited_s, WAITING)
+
+    def _share_rest(self, new: Sequence[Trial], reading: EnergyReading) -> None:
+        """Share what the records of the new ways do not hold among them, whose price it changes."""
+        share_s = _beside(new, reading) / len(new)
         for trial in new:
             overhead = trial.forecast.overhead
             overhead = extend_reading(overhead, overhead.wall_s + share_s, WAITING)
             trial.forecast = priced(dataclasses.replace(trial.forecast, overhead=overhead), self.asking.tariff)
-        return extend_reading(known, waited_s, WAITING)
+
+    def _keep_question(self, reading: EnergyReading) -> None:
+        """Store what no forecast holds as a question without one.
+
+        Pilots that are kept beside the ledger count once the comparison goes on.
+        """
+        asking, start = self.asking, self.asking.begun[0].start
+        trials = [trial for each in asking.begun for trial in each.trials]
+        rest_s = _beside([trial for trial in trials if not trial.is_stored and trial.steps], reading)
+        spending = Spending(rest_s, energy_share(reading, rest_s))
+        data, target = start.job.train.name, start.job.target_accuracy
+        place = new_id(), utc_now(), start.source.loader.name, start.parent
+        tariff = asking.tariff if asking.tariff.is_given else None
+        asking.history.add(Question(*place, data, target, spending, asking.grid, tariff))
 
     def _comparison(
         self, asked: Sequence[Asked], trials: Sequence[Trial], failed: Mapping[str, str], reading: EnergyReading
@@ -300,6 +333,11 @@ class Comparing:
             [each if each.is_extrapolated else dataclasses.replace(each, doubt="") for each in options],
             self.asking.level,
         )
+
+
+def _beside(trials: Sequence[Trial], reading: EnergyReading) -> float:
+    """Return the seconds of a question that the records of some ways do not hold."""
+    return max(0.0, reading.wall_s - math.fsum(trial.forecast.asking(continued=False).wall_s for trial in trials))
 
 
 def _is_free(trial: Trial, trials: Sequence[Trial]) -> bool:

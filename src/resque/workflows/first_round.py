@@ -8,13 +8,13 @@ from resque.workflows.candidates import Candidate
 from resque.workflows.comparison_cache import ComparisonCache
 from resque.workflows.engine import Engine, ExperimentTask, LocalEngine
 from resque.workflows.scoring import task_to_score
-from resque.workflows.sources import Question, Source
+from resque.workflows.sources import ComparisonRequest, Source
 
 __all__ = ["first_round", "with_names"]
 
 
 def first_round(
-    candidates: Sequence[Candidate], asked: Question, cache: ComparisonCache, engine: Engine
+    candidates: Sequence[Candidate], asked: ComparisonRequest, cache: ComparisonCache, engine: Engine
 ) -> list[ScoredModel]:
     """Return what forward passes tell of each model, or why it failed.
 
@@ -58,7 +58,9 @@ def with_names(candidates: Sequence[Candidate]) -> list[tuple[Candidate, str]]:
     ]
 
 
-def _scored_here(candidate: Candidate, asked: Question, name: str, cache: ComparisonCache) -> ScoredModel | ResqueError:
+def _scored_here(
+    candidate: Candidate, asked: ComparisonRequest, name: str, cache: ComparisonCache
+) -> ScoredModel | ResqueError:
     try:
         return Source(candidate, asked, name).scored(cache)
     except ResqueError as error:
@@ -66,7 +68,7 @@ def _scored_here(candidate: Candidate, asked: Question, name: str, cache: Compar
 
 
 def _scored_elsewhere(
-    named: Sequence[tuple[Candidate, str]], asked: Question, cache: ComparisonCache, engine: Engine
+    named: Sequence[tuple[Candidate, str]], asked: ComparisonRequest, cache: ComparisonCache, engine: Engine
 ) -> Iterator[tuple[str, ScoredModel | ResqueError]]:
     """Yield the row of each model: known ones and those that cannot be loaded from here, the others from workers."""
     known: dict[str, ScoredModel | ResqueError] = {}

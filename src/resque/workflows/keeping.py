@@ -84,7 +84,7 @@ def _keep_beside(ledger: Path, update: Update) -> str:
 
     Where no file can be written, the sentence holds the update itself.
     """
-    (line,) = json_lines([], [update])
+    (line,) = json_lines([update])
     for folder in (ledger.parent, "", tempfile.gettempdir()):
         try:
             path = Path(folder).absolute() / f"update-{update.id}.jsonl"

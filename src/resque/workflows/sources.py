@@ -24,13 +24,13 @@ from resque.workflows.restoring import inputs_of
 from resque.workflows.scoring import ToScore
 from resque.workflows.ways import REPLAY
 
-__all__ = ["OneNetwork", "Question", "Source"]
+__all__ = ["ComparisonRequest", "OneNetwork", "Source"]
 
 _SAMPLES = 2000  # of the first round
 
 
 @dataclass(frozen=True, eq=False)
-class Question:
+class ComparisonRequest:
     """What a comparison asks of each model. The attributes are arguments of :func:`resque.compare`.
 
     Attributes:
@@ -74,7 +74,7 @@ class Source:
         name: Name in the comparison; None takes the candidate's.
     """
 
-    def __init__(self, candidate: Candidate, question: Question, name: str | None = None) -> None:
+    def __init__(self, candidate: Candidate, question: ComparisonRequest, name: str | None = None) -> None:
         self.candidate, self.question, self.name = candidate, question, name or candidate.name
         options = dataclasses.replace(question.options, weights=candidate.weights)
         self.loader = InputLoader(candidate.model, options, question.change)

@@ -22,7 +22,7 @@ from resque.ledger.importers.conversion import (
     update_from_run,
 )
 from resque.ledger.importers.mlflow import holds_runs, read_runs
-from resque.ledger.records import Forecast, Update, Void
+from resque.ledger.records import Forecast, Question, Update, Void
 from resque.ledger.store import Ledger
 
 __all__ = ["FORMATS", "ImportResult", "detect_format", "import_updates"]
@@ -52,6 +52,7 @@ class ImportResult:
         skipped: Name of each run that did not become an update → the reason.
         notes: Remarks for the user.
         voids: Ids of the entries that are void now.
+        questions: Ids of the new questions without a forecast.
     """
 
     source: str
@@ -61,6 +62,7 @@ class ImportResult:
     skipped: Mapping[str, str]
     notes: tuple[str, ...]
     voids: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()
 
 
 def import_updates(
@@ -84,7 +86,7 @@ def import_updates(
         >>> from resque.ledger.export import json_lines
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     history, file = Ledger(folder + "/resque.db"), Path(folder) / "history.jsonl"
-        ...     _ = file.write_text("".join(json_lines([], [])))
+        ...     _ = file.write_text("".join(json_lines([])))
         ...     import_updates(history, file).updates
         ()
     """
@@ -138,10 +140,10 @@ def detect_format(path: Path) -> str:
 def _import_entries(ledger: Ledger, path: Path) -> ImportResult:
     entries = read_json_lines(path)
     new = ledger.extend(entries)
-    updates, forecasts, voids = (
-        tuple(entry.id for entry in new if isinstance(entry, kind)) for kind in (Update, Forecast, Void)
+    updates, forecasts, voids, questions = (
+        tuple(entry.id for entry in new if isinstance(entry, kind)) for kind in (Update, Forecast, Void, Question)
     )
-    return ImportResult("jsonl", updates, forecasts, len(entries) - len(new), {}, (), voids)
+    return ImportResult("jsonl", updates, forecasts, len(entries) - len(new), {}, (), voids, questions)
 
 
 def _import_mlflow(ledger: Ledger, path: Path, options: ImportOptions) -> ImportResult:
