@@ -197,6 +197,8 @@ def test_what_asking_took_decides_nothing(ways):
     made = compare_options(found, 0.8, Tariff(), model="m", train_data="d", target_accuracy=0.9, asking=ASKING)
     order = [ways[int(each.id)][0] for each in made.options if each.id not in made.ties]
     assert order == sorted(order)
+    is_said = "only what is still to come decides" in " ".join(str(made).split())
+    assert is_said is (made.by == "price" and len({asking for _, asking in ways}) > 1)
 
 
 @given(WAYS)

@@ -34,6 +34,7 @@ BY_PILOT, BY_HISTORY = "pilot", "history"
 _LOST = {MEASURED: "It loses", BY_PILOT: "By the end of its pilot it has lost", BY_HISTORY: "It would lose about"}
 _NAME_WIDTH = 48  # of a model in a sentence
 _NAMED = 3  # ways with one remark in common
+_ALIKE = 1.001  # prices of asking in one comparison, up to rounding
 _COMPARED = "price", "energy_kwh", "wall_s"
 
 
@@ -272,6 +273,9 @@ class Comparison(Displayable):
         lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
         if {MEASURED} < {option.how_known for option in self.options if option.recipe}:
             lines.append("accuracy: at the end, which is the target where it is reached; measured, or expected")
+        asking = [option.asking_price for option in self.options if option.recipe]
+        if by_price and max(asking, default=0.0) > _ALIKE * min(asking, default=0.0):
+            lines.append("each price holds what it took to ask for that way, once; only what is still to come decides")
         told = {option.original_known for option in self.options}
         if self.original_accuracy is not None and told & {BY_HISTORY, BY_PILOT}:
             lines.append("~ on the old data after the pilot, or as earlier updates lead to expect, the lower of both")
