@@ -26,6 +26,11 @@ TEXTS = {
     "engine": ["x"],
     "by": ["x"],
 }
+RIGHT = {
+    "target_accuracy": "0.9", "confidence": "0.8", "floor": "0.5", "shard": "1/2", "pilot": "5", "precision": "0.03",
+    "labels": "true", "init": "random", "keep": "sizes", "reduction": "mean", "by": "seed", "unit": "rad",
+    "undefined": "skip", "engine": "local",
+}  # fmt: skip
 SHARES = {
     "confidence": ["0", "1", "1.5", "-0.1", "nan", "inf"],
     "target_accuracy": ["0", "-1", "1.01", "nan", "inf"],
@@ -52,6 +57,17 @@ def wrong_lines():
             yield from ((name, parameter.opts[0], value) for value in values)
 
 
+def required_words(command, but=""):
+    """The bare minimum of what a command requires, as none of its files exists."""
+    return [
+        f"{each.opts[0]}={'0.9' if each.name == 'target_accuracy' else 'none'}"
+        if each.opts[0].startswith("-")
+        else "none"
+        for each in commands()[command].params
+        if each.required and each.opts[0] != but
+    ]
+
+
 LINES = sorted(set(wrong_lines()))
 
 
@@ -62,17 +78,8 @@ def test_all_commands_have_such_options():
 
 @pytest.mark.parametrize("command", sorted({name for name, _, _ in LINES}))
 def test_wrong_value_is_wrong_usage(cli, command):
-    """The command is the bare minimum of what it requires, and none of its files exists."""
-    required = [
-        f"{each.opts[0]}={'0.9' if each.name == 'target_accuracy' else 'none'}"
-        if each.opts[0].startswith("-")
-        else "none"
-        for each in commands()[command].params
-        if each.required
-    ]
     for _, option, value in (line for line in LINES if line[0] == command):
-        given = [word for word in required if not word.startswith(f"{option}=")]
-        code, out, err = cli(" ".join([command, *given, f"{option}={value}"]))
+        code, out, err = cli(" ".join([command, *required_words(command, option), f"{option}={value}"]))
         assert (code, out) == (2, ""), (command, option, value, err)
         assert option in err
         assert "Traceback" not in err
@@ -95,6 +102,26 @@ def test_wrong_value_is_wrong_usage(cli, command):
 )
 def test_right_values_pass(name, values):
     assert [wrong_value(name, value) for value in (*values, None)] == [None] * (len(values) + 1)
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
+def test_an_option_that_takes_one_value_is_refused_twice(command):
+    """Nothing runs; a flag, or an option that may be repeated, may be there twice."""
+    types = typing.get_type_hints(inspect.unwrap(commands()[command].callback))
+    for each in commands()[command].params:
+        option = each.opts[0]
+        if each.param_type_name != "option" or each.is_eager:
+            continue
+        values = {name: f"={text}" for name, text in RIGHT.items()}
+        number = "=9" if {int, float} & {types.get(each.name), *typing.get_args(types.get(each.name))} else "=none"
+        value = "" if each.is_flag else values.get(each.name, number)
+        words = [*required_words(command, option), *[f"{option}{value}"] * 2]
+        refused = None
+        try:
+            commands()[command].make_context(command, words)
+        except Exception as error:
+            refused = str(error)
+        assert refused == (None if each.multiple or each.is_flag else "given twice: it takes one value"), words
 
 
 def test_the_project_file_is_named(cli, folder):

@@ -27,12 +27,22 @@ _SHARES = "target_accuracy", "floor", "confidence"
 
 
 class CheckedCommand(TyperCommand):
-    """A command that refuses a wrong value as wrong usage, whether it is typed or from the project file."""
+    """A command that refuses a wrong value as wrong usage, whether it is typed or from the project file.
+
+    So is an option that takes one value and is given twice: to take the last would answer half of a question.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, and raise BadParameter for the first wrong value."""
+        typed = [*args]
         rest = super().parse_args(ctx, args)
         parameter: Any  # its class is click's, or the one in typer, depending on the version
+        if not ctx.resilient_parsing:
+            given: list[Any] = self.make_parser(ctx).parse_args(typed)[2]
+            for parameter in self.params:
+                takes_one = parameter.param_type_name == "option" and not (parameter.multiple or parameter.is_flag)
+                if takes_one and given.count(parameter) > 1:
+                    raise typer.BadParameter("given twice: it takes one value", ctx=ctx, param=parameter)
         for parameter in self.params:
             name = parameter.name or ""
             expected = wrong_value(name, ctx.params.get(name))
