@@ -26,7 +26,7 @@ from resque.ledger.records import Forecast
 from resque.ledger.serialization import decode
 from resque.ledger.store import Ledger
 from resque.models.weights import save_weights
-from resque.workflows import passes
+from resque.workflows import inputs, passes
 from resque.workflows.compare import decide_comparison
 from resque.workflows.comparing import Comparing, _is_free
 from resque.workflows.passes import after_pilot
@@ -229,6 +229,48 @@ def test_a_comparison_that_is_asked_again_takes_what_is_stored(compare, known, m
     assert kept <= {each.id for each in again.options}
     assert {each.note.partition(":")[0] for each in again.options if each.id in kept} == {"from the ledger"}
     assert again.best == first.best
+
+
+@pytest.mark.parametrize(
+    ("new_task", "changed", "passes_again"),
+    [
+        (False, {"target_accuracy": 0.98}, False),
+        (False, {"train": f"{NEW}~digits@16px@train@2"}, True),
+        (False, {"test": "digits@16px@test@200+blur:9"}, True),
+        (False, {"layer": "3"}, True),
+        (False, {"weights": 0.01}, True),
+        (False, {"unreadable": True}, True),
+        (True, {}, False),
+        (True, {"seed": 1}, True),
+    ],
+)
+def test_passes_are_repeated_where_what_they_tell_may_have_changed(
+    compare, known, monkeypatch, new_task, changed, passes_again
+):
+    """Model and data are recognized by content, and the features are those of a first question."""
+    passed = []
+
+    def noted(computed):
+        def compute(*arguments, **options):
+            passed.append(found := computed(*arguments, **options))
+            return found
+
+        return compute
+
+    for module, name in ((passes, "shift_features"), (inputs, "task_features")):
+        monkeypatch.setattr(module, name, noted(getattr(module, name)))
+    asked = {"train": NEW, "test": NEW_TEST, "target_accuracy": 0.99, "max_minutes": 0.0, "new_task": new_task}
+    compare(known, **asked)
+    if (more := changed.get("weights")) is not None:
+        with torch.no_grad():
+            next(known.parameters()).add_(more)
+    if changed.get("unreadable"):
+        for file in Path("c.db.comparisons").glob("features-*"):
+            file.write_text("{}")
+    compare(known, **asked | {name: value for name, value in changed.items() if name not in ("weights", "unreadable")})
+    assert len(passed) == 1 + passes_again
+    first, *_, last = (each.features for each in Ledger("c.db").forecasts() if each.recipe["trains"] == "all")
+    assert passes_again or first == last
 
 
 def test_without_time_there_are_no_pilots(compare, known):

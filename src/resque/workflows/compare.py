@@ -153,8 +153,9 @@ def compare(
     check_precision(precision, original, asked.is_new_task)
     bundled = bundled_updates() if bundled_history else ()
     with open_engine(engine, address, gpus=int(_needs_gpu(candidates, options))) as opened:
-        asked = dataclasses.replace(asked, engine=opened)
-        scored = first_round(candidates, asked, ComparisonCache.of(history), opened) if len(candidates) > 1 else []
+        cache = ComparisonCache.of(history)
+        asked = dataclasses.replace(asked, engine=opened, cache=cache)
+        scored = first_round(candidates, asked, cache, opened) if len(candidates) > 1 else []
         names = models_to_try(scored) if scored else [candidates[0].name]
         sources = [Source(each, asked, name) for name in names for each, own in with_names(candidates) if own == name]
         asking = Asking(history, bundled, grid, level, tariff or Tariff(), OneNetwork(), is_one=not scored)

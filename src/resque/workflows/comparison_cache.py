@@ -19,7 +19,7 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True)
 class ComparisonCache:
-    """Records by the content that they are of: scores of a model on data, and forecasts whose pilots go on.
+    """Records by the content that they are of: scores and features of a model on data, forecasts whose pilots go on.
 
     A record that cannot be read or written is one that is not there: it is computed anew.
 

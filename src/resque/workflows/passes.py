@@ -20,12 +20,15 @@ from resque.indices.sampled_dist import SamplingOptions
 from resque.indices.shift_features import shift_features
 from resque.ledger.records import Features, Forecast, Pilot, StepCost, Update
 from resque.models.batchnorm import has_running_statistics
+from resque.models.weights import fingerprint
 from resque.training.evaluation import check_data_fits_model
 from resque.training.job import RetrainingJob
 from resque.training.new_task import forgetting_risk, prepare_new_task
 from resque.training.pilot import run_pilot
 from resque.training.probe import forecast_overhead, probe
+from resque.training.recipe import recipe_to_dict
 from resque.training.run import RunProgress, RunSettings
+from resque.workflows.comparison_cache import ComparisonCache, content_key
 from resque.workflows.engine import Engine, LocalEngine
 from resque.workflows.inputs import InputLoader, is_profile
 from resque.workflows.measured_tasks import measured_task, probe_elsewhere
@@ -64,6 +67,8 @@ class Passes:
     precision: str | float | None = None
     engine: Engine = field(default_factory=LocalEngine)
     """Where probes run; the local one measures in this process."""
+    cache: ComparisonCache | None = None
+    """Features that earlier questions have computed; None computes them in any case."""
 
     def over_shift(self, job: RetrainingJob, original: Any, labels: str) -> KnownUpdate:
         """Compute the features of a shift."""
@@ -72,23 +77,55 @@ class Passes:
         check_data_fits_model(network, job.test)
         if job.recipe.replay and job.replayed is not None:
             check_data_fits_model(network, job.replayed)
-        profile, sampled, before = None, None, None
+        if self.precision is None and original is not None and not is_profile(original):
+            original = self.loader.passed(original)
+        before = original if isinstance(original, LabeledDataset) else None
+        key = self._key(network, job, original, labels)
+        features, sampling, passes_s = self._kept(key), None, 0.0
+        if features is None:
+            features, sampling, passes_s = self._pass_shift(network, job, original, labels)
+            self._keep(key, features)
+        step_cost = self.probe(network, job)
+        overhead = forecast_overhead(passes_s, step_cost)
+        return KnownUpdate(network, job, features, step_cost, overhead, sampling=sampling, original=before)
+
+    def _pass_shift(
+        self, network: nn.Module, job: RetrainingJob, original: Any, labels: str
+    ) -> tuple[Features, Sampling | None, float]:
+        """Pass original and new data; return the features, how the index was sampled, and the seconds."""
+        profile, sampled = None, None
         if self.precision is not None and original is not None:
             profile, sampled = self._sampled(network, job, original, labels)
         elif original is None and (self.layer, self.reduction) != (None, None):
             self.loader.check_profile(network, job.train, self.layer, self.reduction)
         elif original is not None:
-            if not is_profile(original):
-                original = self.loader.passed(original)
-                before = original if isinstance(original, LabeledDataset) else None
             profile = self.loader.original_profile(network, original, self.layer, self.reduction)
         with self.loader.options.show_progress("passing the new data"):
             features, _, passes_s = shift_features(network, job, profile, labels, sampled)
-        step_cost = self.probe(network, job)
         sampling = None if sampled is None else sampled.sampling
-        passes_s += 0.0 if sampling is None else sampling.pass_s
-        overhead = forecast_overhead(passes_s, step_cost)
-        return KnownUpdate(network, job, features, step_cost, overhead, sampling=sampling, original=before)
+        return features, sampling, passes_s + (0.0 if sampling is None else sampling.pass_s)
+
+    def _key(self, network: nn.Module, job: RetrainingJob, original: Any, *more: object) -> str | None:
+        """Return the name of features in the cache, by content; None where they depend on more than that.
+
+        Args:
+            network: Model as it is now.
+            job: The update; its data count, and its seed.
+            original: Data before the shift, or None.
+            more: Further settings that the features depend on.
+        """
+        is_content = original is None or isinstance(original, LabeledDataset)
+        if self.cache is None or self.precision is not None or not is_content:
+            return None
+        data = [(each.digest, each.preprocessing) for each in (job.train, job.test, original) if each is not None]
+        return f"features-{content_key(fingerprint(network), *data, self.layer, self.reduction, job.seed, *more)}"
+
+    def _kept(self, key: str | None) -> Features | None:
+        return None if self.cache is None or key is None else self.cache.read(key, Features)
+
+    def _keep(self, key: str | None, features: Features) -> None:
+        if self.cache is not None and key is not None:
+            self.cache.write(key, features)
 
     def _sampled(
         self, network: nn.Module, job: RetrainingJob, original: Any, labels: str
@@ -107,12 +144,18 @@ class Passes:
 
     def over_new_task(self, job: RetrainingJob, extend: bool) -> KnownUpdate:
         """Compute the features of a new task; the model and the job of the result have the new head."""
-        network = self.loader.network(None, job.seed)
-        features, warm_up = self.loader.new_task_features(network, job, extend, self.layer, self.reduction, self.meter)
+        network, warm_up = self.loader.network(None, job.seed), []
+        key = self._key(network, job, None, extend, recipe_to_dict(job.recipe))
+        features = self._kept(key)
+        if features is None:
+            places = extend, self.layer, self.reduction, self.meter
+            features, reading = self.loader.new_task_features(network, job, *places)
+            warm_up.append(reading)
+            self._keep(key, features)
         risk = forgetting_risk(network, job) if extend else None
         network, job = prepare_new_task(network, job, extend)
         step_cost = self.probe(network, job)
-        return KnownUpdate(network, job, features, step_cost, join_readings([warm_up, step_cost.reading]), risk)
+        return KnownUpdate(network, job, features, step_cost, join_readings([*warm_up, step_cost.reading]), risk)
 
     def pilot(
         self,

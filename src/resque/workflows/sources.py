@@ -52,6 +52,8 @@ class ComparisonRequest:
     options: ModelOptions = field(default_factory=ModelOptions)
     precision: str | float | None = None
     engine: Engine = field(default_factory=LocalEngine)
+    cache: ComparisonCache | None = None
+    """Features that earlier questions have computed; None computes them in any case."""
 
     @property
     def is_new_task(self) -> bool:
@@ -85,6 +87,7 @@ class Source:
             question.reduction,
             question.precision,
             question.engine,
+            question.cache,
         )
 
     @property
