@@ -1,6 +1,7 @@
 """``resque compare`` on an engine: what runs there, and that the result is that of one process."""
 
 import dataclasses
+from collections import Counter
 from contextlib import nullcontext
 
 import pytest
@@ -80,7 +81,9 @@ def test_interrupted_comparison_goes_on_from_what_the_driver_has_kept(on, here, 
         on(Disorderly(2, ends_after=11))
     assert not Ledger(tmp_path / "there.db").forecasts()
     kept = {file.stem for file in (tmp_path / "there.db.comparisons").iterdir()}
-    assert 4 <= len(kept) <= 5  # two models, and of three pilots those whose turn had come
+    kinds = Counter(name.partition("-")[0] for name in kept)
+    assert (kinds["scores"], kinds["features"]) == (2, 2)  # of two models
+    assert 2 <= kinds["pilot"] <= 3  # of three those whose turn had come
     engine = Disorderly(2)
     assert told(on(engine)) == told(here)
     assert not kept & set(engine.begun)
@@ -99,7 +102,8 @@ def test_lost_probe_or_pilot_is_one_line_and_what_is_known_is_kept(on, tmp_path,
     with pytest.raises(SettingError, match=f"^the {what} of .* was lost 4 times: .*start again") as stop:
         on(Disorderly(2, loses=f"{what}.*"))
     assert "\n" not in str(stop.value)
-    assert len([*(tmp_path / "there.db.comparisons").iterdir()]) == 2
+    kinds = Counter(file.stem.partition("-")[0] for file in (tmp_path / "there.db.comparisons").iterdir())
+    assert kinds == {"scores": 2, "features": 2}
 
 
 @pytest.mark.parametrize("change", ["shift", "new task", "extension"])
