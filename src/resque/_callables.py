@@ -56,7 +56,8 @@ def load_callable(spec: str) -> Callable[..., Any]:
             ) from error
     member: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(member):
-        offered = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        callables = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        offered = [key for key in callables if key in getattr(module, "__all__", callables)]
         raise ModelError(f"no callable {name!r} in {place}; it offers: {', '.join(sorted(offered)) or 'none'}")
     return member
 

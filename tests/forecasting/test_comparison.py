@@ -183,16 +183,19 @@ def test_where_nothing_suffices_the_nearest_is_named():
     assert "Nothing is at least 80% likely to reach accuracy 0.9. Nearest comes “b”: 50% likely" in made.recommendation
 
 
-@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 99)), min_size=2, max_size=6))
-def test_what_asking_took_decides_nothing(ways):
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 99), st.integers(0, 30)), min_size=2, max_size=6))
+def test_what_asking_took_decides_nothing_and_fees_decide_as_the_price_does(ways):
     """A way that was asked for first bears the dearer question, which is spent whichever way is taken."""
 
-    def priced(name, amount, asking):
+    def priced(name, amount, asking, fees):
         price = Estimate(amount + asking, Interval(amount + asking, amount + asking, 0.8, ""), amount + asking)
-        return dataclasses.replace(option(name, 10.0, 0.9), estimates={"price": price}, asking_price=asking)
+        known = {"estimates": {"price": price}, "asking_price": asking, "fees": fees}
+        return dataclasses.replace(option(name, 10.0, 0.9), **known)
 
     found = [priced(f"{n}", *way) for n, way in enumerate(ways)]
-    assert choose(found, level=0.8) == choose([priced(f"{n}", way[0], 0) for n, way in enumerate(ways)], level=0.8)
+    whole = [priced(f"{n}", amount + fees, 0, 0) for n, (amount, _, fees) in enumerate(ways)]
+    assert choose(found, level=0.8) == choose(whole, level=0.8)
+    ways = [(amount + fees, asking) for amount, asking, fees in ways]
     assert ways[int(choose(found, level=0.8)[0])][0] == min(amount for amount, _ in ways)
     made = compare_options(found, 0.8, Tariff(), model="m", train_data="d", target_accuracy=0.9, asking=ASKING)
     order = [ways[int(each.id)][0] for each in made.options if each.id not in made.ties]

@@ -187,6 +187,15 @@ def test_an_open_comparison_is_a_sentence_and_a_table_of_its_ways(tmp_path, doub
         assert f"<h2>{heading}" not in page
 
 
+def test_where_nothing_is_to_be_done_no_command_is_offered(tmp_path):
+    """A model at its target is forecast, too, as by a plan that says "not now"."""
+    forecast = synthetic_forecast(synthetic_update("a", index=0.1, steps=10))
+    nothing = {name: estimate.map(lambda value: 0.0) for name, estimate in forecast.estimates.items()}
+    page = page_of(tmp_path, [], pending=[dataclasses.replace(forecast, estimates=nothing, pilot=None)])
+    assert "Do nothing: the model is at" in page
+    assert "carries it out" not in page
+
+
 @pytest.mark.parametrize("is_priced", [False, True])
 def test_a_price_that_decides_is_one_column_of_the_open_comparison(tmp_path, is_priced):
     tariff = Tariff(per_hour=2.0)

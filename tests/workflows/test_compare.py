@@ -117,17 +117,27 @@ def test_ways_whose_steps_are_alike_share_a_probe(compare, known, monkeypatch):
     assert made.asking.wall_s > forecasts[0].step_cost.reading.wall_s  # with the passes
 
 
-@pytest.mark.parametrize("max_minutes", [0.0, 0.02])
-def test_asking_is_all_that_the_user_waited_for(compare, known, max_minutes):
+class UnevenMeter(ReplayMeter):
+    """A meter of a machine whose power differs from window to window."""
+
+    def window(self):
+        self.watts = 90.0 - self.watts
+        return super().window()
+
+
+@pytest.mark.parametrize(("max_minutes", "meter"), [(0.0, ClockMeter), (0.02, UnevenMeter)])
+def test_asking_is_all_that_the_user_waited_for(compare, known, max_minutes, meter):
     """Also evaluations and fits, which no window of a meter holds; the new forecasts share them."""
     began_s = time.perf_counter()
-    made = compare(known, NEW, NEW_TEST, 0.99, original=CLEAN, max_minutes=max_minutes, meter=ClockMeter())
+    made = compare(known, NEW, NEW_TEST, 0.99, original=CLEAN, max_minutes=max_minutes, meter=meter())
     waited_s = time.perf_counter() - began_s
     assert 0.5 * waited_s < made.asking.wall_s <= waited_s  # what is stored at the end comes on top
     stored = Ledger("c.db").forecasts()
-    assert made.asking.wall_s == pytest.approx(sum(each.asking(continued=False).wall_s for each in stored))
+    took = [each.asking(continued=False) for each in stored]
+    assert made.asking.wall_s == pytest.approx(sum(each.wall_s for each in took))
+    assert made.asking.energy_kwh == (None if meter is ClockMeter else pytest.approx(sum(e.energy_kwh for e in took)))
     again_s = time.perf_counter()
-    asked = compare(known, NEW, NEW_TEST, 0.99, original=CLEAN, max_minutes=0.0, meter=ClockMeter()).asking
+    asked = compare(known, NEW, NEW_TEST, 0.99, original=CLEAN, max_minutes=0.0, meter=meter()).asking
     assert asked.wall_s <= time.perf_counter() - again_s  # what was there is not counted again
 
 
@@ -197,7 +207,8 @@ def test_share_of_old_data_is_the_recipes(compare, known, replay):
 def test_every_option_is_stored_with_its_price(compare, known, folder):
     """That of the row, whether it is known by its pilot, from the history, or starts from new weights."""
     model, options = "resque.networks:small_cnn", resque.ModelOptions(weights="first/model.safetensors")
-    made = compare(model, NEW, NEW_TEST, 0.9, tariff=Tariff(per_hour=2.0), options=options, max_minutes=0.05)
+    made = compare(model, NEW, NEW_TEST, 0.9, tariff=Tariff(per_hour=2.0, per_label=0.1), options=options,
+                   max_minutes=0.05)  # fmt: skip
     rows = [each for each in made.options if each.recipe]
     assert {each.rung for each in rows} >= {"norm", "head", "all", "scratch"}
     for each in rows:

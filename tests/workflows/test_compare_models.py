@@ -17,7 +17,7 @@ import resque
 from doubles import ReplayMeter
 from resque._display import describe
 from resque.energy.price import Tariff
-from resque.errors import ModelError, SettingError
+from resque.errors import DataError, ModelError, SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.comparison import BY_HISTORY
 from resque.ledger.store import Ledger
@@ -177,8 +177,10 @@ INDEX = resque.resque_task(np.eye(4)[[0, 0, 1, 1]], [0, 0, 1, 1])
 
 
 def test_where_all_models_fail_it_is_an_error(compare, task):
-    with pytest.raises(ModelError, match=r"other\.py"):
+    with pytest.raises(ModelError, match=r"none\.py:build: .*; other\.py:build: "):
         compare(["none.py:build", "other.py:build"], *task, 0.6, new_task=True)
+    with pytest.raises(DataError, match="gone"):  # what they share is said once
+        compare(["resque.networks:small_cnn", "resque.networks:vgg16"], "npz:gone.npz", "npz:gone.npz", 0.6)
 
 
 def test_the_first_round_is_not_repeated(compare, few_ways, task, named, monkeypatch):
@@ -301,14 +303,22 @@ def test_prices_of_licenses_and_labels(compare, few_ways, task, named):
     made = compare([free, paid], *task, 0.5, **given)
     for each in made.options:
         fixed = 40.0 + (50.0 if each.model == paid.name else 0.0)
-        assert fixed < each.cost("price") < fixed + 5.0
+        assert each.fees == fixed
+        assert 0.0 < each.cost("price") < 5.0  # of training, evaluation and asking, as everywhere
     assert made.by == "price"
     assert made.option(made.best).model == free.name
     assert ("license", free.name) in {(each.of, each.model) for each in made.break_even}
     assert {each.of for each in made.break_even} == {"license"}  # each way needs the same labels
     assert "for the license of" in made.recommendation
     tariff = Tariff(per_hour=1.0, per_label=0.1)
-    assert decide_comparison(made, "c.db", Budget(max_price=39.0, tariff=tariff)).code == 3
+    for most, verdict in ((39.0, "beyond budget"), (45.0, "target too unlikely")):  # of which fees are 40
+        gate = decide_comparison(made, "c.db", Budget(max_price=most, tariff=tariff))
+        assert (gate.code, gate.verdict) in {(3, verdict), (4, "not reliable enough to decide")}
+        ((_, bound, limit, _),) = gate.held
+        assert (limit, 40.0 < bound < 45.0) == (most, True)
+    text = " ".join(str(made).split())
+    assert f"{made.option(made.best).labels:,} labels" in made.recommendation
+    assert "fees: labels and license, as if they had still to be bought" in text
     assert made.to_dict()["first_round"][1]["license"] == "some"
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -9,12 +10,15 @@ import torch
 
 import resque
 from doubles import ReplayMeter
+from resque.energy.price import Tariff
+from resque.errors import ResqueError
+from resque.forecasting.life import lives
 from resque.forecasting.plan import NOW
 from resque.indices.compute_profile import profile
 from resque.indices.distribution import resque_dist
 from resque.ledger.components import MEASURED
 from resque.ledger.store import Ledger
-from resque.models.weights import save_weights
+from resque.models.weights import fingerprint, save_weights
 from resque.training.evaluation import evaluate_dataset
 
 CLEAN = "digits@16px@train@500"
@@ -87,12 +91,59 @@ def test_each_window_has_its_index_and_accuracy_and_the_forecast_can_be_carried_
     (forecast,) = Ledger("p.db").forecasts(pending=True)
     assert forecast.id == made.now.forecast_id
     assert (forecast.train_data, forecast.test_data) == (made.now.train_data, made.now.test_data)
+    assert forecast.tariff is None
     done = resque.update(known, made.now.train_data, made.now.test_data, 0.85, forecast=forecast.id, ledger="p.db",
                          out="new", meter=ReplayMeter())  # fmt: skip
     assert done.forecast_id == forecast.id
     record = json.loads(json.dumps(made.to_dict()))
     assert {"now", "later", "cadences", "windows", "decision", "recommendation", "drift", "budget"} <= set(record)
     assert record["now"]["forecast_id"] == forecast.id
+
+
+def test_money_of_the_plan_is_that_of_its_forecast_and_of_the_life(plan, known, months):
+    """Also what the passes over the windows took: asking is all that the user waited for."""
+    began_s = time.perf_counter()
+    made = plan(known, months, 0.85, floor=0.84, original=CLEAN, tariff=Tariff(per_kwh=0.3, per_hour=2.0))
+    waited_s = time.perf_counter() - began_s
+    (forecast,) = Ledger("p.db").forecasts()
+    assert forecast.tariff == Tariff(per_kwh=0.3, per_hour=2.0)
+    assert forecast.price == made.now.estimates["price"]
+    assert 0.7 * waited_s < forecast.asking(continued=False).wall_s <= waited_s
+    (life,) = lives([], [forecast])
+    assert life.total.prices["EUR"].value > 0.0
+
+
+@pytest.mark.parametrize("during", ["evaluate_dataset", "shift_features", "run_pilot"])
+def test_an_interrupted_plan_or_forecast_is_a_question(plan, known, months, during):
+    """What it took until then is in the life of its model, known by its contents or by name and data."""
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    module = {"evaluate_dataset": "plan"}.get(during, "passes")
+    tariff = Tariff(per_hour=2.0)
+    began_s = time.perf_counter()
+    patch = pytest.MonkeyPatch()
+    patch.setattr(f"resque.workflows.{module}.{during}", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        plan(known, months, 0.85, floor=0.84, original=CLEAN, tariff=tariff, pilot=8)
+    waited_s = time.perf_counter() - began_s
+    patch.undo()
+    ledger = Ledger("p.db")
+    (question,) = ledger.questions()
+    assert 0.7 * waited_s < question.spending.wall_s <= waited_s
+    assert (question.target_accuracy, question.tariff, question.grid.region) == (0.85, tariff, "FRA")
+    assert (question.parent == fingerprint(known)) is (during != "shift_features")
+    assert (question.spending.energy_kwh is not None) is (during == "run_pilot")
+    plan(known, months, 0.85, floor=0.84, original=CLEAN)
+    assert len(lives([], ledger.forecasts(), ledger.questions())) == 1  # of one model line
+
+
+def test_what_is_refused_before_anything_is_passed_leaves_no_question(plan, known, months):
+    for wrong in ({"target_accuracy": 2.0}, {"batches": {"2026-01": "npz:gone.npz"}}, {"level": 3.0}):
+        with pytest.raises(ResqueError):
+            plan(**{"model": known, "batches": months, "target_accuracy": 0.85, "floor": 0.5} | wrong)
+    assert not Ledger("p.db").path.exists()
 
 
 @pytest.mark.parametrize("newest", ["labeled", "bare"])

@@ -44,7 +44,7 @@ def energy_share(reading: EnergyReading, share_s: float) -> float | None:
     return reading.energy_kwh * share_s / reading.wall_s if reading.wall_s else 0.0
 
 
-def extend_reading(reading: EnergyReading, wall_s: float, what: str) -> EnergyReading:
+def extend_reading(reading: EnergyReading, wall_s: float, what: str, more_kwh: float | None = None) -> EnergyReading:
     """Extend a reading to the longer time around its window at its mean power; a shorter time leaves it as it is.
 
     Where the window is less than half of that time, what a counter measured is only modeled.
@@ -53,6 +53,7 @@ def extend_reading(reading: EnergyReading, wall_s: float, what: str) -> EnergyRe
         reading: Reading of the window.
         wall_s: Seconds of the whole.
         what: Description of the work outside the window, for the note.
+        more_kwh: Energy of that work, where it is known better than by the window's power.
 
     Example:
         >>> whole = extend_reading(EnergyReading(1.0, 2.0, {"cpu": 2.0}, {"cpu": "measured"}, "meter"), 4.0, "imports")
@@ -66,14 +67,17 @@ def extend_reading(reading: EnergyReading, wall_s: float, what: str) -> EnergyRe
     methods = reading.methods
     if more_s > reading.wall_s:
         methods = {device: "modelled" if how == "measured" else how for device, how in methods.items()}
+
+    def extended(kwh: float) -> float:
+        if more_kwh is not None and reading.energy_kwh:
+            return kwh + more_kwh * kwh / reading.energy_kwh
+        return kwh * wall_s / reading.wall_s if reading.wall_s else 0.0
+
     return dataclasses.replace(
         reading,
         wall_s=wall_s,
-        energy_kwh=energy_share(reading, wall_s),
-        components_kwh={
-            device: kwh * wall_s / reading.wall_s if reading.wall_s else 0.0
-            for device, kwh in reading.components_kwh.items()
-        },
+        energy_kwh=None if reading.energy_kwh is None else extended(reading.energy_kwh),
+        components_kwh={device: extended(kwh) for device, kwh in reading.components_kwh.items()},
         methods=methods,
         note="; ".join(filter(None, (reading.note, note))),
     )

@@ -140,16 +140,17 @@ class Decision(Displayable):
         return Display(f"Budget decision: {self.verdict}", ("cost", "upper bound", "budget"), rows, self.reasons)
 
 
-def decide(forecast: Forecast, budget: Budget, updates: int = 1) -> Decision:
+def decide(forecast: Forecast, budget: Budget, updates: int = 1, fees: float | None = None) -> Decision:
     """Compare the forecast of an update with a budget, or that of several alike.
 
     Args:
         forecast: Forecast; its level is the confidence.
         budget: Limits.
         updates: Number of such updates.
+        fees: Price of labels and license of each; None takes that of the labels that the data lack.
     """
     compared, missing, likely_held = [], [], True
-    for option, cost, limit, estimate, unit in _comparisons(forecast, budget, updates):
+    for option, cost, limit, estimate, unit in _comparisons(forecast, budget, updates, fees):
         if estimate is None or estimate.upper is None:
             advice = _advice(forecast, cost, budget)
             missing.append(f"{option} is given, but the forecast has no {_name(cost)}: {advice}")
@@ -262,7 +263,7 @@ def exit_code(forecast: Forecast, decision: Decision | None) -> int:
 
 
 def _comparisons(
-    forecast: Forecast, budget: Budget, updates: int
+    forecast: Forecast, budget: Budget, updates: int, fees: float | None
 ) -> Iterator[tuple[str, str, float, Estimate | None, str]]:
     """Yield ``(option, cost, budget, forecast in the unit of the budget, unit)`` for each limit."""
     for name, (cost, divisor, unit) in _LIMITS.items():
@@ -270,7 +271,7 @@ def _comparisons(
         if limit is not None:
             yield f"--{name.replace('_', '-')}", cost, limit, estimate and scale(estimate, updates / divisor), unit
     if budget.max_price is not None:
-        price = price_with_labels(forecast, budget.tariff)
+        price = price_with_labels(forecast, budget.tariff, fees)
         yield "--max-price", "price", budget.max_price, price and scale(price, updates), budget.tariff.currency
 
 

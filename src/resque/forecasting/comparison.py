@@ -59,11 +59,13 @@ class Option(Serializable):
         original_known: Source of that accuracy: ``"measured"``, ``"pilot"`` or ``"history"``; None if it is unknown.
         trainable_share: Share of the parameters that are trained; None if unknown.
         note: Further remark, such as the reason for which it was dropped; may be empty.
-        license_price: Price of the license of its model, which the price holds.
+        license_price: Price of the license of its model.
         update_id: Id of the update that did it before, and measured it; None if there is none.
         doubt: Reason not to rely on its chance; empty if there is none. A doubted option is the best one only if no
             other suffices.
         asking_price: Part of its price that asking took. It is spent whichever way is taken, and decides nothing.
+        fees: Price of its labels, where labels have one, and of its license. They are paid beside the price, which is
+            that of training, evaluation and asking as everywhere.
     """
 
     id: str
@@ -84,6 +86,7 @@ class Option(Serializable):
     update_id: str | None = None
     doubt: str = ""
     asking_price: float = 0.0
+    fees: float = 0.0
 
     @property
     def is_extrapolated(self) -> bool:
@@ -106,9 +109,9 @@ class Option(Serializable):
         return self.estimates[name].value if name in self.estimates else None
 
     def ahead(self, name: str) -> Estimate:
-        """Return what is still to come of a known cost, by which ways are compared: the price without asking."""
+        """Return a known cost as ways are compared by it: the price without asking, which is spent, and with fees."""
         estimate = self.estimates[name]
-        return estimate.map(lambda amount: amount - self.asking_price) if name == "price" else estimate
+        return estimate.map(lambda amount: amount - self.asking_price + self.fees) if name == "price" else estimate
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,10 @@ class Comparison(Displayable):
         return [*(option.model for option in self.options), *(scored.model for scored in self.first_round)]
 
     @property
+    def _has_fees(self) -> bool:
+        return any(option.fees for option in self.options)
+
+    @property
     def has_several_models(self) -> bool:
         """Whether models are compared, and not the ways of one alone."""
         return len(self.first_round) > 1
@@ -219,7 +226,13 @@ class Comparison(Displayable):
             for cost in ("wall_s", "energy_kwh", "price")
             if (value := option.cost(cost)) is not None
         ]
-        return f"about {', '.join(costs)}" if costs else "at unknown cost"
+        fees = f", and {format_price(option.fees, self.currency)} for {self._paid(option)}" if option.fees else ""
+        return f"about {', '.join(costs)}{fees}" if costs else f"at unknown cost{fees}"
+
+    def _paid(self, option: Option) -> str:
+        """Return what the fees of an option are for."""
+        labels = f"{option.labels:,} labels" if option.fees > option.license_price else ""
+        return " and ".join(filter(None, (labels, "the license" if option.license_price else "")))
 
     def _arrival(self, option: Option) -> str:
         if option.how_known == MEASURED:
@@ -262,12 +275,16 @@ class Comparison(Displayable):
         title = f"{self.recommendation}"
         model = ("model",) if self.has_several_models else ()
         kept = () if self.original_accuracy is None else ("on old",)
-        steps = () if model and kept else ("steps",)  # for which 80 columns have no room
         by_price = self.by == "price"
-        last = self.currency if by_price else "energy"
-        columns = ("way", *model, "accuracy", *kept, "chance", *steps, "time", last, "known by")
+        is_full = bool(model and kept) or bool(by_price and self._has_fees and (model or kept))
+        steps = () if is_full else ("steps",)  # for which 80 columns have no room
+        last = (self.currency, *(["fees"] if self._has_fees else [])) if by_price else ("energy",)
+        columns = ("way", *model, "accuracy", *kept, "chance", *steps, "time", *last, "known by")
         shown = (*steps, "wall_s", self.by if by_price else "energy_kwh")
-        costs = zip(*(format_column(c, [option.cost(c) for option in self.options]) for c in shown), strict=True)
+        cells = [format_column(cost, [option.cost(cost) for option in self.options]) for cost in shown]
+        if by_price and self._has_fees:
+            cells.append(format_column("price", [option.fees for option in self.options]))
+        costs = zip(*cells, strict=True)
         rows = [self._row(*each) for each in zip(self.options, costs, strict=True)]
         lines = list(self._remarks())
         lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
@@ -276,6 +293,8 @@ class Comparison(Displayable):
         asking = [option.asking_price for option in self.options if option.recipe]
         if by_price and max(asking, default=0.0) > _ALIKE * min(asking, default=0.0):
             lines.append("each price holds what it took to ask for that way, once; only what is still to come decides")
+        if by_price and self._has_fees:
+            lines.append("fees: labels and license, as if they had still to be bought; they decide with the price")
         told = {option.original_known for option in self.options}
         if self.original_accuracy is not None and told & {BY_HISTORY, BY_PILOT}:
             lines.append("~ on the old data after the pilot, or as earlier updates lead to expect, the lower of both")

@@ -42,7 +42,8 @@ def option_of(
     trains, pilot = str(forecast.recipe.get("trains", "all")), forecast.pilot
     if labels is None:
         labels = 0 if trains == _STATISTICS else forecast.features.samples or 0
-    price = price_with_fees(forecast, tariff, license_price + (tariff.price_of_labels(labels) or 0.0) or None)
+    fees = license_price + (tariff.price_of_labels(labels) or 0.0)
+    price = price_with_fees(forecast, tariff, 0.0 if fees else None)
     kept, kept_known = _kept(forecast, before)
     given = {
         "id": forecast.id,
@@ -56,6 +57,7 @@ def option_of(
         "how_known": BY_HISTORY if pilot is None else MEASURED if _has_ended(forecast) else BY_PILOT,
         "labels": labels,
         "license_price": license_price,
+        "fees": fees,
         "original_accuracy": kept,
         "original_known": kept_known,
         "trainable_share": (pilot or forecast.step_cost).trainable_share,
@@ -72,11 +74,11 @@ def do_nothing(model: str, accuracy: float, target_accuracy: float, costs: Seque
         model: Name of the model.
         accuracy: Its accuracy on the new test data.
         target_accuracy: Target accuracy.
-        costs: Names of the costs, which are zero; the price is that of the license.
+        costs: Names of the costs, which are zero.
         known: Further fields of the option, and the ``level`` of its intervals.
     """
     level, kept = known.pop("level"), known.get("original_accuracy")
-    zero, fee = _measured(0.0, level), _measured(known.get("license_price", 0.0), level)
+    zero = _measured(0.0, level)
     given = {
         "id": NOTHING,
         "rung": NOTHING,
@@ -84,7 +86,8 @@ def do_nothing(model: str, accuracy: float, target_accuracy: float, costs: Seque
         "model": model,
         "recipe": {},
         "chance": float(accuracy >= target_accuracy),
-        "estimates": {cost: fee if cost == "price" else zero for cost in costs},
+        "estimates": dict.fromkeys(costs, zero),
+        "fees": known.get("license_price", 0.0),
         "accuracy": _measured(accuracy, level),
         "how_known": MEASURED,
         "original_known": None if kept is None else MEASURED,

@@ -100,17 +100,18 @@ def price_estimate(estimates: Mapping[str, Estimate], tariff: Tariff) -> Estimat
     return Estimate(time.value + energy.value, interval, total(time.upper, energy.upper))
 
 
-def price_with_labels(forecast: Forecast, tariff: Tariff) -> Estimate | None:
-    """Return the price of an update and of the labels that its data lack.
+def price_with_labels(forecast: Forecast, tariff: Tariff, fees: float | None = None) -> Estimate | None:
+    """Return the price of an update and of what is paid beside it.
 
     Args:
         forecast: Forecast of the update.
         tariff: Prices; a label without a price adds nothing.
+        fees: Price of labels and license; None takes that of the labels that its data lack.
 
     Returns:
         Price in the tariff's currency; None where :func:`forecast_price` has none, unless labels alone have a price.
     """
-    return price_with_fees(forecast, tariff, tariff.price_of_labels(forecast.missing_labels.total))
+    return price_with_fees(forecast, tariff, fees or tariff.price_of_labels(forecast.missing_labels.total))
 
 
 def price_with_fees(forecast: Forecast, tariff: Tariff, fees: float | None) -> Estimate | None:

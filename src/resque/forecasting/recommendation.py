@@ -24,8 +24,8 @@ class Recommendation:
         sentence: The decision with its reason.
         later: When the first update is due; None if that is not known.
         cadences: A year at several cadences, the schedule that is recommended first.
-        needed_updates: Number of updates of the best schedule that holds the floor, whatever the budget; None if it is
-            not known.
+        needed_updates: Number of updates of the schedule that is recommended; of the best one without a budget, where
+            with it the floor does not hold, or no update is possible. None if it is not known.
     """
 
     decision: str
@@ -47,7 +47,7 @@ class Recommendation:
         most = year.most_updates
         best, soon, late = (year.schedule(bound, most) for bound in (0, -1, 1))
         planned, unlimited = year.cadence("planned", best), year.schedule()
-        needed = best if planned.holds_floor is not False else unlimited
+        needed = unlimited if planned.holds_floor is False or not best else best
         later = UpdateLater(*_dates(year, best, soon, late))
         is_now = bool(best) and best[0] == 1 and now.is_needed
         decision = NOW if is_now else LATER if best else NEVER

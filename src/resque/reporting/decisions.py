@@ -102,7 +102,9 @@ def _open_question(
     last = ways[-1]
     of_model = f"model {last.model}"
     if len(ways) == 1:
-        notes = [of_model, *last.reliability_issues, f"`{carry_out(last.id)}` carries it out."]
+        is_to_do = last.estimates["steps"].value > 0.0  # else the model is at the target
+        carried_out = [f"`{carry_out(last.id)}` carries it out."] if is_to_do else []
+        notes = [of_model, *last.reliability_issues, *carried_out]
         return Question(_title(last), " ".join([*tried, last.decision]), notes, None)
     comparison = stored_comparison(ways, names, _accuracy_before(ways, [update for _, update in settled]))
     best = next((way.id for way in ways if way.id == comparison.best), None)

@@ -25,6 +25,7 @@ from resque.models.weights import fingerprint
 from resque.training.checkpoint import run_identity
 from resque.training.evaluation import evaluate_dataset
 from resque.training.recipe import Recipe
+from resque.workflows.candidates import all_failed
 from resque.workflows.comparison_cache import ComparisonCache
 from resque.workflows.done_before import done_before, outcome_in_words, what_it_showed
 from resque.workflows.picture_strip import keep_strip
@@ -64,9 +65,9 @@ class Asking:
 
         Raises:
             TooFewUpdatesError: There is too little history for any forecast.
-            ResqueError: All models failed; the reason is that of the last.
+            ResqueError: All models failed, each with its reason.
         """
-        failed: dict[str, str] = {}
+        failed: dict[str, ResqueError] = {}
         asked: list[Asked] = []
         tried: dict[str, Trial] = {}
         pending = self.history.forecasts(pending=True)
@@ -77,10 +78,10 @@ class Asking:
             except TooFewUpdatesError:
                 raise
             except ResqueError as error:
-                failed[source.name] = str(error)
-                if len(failed) == len(sources):
-                    raise
-        return asked, failed
+                failed[source.name] = error
+        if not asked:
+            raise all_failed(failed)
+        return asked, {name: str(error) for name, error in failed.items()}
 
     @property
     def cache(self) -> ComparisonCache:

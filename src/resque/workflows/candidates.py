@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,9 @@ from torch import nn
 
 from resque._toml import read_toml, shorten_value
 from resque.data.spec import relative_to
-from resque.errors import ModelError, SettingError
+from resque.errors import ModelError, ResqueError, SettingError
 
-__all__ = ["Candidate", "as_candidates", "parse_candidate", "read_candidates", "with_license_prices"]
+__all__ = ["Candidate", "all_failed", "as_candidates", "parse_candidate", "read_candidates", "with_license_prices"]
 
 _WEIGHTS = ".safetensors", ".pt", ".pth"
 
@@ -104,6 +104,23 @@ def as_candidates(models: Any, weights: str | Path | None = None) -> list[Candid
     if twice:
         raise SettingError(f"{twice[0]} is named twice: name each model once")
     return [dataclasses.replace(each, weights=weights) for each in found] if weights is not None else found
+
+
+def all_failed(failures: Mapping[str, ResqueError]) -> ResqueError:
+    """Return the error of a comparison all of whose models failed: the one that they share, or each with its reason.
+
+    Args:
+        failures: Name of each model → its error.
+
+    Example:
+        >>> all_failed({"a.py:build": ModelError("no file a.py"), "b.py:build": ModelError("no file b.py")})
+        ModelError('none of the models can be used: a.py:build: no file a.py; b.py:build: no file b.py')
+    """
+    reasons = {str(error) for error in failures.values()}
+    if len(reasons) == 1:
+        return next(iter(failures.values()))
+    told = "; ".join(f"{name}: {error}" for name, error in failures.items())
+    return ModelError(f"none of the models can be used: {told}")
 
 
 def read_candidates(path: Path) -> list[Candidate]:

@@ -173,18 +173,13 @@ def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budge
     if comparison.best is None:
         unsure = all(option.how_known != BY_PILOT for option in comparison.options if option.recipe)
         return Decision(UNSURE if unsure else BEYOND, (comparison.recommendation,), ())
-    best, tariff = comparison.option(comparison.best), budget.tariff or Tariff()
+    best = comparison.option(comparison.best)
     if best.update_id:
         return Decision(WITHIN, (f"nothing is left to be spent: update {best.update_id} did it already",), ())
     if not best.recipe:
         return Decision(WITHIN, (), ())
     history = ledger if isinstance(ledger, Ledger) else Ledger(ledger)
-    fixed = best.license_price + (tariff.price_of_labels(best.labels) or 0.0)
-    if budget.max_price is not None and fixed:
-        if fixed > budget.max_price:
-            return Decision(BEYOND, (f"labels and license alone cost {fixed:g}: more than {budget.max_price:g}",), ())
-        budget = dataclasses.replace(budget, max_price=budget.max_price - fixed)
-    return decide(history.forecast(comparison.best), budget)
+    return decide(history.forecast(comparison.best), budget, fees=best.fees)
 
 
 def _check(asked: ComparisonRequest, models: int) -> None:

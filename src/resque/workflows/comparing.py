@@ -16,11 +16,10 @@ from resque.forecasting.comparison import Comparison, choose
 from resque.forecasting.options import compare_options
 from resque.forecasting.price import priced
 from resque.forecasting.scored_models import ScoredModel
-from resque.ledger.identifiers import new_id, utc_now
-from resque.ledger.records import Question
 from resque.workflows.asking import Asking
 from resque.workflows.engine import Engine, ExperimentTask, LocalEngine, Row
 from resque.workflows.measured_tasks import measured_task, pilot_elsewhere
+from resque.workflows.open_question import OpenQuestion
 from resque.workflows.passes import WAITING, KnownUpdate, after_pilot
 from resque.workflows.pilots import keep_pilot, kept_pilot, read_pilot
 from resque.workflows.scoring import portable
@@ -97,10 +96,11 @@ class Comparing:
 
     def _share_rest(self, new: Sequence[Trial], reading: EnergyReading) -> None:
         """Share what the records of the new ways do not hold among them, whose price it changes."""
-        share_s = _beside(new, reading) / len(new)
+        rest = _beside(new, reading)
+        share_s, share_kwh = rest.wall_s / len(new), None if rest.energy_kwh is None else rest.energy_kwh / len(new)
         for trial in new:
             overhead = trial.forecast.overhead
-            overhead = extend_reading(overhead, overhead.wall_s + share_s, WAITING)
+            overhead = extend_reading(overhead, overhead.wall_s + share_s, WAITING, share_kwh)
             trial.forecast = priced(dataclasses.replace(trial.forecast, overhead=overhead), self.asking.tariff)
 
     def _keep_question(self, reading: EnergyReading) -> None:
@@ -110,12 +110,10 @@ class Comparing:
         """
         asking, start = self.asking, self.asking.begun[0].start
         trials = [trial for each in asking.begun for trial in each.trials]
-        rest_s = _beside([trial for trial in trials if not trial.is_stored and trial.steps], reading)
-        spending = Spending(rest_s, energy_share(reading, rest_s))
-        data, target = start.job.train.name, start.job.target_accuracy
-        place = new_id(), utc_now(), start.source.loader.name, start.parent
-        tariff = asking.tariff if asking.tariff.is_given else None
-        asking.history.add(Question(*place, data, target, spending, asking.grid, tariff))
+        rest = _beside([trial for trial in trials if not trial.is_stored and trial.steps], reading)
+        of = start.source.loader.name, start.job.target_accuracy, start.job.train.name
+        place = asking.grid, asking.tariff, start.parent
+        OpenQuestion(asking.history, self.began_s, *of, *place).store(rest)
 
     def _comparison(
         self, asked: Sequence[Asked], trials: Sequence[Trial], failed: Mapping[str, str], reading: EnergyReading
@@ -335,9 +333,14 @@ class Comparing:
         )
 
 
-def _beside(trials: Sequence[Trial], reading: EnergyReading) -> float:
-    """Return the seconds of a question that the records of some ways do not hold."""
-    return max(0.0, reading.wall_s - math.fsum(trial.forecast.asking(continued=False).wall_s for trial in trials))
+def _beside(trials: Sequence[Trial], reading: EnergyReading) -> Spending:
+    """Return what a question took beside what the records of some ways hold."""
+    held = [trial.forecast.asking(continued=False) for trial in trials]
+    rest_s = max(0.0, reading.wall_s - math.fsum(each.wall_s for each in held))
+    known = [each.energy_kwh for each in held if each.energy_kwh is not None]
+    if reading.energy_kwh is None or len(known) < len(held):
+        return Spending(rest_s, energy_share(reading, rest_s))
+    return Spending(rest_s, max(0.0, reading.energy_kwh - math.fsum(known)))
 
 
 def _is_free(trial: Trial, trials: Sequence[Trial]) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from resque.errors import ModelError, ResqueError
 from resque.forecasting.scored_models import ScoredModel
-from resque.workflows.candidates import Candidate
+from resque.workflows.candidates import Candidate, all_failed
 from resque.workflows.comparison_cache import ComparisonCache
 from resque.workflows.engine import Engine, ExperimentTask, LocalEngine
 from resque.workflows.scoring import task_to_score
@@ -25,22 +25,21 @@ def first_round(
         engine: Where the passes run. Each task is one model, which is loaded here; the local engine passes here, too.
 
     Raises:
-        ResqueError: All models failed; the reason is that of the last.
+        ResqueError: All models failed, each with its reason.
     """
     named = with_names(candidates)
     if isinstance(engine, LocalEngine):
         rows = {name: _scored_here(candidate, asked, name, cache) for candidate, name in named}
     else:
         rows = dict(_scored_elsewhere(named, asked, cache, engine))
-    scored = list[ScoredModel]()
-    for candidate, name in named:
-        row = rows[name]
-        if isinstance(row, ResqueError):
-            if len(scored) == len(named) - 1 and not any(each.scores for each in scored):
-                raise row
-            row = ScoredModel(name, license_price=candidate.license_price, note=str(row))
-        scored.append(row)
-    return scored
+    failures = {name: row for name, row in rows.items() if isinstance(row, ResqueError)}
+    if len(failures) == len(named):
+        raise all_failed({name: failures[name] for _, name in named})
+    return [
+        ScoredModel(name, license_price=candidate.license_price, note=str(row)) if isinstance(row, ResqueError) else row
+        for candidate, name in named
+        for row in [rows[name]]
+    ]
 
 
 def with_names(candidates: Sequence[Candidate]) -> list[tuple[Candidate, str]]:

@@ -33,6 +33,7 @@ from resque.training.new_task import EXTENSION, NEW_TASK
 from resque.training.recipe import Recipe
 from resque.workflows.inputs import InputLoader, ModelOptions
 from resque.workflows.keeping import check_fields
+from resque.workflows.open_question import OpenQuestion
 from resque.workflows.passes import WAITING, Passes, after_pilot
 from resque.workflows.picture_strip import keep_strip
 from resque.workflows.pilots import keep_pilot, parse_pilot
@@ -148,37 +149,41 @@ def forecast(
     check_fields({"train_data": job.train.name, "test_data": job.test.name})
     passes = Passes(loader, meter or open_meter(loader.device), layer, reduction, precision)
     is_new_task = new_task or extend
-    known = passes.over_new_task(job, extend) if is_new_task else passes.over_shift(job, original, labels)
-    parent = known.job.parent or fingerprint(known.network)
-    updates = updates_to_learn_from(history, parent, is_new_task)
-    result = forecast_from_features(
-        updates,
-        known.job,
-        known.features,
-        step_cost=known.step_cost,
-        overhead=known.overhead,
-        parent=parent,
-        grid=grid,
-        model_name=loader.name,
-        level=level,
-        bundled=bundled_updates() if bundled_history else (),
-    )
-    notes = [known.risk] if known.risk else []
-    notes += [] if known.sampling is None else [f"index {known.sampling.sentence}"]
-    if (n := history.count_updates(is_new_task)) > len(updates):
-        notes.append(f"learned from {len(updates):,} of {n:,} updates: those of this model, then the newest")
-    result = dataclasses.replace(result, notes=(*result.notes, *notes))
-    is_tried = job.recipe.trains == STATISTICS and job.test.labeled  # one pass, nearly free
-    steps = job.max_steps if is_tried else pilot_steps(job.max_steps)
-    if steps and not starts_at_target(known.features, target_accuracy):
-        made, state = passes.pilot(known, result, steps)
-        result = after_pilot(result, made, job, updates)
+    tariff = None if budget is None else budget.tariff
+    with OpenQuestion(history, began_s, loader.name, target_accuracy, job.train.name, grid, tariff) as question:
+        known = passes.over_new_task(job, extend) if is_new_task else passes.over_shift(job, original, labels)
+        parent = known.job.parent or fingerprint(known.network)
+        question.parent = parent
+        question.readings.append(known.overhead)
+        updates = updates_to_learn_from(history, parent, is_new_task)
+        result = forecast_from_features(
+            updates,
+            known.job,
+            known.features,
+            step_cost=known.step_cost,
+            overhead=known.overhead,
+            parent=parent,
+            grid=grid,
+            model_name=loader.name,
+            level=level,
+            bundled=bundled_updates() if bundled_history else (),
+        )
+        notes = [known.risk] if known.risk else []
+        notes += [] if known.sampling is None else [f"index {known.sampling.sentence}"]
+        if (n := history.count_updates(is_new_task)) > len(updates):
+            notes.append(f"learned from {len(updates):,} of {n:,} updates: those of this model, then the newest")
+        result = dataclasses.replace(result, notes=(*result.notes, *notes))
+        is_tried = job.recipe.trains == STATISTICS and job.test.labeled  # one pass, nearly free
+        steps = job.max_steps if is_tried else pilot_steps(job.max_steps)
+        if steps and not starts_at_target(known.features, target_accuracy):
+            made, state = passes.pilot(known, result, steps)
+            result = after_pilot(result, made, job, updates)
     waited_s = time.perf_counter() - began_s - (result.pilot.reading.wall_s if result.pilot else 0.0)
     overhead = extend_reading(result.overhead, waited_s, WAITING)
     forgotten = expected_forgetting(updates, parent, result.recipe)
     inputs = inputs_of(loader, train=train, test=test, original=original, layer=layer, reduction=reduction, seed=seed)
     result = dataclasses.replace(result, overhead=overhead, expected_forgetting=forgotten, inputs=inputs)
-    history.add(result := result if budget is None else priced(result, budget.tariff))
+    history.add(result := result if tariff is None else priced(result, tariff))
     if state is not None:
         keep_pilot(history, result, state)
     keep_strip(history, job.train, known.original)

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from resque._waiting import command, waiting_since
 from resque.data.dataset import LabeledDataset
 from resque.data.spec import mixture_parts
+from resque.energy.grid import named_grid
 from resque.energy.meters import EnergyMeter, open_meter
 from resque.energy.price import Tariff
 from resque.errors import DataError
@@ -25,11 +27,13 @@ from resque.ledger.components import MEASURED
 from resque.ledger.store import Ledger
 from resque.models.adaptation import adapt
 from resque.models.inference import device_of
+from resque.models.weights import fingerprint
 from resque.training.evaluation import check_data_fits_model, evaluate_dataset
 from resque.training.job import RetrainingJob
 from resque.training.recipe import Recipe
 from resque.workflows.forecast import LEDGER, forecast
 from resque.workflows.inputs import InputLoader, ModelOptions
+from resque.workflows.open_question import OpenQuestion
 from resque.workflows.requested_job import load_recipe
 
 __all__ = ["parse_batches", "plan"]
@@ -117,6 +121,7 @@ def plan(
         >>> result.decision, [window.date for window in result.windows], result.drift
         ('now', ['2026-01', '2026-02'], None)
     """
+    began_s = waiting_since()
     history, given = ledger if isinstance(ledger, Ledger) else Ledger(ledger), _pairs(batches)
     history.check_writable()
     check_level(level)
@@ -129,15 +134,18 @@ def plan(
     loader = InputLoader(model, options or ModelOptions(), labels="pseudo")
     meter = meter or open_meter(loader.device)
     objective.check_measurable(bool(meter.methods))
-    windows, newest, profile = _pass_windows(loader, given, original, (layer, reduction), seed)
+    asked = loader.name, target_accuracy, given[-1][1] if isinstance(given[-1][1], str) else ""
+    with OpenQuestion(history, began_s, *asked, named_grid(country, intensity, pue), prices) as question:
+        windows, newest, profile = _pass_windows(loader, given, original, (layer, reduction), seed, question)
     train, test = _split(given[-1][1], newest)
-    made = forecast(
-        model, train, test, target_accuracy,
-        original=original if used.replay else profile, ledger=history, recipe=used,
-        labels="true" if newest.labeled else "pseudo", layer=layer, reduction=reduction, seed=seed, pilot=pilot,
-        level=level, bundled_history=bundled_history, country=country, intensity=intensity, pue=pue, meter=meter,
-        options=options,
-    )  # fmt: skip
+    with command(began_s):  # the forecast takes what the user has waited for all of the plan
+        made = forecast(
+            model, train, test, target_accuracy,
+            original=original if used.replay else profile, ledger=history, recipe=used,
+            labels="true" if newest.labeled else "pseudo", layer=layer, reduction=reduction, seed=seed, pilot=pilot,
+            level=level, bundled_history=bundled_history, country=country, intensity=intensity, pue=pue, meter=meter,
+            options=options, budget=Budget(tariff=prices),
+        )  # fmt: skip
     return make_plan(made, windows, calendar, objective)
 
 
@@ -186,6 +194,7 @@ def _pass_windows(
     original: Any,
     representation: tuple[str | None, str | None],
     seed: int,
+    question: OpenQuestion,
 ) -> tuple[list[PlanWindow], LabeledDataset, Profile | None]:
     """Return index and accuracy of each window, the newest batch, and the original profile.
 
@@ -193,6 +202,7 @@ def _pass_windows(
     """
     newest = loader.data(batches[0][1])
     network, profile = loader.network(newest, seed), None
+    question.parent = fingerprint(network)
     if original is not None:
         profile = loader.original_profile(network, original, *representation)
     windows: list[PlanWindow] = []
