@@ -67,7 +67,10 @@ def format_list(texts: Sequence[str]) -> str:
 
 
 def shorten_names(names: Iterable[str], width: int = 28) -> dict[str, str]:
-    """Return each name of a model with a short one: without folders, ending of the weights, then middle; all differ.
+    """Return each name of a model with a short one; all differ.
+
+    Where all are too long, what they have in common at both ends goes first. Then folders, the ending of the weights,
+    the package or library and the middle go.
 
     Args:
         names: Names, such as ``net.py:build=weights.safetensors``.
@@ -77,17 +80,29 @@ def shorten_names(names: Iterable[str], width: int = 28) -> dict[str, str]:
         >>> list(shorten_names(["/data/nets/net.py:build=/data/first/weights.safetensors"]).values())
         ['net.py:build=weights']
         >>> list(shorten_names([f"/a/long/path/{run}/net.py:build" for run in ("one", "two")]).values())
-        ['one/net.py:build', 'two/net.py:build']
+        ['one', 'two']
     """
-    known = dict.fromkeys(names)
-    kept = dict.fromkeys(known, 1)  # folders and file of each path
-    for _ in range(max((name.count("/") for name in known), default=0)):
-        shown = [_without_folders(name, width, kept[name]) for name in known]
-        same = {name for name, text in zip(known, shown, strict=True) if shown.count(text) > 1}
+    known = list(dict.fromkeys(names))
+    own = _without_common(known) if len(known) > 1 and all(len(name) > width for name in known) else known
+    kept = dict.fromkeys(own, 1)  # folders and file of each path
+    for _ in range(max((name.count("/") for name in own), default=0)):
+        shown = [_without_folders(name, width, kept[name]) for name in own]
+        same = {name for name, text in zip(own, shown, strict=True) if shown.count(text) > 1}
         kept = {name: count + (name in same) for name, count in kept.items()}
-    texts = [_without_folders(name, width, kept[name]) for name in known]
+    texts = [_without_folders(name, width, kept[name]) for name in own]
+    without_place = [text.rpartition(":")[2] if len(text) > width else text for text in texts]
+    texts = without_place if len({*without_place}) == len(texts) else texts
     cuts = ([_cut(text, length) for text in texts] for length in itertools.count(width, 4))
     return dict(zip(known, next(cut for cut in cuts if len({*cut}) == len(known)), strict=True))
+
+
+def _without_common(names: Sequence[str]) -> list[str]:
+    """Return names without the parts, between the signs of a path or specification, that all have at both ends."""
+    parts = [re.split("([/=:])", name) for name in names]
+    n = min(map(len, parts)) // 2  # of the parts that may go, each with its sign
+    first = next((i for i in range(n) if len({tuple(each[2 * i : 2 * i + 2]) for each in parts}) > 1), n)
+    last = next((i for i in range(n - first) if len({tuple(each[-2 * i - 2 :][:2]) for each in parts}) > 1), n - first)
+    return ["".join(each[2 * first : len(each) - 2 * last]) for each in parts]
 
 
 def _without_folders(name: str, width: int, kept: int) -> str:

@@ -9,7 +9,7 @@ import pytest
 import resque
 from compared import NEW, NEW_TEST, compare, fix_choices, told
 from resque.energy.meters import ClockMeter
-from resque.errors import SettingError
+from resque.errors import ResqueError
 from resque.forecasting.comparison import BY_HISTORY
 from resque.ledger.store import Ledger
 from resque.training.job import RetrainingJob
@@ -99,7 +99,7 @@ def test_model_whose_worker_is_lost_is_a_row_with_its_reason(on):
 
 @pytest.mark.parametrize("what", ["probe", "pilot"])
 def test_lost_probe_or_pilot_is_one_line_and_what_is_known_is_kept(on, tmp_path, what):
-    with pytest.raises(SettingError, match=f"^the {what} of .* was lost 4 times: .*start again") as stop:
+    with pytest.raises(ResqueError, match=f"the {what} of .* was lost 4 times: .*start again") as stop:
         on(Disorderly(2, loses=f"{what}.*"))
     assert "\n" not in str(stop.value)
     kinds = Counter(file.stem.partition("-")[0] for file in (tmp_path / "there.db.comparisons").iterdir())

@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import re
+import shutil
 import weakref
 
 import numpy as np
@@ -146,8 +147,8 @@ def test_several_models_and_one_that_fails(compare, task, named):
     assert {each.model for each in made.options} == set(named[:2])  # the third has its one way in common with them
     best = made.option(made.best or made.nearest)
     assert made.options[0] == best
-    assert best.model in " ".join(str(made).split())
-    assert best.model in made.recommendation
+    assert made.short_names[best.model] in " ".join(str(made).split())
+    assert f"({made.short_names[best.model]})" in made.recommendation
 
 
 def test_an_untrained_model_is_not_preferred_for_its_index(compare, few_ways, task, named, folder, monkeypatch):
@@ -170,7 +171,17 @@ def test_networks_of_one_architecture_share_the_way_from_scratch(compare, few_wa
         assert len({each.id for each in made.options}) == len(made.options)
         assert [each.model for each in made.options if each.rung == "scratch"] == [named[0]]
         assert {each.model for each in made.options} == set(named[:2])
-        assert made.notes == tuple(f"Train from scratch ({each}): the same as of {named[0]}" for each in named[1:])
+        first, *others = (made.short_names[each] for each in named)
+        assert made.notes == tuple(f"Train from scratch ({each}): the same as of {first}" for each in others)
+
+
+def test_a_copy_of_a_model_is_one_line_and_no_way_twice(compare, few_ways, task, named, folder):
+    spec, weights = named[0].split("=")
+    shutil.copy(weights, folder / "copy.safetensors")
+    made = compare([named[0], f"{spec}=copy.safetensors"], *task, 0.6, new_task=True, max_minutes=0.0)
+    first, copy = (made.short_names[each.model] for each in made.first_round)
+    assert made.notes == (f"All of {copy}: the same as of {first}",)
+    assert {each.model for each in made.options} == {named[0]}
 
 
 INDEX = resque.resque_task(np.eye(4)[[0, 0, 1, 1]], [0, 0, 1, 1])
@@ -283,7 +294,7 @@ def test_what_each_way_of_several_models_keeps_of_the_old_data(compare, few_ways
 def test_a_model_at_the_target_is_taken_as_it_is(compare, named):
     made = compare(named[:2], "digits@16px@train@300", "digits@16px@test", 0.5, max_minutes=0.0)
     assert made.best == f"nothing {named[0]}"
-    assert f"Do nothing: {named[0]} is at the target already" in made.recommendation
+    assert f"Do nothing: {made.short_names[named[0]]} is at the target already" in made.recommendation
     assert decide_comparison(made, "c.db", Budget(max_hours=0.0)).code == 0
 
 

@@ -32,7 +32,6 @@ NOTHING, SCRATCH = "nothing", "scratch"
 BY_PILOT, BY_HISTORY = "pilot", "history"
 """How an option is known that was not measured to its end: by its first steps, or by earlier updates."""
 _LOST = {MEASURED: "It loses", BY_PILOT: "By the end of its pilot it has lost", BY_HISTORY: "It would lose about"}
-_NAME_WIDTH = 48  # of a model in a sentence
 _NAMED = 3  # ways with one remark in common
 _ALIKE = 1.001  # prices of asking in one comparison, up to rounding
 _COMPARED = "price", "energy_kwh", "wall_s"
@@ -164,7 +163,7 @@ class Comparison(Displayable):
             return self._nothing_suffices()
         best = self.option(self.best)
         if best.rung == NOTHING:
-            model = self._named[best.model] if self.has_several_models else "the model"
+            model = self.short_names[best.model] if self.has_several_models else "the model"
             return f"Do nothing: {model} is at the target already ({_accuracy(best)})."
         sentences = [f"{self.name_of(best)}: {self._costs(best)}, {self._arrival(best)}."]
         sentences += [f"Update {best.update_id} did it already."] if best.update_id else []
@@ -178,13 +177,8 @@ class Comparison(Displayable):
 
     @functools.cached_property
     def short_names(self) -> Mapping[str, str]:
-        """Name of each model → the one that tables have room for."""
+        """Name of each model → the one of tables and sentences."""
         return shorten_names(self._models)
-
-    @functools.cached_property
-    def _named(self) -> Mapping[str, str]:
-        """Name of each model → the one of sentences."""
-        return shorten_names(self._models, _NAME_WIDTH)
 
     @property
     def _models(self) -> list[str]:
@@ -201,11 +195,11 @@ class Comparison(Displayable):
 
     def name_of(self, option: Option) -> str:
         """Return the name of an option, with its model where there are several."""
-        return f"{option.name} ({self._named[option.model]})" if self.has_several_models else option.name
+        return f"{option.name} ({self.short_names[option.model]})" if self.has_several_models else option.name
 
     def _flip(self, point: BreakEven) -> str:
         price, other = format_price(point.at, self.currency), self.name_of(self.option(point.then))
-        what = "per label" if point.of == "label" else f"for the license of {self._named[point.model]}"
+        what = "per label" if point.of == "label" else f"for the license of {self.short_names[point.model]}"
         return f"{'From' if point.above else 'Below'} {price} {what}{' on' if point.above else ''}, {other} is cheaper."
 
     def _nothing_suffices(self) -> str:
@@ -287,7 +281,7 @@ class Comparison(Displayable):
         costs = zip(*cells, strict=True)
         rows = [self._row(*each) for each in zip(self.options, costs, strict=True)]
         lines = list(self._remarks())
-        lines += [f"{self._named[each.model]}: {each.note}" for each in self.first_round if each.note]
+        lines += [f"{self.short_names[each.model]}: {each.note}" for each in self.first_round if each.note]
         if {MEASURED} < {option.how_known for option in self.options if option.recipe}:
             lines.append("accuracy: at the end, which is the target where it is reached; measured, or expected")
         asking = [option.asking_price for option in self.options if option.recipe]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from resque._format import format_list
 from resque.energy.clock import now
 from resque.energy.grid import Grid
 from resque.energy.price import Tariff
@@ -47,7 +48,7 @@ class Asking:
         level: Nominal coverage of the intervals.
         tariff: Prices.
         in_use: The network that is in memory.
-        is_one: Whether there is one model alone.
+        short_names: Name of each model → a short one; empty for one model alone.
     """
 
     history: Ledger
@@ -56,7 +57,7 @@ class Asking:
     level: float
     tariff: Tariff
     in_use: OneNetwork
-    is_one: bool
+    short_names: Mapping[str, str]
     begun: list[Asked] = field(default_factory=list)
     """What is known of each model so far; an interrupted comparison has taken that much."""
 
@@ -90,7 +91,7 @@ class Asking:
 
     def named(self, way: Way, source: Source) -> str:
         """Return the name of a way, with its model where there are several."""
-        return way.name if self.is_one else f"{way.name} ({source.name})"
+        return f"{way.name} ({self.short_names[source.name]})" if self.short_names else way.name
 
     def _ask(self, source: Source, stored: Mapping[str, Forecast], tried: dict[str, Trial]) -> Asked:
         """Return what is known of a model, and its ways; models of one architecture share that from scratch.
@@ -118,12 +119,13 @@ class Asking:
         self.begun.append(asked)
         asked.notes += [] if known.risk is None else [known.risk]
         if known.sampling is not None:
-            asked.notes.append(f"index of {source.name} {known.sampling.sentence}")
+            asked.notes.append(f"index of {self.short_names.get(source.name, source.name)} {known.sampling.sentence}")
         if any(option.chance >= 1.0 for option in asked.nothing):
             return asked
         ways = self._ways(start, network, asked.notes)
         self.in_use.hold(source, False, network, parent)
         del network, known
+        shared: dict[str, list[str]] = {}  # other model → ways that are the same
         for way in ways:
             try:
                 trial = self._begin(way, start, stored)
@@ -135,7 +137,11 @@ class Asking:
             if (same := tried.setdefault(trial.key, trial)) is trial:
                 asked.trials.append(trial)
             else:
-                asked.notes.append(f"{self.named(way, source)}: the same as of {same.start.source.name}")
+                shared.setdefault(self.short_names[same.start.source.name], []).append(self.named(way, source))
+        for other, names in shared.items():
+            is_copy = not asked.trials and len(names) > 1
+            what = f"All of {self.short_names[source.name]}" if is_copy else format_list(names)
+            asked.notes.append(f"{what}: the same as of {other}")
         self._share_overhead(asked.trials)
         return asked
 
@@ -175,7 +181,7 @@ class Asking:
             job.target_accuracy,
             [*costs, *(["price"] if fee or self.tariff.per_kwh or self.tariff.per_hour else [])],
             level=self.level,
-            id=NOTHING if self.is_one else f"{NOTHING} {source.name}",
+            id=f"{NOTHING} {source.name}" if self.short_names else NOTHING,
             original_accuracy=start.original_accuracy,
             license_price=fee,
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from resque._format import shorten_names
 from resque._waiting import waiting_since
 from resque.energy.grid import named_grid
 from resque.energy.meters import EnergyMeter
@@ -158,7 +159,8 @@ def compare(
         scored = first_round(candidates, asked, cache, opened) if len(candidates) > 1 else []
         names = models_to_try(scored) if scored else [candidates[0].name]
         sources = [Source(each, asked, name) for name in names for each, own in with_names(candidates) if own == name]
-        asking = Asking(history, bundled, grid, level, tariff or Tariff(), OneNetwork(), is_one=not scored)
+        short = shorten_names(name for _, name in with_names(candidates)) if scored else {}
+        asking = Asking(history, bundled, grid, level, tariff or Tariff(), OneNetwork(), short)
         return Comparing(sources, asking, 60.0 * max_minutes, scored, opened, began_s).run()
 
 
