@@ -218,12 +218,15 @@ def sentence_of_again(before: Mapping[str, Row], again: Sequence[Row]) -> str:
     if not rows:
         return ""
     same = sum(row["best"] == before[row["key"]]["best"] for row in rows)
-    chosen = [row for row in rows if row["best"] and row["best"] != "Do nothing"]
-    sufficed = [row for row in chosen if row["truth"][row["best"]]["reached"]]
+    possible = [row for row in rows if any(way["reached"] for way in row["truth"].values())]
+    sufficed = [row for row in possible if row["best"] in row["truth"] and row["truth"][row["best"]]["reached"]]
     cheapest = sum(cost_of(row, row["best"]) == 1.0 for row in sufficed)
+    hopeless = [row for row in rows if row not in possible]
+    said = sum(row["best"] is None for row in hopeless)
     return (
         f"\nAsked again by a later version ({len(rows)} of the decisions): the same way in {same}. The chosen way "
-        f"sufficed in {len(sufficed)}/{len(chosen)}, and was the cheapest in {cheapest}.\n"
+        f"sufficed in {len(sufficed)}/{len(possible)}, and was the cheapest in {cheapest}. Where no way sufficed "
+        f"({len(hopeless)}) it said so in {said}.\n"
     )
 
 

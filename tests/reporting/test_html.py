@@ -85,14 +85,26 @@ def test_a_ledger_without_forecasts_has_no_empty_sections(tmp_path):
     page = page_of(tmp_path, [], [update, bare])
     assert "No forecast has been settled yet" in page
     assert "Every forecast" not in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 1
     with pytest.raises(DataError, match="the ledger is empty"):
         write_report(tmp_path / "none.html", [], [], summarize_settlements([]))
 
 
 def test_equal_values_and_zero_steps_can_be_drawn(tmp_path):
-    update = synthetic_update("a", index=0.2, steps=1000)
-    assert page_of(tmp_path, [(synthetic_forecast(update, 1.0), update)]).count("<svg") == 3
+    updates = [synthetic_update(name, index=0.2, steps=1000) for name in "abc"]
+    pairs = [(synthetic_forecast(update, 1.0), update) for update in updates]
+    assert page_of(tmp_path, pairs).count("<svg") == 4
+
+
+def test_few_points_are_rows_of_a_table_and_no_plot(tmp_path):
+    """So a report of a first update has no plots of one point, and no tables of what cannot be told yet."""
+    update = synthetic_update("a", index=0.2, steps=40)
+    measured = dataclasses.replace(synthetic_forecast(update, 1.0), alternatives={})  # as after a pilot to the end
+    page = page_of(tmp_path, [(measured, update)])
+    assert page.count("<svg") == 1  # the learning curve
+    for heading in ("Accuracy by cost", "RESQUE index and measured costs", "forecast by"):
+        assert heading not in page
+    assert "Forecast and measured" in page
 
 
 def test_a_long_history_is_shown_in_part_and_counted_whole(folder, monkeypatch):
@@ -246,7 +258,7 @@ def test_the_comparison_that_was_decided_last_stays_with_what_came_of_it(tmp_pat
     page = page_of(tmp_path, settled, pending=ways[done:])
     assert "To be decided" not in page
     section = page[page.index("Decided last: accuracy 0.9 on npz:n.npz") : page.index("Energy and money")]
-    assert f"{done} of {len(WAYS)} ways were carried out." in section
+    assert f"{done} of {len(WAYS)} ways {'was' if done == 1 else 'were'} carried out." in section
     assert "Said before: " in section
     assert section.count(">reached</td>") == done
     assert all(name in section for name in WAYS)

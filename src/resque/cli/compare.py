@@ -26,10 +26,10 @@ def compare(
     extend: opt.Extend = False,
     original: Annotated[
         str | None,
-        opt.option(opt.MODEL, "Original data, to be mixed in, or their profile (.safetensors); not for a new task."),
+        opt.option(opt.MODEL, "Original data, to be mixed in, or their profile (.safetensors); no new task has any."),
     ] = None,
     original_test: Annotated[
-        str | None, opt.option(opt.MODEL, "Held-out original data: what each way forgets; not for a new task.")
+        str | None, opt.option(opt.MODEL, "Held-out original data: what each way forgets; no new task has any.")
     ] = None,
     shift_type: opt.ShiftType = None,
     weights: opt.Weights = None,

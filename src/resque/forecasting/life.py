@@ -27,6 +27,7 @@ them, and forecasts with their pilots and what comparisons took beside them."""
 _PARTS = ORIGINAL, UPDATES, SCRATCH, QUESTIONS
 _YEAR_DAYS = 365
 _WHOLE = "evaluation is in these sums; `resque ledger list` has the training alone"
+_ONE_FOR_EACH_WAY = "questions: a comparison counts one for each way that it forecasts"
 _NO_ORIGINAL = "the original training is not in the ledger, so not in these sums"
 
 
@@ -283,7 +284,17 @@ def _life(
         arrived=arrived,
         spent_kwh=_in_year(entries, today),
         yearly_kwh=yearly_kwh,
-        notes=tuple(filter(None, [_continued(forecasts, settled), note, "" if parts[ORIGINAL].n else _NO_ORIGINAL])),
+        notes=tuple(
+            filter(
+                None,
+                [
+                    _ONE_FOR_EACH_WAY if len(forecasts) > 1 else "",
+                    _continued(forecasts, settled),
+                    note if arrived else "",
+                    "" if parts[ORIGINAL].n else _NO_ORIGINAL,
+                ],
+            )
+        ),
     )
 
 

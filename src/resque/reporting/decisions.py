@@ -177,7 +177,7 @@ def _decided_question(ways: Sequence[Forecast], done: Mapping[str, Update], name
     took = " and ".join(cell for cell in cells if cell != NOT_MEASURED)
     outcome = "the target was reached" if update.reached else f"the target was missed (stopped by {update.stopped_by})"
     sentence = f"{names[last]} was carried out: {outcome}, accuracy {update.accuracy:.3f}, in {took}."
-    others = f"{len(came)} of {len(ways)} ways were carried out."
+    others = f"{len(came)} of {len(ways)} ways {'was' if len(came) == 1 else 'were'} carried out."
     notes = [f"model {ways[-1].model}; update {update.id}", others, f"Said before: {comparison.recommendation}"]
     return Question(_title(ways[-1]), sentence, notes, _outcomes_display(comparison, ways, came))
 

@@ -106,13 +106,21 @@ def write_report(
         has_updates=bool(updates),
         overview=displays.overview_display(settled[-_MAX_OVERVIEW:], labels),
         figures=_draw_figures(shown, known, summary, names, on_progress),
-        accuracy=[describe(summary), displays.predictors_display(summary)] if settled else [],
+        accuracy=[
+            *([describe(summary)] if any(each.n or each.intervals for each in summary.accuracy) else []),
+            *([displays.predictors_display(summary)] if summary.scores else []),
+        ],
         details=[displays.settled_display(*pair, labels[pair[1].id]) for pair in known],
         every=[draw(shown, names) for draw in (displays.updates_display, displays.energy_display) if updates],
         sources=_limits(n_updates or len(updates), len(settled)) + _sources(updates),
     )
     with write_atomically(path, may_replace=_is_html) as scratch:
         scratch.write_text(page, encoding="utf-8")
+
+
+def _scatter(points: Sequence[Any]) -> Sequence[Any]:
+    """Return points of a scatter plot; none where they are too few to show more than a table does."""
+    return points if len(points) >= figures.FEWEST_SETTLED else ()
 
 
 def _draw_figures(
@@ -128,10 +136,10 @@ def _draw_figures(
     indexed = [update for update in updates if update.features.index_rad is not None]
     revised = [(forecast, update) for forecast, update in settled if update.revisions][-figures.MAX_REVISED :]
     planned: dict[str, tuple[Callable[[Any], Figure], Sequence[Any]]] = {
-        "settled": (partial(figures.draw_forecast_against_measured, groups=groups), settled),
+        "settled": (partial(figures.draw_forecast_against_measured, groups=groups), _scatter(settled)),
         "revised": (partial(figures.draw_revisions, labels=labels), revised),
         "running": (figures.draw_running_accuracy, settled if summary.n >= figures.FEWEST_SETTLED else ()),
-        "costs": (partial(figures.draw_index_against_costs, groups=groups), indexed),
+        "costs": (partial(figures.draw_index_against_costs, groups=groups), _scatter(indexed)),
         "curves": (partial(figures.draw_learning_curves, groups=groups), updates),
     }
     drawings = {}
