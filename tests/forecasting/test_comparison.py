@@ -204,6 +204,22 @@ def test_what_asking_took_decides_nothing_and_fees_decide_as_the_price_does(ways
     assert is_said is (made.by == "price" and len({asking for _, asking in ways}) > 1)
 
 
+@pytest.mark.parametrize("tariff", [Tariff(), Tariff(per_label=0.01), Tariff(per_hour=1e-6), Tariff(per_kwh=1e-6)])
+@pytest.mark.parametrize("fees", [(0.0, 20.0), (3.0, 20.0)])
+def test_fees_decide_whatever_else_has_a_price(tariff, fees):
+    """A way without labels, or a free license, is the cheaper one however long it takes."""
+    cheap, dear = dataclasses.replace(option("a", 90.0, 0.9), fees=fees[0]), option("b", 1.0, 0.9)
+    dear = dataclasses.replace(dear, fees=fees[1])
+    if tariff.per_hour or tariff.per_kwh:
+        price = Estimate(1e-6, Interval(1e-6, 1e-6, 0.8, ""), 1e-6)
+        cheap, dear = (
+            dataclasses.replace(each, estimates={**each.estimates, "price": price}) for each in (cheap, dear)
+        )
+    made = compare_options([dear, cheap], 0.8, tariff, model="m", train_data="d", target_accuracy=0.9, asking=ASKING)
+    assert (made.best, made.by, made.ties) == ("a", "price", ())
+    assert [f"{fee:g}" in str(made) for fee in fees] == [True, True]
+
+
 @given(WAYS)
 def test_table_fits_80_columns(ways):
     known = [BY_HISTORY, BY_PILOT, MEASURED]

@@ -8,13 +8,13 @@ from resque.energy.price import Tariff, price_of
 from resque.energy.reading import join_readings
 from resque.forecasting.break_even import break_even_points
 from resque.forecasting.comparison import BY_HISTORY, BY_PILOT, NOTHING, SCRATCH, Comparison, Option, choose
-from resque.forecasting.price import price_with_fees
+from resque.forecasting.price import forecast_price
 from resque.ledger.components import COSTS, MEASURED
 from resque.ledger.decision import EXTRAPOLATION, without_advice
 from resque.ledger.records import Estimate, Forecast
 from resque.types import Interval
 
-__all__ = ["compare_options", "do_nothing", "doubt_of", "option_of", "stored_comparison"]
+__all__ = ["compare_options", "do_nothing", "doubt_of", "option_of", "stored_comparison", "with_known_prices"]
 
 _STATISTICS = "norm"  # the way without labels, and without a target that ends it
 
@@ -42,8 +42,7 @@ def option_of(
     trains, pilot = str(forecast.recipe.get("trains", "all")), forecast.pilot
     if labels is None:
         labels = 0 if trains == _STATISTICS else forecast.features.samples or 0
-    fees = license_price + (tariff.price_of_labels(labels) or 0.0)
-    price = price_with_fees(forecast, tariff, 0.0 if fees else None)
+    fees, price = license_price + (tariff.price_of_labels(labels) or 0.0), forecast_price(forecast, tariff)
     kept, kept_known = _kept(forecast, before)
     given = {
         "id": forecast.id,
@@ -105,6 +104,7 @@ def compare_options(options: Sequence[Option], level: float, tariff: Tariff, **f
         tariff: Prices.
         facts: The other fields of the comparison.
     """
+    options = with_known_prices(options, tariff)
     best, ties, nearest, by = choose(options, level)
     chosen = next((option for option in options if option.id == best), None)
     is_doubted = chosen is not None and bool(chosen.doubt)
@@ -129,6 +129,20 @@ def compare_options(options: Sequence[Option], level: float, tariff: Tariff, **f
         break_even=tuple(flips),
         **facts,
     )
+
+
+def with_known_prices(options: Sequence[Option], tariff: Tariff) -> Sequence[Option]:
+    """Return options that can be compared by their fees where energy and time have no price: then their price is 0.
+
+    Args:
+        options: The options.
+        tariff: Prices.
+    """
+    if tariff.per_kwh or tariff.per_hour or not any(option.fees for option in options):
+        return options
+    level = next((known.interval.level for each in options for known in each.estimates.values()), 0.0)
+    free = {"price": _measured(0.0, level)}
+    return [dataclasses.replace(option, estimates={**free, **option.estimates}) for option in options]
 
 
 def stored_comparison(

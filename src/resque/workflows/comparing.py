@@ -13,7 +13,7 @@ from resque.energy.price import Spending
 from resque.energy.reading import EnergyReading, energy_share, extend_reading, join_readings
 from resque.errors import ResqueError, SettingError
 from resque.forecasting.comparison import Comparison, choose
-from resque.forecasting.options import compare_options
+from resque.forecasting.options import compare_options, with_known_prices
 from resque.forecasting.price import priced
 from resque.forecasting.scored_models import ScoredModel
 from resque.workflows.asking import Asking
@@ -326,7 +326,8 @@ class Comparing:
         return next((each for each in trials if each.forecast.id == chosen and not each.is_extrapolated), None)
 
     def _choose(self, trials: Sequence[Trial]) -> tuple[str | None, tuple[str, ...], str | None, str]:
-        options = (trial.option(self.asking.tariff) for trial in trials)
+        tariff = self.asking.tariff
+        options = with_known_prices([trial.option(tariff) for trial in trials], tariff)
         return choose(
             [each if each.is_extrapolated else dataclasses.replace(each, doubt="") for each in options],
             self.asking.level,
