@@ -274,6 +274,12 @@ def _life(
         unknown = Total(None, 0, 0)
         parts[ORIGINAL] = Part(0, None, unknown, unknown, dict.fromkeys(currencies, unknown))
     scratch_kwh, note = _from_scratch([each for each in updates if each.id in untrained], forecasts)
+    notes = [
+        _ONE_FOR_EACH_WAY if len(forecasts) > 1 else "",
+        _continued(forecasts, settled),
+        note if arrived else "",
+        "" if parts[ORIGINAL].n else _NO_ORIGINAL,
+    ]
     return Life(
         root=root,
         model=next((each.model for each in reversed(line) if each.model), ""),
@@ -284,17 +290,7 @@ def _life(
         arrived=arrived,
         spent_kwh=_in_year(entries, today),
         yearly_kwh=yearly_kwh,
-        notes=tuple(
-            filter(
-                None,
-                [
-                    _ONE_FOR_EACH_WAY if len(forecasts) > 1 else "",
-                    _continued(forecasts, settled),
-                    note if arrived else "",
-                    "" if parts[ORIGINAL].n else _NO_ORIGINAL,
-                ],
-            )
-        ),
+        notes=tuple(filter(None, notes)),
     )
 
 
