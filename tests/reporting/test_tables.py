@@ -13,14 +13,14 @@ from resque._format import format_cost
 from resque.data.loading import load_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import CPU_EMISSIONS
-from resque.energy.price import Tariff
+from resque.energy.price import Spending, Tariff
 from resque.energy.reading import EnergyReading
 from resque.forecasting.budget import Budget, decide
 from resque.forecasting.evaluation.settlement import summarize_settlements
 from resque.forecasting.pilot import forecast_after_pilot
 from resque.forecasting.reliability import small_test_notes
 from resque.indices.results import DistributionIndex, Sampling, TaskIndex, TaskIndexOverhead
-from resque.ledger.records import Estimate, Features, MissingLabels, Pilot, Void
+from resque.ledger.records import Estimate, Features, MissingLabels, Pilot, Question, Void
 from resque.models.networks import small_cnn
 from resque.reporting import calibration, console, tables
 from resque.reporting.carbon_intensity import software_carbon_intensity
@@ -211,6 +211,8 @@ def test_the_ledger_lists_updates_and_pending_forecasts(shown):
     assert "f-u1 d+<type 1>:u1 all .9 120 50–200" in out
     counts = dict.fromkeys(counts, 0)
     assert shown(tables.show_ledger, [], [], [], counts)[0] == "0 updates 0 forecasts: 0 settled, 0 pending"
+    asked = [Question(each, "", "net", "m1", "d", 0.9, Spending(30.0, None)) for each in "ab"]
+    assert "2 questions without a forecast, 1 min" in shown(tables.show_ledger, [], [], [], counts, asked)[0]
     tombstone = Void("abc", "update", "wrong test data", "2026-01-02T03:04:05Z")
     out, _ = shown(tables.show_ledger, updates[:1], [], [tombstone], {"updates": 1234, "forecasts": 0, "settled": 0})
     assert out.startswith("1,234 updates")

@@ -28,7 +28,7 @@ def ledger_list(
     project: opt.Project = None,
     as_json: opt.Json = False,
 ) -> None:
-    """List the updates, the forecasts that are pending, and the void entries.
+    """List the updates, the forecasts that are pending, what was asked without one, and the void entries.
 
     Of a question that was asked again, the newest forecast is pending.
 
@@ -46,7 +46,8 @@ def ledger_list(
         pending = history.forecasts(pending=True, last=recent)
         waiting = waiting_forecasts(pending, history.settled(last=recent))
         counts["pending"] = counts["forecasts"] - counts["settled"] - (len(pending) - len(waiting))
-        tables.show_ledger(history.updates(last=last), waiting[-last:], history.voids(), counts)
+        more = history.voids(), counts, history.questions()
+        tables.show_ledger(history.updates(last=last), waiting[-last:], *more)
         return
     records = {
         "updates": [with_former_names(console.to_json(update)) for update in history.updates(last=last)],

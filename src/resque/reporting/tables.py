@@ -19,7 +19,7 @@ from resque.data.spec import shorten_data
 from resque.energy.grid import Grid
 from resque.energy.hardware import EmbodiedEmissions
 from resque.indices.results import DistributionIndex, TaskIndex
-from resque.ledger.records import Features, Forecast, MissingLabels, Update, Void
+from resque.ledger.records import Features, Forecast, MissingLabels, Question, Update, Void
 from resque.reporting import displays, sentences
 from resque.reporting.carbon_intensity import SoftwareCarbonIntensity
 from resque.reporting.console import note, out, show, warn
@@ -247,9 +247,13 @@ def show_validation(validation: "CrossValidation") -> None:
 
 
 def show_ledger(
-    updates: Sequence[Update], pending: Sequence[Forecast], voids: Sequence[Void], counts: Mapping[str, int]
+    updates: Sequence[Update],
+    pending: Sequence[Forecast],
+    voids: Sequence[Void],
+    counts: Mapping[str, int],
+    questions: Sequence[Question] = (),
 ) -> None:
-    """Print one line per update, the pending forecasts, and the void entries.
+    """Print one line per update, the pending forecasts, what was asked without one, and the void entries.
 
     Args:
         updates: Updates to show, the newest ones.
@@ -257,6 +261,7 @@ def show_ledger(
         voids: Tombstones.
         counts: Number of all ``updates``, ``forecasts`` and ``settled`` forecasts in the ledger; and of ``pending``
             ones, where some of the others were asked again.
+        questions: Questions without a forecast.
     """
     ways = name_ways([*pending, *updates], is_short=True)
     tells_apart = any(ways[update.id] != "all" for update in updates)
@@ -285,6 +290,9 @@ def show_ledger(
     again = f", {former:,} asked again" if (former := forecasts - settled - waiting) else ""
     title = f"{format_count(forecasts, 'forecast')}: {settled:,} settled, {waiting:,} pending{again}"
     show(_pending_display(title, pending, ways, width))
+    if questions:
+        took = format_cost("wall_s", math.fsum(each.spending.wall_s for each in questions))
+        out.print(f"{format_count(len(questions), 'question')} without a forecast, {took}: in `resque ledger life`")
     if voids:
         gone = [(each.id, each.entry, each.created_utc[:10], each.why) for each in voids]
         title = f"{len(voids):,} void entr{'ies' if len(voids) > 1 else 'y'}, counted nowhere"
