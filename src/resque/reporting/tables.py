@@ -291,8 +291,8 @@ def show_ledger(
     title = f"{format_count(forecasts, 'forecast')}: {settled:,} settled, {waiting:,} pending{again}"
     show(_pending_display(title, pending, ways, width))
     if questions:
-        took = format_cost("wall_s", math.fsum(each.spending.wall_s for each in questions))
-        out.print(f"{format_count(len(questions), 'question')} without a forecast, {took}: in `resque ledger life`")
+        spent = format_cost("wall_s", math.fsum(each.spending.wall_s for each in questions))
+        out.print(f"{format_count(len(questions), 'question')} without a forecast, {spent}: in `resque ledger life`")
     if voids:
         gone = [(each.id, each.entry, each.created_utc[:10], each.why) for each in voids]
         title = f"{len(voids):,} void entr{'ies' if len(voids) > 1 else 'y'}, counted nowhere"

@@ -11,7 +11,7 @@ from typing import Any
 from resque._waiting import waiting_since
 from resque.energy.price import Spending
 from resque.energy.reading import EnergyReading, energy_share, extend_reading, join_readings
-from resque.errors import ResqueError, SettingError
+from resque.errors import ResqueError, SettingError, TooFewUpdatesError
 from resque.forecasting.comparison import Comparison, choose
 from resque.forecasting.options import compare_options, with_known_prices
 from resque.forecasting.price import priced
@@ -67,6 +67,8 @@ class Comparing:
             at_target = any(option.chance >= 1.0 for each in asked for option in each.nothing)
             trials = [] if at_target else [trial for each in asked for trial in each.trials]
             self._pilots(trials)
+        except TooFewUpdatesError:
+            raise
         except BaseException:
             with suppress(ResqueError):  # the reason of the interruption is what is told
                 if self.asking.begun:  # else no model is known that it was about

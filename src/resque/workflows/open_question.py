@@ -9,7 +9,7 @@ from typing import Self
 from resque.energy.grid import Grid
 from resque.energy.price import Spending, Tariff
 from resque.energy.reading import EnergyReading, energy_share, join_readings
-from resque.errors import ResqueError
+from resque.errors import ResqueError, TooFewUpdatesError
 from resque.ledger.identifiers import new_id, utc_now
 from resque.ledger.records import Question
 from resque.ledger.store import Ledger
@@ -22,6 +22,7 @@ class OpenQuestion:
     """A context in which a question is asked. What is known of it is set meanwhile.
 
     An interruption is stored, and so is an error after a first reading: then passes and probes were made for nothing.
+    Nothing is stored of what is refused, also for want of history.
 
     Attributes:
         history: Ledger that gets the question.
@@ -51,7 +52,8 @@ class OpenQuestion:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if error is not None and (self.readings or not isinstance(error, Exception)):
+        is_refused = isinstance(error, TooFewUpdatesError) or (isinstance(error, Exception) and not self.readings)
+        if error is not None and not is_refused:
             with suppress(ResqueError):  # the reason of the interruption is what is told
                 wall_s = time.perf_counter() - self.began_s
                 energy_kwh = energy_share(join_readings(self.readings), wall_s) if self.readings else None
