@@ -26,11 +26,6 @@ TEXTS = {
     "engine": ["x"],
     "by": ["x"],
 }
-RIGHT = {
-    "target_accuracy": "0.9", "confidence": "0.8", "floor": "0.5", "shard": "1/2", "pilot": "5", "precision": "0.03",
-    "labels": "true", "init": "random", "keep": "sizes", "reduction": "mean", "by": "seed", "unit": "rad",
-    "undefined": "skip", "engine": "local",
-}  # fmt: skip
 SHARES = {
     "confidence": ["0", "1", "1.5", "-0.1", "nan", "inf"],
     "target_accuracy": ["0", "-1", "1.01", "nan", "inf"],
@@ -104,24 +99,13 @@ def test_right_values_pass(name, values):
     assert [wrong_value(name, value) for value in (*values, None)] == [None] * (len(values) + 1)
 
 
-@pytest.mark.parametrize("command", sorted(commands()))
-def test_an_option_that_takes_one_value_is_refused_twice(command):
-    """Nothing runs; a flag, or an option that may be repeated, may be there twice."""
-    types = typing.get_type_hints(inspect.unwrap(commands()[command].callback))
-    for each in commands()[command].params:
-        option = each.opts[0]
-        if each.param_type_name != "option" or each.is_eager:
-            continue
-        values = {name: f"={text}" for name, text in RIGHT.items()}
-        number = "=9" if {int, float} & {types.get(each.name), *typing.get_args(types.get(each.name))} else "=none"
-        value = "" if each.is_flag else values.get(each.name, number)
-        words = [*required_words(command, option), *[f"{option}{value}"] * 2]
-        refused = None
-        try:
-            commands()[command].make_context(command, words)
-        except Exception as error:
-            refused = str(error)
-        assert refused == (None if each.multiple or each.is_flag else "given twice: it takes one value"), words
+@pytest.mark.parametrize("line", ["compare --task=a --task=b", "compare --shifted=a --shifted=a"])
+def test_new_data_named_twice_are_refused_and_of_other_options_the_last_counts(cli, line):
+    rest = "--model=m:b --test=c --target-accuracy=2 --target-accuracy=0.9"
+    code, _, err = cli(f"{line} {rest}")
+    assert (code, "given twice: ask once for each" in err, line.split()[1].split("=")[0] in err) == (2, True, True)
+    code, _, err = cli(f"{line.rpartition(' ')[0]} {rest}")
+    assert (code, "given twice" in err) == (1, False)
 
 
 def test_the_project_file_is_named(cli, folder):

@@ -23,13 +23,14 @@ _CHOICES = {
     "by": ("shift-type", "condition", "seed", "model", "kind"),  # the last one as it was called before
 }
 _LEAST = {"seed": -math.inf, "warmup_steps": 0, "pue": 1.0}
+_ASKED_ONCE = "task", "shifted"
 _SHARES = "target_accuracy", "floor", "confidence"
 
 
 class CheckedCommand(TyperCommand):
     """A command that refuses a wrong value as wrong usage, whether it is typed or from the project file.
 
-    So is an option that takes one value and is given twice: to take the last would answer half of a question.
+    So are new data that are named twice: to take the last, as other options do, would answer half of a question.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -40,9 +41,8 @@ class CheckedCommand(TyperCommand):
         if not ctx.resilient_parsing:
             given: list[Any] = self.make_parser(ctx).parse_args(typed)[2]
             for parameter in self.params:
-                takes_one = parameter.param_type_name == "option" and not (parameter.multiple or parameter.is_flag)
-                if takes_one and given.count(parameter) > 1:
-                    raise typer.BadParameter("given twice: it takes one value", ctx=ctx, param=parameter)
+                if parameter.name in _ASKED_ONCE and given.count(parameter) > 1:
+                    raise typer.BadParameter("given twice: ask once for each", ctx=ctx, param=parameter)
         for parameter in self.params:
             name = parameter.name or ""
             expected = wrong_value(name, ctx.params.get(name))
