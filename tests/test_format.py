@@ -69,6 +69,7 @@ LONG = "/home/someone/projects/classifiers/net.py:build=/data/models/{}/weights-
 
 @given(st.lists(PATHS, max_size=6), st.integers(8, 40))
 @example([LONG.format("one"), LONG.format("two"), "timm:resnet18"], 28)
+@example(["one/net.py:build=one/w.safetensors", "two/net.py:build=two/w.safetensors", "timm:resnet18"], 28)
 @example(["a" * 40 + "b" + "a" * 40, "a" * 40 + "c" + "a" * 40], 12)
 @example(["x/" * 20 + "net.py", "y/" + "x/" * 20 + "net.py", "net.py"], 12)
 def test_short_names_differ_and_short_ones_stay(names, width):

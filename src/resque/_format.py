@@ -69,8 +69,8 @@ def format_list(texts: Sequence[str]) -> str:
 def shorten_names(names: Iterable[str], width: int = 28) -> dict[str, str]:
     """Return each name of a model with a short one; all differ.
 
-    Where all are too long, what they have in common at both ends goes first. Then folders, the ending of the weights,
-    the package or library and the middle go.
+    Of those that are too long, what all of them have in common at both ends goes first. Then folders, the ending of
+    the weights, the package or library and the middle go.
 
     Args:
         names: Names, such as ``net.py:build=weights.safetensors``.
@@ -83,7 +83,10 @@ def shorten_names(names: Iterable[str], width: int = 28) -> dict[str, str]:
         ['one', 'two']
     """
     known = list(dict.fromkeys(names))
-    own = _without_common(known) if len(known) > 1 and all(len(name) > width for name in known) else known
+    long = [name for name in known if len(name) > width]
+    shorter = dict(zip(long, _without_common(long), strict=True)) if len(long) > 1 else {}
+    own = [shorter.get(name, name) for name in known]
+    own = own if len({*own}) == len(known) else known
     kept = dict.fromkeys(own, 1)  # folders and file of each path
     for _ in range(max((name.count("/") for name in own), default=0)):
         shown = [_without_folders(name, width, kept[name]) for name in own]

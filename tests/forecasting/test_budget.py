@@ -4,11 +4,13 @@ import dataclasses
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from resque.energy.price import Tariff
 from resque.energy.reading import EnergyReading
 from resque.errors import SettingError
-from resque.forecasting.budget import Budget, decide
+from resque.forecasting.budget import BEYOND, Budget, Decision, decide
 from resque.forecasting.price import forecast_price, price_with_labels
 from resque.ledger.records import Estimate, Features, Forecast, LearningCurve, MissingLabels, Pilot, StepCost
 from resque.reporting.markdown import decision_markdown
@@ -167,3 +169,13 @@ def test_a_pilot_is_advised_once_the_data_have_labels():
 def test_labels_alone_are_no_price_where_the_training_has_one_that_is_unknown(prices):
     unknown = forecast(without=("wall_s", "energy_kwh"))
     assert price_with_labels(unknown, Tariff(**prices, per_label=0.5)) is None
+
+
+@given(
+    st.floats(1e-6, 1e6), st.floats(1e-9, 1e-2), st.sampled_from([("price", "EUR"), ("wall_s", "h"), ("epochs", "")])
+)
+def test_a_bound_beyond_its_budget_never_reads_like_it(limit, excess, cost):
+    bound = limit * (1.0 + max(excess, 1e-7))
+    decision = Decision(BEYOND, ("why",), ((cost[0], bound, limit, cost[1]),))
+    ((said, allowed),) = decision.amounts.values()
+    assert said != allowed

@@ -183,6 +183,20 @@ def test_no_second_of_any_question_is_lost_or_counted_twice(
             assert life.total.energy_kwh.is_complete
 
 
+@pytest.mark.parametrize("module", ["asking.forecast_from_features", "asking.evaluate_dataset", "passes.Passes.pilot"])
+def test_an_interrupted_question_has_the_energy_of_what_was_measured(compare, known, monkeypatch, module):
+    """Also where a probe has ended, and the forecast that takes its reading has not."""
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"resque.workflows.{module}", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        compare(known, NEW, NEW_TEST, 0.99, original=CLEAN)
+    questions = Ledger("c.db").questions()
+    assert [each.spending.energy_kwh > 1e-9 for each in questions] == [True] * (module != "asking.evaluate_dataset")
+
+
 def test_ways_of_the_same_cost_have_the_same_price(compare, known, folder):
     """What passes and probes took is spent already, whichever way had the first probe."""
     tariff = Tariff(per_kwh=0.4, per_hour=1.0)
@@ -250,6 +264,8 @@ def test_a_comparison_that_is_asked_again_takes_what_is_stored(compare, known, m
         (False, {"test": "digits@16px@test@200+blur:9"}, True),
         (False, {"layer": "3"}, True),
         (False, {"weights": 0.01}, True),
+        (False, {"code": nn.Tanh()}, True),
+        (True, {"code": nn.Dropout(0.9)}, True),
         (False, {"unreadable": True}, True),
         (True, {}, False),
         (True, {"seed": 1}, True),
@@ -275,10 +291,12 @@ def test_passes_are_repeated_where_what_they_tell_may_have_changed(
     if (more := changed.get("weights")) is not None:
         with torch.no_grad():
             next(known.parameters()).add_(more)
+    if (module := changed.get("code")) is not None:  # with the same weights
+        known[2] = module
     if changed.get("unreadable"):
         for file in Path("c.db.comparisons").glob("features-*"):
             file.write_text("{}")
-    compare(known, **asked | {name: value for name, value in changed.items() if name not in ("weights", "unreadable")})
+    compare(known, **asked | {name: changed[name] for name in {*changed} - {"weights", "code", "unreadable"}})
     assert len(passed) == 1 + passes_again
     first, *_, last = (each.features for each in Ledger("c.db").forecasts() if each.recipe["trains"] == "all")
     assert passes_again or first == last

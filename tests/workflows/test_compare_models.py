@@ -21,6 +21,7 @@ from resque.energy.price import Tariff
 from resque.errors import DataError, ModelError, SettingError
 from resque.forecasting.budget import Budget
 from resque.forecasting.comparison import BY_HISTORY
+from resque.forecasting.options import stored_comparison
 from resque.ledger.store import Ledger
 from resque.models.loading import load_model
 from resque.models.networks import small_cnn
@@ -215,6 +216,20 @@ def test_scores_that_cannot_be_read_are_computed_anew(compare, few_ways, task, n
     assert compare(named[:2], *task, 0.6, new_task=True, max_minutes=0.0).first_round == first.first_round
 
 
+def test_an_interrupted_first_round_is_a_question(compare, few_ways, task, named, monkeypatch):
+    """The next comparison takes its scores as they are, so their cost would be in no sum."""
+
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "collect_outputs", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            compare(named, *task, 0.6, new_task=True)
+    (question,) = Ledger("c.db").questions()
+    assert (question.model, question.target_accuracy, question.spending.wall_s > 0.0) == (named[0], 0.6, True)
+
+
 @pytest.mark.parametrize("pilots_before", [3])
 def test_an_interrupted_comparison_goes_on(compare, few_ways, task, named, folder, monkeypatch, pilots_before):
     begun = []
@@ -327,6 +342,11 @@ def test_prices_of_licenses_and_labels(compare, few_ways, task, named):
         assert (gate.code, gate.verdict) in {(3, verdict), (4, "not reliable enough to decide")}
         ((_, bound, limit, _),) = gate.held
         assert (limit, 40.0 < bound < 45.0) == (most, True)
+    ways = Ledger("c.db").forecasts()
+    again = stored_comparison(ways, {each.id: made.option(each.id).name for each in ways})
+    assert {each.id: each.fees for each in again.options if each.recipe} == {
+        each.id: each.fees for each in made.options if each.recipe
+    }  # as a report shows it
     text = " ".join(str(made).split())
     assert f"{made.option(made.best).labels:,} labels" in made.recommendation
     assert "fees: labels and license, as if they had still to be bought" in text

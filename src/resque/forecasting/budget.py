@@ -133,7 +133,7 @@ class Decision(Displayable):
     @property
     def amounts(self) -> dict[str, tuple[str, str]]:
         """Cost → upper bound and budget, in units that suit people."""
-        return {cost: (_amount(cost, high, unit), _amount(cost, limit, unit)) for cost, high, limit, unit in self.held}
+        return {cost: _amounts(cost, high, limit, unit) for cost, high, limit, unit in self.held}
 
     def _display(self) -> Display:
         rows = [(_name(cost), *both) for cost, both in self.amounts.items()]
@@ -160,10 +160,10 @@ def decide(forecast: Forecast, budget: Budget, updates: int = 1, fees: float | N
     if unreliable := (*forecast.reliability_issues, *missing):
         return Decision(UNSURE, unreliable, tuple(compared))
     reasons = [
-        f"the upper bound on {_name(cost)} at {forecast.level:.0%} confidence is {_amount(cost, bound, unit)}; the "
-        f"budget is {_amount(cost, limit, unit)}"
+        f"the upper bound on {_name(cost)} at {forecast.level:.0%} confidence is {bounds[0]}; the budget is {bounds[1]}"
         for cost, bound, limit, unit in compared
         if bound > limit * (1.0 + 1e-9)
+        for bounds in [_amounts(cost, bound, limit, unit)]
     ]
     if forecast.probability_reached < forecast.level:
         reasons.append(
@@ -283,6 +283,14 @@ def _advice(forecast: Forecast, cost: str, budget: Budget) -> str:
 
 def _name(cost: str) -> str:
     return COST_NAMES.get(cost, cost)
+
+
+def _amounts(cost: str, bound: float, limit: float, unit: str) -> tuple[str, str]:
+    """Return bound and budget; with more digits where a bound beyond its budget would read the same."""
+    bound_text, limit_text = _amount(cost, bound, unit), _amount(cost, limit, unit)
+    if bound_text == limit_text and bound > limit:
+        return f"{bound:.9g} {unit}", f"{limit:.9g} {unit}"
+    return bound_text, limit_text
 
 
 def _amount(cost: str, value: float, unit: str) -> str:

@@ -27,7 +27,9 @@ them, and forecasts with their pilots and what comparisons took beside them."""
 _PARTS = ORIGINAL, UPDATES, SCRATCH, QUESTIONS
 _YEAR_DAYS = 365
 _WHOLE = "evaluation is in these sums; `resque ledger list` has the training alone"
-_ONE_FOR_EACH_WAY = "questions: a comparison counts one for each way that it forecasts"
+_ONE_FOR_EACH_WAY = (
+    "questions: a comparison counts one for each way, or one if it stored nothing new or was interrupted"
+)
 _NO_ORIGINAL = "the original training is not in the ledger, so not in these sums"
 
 

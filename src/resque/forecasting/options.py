@@ -25,7 +25,7 @@ def option_of(
     tariff: Tariff,
     before: float | None,
     labels: int | None = None,
-    license_price: float = 0.0,
+    license_price: float | None = None,
     **known: Any,
 ) -> Option:
     """Return what a forecast says of a way.
@@ -36,12 +36,13 @@ def option_of(
         tariff: Prices.
         before: Accuracy on the original test data before the update; None if unknown.
         labels: Number of labels that it needs; None takes the number of new training samples.
-        license_price: Price of the license of its model.
+        license_price: Price of the license of its model; None takes that of the forecast.
         known: Further fields of the option.
     """
     trains, pilot = str(forecast.recipe.get("trains", "all")), forecast.pilot
     if labels is None:
         labels = 0 if trains == _STATISTICS else forecast.features.samples or 0
+    license_price = forecast.license_price if license_price is None else license_price
     fees, price = license_price + (tariff.price_of_labels(labels) or 0.0), forecast_price(forecast, tariff)
     kept, kept_known = _kept(forecast, before)
     given = {
@@ -148,7 +149,7 @@ def with_known_prices(options: Sequence[Option], tariff: Tariff) -> Sequence[Opt
 def stored_comparison(
     ways: Sequence[Forecast], names: Mapping[str, str], original_accuracy: float | None = None
 ) -> Comparison:
-    """Return stored forecasts as a comparison. What was not stored is unknown: licenses, and models without a way.
+    """Return stored forecasts as a comparison; a model without a way was not stored, so it is not among them.
 
     Args:
         ways: Forecasts of one model, data and target, one for each way, oldest first.
@@ -189,7 +190,8 @@ def _nothing(ways: Sequence[Forecast], before: float | None) -> Iterator[Option]
     for way in known[-1:]:
         costs = [*(cost for cost in COSTS if cost in way.estimates), *(["price"] if way.price else [])]
         accuracy, target = way.features.accuracy or 0.0, way.target_accuracy
-        yield do_nothing(way.model, accuracy, target, costs, level=way.level, original_accuracy=before)
+        known_of = {"level": way.level, "original_accuracy": before, "license_price": way.license_price}
+        yield do_nothing(way.model, accuracy, target, costs, **known_of)
 
 
 def _measured(value: float, level: float) -> Estimate:

@@ -62,6 +62,7 @@ class Forecast(Displayable):
             same parts, their median; None if it was not measured.
         from_scratch: Whether the training starts from new random weights.
         original_accuracy: Accuracy on the original test data before the update; None if not measured.
+        license_price: Price of the license of the weights that it starts from, paid beside its price.
         inputs: Names by which model and data were loaded, and how: argument of :func:`resque.update` → value. Objects
             have no name. None in records of versions that did not keep them.
     """
@@ -100,6 +101,7 @@ class Forecast(Displayable):
     from_scratch: bool = False
     inputs: Mapping[str, Any] | None = None
     original_accuracy: float | None = None
+    license_price: float = 0.0
 
     def asking(self, continued: bool) -> Spending:
         """Return time and energy of computing the forecast.

@@ -31,7 +31,7 @@ from resque.workflows.comparison_cache import ComparisonCache
 from resque.workflows.done_before import done_before, outcome_in_words, what_it_showed
 from resque.workflows.picture_strip import keep_strip
 from resque.workflows.sources import OneNetwork, Source
-from resque.workflows.trials import Asked, Start, Trial, pilot_key
+from resque.workflows.trials import Asked, Start, Trial, pilot_key, way_license
 from resque.workflows.ways import Way, ways_to_extend, ways_to_learn, ways_to_update
 
 __all__ = ["Asking"]
@@ -217,7 +217,6 @@ class Asking:
             step_cost = source.passes.probe(network, job)
             start.probed[settings] = step_cost, step_cost.reading
         step_cost, overhead = start.probed[settings]
-        start.probed[settings] = step_cost, nothing_more(overhead)  # counted once
         with source.loader.options.show_progress(f"{self.named(way, source)}: forecasting"):
             forecast = forecast_from_features(
                 start.updates,
@@ -232,8 +231,14 @@ class Asking:
                 bundled=self.bundled,
             )
         lost = None if from_scratch else expected_forgetting(start.updates, parent, forecast.recipe)
-        kept, inputs = start.original_accuracy, source.inputs()
-        forecast = dataclasses.replace(forecast, inputs=inputs, original_accuracy=kept, expected_forgetting=lost)
+        forecast = dataclasses.replace(
+            forecast,
+            inputs=source.inputs(),
+            original_accuracy=start.original_accuracy,
+            expected_forgetting=lost,
+            license_price=way_license(way, source),
+        )
+        start.probed[settings] = step_cost, nothing_more(overhead)  # counted once, with this forecast
         return Trial(way, start, job, forecast)
 
 

@@ -38,6 +38,7 @@ from resque.workflows.first_round import first_round, with_names
 from resque.workflows.forecast import LEDGER, task_change
 from resque.workflows.inputs import ModelOptions, is_profile
 from resque.workflows.keeping import check_fields
+from resque.workflows.open_question import OpenQuestion
 from resque.workflows.ray_engine import open_engine
 from resque.workflows.requested_job import load_recipe
 from resque.workflows.sampling import check_precision
@@ -156,7 +157,9 @@ def compare(
     with open_engine(engine, address, gpus=int(_needs_gpu(candidates, options))) as opened:
         cache = ComparisonCache.of(history)
         asked = dataclasses.replace(asked, engine=opened, cache=cache)
-        scored = first_round(candidates, asked, cache, opened) if len(candidates) > 1 else []
+        place = target_accuracy, train if isinstance(train, str) else "", grid, tariff
+        with OpenQuestion(history, began_s, candidates[0].name, *place):
+            scored = first_round(candidates, asked, cache, opened) if len(candidates) > 1 else []
         names = models_to_try(scored) if scored else [candidates[0].name]
         sources = [Source(each, asked, name) for name in names for each, own in with_names(candidates) if own == name]
         short = shorten_names(name for _, name in with_names(candidates)) if scored else {}

@@ -7,14 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import torch
+from torch import nn
+
 from resque._files import write_atomically
+from resque.data.dataset import LabeledDataset
 from resque.errors import ResqueError
 from resque.ledger.serialization import decode, encode
 from resque.ledger.store import Ledger
+from resque.models.inference import device_of, eval_mode, forward
+from resque.models.weights import fingerprint
 
-__all__ = ["ComparisonCache", "content_key"]
+__all__ = ["ComparisonCache", "content_key", "model_content"]
 
 Record = TypeVar("Record")
+_SAMPLES = 8  # whose outputs identify what a model computes
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,18 @@ class ComparisonCache:
 
     def _file(self, key: str) -> Path:
         return self.folder / f"{key}.json"
+
+
+def model_content(network: nn.Module, data: LabeledDataset) -> tuple[str, str, str]:
+    """Return what identifies a model: its weights, its layers, and what it computes of the first samples of data.
+
+    Code may change while the weights stay the same: another activation, another scale of the inputs.
+    """
+    outputs, first = hashlib.sha256(), data.take(torch.arange(min(_SAMPLES, len(data))))
+    with eval_mode(network):
+        for inputs, _ in first.batches(device=device_of(network)):
+            outputs.update(forward(network, inputs).float().cpu().numpy().tobytes())
+    return fingerprint(network), repr(network), outputs.hexdigest()
 
 
 def content_key(*parts: object) -> str:

@@ -20,7 +20,6 @@ from resque.indices.sampled_dist import SamplingOptions
 from resque.indices.shift_features import shift_features
 from resque.ledger.records import Features, Forecast, Pilot, StepCost, Update
 from resque.models.batchnorm import has_running_statistics
-from resque.models.weights import fingerprint
 from resque.training.evaluation import check_data_fits_model
 from resque.training.job import RetrainingJob
 from resque.training.new_task import forgetting_risk, prepare_new_task
@@ -28,7 +27,7 @@ from resque.training.pilot import run_pilot
 from resque.training.probe import forecast_overhead, probe
 from resque.training.recipe import recipe_to_dict
 from resque.training.run import RunProgress, RunSettings
-from resque.workflows.comparison_cache import ComparisonCache, content_key
+from resque.workflows.comparison_cache import ComparisonCache, content_key, model_content
 from resque.workflows.engine import Engine, LocalEngine
 from resque.workflows.inputs import InputLoader, is_profile
 from resque.workflows.measured_tasks import measured_task, probe_elsewhere
@@ -118,7 +117,8 @@ class Passes:
         if self.cache is None or self.precision is not None or not is_content:
             return None
         data = [(each.digest, each.preprocessing) for each in (job.train, job.test, original) if each is not None]
-        return f"features-{content_key(fingerprint(network), *data, self.layer, self.reduction, job.seed, *more)}"
+        places = self.layer, self.reduction, job.seed
+        return f"features-{content_key(*model_content(network, job.train), *data, *places, *more)}"
 
     def _kept(self, key: str | None) -> Features | None:
         return None if self.cache is None or key is None else self.cache.read(key, Features)

@@ -15,7 +15,7 @@ from resque.training.job import RetrainingJob
 from resque.training.new_task import EXTENSION, prepare_new_task
 from resque.training.recipe import Recipe
 from resque.workflows.candidates import Candidate
-from resque.workflows.comparison_cache import ComparisonCache, content_key
+from resque.workflows.comparison_cache import ComparisonCache, content_key, model_content
 from resque.workflows.engine import Engine, LocalEngine
 from resque.workflows.inputs import InputLoader, ModelOptions, is_profile
 from resque.workflows.keeping import check_fields
@@ -157,7 +157,7 @@ class Source:
         original = None if asked.original is None or is_profile(asked.original) else self._original()
         places = asked.layer, asked.reduction, asked.is_new_task, asked.seed
         sets = data.digest, data.preprocessing, original and original.digest
-        key = "scores-" + content_key(fingerprint(network), *sets, *places)
+        key = "scores-" + content_key(*model_content(network, data), *sets, *places)
         return key, ToScore(network, data, original, asked.is_new_task, asked.layer, asked.reduction)
 
     def keep_scores(self, cache: ComparisonCache, key: str, scored: ScoredModel, is_trained: bool) -> ScoredModel:

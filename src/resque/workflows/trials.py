@@ -16,7 +16,7 @@ from resque.training.job import RetrainingJob
 from resque.workflows.sources import Source
 from resque.workflows.ways import Way
 
-__all__ = ["Asked", "Start", "Trial", "pilot_key"]
+__all__ = ["Asked", "Start", "Trial", "pilot_key", "way_license"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +103,7 @@ class Trial:
             model=source.name,
             labels=len(self.job.train) if way.needs_labels else 0,
             note=self.note,
-            license_price=0.0 if way.rung == SCRATCH else source.candidate.license_price,  # of its weights
+            license_price=way_license(way, source),
             update_id=self.update_id,
         )
 
@@ -132,6 +132,11 @@ class Asked:
     nothing: list[Option]
     trials: list[Trial] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def way_license(way: Way, source: Source) -> float:
+    """Return the price of the license that a way needs: that of weights, which training from scratch has none of."""
+    return 0.0 if way.rung == SCRATCH else source.candidate.license_price
 
 
 def pilot_key(parent: str, job: RetrainingJob) -> str:
