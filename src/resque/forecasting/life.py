@@ -232,7 +232,7 @@ def lives(
     Args:
         updates: All updates that are not void.
         forecasts: All forecasts that are not void.
-        questions: What comparisons took beside their forecasts.
+        questions: What was asked without a forecast.
         yearly_kwh: Energy budget of a year for all lines together; None for none.
         tariff: Prices of entries that have none of their own.
         today_utc: End of the year that the budget is for, ISO 8601; empty takes the newest entry's.

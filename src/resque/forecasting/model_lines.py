@@ -51,7 +51,7 @@ def model_lines(
         updates: All updates.
         forecasts: All forecasts.
         untrained: Ids of the updates that trained new weights.
-        questions: What comparisons took beside their forecasts.
+        questions: What was asked without a forecast.
 
     Example:
         >>> from resque.ledger.bundled import bundled_updates

@@ -291,7 +291,7 @@ class Update(Displayable):
 
 @dataclass(frozen=True)
 class Question(Serializable):
-    """What a comparison took beside the forecasts that it stored: it was interrupted, or had nothing new to store.
+    """What a question took beside stored forecasts: it was interrupted, or had nothing new to store.
 
     Attributes:
         id: Unique id in the ledger.

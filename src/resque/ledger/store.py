@@ -138,7 +138,7 @@ class Ledger:
         return self._all(Void)
 
     def questions(self) -> list[Question]:
-        """Return what comparisons took beside the forecasts that they stored, oldest first."""
+        """Return what was asked without a forecast, oldest first."""
         return self._all(Question)
 
     def count(self) -> dict[str, int]:
