@@ -217,6 +217,7 @@ def test_fees_decide_whatever_else_has_a_price(tariff, fees):
         )
     made = compare_options([dear, cheap], 0.8, tariff, model="m", train_data="d", target_accuracy=0.9, asking=ASKING)
     assert (made.best, made.by, made.ties) == ("a", "price", ())
+    assert ", 0 EUR, and" not in made.recommendation
     assert [f"{fee:g}" in str(made) for fee in fees] == [True, True]
 
 

@@ -218,7 +218,7 @@ class Comparison(Displayable):
         costs = [
             format_price(value, self.currency) if cost == "price" else format_cost(cost, value)
             for cost in ("wall_s", "energy_kwh", "price")
-            if (value := option.cost(cost)) is not None
+            if (value := option.cost(cost)) is not None and (value or cost != "price" or not option.fees)
         ]
         fees = f", and {format_price(option.fees, self.currency)} for {self._paid(option)}" if option.fees else ""
         return f"about {', '.join(costs)}{fees}" if costs else f"at unknown cost{fees}"
