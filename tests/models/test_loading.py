@@ -188,3 +188,8 @@ def test_lazy_layers_without_a_size_are_refused(folder):
     (folder / "net.py").write_text("from torch import nn\ndef build(): return nn.Sequential(nn.LazyLinear(3))\n")
     with pytest.raises(ModelError, match="lazy layers without a size: pass one batch through the model"):
         load_model("net.py:build")
+
+
+def test_a_package_offers_what_it_exports_and_none_of_its_helpers():
+    with pytest.raises(ModelError, match=r"it offers: resnet18, small_cnn, vgg16, vit$"):
+        load_model("resque.networks:small_vgg")
