@@ -25,7 +25,7 @@ from resque.ledger.components import MEASURED
 from resque.ledger.records import Forecast
 from resque.ledger.serialization import decode
 from resque.ledger.store import Ledger
-from resque.models.weights import save_weights
+from resque.models.weights import fingerprint, save_weights
 from resque.workflows import inputs, passes
 from resque.workflows.compare import decide_comparison
 from resque.workflows.comparing import Comparing, _is_free
@@ -183,9 +183,17 @@ def test_no_second_of_any_question_is_lost_or_counted_twice(
             assert life.total.energy_kwh.is_complete
 
 
-@pytest.mark.parametrize("module", ["asking.forecast_from_features", "asking.evaluate_dataset", "passes.Passes.pilot"])
-def test_an_interrupted_question_has_the_energy_of_what_was_measured(compare, known, monkeypatch, module):
-    """Also where a probe has ended, and the forecast that takes its reading has not."""
+@pytest.mark.parametrize(
+    ("module", "is_measured"),
+    [
+        ("passes.shift_features", False),
+        ("asking.evaluate_dataset", False),
+        ("asking.forecast_from_features", True),
+        ("passes.Passes.pilot", True),
+    ],
+)
+def test_an_interrupted_question_has_the_energy_of_what_was_measured(compare, known, monkeypatch, module, is_measured):
+    """Also where a probe has ended, and the forecast that takes its reading has not; zero would mean zero."""
 
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
@@ -193,8 +201,9 @@ def test_an_interrupted_question_has_the_energy_of_what_was_measured(compare, kn
     monkeypatch.setattr(f"resque.workflows.{module}", interrupt)
     with pytest.raises(KeyboardInterrupt):
         compare(known, NEW, NEW_TEST, 0.99, original=CLEAN)
-    questions = Ledger("c.db").questions()
-    assert [each.spending.energy_kwh > 1e-9 for each in questions] == [True] * (module != "asking.evaluate_dataset")
+    (question,) = Ledger("c.db").questions()
+    assert (question.parent == fingerprint(known)) is is_measured
+    assert (question.spending.energy_kwh or 0.0) > 1e-9 if is_measured else question.spending.energy_kwh is None
 
 
 def test_ways_of_the_same_cost_have_the_same_price(compare, known, folder):

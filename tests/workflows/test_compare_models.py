@@ -227,7 +227,7 @@ def test_an_interrupted_first_round_is_a_question(compare, few_ways, task, named
         with pytest.raises(KeyboardInterrupt):
             compare(named, *task, 0.6, new_task=True)
     (question,) = Ledger("c.db").questions()
-    assert (question.model, question.target_accuracy, question.spending.wall_s > 0.0) == (named[0], 0.6, True)
+    assert (question.model, question.target_accuracy, question.spending.wall_s > 0.0) == (CNN, 0.6, True)
 
 
 @pytest.mark.parametrize("pilots_before", [3])

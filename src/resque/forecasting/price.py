@@ -11,7 +11,7 @@ from resque.ledger.records import Estimate, Forecast
 from resque.training.evaluation_steps import EvaluationSchedule, evaluation_steps
 from resque.types import Interval
 
-__all__ = ["forecast_price", "price_estimate", "price_with_fees", "price_with_labels", "priced"]
+__all__ = ["forecast_price", "price_estimate", "price_with_labels", "priced"]
 
 
 def forecast_price(forecast: Forecast, tariff: Tariff) -> Estimate | None:
@@ -111,20 +111,7 @@ def price_with_labels(forecast: Forecast, tariff: Tariff, fees: float | None = N
     Returns:
         Price in the tariff's currency; None where :func:`forecast_price` has none, unless labels alone have a price.
     """
-    return price_with_fees(forecast, tariff, fees or tariff.price_of_labels(forecast.missing_labels.total))
-
-
-def price_with_fees(forecast: Forecast, tariff: Tariff, fees: float | None) -> Estimate | None:
-    """Return the price of an update and what does not depend on its length: labels and licenses.
-
-    Args:
-        forecast: Forecast of the update.
-        tariff: Prices.
-        fees: Price of labels and licenses; None without any.
-
-    Returns:
-        Price in the tariff's currency; None where :func:`forecast_price` has none, unless fees alone are priced.
-    """
+    fees = fees or tariff.price_of_labels(forecast.missing_labels.total)
     price = forecast_price(forecast, tariff)
     if fees is None:
         return price

@@ -85,6 +85,11 @@ class Asking:
         return asked, {name: str(error) for name, error in failed.items()}
 
     @property
+    def trials(self) -> list[Trial]:
+        """Ways of all models, as far as they are known."""
+        return [trial for each in self.begun for trial in each.trials]
+
+    @property
     def cache(self) -> ComparisonCache:
         """Unfinished pilots."""
         return ComparisonCache.of(self.history)

@@ -59,10 +59,14 @@ class Candidate:
         return self.model if isinstance(self.model, str) else getattr(self.model, "resque_spec", None)
 
     @property
+    def loaded_as(self) -> str:
+        """Specification, or the class name of an object: its name in the ledger."""
+        return self.spec or type(self.model).__name__
+
+    @property
     def name(self) -> str:
         """Specification with the weights, or the class name of an object."""
-        spec = self.spec or type(self.model).__name__
-        return spec if self.weights is None else f"{spec}={self.weights}"
+        return self.loaded_as if self.weights is None else f"{self.loaded_as}={self.weights}"
 
 
 def parse_candidate(text: str) -> Candidate:

@@ -157,14 +157,14 @@ def compare(
     with open_engine(engine, address, gpus=int(_needs_gpu(candidates, options))) as opened:
         cache = ComparisonCache.of(history)
         asked = dataclasses.replace(asked, engine=opened, cache=cache)
-        place = target_accuracy, train if isinstance(train, str) else "", grid, tariff
-        with OpenQuestion(history, began_s, candidates[0].name, *place):
+        named, data = with_names(candidates), train if isinstance(train, str) else ""
+        with OpenQuestion(history, began_s, candidates[0].loaded_as, target_accuracy, data, grid, tariff) as question:
             scored = first_round(candidates, asked, cache, opened) if len(candidates) > 1 else []
-        names = models_to_try(scored) if scored else [candidates[0].name]
-        sources = [Source(each, asked, name) for name in names for each, own in with_names(candidates) if own == name]
-        short = shorten_names(name for _, name in with_names(candidates)) if scored else {}
-        asking = Asking(history, bundled, grid, level, tariff or Tariff(), OneNetwork(), short)
-        return Comparing(sources, asking, 60.0 * max_minutes, scored, opened, began_s).run()
+            names = models_to_try(scored) if scored else [candidates[0].name]
+            sources = [Source(each, asked, name) for name in names for each, own in named if own == name]
+            short = shorten_names(name for _, name in named) if scored else {}
+            asking = Asking(history, bundled, grid, level, tariff or Tariff(), OneNetwork(), short)
+            return Comparing(sources, asking, question, 60.0 * max_minutes, scored, opened).run()
 
 
 def decide_comparison(comparison: Comparison, ledger: Ledger | str | Path, budget: Budget) -> Decision:

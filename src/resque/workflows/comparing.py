@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from resque._waiting import waiting_since
 from resque.energy.price import Spending
 from resque.energy.reading import EnergyReading, energy_share, extend_reading, join_readings
 from resque.errors import ResqueError, SettingError, TooFewUpdatesError
@@ -44,18 +43,18 @@ class Comparing:
     Attributes:
         sources: Models whose ways are tried.
         asking: Maker of their forecasts.
+        question: The question, which is stored where no forecast holds what it took.
         pilots_s: Time for pilots.
         scored: Scores of the first round; empty for one model.
         engine: Where pilots are made; the local one makes one after the other in this process.
-        began_s: Moment from which the user has waited, see :func:`resque._waiting.waiting_since`.
     """
 
     sources: Sequence[Source]
     asking: Asking
+    question: OpenQuestion
     pilots_s: float
     scored: Sequence[ScoredModel] = ()
     engine: Engine = field(default_factory=LocalEngine)
-    began_s: float = field(default_factory=waiting_since)
 
     def run(self) -> Comparison:
         """Try the ways, and choose.
@@ -67,11 +66,9 @@ class Comparing:
             at_target = any(option.chance >= 1.0 for each in asked for option in each.nothing)
             trials = [] if at_target else [trial for each in asked for trial in each.trials]
             self._pilots(trials)
-        except TooFewUpdatesError:
-            raise
-        except BaseException:
-            with suppress(ResqueError):  # the reason of the interruption is what is told
-                if self.asking.begun:  # else no model is known that it was about
+        except BaseException as error:
+            if self.asking.begun and not isinstance(error, TooFewUpdatesError):
+                with suppress(ResqueError):  # the reason of the interruption is what is told
                     self._keep_question(self._reading())
             raise
         reading, new = self._reading(), [trial for trial in trials if not trial.is_stored]
@@ -89,11 +86,10 @@ class Comparing:
 
         Beside the readings of passes, probes and pilots it is all that the user waited for.
         """
-        asked = self.asking.begun
-        trials = [trial for each in asked for trial in each.trials]
-        readings = [left for each in asked for _, left in each.start.probed.values()]
+        trials = self.asking.trials
+        readings = [left for each in self.asking.begun for _, left in each.start.probed.values()]
         known = join_readings([*readings, *(each for trial in trials for each in trial.readings())])
-        waited_s = time.perf_counter() - self.began_s + math.fsum(trial.earlier_s for trial in trials)
+        waited_s = time.perf_counter() - self.question.began_s + math.fsum(trial.earlier_s for trial in trials)
         return extend_reading(known, waited_s, WAITING)
 
     def _share_rest(self, new: Sequence[Trial], reading: EnergyReading) -> None:
@@ -110,12 +106,14 @@ class Comparing:
 
         Pilots that are kept beside the ledger count once the comparison goes on.
         """
-        asking, start = self.asking, self.asking.begun[0].start
-        trials = [trial for each in asking.begun for trial in each.trials]
-        rest = _beside([trial for trial in trials if not trial.is_stored and trial.steps], reading)
-        of = start.source.loader.name, start.job.target_accuracy, start.job.train.name
-        place = asking.grid, asking.tariff, start.parent
-        OpenQuestion(asking.history, self.began_s, *of, *place).store(rest)
+        kept = [trial for trial in self.asking.trials if not trial.is_stored and trial.steps]
+        start, question = self.asking.begun[0].start, self.question
+        question.model, question.parent, question.train_data = (
+            start.source.loader.name,
+            start.parent,
+            start.job.train.name,
+        )
+        question.store(_beside(kept, reading))
 
     def _comparison(
         self, asked: Sequence[Asked], trials: Sequence[Trial], failed: Mapping[str, str], reading: EnergyReading

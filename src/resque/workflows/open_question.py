@@ -45,6 +45,8 @@ class OpenQuestion:
     tariff: Tariff | None = None
     parent: str = ""
     readings: list[EnergyReading] = field(default_factory=list)
+    is_stored: bool = False
+    """Whether it was stored before the end of the context, which then stores nothing more."""
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +55,7 @@ class OpenQuestion:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         is_refused = isinstance(error, TooFewUpdatesError) or (isinstance(error, Exception) and not self.readings)
-        if error is not None and not is_refused:
+        if error is not None and not (is_refused or self.is_stored):
             with suppress(ResqueError):  # the reason of the interruption is what is told
                 wall_s = time.perf_counter() - self.began_s
                 energy_kwh = energy_share(join_readings(self.readings), wall_s) if self.readings else None
@@ -68,3 +70,4 @@ class OpenQuestion:
         of = self.model, self.parent, self.train_data, self.target_accuracy, spending
         tariff = self.tariff if self.tariff is not None and self.tariff.is_given else None
         self.history.add(Question(new_id(), utc_now(), *of, self.grid, tariff))
+        self.is_stored = True
